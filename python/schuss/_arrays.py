@@ -1,0 +1,135 @@
+"""What an array must be to serve as a parameter, a state or a gradient, and the messages when it is not.
+
+Every message names the array by its place, says what is wrong and what to do. Nothing here knows an optimizer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from schuss import _schuss
+
+_NATIVE = {"float32", "float64", "float16"}
+_NAMES = "float32, float64, float16 or bfloat16 (ml_dtypes)"
+
+
+def known_dtype(dtype: np.dtype[Any]) -> bool:
+    """Whether the kernels take this dtype; makes ml_dtypes' bfloat16 known to them when it is that."""
+    if not dtype.isnative:
+        return False
+    if dtype.name == "bfloat16":
+        _schuss.register_bfloat16(dtype)
+        return True
+    return dtype.name in _NATIVE
+
+
+def compute_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """What parameters of this dtype are computed in, which is also their state's dtype."""
+    return np.dtype(np.float64 if dtype == np.float64 else np.float32)
+
+
+def order(array: np.ndarray) -> str:
+    """`"C"` or `"F"`, for a contiguous array."""
+    return "C" if array.flags.c_contiguous else "F"
+
+
+def check_written(place: str, array: Any) -> None:
+    """Raises unless the array can be updated in place."""
+    if array is None:
+        raise TypeError(f"{place} is None; every entry must be a NumPy array")
+    if not isinstance(array, np.ndarray):
+        raise TypeError(f"{place} is {_a(array)}, not a NumPy array; {_advice(place, array)}")
+    _refuse_masked(place, array)
+    if not known_dtype(array.dtype):
+        if array.dtype.kind == "f" and not array.dtype.isnative:
+            native = array.dtype.newbyteorder("=")
+            raise ValueError(
+                f"{place} is big-endian ({array.dtype.str}); convert it once with {place}.astype(np.{native.name})"
+            )
+        raise TypeError(f"{place} has dtype {array.dtype}; it must be {_NAMES}: convert it with .astype(np.float32)")
+    if not array.flags.writeable:
+        raise ValueError(f"{place} is read-only; pass a writable array, for example {place}.copy()")
+    if not (array.flags.c_contiguous or array.flags.f_contiguous):
+        raise ValueError(
+            f"{place} is not contiguous (shape {array.shape}, strides {array.strides}); make it so once with "
+            "np.ascontiguousarray and use that array in the model too"
+        )
+    if not array.flags.aligned:
+        raise ValueError(f"{place} is not aligned to its {array.itemsize}-byte elements; pass a copy")
+
+
+def check_apart(named: Iterable[tuple[str, np.ndarray]]) -> None:
+    """Raises when two arrays share memory."""
+    ranges = [(np.lib.array_utils.byte_bounds(a) if _HAS_BOUNDS else np.byte_bounds(a), place) for place, a in named if a.size]
+    ranges.sort()
+    for (one, first), (other, second) in zip(ranges, ranges[1:], strict=False):
+        if one == other:
+            raise ValueError(
+                f"{second} is the same memory as {first}; list a shared array once and add its gradients up"
+            )
+        if one[1] > other[0]:
+            raise ValueError(f"{second} overlaps the memory of {first}; pass arrays that share no memory")
+
+
+_HAS_BOUNDS = hasattr(np.lib, "array_utils")  # NumPy 2
+
+
+def as_gradient(place: str, gradient: Any, param_place: str, param: np.ndarray, *, copy: bool = False) -> np.ndarray:
+    """The gradient as an array that a kernel can read beside this parameter: converted as little as possible."""
+    if gradient is None:
+        raise TypeError(f"{place} is None; pass zeros, np.zeros_like({param_place}), for a parameter without gradient")
+    if not isinstance(gradient, np.ndarray):
+        if not any(hasattr(gradient, name) for name in ("__array__", "__array_interface__", "__dlpack__")):
+            raise TypeError(f"{place} is {_a(gradient)}, not an array")
+        try:
+            gradient = np.asarray(gradient)
+        except Exception as error:
+            raise TypeError(f"{place} is {_a(gradient)} that NumPy cannot read: {error}") from error
+    _refuse_masked(place, gradient)
+    dtype = gradient.dtype
+    known = known_dtype(dtype)
+    if not known and dtype.kind != "f":
+        raise TypeError(f"{place} has dtype {dtype}; a gradient must be {_NAMES}: convert it with .astype(np.float32)")
+    if gradient.shape != param.shape:
+        turned = param.ndim == 2 and gradient.shape == param.shape[::-1]
+        advice = f"; it looks transposed: pass {place}.T" if turned else ""
+        raise ValueError(f"{place} has shape {gradient.shape}, but {param_place} has shape {param.shape}{advice}")
+    if not known:
+        native = dtype.newbyteorder("=")
+        dtype = native if known_dtype(native) else np.dtype(np.float64)
+    elif dtype.name in _NATIVE:
+        dtype = np.dtype(dtype.name)  # the one descriptor that the kernels know
+    needs_copy = copy or not gradient.flags.aligned
+    return np.array(gradient, dtype=dtype, order=order(param), copy=True if needs_copy else _IF_NEEDED, subok=False)
+
+
+_IF_NEEDED: Any = None if np.lib.NumpyVersion(np.__version__) >= "2.0.0" else False
+
+
+def check_like(place: str, array: Any, wanted: Sequence[int], dtype: np.dtype[Any]) -> None:
+    """Raises unless it is an array of this shape and dtype."""
+    if not isinstance(array, np.ndarray):
+        raise TypeError(f"{place} is {_a(array)}, not a NumPy array")
+    if array.shape != tuple(wanted):
+        raise ValueError(f"{place} has shape {array.shape}, but this optimizer's has shape {tuple(wanted)}")
+    if array.dtype != dtype:
+        raise TypeError(f"{place} has dtype {array.dtype}, but this optimizer's has dtype {dtype}")
+
+
+def _refuse_masked(place: str, array: np.ndarray) -> None:
+    if isinstance(array, np.ma.MaskedArray):
+        raise TypeError(f"{place} is a masked array; pass its .data, or .filled(0)")
+
+
+def _a(thing: Any) -> str:
+    name = type(thing).__name__
+    return f"{'an' if name[:1].lower() in 'aeiou' else 'a'} {name}"
+
+
+def _advice(place: str, thing: Any) -> str:
+    if hasattr(thing, "__dlpack__") or hasattr(thing, "__array__"):
+        return f"pass a writable NumPy view of its memory, for example {place}.numpy()"
+    return "put the numbers into np.array(..., dtype=np.float32) and update the model from that array"

@@ -1,0 +1,107 @@
+"""What the package runs on: threads and CPU level."""
+
+from __future__ import annotations
+
+import operator
+import platform
+
+import numpy as np
+
+from schuss import _schuss
+
+
+def get_num_threads() -> int:
+    """The number of threads that a step may use.
+
+    At first that is the environment variable ``SCHUSS_NUM_THREADS``, or the number of CPUs that the process may use.
+    Small steps use one thread whatever this says; results never depend on it.
+
+    Returns
+    -------
+    int
+
+    Examples
+    --------
+    >>> import schuss
+    >>> schuss.set_num_threads(2)
+    >>> schuss.get_num_threads()
+    2
+    """
+    return _schuss.get_num_threads()
+
+
+def set_num_threads(threads: int) -> None:
+    """Sets the number of threads that a step may use, in the whole process.
+
+    Parameters
+    ----------
+    threads : int
+        At least 1; 1 means that the calling thread does everything.
+
+    Raises
+    ------
+    TypeError, ValueError
+        It is not a whole number >= 1.
+
+    Examples
+    --------
+    >>> import schuss
+    >>> schuss.set_num_threads(1)
+    """
+    try:
+        count = operator.index(threads)
+    except TypeError:
+        raise TypeError(f"threads must be a whole number >= 1, got {threads!r}") from None
+    if isinstance(threads, bool) or not 1 <= count < 2**16:
+        raise ValueError(f"threads must be a whole number >= 1 and < 65536, got {threads!r}")
+    _schuss.set_num_threads(count)
+
+
+def cpu_level() -> str:
+    """The CPU level in use: ``"baseline"``, ``"avx2"`` or ``"avx512"``.
+
+    It is chosen at import: the environment variable ``SCHUSS_CPU``, or the fastest that the CPU has.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> import schuss
+    >>> schuss.cpu_level() in schuss.cpu_levels()
+    True
+    """
+    return _schuss.cpu_level()
+
+
+def cpu_levels() -> list[str]:
+    """The CPU levels that this machine has, slowest first; each is a value for ``SCHUSS_CPU``.
+
+    Returns
+    -------
+    list of str
+
+    Examples
+    --------
+    >>> import schuss
+    >>> schuss.cpu_levels()[0]
+    'baseline'
+    """
+    return _schuss.cpu_levels()
+
+
+def show_config() -> None:
+    """Prints the versions, the CPU levels found and in use, and the number of threads.
+
+    Examples
+    --------
+    >>> import schuss
+    >>> schuss.show_config()  # doctest: +ELLIPSIS
+    schuss ...
+    """
+    print(f"schuss      {_schuss.__version__}")
+    print(f"CPU level   {cpu_level()} (found: {', '.join(cpu_levels())}; SCHUSS_CPU chooses)")
+    print(f"threads     {get_num_threads()} (set_num_threads or SCHUSS_NUM_THREADS)")
+    print(f"NumPy       {np.__version__}")
+    print(f"Python      {platform.python_version()} on {platform.system()} {platform.machine()}")

@@ -1,0 +1,121 @@
+"""A parameter group: its arrays and its hyperparameters, checked whenever one is set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, MutableMapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from schuss import _hyper
+
+if TYPE_CHECKING:
+    from schuss._optimizer import Optimizer
+
+_DECAYS = {"l2": 0.0, "decoupled": 1.0, "independent": 2.0}
+
+
+class ParamGroup(MutableMapping[str, Any]):
+    """One group of parameters, in the manner of a dict.
+
+    ``group["params"]`` lists its arrays; every other key is a hyperparameter. Setting one checks it, and the next step
+    uses it. A hyperparameter that decides which state arrays there are (``amsgrad``, ``centered``, momentum on or off)
+    is fixed once the optimizer is made.
+
+    Examples
+    --------
+    >>> import numpy as np, schuss
+    >>> opt = schuss.SGD(np.ones(3, np.float32), lr=0.1)
+    >>> opt.param_groups[0]["lr"] = 0.01
+    >>> opt.param_groups[0]["lr"]
+    0.01
+    """
+
+    def __init__(self, kind: type[Optimizer], params: list[np.ndarray], hypers: Mapping[str, Any], where: str) -> None:
+        self._kind = kind
+        self._params = params
+        self._where = where
+        self._hypers = self.checked(hypers)
+        self.rule = kind._rule(self._hypers)
+        self.initial_lr = self._first_rate()
+        # Laid out as the extension module reads it; it keeps a reference, so only the contents ever change.
+        self.values = np.array(self._layout(self._hypers), dtype=np.float64)
+
+    def _first_rate(self) -> float:
+        rate = self._hypers["lr"]
+        if self._hypers.get("decay_form") != "independent" or not callable(rate):
+            return 0.0 if callable(rate) else float(rate)
+        first = getattr(rate, "initial_lr", None)
+        return _hyper.scheduled_rate(f"{self._where}lr", rate, 0) if first is None else float(first)
+
+    def checked(self, hypers: Mapping[str, Any]) -> dict[str, Any]:
+        """The hyperparameters with every value checked, also against each other."""
+        result = {name: _hyper.CHECKS[name](f"{self._where}{name}", value) for name, value in hypers.items()}
+        self._kind._check(result)
+        return result
+
+    def _layout(self, hypers: Mapping[str, Any]) -> list[float]:
+        rate = hypers["lr"]
+        own = self._kind._rule_values(hypers)
+        return [
+            float(callable(rate)),
+            0.0 if callable(rate) else rate,
+            self.initial_lr,
+            hypers.get("weight_decay", 0.0),
+            _DECAYS[self._kind._decay(hypers)],
+            float(hypers["maximize"]),
+            *(float(own[name]) for name in self._kind._rule_hypers(self.rule)),
+        ]
+
+    def values_at(self, step: int) -> list[float]:
+        """The values of a step, with what the schedule says."""
+        values = self.values.tolist()
+        if callable(self._hypers["lr"]):
+            values[1] = _hyper.scheduled_rate(f"{self._where}lr", self._hypers["lr"], step)
+        return values
+
+    def prepare(self, hypers: Mapping[str, Any]) -> dict[str, Any]:
+        """Checks hyperparameters that are to replace these ones; they must need the same state."""
+        checked = self.checked(hypers)
+        if self._kind._rule(checked) != self.rule:
+            changed = [name for name in checked if checked[name] != self._hypers[name]]
+            raise ValueError(
+                f"{self._where}{changed[0]} cannot change from {self._hypers[changed[0]]!r} to "
+                f"{checked[changed[0]]!r}: that needs other state arrays; make a new optimizer"
+            )
+        return checked
+
+    def adopt(self, checked: dict[str, Any]) -> None:
+        """Takes hyperparameters that :meth:`prepare` has checked."""
+        self._hypers = checked
+        self.values[:] = self._layout(checked)
+
+    @property
+    def hypers(self) -> dict[str, Any]:
+        """The hyperparameters as a dict of their own."""
+        return dict(self._hypers)
+
+    def __getitem__(self, name: str) -> Any:
+        return self._params if name == "params" else self._hypers[name]
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        if name == "params":
+            raise TypeError("a group's arrays cannot be replaced; use add_param_group or make a new optimizer")
+        if name not in self._hypers:
+            known = ", ".join(self._hypers)
+            raise KeyError(f"{self._kind.__name__} has no hyperparameter {name!r}; it has {known}")
+        self.adopt(self.prepare({**self._hypers, name: value}))
+
+    def __delitem__(self, name: str) -> None:
+        raise TypeError("a group's entries cannot be deleted")
+
+    def __iter__(self) -> Iterator[str]:
+        yield "params"
+        yield from self._hypers
+
+    def __len__(self) -> int:
+        return 1 + len(self._hypers)
+
+    def __repr__(self) -> str:
+        hypers = ", ".join(f"{name}={value!r}" for name, value in self._hypers.items())
+        return f"ParamGroup({len(self._params)} arrays, {hypers})"

@@ -1,0 +1,345 @@
+"""The base class of all optimizers: structures, groups, state, gradients.
+
+It knows arrays and hyperparameters, and no rule: what a class adds is its constructor and which rule its
+hyperparameters stand for. The step itself is in the extension module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+
+from schuss import _arrays, _hyper, _schuss, _state, _tree
+from schuss._group import ParamGroup
+
+_RULES = _schuss.rules()
+OPTIONS = ("max_grad_norm", "nonfinite")
+_LINE = 64  # bytes of a cache line, where every state array starts
+
+
+class Optimizer(_schuss.Core):
+    """What all optimizers have in common; use one of its subclasses.
+
+    A subclass writes ``__init__`` with its hyperparameters as keywords and ends it with ``self._setup(locals())``; it
+    says with ``_rule`` which rule some hyperparameters stand for and, where names differ, with ``_rule_values`` what the
+    rule's own hyperparameters are.
+    """
+
+    #: The hyperparameter that holds the first value of a state array, where that is not zero.
+    _initial_state: ClassVar[Mapping[str, str]] = {}
+
+    param_groups: list[ParamGroup]
+
+    # What a subclass says about itself.
+
+    @classmethod
+    def _rule(cls, hypers: Mapping[str, Any]) -> str:
+        """The name of the rule that these hyperparameters stand for."""
+        return cls.__name__.lower()
+
+    @classmethod
+    def _rule_values(cls, hypers: Mapping[str, Any]) -> Mapping[str, float]:
+        """The rule's own hyperparameters; a pair of betas is known as beta1 and beta2."""
+        values = dict(hypers)
+        values["beta1"], values["beta2"] = hypers.get("betas", (0.0, 0.0))
+        return values
+
+    @classmethod
+    def _decay(cls, hypers: Mapping[str, Any]) -> str:
+        """How weight decay acts: "l2", "decoupled" or "independent"."""
+        return "l2"
+
+    @classmethod
+    def _check(cls, hypers: Mapping[str, Any]) -> None:
+        """Raises ValueError when hyperparameters exclude each other."""
+
+    @classmethod
+    def _rule_hypers(cls, rule: str) -> list[str]:
+        return _RULES[rule]["hypers"]
+
+    # Construction.
+
+    def _setup(self, given: dict[str, Any]) -> None:
+        """Builds the optimizer from the constructor's `locals()`: `params`, options, and hyperparameters in order."""
+        given = {name: value for name, value in given.items() if name not in ("self", "__class__")}
+        params = given.pop("params")
+        options = {name: given.pop(name) for name in OPTIONS}
+        self._max_grad_norm = _hyper.max_norm(options["max_grad_norm"])
+        self._nonfinite = _hyper.nonfinite("nonfinite", options["nonfinite"])
+        self._configure(self._max_grad_norm, self._nonfinite)
+        self._defaults = given
+        self.param_groups = []
+        self._params: list[np.ndarray] = []
+        self._states: list[list[np.ndarray]] = []
+        self._templates: list[Any] = []
+        self._suffixes: list[tuple[int, str]] = []
+        self._grads: Any = None
+        self._grouped = isinstance(params, (list, tuple)) and any(_is_group(entry) for entry in params)
+        if not self._grouped:
+            self._extend([(params, {})])
+            return
+        for i, entry in enumerate(params):
+            if not _is_group(entry):
+                raise TypeError(f"params[{i}] must be a dict with a 'params' key, like the other groups")
+        self._extend([(entry["params"], _without_params(entry)) for entry in params])
+
+    def add_param_group(self, group: Mapping[str, Any]) -> None:
+        """Adds a group; its own step count starts at zero.
+
+        From then on gradients are a list with one structure a group.
+
+        Parameters
+        ----------
+        group : dict
+            ``{"params": <structure of arrays>, "lr": ..., ...}``; hyperparameters that it lacks have the
+            constructor's values.
+
+        Examples
+        --------
+        >>> import numpy as np, schuss
+        >>> opt = schuss.SGD([np.ones(3)], lr=0.1)
+        >>> opt.add_param_group({"params": [np.ones(2)], "lr": 0.01})
+        >>> opt.step([[np.ones(3)], [np.ones(2)]])
+        True
+        """
+        if not _is_group(group):
+            raise TypeError("a group is a dict with a 'params' key")
+        self._check_idle()
+        grads, was_grouped = self._grads, self._grouped
+        self._grouped = True
+        try:
+            self._extend([(group["params"], _without_params(group))])
+        except BaseException:
+            self._grouped = was_grouped
+            raise
+        if grads is not None:
+            new = _tree.build(self._templates[-1], self._new_gradient)
+            self._grads = [*grads, new] if was_grouped else [grads, new]
+
+    def _extend(self, additions: list[tuple[Any, dict[str, Any]]]) -> None:
+        """Adds groups, or raises and leaves everything as it was."""
+        suffixes, params, groups, templates = list(self._suffixes), list(self._params), [], []
+        for structure, given in additions:
+            index = len(self.param_groups) + len(groups)
+            where = f"param_groups[{index}]['params']" if self._grouped else "params"
+            unknown = [name for name in given if name not in self._defaults]
+            if unknown:
+                known = ", ".join(self._defaults)
+                raise TypeError(f"param_groups[{index}] has unknown {unknown[0]!r}; {type(self).__name__} takes {known}")
+            template, leaves = _tree.flatten(structure, len(params))
+            if not leaves:
+                raise ValueError(f"{where} is empty; an optimizer needs at least one array")
+            for suffix, array in leaves:
+                _arrays.check_written(where + suffix, array)
+            suffixes += [(index, suffix) for suffix, _ in leaves]
+            params += [array for _, array in leaves]
+            prefix = f"param_groups[{index}]: " if self._grouped else ""
+            groups.append(ParamGroup(type(self), [a for _, a in leaves], {**self._defaults, **given}, prefix))
+            templates.append(template)
+        _arrays.check_apart((self._place("params", *at), array) for at, array in zip(suffixes, params, strict=True))
+
+        first = len(self._params)
+        states = [own for group in groups for own in self._new_states(group)]
+        self._suffixes, self._params = suffixes, params
+        self._states += states
+        for group, template in zip(groups, templates, strict=True):
+            self.param_groups.append(group)
+            self._templates.append(template)
+            until = first + len(group["params"])
+            root = self._templates if self._grouped else self._templates[0]
+            self._add_group(group.rule, group.values, params[first:until], self._states[first:until], root)
+            first = until
+
+    def _new_states(self, group: ParamGroup) -> list[list[np.ndarray]]:
+        """Fresh state arrays for each parameter of a group, in one block of memory.
+
+        One block because a thousand small arrays of their own cost the step a fifth in cache and page misses.
+        """
+        names = _RULES[group.rule]["states"]
+        wanted = [(param, _arrays.compute_dtype(param.dtype), name) for param in group["params"] for name in names]
+        sizes = [-(-param.size * dtype.itemsize // _LINE) * _LINE for param, dtype, _ in wanted]
+        block = np.zeros(sum(sizes) + _LINE, np.uint8)
+        at = -block.ctypes.data % _LINE
+        states = []
+        for (param, dtype, name), size in zip(wanted, sizes, strict=True):
+            flat = block[at : at + param.size * dtype.itemsize].view(dtype)
+            if name in self._initial_state and group[self._initial_state[name]] != 0.0:
+                flat.fill(group[self._initial_state[name]])
+            states.append(flat.reshape(param.shape, order=_arrays.order(param)))
+            at += size
+        return [states[i * len(names) : (i + 1) * len(names)] for i in range(len(group["params"]))]
+
+    # Gradients.
+
+    @property
+    def grads(self) -> Any:
+        """Gradient buffers of the optimizer's own, in the structure of the parameters.
+
+        They are made, full of zeros, when first asked for; ``step()`` without gradients uses them. Their dtype is what
+        the update is computed in: float64 for float64 parameters, float32 for all others.
+
+        Examples
+        --------
+        >>> import numpy as np, schuss
+        >>> w = np.ones(2)
+        >>> opt = schuss.SGD({"w": w}, lr=0.5)
+        >>> for _ in range(2):
+        ...     opt.grads["w"] += 0.5
+        >>> opt.step(zero_grads=True)
+        True
+        >>> w
+        array([0.5, 0.5])
+        """
+        if self._grads is None:
+            self._grads = _tree.build(self._root(), self._new_gradient)
+        return self._grads
+
+    def zero_grad(self) -> None:
+        """Sets the optimizer's own gradient buffers to zero."""
+        if self._grads is not None:
+            for _, _, gradient in _tree.leaves(self._root(), self._grads, "grads", "params"):
+                gradient.fill(0)
+
+    def _new_gradient(self, i: int) -> np.ndarray:
+        param = self._params[i]
+        return np.zeros(param.shape, _arrays.compute_dtype(param.dtype), _arrays.order(param))
+
+    def _root(self) -> Any:
+        return self._templates if self._grouped else self._templates[0]
+
+    def _place(self, name: str, group: int, suffix: str) -> str:
+        if not self._grouped:
+            return name + suffix
+        return f"param_groups[{group}]['params']{suffix}" if name == "params" else f"{name}[{group}]{suffix}"
+
+    # What the extension module asks in the middle of a step.
+
+    def _own_grads(self) -> Any:
+        if self._grads is None:
+            raise ValueError("step() without gradients uses opt.grads, which nothing has been put into; pass gradients")
+        return self._grads
+
+    def _gradient(self, i: int, gradient: Any, shared: bool, zero_grads: bool) -> np.ndarray:
+        place, param_place = self._place("grads", *self._suffixes[i]), self._place("params", *self._suffixes[i])
+        usable = _arrays.as_gradient(place, gradient, param_place, self._params[i], copy=shared)
+        if zero_grads and shared:
+            raise ValueError(f"{place} shares memory with a parameter; zero_grads=True would zero that: pass a copy")
+        if zero_grads and not (isinstance(gradient, np.ndarray) and gradient.flags.writeable):
+            raise ValueError(f"{place} is read-only, so zero_grads=True cannot zero it")
+        return usable
+
+    def _scheduled_values(self, step: int) -> list[list[float]]:
+        return [group.values_at(step) for group in self.param_groups]
+
+    def _explain_structure(self, grads: Any) -> None:
+        like = "[group['params'] for group in opt.param_groups]" if self._grouped else "params"
+        for _ in _tree.leaves(self._root(), grads, "grads", like):
+            pass
+
+    def _explain_changed(self, i: int) -> None:
+        raise ValueError(
+            f"{self._place('params', *self._suffixes[i])} was resized, re-pointed, retyped or made read-only after the "
+            "optimizer was made; make a new optimizer"
+        )
+
+    def _explain_shared(self, i: int, k: int) -> None:
+        one, other = sorted((i, k))
+        raise ValueError(
+            f"{self._place('grads', *self._suffixes[other])} shares memory with "
+            f"{self._place('grads', *self._suffixes[one])}; zero_grads=True needs gradients that share none"
+        )
+
+    def _explain_nonfinite(self, i: int, at: int) -> None:
+        order = _arrays.order(self._params[i])
+        index = tuple(int(k) for k in np.unravel_index(at, self._params[i].shape, order))  # type: ignore[call-overload]
+        raise FloatingPointError(
+            f"{self._place('grads', *self._suffixes[i])} has a NaN or infinity, first at {index}; nothing was updated"
+        )
+
+    # Options, state and copies.
+
+    @property
+    def max_grad_norm(self) -> float | None:
+        """The bound on the global gradient norm, or None."""
+        return self._max_grad_norm
+
+    @max_grad_norm.setter
+    def max_grad_norm(self, value: float | None) -> None:
+        checked = _hyper.max_norm(value)
+        self._configure(checked, self._nonfinite)
+        self._max_grad_norm = checked
+
+    @property
+    def nonfinite(self) -> str:
+        """What a step does about NaN and infinities in gradients: "propagate", "skip" or "error"."""
+        return self._nonfinite
+
+    @nonfinite.setter
+    def nonfinite(self, value: str) -> None:
+        checked = _hyper.nonfinite("nonfinite", value)
+        self._configure(self._max_grad_norm, checked)
+        self._nonfinite = checked
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that a step depends on beside parameters and gradients.
+
+        Returns
+        -------
+        dict
+            ``optimizer`` (the class's name), ``step``, ``skipped_steps``, ``max_grad_norm``, ``nonfinite``,
+            ``param_groups`` (a dict of hyperparameters and its ``step`` for each group) and ``state``: for each group a
+            dict from the state's name to arrays in the structure of the group's parameters. The arrays are views of
+            the live state: copy them to keep a snapshot. A learning-rate schedule is a function and is not saved; in
+            its place stands ``"schedule"``.
+
+        Examples
+        --------
+        >>> import numpy as np, schuss
+        >>> opt = schuss.Adam({"w": np.ones(2)})
+        >>> opt.state_dict()["state"][0]["m"]
+        {'w': array([0., 0.])}
+        """
+        return _state.state_dict(self)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restores what :meth:`state_dict` gave; the next step then is the one that would have been taken.
+
+        Arrays are copied. A learning-rate schedule that this optimizer was made with is kept. Everything is checked
+        first: on an error nothing has changed.
+
+        Raises
+        ------
+        TypeError, ValueError
+            It is the state of another class or structure, or a shape, dtype or hyperparameter is off.
+        """
+        _state.load_state_dict(self, state)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _state.rebuild, (type(self), *_state.constructor_arguments(self)), _state.state_dict(self)
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        self.load_state_dict(state)
+
+    def __repr__(self) -> str:
+        elements = sum(array.size for array in self._params)
+        dtypes = ", ".join(sorted({array.dtype.name for array in self._params}))
+        held = sum(state.nbytes for states in self._states for state in states)
+        lines = [
+            f"{type(self).__name__}: step {self.step_count}, {len(self._params)} arrays, {elements:,} elements "
+            f"({dtypes}), state {held:,} bytes"
+        ]
+        for i, group in enumerate(self.param_groups):
+            hypers = ", ".join(f"{name}={value!r}" for name, value in group.hypers.items())
+            lines.append(f"  group {i}: {len(group['params'])} arrays, {hypers}")
+        return "\n".join(lines)
+
+
+def _is_group(entry: Any) -> bool:
+    return isinstance(entry, Mapping) and "params" in entry
+
+
+def _without_params(entry: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in entry.items() if name != "params"}
+

@@ -1,0 +1,150 @@
+"""State as plain dicts: giving it out, checking it, taking it back.
+
+Everything is checked before anything is changed. Files are :mod:`schuss.checkpoint`'s business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from schuss import _arrays, _hyper, _schuss, _tree
+
+if TYPE_CHECKING:
+    from schuss._optimizer import Optimizer
+
+SCHEDULE = "schedule"
+_KEYS = ("optimizer", "step", "skipped_steps", "max_grad_norm", "nonfinite", "param_groups", "state")
+
+
+def state_names(optimizer: Optimizer, group: int) -> list[str]:
+    """The names of a group's state arrays, in order."""
+    return _schuss.rules()[optimizer.param_groups[group].rule]["states"]
+
+
+def scalars(optimizer: Optimizer) -> dict[str, Any]:
+    """The part of a state that is not arrays; every value can be written as JSON."""
+    steps, skipped, group_steps = optimizer._counters()
+    groups = []
+    for group, step in zip(optimizer.param_groups, group_steps, strict=True):
+        entry = group.hypers
+        if callable(entry["lr"]):
+            entry["lr"] = SCHEDULE
+        if entry.get("decay_form") == "independent":
+            entry["initial_lr"] = group.initial_lr
+        groups.append({**entry, "step": step})
+    return {
+        "optimizer": type(optimizer).__name__,
+        "step": steps,
+        "skipped_steps": skipped,
+        "max_grad_norm": optimizer.max_grad_norm,
+        "nonfinite": optimizer.nonfinite,
+        "param_groups": groups,
+    }
+
+
+def state_dict(optimizer: Optimizer) -> dict[str, Any]:
+    """See :meth:`schuss.Optimizer.state_dict`."""
+    state = []
+    for g, template in enumerate(optimizer._templates):
+        arrays = {}
+        for k, name in enumerate(state_names(optimizer, g)):
+            arrays[name] = _tree.build(template, lambda i, k=k: optimizer._states[i][k].view())
+        state.append(arrays)
+    return {**scalars(optimizer), "state": state}
+
+
+def load_state_dict(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
+    """See :meth:`schuss.Optimizer.load_state_dict`."""
+    if not isinstance(state, Mapping):
+        raise TypeError(f"a state is a dict from state_dict(), got {type(state).__name__}")
+    take_scalars = check_scalars(optimizer, state, extra=("state",))
+    given = state["state"]
+    if not isinstance(given, (list, tuple)) or len(given) != len(optimizer.param_groups):
+        raise ValueError(f"state['state'] must be a list with one dict a group, {len(optimizer.param_groups)} of them")
+    copies = []
+    for g, template in enumerate(optimizer._templates):
+        names = state_names(optimizer, g)
+        if not isinstance(given[g], Mapping) or list(given[g]) != names:
+            raise ValueError(f"state['state'][{g}] must be a dict with the keys {names}")
+        for k, name in enumerate(names):
+            place = f"state['state'][{g}][{name!r}]"
+            for i, where, array in _tree.leaves(template, given[g][name], place, f"param_groups[{g}]['params']"):
+                target = optimizer._states[i][k]
+                _arrays.check_like(where, array, target.shape, target.dtype)
+                copies.append((target, array))
+    take_scalars()
+    for target, array in copies:
+        target[...] = array
+
+
+def check_scalars(optimizer: Optimizer, state: Mapping[str, Any], extra: tuple[str, ...] = ()) -> Any:
+    """Checks the part of a state that is not arrays; returns the function that takes it over."""
+    optimizer._check_idle()
+    missing = [key for key in _KEYS if key not in state and (key != "state" or key in extra)]
+    if missing:
+        raise ValueError(f"the state lacks {', '.join(map(repr, missing))}; it must come from state_dict()")
+    name = type(optimizer).__name__
+    if state["optimizer"] != name:
+        raise ValueError(f"this is the state of {state['optimizer']}, but the optimizer is {name}")
+    entries = state["param_groups"]
+    if not isinstance(entries, (list, tuple)) or len(entries) != len(optimizer.param_groups):
+        count = len(optimizer.param_groups)
+        raise ValueError(f"state['param_groups'] must be a list with an entry for each of the {count} groups")
+    checked, steps, initial = [], [], []
+    for g, (group, given) in enumerate(zip(optimizer.param_groups, entries, strict=True)):
+        place = f"state['param_groups'][{g}]"
+        if not isinstance(given, Mapping):
+            raise TypeError(f"{place} must be a dict")
+        entry = dict(given)
+        steps.append(_count(f"{place}['step']", entry.pop("step", None)))
+        initial.append(_hyper.number(f"{place}['initial_lr']", entry.pop("initial_lr", group.initial_lr)))
+        if set(entry) != set(group.hypers):
+            raise ValueError(f"{place} must have the hyperparameters {', '.join(group.hypers)} and 'step'")
+        if callable(group["lr"]):
+            entry["lr"] = group["lr"]
+        elif entry["lr"] == SCHEDULE:
+            raise ValueError(
+                f"{place} was saved with a learning-rate schedule, which is a function and cannot be saved; make the "
+                "optimizer with lr=<that schedule> before loading"
+            )
+        checked.append(group.prepare({name: entry[name] for name in group.hypers}))
+    max_norm = _hyper.max_norm(state["max_grad_norm"])
+    nonfinite = _hyper.nonfinite("state['nonfinite']", state["nonfinite"])
+    step, skipped = _count("state['step']", state["step"]), _count("state['skipped_steps']", state["skipped_steps"])
+
+    def take() -> None:
+        for group, hypers, rate in zip(optimizer.param_groups, checked, initial, strict=True):
+            group.initial_lr = rate
+            group.adopt(hypers)
+        optimizer.max_grad_norm = max_norm
+        optimizer.nonfinite = nonfinite
+        optimizer._set_counters(step, skipped, steps)
+
+    return take
+
+
+def _count(place: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 0:
+        raise ValueError(f"{place} must be a whole number >= 0, got {value!r}")
+    return int(value)
+
+
+def constructor_arguments(optimizer: Optimizer) -> tuple[Any, dict[str, Any]]:
+    """`params` and keywords that make an optimizer like this one, over the same arrays."""
+    options = {"max_grad_norm": optimizer.max_grad_norm, "nonfinite": optimizer.nonfinite}
+    structures = [_tree.build(template, optimizer._params.__getitem__) for template in optimizer._templates]
+    if not optimizer._grouped:
+        return structures[0], {**optimizer.param_groups[0].hypers, **options}
+    groups = [
+        {"params": structure, **group.hypers}
+        for structure, group in zip(structures, optimizer.param_groups, strict=True)
+    ]
+    return groups, {**optimizer._defaults, **options}
+
+
+def rebuild(kind: type[Optimizer], params: Any, keywords: dict[str, Any]) -> Optimizer:
+    """Makes a copy's optimizer; its state follows through `load_state_dict`."""
+    return kind(params, **keywords)

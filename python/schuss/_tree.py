@@ -1,0 +1,71 @@
+"""Structures of arrays: an array, or lists, tuples and dicts of structures, nested at will.
+
+A structure is split into its leaves and a template, the same structure with leaf numbers. Nothing here looks at a leaf.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+
+def flatten(structure: Any, first: int = 0) -> tuple[Any, list[tuple[str, Any]]]:
+    """The template of a structure, numbered from `first`, and its leaves, each with its place as Python text."""
+    leaves: list[tuple[str, Any]] = []
+
+    def walk(node: Any, place: str) -> Any:
+        if isinstance(node, dict):
+            return {key: walk(value, f"{place}[{key!r}]") for key, value in node.items()}
+        if isinstance(node, (list, tuple)):
+            items = [walk(value, f"{place}[{i}]") for i, value in enumerate(node)]
+            return items if isinstance(node, list) else tuple(items)
+        leaves.append((place, node))
+        return first + len(leaves) - 1
+
+    return walk(structure, ""), leaves
+
+
+def build(template: Any, leaf: Callable[[int], Any]) -> Any:
+    """The structure of a template with `leaf(number)` in each number's place."""
+    if isinstance(template, dict):
+        return {key: build(value, leaf) for key, value in template.items()}
+    if isinstance(template, (list, tuple)):
+        items = [build(value, leaf) for value in template]
+        return items if isinstance(template, list) else tuple(items)
+    return leaf(template)
+
+
+def leaves(template: Any, structure: Any, name: str, like: str) -> Iterator[tuple[int, str, Any]]:
+    """Number, place and leaf of everything in a structure that must be like the template.
+
+    Raises `TypeError` or `ValueError` where it is unlike: the message starts with the place, `name` and the path, and
+    says what is there in `like`.
+    """
+    if isinstance(template, dict):
+        if not isinstance(structure, dict):
+            raise TypeError(f"{name} must be a dict like {like}, got {_kind(structure)}")
+        missing = [key for key in template if key not in structure]
+        extra = [key for key in structure if key not in template]
+        if missing or extra:
+            parts = [f"lacks {_keys(missing)}"] * bool(missing) + [f"has unknown {_keys(extra)}"] * bool(extra)
+            raise ValueError(f"{name} {' and '.join(parts)}; it must have the keys of {like}: {_keys(template)}")
+        for key, value in template.items():
+            yield from leaves(value, structure[key], f"{name}[{key!r}]", f"{like}[{key!r}]")
+    elif isinstance(template, (list, tuple)):
+        if not isinstance(structure, (list, tuple)):
+            raise TypeError(f"{name} must be a list or tuple like {like}, got {_kind(structure)}")
+        if len(structure) != len(template):
+            raise ValueError(f"{name} has {len(structure)} entries, but {like} has {len(template)}")
+        for i, value in enumerate(template):
+            yield from leaves(value, structure[i], f"{name}[{i}]", f"{like}[{i}]")
+    else:
+        yield template, name, structure
+
+
+def _kind(thing: Any) -> str:
+    shape = getattr(thing, "shape", None)
+    return f"{type(thing).__name__} of shape {shape}" if shape is not None else type(thing).__name__
+
+
+def _keys(keys: Any) -> str:
+    return ", ".join(repr(key) for key in keys)

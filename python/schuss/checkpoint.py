@@ -1,0 +1,206 @@
+"""Checkpoints: an optimizer's state in one safetensors file.
+
+Arrays are tensors of the file; hyperparameters, step counts and the structure are JSON in its metadata. There is no
+pickle, so a file from elsewhere can do no more than be refused. Files are written beside and renamed: an interrupted
+save leaves the old one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from schuss import _state
+
+if TYPE_CHECKING:
+    from schuss._optimizer import Optimizer
+
+_FORMAT = 1
+_METADATA = "schuss"
+_DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+
+
+def save(path: str | os.PathLike[str], optimizer: Optimizer, *, include_params: bool = False) -> None:
+    """Saves an optimizer's state to a safetensors file.
+
+    The file is written under a temporary name beside `path`, flushed to the disk, and renamed: `path` holds either the
+    old checkpoint or the new one, whole.
+
+    Parameters
+    ----------
+    path : str or path
+        Where to; an existing file is replaced.
+    optimizer : Optimizer
+        Whose state: that of ``state_dict()``. A learning-rate schedule is a function and is not saved.
+    include_params : bool, default False
+        Save the parameters too.
+
+    Raises
+    ------
+    TypeError
+        `optimizer` is not one of this package.
+    OSError
+        The file cannot be written.
+
+    Examples
+    --------
+    >>> import numpy as np, os, schuss, tempfile
+    >>> path = os.path.join(tempfile.mkdtemp(), "opt.safetensors")
+    >>> opt = schuss.Adam({"w": np.ones(2)})
+    >>> opt.step({"w": np.ones(2)})
+    True
+    >>> schuss.save(path, opt)
+    >>> again = schuss.Adam({"w": np.ones(2)})
+    >>> schuss.load(path, again)
+    >>> again.step_count
+    1
+    """
+    from safetensors.numpy import save_file
+
+    _check_optimizer(optimizer)
+    optimizer._check_idle()
+    tensors = {name: _in_c_order(array) for name, array in _named(optimizer, include_params)}
+    header = {"format": _FORMAT, "include_params": include_params, "structure": _structure(optimizer)}
+    metadata = {_METADATA: json.dumps({**header, **_state.scalars(optimizer)})}
+    path = os.fspath(path)
+    folder, name = os.path.split(os.path.abspath(path))
+    handle, temporary = tempfile.mkstemp(prefix=f".{name}.", suffix=".tmp", dir=folder)
+    os.close(handle)
+    try:
+        save_file(tensors, temporary, metadata=metadata)
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        # mkstemp made the file private; give it what an ordinary open would have given.
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+    _flush_folder(folder)
+
+
+def load(path: str | os.PathLike[str], optimizer: Optimizer, *, include_params: bool = False) -> None:
+    """Restores an optimizer from a file of :func:`save`; the next step is the one that would have been taken.
+
+    Everything is checked first: class, structure, shapes, dtypes, hyperparameters. On an error nothing has changed. A
+    learning-rate schedule that the optimizer was made with is kept.
+
+    Parameters
+    ----------
+    path : str or path
+        A file of :func:`save`.
+    optimizer : Optimizer
+        One of the same class over arrays of the same structure, shapes and dtypes.
+    include_params : bool, default False
+        Restore the parameters too, in place; the file must have been saved with them.
+
+    Raises
+    ------
+    TypeError, ValueError
+        The file is not a checkpoint, is damaged, or belongs to another optimizer; the message says which.
+    OSError
+        The file cannot be read.
+
+    Examples
+    --------
+    See :func:`save`.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    _check_optimizer(optimizer)
+    path = os.fspath(path)
+    try:
+        with safe_open(path, framework="numpy") as file:
+            state = _read_metadata(path, file.metadata())
+            if state["structure"] != _structure(optimizer):
+                raise ValueError(f"{path} was saved for parameters of another structure than this optimizer's")
+            if include_params and not state["include_params"]:
+                raise ValueError(f"{path} holds no parameters; it was saved without include_params=True")
+            targets = list(_named(optimizer, include_params))
+            stored = set(file.keys())
+            take_scalars = _state.check_scalars(optimizer, state)
+            for name, target in targets:
+                if name not in stored:
+                    raise ValueError(f"{path} lacks {name}")
+                entry = file.get_slice(name)
+                dtype = _DTYPES.get(entry.get_dtype(), entry.get_dtype())
+                if tuple(entry.get_shape()) != target.shape or dtype != target.dtype.name:
+                    raise ValueError(
+                        f"{path} has {name} of shape {tuple(entry.get_shape())} and dtype {dtype}, but this optimizer's "
+                        f"is {target.shape} and {target.dtype.name}"
+                    )
+            # One tensor at a time lies in memory twice; the file was found whole when it was opened.
+            for name, target in targets:
+                target[...] = file.get_tensor(name)
+            take_scalars()
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a whole safetensors file: {error}") from error
+
+
+def _check_optimizer(optimizer: Any) -> None:
+    from schuss._optimizer import Optimizer
+
+    if not isinstance(optimizer, Optimizer):
+        raise TypeError(f"the optimizer must be one of schuss, got {type(optimizer).__name__}")
+
+
+def _named(optimizer: Optimizer, include_params: bool) -> list[tuple[str, np.ndarray]]:
+    """Every array of a checkpoint with its name there: the state's name and the parameter's place."""
+    result = []
+    for i, (group, suffix) in enumerate(optimizer._suffixes):
+        place = f"[{group}]{suffix}"
+        if include_params:
+            result.append((f"params{place}", optimizer._params[i]))
+        names = _state.state_names(optimizer, group)
+        result += [(name + place, state) for name, state in zip(names, optimizer._states[i], strict=True)]
+    return result
+
+
+def _structure(optimizer: Optimizer) -> Any:
+    """The parameters' structure as JSON has it, with shapes and dtypes; keys are their `repr`, since 1 is not "1"."""
+
+    def describe(template: Any) -> Any:
+        if isinstance(template, dict):
+            return {repr(key): describe(value) for key, value in template.items()}
+        if isinstance(template, (list, tuple)):
+            return [describe(value) for value in template]
+        array = optimizer._params[template]
+        return f"{array.dtype.name}{list(array.shape)}"
+
+    return [describe(template) for template in optimizer._templates]
+
+
+def _read_metadata(path: str, metadata: dict[str, str] | None) -> dict[str, Any]:
+    try:
+        state = json.loads((metadata or {})[_METADATA])
+    except (KeyError, ValueError):
+        raise ValueError(f"{path} is not a checkpoint of schuss: its metadata lacks the optimizer") from None
+    if not isinstance(state, dict) or state.get("format") != _FORMAT or not {"structure", "include_params"} <= set(state):
+        raise ValueError(f"{path} has a format that this version of schuss does not know")
+    return state
+
+
+def _in_c_order(array: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(array).reshape(array.shape)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _flush_folder(folder: str) -> None:
+    """Makes the rename itself last; not every system can open a folder."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -1,0 +1,104 @@
+"""Stochastic gradient descent and its momentum forms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from schuss._optimizer import Optimizer
+
+
+class SGD(Optimizer):
+    r"""Stochastic gradient descent, plain, with momentum in three forms, and Nesterov's in two.
+
+    Without momentum :math:`p \leftarrow p - \eta g`. With it, by ``momentum_form``:
+
+    - ``"heavy_ball"``: step 1 sets :math:`b = g`, later :math:`b \leftarrow \mu b + (1 - d) g`; then
+      :math:`p \leftarrow p - \eta b`, or with ``nesterov`` :math:`p \leftarrow p - \eta (g + \mu b)`. This is PyTorch's
+      form: dampening :math:`d` is not applied on step 1.
+    - ``"velocity"``: :math:`b \leftarrow \mu b + \eta g`; then :math:`p \leftarrow p - b`, or with ``nesterov``
+      :math:`p \leftarrow p - (\mu b + \eta g)`. This is Keras's form; it differs as soon as the learning rate changes.
+    - ``"ema"``: :math:`b \leftarrow \mu b + (1 - \mu) g`; then :math:`p \leftarrow p - \eta b`, where ``debias`` divides
+      by :math:`1 - \mu^t`.
+
+    Parameters
+    ----------
+    params : array, list, tuple, dict, or list of group dicts
+        Arrays to update in place: writable, contiguous, float32, float64, float16 or bfloat16.
+    lr : float or callable, default 1e-3
+        Learning rate :math:`\eta`, >= 0, or a function of the step that returns it; the first step is 0.
+    momentum : float, default 0.0
+        :math:`\mu` in [0, 1).
+    dampening : float, default 0.0
+        :math:`d` in [0, 1]; heavy ball only.
+    weight_decay : float, default 0.0
+        L2: ``weight_decay * p`` is added to the gradient.
+    nesterov : bool, default False
+        Nesterov's momentum, without a look-ahead gradient; needs momentum and no dampening.
+    maximize : bool, default False
+        Ascend instead of descend.
+    momentum_form : {"heavy_ball", "velocity", "ema"}, default "heavy_ball"
+        Which of the forms above.
+    debias : bool, default False
+        Correct the EMA's start at zero.
+    max_grad_norm : float, optional
+        Scale all gradients so that their global norm is at most this, inside the step.
+    nonfinite : {"propagate", "skip", "error"}, default "propagate"
+        What to do about NaN and infinities in gradients.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An array or a hyperparameter cannot be used; the message names it.
+
+    References
+    ----------
+    Polyak, "Some methods of speeding up the convergence of iteration methods", 1964. Nesterov, 1983. Sutskever et al.,
+    "On the importance of initialization and momentum in deep learning", ICML 2013.
+
+    Examples
+    --------
+    >>> import numpy as np, schuss
+    >>> w = np.array([1.0, -2.0])
+    >>> opt = schuss.SGD(w, lr=0.1, momentum=0.9)
+    >>> opt.step(np.array([1.0, 1.0]))
+    True
+    >>> w
+    array([ 0.9, -2.1])
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float | Callable[[int], float] = 1e-3,
+        momentum: float = 0.0,
+        dampening: float = 0.0,
+        weight_decay: float = 0.0,
+        nesterov: bool = False,
+        maximize: bool = False,
+        momentum_form: str = "heavy_ball",
+        debias: bool = False,
+        *,
+        max_grad_norm: float | None = None,
+        nonfinite: str = "propagate",
+    ) -> None:
+        self._setup(locals())
+
+    @classmethod
+    def _rule(cls, hypers: Mapping[str, Any]) -> str:
+        return "momentum" if hypers["momentum"] > 0 else "sgd"
+
+    @classmethod
+    def _rule_values(cls, hypers: Mapping[str, Any]) -> Mapping[str, float]:
+        form = hypers["momentum_form"]
+        return {**hypers, "velocity": form == "velocity", "ema": form == "ema"}
+
+    @classmethod
+    def _check(cls, hypers: Mapping[str, Any]) -> None:
+        form = hypers["momentum_form"]
+        if hypers["nesterov"] and (hypers["momentum"] == 0 or hypers["dampening"] != 0 or form == "ema"):
+            raise ValueError('nesterov=True needs momentum > 0, dampening=0 and momentum_form "heavy_ball" or "velocity"')
+        if hypers["dampening"] != 0 and form != "heavy_ball":
+            raise ValueError(f'dampening belongs to momentum_form "heavy_ball", not {form!r}')
+        if hypers["debias"] and form != "ema":
+            raise ValueError(f'debias=True belongs to momentum_form "ema", not {form!r}')

@@ -1,0 +1,177 @@
+//! The loop that turns a rule's update of one element into kernels, and the table of them.
+//!
+//! A kernel is one function a CPU level and storage combination. The loop is written once; it is inlined into a
+//! function of each level and vectorized there by the compiler. Nothing here knows a rule or a thread.
+
+use half::{bf16, f16};
+
+use crate::level::{LEVELS, Level};
+use crate::math::Real;
+use crate::rule::{MAX_STATES, PROLOGUE_SCALARS, Prologue, Scalars, Update};
+use crate::storage::{Dtype, Storage};
+
+/// Where one array's numbers lie, as a kernel sees them.
+#[derive(Clone, Copy)]
+pub(crate) struct Streams {
+    pub param: *mut u8,
+    pub grad: *const u8,
+    pub states: [*mut u8; MAX_STATES],
+}
+
+/// Updates `n` elements. The types are those of the table's place.
+///
+/// # Safety
+/// Every stream that the rule uses must be valid for `n` elements of its type, aligned, and overlap no other.
+pub(crate) type Kernel = unsafe fn(streams: &Streams, n: usize, scalars: &Scalars);
+
+/// The combinations of parameter and gradient type that have kernels: the compute type beside each storage type, and
+/// each storage type beside itself. Other gradients are converted tile by tile on the way.
+const PAIRS: usize = 8;
+
+/// A rule's kernels, by CPU level and by pair of storage types.
+pub(crate) type Table = [[Kernel; PAIRS]; LEVELS];
+
+/// The kernel of a table, if this pair of types has one.
+pub(crate) fn find(table: &Table, level: Level, param: Dtype, grad: Dtype) -> Option<Kernel> {
+    use Dtype::{Bf16, F16, F32, F64};
+    let pair = match (param, grad) {
+        (F32, F32) => 0,
+        (F64, F64) => 1,
+        (F16, F32) => 2,
+        (Bf16, F32) => 3,
+        (F32, F16) => 4,
+        (F32, Bf16) => 5,
+        (F16, F16) => 6,
+        (Bf16, Bf16) => 7,
+        _ => return None,
+    };
+    Some(table[level as usize][pair])
+}
+
+/// All kernels of the rule that `R` carries.
+pub(crate) const fn table<R, const S: usize, const K: usize>() -> Table
+where
+    R: Update<f32, S, K> + Update<f64, S, K>,
+    Arity: Loop<S>,
+{
+    macro_rules! level {
+        ($level:ident) => {
+            [
+                $level::<R, f32, f32, f32, S, K>,
+                $level::<R, f64, f64, f64, S, K>,
+                $level::<R, f16, f32, f32, S, K>,
+                $level::<R, bf16, f32, f32, S, K>,
+                $level::<R, f32, f16, f32, S, K>,
+                $level::<R, f32, bf16, f32, S, K>,
+                $level::<R, f16, f16, f32, S, K>,
+                $level::<R, bf16, bf16, f32, S, K>,
+            ]
+        };
+    }
+    #[cfg(target_arch = "x86_64")]
+    return [level!(baseline), level!(avx2), level!(avx512)];
+    #[cfg(not(target_arch = "x86_64"))]
+    return [level!(baseline), level!(baseline), level!(baseline)];
+}
+
+macro_rules! levels {
+    ($($(#[$attribute:meta])* $name:ident;)*) => {$(
+        /// # Safety
+        /// As for [`Kernel`], and the CPU must have the level.
+        $(#[$attribute])*
+        unsafe fn $name<R, P, G, T, const S: usize, const K: usize>(streams: &Streams, n: usize, scalars: &Scalars)
+        where
+            R: Update<P::Compute, S, K>,
+            P: Storage<Compute: Prologue>,
+            G: Storage<Compute = P::Compute>,
+            T: Storage<Compute = P::Compute>,
+            Arity: Loop<S>,
+        {
+            // SAFETY: the caller's promise, passed on.
+            unsafe { Arity::run::<R, P, G, T, K>(streams, n, scalars) }
+        }
+    )*};
+}
+levels! {
+    baseline;
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2,fma")]
+    avx2;
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl")]
+    avx512;
+}
+
+/// The loop over elements for rules of `S` states.
+pub(crate) trait Loop<const S: usize> {
+    /// # Safety
+    /// As for [`Kernel`]: parameters are `P`, gradients `G`, states `T`.
+    unsafe fn run<R, P, G, T, const K: usize>(streams: &Streams, n: usize, scalars: &Scalars)
+    where
+        R: Update<P::Compute, S, K>,
+        P: Storage<Compute: Prologue>,
+        G: Storage<Compute = P::Compute>,
+        T: Storage<Compute = P::Compute>;
+}
+
+/// Carries one loop for each number of states.
+pub(crate) struct Arity;
+
+// One function a number of states, because only slices that are parameters of a function are known not to overlap;
+// without that the vectorizer gives up from four streams on.
+macro_rules! loops {
+    ($($states:literal: $($state:ident $i:tt)*;)*) => {$(
+        impl Loop<$states> for Arity {
+            #[inline(always)]
+            unsafe fn run<R, P, G, T, const K: usize>(streams: &Streams, n: usize, scalars: &Scalars)
+            where
+                R: Update<P::Compute, $states, K>,
+                P: Storage<Compute: Prologue>,
+                G: Storage<Compute = P::Compute>,
+                T: Storage<Compute = P::Compute>,
+            {
+                #[inline(always)]
+                #[allow(clippy::extra_unused_type_parameters)] // a rule without states stores no T
+                fn each<R, P, G, T, const K: usize>(
+                    param: &mut [P], grad: &[G], $($state: &mut [T],)* scalars: &Scalars,
+                )
+                where
+                    R: Update<P::Compute, $states, K>,
+                    P: Storage<Compute: Prologue>,
+                    G: Storage<Compute = P::Compute>,
+                    T: Storage<Compute = P::Compute>,
+                {
+                    let first: [P::Compute; PROLOGUE_SCALARS] =
+                        std::array::from_fn(|k| P::Compute::from_f64(scalars[k]));
+                    let own: [P::Compute; K] =
+                        std::array::from_fn(|k| P::Compute::from_f64(scalars[PROLOGUE_SCALARS + k]));
+                    let n = param.len();
+                    let grad = &grad[..n];
+                    $(let $state = &mut $state[..n];)*
+                    for at in 0..n {
+                        let (p, g) = Prologue::prologue(param[at].load(), grad[at].load(), first);
+                        let (p, _states) = R::update(p, g, [$($state[at].load()),*], own);
+                        param[at] = P::store(p);
+                        $($state[at] = T::store(_states[$i]);)*
+                    }
+                }
+                // SAFETY: the caller's promise: valid, aligned, and no two overlap.
+                unsafe {
+                    each::<R, P, G, T, K>(
+                        std::slice::from_raw_parts_mut(streams.param.cast(), n),
+                        std::slice::from_raw_parts(streams.grad.cast(), n),
+                        $(std::slice::from_raw_parts_mut(streams.states[$i].cast(), n),)*
+                        scalars,
+                    )
+                }
+            }
+        }
+    )*};
+}
+loops! {
+    0: ;
+    1: s0 0;
+    2: s0 0 s1 1;
+    3: s0 0 s1 1 s2 2;
+    4: s0 0 s1 1 s2 2 s3 3;
+}

@@ -1,0 +1,95 @@
+//! CPU levels: which instruction sets this machine has, and which one is in use.
+//!
+//! A level is decided once in a process. It changes speed, never bits.
+
+use std::sync::OnceLock;
+
+/// An instruction-set level that kernels are compiled for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Level {
+    /// What every CPU of the architecture has.
+    Baseline,
+    /// x86-64 with AVX2 and FMA (2013 and later).
+    Avx2,
+    /// x86-64 with AVX-512 F, BW, DQ and VL (servers from 2017).
+    Avx512,
+}
+
+/// How many levels there are: the length of a kernel table.
+pub(crate) const LEVELS: usize = 3;
+
+impl Level {
+    /// All levels, slowest first.
+    pub const ALL: [Level; LEVELS] = [Level::Baseline, Level::Avx2, Level::Avx512];
+
+    /// The name that `SCHUSS_CPU` takes.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Level::Baseline => "baseline",
+            Level::Avx2 => "avx2",
+            Level::Avx512 => "avx512",
+        }
+    }
+
+    /// Whether this CPU can run it.
+    #[cfg(target_arch = "x86_64")]
+    pub fn available(self) -> bool {
+        match self {
+            Level::Baseline => true,
+            Level::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
+            Level::Avx512 => {
+                Level::Avx2.available()
+                    && is_x86_feature_detected!("avx512f")
+                    && is_x86_feature_detected!("avx512bw")
+                    && is_x86_feature_detected!("avx512dq")
+                    && is_x86_feature_detected!("avx512vl")
+            }
+        }
+    }
+
+    /// Whether this CPU can run it.
+    #[cfg(not(target_arch = "x86_64"))]
+    pub fn available(self) -> bool {
+        self == Level::Baseline
+    }
+
+    /// The levels that this CPU has, slowest first.
+    pub fn found() -> Vec<Level> {
+        Level::ALL.into_iter().filter(|level| level.available()).collect()
+    }
+}
+
+static IN_USE: OnceLock<Result<Level, String>> = OnceLock::new();
+
+/// The level in use: `SCHUSS_CPU` where it is set, else the fastest that this CPU has. Decided at the first call.
+///
+/// # Errors
+/// `SCHUSS_CPU` names no level, or one that this CPU lacks; the message lists those it has.
+pub fn in_use() -> Result<Level, String> {
+    IN_USE.get_or_init(|| choose(std::env::var("SCHUSS_CPU").ok().as_deref())).clone()
+}
+
+fn choose(wanted: Option<&str>) -> Result<Level, String> {
+    let found = Level::found();
+    match wanted {
+        None | Some("") => Ok(found[found.len() - 1]),
+        Some(name) => found.iter().copied().find(|level| level.name() == name).ok_or_else(|| {
+            let names: Vec<_> = found.iter().map(|level| level.name()).collect();
+            format!("SCHUSS_CPU={name:?} is not a level that this CPU has; it has {}", names.join(", "))
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_fastest_is_the_default_and_any_found_can_be_asked_for() {
+        assert_eq!(choose(None).as_ref(), Ok(Level::found().last().unwrap()));
+        for level in Level::found() {
+            assert_eq!(choose(Some(level.name())), Ok(level));
+        }
+        assert!(choose(Some("mmx")).unwrap_err().contains("it has baseline"));
+    }
+}

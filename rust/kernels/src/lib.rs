@@ -1,0 +1,23 @@
+//! Gradient-descent optimizers that update slices in place, at the speed of memory.
+//!
+//! A rule is written once ([`rules`]) and becomes SIMD kernels for every CPU level and storage type. Results have the
+//! same bits on every level, any number of threads and any cut of the work. [`Optimizer`] is the safe front; bindings
+//! build on [`Segment`] and [`WorkList`] instead.
+
+mod fpenv;
+mod kernel;
+pub mod level;
+pub mod math;
+mod norm;
+mod optimizer;
+mod pool;
+pub mod rule;
+pub mod rules;
+mod storage;
+mod worklist;
+
+pub use optimizer::{Error, Optimizer};
+pub use pool::{num_threads, set_num_threads};
+pub use rule::{Common, Decay, Rule};
+pub use storage::{Dtype, Storage};
+pub use worklist::{Segment, WorkList};

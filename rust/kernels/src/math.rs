@@ -1,0 +1,76 @@
+//! The vocabulary of rule texts: the few functions that a rule's `update` may call.
+//!
+//! Every function here is correctly rounded or exact, so a rule gives the same bits on every CPU level. The names and
+//! argument orders are chosen so that the same text can be compiled as C++ later. Nothing here knows a rule.
+
+use std::ops::{Add, Div, Mul, Neg, Sub};
+
+/// A compute type: `f32` or `f64`.
+pub trait Real:
+    Copy
+    + PartialOrd
+    + Send
+    + Sync
+    + Add<Output = Self>
+    + Sub<Output = Self>
+    + Mul<Output = Self>
+    + Div<Output = Self>
+    + Neg<Output = Self>
+    + 'static
+{
+    /// The one NaN that is ever stored: IEEE 754 leaves sign and payload of a NaN result open, and compilers use that
+    /// freedom, so equal bits everywhere need a canonical one.
+    const NAN: Self;
+    /// Rounds a host scalar to the compute type, once.
+    fn from_f64(x: f64) -> Self;
+    /// `self * b + c` with one rounding.
+    fn fused_mul_add(self, b: Self, c: Self) -> Self;
+    /// Square root, correctly rounded.
+    fn square_root(self) -> Self;
+}
+
+macro_rules! real {
+    ($($type:ty),*) => {$(
+        impl Real for $type {
+            const NAN: Self = <$type>::NAN;
+            #[inline(always)]
+            fn from_f64(x: f64) -> Self {
+                x as $type
+            }
+            #[inline(always)]
+            fn fused_mul_add(self, b: Self, c: Self) -> Self {
+                self.mul_add(b, c)
+            }
+            #[inline(always)]
+            fn square_root(self) -> Self {
+                self.sqrt()
+            }
+        }
+    )*};
+}
+real!(f32, f64);
+
+/// `a * b + c` with one rounding.
+#[inline(always)]
+pub fn fma<C: Real>(a: C, b: C, c: C) -> C {
+    a.fused_mul_add(b, c)
+}
+
+/// Square root, correctly rounded.
+#[inline(always)]
+pub fn sqrt<C: Real>(x: C) -> C {
+    x.square_root()
+}
+
+/// The larger of the two, or NaN when either is NaN (unlike `f32::max`, which would hide it).
+#[inline(always)]
+#[allow(clippy::eq_op)] // a != a is the NaN test of a type that has no is_nan here
+pub fn max<C: Real>(a: C, b: C) -> C {
+    select(a > b || a != a, a, b)
+}
+
+/// `a` where the condition holds, else `b`; both are evaluated, so it compiles to a blend.
+#[inline(always)]
+pub fn select<C: Real>(condition: bool, a: C, b: C) -> C {
+    if condition { a } else { b }
+}

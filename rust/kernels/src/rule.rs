@@ -1,0 +1,228 @@
+//! What a rule is: its descriptor, and the macro that makes one from the rule's only text.
+//!
+//! A rule's text has two parts: scalars, computed once a step on the host in float64, and the update of one element in
+//! the compute type. The macro keeps both as strings too (for documentation and for other back ends). Drivers and
+//! bindings know the descriptor [`Rule`] only, never a rule by name.
+
+use crate::kernel::Table;
+use crate::math::{fma, select};
+
+/// The most state arrays a rule may have.
+pub const MAX_STATES: usize = 4;
+/// The most scalars a rule may have, those of the prologue included.
+pub const MAX_SCALARS: usize = 16;
+/// How many scalars the prologue takes, in front of the rule's own.
+pub const PROLOGUE_SCALARS: usize = 3;
+
+/// How `weight_decay` acts; the shared prologue applies it, no rule repeats it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decay {
+    /// `g += weight_decay * p`, before anything else.
+    L2,
+    /// `p *= 1 - lr * weight_decay`.
+    Decoupled,
+    /// `p *= 1 - (lr / initial_lr) * weight_decay`: the schedule's multiplier without the learning rate.
+    Independent,
+}
+
+/// The hyperparameters that every rule has.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Common {
+    /// Learning rate of this step.
+    pub lr: f64,
+    /// Learning rate that a schedule started from; read by [`Decay::Independent`] only.
+    pub initial_lr: f64,
+    /// Weight decay.
+    pub weight_decay: f64,
+    /// What weight decay means.
+    pub decay: Decay,
+    /// Ascend instead of descend.
+    pub maximize: bool,
+}
+
+impl Default for Common {
+    /// lr 1e-3, no weight decay, descending.
+    fn default() -> Self {
+        Common { lr: 1e-3, initial_lr: 1e-3, weight_decay: 0.0, decay: Decay::L2, maximize: false }
+    }
+}
+
+/// The scalars of one step of one group: three of the prologue, then the rule's own. Rounded to the compute type once,
+/// when a kernel starts.
+pub type Scalars = [f64; MAX_SCALARS];
+
+/// An optimizer rule: what the rest of the package knows about it.
+pub struct Rule {
+    /// Its name, in snake case.
+    pub name: &'static str,
+    /// Its documentation: the equation and the source.
+    pub doc: &'static str,
+    /// Names of its hyperparameters beside [`Common`], in the order of the values given to [`Rule::scalars`].
+    pub hypers: &'static [&'static str],
+    /// Names of its scalars, in order, behind those of the prologue.
+    pub scalars: &'static [&'static str],
+    /// Names of its state arrays, in order.
+    pub states: &'static [&'static str],
+    /// The host part of its text.
+    pub each_step: &'static str,
+    /// The element part of its text.
+    pub update: &'static str,
+    pub(crate) host: fn(&Common, &[f64], f64) -> Scalars,
+    pub(crate) kernels: Table,
+}
+
+impl Rule {
+    /// The scalars of step `t` (counted from 1). `gradient_factor` multiplies every gradient: clipping and unscaling.
+    ///
+    /// # Panics
+    /// When `hypers` has another length than [`Rule::hypers`].
+    pub fn scalars(&self, common: &Common, hypers: &[f64], t: u64, gradient_factor: f64) -> Scalars {
+        assert_eq!(hypers.len(), self.hypers.len(), "hyperparameters of {}", self.name);
+        let mut scalars = (self.host)(common, hypers, t as f64);
+        scalars[0] = if common.maximize { -gradient_factor } else { gradient_factor };
+        scalars[1] = if common.decay == Decay::L2 { common.weight_decay } else { 0.0 };
+        scalars[2] = match common.decay {
+            Decay::L2 => 1.0,
+            Decay::Decoupled => 1.0 - common.lr * common.weight_decay,
+            // A learning rate that starts at zero has no multiplier: no decay then.
+            Decay::Independent if common.initial_lr == 0.0 => 1.0,
+            Decay::Independent => 1.0 - common.lr / common.initial_lr * common.weight_decay,
+        };
+        scalars
+    }
+}
+
+impl std::fmt::Debug for Rule {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Rule({})", self.name)
+    }
+}
+
+/// `x` to the power `t`, the same on every machine (the C library's differs between CPUs in the last bit).
+pub fn pow(x: f64, t: f64) -> f64 {
+    libm::pow(x, t)
+}
+
+/// The update of one element: `S` states, `K` scalars of the rule's own, computed in `C`.
+pub trait Update<C, const S: usize, const K: usize> {
+    /// New parameter and states from the old ones and the gradient that the prologue has prepared.
+    fn update(p: C, g: C, states: [C; S], scalars: [C; K]) -> (C, [C; S]);
+}
+
+/// Declares the prologue once: as a function in each compute type and as text.
+macro_rules! prologue {
+    (($p:ident, $g:ident; $($scalar:ident),+) { $($update:tt)* }) => {
+        /// The text of what happens to a gradient and a parameter before a rule's own update.
+        pub const PROLOGUE: &str = stringify!($($update)*);
+
+        /// What every kernel does first.
+        pub trait Prologue: Sized {
+            /// Scales the gradient and applies weight decay; an option that is off leaves infinities alone.
+            fn prologue(p: Self, g: Self, scalars: [Self; PROLOGUE_SCALARS]) -> (Self, Self);
+        }
+        prologue!(@impl f32 ($p, $g; $($scalar),+) { $($update)* });
+        prologue!(@impl f64 ($p, $g; $($scalar),+) { $($update)* });
+    };
+    (@impl $type:ident ($p:ident, $g:ident; $($scalar:ident),+) { $($update:tt)* }) => {
+        impl Prologue for $type {
+            #[inline(always)]
+            fn prologue(mut $p: $type, mut $g: $type, scalars: [$type; PROLOGUE_SCALARS]) -> ($type, $type) {
+                let [$($scalar),+] = scalars;
+                $($update)*
+                ($p, $g)
+            }
+        }
+    };
+}
+
+prologue! {
+    (p, g; gradient_factor, l2, decay) {
+        g *= gradient_factor;
+        g = select(l2 != 0.0, fma(l2, p, g), g);
+        p *= decay;
+    }
+}
+
+/// Declares a family of rules: shared hyperparameters and host scalars, and one update a rule.
+///
+/// `each_step` is Rust in float64; every name it assigns is a scalar of the update, and the learning rate and the step
+/// counted from 1 are given. `update` keeps to the common subset of Rust and C++: `let`, assignment, arithmetic,
+/// comparisons and the functions of [`crate::math`].
+macro_rules! rules {
+    (
+        hyper $hyper:tt;
+        each_step $given:tt $host:tt
+        $($(#[doc = $doc:literal])* $name:ident { state $state:tt; update $pg:tt $update:tt })+
+    ) => {
+        rules!(@host $hyper $given $host);
+        $(rules!(@rule $name $hyper $host $state $pg $update [$($doc)*]);)+
+        #[allow(non_camel_case_types)] // the types that carry the rules' updates bear the rules' names
+        mod markers {
+            $(pub struct $name;)+
+        }
+    };
+    (@host ($($hyper:ident),*) ($lr:ident, $t:ident) { $($scalar:ident = $value:expr;)* }) => {
+        #[allow(unused_variables)] // not every family needs the step or the learning rate
+        fn host(common: &$crate::rule::Common, hypers: &[f64], $t: f64) -> $crate::rule::Scalars {
+            let $lr = common.lr;
+            let &[$($hyper),*] = hypers else { unreachable!("the caller has checked the number") };
+            $(let $scalar: f64 = $value;)*
+            let own = [$($scalar),*];
+            let mut scalars = [0.0; $crate::rule::MAX_SCALARS];
+            scalars[$crate::rule::PROLOGUE_SCALARS..][..own.len()].copy_from_slice(&own);
+            scalars
+        }
+    };
+    (
+        @rule $name:ident ($($hyper:ident),*) { $($scalar:ident = $value:expr;)* } ($($state:ident),*)
+        $pg:tt { $($update:tt)* } [$($doc:literal)*]
+    ) => {
+        rules!(@update f32 $name ($($scalar),*) ($($state),*) $pg { $($update)* });
+        rules!(@update f64 $name ($($scalar),*) ($($state),*) $pg { $($update)* });
+
+        $(#[doc = $doc])*
+        pub const fn $name() -> &'static $crate::rule::Rule {
+            static RULE: $crate::rule::Rule = $crate::rule::Rule {
+                name: stringify!($name),
+                doc: concat!($($doc, "\n"),*),
+                hypers: &[$(stringify!($hyper)),*],
+                scalars: &[$(stringify!($scalar)),*],
+                states: &[$(stringify!($state)),*],
+                each_step: concat!($(stringify!($scalar = $value), ";\n"),*),
+                update: stringify!($($update)*),
+                host,
+                kernels: $crate::kernel::table::<
+                    markers::$name,
+                    { <[&str]>::len(&[$(stringify!($state)),*]) },
+                    { <[&str]>::len(&[$(stringify!($scalar)),*]) },
+                >(),
+            };
+            &RULE
+        }
+    };
+    (
+        @update $type:ident $name:ident ($($scalar:ident),*) ($($state:ident),*) ($p:ident, $g:ident) { $($update:tt)* }
+    ) => {
+        rules!(@impl $type, $name, { <[&str]>::len(&[$(stringify!($state)),*]) },
+            { <[&str]>::len(&[$(stringify!($scalar)),*]) },
+            ($($scalar),*) ($($state),*) ($p, $g) { $($update)* });
+    };
+    (
+        @impl $type:ident, $name:ident, $states:tt, $scalars:tt,
+        ($($scalar:ident),*) ($($state:ident),*) ($p:ident, $g:ident) { $($update:tt)* }
+    ) => {
+        impl $crate::rule::Update<$type, $states, $scalars> for markers::$name {
+            #[inline(always)]
+            #[allow(unused_mut, unused_variables)] // a family's rules share scalars; a text may only read a name
+            fn update(
+                mut $p: $type, mut $g: $type, states: [$type; $states], scalars: [$type; $scalars],
+            ) -> ($type, [$type; $states]) {
+                let [$(mut $state),*] = states;
+                let [$($scalar),*] = scalars;
+                $($update)*
+                ($p, [$($state),*])
+            }
+        }
+    };
+}
+pub(crate) use rules;

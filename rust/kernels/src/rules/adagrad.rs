@@ -1,0 +1,23 @@
+//! Adagrad.
+
+use crate::math::{fma, sqrt};
+use crate::rule::rules;
+
+rules! {
+    hyper(lr_decay, eps, eps_inside_sqrt);
+    each_step(lr, t) {
+        step_size = lr / (1.0 + (t - 1.0) * lr_decay);
+        eps_inside = if eps_inside_sqrt != 0.0 { eps } else { 0.0 };
+        eps_outside = if eps_inside_sqrt != 0.0 { 0.0 } else { eps };
+    }
+
+    /// Adagrad (Duchi, Hazan and Singer, JMLR 12, 2011):
+    /// `s += g^2; p -= lr/(1 + (t-1)*lr_decay) * g/(sqrt(s) + eps)`.
+    adagrad {
+        state(s);
+        update(p, g) {
+            s = fma(g, g, s);
+            p = fma(-step_size, g / (sqrt(s + eps_inside) + eps_outside), p);
+        }
+    }
+}

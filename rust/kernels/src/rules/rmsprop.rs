@@ -1,0 +1,60 @@
+//! RMSprop, plain and centered, with and without momentum.
+
+use crate::math::{fma, max, sqrt};
+use crate::rule::rules;
+
+rules! {
+    hyper(alpha, eps, momentum, eps_inside_sqrt, lr_in_momentum);
+    each_step(lr, t) {
+        one_minus_alpha = 1.0 - alpha;
+        alpha = alpha;
+        mu = momentum;
+        eps_inside = if eps_inside_sqrt != 0.0 { eps } else { 0.0 };
+        eps_outside = if eps_inside_sqrt != 0.0 { 0.0 } else { eps };
+        step_size = lr;
+        into_buffer = if lr_in_momentum != 0.0 { lr } else { 1.0 };
+        of_buffer = if lr_in_momentum != 0.0 { 1.0 } else { lr };
+    }
+
+    /// RMSprop (Hinton, lecture 6e): `v = alpha*v + (1-alpha)*g^2; p -= lr * g/(sqrt(v) + eps)`.
+    rmsprop {
+        state(v);
+        update(p, g) {
+            v = fma(alpha, v, one_minus_alpha * g * g);
+            p = fma(-step_size, g / (sqrt(v + eps_inside) + eps_outside), p);
+        }
+    }
+
+    /// RMSprop with momentum: `b = mu*b + g/(sqrt(v) + eps); p -= lr*b`.
+    rmsprop_momentum {
+        state(v, b);
+        update(p, g) {
+            v = fma(alpha, v, one_minus_alpha * g * g);
+            b = fma(mu, b, into_buffer * (g / (sqrt(v + eps_inside) + eps_outside)));
+            p = fma(-of_buffer, b, p);
+        }
+    }
+
+    /// Centered RMSprop (arXiv:1308.0850): the variance `v - a^2`, held at zero or above, instead of `v`.
+    rmsprop_centered {
+        state(v, a);
+        update(p, g) {
+            v = fma(alpha, v, one_minus_alpha * g * g);
+            a = fma(alpha, a, one_minus_alpha * g);
+            let d = max(fma(-a, a, v), 0.0);
+            p = fma(-step_size, g / (sqrt(d + eps_inside) + eps_outside), p);
+        }
+    }
+
+    /// Centered RMSprop with momentum.
+    rmsprop_centered_momentum {
+        state(v, a, b);
+        update(p, g) {
+            v = fma(alpha, v, one_minus_alpha * g * g);
+            a = fma(alpha, a, one_minus_alpha * g);
+            let d = max(fma(-a, a, v), 0.0);
+            b = fma(mu, b, into_buffer * (g / (sqrt(d + eps_inside) + eps_outside)));
+            p = fma(-of_buffer, b, p);
+        }
+    }
+}

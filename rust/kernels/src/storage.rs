@@ -1,0 +1,184 @@
+//! Storage types: what lies in memory, and how it becomes the compute type inside a kernel's loop.
+//!
+//! Conversions are written without branches so that they vectorize, round to nearest even, and store one canonical
+//! NaN. Nothing here knows a rule.
+
+use half::{bf16, f16};
+
+use crate::math::Real;
+
+/// The storage types, as a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Dtype {
+    /// IEEE binary32, computed in `f32`.
+    F32,
+    /// IEEE binary64, computed in `f64`.
+    F64,
+    /// IEEE binary16, computed in `f32`.
+    F16,
+    /// bfloat16, computed in `f32`.
+    Bf16,
+}
+
+impl Dtype {
+    /// Bytes of one element.
+    pub const fn size(self) -> usize {
+        match self {
+            Dtype::F32 => 4,
+            Dtype::F64 => 8,
+            Dtype::F16 | Dtype::Bf16 => 2,
+        }
+    }
+
+    /// The type that arithmetic on parameters of this type is done in, which is also the type of their state.
+    pub const fn compute(self) -> Dtype {
+        match self {
+            Dtype::F64 => Dtype::F64,
+            _ => Dtype::F32,
+        }
+    }
+}
+
+/// A type that can lie in memory.
+pub trait Storage: Copy + Send + Sync + 'static {
+    /// What it is computed in.
+    type Compute: Real;
+    /// This type as a value.
+    const DTYPE: Dtype;
+    /// From memory to the compute type; exact.
+    fn load(self) -> Self::Compute;
+    /// From the compute type to memory: nearest even, and one canonical NaN.
+    fn store(x: Self::Compute) -> Self;
+}
+
+macro_rules! native {
+    ($($type:ty, $dtype:expr;)*) => {$(
+        impl Storage for $type {
+            type Compute = $type;
+            const DTYPE: Dtype = $dtype;
+            #[inline(always)]
+            fn load(self) -> $type {
+                self
+            }
+            #[inline(always)]
+            fn store(x: $type) -> $type {
+                if x.is_nan() { <$type as Real>::NAN } else { x }
+            }
+        }
+    )*};
+}
+native!(f32, Dtype::F32; f64, Dtype::F64;);
+
+impl Storage for bf16 {
+    type Compute = f32;
+    const DTYPE: Dtype = Dtype::Bf16;
+
+    #[inline(always)]
+    fn load(self) -> f32 {
+        f32::from_bits((self.to_bits() as u32) << 16)
+    }
+
+    #[inline(always)]
+    fn store(x: f32) -> bf16 {
+        let bits = x.to_bits();
+        let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16;
+        bf16::from_bits(if x.is_nan() { 0x7fc0 } else { rounded as u16 })
+    }
+}
+
+impl Storage for f16 {
+    type Compute = f32;
+    const DTYPE: Dtype = Dtype::F16;
+
+    #[inline(always)]
+    fn load(self) -> f32 {
+        let half = self.to_bits() as u32;
+        let magnitude = (half & 0x7fff) << 13;
+        // Re-bias the exponent by an exact multiplication with 2^112, which also normalizes subnormal halves.
+        let scaled = (f32::from_bits(magnitude) * f32::from_bits(0x7780_0000)).to_bits();
+        let special = if magnitude >= 0x0f80_0000 { 0x7f80_0000 } else { 0 };
+        f32::from_bits(scaled | special | ((half & 0x8000) << 16))
+    }
+
+    #[inline(always)]
+    fn store(x: f32) -> f16 {
+        let sign = (x.to_bits() >> 16) & 0x8000;
+        let magnitude = x.to_bits() & 0x7fff_ffff;
+        // Normal halves: re-bias the exponent and round to nearest even on the thirteen dropped bits.
+        let normal = magnitude.wrapping_sub(112 << 23).wrapping_add(0xfff + ((magnitude >> 13) & 1)) >> 13;
+        // Subnormal halves: adding 0.5 aligns the mantissa so that the addition itself rounds to nearest even.
+        let subnormal = (f32::from_bits(magnitude) + 0.5).to_bits().wrapping_sub(0x3f00_0000);
+        let finite = if magnitude < 113 << 23 { subnormal } else { normal };
+        let half = if magnitude >= 143 << 23 { 0x7c00 } else { finite };
+        f16::from_bits(if x.is_nan() { 0x7e00 } else { (half | sign) as u16 })
+    }
+}
+
+/// Converts `n` gradients of any type to the compute type `to`, for the pairs that have no kernel of their own.
+///
+/// # Safety
+/// `source` must be valid for reading `n` elements of `from` and `target` for writing `n` elements of `to`, which is
+/// `F32` or `F64`; they must not overlap.
+pub(crate) unsafe fn convert(from: Dtype, source: *const u8, to: Dtype, target: *mut u8, n: usize) {
+    /// # Safety
+    /// As for `convert`, with the types as parameters.
+    unsafe fn run<A: Storage, B: Copy>(source: *const u8, target: *mut u8, n: usize, f: impl Fn(A::Compute) -> B) {
+        // SAFETY: the caller's promise about both buffers.
+        let (source, target) = unsafe {
+            (std::slice::from_raw_parts(source.cast::<A>(), n), std::slice::from_raw_parts_mut(target.cast::<B>(), n))
+        };
+        for (out, x) in target.iter_mut().zip(source) {
+            *out = f(x.load());
+        }
+    }
+    // SAFETY: the caller's promise, passed on.
+    unsafe {
+        match (from, to) {
+            (Dtype::F64, Dtype::F32) => run::<f64, f32>(source, target, n, |x| x as f32),
+            (Dtype::F32, Dtype::F64) => run::<f32, f64>(source, target, n, f64::from),
+            (Dtype::F16, Dtype::F64) => run::<f16, f64>(source, target, n, f64::from),
+            (Dtype::Bf16, Dtype::F64) => run::<bf16, f64>(source, target, n, f64::from),
+            (Dtype::F16, _) => run::<f16, f32>(source, target, n, |x| x),
+            (Dtype::Bf16, _) => run::<bf16, f32>(source, target, n, |x| x),
+            (Dtype::F32, _) | (Dtype::F64, _) => {
+                std::ptr::copy_nonoverlapping(source, target, n * from.size());
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn halves_load_exactly() {
+        for bits in 0..=u16::MAX {
+            let (h, b) = (f16::from_bits(bits), bf16::from_bits(bits));
+            assert!(h.load().to_bits() == h.to_f32().to_bits() || h.is_nan(), "{bits:#x}");
+            assert!(b.load().to_bits() == b.to_f32().to_bits() || b.is_nan(), "{bits:#x}");
+        }
+    }
+
+    #[test]
+    fn halves_store_to_nearest_even() {
+        // Every 16th-thousandth float, and the neighbours of every half: ties, overflow, subnormals, NaN.
+        let around = (0..=u16::MAX).flat_map(|bits| {
+            [f16::from_bits(bits).to_f32(), bf16::from_bits(bits).to_f32()]
+                .into_iter()
+                .flat_map(|x| {
+                    [-4097, -4096, -4095, -1, 0, 1, 4095, 4096, 4097, 32767, 32768, 32769].map(|d: i32| (x, d))
+                })
+                .map(|(x, d)| f32::from_bits(x.to_bits().wrapping_add_signed(d)))
+        });
+        for x in around.chain((0..u32::MAX).step_by(16_001).map(f32::from_bits)) {
+            if x.is_nan() {
+                assert_eq!(f16::store(x).to_bits(), 0x7e00);
+                assert_eq!(bf16::store(x).to_bits(), 0x7fc0);
+            } else {
+                assert_eq!(f16::store(x).to_bits(), f16::from_f32(x).to_bits(), "{x:e}");
+                assert_eq!(bf16::store(x).to_bits(), bf16::from_f32(x).to_bits(), "{x:e}");
+            }
+        }
+    }
+}

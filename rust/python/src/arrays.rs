@@ -1,0 +1,165 @@
+//! NumPy arrays as the binding sees them: pointer, shape, type and flags, read straight from the array object.
+//!
+//! A type is recognized by the identity of NumPy's descriptor object, which is one comparison and implies native byte
+//! order. An array with any other descriptor takes the slow path through Python, which replaces it or explains.
+
+use std::ffi::c_int;
+use std::sync::atomic::{AtomicPtr, Ordering};
+
+use numpy::npyffi::{
+    NPY_ARRAY_ALIGNED, NPY_ARRAY_C_CONTIGUOUS, NPY_ARRAY_F_CONTIGUOUS, NPY_ARRAY_WRITEABLE, PyArray_Descr,
+    PyArrayObject,
+};
+use numpy::{PyArrayDescr, PyArrayDescrMethods, PyUntypedArray};
+use pyo3::exceptions::PyTypeError;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use schuss::Dtype;
+
+/// NumPy's descriptors of float32, float64 and float16.
+static NATIVE: PyOnceLock<[(Py<PyArrayDescr>, Dtype); 3]> = PyOnceLock::new();
+/// ml_dtypes' descriptor of bfloat16, once an array of it has been seen; never released.
+static BFLOAT16: AtomicPtr<PyArray_Descr> = AtomicPtr::new(std::ptr::null_mut());
+
+/// Looks up NumPy's descriptors.
+pub fn prepare(py: Python<'_>) -> PyResult<()> {
+    let half = PyArrayDescr::new(py, "float16")?;
+    let native = [
+        (numpy::dtype::<f32>(py).unbind(), Dtype::F32),
+        (numpy::dtype::<f64>(py).unbind(), Dtype::F64),
+        (half.unbind(), Dtype::F16),
+    ];
+    let _ = NATIVE.set(py, native);
+    Ok(())
+}
+
+/// Makes arrays of this dtype known as bfloat16; Python calls it with ml_dtypes' dtype when it meets one.
+#[pyfunction]
+pub fn register_bfloat16(dtype: Bound<'_, PyArrayDescr>) -> PyResult<()> {
+    if dtype.itemsize() != 2 || dtype.is_native_byteorder() == Some(false) {
+        return Err(PyTypeError::new_err("bfloat16 has two bytes an element in native order"));
+    }
+    BFLOAT16.store(dtype.into_ptr().cast(), Ordering::Release);
+    Ok(())
+}
+
+fn dtype_of(py: Python<'_>, descr: *mut PyArray_Descr) -> Option<Dtype> {
+    let native = NATIVE.get(py)?;
+    for (known, dtype) in native {
+        if known.as_ptr().cast() == descr {
+            return Some(*dtype);
+        }
+    }
+    (BFLOAT16.load(Ordering::Acquire) == descr).then_some(Dtype::Bf16)
+}
+
+/// What is kept of a parameter, to see each step that it still lies where it lay.
+pub struct Pinned {
+    array: Py<PyUntypedArray>,
+    pub data: *mut u8,
+    pub dtype: Dtype,
+    descr: *mut PyArray_Descr,
+    shape: Shape,
+    pub len: usize,
+    /// The contiguity flags that a gradient must share, so that equal offsets are equal places.
+    order: c_int,
+}
+
+// SAFETY: the pointers are only followed while the GIL is held or by the driver under the optimizer's lock.
+unsafe impl Send for Pinned {}
+// SAFETY: as above.
+unsafe impl Sync for Pinned {}
+
+/// The raw array object, read only.
+fn raw<'a>(array: &'a Bound<'_, PyUntypedArray>) -> &'a numpy::npyffi::PyArrayObject_fields {
+    // SAFETY: it is an ndarray, and the GIL is held.
+    unsafe { &(*array.as_ptr().cast::<PyArrayObject>()).fields }
+}
+
+fn shape(fields: &numpy::npyffi::PyArrayObject_fields) -> &[isize] {
+    if fields.nd == 0 {
+        return &[];
+    }
+    // SAFETY: NumPy keeps `nd` dimensions there.
+    unsafe { std::slice::from_raw_parts(fields.dimensions, fields.nd as usize) }
+}
+
+/// A shape, the first dimensions in place: it is compared for every array of every step.
+#[derive(PartialEq)]
+struct Shape {
+    dims: usize,
+    first: [isize; 4],
+    rest: Vec<isize>,
+}
+
+impl Shape {
+    fn new(shape: &[isize]) -> Shape {
+        let mut first = [0; 4];
+        let (near, rest) = shape.split_at(shape.len().min(4));
+        first[..near.len()].copy_from_slice(near);
+        Shape { dims: shape.len(), first, rest: rest.to_vec() }
+    }
+
+    fn is(&self, shape: &[isize]) -> bool {
+        self.dims == shape.len()
+            && self.first.iter().zip(shape).all(|(a, b)| a == b)
+            && (self.dims <= 4 || self.rest == shape[4..])
+    }
+}
+
+impl Pinned {
+    /// Takes an array that Python has found to be a good parameter or state.
+    pub fn new(array: &Bound<'_, PyUntypedArray>) -> PyResult<Pinned> {
+        let fields = raw(array);
+        let wanted = NPY_ARRAY_ALIGNED | NPY_ARRAY_WRITEABLE;
+        let contiguous = fields.flags & (NPY_ARRAY_C_CONTIGUOUS | NPY_ARRAY_F_CONTIGUOUS);
+        let dtype = dtype_of(array.py(), fields.descr);
+        let (Some(dtype), true) = (dtype, fields.flags & wanted == wanted && contiguous != 0) else {
+            return Err(PyTypeError::new_err("not a writable, contiguous array of a known floating-point type"));
+        };
+        Ok(Pinned {
+            array: array.clone().unbind(),
+            data: fields.data.cast(),
+            dtype,
+            descr: fields.descr,
+            shape: Shape::new(shape(fields)),
+            len: shape(fields).iter().map(|&n| n as usize).product(),
+            order: if contiguous & NPY_ARRAY_C_CONTIGUOUS != 0 {
+                NPY_ARRAY_C_CONTIGUOUS
+            } else {
+                NPY_ARRAY_F_CONTIGUOUS
+            },
+        })
+    }
+
+    /// Whether the array is still what it was: not resized, re-pointed, re-typed or made read-only.
+    pub fn unchanged(&self, py: Python<'_>) -> bool {
+        let fields = raw(self.array.bind(py));
+        let wanted = NPY_ARRAY_WRITEABLE | NPY_ARRAY_ALIGNED | self.order;
+        fields.data.cast() == self.data
+            && fields.flags & wanted == wanted
+            && fields.descr == self.descr
+            && self.shape.is(shape(fields))
+    }
+
+    /// Whether both have the same shape and order, so that equal offsets are equal places.
+    pub fn congruent(&self, other: &Pinned) -> bool {
+        self.shape == other.shape && self.order == other.order
+    }
+
+    /// The bytes that the array covers.
+    pub fn bytes(&self) -> (usize, usize) {
+        (self.data as usize, self.data as usize + self.len * self.dtype.size())
+    }
+
+    /// Pointer and type of a gradient that can be used as it is; it must be writable when it is to be zeroed.
+    pub fn gradient(&self, candidate: &Bound<'_, PyAny>, writable: bool) -> Option<(*mut u8, Dtype)> {
+        let array = candidate.cast::<PyUntypedArray>().ok()?;
+        let fields = raw(array);
+        let wanted = NPY_ARRAY_ALIGNED | self.order | if writable { NPY_ARRAY_WRITEABLE } else { 0 };
+        if fields.flags & wanted != wanted || !self.shape.is(shape(fields)) {
+            return None;
+        }
+        dtype_of(array.py(), fields.descr).map(|dtype| (fields.data.cast(), dtype))
+    }
+}
