@@ -7,30 +7,15 @@
 True
 """
 
-from schuss import functional
-from schuss._config import cpu_level, cpu_levels, get_num_threads, set_num_threads, show_config
-from schuss._group import ParamGroup
-from schuss._optimizer import Optimizer
-from schuss._schuss import __version__
-from schuss.checkpoint import load, save
-from schuss.optimizers import OPTIMIZERS, SGD, Adagrad, Adam, AdamW, RMSprop
-
-__all__ = [
-    "OPTIMIZERS",
-    "SGD",
-    "Adagrad",
-    "Adam",
-    "AdamW",
-    "Optimizer",
-    "ParamGroup",
-    "RMSprop",
-    "__version__",
-    "cpu_level",
-    "cpu_levels",
-    "functional",
-    "get_num_threads",
-    "load",
-    "save",
-    "set_num_threads",
-    "show_config",
-]
+from schuss import functional as functional
+from schuss._config import cpu_level as cpu_level
+from schuss._config import cpu_levels as cpu_levels
+from schuss._config import get_num_threads as get_num_threads
+from schuss._config import set_num_threads as set_num_threads
+from schuss._config import show_config as show_config
+from schuss._group import ParamGroup as ParamGroup
+from schuss._optimizer import Optimizer as Optimizer
+from schuss._schuss import __version__ as __version__
+from schuss.checkpoint import load as load
+from schuss.checkpoint import save as save
+from schuss.optimizers import *  # noqa: F403 - the classes and OPTIMIZERS; a new class needs no line here

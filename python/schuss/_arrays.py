@@ -5,8 +5,9 @@ Every message names the array by its place, says what is wrong and what to do. N
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -31,7 +32,7 @@ def compute_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
     return np.dtype(np.float64 if dtype == np.float64 else np.float32)
 
 
-def order(array: np.ndarray) -> str:
+def order(array: np.ndarray) -> Literal["C", "F"]:
     """`"C"` or `"F"`, for a contiguous array."""
     return "C" if array.flags.c_contiguous else "F"
 
@@ -63,9 +64,8 @@ def check_written(place: str, array: Any) -> None:
 
 def check_apart(named: Iterable[tuple[str, np.ndarray]]) -> None:
     """Raises when two arrays share memory."""
-    ranges = [(np.lib.array_utils.byte_bounds(a) if _HAS_BOUNDS else np.byte_bounds(a), place) for place, a in named if a.size]
-    ranges.sort()
-    for (one, first), (other, second) in zip(ranges, ranges[1:], strict=False):
+    ranges = sorted((_byte_range(array), place) for place, array in named if array.size)
+    for (one, first), (other, second) in itertools.pairwise(ranges):
         if one == other:
             raise ValueError(
                 f"{second} is the same memory as {first}; list a shared array once and add its gradients up"
@@ -74,7 +74,9 @@ def check_apart(named: Iterable[tuple[str, np.ndarray]]) -> None:
             raise ValueError(f"{second} overlaps the memory of {first}; pass arrays that share no memory")
 
 
-_HAS_BOUNDS = hasattr(np.lib, "array_utils")  # NumPy 2
+def _byte_range(array: np.ndarray) -> tuple[int, int]:
+    """Where a contiguous array begins and ends in memory."""
+    return array.ctypes.data, array.ctypes.data + array.nbytes
 
 
 def as_gradient(place: str, gradient: Any, param_place: str, param: np.ndarray, *, copy: bool = False) -> np.ndarray:
@@ -100,8 +102,6 @@ def as_gradient(place: str, gradient: Any, param_place: str, param: np.ndarray, 
     if not known:
         native = dtype.newbyteorder("=")
         dtype = native if known_dtype(native) else np.dtype(np.float64)
-    elif dtype.name in _NATIVE:
-        dtype = np.dtype(dtype.name)  # the one descriptor that the kernels know
     needs_copy = copy or not gradient.flags.aligned
     return np.array(gradient, dtype=dtype, order=order(param), copy=True if needs_copy else _IF_NEEDED, subok=False)
 
@@ -109,14 +109,14 @@ def as_gradient(place: str, gradient: Any, param_place: str, param: np.ndarray, 
 _IF_NEEDED: Any = None if np.lib.NumpyVersion(np.__version__) >= "2.0.0" else False
 
 
-def check_like(place: str, array: Any, wanted: Sequence[int], dtype: np.dtype[Any]) -> None:
-    """Raises unless it is an array of this shape and dtype."""
+def check_like(place: str, array: Any, like: str, shape: Sequence[int], dtype: np.dtype[Any]) -> None:
+    """Raises unless it is an array of this shape and dtype, which are those of `like`."""
     if not isinstance(array, np.ndarray):
         raise TypeError(f"{place} is {_a(array)}, not a NumPy array")
-    if array.shape != tuple(wanted):
-        raise ValueError(f"{place} has shape {array.shape}, but this optimizer's has shape {tuple(wanted)}")
+    if array.shape != tuple(shape):
+        raise ValueError(f"{place} has shape {array.shape}, but {like} has shape {tuple(shape)}")
     if array.dtype != dtype:
-        raise TypeError(f"{place} has dtype {array.dtype}, but this optimizer's has dtype {dtype}")
+        raise TypeError(f"{place} has dtype {array.dtype}, but {like} has dtype {dtype}")
 
 
 def _refuse_masked(place: str, array: np.ndarray) -> None:

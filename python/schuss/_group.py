@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from schuss import _hyper
+from schuss import _hyper, _schuss
 
 if TYPE_CHECKING:
     from schuss._optimizer import Optimizer
 
+_RULES = _schuss.rules()
 _DECAYS = {"l2": 0.0, "decoupled": 1.0, "independent": 2.0}
 
 
@@ -31,22 +32,36 @@ class ParamGroup(MutableMapping[str, Any]):
     0.01
     """
 
-    def __init__(self, kind: type[Optimizer], params: list[np.ndarray], hypers: Mapping[str, Any], where: str) -> None:
+    def __init__(
+        self,
+        kind: type[Optimizer],
+        params: list[np.ndarray],
+        hypers: Mapping[str, Any],
+        where: str,
+        initial_lr: float | None = None,
+    ) -> None:
         self._kind = kind
         self._params = params
         self._where = where
         self._hypers = self.checked(hypers)
         self.rule = kind._rule(self._hypers)
-        self.initial_lr = self._first_rate()
+        self.initial_lr = self._first_rate() if initial_lr is None else initial_lr
         # Laid out as the extension module reads it; it keeps a reference, so only the contents ever change.
-        self.values = np.array(self._layout(self._hypers), dtype=np.float64)
+        self.packed = np.array(self._layout(self._hypers), dtype=np.float64)
 
     def _first_rate(self) -> float:
         rate = self._hypers["lr"]
-        if self._hypers.get("decay_form") != "independent" or not callable(rate):
+        if self._hypers.get("decay_form") != "independent":
             return 0.0 if callable(rate) else float(rate)
-        first = getattr(rate, "initial_lr", None)
-        return _hyper.scheduled_rate(f"{self._where}lr", rate, 0) if first is None else float(first)
+        first = getattr(rate, "initial_lr", None) if callable(rate) else rate
+        if first is None:
+            first = _hyper.scheduled_rate(f"{self._where}lr", rate, 0)
+        if not first > 0:
+            raise ValueError(
+                f'{self._where}decay_form "independent" divides by the first lr, which is 0; start above 0, or '
+                "give the schedule an attribute initial_lr"
+            )
+        return float(first)
 
     def checked(self, hypers: Mapping[str, Any]) -> dict[str, Any]:
         """The hyperparameters with every value checked, also against each other."""
@@ -64,12 +79,12 @@ class ParamGroup(MutableMapping[str, Any]):
             hypers.get("weight_decay", 0.0),
             _DECAYS[self._kind._decay(hypers)],
             float(hypers["maximize"]),
-            *(float(own[name]) for name in self._kind._rule_hypers(self.rule)),
+            *(float(own[name]) for name in _RULES[self.rule]["hypers"]),
         ]
 
-    def values_at(self, step: int) -> list[float]:
+    def packed_at(self, step: int) -> list[float]:
         """The values of a step, with what the schedule says."""
-        values = self.values.tolist()
+        values: list[float] = self.packed.tolist()
         if callable(self._hypers["lr"]):
             values[1] = _hyper.scheduled_rate(f"{self._where}lr", self._hypers["lr"], step)
         return values
@@ -88,7 +103,12 @@ class ParamGroup(MutableMapping[str, Any]):
     def adopt(self, checked: dict[str, Any]) -> None:
         """Takes hyperparameters that :meth:`prepare` has checked."""
         self._hypers = checked
-        self.values[:] = self._layout(checked)
+        self.packed[:] = self._layout(checked)
+
+    @property
+    def states(self) -> list[str]:
+        """The names of the state arrays of each parameter, in order."""
+        return _RULES[self.rule]["states"]
 
     @property
     def hypers(self) -> dict[str, Any]:

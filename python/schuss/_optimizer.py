@@ -14,7 +14,6 @@ import numpy as np
 from schuss import _arrays, _hyper, _schuss, _state, _tree
 from schuss._group import ParamGroup
 
-_RULES = _schuss.rules()
 OPTIONS = ("max_grad_norm", "nonfinite")
 _LINE = 64  # bytes of a cache line, where every state array starts
 
@@ -23,8 +22,8 @@ class Optimizer(_schuss.Core):
     """What all optimizers have in common; use one of its subclasses.
 
     A subclass writes ``__init__`` with its hyperparameters as keywords and ends it with ``self._setup(locals())``; it
-    says with ``_rule`` which rule some hyperparameters stand for and, where names differ, with ``_rule_values`` what the
-    rule's own hyperparameters are.
+    says with ``_rule`` which rule some hyperparameters stand for and, where names differ, with ``_rule_values`` what
+    the rule's own hyperparameters are.
     """
 
     #: The hyperparameter that holds the first value of a state array, where that is not zero.
@@ -55,10 +54,6 @@ class Optimizer(_schuss.Core):
     def _check(cls, hypers: Mapping[str, Any]) -> None:
         """Raises ValueError when hyperparameters exclude each other."""
 
-    @classmethod
-    def _rule_hypers(cls, rule: str) -> list[str]:
-        return _RULES[rule]["hypers"]
-
     # Construction.
 
     def _setup(self, given: dict[str, Any]) -> None:
@@ -67,7 +62,7 @@ class Optimizer(_schuss.Core):
         params = given.pop("params")
         options = {name: given.pop(name) for name in OPTIONS}
         self._max_grad_norm = _hyper.max_norm(options["max_grad_norm"])
-        self._nonfinite = _hyper.nonfinite("nonfinite", options["nonfinite"])
+        self._nonfinite: str = _hyper.nonfinite("nonfinite", options["nonfinite"])
         self._configure(self._max_grad_norm, self._nonfinite)
         self._defaults = given
         self.param_groups = []
@@ -86,9 +81,10 @@ class Optimizer(_schuss.Core):
         self._extend([(entry["params"], _without_params(entry)) for entry in params])
 
     def add_param_group(self, group: Mapping[str, Any]) -> None:
-        """Adds a group; its own step count starts at zero.
+        """Adds a group.
 
-        From then on gradients are a list with one structure a group.
+        From then on gradients are a list with one structure a group. The group's bias corrections start at its own
+        first step; a learning-rate schedule sees the optimizer's step.
 
         Parameters
         ----------
@@ -120,14 +116,17 @@ class Optimizer(_schuss.Core):
 
     def _extend(self, additions: list[tuple[Any, dict[str, Any]]]) -> None:
         """Adds groups, or raises and leaves everything as it was."""
-        suffixes, params, groups, templates = list(self._suffixes), list(self._params), [], []
+        suffixes, params, templates = list(self._suffixes), list(self._params), []
+        groups: list[ParamGroup] = []
         for structure, given in additions:
             index = len(self.param_groups) + len(groups)
             where = f"param_groups[{index}]['params']" if self._grouped else "params"
             unknown = [name for name in given if name not in self._defaults]
             if unknown:
                 known = ", ".join(self._defaults)
-                raise TypeError(f"param_groups[{index}] has unknown {unknown[0]!r}; {type(self).__name__} takes {known}")
+                raise TypeError(
+                    f"param_groups[{index}] has unknown {unknown[0]!r}; {type(self).__name__} takes {known}"
+                )
             template, leaves = _tree.flatten(structure, len(params))
             if not leaves:
                 raise ValueError(f"{where} is empty; an optimizer needs at least one array")
@@ -149,7 +148,7 @@ class Optimizer(_schuss.Core):
             self._templates.append(template)
             until = first + len(group["params"])
             root = self._templates if self._grouped else self._templates[0]
-            self._add_group(group.rule, group.values, params[first:until], self._states[first:until], root)
+            self._add_group(group.rule, group.packed, params[first:until], self._states[first:until], root)
             first = until
 
     def _new_states(self, group: ParamGroup) -> list[list[np.ndarray]]:
@@ -157,7 +156,7 @@ class Optimizer(_schuss.Core):
 
         One block because a thousand small arrays of their own cost the step a fifth in cache and page misses.
         """
-        names = _RULES[group.rule]["states"]
+        names = group.states
         wanted = [(param, _arrays.compute_dtype(param.dtype), name) for param in group["params"] for name in names]
         sizes = [-(-param.size * dtype.itemsize // _LINE) * _LINE for param, dtype, _ in wanted]
         block = np.zeros(sum(sizes) + _LINE, np.uint8)
@@ -231,7 +230,7 @@ class Optimizer(_schuss.Core):
         return usable
 
     def _scheduled_values(self, step: int) -> list[list[float]]:
-        return [group.values_at(step) for group in self.param_groups]
+        return [group.packed_at(step) for group in self.param_groups]
 
     def _explain_structure(self, grads: Any) -> None:
         like = "[group['params'] for group in opt.param_groups]" if self._grouped else "params"
@@ -253,7 +252,7 @@ class Optimizer(_schuss.Core):
 
     def _explain_nonfinite(self, i: int, at: int) -> None:
         order = _arrays.order(self._params[i])
-        index = tuple(int(k) for k in np.unravel_index(at, self._params[i].shape, order))  # type: ignore[call-overload]
+        index = tuple(int(k) for k in np.unravel_index(at, self._params[i].shape, order))
         raise FloatingPointError(
             f"{self._place('grads', *self._suffixes[i])} has a NaN or infinity, first at {index}; nothing was updated"
         )
@@ -317,10 +316,12 @@ class Optimizer(_schuss.Core):
         _state.load_state_dict(self, state)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _state.rebuild, (type(self), *_state.constructor_arguments(self)), _state.state_dict(self)
+        arguments = (type(self), *_state.constructor_arguments(self))
+        return _state.rebuild, arguments, (_state.state_dict(self), self._grads)
 
-    def __setstate__(self, state: Mapping[str, Any]) -> None:
-        self.load_state_dict(state)
+    def __setstate__(self, state: tuple[Mapping[str, Any], Any]) -> None:
+        self.load_state_dict(state[0])
+        self._grads = state[1]
 
     def __repr__(self) -> str:
         elements = sum(array.size for array in self._params)
@@ -342,4 +343,3 @@ def _is_group(entry: Any) -> bool:
 
 def _without_params(entry: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in entry.items() if name != "params"}
-

@@ -1,11 +1,34 @@
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypedDict, type_check_only
 
 import numpy as np
 import numpy.typing as npt
+from typing_extensions import disjoint_base
+
+__all__ = [
+    "Core",
+    "__version__",
+    "cpu_level",
+    "cpu_levels",
+    "get_num_threads",
+    "register_bfloat16",
+    "rules",
+    "set_num_threads",
+    "update",
+]
 
 __version__: str
 
+@type_check_only
+class _Rule(TypedDict):
+    doc: str
+    hypers: list[str]
+    states: list[str]
+    scalars: list[str]
+    each_step: str
+    update: str
+
+@disjoint_base
 class Core:
     def __new__(cls, *_args: Any, **_kwargs: Any) -> Core: ...
     @property
@@ -41,4 +64,4 @@ def get_num_threads() -> int: ...
 def set_num_threads(threads: int) -> None: ...
 def cpu_level() -> str: ...
 def cpu_levels() -> list[str]: ...
-def rules() -> dict[str, dict[str, Any]]: ...
+def rules() -> dict[str, _Rule]: ...

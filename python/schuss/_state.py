@@ -10,18 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from schuss import _arrays, _hyper, _schuss, _tree
+from schuss import _arrays, _hyper, _tree
 
 if TYPE_CHECKING:
     from schuss._optimizer import Optimizer
 
 SCHEDULE = "schedule"
 _KEYS = ("optimizer", "step", "skipped_steps", "max_grad_norm", "nonfinite", "param_groups", "state")
-
-
-def state_names(optimizer: Optimizer, group: int) -> list[str]:
-    """The names of a group's state arrays, in order."""
-    return _schuss.rules()[optimizer.param_groups[group].rule]["states"]
 
 
 def scalars(optimizer: Optimizer) -> dict[str, Any]:
@@ -50,8 +45,9 @@ def state_dict(optimizer: Optimizer) -> dict[str, Any]:
     state = []
     for g, template in enumerate(optimizer._templates):
         arrays = {}
-        for k, name in enumerate(state_names(optimizer, g)):
-            arrays[name] = _tree.build(template, lambda i, k=k: optimizer._states[i][k].view())
+        for k, name in enumerate(optimizer.param_groups[g].states):
+            views = [own[k].view() if k < len(own) else None for own in optimizer._states]
+            arrays[name] = _tree.build(template, views.__getitem__)
         state.append(arrays)
     return {**scalars(optimizer), "state": state}
 
@@ -66,14 +62,14 @@ def load_state_dict(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
         raise ValueError(f"state['state'] must be a list with one dict a group, {len(optimizer.param_groups)} of them")
     copies = []
     for g, template in enumerate(optimizer._templates):
-        names = state_names(optimizer, g)
+        names = optimizer.param_groups[g].states
         if not isinstance(given[g], Mapping) or list(given[g]) != names:
             raise ValueError(f"state['state'][{g}] must be a dict with the keys {names}")
         for k, name in enumerate(names):
             place = f"state['state'][{g}][{name!r}]"
             for i, where, array in _tree.leaves(template, given[g][name], place, f"param_groups[{g}]['params']"):
                 target = optimizer._states[i][k]
-                _arrays.check_like(where, array, target.shape, target.dtype)
+                _arrays.check_like(where, array, "this optimizer's", target.shape, target.dtype)
                 copies.append((target, array))
     take_scalars()
     for target, array in copies:

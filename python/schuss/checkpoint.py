@@ -130,11 +130,9 @@ def load(path: str | os.PathLike[str], optimizer: Optimizer, *, include_params: 
                     raise ValueError(f"{path} lacks {name}")
                 entry = file.get_slice(name)
                 dtype = _DTYPES.get(entry.get_dtype(), entry.get_dtype())
-                if tuple(entry.get_shape()) != target.shape or dtype != target.dtype.name:
-                    raise ValueError(
-                        f"{path} has {name} of shape {tuple(entry.get_shape())} and dtype {dtype}, but this optimizer's "
-                        f"is {target.shape} and {target.dtype.name}"
-                    )
+                found, wanted = (tuple(entry.get_shape()), dtype), (target.shape, target.dtype.name)
+                if found != wanted:
+                    raise ValueError(f"{path} has {name} as {found}, but this optimizer's is {wanted}")
             # One tensor at a time lies in memory twice; the file was found whole when it was opened.
             for name, target in targets:
                 target[...] = file.get_tensor(name)
@@ -157,7 +155,7 @@ def _named(optimizer: Optimizer, include_params: bool) -> list[tuple[str, np.nda
         place = f"[{group}]{suffix}"
         if include_params:
             result.append((f"params{place}", optimizer._params[i]))
-        names = _state.state_names(optimizer, group)
+        names = optimizer.param_groups[group].states
         result += [(name + place, state) for name, state in zip(names, optimizer._states[i], strict=True)]
     return result
 
@@ -181,7 +179,7 @@ def _read_metadata(path: str, metadata: dict[str, str] | None) -> dict[str, Any]
         state = json.loads((metadata or {})[_METADATA])
     except (KeyError, ValueError):
         raise ValueError(f"{path} is not a checkpoint of schuss: its metadata lacks the optimizer") from None
-    if not isinstance(state, dict) or state.get("format") != _FORMAT or not {"structure", "include_params"} <= set(state):
+    if not isinstance(state, dict) or state.get("format") != _FORMAT:
         raise ValueError(f"{path} has a format that this version of schuss does not know")
     return state
 

@@ -9,7 +9,8 @@ One function a class: ``adamw_`` for `schuss.AdamW`, and so on. Each updates a p
 - the state arrays, in the order of ``state_dict()["state"][0]``: of the parameter's shape and memory order, float64 for
   float64 parameters and float32 for all others, and yours to initialize (zeros, unless the class has a keyword for it);
 - ``step``: the number of this step, counted from 1;
-- the class's hyperparameters as keywords, with its defaults; ``lr`` must be a number.
+- the class's hyperparameters as keywords, with its defaults; ``lr`` must be a number. For ``adamw_`` with
+  ``decay_form="independent"`` there is ``initial_lr`` too, which defaults to ``lr``.
 
 The bits are those of the class. Wrong arrays and values raise the same errors, before anything is changed.
 
@@ -27,13 +28,12 @@ from __future__ import annotations
 
 import functools
 import inspect
-import operator
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from schuss import _arrays, _schuss
+from schuss import _arrays, _hyper, _schuss
 from schuss._group import ParamGroup
 from schuss._optimizer import OPTIONS, Optimizer
 from schuss.optimizers import OPTIMIZERS
@@ -41,46 +41,47 @@ from schuss.optimizers import OPTIMIZERS
 
 def _make(kind: type[Optimizer]) -> Callable[..., None]:
     name = f"{kind.__name__.lower()}_"
-    hypers = {
-        parameter.name: parameter.default
-        for parameter in list(inspect.signature(kind).parameters.values())[1:]
-        if parameter.name not in OPTIONS
-    }
+    parameters = list(inspect.signature(kind).parameters.values())[1:]
+    hypers = {parameter.name: parameter.default for parameter in parameters if parameter.name not in OPTIONS}
+    keywords = {**hypers, "initial_lr": None} if "decay_form" in hypers else hypers
 
     @functools.lru_cache(maxsize=64)
     def prepared(given: tuple[tuple[str, Any], ...]) -> ParamGroup:
-        unknown = [key for key, _ in given if key not in hypers]
+        values = {**keywords, **dict(given)}
+        unknown = [key for key in values if key not in keywords]
         if unknown:
-            raise TypeError(f"{name} got an unexpected keyword {unknown[0]!r}; it takes {', '.join(hypers)}")
-        group = ParamGroup(kind, [], {**hypers, **dict(given)}, "")
-        if callable(group["lr"]):
-            raise TypeError(f"{name} takes lr as a number: call the schedule yourself")
-        return group
+            raise TypeError(f"{name} got an unexpected keyword {unknown[0]!r}; it takes {', '.join(keywords)}")
+        if callable(values["lr"]):
+            raise TypeError("lr must be a number here: call the schedule yourself")
+        initial_lr = values.pop("initial_lr", None)
+        if initial_lr is not None:
+            initial_lr = _hyper.number("initial_lr", initial_lr, open_low=True)
+        return ParamGroup(kind, [], values, "", initial_lr)
 
     def function(p: np.ndarray, g: Any, *states: np.ndarray, step: int, **given: Any) -> None:
         group = prepared(tuple((key, tuple(v) if isinstance(v, list) else v) for key, v in given.items()))
-        if isinstance(step, bool) or operator.index(step) < 1:
+        if isinstance(step, bool) or not isinstance(step, (int, np.integer)) or step < 1:
             raise ValueError(f"step must be a whole number >= 1, got {step!r}")
-        wanted = _schuss.rules()[group.rule]["states"]
-        if len(states) != len(wanted):
-            listed = ", ".join(["p", "g", *wanted])
+        if len(states) != len(group.states):
+            listed = ", ".join(["p", "g", *group.states])
             raise TypeError(f"{name} takes {listed} with these hyperparameters, got {len(states)} state arrays")
         _arrays.check_written("p", p)
-        for state_name, state in zip(wanted, states, strict=True):
+        for state_name, state in zip(group.states, states, strict=True):
             _arrays.check_written(state_name, state)
-            _arrays.check_like(state_name, state, p.shape, _arrays.compute_dtype(p.dtype))
-            if _arrays.order(state) != _arrays.order(p) and not (state.flags.c_contiguous and p.flags.c_contiguous):
+            _arrays.check_like(state_name, state, "p's state", p.shape, _arrays.compute_dtype(p.dtype))
+            if _arrays.order(state) != _arrays.order(p):
                 raise ValueError(f"{state_name} must have the memory order of p ({_arrays.order(p)})")
-        _arrays.check_apart(zip(["p", *wanted], [p, *states], strict=True))
+        _arrays.check_apart(zip(["p", *group.states], [p, *states], strict=True))
         shared = isinstance(g, np.ndarray) and any(np.may_share_memory(g, array) for array in (p, *states))
         gradient = _arrays.as_gradient("g", g, "p", p, copy=shared)
-        _schuss.update(group.rule, group.values, step, p, gradient, states)
+        _schuss.update(group.rule, group.packed, int(step), p, gradient, states)
 
-    keywords = [inspect.Parameter("step", inspect.Parameter.KEYWORD_ONLY)]
-    keywords += [inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=value) for key, value in hypers.items()]
+    only = inspect.Parameter.KEYWORD_ONLY
+    named = [inspect.Parameter("step", only)]
+    named += [inspect.Parameter(key, only, default=value) for key, value in keywords.items()]
     positional = [inspect.Parameter(key, inspect.Parameter.POSITIONAL_OR_KEYWORD) for key in ("p", "g")]
     states = [inspect.Parameter("states", inspect.Parameter.VAR_POSITIONAL)]
-    function.__signature__ = inspect.Signature(positional + states + keywords)  # type: ignore[attr-defined]
+    function.__signature__ = inspect.Signature(positional + states + named)  # type: ignore[attr-defined]
     function.__name__ = function.__qualname__ = name
     function.__doc__ = (
         f"One step of `schuss.{kind.__name__}` on one array whose state the caller owns.\n\n"
@@ -92,8 +93,7 @@ def _make(kind: type[Optimizer]) -> Callable[..., None]:
 
 _functions = {f"{name.lower()}_": _make(kind) for name, kind in OPTIMIZERS.items()}
 globals().update(_functions)
-__all__ = list(_functions)  # noqa: PLE0605 - made from the registry, like the functions
 
 
-def __getattr__(name: str) -> Callable[..., None]:
-    raise AttributeError(f"module 'schuss.functional' has no function {name!r}; it has {', '.join(__all__)}")
+def __getattr__(name: str) -> Callable[..., None]:  # also what tells type checkers of the functions
+    raise AttributeError(f"module 'schuss.functional' has no function {name!r}; it has {', '.join(_functions)}")

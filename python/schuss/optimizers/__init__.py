@@ -1,12 +1,15 @@
-"""The optimizer classes, one file a family, and the registry of them all."""
+"""The optimizer classes, one file a family, and the registry of them all: an import here registers a class."""
 
+# The order of the imports is the order of the registry.
 from schuss._optimizer import Optimizer
-from schuss.optimizers.adagrad import Adagrad
-from schuss.optimizers.adam import Adam, AdamW
-from schuss.optimizers.rmsprop import RMSprop
-from schuss.optimizers.sgd import SGD
+from schuss.optimizers.sgd import SGD as SGD
+from schuss.optimizers.adagrad import Adagrad as Adagrad
+from schuss.optimizers.rmsprop import RMSprop as RMSprop
+from schuss.optimizers.adam import Adam as Adam, AdamW as AdamW
 
 #: Every optimizer class of the package, by name.
-OPTIMIZERS: dict[str, type[Optimizer]] = {kind.__name__: kind for kind in (SGD, Adagrad, RMSprop, Adam, AdamW)}
-
-__all__ = ["OPTIMIZERS", "SGD", "Adagrad", "Adam", "AdamW", "RMSprop"]
+OPTIMIZERS: dict[str, type[Optimizer]] = {
+    name: kind
+    for name, kind in list(globals().items())
+    if isinstance(kind, type) and issubclass(kind, Optimizer) and kind is not Optimizer
+}

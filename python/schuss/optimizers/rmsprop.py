@@ -92,4 +92,5 @@ class RMSprop(Optimizer):
 
     @classmethod
     def _rule(cls, hypers: Mapping[str, Any]) -> str:
-        return "rmsprop" + "_centered" * hypers["centered"] + "_momentum" * (hypers["momentum"] > 0)
+        kind = "rmsprop_centered" if hypers["centered"] else "rmsprop"
+        return f"{kind}_momentum" if hypers["momentum"] > 0 else kind

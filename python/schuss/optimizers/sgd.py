@@ -18,8 +18,8 @@ class SGD(Optimizer):
       form: dampening :math:`d` is not applied on step 1.
     - ``"velocity"``: :math:`b \leftarrow \mu b + \eta g`; then :math:`p \leftarrow p - b`, or with ``nesterov``
       :math:`p \leftarrow p - (\mu b + \eta g)`. This is Keras's form; it differs as soon as the learning rate changes.
-    - ``"ema"``: :math:`b \leftarrow \mu b + (1 - \mu) g`; then :math:`p \leftarrow p - \eta b`, where ``debias`` divides
-      by :math:`1 - \mu^t`.
+    - ``"ema"``: :math:`b \leftarrow \mu b + (1 - \mu) g`; then :math:`p \leftarrow p - \eta b`, where ``debias``
+      divides by :math:`1 - \mu^t`.
 
     Parameters
     ----------
@@ -97,7 +97,9 @@ class SGD(Optimizer):
     def _check(cls, hypers: Mapping[str, Any]) -> None:
         form = hypers["momentum_form"]
         if hypers["nesterov"] and (hypers["momentum"] == 0 or hypers["dampening"] != 0 or form == "ema"):
-            raise ValueError('nesterov=True needs momentum > 0, dampening=0 and momentum_form "heavy_ball" or "velocity"')
+            raise ValueError(
+                'nesterov=True needs momentum > 0, dampening=0 and momentum_form "heavy_ball" or "velocity"'
+            )
         if hypers["dampening"] != 0 and form != "heavy_ball":
             raise ValueError(f'dampening belongs to momentum_form "heavy_ball", not {form!r}')
         if hypers["debias"] and form != "ema":

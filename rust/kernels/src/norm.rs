@@ -7,7 +7,7 @@
 use half::{bf16, f16};
 
 use crate::level::{LEVELS, Level};
-use crate::storage::{Dtype, Storage};
+use crate::storage::{Dtype, Rounded, Storage};
 
 /// Elements that make one partial sum.
 pub(crate) const BLOCK: usize = 4096;
@@ -19,33 +19,37 @@ const LANES: usize = 16;
 /// `data` must be valid for `n` aligned elements of the type, and the CPU must have the level.
 type SumOfSquares = unsafe fn(data: *const u8, n: usize) -> f64;
 
-static TABLE: [[SumOfSquares; 4]; LEVELS] = {
+/// The gradient types, a float64 that is computed in float32 apart.
+const KINDS: usize = 5;
+
+static TABLE: [[SumOfSquares; KINDS]; LEVELS] = {
     macro_rules! level {
         ($level:ident) => {
-            [$level::<f32>, $level::<f64>, $level::<f16>, $level::<bf16>]
+            [$level::<f32>, $level::<f64>, $level::<f16>, $level::<bf16>, $level::<Rounded>]
         };
     }
     #[cfg(target_arch = "x86_64")]
-    let table: [[SumOfSquares; 4]; LEVELS] = [level!(baseline), level!(avx2), level!(avx512)];
+    let table: [[SumOfSquares; KINDS]; LEVELS] = [level!(baseline), level!(avx2), level!(avx512)];
     #[cfg(not(target_arch = "x86_64"))]
-    let table: [[SumOfSquares; 4]; LEVELS] = [level!(baseline), level!(baseline), level!(baseline)];
+    let table: [[SumOfSquares; KINDS]; LEVELS] = [level!(baseline), level!(baseline), level!(baseline)];
     table
 };
 
-/// The sum of squares of one block.
+/// The sum of squares of one block of gradients that are computed in `compute`.
 ///
 /// # Safety
 /// `data` must be valid for `n` aligned elements of the type, and the CPU must have the level.
-pub(crate) unsafe fn sum_of_squares(level: Level, dtype: Dtype, data: *const u8, n: usize) -> f64 {
+pub(crate) unsafe fn sum_of_squares(level: Level, dtype: Dtype, compute: Dtype, data: *const u8, n: usize) -> f64 {
+    let kind = if (dtype, compute) == (Dtype::F64, Dtype::F32) { KINDS - 1 } else { dtype as usize };
     // SAFETY: the caller's promise, passed on.
-    unsafe { TABLE[level as usize][dtype as usize](data, n) }
+    unsafe { TABLE[level as usize][kind](data, n) }
 }
 
-/// Where the first NaN or infinity is, if there is one.
+/// Where the first NaN or infinity is among gradients that are computed in `compute`, if there is one.
 ///
 /// # Safety
 /// `data` must be valid for `n` aligned elements of the type.
-pub(crate) unsafe fn first_nonfinite(dtype: Dtype, data: *const u8, n: usize) -> Option<usize> {
+pub(crate) unsafe fn first_nonfinite(dtype: Dtype, compute: Dtype, data: *const u8, n: usize) -> Option<usize> {
     /// # Safety
     /// As for `first_nonfinite`, with the type as a parameter.
     unsafe fn scan<G: Storage<Compute: Into<f64>>>(data: *const u8, n: usize) -> Option<usize> {
@@ -56,6 +60,7 @@ pub(crate) unsafe fn first_nonfinite(dtype: Dtype, data: *const u8, n: usize) ->
     // SAFETY: the caller's promise, passed on.
     unsafe {
         match dtype {
+            Dtype::F64 if compute == Dtype::F32 => scan::<Rounded>(data, n),
             Dtype::F32 => scan::<f32>(data, n),
             Dtype::F64 => scan::<f64>(data, n),
             Dtype::F16 => scan::<f16>(data, n),

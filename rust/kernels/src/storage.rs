@@ -114,6 +114,26 @@ impl Storage for f16 {
     }
 }
 
+/// A float64 gradient of a parameter that is computed in float32: what is computed with is its rounded value.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub(crate) struct Rounded(f64);
+
+impl Storage for Rounded {
+    type Compute = f32;
+    const DTYPE: Dtype = Dtype::F64;
+
+    #[inline(always)]
+    fn load(self) -> f32 {
+        self.0 as f32
+    }
+
+    #[inline(always)]
+    fn store(x: f32) -> Rounded {
+        Rounded(f64::store(x.into()))
+    }
+}
+
 /// Converts `n` gradients of any type to the compute type `to`, for the pairs that have no kernel of their own.
 ///
 /// # Safety
@@ -134,7 +154,7 @@ pub(crate) unsafe fn convert(from: Dtype, source: *const u8, to: Dtype, target: 
     // SAFETY: the caller's promise, passed on.
     unsafe {
         match (from, to) {
-            (Dtype::F64, Dtype::F32) => run::<f64, f32>(source, target, n, |x| x as f32),
+            (Dtype::F64, Dtype::F32) => run::<Rounded, f32>(source, target, n, |x| x),
             (Dtype::F32, Dtype::F64) => run::<f32, f64>(source, target, n, f64::from),
             (Dtype::F16, Dtype::F64) => run::<f16, f64>(source, target, n, f64::from),
             (Dtype::Bf16, Dtype::F64) => run::<bf16, f64>(source, target, n, f64::from),

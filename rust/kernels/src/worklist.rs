@@ -133,12 +133,23 @@ impl WorkList {
                 unsafe {
                     let data = segment.grad.add(at * segment.grad_type.size());
                     *out.get().add(self.blocks[index] + at / BLOCK) =
-                        norm::sum_of_squares(level, segment.grad_type, data, n);
+                        norm::sum_of_squares(level, segment.grad_type, segment.param_type.compute(), data, n);
                 }
             }
         };
         self.share(threads, &part);
         self.partials.iter().sum()
+    }
+
+    /// Zeroes all gradients, for a step that is not taken.
+    ///
+    /// # Safety
+    /// Every segment's gradient must be valid for writing, and nobody else may read or write there meanwhile.
+    pub unsafe fn zero_grads(&self) {
+        for segment in &self.segments {
+            // SAFETY: the caller's promise.
+            unsafe { segment.grad.write_bytes(0, segment.len * segment.grad_type.size()) };
+        }
     }
 
     /// The first gradient that holds a NaN or an infinity, and where: array and flat index.
@@ -148,7 +159,7 @@ impl WorkList {
     pub unsafe fn first_nonfinite(&self) -> Option<(usize, usize)> {
         self.segments.iter().enumerate().find_map(|(i, s)| {
             // SAFETY: the caller's promise.
-            unsafe { norm::first_nonfinite(s.grad_type, s.grad, s.len) }.map(|at| (i, at))
+            unsafe { norm::first_nonfinite(s.grad_type, s.param_type.compute(), s.grad, s.len) }.map(|at| (i, at))
         })
     }
 

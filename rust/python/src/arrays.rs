@@ -1,7 +1,7 @@
 //! NumPy arrays as the binding sees them: pointer, shape, type and flags, read straight from the array object.
 //!
 //! A type is recognized by the identity of NumPy's descriptor object, which is one comparison and implies native byte
-//! order. An array with any other descriptor takes the slow path through Python, which replaces it or explains.
+//! order, or else by its number. What is not recognized takes the slow path through Python, which converts or explains.
 
 use std::ffi::c_int;
 use std::sync::atomic::{AtomicPtr, Ordering};
@@ -50,7 +50,24 @@ fn dtype_of(py: Python<'_>, descr: *mut PyArray_Descr) -> Option<Dtype> {
             return Some(*dtype);
         }
     }
-    (BFLOAT16.load(Ordering::Acquire) == descr).then_some(Dtype::Bf16)
+    let bfloat16 = BFLOAT16.load(Ordering::Acquire);
+    if descr == bfloat16 {
+        return Some(Dtype::Bf16);
+    }
+    // A descriptor of its own, as unpickling makes them: go by its type number and byte order.
+    // SAFETY: descriptors of arrays that live while the GIL is held.
+    let number = |descr: *mut PyArray_Descr| unsafe { (*descr).fields.type_num };
+    // SAFETY: as above.
+    let order = unsafe { (*descr).fields.byteorder } as u8;
+    if order == if cfg!(target_endian = "little") { b'>' } else { b'<' } {
+        return None;
+    }
+    for (known, dtype) in native {
+        if number(known.as_ptr().cast()) == number(descr) {
+            return Some(*dtype);
+        }
+    }
+    (!bfloat16.is_null() && number(bfloat16) == number(descr)).then_some(Dtype::Bf16)
 }
 
 /// What is kept of a parameter, to see each step that it still lies where it lay.

@@ -359,6 +359,11 @@ impl Core {
                         return Err(explain(slf, "_explain_nonfinite", (i, at)));
                     }
                     core.skipped.fetch_add(1, Ordering::Relaxed);
+                    if zero_grads {
+                        // SAFETY: as for the step below, which this stands in for.
+                        unsafe { inner.work.zero_grads() };
+                        zero_all(to_zero)?;
+                    }
                     return Ok(false);
                 }
             }
@@ -389,11 +394,14 @@ impl Core {
         }
         core.steps.fetch_add(1, Ordering::Relaxed);
         core.norm.store(norm, Ordering::Relaxed);
-        for object in to_zero {
-            object.call_method1("fill", (0,))?;
-        }
+        zero_all(to_zero)?;
         Ok(true)
     }
+}
+
+/// Zeroes the gradients that were converted, and so not zeroed in the step.
+fn zero_all(gradients: Vec<Bound<'_, PyAny>>) -> PyResult<()> {
+    gradients.into_iter().try_for_each(|gradient| gradient.call_method1("fill", (0,)).map(|_| ()))
 }
 
 /// The error that Python words for something that is off.

@@ -11,10 +11,12 @@ pub enum Tree {
 }
 
 impl Tree {
-    /// Reads a template: integers in lists and dicts.
+    /// Reads a template: integers in lists, tuples and dicts.
     pub fn new(template: &Bound<'_, PyAny>) -> PyResult<Tree> {
         if let Ok(list) = template.cast::<PyList>() {
             Ok(Tree::Sequence(list.iter().map(|item| Tree::new(&item)).collect::<PyResult<_>>()?))
+        } else if let Ok(tuple) = template.cast::<PyTuple>() {
+            Ok(Tree::Sequence(tuple.iter().map(|item| Tree::new(&item)).collect::<PyResult<_>>()?))
         } else if let Ok(dict) = template.cast::<PyDict>() {
             let items = dict.iter().map(|(key, value)| Ok((key.unbind(), Tree::new(&value)?)));
             Ok(Tree::Mapping(items.collect::<PyResult<_>>()?))

@@ -1,0 +1,56 @@
+# Needs Python >= 3.10 with venv, and Rust (cargo) >= 1.89. Everything else goes into .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RUST_SOURCES := Cargo.toml Cargo.lock pyproject.toml $(shell find rust -name '*.rs' -o -name Cargo.toml)
+
+.PHONY: demo test test-rust test-python lint format bench bench-compare dashboard clean toolchain
+
+demo: $(VENV)/.demo $(VENV)/.built  ## Build, and train a network on handwritten digits with every optimizer.
+	$(BIN)/python examples/digits.py
+
+test: test-rust lint test-python  ## Everything that must pass.
+
+test-rust: toolchain
+	cargo fmt --check
+	cargo clippy --locked --release --all-targets -- -D warnings
+	cargo test --locked --release --workspace
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --release --no-deps -p schuss
+
+lint: $(VENV)/.test $(VENV)/.built
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m mypy.stubtest schuss --mypy-config-file pyproject.toml --allowlist tests/stubtest_allowlist.txt
+
+test-python: $(VENV)/.test $(VENV)/.built
+	$(BIN)/python -m pytest
+
+format: $(VENV)/.test
+	cargo fmt
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+# Says what is missing instead of failing somewhere inside a build.
+toolchain:
+	@command -v cargo >/dev/null || { echo "Rust is missing: install the Rust toolchain (cargo and rustc, 1.89 or newer), for example with rustup or your system's packages."; exit 1; }
+	@cargo --version | awk '{split($$2, v, "."); if (v[1] == 1 && v[2] < 89) {print "Rust 1.89 or newer is needed, this is " $$2 ": run rustup update."; exit 1}}'
+	@command -v $(PYTHON) >/dev/null || { echo "Python is missing: install Python 3.10 or newer, or say which one with PYTHON=/path/to/python."; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and f"Python 3.10 or newer is needed, this is {sys.version.split()[0]}: say which with PYTHON=/path/to/python.")'
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "Python's venv module is missing: install it (on Debian and Ubuntu: apt-get install python3-venv)."; exit 1; }
+
+$(VENV)/.made: | toolchain
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1" "maturin>=1.9,<2"
+	@touch $@
+
+$(VENV)/.built: $(VENV)/.made $(RUST_SOURCES)
+	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --release --locked
+	@touch $@
+
+$(VENV)/.%: $(VENV)/.made pyproject.toml
+	$(BIN)/python -m pip install --quiet --group $*
+	@touch $@
+
+clean:
+	rm -rf $(VENV) target build dist python/schuss/*.so

@@ -1,0 +1,139 @@
+"""What the tests share: dtypes, seeded arrays, building and running optimizers, bit-for-bit comparison."""
+
+import copy
+
+import ml_dtypes
+import numpy as np
+import pytest
+from cases import CASES
+from reference import rule_of
+
+import schuss
+
+F32, F64 = np.dtype(np.float32), np.dtype(np.float64)
+DTYPES = {str(np.dtype(d)): np.dtype(d) for d in (np.float32, np.float64, np.float16, ml_dtypes.bfloat16)}
+
+# Odd sizes around the vector widths, nothing at all, a scalar, and more than one dimension.
+SHAPES = [(0,), (1,), (7,), (16,), (33,), (1000,), (), (5, 3), (2, 3, 4), (3, 0)]
+
+# Options of the optimizer as a whole, and of its constructor only: groups and functions do not take them.
+WHOLE = {"max_grad_norm", "nonfinite"}
+
+each_case = pytest.mark.parametrize("case", CASES, ids=repr)
+each_dtype = pytest.mark.parametrize("dtype", DTYPES.values(), ids=list(DTYPES))
+
+# Clipping sums over all arrays, so that results depend on what else there is.
+each_unclipped_case = pytest.mark.parametrize("case", [c for c in CASES if "max_grad_norm" not in c.kwargs], ids=repr)
+
+
+def of_class(optimizer):
+    return [c for c in CASES if c.optimizer == optimizer]
+
+
+# One row an optimizer that keeps state and has no optimizer-wide options, where the rule itself does not matter.
+TYPICAL = {
+    name: next((c for c in of_class(name) if "momentum" in c.kwargs), of_class(name)[0])
+    for name in dict.fromkeys(c.optimizer for c in CASES)
+}
+each_optimizer = pytest.mark.parametrize("case", TYPICAL.values(), ids=list(TYPICAL))
+
+
+def compute_dtype(dtype):
+    return F64 if dtype == F64 else F32
+
+
+def cast(a, dtype):
+    """astype, silent about overflow to infinity."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.asarray(a).astype(dtype)
+
+
+def random_arrays(seed, shapes, dtype=F64, spread=1.0):
+    """Arrays of about unit size; `spread` decades around it. Each call gives new memory."""
+    rng = np.random.default_rng(seed)
+    return [cast(rng.standard_normal(s) * 10.0 ** (spread * rng.uniform(-1, 0.5, s)), dtype) for s in shapes]
+
+
+def params_of(shapes, dtype=F64, seed=1):
+    return random_arrays(seed, shapes, dtype, spread=0.5)
+
+
+def grads_of(t, shapes, dtype=F64, seed=7):
+    """The gradients of step t."""
+    return random_arrays([seed, t], shapes, dtype)
+
+
+def build(case, params, **more):
+    return getattr(schuss, case.optimizer)(params, **(case.kwargs | more))
+
+
+def group_options(case):
+    """Every hyperparameter a group of this case has, defaults written out."""
+    defaults = {k: v for k, v in rule_of(case.optimizer).__kwdefaults__.items() if k != "initial_lr"}
+    return defaults | {"maximize": False} | {k: v for k, v in case.kwargs.items() if k not in WHOLE}
+
+
+def leaves(structure):
+    """The arrays of a nested structure, depth first."""
+    if isinstance(structure, np.ndarray):
+        return [structure]
+    items = structure.values() if isinstance(structure, dict) else structure
+    return [a for item in items for a in leaves(item)]
+
+
+def states(opt):
+    """The state arrays by (group, name, index)."""
+    return {
+        (i, name, k): a
+        for i, group in enumerate(opt.state_dict()["state"])
+        for name, structure in group.items()
+        for k, a in enumerate(leaves(structure))
+    }
+
+
+def parameters(opt):
+    return [p for group in opt.param_groups for p in group["params"]]
+
+
+def arrays(opt):
+    """Parameters and states, in one order whatever the structure."""
+    return parameters(opt) + list(states(opt).values())
+
+
+def snapshot(opt):
+    """A copy of everything that a step may change."""
+    d = opt.state_dict()
+    steps = (d["step"], d["skipped_steps"], [g["step"] for g in d["param_groups"]])
+    return copy.deepcopy(arrays(opt)), steps
+
+
+def assert_same(got, want, what=""):
+    """Equal dtypes, shapes and bits (-0.0 is not 0.0, a NaN has a sign)."""
+    assert len(got) == len(want), what
+    pairs = zip(map(np.asarray, got), map(np.asarray, want), strict=True)
+    for k, (a, b) in enumerate(pairs):
+        assert (a.dtype, a.shape) == (b.dtype, b.shape), f"{what}: array {k}"
+        if a.tobytes() != b.tobytes():
+            x, y = (np.frombuffer(c.tobytes(), f"u{c.itemsize}") for c in (a, b))
+            bad = np.flatnonzero(x != y)
+            i = bad[0]
+            raise AssertionError(
+                f"{what}: array {k} ({a.dtype}, {a.shape}): {len(bad)} of {a.size} elements differ, "
+                f"first [{i}]: {a.ravel()[i]!r} ({x[i]:#x}) is not {b.ravel()[i]!r} ({y[i]:#x})"
+            )
+
+
+def assert_unchanged(opt, before, what=""):
+    now = snapshot(opt)
+    assert now[1] == before[1], what
+    assert_same(now[0], before[0], what)
+
+
+def assert_close(got, want, rtol, what=""):
+    """Within rtol of the largest value (at least 1)."""
+    assert len(got) == len(want), what
+    for k in range(len(got)):
+        a, b = np.asarray(got[k], F64), np.asarray(want[k], F64)
+        assert a.shape == b.shape
+        scale = max(1.0, np.max(np.abs(b), initial=0))
+        np.testing.assert_allclose(a, b, rtol=rtol, atol=rtol * scale, err_msg=f"{what}: array {k}")

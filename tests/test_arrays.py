@@ -1,0 +1,289 @@
+"""Sizes, memory layouts, containers and groups: whatever the arrangement, the same bits."""
+
+import pickle
+
+import numpy as np
+import pytest
+from helpers import (
+    F32,
+    F64,
+    SHAPES,
+    TYPICAL,
+    WHOLE,
+    arrays,
+    assert_same,
+    build,
+    each_case,
+    each_dtype,
+    each_optimizer,
+    each_unclipped_case,
+    grads_of,
+    group_options,
+    leaves,
+    of_class,
+    parameters,
+    params_of,
+    states,
+)
+
+import schuss
+
+STEPS = range(1, 5)
+MATRICES = [(6, 8), (3, 4, 5), (2, 3), (1, 7)]
+
+
+def run(case, params, grads_at, **more):
+    opt = build(case, params, **more)
+    for t in STEPS:
+        opt.step(grads_at(t))
+    return opt
+
+
+@each_unclipped_case
+@each_dtype
+def test_sizes(case, dtype):
+    """Arrays of any size get what they would get as a part of one long array, so body and tail loops agree."""
+    parts = params_of(SHAPES, dtype)
+    opt = run(case, parts, lambda t: grads_of(t, SHAPES, dtype))
+    whole = np.concatenate([p.ravel() for p in params_of(SHAPES, dtype)])
+    twin = run(case, whole, lambda t: np.concatenate([g.ravel() for g in grads_of(t, SHAPES, dtype)]))
+    assert_same([np.concatenate([p.ravel() for p in parts])], [whole])
+    got, want = opt.state_dict()["state"][0], twin.state_dict()["state"][0]
+    assert list(got) == list(want)
+    for name in got:
+        assert [a.shape for a in got[name]] == SHAPES
+        assert_same([np.concatenate([a.ravel() for a in got[name]])], [want[name]], name)
+
+
+@each_case
+def test_sizes_alone(case):
+    """One array an optimizer, given as such and not in a list."""
+    for shape in SHAPES:
+        [p], [q] = params_of([shape]), params_of([shape])
+        opt = run(case, p, lambda t: grads_of(t, [shape])[0])  # noqa: B023
+        twin = run(case, [q], lambda t: grads_of(t, [shape]))  # noqa: B023
+        assert opt.step_count == len(STEPS)
+        assert_same(arrays(opt), arrays(twin), f"shape {shape}")
+
+
+def unaligned(g):
+    memory = np.empty(g.nbytes + 1, np.uint8)
+    out = np.ndarray(g.shape, g.dtype, memory.data, offset=1)
+    out[...] = g
+    return out
+
+
+def record_field(g):
+    records = np.zeros(g.shape, [("tag", np.uint8), ("value", g.dtype)])
+    records["value"] = g
+    return records["value"]
+
+
+def read_only(g):
+    g = g.copy()
+    g.flags.writeable = False
+    return g
+
+
+def unpickled(g):
+    """Another dtype object than NumPy's own of that type."""
+    return pickle.loads(pickle.dumps(g))
+
+
+LAYOUTS = {
+    "fortran": np.asfortranarray,
+    "reversed": lambda g: np.flip(np.flip(g).copy()),
+    "every other": lambda g: np.repeat(g, 2, axis=-1)[..., ::2],
+    "every third from behind": lambda g: np.repeat(np.flip(g, 0), 3, axis=0)[::-3],
+    "transposed": lambda g: np.moveaxis(np.moveaxis(g, -1, 0).copy(), 0, -1),
+    "unaligned": unaligned,
+    "record field": record_field,
+    "read-only": read_only,
+    "unpickled": unpickled,
+}
+
+
+@each_case
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_gradient_layouts(case, layout):
+    """Any strides give what a contiguous copy gives."""
+    for order in "CF":
+        params, want = ([np.asarray(p, order=order) for p in params_of(MATRICES, F32)] for _ in range(2))
+        opt = run(case, params, lambda t: [LAYOUTS[layout](g) for g in grads_of(t, MATRICES, F32)])
+        twin = run(case, want, lambda t: grads_of(t, MATRICES, F32))
+        assert_same(arrays(opt), arrays(twin), f"{order}-order parameters")
+
+
+@each_optimizer
+@each_dtype
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_gradient_layouts_and_dtypes(case, dtype, layout):
+    params, want = params_of(MATRICES, F32), params_of(MATRICES, F32)
+    opt = run(case, params, lambda t: [LAYOUTS[layout](g) for g in grads_of(t, MATRICES, dtype)])
+    twin = run(case, want, lambda t: grads_of(t, MATRICES, dtype))
+    assert_same(arrays(opt), arrays(twin))
+
+
+@each_optimizer
+@pytest.mark.parametrize("dtype", [">f2", ">f4", ">f8", np.longdouble])
+def test_other_float_gradients(case, dtype):
+    """Floats that are no storage dtype of the kernels are converted as well."""
+    params, want = params_of(MATRICES), params_of(MATRICES)
+    opt = run(case, params, lambda t: [g.astype(dtype) for g in grads_of(t, MATRICES)])
+    twin = run(case, want, lambda t: [g.astype(dtype).astype(F64) for g in grads_of(t, MATRICES)])
+    assert_same(arrays(opt), arrays(twin))
+
+
+@each_optimizer
+def test_broadcast_gradients(case):
+    """Strides of zero are strides too."""
+    params, want = params_of([(6, 8)]), params_of([(6, 8)])
+    row = grads_of(1, [(8,)])[0]
+    opt = run(case, params, lambda t: [np.broadcast_to(row, (6, 8))])
+    twin = run(case, want, lambda t: [np.broadcast_to(row, (6, 8)).copy()])
+    assert_same(arrays(opt), arrays(twin))
+
+
+@each_unclipped_case
+def test_fortran_parameters(case):
+    """The same elements in another order in memory. (Clipping sums in memory order.)"""
+    params = [np.asfortranarray(p) for p in params_of(MATRICES)]
+    want = params_of(MATRICES)
+    opt = run(case, params, lambda t: grads_of(t, MATRICES))
+    twin = run(case, want, lambda t: grads_of(t, MATRICES))
+    assert_same(arrays(opt), arrays(twin))
+
+
+@each_dtype
+def test_unpickled_parameters(dtype):
+    """Arrays that came from another process, or from a file."""
+    case = TYPICAL["Adam"]
+    params, want = [unpickled(p) for p in params_of(MATRICES, dtype)], params_of(MATRICES, dtype)
+    opt = run(case, params, lambda t: [unpickled(g) for g in grads_of(t, MATRICES, dtype)])
+    twin = run(case, want, lambda t: grads_of(t, MATRICES, dtype))
+    assert_same(arrays(opt), arrays(twin))
+    assert all(p is q for p, q in zip(parameters(opt), params, strict=True))
+
+
+def nested(a, b, c, d):
+    return {"first": a, "rest": [b, (c, {"last": d})]}
+
+
+CONTAINERS = {
+    "list": lambda *a: list(a),
+    "tuple": lambda *a: a,
+    "dict": lambda *a: dict(zip("wxyz", a, strict=True)),
+    "nested": nested,
+    "lists in lists": lambda a, b, c, d: [[a], [[b, c]], d],
+}
+FOUR = [(5, 3), (7,), (), (33,)]
+
+
+@each_case
+@pytest.mark.parametrize("container", CONTAINERS)
+def test_containers(case, container):
+    """Any nesting of containers gives what a flat list gives."""
+    make = CONTAINERS[container]
+    params, want = params_of(FOUR), params_of(FOUR)
+    opt = run(case, make(*params), lambda t: make(*grads_of(t, FOUR)))
+    twin = run(case, want, lambda t: grads_of(t, FOUR))
+    assert_same(arrays(opt), arrays(twin))
+    assert all(p is q for p, q in zip(parameters(opt), params, strict=True))
+    for structure in opt.state_dict()["state"][0].values():
+        shapes = make(*[np.empty(s) for s in FOUR])
+        assert type(structure) is type(shapes)
+        assert [a.shape for a in leaves(structure)] == FOUR
+
+
+@each_optimizer
+def test_dict_order(case):
+    """Gradients are found by key, not by position."""
+    params, want = params_of(FOUR), params_of(FOUR)
+
+    def shuffled(t):
+        a, b, c, d = grads_of(t, FOUR)
+        return {"rest": [b, (c, {"last": d})], "first": a}
+
+    opt = run(case, nested(*params), shuffled)
+    twin = run(case, nested(*want), lambda t: nested(*grads_of(t, FOUR)))
+    assert_same(arrays(opt), arrays(twin))
+
+
+A, B = [(33,), (5, 3)], [(7,), (), (16,)]
+
+
+def partner(case, schedules=True):
+    """Other hyperparameters of the same optimizer, for a second group."""
+    rows = [c for c in of_class(case.optimizer) if not WHOLE & set(c.kwargs)]
+    others = rows[len(rows) // 2 :] + rows
+    return next(c for c in others[rows.index(case) if case in rows else 0 :] if schedules or not has_schedule(c))
+
+
+def has_schedule(case):
+    return callable(case.kwargs.get("lr"))
+
+
+def both(opt, other):
+    return parameters(opt) + parameters(other) + list(states(opt).values()) + list(states(other).values())
+
+
+@each_unclipped_case
+def test_groups(case):
+    """Two groups are two optimizers."""
+    other = partner(case)
+    a, b, x, y = params_of(A), params_of(B, seed=2), params_of(A), params_of(B, seed=2)
+    layers = {f"layer{k}": p for k, p in enumerate(b)}
+    opt = getattr(schuss, case.optimizer)(
+        [{"params": a} | group_options(case), {"params": layers} | group_options(other)]
+    )
+    first, second = run(case, x, lambda t: grads_of(t, A)), run(other, y, lambda t: grads_of(t, B))
+    for t in STEPS:
+        opt.step([grads_of(t, A), {f"layer{k}": g for k, g in enumerate(grads_of(t, B))}])
+    assert_same(arrays(opt), both(first, second))
+
+
+@each_unclipped_case
+def test_group_added_later(case):
+    """A group that joins later counts its own steps from 1, so that its bias corrections are right."""
+    other = partner(case, schedules=False)
+    a, b, x, y = params_of(A), params_of(B, seed=2), params_of(A), params_of(B, seed=2)
+    opt, first = build(case, a), build(case, x)
+    for t in range(1, 4):
+        opt.step(grads_of(t, A))
+        first.step(grads_of(t, A))
+    opt.add_param_group({"params": b} | group_options(other))
+    second = getattr(schuss, case.optimizer)([{"params": y} | group_options(other)])
+    for t in range(4, 8):
+        opt.step([grads_of(t, A), grads_of(t, B)])
+        first.step(grads_of(t, A))
+        second.step([grads_of(t, B)])
+    assert_same(arrays(opt), both(first, second))
+    assert opt.step_count == 7
+    assert [g["step"] for g in opt.state_dict()["param_groups"]] == [7, 4]
+
+
+@each_optimizer
+def test_groups_take_the_constructors_values(case):
+    """What a group does not say, the constructor's keywords say."""
+    a, x = params_of(A), params_of(A)
+    opt = getattr(schuss, case.optimizer)([{"params": a[0]}, {"params": [a[1]], "lr": 0.25}], lr=0.5)
+    assert [g["lr"] for g in opt.param_groups] == [0.5, 0.25]
+    twins = [getattr(schuss, case.optimizer)(p, lr=lr) for p, lr in zip(x, (0.5, 0.25), strict=True)]
+    for t in STEPS:
+        g = grads_of(t, A)
+        opt.step([g[0], [g[1]]])
+        for twin, grad in zip(twins, g, strict=True):
+            twin.step(grad)
+    assert_same(parameters(opt), x)
+
+
+def test_mixed_dtypes():
+    """Arrays of all dtypes in one optimizer, each computed in its own type."""
+    case = TYPICAL["AdamW"]
+    dtypes = ["float32", "float64", "float16", "float32"]
+    params = [params_of([(50,)], d)[0] for d in dtypes]
+    want = [params_of([(50,)], d)[0] for d in dtypes]
+    run(case, params, lambda t: [grads_of(t, [(50,)])[0] for _ in dtypes])
+    for q in want:
+        run(case, q, lambda t: grads_of(t, [(50,)])[0])
+    assert_same(params, want)

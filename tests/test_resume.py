@@ -1,0 +1,237 @@
+"""Stopping and going on: state_dict, load_state_dict, copies and pickles continue bit for bit."""
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+from helpers import (
+    F64,
+    TYPICAL,
+    arrays,
+    assert_same,
+    assert_unchanged,
+    build,
+    each_case,
+    each_dtype,
+    each_optimizer,
+    grads_of,
+    group_options,
+    leaves,
+    parameters,
+    params_of,
+    snapshot,
+    states,
+)
+
+import schuss
+
+SHAPES = [(33,), (5, 3), (), (0,)]
+
+
+def structure(arrays):
+    a, b, c, d = arrays
+    return {"a": a, "rest": (b, [c, d])}
+
+
+def start(case, dtype=F64):
+    return build(case, structure(params_of(SHAPES, dtype)))
+
+
+def take(opt, steps, dtype=F64):
+    for t in steps:
+        opt.step(structure(grads_of(t, SHAPES, dtype)))
+
+
+def resumed(case, opt, state, dtype=F64):
+    """A new optimizer over copies of opt's parameters, with that state."""
+    other = build(case, structure([p.copy() for p in parameters(opt)]))
+    other.load_state_dict(state)
+    return other
+
+
+COPIES = {
+    "as it is": lambda d: d,
+    "deepcopy": copy.deepcopy,
+    "pickle": lambda d: pickle.loads(pickle.dumps(d)),
+}
+
+
+@each_case
+@pytest.mark.parametrize("how", COPIES)
+def test_resume(case, how):
+    opt = start(case)
+    take(opt, range(1, 5))
+    other = resumed(case, opt, COPIES[how](opt.state_dict()))
+    assert_unchanged(other, snapshot(opt), "just loaded")
+    take(opt, range(5, 9))
+    assert other.step_count == 4, "nothing is shared"
+    take(other, range(5, 9))
+    assert_unchanged(other, snapshot(opt), "four steps later")
+
+
+@each_optimizer
+@each_dtype
+def test_resume_dtypes(case, dtype):
+    opt = start(case, dtype)
+    take(opt, range(1, 5), dtype)
+    other = resumed(case, opt, opt.state_dict(), dtype)
+    take(opt, range(5, 9), dtype)
+    take(other, range(5, 9), dtype)
+    assert_unchanged(other, snapshot(opt))
+
+
+each_copy = pytest.mark.parametrize("how", [copy.deepcopy, COPIES["pickle"]], ids=["deepcopy", "pickle"])
+
+
+@each_case
+@each_copy
+def test_copies_of_optimizers(case, how):
+    """A copy owns copies of the parameters and goes on by itself."""
+    opt = start(case)
+    take(opt, range(1, 5))
+    other = how(opt)
+    assert_unchanged(other, snapshot(opt), "just copied")
+    assert not any(np.shares_memory(p, q) for p, q in zip(arrays(opt), arrays(other), strict=True))
+    take(opt, range(5, 9))
+    assert other.step_count == 4
+    take(other, range(5, 9))
+    assert_unchanged(other, snapshot(opt), "four steps later")
+
+
+@each_copy
+def test_copies_keep_accumulated_gradients(how):
+    opt = start(TYPICAL["Adam"])
+    for g in leaves(opt.grads):
+        g[...] = 0.5
+    other = how(opt)
+    assert_same(leaves(other.grads), leaves(opt.grads))
+    assert not any(np.shares_memory(a, b) for a, b in zip(leaves(opt.grads), leaves(other.grads), strict=True))
+
+
+@each_dtype
+@each_copy
+def test_copies_keep_dtypes_layouts_and_groups(dtype, how):
+    (a, b, c, _), (x, y, z, _) = params_of(SHAPES, dtype), grads_of(1, SHAPES, dtype)
+    opt = schuss.Adam([{"params": {"w": np.asfortranarray(b)}, "lr": 0.5}, {"params": (a, c)}], nonfinite="skip")
+    grads, bad = [{"w": y}, (x, z)], [{"w": np.full_like(y, np.nan)}, (x, z)]
+    assert opt.step(grads) is True and opt.step(bad) is False
+    opt.add_param_group({"params": np.ones(3, dtype)})
+    other = how(opt)
+    assert_unchanged(other, snapshot(opt), "just copied")
+    for o in (opt, other):
+        assert o.step([*grads, np.ones(3, dtype)]) is True and o.step([*bad, np.ones(3, dtype)]) is False
+    assert_unchanged(other, snapshot(opt), "two steps later")
+    assert other.param_groups[0]["params"][0].flags.f_contiguous
+
+
+@each_case
+def test_state_dict(case):
+    """Plain nested Python objects and NumPy arrays: hyperparameters, steps, and live views of the state."""
+    opt = start(case)
+    first = opt.state_dict()
+    assert set(first) >= {"optimizer", "step", "skipped_steps", "param_groups", "state"}
+    assert (first["optimizer"], first["step"], first["skipped_steps"]) == (case.optimizer, 0, 0)
+    [group], [state] = first["param_groups"], first["state"]
+    assert set(group) >= set(group_options(case)) | {"step"} and "params" not in group
+    take(opt, [1, 2])
+    d = opt.state_dict()
+    assert (d["step"], d["param_groups"][0]["step"]) == (2, 2)
+    assert list(d["state"][0]) == list(state), "the state is there before the first step"
+    for name, tree in state.items():
+        assert type(tree) is dict and type(tree["rest"]) is tuple and type(tree["rest"][1]) is list
+        for a, b, shape in zip(leaves(tree), leaves(d["state"][0][name]), SHAPES, strict=True):
+            assert type(a) is np.ndarray and a.shape == shape and a.dtype == F64
+            assert_same([a], [b], "a view is live")
+            assert a.size == 0 or np.shares_memory(a, b)
+    for key, value in group.items():
+        if key in case.kwargs and not callable(case.kwargs[key]):
+            assert value == case.kwargs[key]
+
+
+@each_optimizer
+def test_resume_groups(case):
+    """Hyperparameters and step counts travel with their groups, one that joined later included."""
+
+    def fresh(params):
+        return getattr(schuss, case.optimizer)([{"params": params[:1]}, {"params": params[1]}], lr=0.01)
+
+    def late(params):
+        return {"params": {"c": params[2]}} | group_options(case)
+
+    def grads(t):
+        a, b, c, _ = grads_of(t, SHAPES)
+        return [[a], b, {"c": c}]
+
+    params = params_of(SHAPES)
+    opt = fresh(params)
+    for t in range(1, 4):
+        opt.step(grads(t)[:2])
+    opt.add_param_group(late(params))
+    opt.param_groups[1]["lr"] = 0.125
+    opt.param_groups[0]["weight_decay"] = 0.25
+    opt.step(grads(4))
+    again = [p.copy() for p in params]
+    other = fresh(again)
+    other.add_param_group(late(again))
+    other.load_state_dict(copy.deepcopy(opt.state_dict()))
+    assert other.param_groups[1]["lr"] == 0.125 and other.param_groups[0]["weight_decay"] == 0.25
+    assert [g["step"] for g in other.state_dict()["param_groups"]] == [4, 4, 1]
+    for t in range(5, 8):
+        opt.step(grads(t))
+        other.step(grads(t))
+    assert_unchanged(other, snapshot(opt))
+
+
+def test_resume_keeps_the_count_of_skipped_steps():
+    case = TYPICAL["SGD"]
+    opt = build(case, structure(params_of(SHAPES)), nonfinite="skip")
+    opt.step(structure([np.full(s, np.nan) for s in SHAPES]))
+    take(opt, [1])
+    other = resumed(case, opt, opt.state_dict())
+    assert (other.step_count, other.skipped_steps) == (1, 1)
+
+
+def test_loading_copies():
+    opt = start(TYPICAL["Adam"])
+    take(opt, [1])
+    saved = copy.deepcopy(opt.state_dict())
+    other = resumed(TYPICAL["Adam"], opt, saved)
+    kept = [a.copy() for a in states(other).values()]
+    for tree in saved["state"][0].values():
+        for a in leaves(tree):
+            a[...] = 99
+    assert_same(list(states(other).values()), kept)
+
+
+REFUSED = {
+    "another optimizer": lambda d: d | {"optimizer": "Adagrad"},
+    "no step": lambda d: {k: v for k, v in d.items() if k != "step"},
+    "a negative step": lambda d: d | {"step": -1},
+    "a group too many": lambda d: d | {"param_groups": d["param_groups"] * 2, "state": d["state"] * 2},
+    "a state missing": lambda d: d | {"state": [{"m": d["state"][0]["m"]}]},
+    "a state too many": lambda d: d | {"state": [d["state"][0] | {"u": d["state"][0]["m"]}]},
+    "a wrong structure": lambda d: d | {"state": [d["state"][0] | {"v": leaves(d["state"][0]["v"])}]},
+    "a wrong shape": lambda d: d | {"state": [d["state"][0] | {"v": with_a(d, np.zeros(32))}]},
+    "a wrong dtype": lambda d: d | {"state": [d["state"][0] | {"v": with_a(d, np.zeros(33, np.float32))}]},
+    "a bad hyperparameter": lambda d: d | {"param_groups": [d["param_groups"][0] | {"lr": -1.0}]},
+    "not a dict": lambda d: [d],
+}
+
+
+def with_a(d, a):
+    return d["state"][0]["v"] | {"a": a}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_a_refused_state_changes_nothing(what):
+    opt = start(TYPICAL["Adam"])
+    take(opt, [1, 2])
+    good = copy.deepcopy(opt.state_dict())
+    take(opt, [3])
+    before = snapshot(opt)
+    with pytest.raises((ValueError, TypeError, KeyError)):
+        opt.load_state_dict(REFUSED[what](good))
+    assert_unchanged(opt, before)
+    opt.load_state_dict(good)
+    assert opt.step_count == 2

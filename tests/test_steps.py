@@ -1,0 +1,369 @@
+"""What a step does besides the rule: scaling, clipping, maximize, gradient buffers, schedules, non-finite gradients."""
+
+import math
+import re
+
+import numpy as np
+import pytest
+from cases import schedule
+from helpers import (
+    DTYPES,
+    F32,
+    F64,
+    WHOLE,
+    arrays,
+    assert_close,
+    assert_same,
+    assert_unchanged,
+    build,
+    cast,
+    compute_dtype,
+    each_case,
+    each_dtype,
+    each_optimizer,
+    grads_of,
+    leaves,
+    parameters,
+    params_of,
+    random_arrays,
+    snapshot,
+)
+
+import schuss
+
+SHAPES = [(33,), (5, 3), ()]
+STEPS = range(1, 6)
+
+
+def twins(case, dtype=F64, **more):
+    """An optimizer and its twin over equal parameters."""
+    return build(case, params_of(SHAPES, dtype), **more), build(case, params_of(SHAPES, dtype), **more)
+
+
+@each_case
+def test_maximize_is_the_negated_gradient(case):
+    opt, _ = twins(case, maximize=True)
+    _, twin = twins(case, maximize=False)
+    for t in STEPS:
+        opt.step(grads_of(t, SHAPES))
+        twin.step([np.asarray(-g) for g in grads_of(t, SHAPES)])
+    assert_same(arrays(opt), arrays(twin))
+
+
+@each_case
+@each_dtype
+def test_grad_scale(case, dtype):
+    """Dividing by a power of two is exact, so it is the same inside and outside the step."""
+    opt, twin = twins(case, dtype)
+    for t in STEPS:
+        scale = 2.0 ** (t - 3)
+        grads = grads_of(t, SHAPES, dtype)
+        opt.step([cast(g.astype(compute_dtype(dtype)) * scale, compute_dtype(dtype)) for g in grads], grad_scale=scale)
+        twin.step(grads)
+    assert_same(arrays(opt), arrays(twin))
+
+
+@each_optimizer
+@pytest.mark.parametrize("dtype", [F32, F64], ids=str)
+@pytest.mark.parametrize("maximize", [False, True])
+@pytest.mark.parametrize("grad_scale", [1.0, 4.0, 3.0])
+def test_clipping_by_hand(case, dtype, maximize, grad_scale):
+    """One global norm in float64 over all groups, torch's coefficient, one multiplication of the gradient."""
+    shapes = [*SHAPES, (70_000,)]
+    params, want = params_of(shapes, dtype), params_of(shapes, dtype)
+    cls, kwargs = getattr(schuss, case.optimizer), case.kwargs | {"maximize": maximize}
+    opt = cls([{"params": params[:2]}, {"params": params[2:]}], **kwargs, max_grad_norm=1.5)
+    twin = cls([{"params": want[:2]}, {"params": want[2:]}], **kwargs)
+    assert opt.grad_norm is None and twin.grad_norm is None
+    clipped = []
+    for t, size in enumerate([1.0, 1e-5, 1e-2, 1e3], start=1):
+        grads = [cast(g * size, dtype) for g in grads_of(t, shapes)]
+        opt.step([grads[:2], grads[2:]], grad_scale=grad_scale)
+        norm = math.sqrt(math.fsum(x * x for g in grads for x in g.ravel().tolist())) / grad_scale
+        assert opt.grad_norm == pytest.approx(norm, rel=1e-12)
+        coefficient = min(1.0, 1.5 / (opt.grad_norm + 1e-6)) / grad_scale
+        clipped.append(coefficient * grad_scale < 1)
+        by_hand = [np.asarray(g * dtype.type(coefficient)) for g in grads]
+        twin.step([by_hand[:2], by_hand[2:]])
+    assert clipped == [True, False, clipped[2], True]
+    assert_same(arrays(opt), arrays(twin))
+    assert twin.grad_norm is None
+
+
+@each_optimizer
+def test_clipping_of_low_precision_gradients(case):
+    """The norm of what the gradients are, whatever their dtype."""
+    for dtype in DTYPES.values():
+        opt, _ = twins(case, dtype, max_grad_norm=1.0)
+        grads = grads_of(1, SHAPES, dtype)
+        opt.step(grads)
+        assert opt.grad_norm == pytest.approx(math.sqrt(sum(np.sum(g.astype(F64) ** 2) for g in grads)), rel=1e-12)
+
+
+@each_case
+@each_dtype
+def test_zero_grads(case, dtype):
+    """The caller's gradients are zero after the step, whatever their memory, and the step is the same."""
+    opt, twin = twins(case)
+    for t in STEPS:
+        a, b, c = grads_of(t, SHAPES, dtype)
+        scalar = c.copy()
+        wide, turned = np.repeat(a, 2)[::-1], np.asfortranarray(b)
+        given = [wide[::-2], turned, scalar]
+        assert_same([given[0]], [a])
+        assert opt.step(given, zero_grads=True) is True
+        twin.step([a, b, c])
+        assert_same(given, [np.zeros_like(g) for g in given], "gradients")
+        assert_same([wide[::-1][1::2]], [a], "what lies between the gradient's elements")
+        assert a.any() and b.any()
+    assert_same(arrays(opt), arrays(twin))
+
+
+@each_optimizer
+@each_dtype
+def test_accumulation(case, dtype):
+    """opt.grads: buffers in the parameters' structure, made once, used by step() without arguments."""
+    a, b, c = params_of(SHAPES, dtype)
+    opt = build(case, {"a": a, "rest": (b, c)})
+    twin = build(case, params_of(SHAPES, dtype))
+    assert [g.dtype for g in leaves(opt.grads)] == [compute_dtype(dtype)] * 3
+    assert [g.shape for g in leaves(opt.grads)] == SHAPES
+    assert not any(g.any() for g in leaves(opt.grads))
+    held = leaves(opt.grads)
+    for t in STEPS:
+        micro = [grads_of(10 * t + k, SHAPES, compute_dtype(dtype)) for k in range(3)]
+        for grads in micro:
+            for own, g in zip(leaves(opt.grads), grads, strict=True):
+                own[...] += g
+        assert all(x is y for x, y in zip(held, leaves(opt.grads), strict=True))
+        opt.step(grad_scale=3.0, zero_grads=t % 2 == 0)
+        assert any(g.any() for g in held) == (t % 2 == 1)
+        opt.zero_grad()
+        assert not any(g.any() for g in held)
+        twin.step([np.asarray(x + y + z) for x, y, z in zip(*micro, strict=True)], grad_scale=3.0)
+    assert_same(arrays(opt), arrays(twin))
+
+
+def test_gradient_buffers_of_groups():
+    params = params_of(SHAPES)
+    opt = schuss.SGD([{"params": {"w": params[0]}}, {"params": params[1]}])
+    assert opt.grads[0]["w"].shape == (33,) and opt.grads[1].shape == (5, 3)
+    opt.grads[0]["w"][...] = 1
+    opt.add_param_group({"params": [params[2]], "lr": 0.5})
+    assert (opt.grads[0]["w"] == 1).all(), "what was accumulated stays"
+    opt.grads[2][0][...] = 2.0
+    before = params[2].copy()
+    opt.step()
+    assert_same([params[2]], [before - 1.0])
+
+
+BAD = {"nan": np.nan, "inf": np.inf, "-inf": -np.inf}
+
+
+def spoiled(t, value, dtype=F64, index=1):
+    grads = grads_of(t, SHAPES, dtype)
+    grads[index].ravel()[-1:] = value
+    return grads
+
+
+@each_case
+@pytest.mark.parametrize("value", BAD.values(), ids=BAD)
+def test_skip(case, value):
+    """A skipped step is as if it had never been asked for, but counted."""
+    opt, twin = twins(case, nonfinite="skip")
+    for t in STEPS:
+        before = snapshot(opt)
+        assert opt.step(spoiled(t, value)) is False
+        assert opt.skipped_steps == t and opt.step_count == t - 1
+        assert_same(arrays(opt), before[0], "after a skipped step")
+        assert opt.step(grads_of(t, SHAPES)) is True
+        twin.step(grads_of(t, SHAPES))
+    assert_same(arrays(opt), arrays(twin))
+    assert (opt.step_count, twin.skipped_steps) == (5, 0)
+
+
+@each_optimizer
+@each_dtype
+@pytest.mark.parametrize("index", [0, 1, 2])
+def test_nonfinite_is_seen_in_every_dtype_and_place(case, dtype, index):
+    for value in BAD.values():
+        opt, _ = twins(case, nonfinite="skip")
+        assert opt.step(spoiled(1, value, dtype, index)) is False
+
+
+@pytest.mark.parametrize("size", [1, 7, 16, 1000, 32768, 140_000])
+def test_nonfinite_is_seen_at_every_position(size):
+    opt = schuss.SGD(np.zeros(size, F32), nonfinite="skip")
+    for i in sorted({0, 1, size // 2, size - 2, size - 1} & set(range(size))):
+        grad = np.ones(size, F32)
+        grad[i] = np.nan
+        assert opt.step(grad) is False
+    assert opt.step(np.ones(size, F32)) is True
+
+
+@each_optimizer
+def test_large_finite_gradients_are_finite(case):
+    """Their squares overflow, they do not."""
+    opt, _ = twins(case, nonfinite="skip")
+    assert opt.step([np.full(s, 1e200) for s in SHAPES]) is True
+
+
+@each_optimizer
+def test_overflow_of_the_conversion_is_not_finite(case):
+    """1e300 in float64 is infinite for a float32 parameter."""
+    opt, _ = twins(case, F32, nonfinite="skip")
+    assert opt.step([np.full(s, 1e300) for s in SHAPES]) is False
+
+
+@each_case
+@pytest.mark.parametrize("value", BAD.values(), ids=BAD)
+def test_error(case, value):
+    """The error names the array; parameters, state, counts and gradients stay."""
+    opt, _ = twins(case, nonfinite="error")
+    opt.step(grads_of(1, SHAPES))
+    before = snapshot(opt)
+    grads = spoiled(2, value)
+    with pytest.raises((FloatingPointError, ValueError), match=re.escape("grads[1]")):
+        opt.step(grads, zero_grads=True)
+    assert_unchanged(opt, before)
+    assert_same(grads, spoiled(2, value), "gradients")
+    assert opt.step(grads_of(2, SHAPES)) is True
+
+
+def test_error_names_the_place():
+    a, b, c = params_of(SHAPES)
+    good, bad = grads_of(1, SHAPES), spoiled(1, np.nan)
+    opt = schuss.SGD({"layer": {"w": a, "b": b}}, nonfinite="error")
+    with pytest.raises((FloatingPointError, ValueError), match=re.escape("grads['layer']['b']")):
+        opt.step({"layer": {"w": bad[0], "b": bad[1]}})
+    opt = schuss.SGD([{"params": [a]}, {"params": (c, b)}], nonfinite="error")
+    with pytest.raises((FloatingPointError, ValueError), match=re.escape("grads[1][1]")):
+        opt.step([[good[0]], (good[2], bad[1])])
+
+
+@each_case
+def test_propagate(case):
+    """By default a NaN goes where it belongs and nowhere else (unless the norm has to know it)."""
+    opt, twin = twins(case, nonfinite="propagate", max_grad_norm=None)
+    assert opt.step(spoiled(1, np.nan)) is True
+    twin.step(grads_of(1, SHAPES))
+    for name, a, b in zip("abc", parameters(opt), parameters(twin), strict=True):
+        assert int(np.isnan(a).sum()) == (name == "b")
+        np.testing.assert_array_equal(a[~np.isnan(a)], b[~np.isnan(a)])
+
+
+@each_optimizer
+def test_clipping_propagates_nan(case):
+    opt, _ = twins(case, max_grad_norm=1.0)
+    assert opt.step(spoiled(1, np.nan)) is True
+    assert math.isnan(opt.grad_norm)
+    assert all(np.isnan(p).all() for p in parameters(opt))
+
+
+@each_optimizer
+def test_skip_with_clipping(case):
+    opt, twin = twins(case, max_grad_norm=1.0, nonfinite="skip")
+    before = snapshot(opt)
+    assert opt.step(spoiled(1, np.inf)) is False
+    assert_same(arrays(opt), before[0])
+    opt.step(grads_of(1, SHAPES))
+    twin.step(grads_of(1, SHAPES))
+    assert_same(arrays(opt), arrays(twin))
+
+
+@each_optimizer
+def test_schedule_counts_from_zero(case):
+    """Called with the number of steps taken so far; skipped ones do not count."""
+    asked = []
+
+    def lr(step):
+        asked.append(step)
+        return schedule(step)
+
+    options = {k: v for k, v in case.kwargs.items() if k != "lr"}
+    opt = getattr(schuss, case.optimizer)(params_of(SHAPES), lr=lr, nonfinite="skip", **options)
+    twin = getattr(schuss, case.optimizer)(params_of(SHAPES), lr=1.0, **options)
+    asked.clear()
+    for t in STEPS:
+        opt.step(spoiled(t, np.nan))
+        opt.step(grads_of(t, SHAPES))
+        twin.param_groups[0]["lr"] = schedule(t - 1)
+        twin.step(grads_of(t, SHAPES))
+    assert sorted(set(asked)) == [0, 1, 2, 3, 4] and all(type(step) is int for step in asked)
+    assert_same(arrays(opt), arrays(twin))
+
+
+@each_optimizer
+@pytest.mark.parametrize("wrong", [math.nan, math.inf, -0.1, "fast", None, ZeroDivisionError])
+def test_a_schedule_that_fails_changes_nothing(case, wrong):
+    def lr(step):
+        if step < 2:
+            return 0.1
+        if isinstance(wrong, type):
+            raise wrong("in the schedule")
+        return wrong
+
+    options = {k: v for k, v in case.kwargs.items() if k != "lr"}
+    good = build(case, params_of(SHAPES))
+    opt = getattr(schuss, case.optimizer)(
+        [{"params": parameters(good)[:2]}, {"params": parameters(good)[2:], "lr": lr}], **options
+    )
+    for t in (1, 2):
+        opt.step([grads_of(t, SHAPES)[:2], grads_of(t, SHAPES)[2:]])
+    before, grads = snapshot(opt), grads_of(3, SHAPES)
+    with pytest.raises((ValueError, TypeError, ZeroDivisionError), match=r"lr|in the schedule"):
+        opt.step([grads[:2], grads[2:]], zero_grads=True)
+    assert_unchanged(opt, before)
+    assert_same(grads, grads_of(3, SHAPES), "gradients")
+
+
+def test_independent_decay_follows_the_assigned_rate():
+    """The multiplier is the rate over the one the optimizer was made with."""
+    p = np.ones(3)
+    opt = schuss.AdamW(p, lr=0.1, weight_decay=0.2, decay_form="independent")
+    for lr, factor in [(0.1, 0.8), (0.05, 0.9), (0.2, 0.6), (0.0, 1.0)]:
+        opt.param_groups[0]["lr"] = lr
+        before = p.copy()
+        opt.step(np.zeros(3))
+        np.testing.assert_allclose(p, before * factor, rtol=1e-15)
+
+
+@each_optimizer
+def test_hyperparameters_assigned_between_steps(case):
+    """param_groups[i][name] = value is what the next step uses; a refused value changes nothing."""
+    opt, twin = twins(case)
+    reference = build(case, params_of(SHAPES))
+    group = opt.param_groups[0]
+    for name in case.kwargs:
+        assert group[name] == case.kwargs[name]
+    assert set(group) >= {"params", "lr", "maximize"} and not WHOLE & set(group)
+    for t in STEPS:
+        group["lr"] = schedule if t == 4 else 0.1 / t
+        group["weight_decay"] = 0.01 * t
+        before = dict(group)
+        for name, bad in [("lr", -1.0), ("lr", np.nan), ("lr", "fast"), ("weight_decay", -0.1), ("maximize", "no")]:
+            with pytest.raises((ValueError, TypeError), match=name):
+                group[name] = bad
+        assert dict(group) == before
+        twin.param_groups[0]["weight_decay"] = 0.01 * t
+        twin.param_groups[0]["lr"] = schedule(t - 1) if t == 4 else 0.1 / t
+        for o in (opt, twin, reference):
+            o.step(grads_of(t, SHAPES))
+    assert_same(arrays(opt), arrays(twin))
+    with pytest.raises(AssertionError):
+        assert_close(parameters(opt), parameters(reference), 1e-6)
+
+
+@each_optimizer
+@pytest.mark.parametrize("count", [1000, 5000])
+def test_many_small_arrays(case, count):
+    """The work list, not the rule."""
+    shapes = [(k % 70,) for k in range(count)]
+    params, want = random_arrays(3, shapes, F32), random_arrays(3, shapes, F32)
+    whole = np.concatenate(want)
+    opt, twin = build(case, params), build(case, whole)
+    for t in (1, 2):
+        grads = random_arrays([4, t], shapes, F32)
+        opt.step(grads)
+        twin.step(np.concatenate(grads))
+    assert_same([np.concatenate(params)], [whole])
