@@ -4,6 +4,10 @@
 //! same bits on every level, any number of threads and any cut of the work. [`Optimizer`] is the safe front; bindings
 //! build on [`Segment`] and [`WorkList`] instead.
 
+#[doc = include_str!("../README.md")]
+#[cfg(doctest)]
+struct Readme;
+
 mod fpenv;
 mod kernel;
 pub mod level;

@@ -3,7 +3,7 @@
 use crate::level;
 use crate::pool;
 use crate::rule::{Common, MAX_STATES, Rule};
-use crate::storage::{Dtype, Storage};
+use crate::storage::Storage;
 use crate::worklist::{Segment, WorkList};
 
 /// What went wrong; nothing has been changed then.
@@ -117,7 +117,6 @@ impl<P: Storage> Optimizer<P> {
             }
         }));
         let scalars = self.rule.scalars(&self.common, &self.hypers, self.steps + 1, 1.0);
-        debug_assert_eq!(Dtype::compute(P::DTYPE).size(), size_of::<P::Compute>());
         // SAFETY: slices of checked lengths, the mutable ones exclusively borrowed; gradients are not written.
         unsafe { work.run(level, threads, &[scalars], false) };
         self.steps += 1;

@@ -1,0 +1,145 @@
+//! Every rule gives the same bits at every CPU level, thread count and cut, for every pair of types and on special
+//! values: the baseline on one thread is the oracle.
+
+use schuss::level::Level;
+use schuss::rule::{MAX_STATES, Scalars};
+use schuss::{Common, Decay, Dtype, Rule, Segment, WorkList};
+
+const DTYPES: [Dtype; 4] = [Dtype::F32, Dtype::F64, Dtype::F16, Dtype::Bf16];
+/// Past the parallel threshold together, with every kind of tail.
+const LENGTHS: [usize; 9] = [0, 1, 7, 16, 33, 1000, 100_003, 4096, 33_000];
+
+/// Memory of one array, aligned to eight bytes.
+type Buffer = Vec<u64>;
+
+/// Numbers of a type from a counter: ordinary ones of many magnitudes, and every kind of special one.
+fn numbers(dtype: Dtype, n: usize, seed: u64, magnitude: bool) -> Buffer {
+    let mut bytes = Vec::with_capacity(n * dtype.size());
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    for i in 0..n {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        let mut x = (state >> 11) as f64 / (1u64 << 53) as f64 * 4.0 - 2.0;
+        x *= [1.0, 1e-3, 30.0][(state % 3) as usize];
+        if i % 97 == 5 {
+            let tiny = if dtype == Dtype::F64 { 5e-324 } else { 1e-42 };
+            x = [f64::NAN, f64::INFINITY, -0.0, f64::NEG_INFINITY, tiny, -f64::NAN, 1e300, 6e-8][i / 97 % 8];
+        }
+        if magnitude {
+            x = x.abs();
+        }
+        match dtype {
+            Dtype::F32 => bytes.extend((x as f32).to_ne_bytes()),
+            Dtype::F64 => bytes.extend(x.to_ne_bytes()),
+            Dtype::F16 => bytes.extend(half::f16::from_f64(x).to_ne_bytes()),
+            Dtype::Bf16 => bytes.extend(half::bf16::from_f64(x).to_ne_bytes()),
+        }
+    }
+    bytes.resize(bytes.len().next_multiple_of(8), 0);
+    bytes.chunks_exact(8).map(|word| u64::from_ne_bytes(word.try_into().unwrap())).collect()
+}
+
+/// Three steps over arrays of all lengths; everything that they left in memory.
+fn run(rule: &'static Rule, scalars: &[Scalars], types: (Dtype, Dtype), level: Level, threads: usize) -> Vec<Buffer> {
+    let (param_type, grad_type) = types;
+    let compute = param_type.compute();
+    let mut memory = Vec::new();
+    for (k, &n) in LENGTHS.iter().enumerate() {
+        memory.push(numbers(param_type, n, k as u64 + 1, false));
+        memory.push(numbers(grad_type, n, k as u64 + 100, false));
+        for s in 0..rule.states.len() {
+            memory.push(numbers(compute, n, (k + 200 * s) as u64, true));
+        }
+    }
+    let per_array = 2 + rule.states.len();
+    for (step, scalars) in scalars.iter().enumerate() {
+        let segments: Vec<Segment> = LENGTHS
+            .iter()
+            .zip(memory.chunks_exact_mut(per_array))
+            .map(|(&len, own)| {
+                let mut pointers = own.iter_mut().map(|buffer| buffer.as_mut_ptr().cast::<u8>());
+                let (param, grad) = (pointers.next().unwrap(), pointers.next().unwrap());
+                let mut states = [std::ptr::null_mut(); MAX_STATES];
+                states.iter_mut().zip(pointers).for_each(|(state, pointer)| *state = pointer);
+                Segment { rule, group: 0, len, param_type, param, states, grad_type, grad }
+            })
+            .collect();
+        let mut work = WorkList::default();
+        work.extend(segments);
+        let last = step == 2;
+        // SAFETY: every pointer is to a buffer of its own of at least the segment's bytes; the level was found.
+        unsafe { work.run(level, threads, &[*scalars], last) };
+    }
+    memory
+}
+
+/// Scalars of three steps: plain, with L2 and clipping, with decoupled decay and ascending.
+fn scalars(rule: &Rule, flags: f64) -> Vec<Scalars> {
+    let hypers: Vec<f64> = rule
+        .hypers
+        .iter()
+        .map(|&name| match name {
+            "eps" => 1e-8,
+            "momentum" | "beta1" | "alpha" => 0.9,
+            "beta2" => 0.99,
+            "dampening" | "lr_decay" => 0.1,
+            _ => flags,
+        })
+        .collect();
+    let plain = Common { lr: 0.01, ..Common::default() };
+    let l2 = Common { weight_decay: 0.1, ..plain };
+    let decoupled = Common { decay: Decay::Decoupled, maximize: true, ..l2 };
+    [(plain, 1.0), (l2, 0.37), (decoupled, 1.0)]
+        .iter()
+        .zip(1..)
+        .map(|((common, factor), t)| rule.scalars(common, &hypers, t, *factor))
+        .collect()
+}
+
+#[test]
+fn every_level_and_thread_count_gives_the_bits_of_the_baseline() {
+    for &rule in schuss::rules::ALL {
+        for flags in [0.0, 1.0] {
+            let scalars = scalars(rule, flags);
+            for types in DTYPES.iter().flat_map(|&p| DTYPES.iter().map(move |&g| (p, g))) {
+                let oracle = run(rule, &scalars, types, Level::Baseline, 1);
+                for level in Level::found() {
+                    for threads in [1, 3] {
+                        let same = run(rule, &scalars, types, level, threads) == oracle;
+                        assert!(same, "{rule:?} {types:?} flags {flags} at {level:?} on {threads} threads");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_sum_of_squares_has_one_shape() {
+    for dtype in DTYPES {
+        let mut memory: Vec<Buffer> = LENGTHS.iter().map(|&n| numbers(dtype, n, 7, false)).collect();
+        let finite = |word: &mut u64| *word &= 0x3fff_3fff_3fff_3fff;
+        memory.iter_mut().flatten().for_each(finite);
+        let mut work = WorkList::default();
+        work.extend(LENGTHS.iter().zip(&mut memory).map(|(&len, buffer)| Segment {
+            rule: schuss::rules::find("sgd").unwrap(),
+            group: 0,
+            len,
+            param_type: dtype,
+            param: std::ptr::null_mut(),
+            states: [std::ptr::null_mut(); MAX_STATES],
+            grad_type: dtype,
+            grad: buffer.as_mut_ptr().cast(),
+        }));
+        // SAFETY: gradients are valid for their lengths, and only read.
+        let mut sum = |level, threads| unsafe { work.sum_of_squares(level, threads) };
+        let oracle = sum(Level::Baseline, 1);
+        assert!(oracle.is_finite() && oracle > 0.0);
+        for level in Level::found() {
+            for threads in [1, 2, 5] {
+                assert_eq!(sum(level, threads).to_bits(), oracle.to_bits(), "{dtype:?} {level:?} {threads}");
+            }
+        }
+    }
+}
