@@ -4,6 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUST_SOURCES := Cargo.toml Cargo.lock pyproject.toml $(shell find rust -name '*.rs' -o -name Cargo.toml)
 
+# What `make bench` runs of the asv suite; BENCH=. runs all of it.
+BENCH ?= ^(step\.Step\.|many|memory|package|ratios\.(ToFloor\.|Many))
+BASE ?= main
+ASV := $(BIN)/python -m asv
+ASV_CONFIG := --config benches/asv.conf.json
+
 .PHONY: demo test test-rust test-python lint format bench bench-compare dashboard clean toolchain
 
 demo: $(VENV)/.demo $(VENV)/.built  ## Build, and train a network on handwritten digits with every optimizer.
@@ -30,6 +36,19 @@ format: $(VENV)/.test
 	cargo fmt
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+bench: $(VENV)/.bench $(VENV)/.built  ## The asv suite on the installed package, then the speed table.
+	$(ASV) machine --yes $(ASV_CONFIG)
+	$(ASV) run $(ASV_CONFIG) --python=same -a rounds=1 --bench '$(BENCH)'
+	$(BIN)/python benches/speed.py
+
+bench-compare: $(VENV)/.bench  ## This commit against BASE, interleaved; fails when something got slower.
+	CARGO_TARGET_DIR=$(CURDIR)/target/asv $(ASV) continuous $(ASV_CONFIG) --interleave-rounds --split --only-changed \
+		--factor 1.15 --bench '$(BENCH)' $(BASE) HEAD
+
+dashboard: $(VENV)/.bench  ## Measures what is new and publishes the history as HTML in benches/.asv.
+	CARGO_TARGET_DIR=$(CURDIR)/target/asv $(ASV) run $(ASV_CONFIG) --skip-existing $(or $(COMMITS),NEW)
+	$(ASV) publish $(ASV_CONFIG)
 
 # Says what is missing instead of failing somewhere inside a build.
 toolchain:

@@ -1,11 +1,11 @@
 """Train a small network on handwritten digits with every optimizer of the package, and look at the learning curves.
 
-The network is plain NumPy: two hidden layers with ReLU, forward and backward written by hand, float32 parameters in a
-nested dict that goes to the optimizer as it is. The data are scikit-learn's 1797 digits of 8 by 8 pixels. The table at
-the end tells the test accuracy, how many epochs 95 % took, and what one optimizer step costs beside the same update
-written as a NumPy expression; the picture shows training loss and test accuracy against the epoch, mean and range over
-the seeds. What to look at: momentum and the Adams take the training loss several times lower than plain SGD and Adagrad
-in the same epochs, while the test accuracy of all of them ends within a percent.
+The network is plain NumPy (`network.py`): two hidden layers with ReLU, forward and backward written by hand, float32
+parameters in a nested dict that goes to the optimizer as it is. The data are scikit-learn's 1797 digits of 8 by 8
+pixels. The table at the end tells the test accuracy, how many epochs 95 % took, and what one optimizer step costs
+beside the same update written as a NumPy expression; the picture shows training loss and test accuracy against the
+epoch, mean and range over the seeds. What to look at: momentum and the Adams take the training loss several times lower
+than plain SGD and Adagrad in the same epochs, while the test accuracy of all of them ends within a percent.
 
     python examples/digits.py [--seeds 5] [--epochs 30] [--out build/digits.png]
 """
@@ -20,16 +20,14 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MultipleLocator, PercentFormatter
+from network import SIZES, backward, batches, evaluate, init_params, load_data
 from numpy_expressions import EXPRESSIONS
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 from style import FAINT, INK, style
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 import schuss
 
-SIZES = {"hidden1": (64, 128), "hidden2": (128, 64), "output": (64, 10)}
 BATCH = 32
 TARGET = 0.95
 
@@ -45,13 +43,6 @@ ROWS = [
 ]
 
 
-class Data(NamedTuple):
-    x: np.ndarray
-    y: np.ndarray
-    x_test: np.ndarray
-    y_test: np.ndarray
-
-
 class Result(NamedTuple):
     label: str
     settings: dict
@@ -61,65 +52,13 @@ class Result(NamedTuple):
     numpy_us: float | None
 
 
-def load_data():
-    images, labels = load_digits(return_X_y=True)
-    images = (images / 16).astype(np.float32)
-    x, x_test, y, y_test = train_test_split(images, labels, test_size=360, random_state=0, stratify=labels)
-    return Data(x, y, x_test, y_test)
-
-
-# The network ----------------------------------------------------------------------------------------------------------
-
-
-def init_params(rng):
-    """Kaiming's normal initialization: variance 2 / (number of inputs)."""
-    return {
-        layer: {
-            "w": (rng.standard_normal(shape) * np.sqrt(2 / shape[0])).astype(np.float32),
-            "b": np.zeros(shape[1], np.float32),
-        }
-        for layer, shape in SIZES.items()
-    }
-
-
-def forward(params, x):
-    h1 = np.maximum(x @ params["hidden1"]["w"] + params["hidden1"]["b"], 0)
-    h2 = np.maximum(h1 @ params["hidden2"]["w"] + params["hidden2"]["b"], 0)
-    scores = h2 @ params["output"]["w"] + params["output"]["b"]
-    scores -= scores.max(axis=1, keepdims=True)  # the softmax stays the same and cannot overflow
-    return h1, h2, scores - np.log(np.exp(scores).sum(axis=1, keepdims=True))
-
-
-def backward(params, x, y):
-    """Gradients of the mean cross-entropy, in the structure of the parameters."""
-    h1, h2, log_probs = forward(params, x)
-    d3 = np.exp(log_probs)
-    d3[np.arange(len(y)), y] -= 1
-    d3 /= len(y)
-    d2 = (d3 @ params["output"]["w"].T) * (h2 > 0)
-    d1 = (d2 @ params["hidden2"]["w"].T) * (h1 > 0)
-    return {
-        "hidden1": {"w": x.T @ d1, "b": d1.sum(axis=0)},
-        "hidden2": {"w": h1.T @ d2, "b": d2.sum(axis=0)},
-        "output": {"w": h2.T @ d3, "b": d3.sum(axis=0)},
-    }
-
-
-def evaluate(params, data):
-    """Training loss and test accuracy."""
-    loss = -forward(params, data.x)[2][np.arange(len(data.y)), data.y].mean()
-    return loss, (forward(params, data.x_test)[2].argmax(axis=1) == data.y_test).mean()
-
-
 def train(make_optimizer, data, seed, epochs, bar):
     rng = np.random.default_rng(seed)
     params = init_params(rng)
     optimizer = make_optimizer(params)
     history = [evaluate(params, data)]
     for _ in range(epochs):
-        order = rng.permutation(len(data.y))
-        for start in range(0, len(order) - BATCH + 1, BATCH):
-            batch = order[start : start + BATCH]
+        for batch in batches(rng, len(data.y), BATCH):
             optimizer.step(backward(params, data.x[batch], data.y[batch]))
         history.append(evaluate(params, data))
         bar.update()

@@ -1,7 +1,8 @@
 """Colours of the example figures: the same optimizer has the same colour, and the same dashes, in every one of them.
 
 The palette is Okabe and Ito's, which stays apart for readers with any of the common colour blindnesses. It has too few
-colours for every optimizer, so those without an entry here share them and differ in their dashes.
+colours for every optimizer, so a few of Paul Tol's stand beside them, and relatives share a colour and differ in their
+dashes: Lookahead around an optimizer has that optimizer's colour. Those without an entry here differ in dashes too.
 """
 
 from itertools import product
@@ -20,6 +21,13 @@ STYLES = {
     "RMSprop": ("#CC79A7", "-"),
     "Adam": ("#D55E00", "-"),
     "AdamW": ("#E69F00", "-"),
+    "NAG": ("#0072B2", (0, (5, 1.5))),
+    "RAdam": ("#332288", "-"),
+    "Lookahead(Adam)": ("#D55E00", (0, (5, 1.5))),
+    "Ranger": ("#332288", (0, (5, 1.5))),
+    "LARS": ("#000000", "-"),
+    "LAMB": ("#882255", "-"),
+    "Newton": ("#117733", "-"),
 }
 
 _COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")

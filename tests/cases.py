@@ -1,7 +1,8 @@
 """The conformance table: every optimizer with every option, alone and in the combinations that matter.
 
 A new optimizer needs an entry in ROWS here and its equations in reference.py; it gets the SHARED rows by itself, and
-all tests that run over CASES.
+all tests that run over CASES. Lookahead is there once for each optimizer that it is put around: the keywords of the two
+together.
 """
 
 from typing import Any, NamedTuple
@@ -119,6 +120,126 @@ ROWS["AdamW"] = ADAM | {
     ),
 }
 
+ROWS["NAG"] = {
+    "defaults": {},
+    "lr, decay": dict(lr=0.1, weight_decay=0.1),
+    "momentum": dict(lr=0.1, momentum=0.5),
+    "lookahead": dict(lr=0.1, lookahead=0.9),
+    "lookahead 0": dict(lr=0.1, lookahead=0.0),
+    "ema": dict(lr=0.1, form="ema"),
+    "ema, lookahead, decay": dict(lr=0.1, form="ema", lookahead=0.5, weight_decay=0.1),
+    "all": dict(
+        lr=schedule, momentum=0.8, form="ema", lookahead=0.2, weight_decay=0.1, maximize=True, max_grad_norm=3.0
+    ),
+}
+
+# With the default betas the first five steps are not rectified.
+ROWS["RAdam"] = {
+    "defaults": {},
+    "lr": dict(lr=0.01),
+    "betas": dict(lr=0.01, betas=(0.8, 0.95)),
+    "never rectified": dict(lr=0.01, betas=(0.5, 0.5)),
+    "beta1 zero": dict(lr=0.01, betas=(0.0, 0.9)),
+    "eps": dict(lr=0.01, eps=1e-2),
+    "decay": dict(lr=0.01, weight_decay=0.1),
+    "decoupled": dict(lr=0.01, weight_decay=0.3, decoupled_weight_decay=True),
+    "threshold": dict(lr=0.01, threshold=4.0),
+    "frozen": dict(lr=0.01, unrectified="frozen"),
+    "frozen, decay": dict(lr=0.01, unrectified="frozen", weight_decay=0.1),
+    "frozen, decoupled": dict(lr=0.1, unrectified="frozen", weight_decay=0.3, decoupled_weight_decay=True),
+    "all": dict(
+        lr=schedule, betas=(0.85, 0.99), eps=1e-3, weight_decay=0.1, decoupled_weight_decay=True, threshold=6.5,
+        unrectified="frozen", maximize=True, max_grad_norm=3.0,
+    ),
+}  # fmt: skip
+
+ROWS["Ranger"] = {
+    "defaults": {},
+    "lr": dict(lr=0.01),
+    "betas": dict(lr=0.01, betas=(0.8, 0.95)),
+    "eps": dict(lr=0.01, eps=1e-2),
+    "decay": dict(lr=0.01, weight_decay=0.3),
+    "k, alpha": dict(lr=0.01, k=2, alpha=0.8),
+    "k 1, alpha 1": dict(lr=0.01, k=1, alpha=1.0),
+    "threshold": dict(lr=0.01, threshold=4.0),
+    "no centralization": dict(lr=0.01, gradient_centralization=False, k=3),
+    "conv only": dict(lr=0.01, gc_conv_only=True),
+    "all": dict(
+        lr=schedule, betas=(0.85, 0.99), eps=1e-3, weight_decay=0.1, k=3, alpha=0.25, threshold=6.5, gc_conv_only=True,
+        maximize=True, max_grad_norm=3.0,
+    ),
+}  # fmt: skip
+
+ROWS["LARS"] = {
+    "defaults": dict(lr=0.1),
+    "decay": dict(lr=0.1, weight_decay=0.1),
+    "always": dict(lr=0.1, always_adapt=True, trust_coefficient=0.1),
+    "momentum, decay": dict(lr=0.1, momentum=0.5, weight_decay=0.1, trust_coefficient=0.1),
+    "no momentum": dict(lr=0.1, momentum=0.0, weight_decay=0.1, dampening=0.5, nesterov=True),
+    "eps": dict(lr=0.1, weight_decay=0.1, eps=1.0, trust_coefficient=0.1),
+    "nesterov": dict(lr=0.1, weight_decay=0.1, nesterov=True, trust_coefficient=0.1),
+    "dampening": dict(lr=0.1, weight_decay=0.1, dampening=0.5, trust_coefficient=0.1),
+    "clip": dict(lr=0.1, weight_decay=0.1, trust_clip=True, trust_coefficient=0.05),
+    "clip, always, schedule": dict(lr=schedule, always_adapt=True, trust_clip=True, trust_coefficient=0.02),
+    "timm": dict(lr=0.1, weight_decay=0.1, lr_in_momentum=False, trust_coefficient=0.1),
+    "timm, schedule": dict(lr=schedule, weight_decay=0.1, lr_in_momentum=False, nesterov=True, trust_coefficient=0.1),
+    "schedule, decay": dict(lr=schedule, weight_decay=0.1, trust_coefficient=0.1),
+    "not adapted": dict(lr=0.1, weight_decay=0.1, always_adapt=True, adapt=False),
+    "all": dict(
+        lr=schedule, momentum=0.8, weight_decay=0.1, trust_coefficient=0.1, eps=1e-3, nesterov=True, dampening=0.1,
+        trust_clip=True, always_adapt=True, lr_in_momentum=False, maximize=True, max_grad_norm=3.0,
+    ),
+}  # fmt: skip
+
+# Without the clipping that is its default, unless that is what the row is about.
+ROWS["LAMB"] = {
+    row: dict(max_grad_norm=None) | kwargs
+    for row, kwargs in {
+        "defaults but for clipping": {},
+        "lr": dict(lr=0.01),
+        "betas": dict(lr=0.01, betas=(0.8, 0.95)),
+        "eps": dict(lr=0.01, eps=1e-2),
+        "decay": dict(lr=0.01, weight_decay=0.3),
+        "no decay": dict(lr=0.01, weight_decay=0.0),
+        "no decay, always": dict(lr=0.01, weight_decay=0.0, always_adapt=True),
+        "uncorrected": dict(lr=0.01, bias_correction=False),
+        "no averaging": dict(lr=0.01, grad_averaging=False),
+        "clip": dict(lr=0.01, trust_clip=True),
+        "not adapted": dict(lr=0.01, adapt=False, weight_decay=0.1),
+        "schedule, not clipped": dict(lr=schedule),
+        "all": dict(
+            lr=schedule, betas=(0.85, 0.9), eps=1e-3, weight_decay=0.1, bias_correction=False, grad_averaging=False,
+            always_adapt=True, trust_clip=True, maximize=True, max_grad_norm=3.0,
+        ),
+    }.items()
+}  # fmt: skip
+ROWS["LAMB"]["defaults"] = {}
+
+# The tests' Hessian is positive definite; where it is not, and the fallbacks, is in test_systems.py.
+ROWS["Newton"] = {
+    "defaults": {},
+    "lr": dict(lr=0.5),
+    "damping": dict(damping=0.5),
+    "all": dict(lr=schedule, damping=0.1, fallback="error", maximize=True, max_grad_norm=3.0),
+}
+
+AROUND: dict[str, dict[str, dict[str, Any]]] = {
+    "SGD": {
+        "momentum": dict(lr=0.1, momentum=0.9, k=3, alpha=0.8),
+        "reset": dict(lr=0.1, momentum=0.9, dampening=0.5, k=3, pullback="reset"),
+        "pullback": dict(lr=0.1, momentum=0.9, k=3, pullback="pullback"),
+        "pullback, schedule": dict(lr=schedule, momentum=0.9, momentum_form="velocity", k=2, pullback="pullback"),
+        "k 1, alpha 1": dict(lr=0.1, momentum=0.9, k=1, alpha=1.0),
+    },
+    "Adagrad": {"reset": dict(lr=0.1, lr_decay=0.1, initial_accumulator_value=0.5, k=3, pullback="reset")},
+    "AdamW": {
+        "reset": dict(lr=0.01, weight_decay=0.1, k=3, pullback="reset"),
+        "pullback": dict(lr=0.01, amsgrad=True, betas=(0.9, 0.9), k=3, alpha=0.25, pullback="pullback"),
+    },
+    "NAG": {"pullback": dict(lr=0.1, form="ema", k=2, pullback="pullback")},
+    "LAMB": {"pullback": dict(lr=0.01, max_grad_norm=None, k=3, pullback="pullback")},
+}
+
 # What every optimizer must do, new ones included.
 SHARED: dict[str, dict[str, Any]] = {
     "schedule": dict(lr=schedule),
@@ -127,8 +248,11 @@ SHARED: dict[str, dict[str, Any]] = {
     "skip": dict(nonfinite="skip"),
 }
 
+# What has no default, for rows that do not say it.
+REQUIRED: dict[str, dict[str, Any]] = {"LARS": dict(lr=0.1)}
+
 CASES = [
-    Case(f"{optimizer}: {row}", optimizer, kwargs)
-    for optimizer, rows in ROWS.items()
+    Case(f"{optimizer}: {row}", optimizer, REQUIRED.get(optimizer, {}) | kwargs)
+    for optimizer, rows in (ROWS | {f"Lookahead({name})": rows for name, rows in AROUND.items()}).items()
     for row, kwargs in (rows | SHARED).items()
 ]

@@ -1,12 +1,13 @@
 """What the tests share: dtypes, seeded arrays, building and running optimizers, bit-for-bit comparison."""
 
 import copy
+import functools
 
 import ml_dtypes
 import numpy as np
 import pytest
-from cases import CASES
-from reference import rule_of
+from cases import AROUND, CASES
+from reference import defaults_of, hessian, inner
 
 import schuss
 
@@ -18,12 +19,75 @@ SHAPES = [(0,), (1,), (7,), (16,), (33,), (1000,), (), (5, 3), (2, 3, 4), (3, 0)
 
 # Options of the optimizer as a whole, and of its constructor only: groups and functions do not take them.
 WHOLE = {"max_grad_norm", "nonfinite"}
+AROUND_ONLY = {"k", "alpha", "pullback"}  # also such, where there are slow weights
 
-each_case = pytest.mark.parametrize("case", CASES, ids=repr)
+
+class NAG(schuss.NAG):
+    """Stepped like the others, with gradients that are the same at the look-ahead point."""
+
+    def step(self, grads=None, **options):
+        return super().step(lambda: self._own_grads() if grads is None else grads, **options)
+
+
+class Newton(schuss.Newton):
+    """Stepped like the others, with one Hessian for each number of parameters, which is scaled as the gradients are."""
+
+    def step(self, grads=None, *, grad_scale=1.0, **options):
+        sign = -1 if self.param_groups[0]["maximize"] else 1
+        h = sign * grad_scale * hessian(sum(p.size for p in parameters(self)))
+        return super().step(grads, h, grad_scale=grad_scale, **options)
+
+
+CLASSES = schuss.OPTIMIZERS | {"NAG": NAG, "Newton": Newton}
+
+
+def around(name):
+    """Lookahead around an optimizer, made like the others; a class of this module's, so that it can be pickled."""
+
+    def init(self, params, *, k=5, alpha=0.5, pullback="none", **kwargs):
+        schuss.Lookahead.__init__(self, CLASSES[name](params, **kwargs), k, alpha, pullback)
+
+    made = type(f"Lookahead({name})", (schuss.Lookahead,), {"__init__": init, "__module__": __name__})
+    globals()[made.__name__] = made
+    return made
+
+
+CLASSES |= {f"Lookahead({name})": around(name) for name in AROUND}
+
+
+# What sets some cases apart.
+
+
+def has_slow_weights(case):
+    return case.optimizer == "Ranger" or inner(case.optimizer) != case.optimizer
+
+
+def clips(case):
+    """Clipping sums over all arrays, so that results depend on what else there is."""
+    return (defaults_of(case.optimizer) | case.kwargs)["max_grad_norm"] is not None
+
+
+def sees_nonfinite(case):
+    return clips(case) or "nonfinite" in case.kwargs
+
+
+def is_joint(case):
+    """One system of all parameters; and one too large for many of them."""
+    return case.optimizer == "Newton"
+
+
+def sums(case):
+    """What an element does depends on the norm of its array or the mean of its row, summed in memory order."""
+    centralizes = case.optimizer == "Ranger" and case.kwargs.get("gradient_centralization", True)
+    return inner(case.optimizer) in ("LARS", "LAMB") or centralizes
+
+
+def each_case_but(*kinds):
+    return pytest.mark.parametrize("case", [c for c in CASES if not any(kind(c) for kind in kinds)], ids=repr)
+
+
+each_case = each_case_but()
 each_dtype = pytest.mark.parametrize("dtype", DTYPES.values(), ids=list(DTYPES))
-
-# Clipping sums over all arrays, so that results depend on what else there is.
-each_unclipped_case = pytest.mark.parametrize("case", [c for c in CASES if "max_grad_norm" not in c.kwargs], ids=repr)
 
 
 def of_class(optimizer):
@@ -35,7 +99,11 @@ TYPICAL = {
     name: next((c for c in of_class(name) if "momentum" in c.kwargs), of_class(name)[0])
     for name in dict.fromkeys(c.optimizer for c in CASES)
 }
-each_optimizer = pytest.mark.parametrize("case", TYPICAL.values(), ids=list(TYPICAL))
+# Those that take arrays of any size.
+each_optimizer = pytest.mark.parametrize(
+    "case", [c for c in TYPICAL.values() if not is_joint(c)], ids=lambda c: c.optimizer
+)
+each_optimizer_newton_too = pytest.mark.parametrize("case", TYPICAL.values(), ids=list(TYPICAL))
 
 
 def compute_dtype(dtype):
@@ -48,10 +116,15 @@ def cast(a, dtype):
         return np.asarray(a).astype(dtype)
 
 
+@functools.lru_cache(maxsize=256)
+def random_values(seed, shapes, spread):
+    rng = np.random.default_rng(seed)
+    return [rng.standard_normal(s) * 10.0 ** (spread * rng.uniform(-1, 0.5, s)) for s in shapes]
+
+
 def random_arrays(seed, shapes, dtype=F64, spread=1.0):
     """Arrays of about unit size; `spread` decades around it. Each call gives new memory."""
-    rng = np.random.default_rng(seed)
-    return [cast(rng.standard_normal(s) * 10.0 ** (spread * rng.uniform(-1, 0.5, s)), dtype) for s in shapes]
+    return [cast(a, dtype) for a in random_values(seed, tuple(shapes), spread)]
 
 
 def params_of(shapes, dtype=F64, seed=1):
@@ -60,17 +133,32 @@ def params_of(shapes, dtype=F64, seed=1):
 
 def grads_of(t, shapes, dtype=F64, seed=7):
     """The gradients of step t."""
-    return random_arrays([seed, t], shapes, dtype)
+    return random_arrays((seed, t), shapes, dtype)
+
+
+def shapes_of(case):
+    """SHAPES, without the long one where there is a Hessian of them all."""
+    return [s for s in SHAPES if s != (1000,) or not is_joint(case)]
+
+
+def class_of(case):
+    return CLASSES[case.optimizer]
 
 
 def build(case, params, **more):
-    return getattr(schuss, case.optimizer)(params, **(case.kwargs | more))
+    return class_of(case)(params, **(case.kwargs | more))
+
+
+def whole_options(case):
+    """What of the case is for the constructor only."""
+    names = WHOLE | (AROUND_ONLY if has_slow_weights(case) else set())
+    return {k: v for k, v in case.kwargs.items() if k in names}
 
 
 def group_options(case):
     """Every hyperparameter a group of this case has, defaults written out."""
-    defaults = {k: v for k, v in rule_of(case.optimizer).__kwdefaults__.items() if k != "initial_lr"}
-    return defaults | {"maximize": False} | {k: v for k, v in case.kwargs.items() if k not in WHOLE}
+    names = WHOLE | (AROUND_ONLY if has_slow_weights(case) else set())
+    return {k: v for k, v in (defaults_of(case.optimizer) | case.kwargs).items() if k not in names}
 
 
 def leaves(structure):

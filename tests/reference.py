@@ -3,10 +3,11 @@
 Written from the papers' equations, never from the kernels. One function an optimizer, named like its class in lower
 case: `rule(s, p, g, t, *, lr, ...)` takes the state `s` (a dict, filled and changed in place, names as in
 `state_dict()`), the parameter, the gradient and the step `t` counted from 1, and returns the new parameter. What all
-optimizers share (learning-rate schedules, maximize, grad_scale, clipping) is in `Reference`. The keyword defaults here
-are those the package must have.
+optimizers share (learning-rate schedules, maximize, grad_scale, clipping) and Lookahead are in `Reference`. The keyword
+defaults here are those the package must have.
 """
 
+import functools
 import math
 
 import numpy as np
@@ -95,29 +96,134 @@ def adamw(
     )
 
 
-NEEDS_INITIAL_LR = {"AdamW"}
+def nag(s, p, g, t, *, lr=1e-3, momentum=0.9, form="heavy_ball", lookahead=None, weight_decay=0.0):
+    """Given the gradients: where they are taken, which is all that `lookahead` is about, is the caller's business."""
+    g = l2(g, p, weight_decay)
+    b = s["b"] = momentum * s.get("b", 0) + {"heavy_ball": 1, "ema": 1 - momentum}[form] * g
+    return p - lr * b
+
+
+def radam(
+    s, p, g, t, *, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, decoupled_weight_decay=False, threshold=5.0,
+    unrectified="sgd",
+):  # fmt: skip
+    beta1, beta2 = betas
+    bc1, bc2 = 1 - beta1**t, 1 - beta2**t
+    inf = 2 / (1 - beta2) - 1
+    rho = inf - 2 * t * beta2**t / bc2
+    still = rho <= threshold and unrectified == "frozen"
+    if not decoupled_weight_decay:
+        g = l2(g, p, weight_decay)
+    elif not still:
+        p = p * (1 - lr * weight_decay)
+    m = s["m"] = beta1 * s.get("m", 0) + (1 - beta1) * g
+    v = s["v"] = beta2 * s.get("v", 0) + (1 - beta2) * g * g
+    if rho > threshold:
+        r = math.sqrt((rho - 4) * (rho - 2) * inf / ((inf - 4) * (inf - 2) * rho))
+        return p - lr * (m / bc1) * r * math.sqrt(bc2) / (np.sqrt(v) + eps)
+    return p if still else p - lr * m / bc1
+
+
+def ranger(
+    s, p, g, t, *, lr=1e-3, betas=(0.95, 0.999), eps=1e-5, weight_decay=0.0, threshold=5.0,
+    gradient_centralization=True, gc_conv_only=False,
+):  # fmt: skip
+    if gradient_centralization and g.size and g.ndim > (3 if gc_conv_only else 1):
+        g = g - g.mean(axis=tuple(range(1, g.ndim)), keepdims=True)
+    return radam(
+        s, p, g, t, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, decoupled_weight_decay=True,
+        threshold=threshold,
+    )  # fmt: skip
+
+
+def norm(a):
+    return math.sqrt(np.sum(a * a))
+
+
+def lars(
+    s, p, g, t, *, lr, momentum=0.9, weight_decay=0.0, trust_coefficient=1e-3, eps=1e-8, nesterov=False, dampening=0.0,
+    trust_clip=False, always_adapt=False, lr_in_momentum=True, adapt=True,
+):  # fmt: skip
+    ratio = 1.0
+    if adapt and (weight_decay or always_adapt) and norm(p) != 0 and norm(g) != 0:
+        ratio = trust_coefficient * norm(p) / (norm(g) + weight_decay * norm(p) + eps)
+        if trust_clip:
+            ratio = np.minimum(ratio / lr, 1)  # a NaN stays one
+    d = (lr if lr_in_momentum else 1) * ratio * l2(g, p, weight_decay)
+    if momentum == 0:
+        b = s["b"] = d
+    else:  # as in SGD, the first step copies, undamped
+        b = s["b"] = d if t == 1 else momentum * s["b"] + (1 - dampening) * d
+    return p - (1 if lr_in_momentum else lr) * (d + momentum * b if nesterov else b)
+
+
+def lamb(
+    s, p, g, t, *, lr=1e-3, betas=(0.9, 0.999), eps=1e-6, weight_decay=1e-2, bias_correction=True, grad_averaging=True,
+    always_adapt=False, trust_clip=False, adapt=True,
+):  # fmt: skip
+    beta1, beta2 = betas
+    bc1, bc2 = (1 - beta1**t, 1 - beta2**t) if bias_correction else (1, 1)
+    m = s["m"] = beta1 * s.get("m", 0) + (1 - beta1 if grad_averaging else 1) * g
+    v = s["v"] = beta2 * s.get("v", 0) + (1 - beta2) * g * g
+    u = l2(m / bc1 / (np.sqrt(v / bc2) + eps), p, weight_decay)
+    ratio = 1.0
+    if adapt and (weight_decay or always_adapt) and norm(p) != 0 and norm(u) != 0:
+        ratio = norm(p) / norm(u)
+        if trust_clip:
+            ratio = np.minimum(ratio, 1)
+    return p - lr * ratio * u
+
+
+@functools.cache
+def hessian(n):
+    """The tests' Hessian of n unknowns: full, symmetric and positive definite."""
+    k = np.arange(n)
+    return np.diag(1.0 + k % 3) + 0.5 ** abs(k[:, None] - k)
+
+
+def newton(s, p, g, t, *, lr=1.0, damping=0.0, fallback="damp"):
+    """All parameters as one vector."""
+    return p - lr * np.linalg.solve(hessian(p.size) + damping * np.eye(p.size), g)
 
 
 def rule_of(optimizer):
-    return globals()[optimizer.lower()]
+    return globals()[inner(optimizer).lower()]
+
+
+def inner(optimizer):
+    """The name of what is inside, of "Lookahead(SGD)"; else the name itself."""
+    return optimizer.removeprefix("Lookahead(").removesuffix(")")
+
+
+def defaults_of(optimizer):
+    """What each keyword must be by default; one without a default is not there."""
+    rule = {k: v for k, v in rule_of(optimizer).__kwdefaults__.items() if k != "initial_lr"}
+    whole = dict(maximize=False, max_grad_norm=1.0 if inner(optimizer) == "LAMB" else None, nonfinite="propagate")
+    around = dict(k=5, alpha=0.5, pullback="none") if inner(optimizer) != optimizer else {}
+    return rule | whole | (dict(k=6, alpha=0.5) if optimizer == "Ranger" else around)
 
 
 class Reference:
     """One group of float64 copies of arrays, stepped like the optimizer class of that name."""
 
-    def __init__(self, optimizer, params, *, maximize=False, max_grad_norm=None, nonfinite="propagate", **options):
-        self.rule = rule_of(optimizer)
+    def __init__(self, optimizer, params, **given):
+        self.rule, self.joint = rule_of(optimizer), optimizer == "Newton"
         self.params = [np.array(p, dtype=np.float64) for p in params]
         self.state = [{} for _ in params]
-        self.t = 0
-        self.maximize, self.max_grad_norm, self.options = maximize, max_grad_norm, options
-        lr = options.get("lr", self.rule.__kwdefaults__["lr"])
+        self.t = self.since = 0  # steps in all, and since the state was last made anew
+        options = defaults_of(optimizer) | given
+        lr = options.pop("lr")
         self.schedule = lr if callable(lr) else lambda step: lr
-        if optimizer in NEEDS_INITIAL_LR:
-            self.options["initial_lr"] = self.schedule(0)
+        self.maximize, self.max_grad_norm, _ = map(options.pop, ("maximize", "max_grad_norm", "nonfinite"))
+        self.k = options.pop("k", None)
+        if self.k:
+            self.alpha, self.pullback = options.pop("alpha"), options.pop("pullback", "none")
+            self.pulled = ["m", "b"] if self.pullback == "pullback" else []
+            self.state = [{"slow": p.copy()} for p in self.params]
+        self.options = options | ({"initial_lr": self.schedule(0)} if self.rule is adamw else {})
 
     def step(self, grads, grad_scale=1.0):
-        self.t += 1
+        self.t, self.since = self.t + 1, self.since + 1
         gs = [np.asarray(g).astype(np.float64) / grad_scale for g in grads]
         if self.max_grad_norm is not None:
             norm = math.sqrt(sum(float(np.sum(g * g)) for g in gs))
@@ -125,6 +231,24 @@ class Reference:
         if self.maximize:
             gs = [-g for g in gs]
         options = self.options | {"lr": self.schedule(self.t - 1)}
+        if self.joint:
+            p, g = (np.concatenate([a.ravel() for a in arrays]) for arrays in (self.params, gs))
+            parts = np.split(self.rule({}, p, g, self.t, **options), np.cumsum([p.size for p in self.params])[:-1])
+            self.params = [part.reshape(p.shape) for part, p in zip(parts, self.params, strict=True)]
+            return
         self.params = [
-            self.rule(s, p, g, self.t, **options) for s, p, g in zip(self.state, self.params, gs, strict=True)
+            self.rule(s, p, g, self.since, **options) for s, p, g in zip(self.state, self.params, gs, strict=True)
         ]
+        if self.k and self.t % self.k == 0:
+            self.sync()
+
+    def sync(self):
+        """Lookahead's slow weights, and what happens to the state of the optimizer inside."""
+        for i, s in enumerate(self.state):
+            self.params[i] = s["slow"] = s["slow"] + self.alpha * (self.params[i] - s["slow"])
+            for name in set(self.pulled) & set(s):
+                slow = s.get(f"slow_{name}", 0)
+                s[name] = s[f"slow_{name}"] = slow + self.alpha * (s[name] - slow)
+        if self.pullback == "reset":
+            self.state = [{"slow": s["slow"]} for s in self.state]
+            self.since = 0

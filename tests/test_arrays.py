@@ -1,32 +1,37 @@
 """Sizes, memory layouts, containers and groups: whatever the arrangement, the same bits."""
 
+import functools
 import pickle
 
 import numpy as np
 import pytest
+from cases import REQUIRED, Case
 from helpers import (
     F32,
     F64,
-    SHAPES,
     TYPICAL,
-    WHOLE,
     arrays,
     assert_same,
     build,
+    class_of,
+    clips,
     each_case,
+    each_case_but,
     each_dtype,
     each_optimizer,
-    each_unclipped_case,
+    each_optimizer_newton_too,
     grads_of,
     group_options,
+    is_joint,
     leaves,
     of_class,
     parameters,
     params_of,
+    shapes_of,
     states,
+    sums,
+    whole_options,
 )
-
-import schuss
 
 STEPS = range(1, 5)
 MATRICES = [(6, 8), (3, 4, 5), (2, 3), (1, 7)]
@@ -39,26 +44,27 @@ def run(case, params, grads_at, **more):
     return opt
 
 
-@each_unclipped_case
+@each_case_but(clips, sums)
 @each_dtype
 def test_sizes(case, dtype):
     """Arrays of any size get what they would get as a part of one long array, so body and tail loops agree."""
-    parts = params_of(SHAPES, dtype)
-    opt = run(case, parts, lambda t: grads_of(t, SHAPES, dtype))
-    whole = np.concatenate([p.ravel() for p in params_of(SHAPES, dtype)])
-    twin = run(case, whole, lambda t: np.concatenate([g.ravel() for g in grads_of(t, SHAPES, dtype)]))
+    shapes = shapes_of(case)
+    parts = params_of(shapes, dtype)
+    opt = run(case, parts, lambda t: grads_of(t, shapes, dtype))
+    whole = np.concatenate([p.ravel() for p in params_of(shapes, dtype)])
+    twin = run(case, whole, lambda t: np.concatenate([g.ravel() for g in grads_of(t, shapes, dtype)]))
     assert_same([np.concatenate([p.ravel() for p in parts])], [whole])
     got, want = opt.state_dict()["state"][0], twin.state_dict()["state"][0]
     assert list(got) == list(want)
     for name in got:
-        assert [a.shape for a in got[name]] == SHAPES
+        assert [a.shape for a in got[name]] == shapes
         assert_same([np.concatenate([a.ravel() for a in got[name]])], [want[name]], name)
 
 
 @each_case
 def test_sizes_alone(case):
     """One array an optimizer, given as such and not in a list."""
-    for shape in SHAPES:
+    for shape in shapes_of(case):
         [p], [q] = params_of([shape]), params_of([shape])
         opt = run(case, p, lambda t: grads_of(t, [shape])[0])  # noqa: B023
         twin = run(case, [q], lambda t: grads_of(t, [shape]))  # noqa: B023
@@ -114,7 +120,7 @@ def test_gradient_layouts(case, layout):
         assert_same(arrays(opt), arrays(twin), f"{order}-order parameters")
 
 
-@each_optimizer
+@each_optimizer_newton_too
 @each_dtype
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_gradient_layouts_and_dtypes(case, dtype, layout):
@@ -124,7 +130,7 @@ def test_gradient_layouts_and_dtypes(case, dtype, layout):
     assert_same(arrays(opt), arrays(twin))
 
 
-@each_optimizer
+@each_optimizer_newton_too
 @pytest.mark.parametrize("dtype", [">f2", ">f4", ">f8", np.longdouble])
 def test_other_float_gradients(case, dtype):
     """Floats that are no storage dtype of the kernels are converted as well."""
@@ -134,7 +140,7 @@ def test_other_float_gradients(case, dtype):
     assert_same(arrays(opt), arrays(twin))
 
 
-@each_optimizer
+@each_optimizer_newton_too
 def test_broadcast_gradients(case):
     """Strides of zero are strides too."""
     params, want = params_of([(6, 8)]), params_of([(6, 8)])
@@ -144,9 +150,9 @@ def test_broadcast_gradients(case):
     assert_same(arrays(opt), arrays(twin))
 
 
-@each_unclipped_case
+@each_case_but(clips, sums)
 def test_fortran_parameters(case):
-    """The same elements in another order in memory. (Clipping sums in memory order.)"""
+    """The same elements in another order in memory, which matters to sums alone."""
     params = [np.asfortranarray(p) for p in params_of(MATRICES)]
     want = params_of(MATRICES)
     opt = run(case, params, lambda t: grads_of(t, MATRICES))
@@ -195,7 +201,7 @@ def test_containers(case, container):
         assert [a.shape for a in leaves(structure)] == FOUR
 
 
-@each_optimizer
+@each_optimizer_newton_too
 def test_dict_order(case):
     """Gradients are found by key, not by position."""
     params, want = params_of(FOUR), params_of(FOUR)
@@ -214,9 +220,10 @@ A, B = [(33,), (5, 3)], [(7,), (), (16,)]
 
 def partner(case, schedules=True):
     """Other hyperparameters of the same optimizer, for a second group."""
-    rows = [c for c in of_class(case.optimizer) if not WHOLE & set(c.kwargs)]
+    rows = [c for c in of_class(case.optimizer) if whole_options(c) == whole_options(case)]
     others = rows[len(rows) // 2 :] + rows
-    return next(c for c in others[rows.index(case) if case in rows else 0 :] if schedules or not has_schedule(c))
+    plain = (c for c in others[rows.index(case) :] if schedules or not has_schedule(c))
+    return next(plain, Case(f"{case}, constant", case.optimizer, case.kwargs | {"lr": 0.02}))
 
 
 def has_schedule(case):
@@ -227,48 +234,54 @@ def both(opt, other):
     return parameters(opt) + parameters(other) + list(states(opt).values()) + list(states(other).values())
 
 
-@each_unclipped_case
+@each_case_but(clips, is_joint)
 def test_groups(case):
     """Two groups are two optimizers."""
     other = partner(case)
     a, b, x, y = params_of(A), params_of(B, seed=2), params_of(A), params_of(B, seed=2)
     layers = {f"layer{k}": p for k, p in enumerate(b)}
-    opt = getattr(schuss, case.optimizer)(
-        [{"params": a} | group_options(case), {"params": layers} | group_options(other)]
-    )
+    groups = [{"params": a} | group_options(case), {"params": layers} | group_options(other)]
+    opt = class_of(case)(groups, **REQUIRED.get(case.optimizer, {}), **whole_options(case))
     first, second = run(case, x, lambda t: grads_of(t, A)), run(other, y, lambda t: grads_of(t, B))
     for t in STEPS:
         opt.step([grads_of(t, A), {f"layer{k}": g for k, g in enumerate(grads_of(t, B))}])
     assert_same(arrays(opt), both(first, second))
 
 
-@each_unclipped_case
+@each_case_but(clips, is_joint)
 def test_group_added_later(case):
-    """A group that joins later counts its own steps from 1, so that its bias corrections are right."""
+    """A group that joins later counts its own steps from 1, so that its bias corrections are right.
+
+    It joins after a number of steps that every k of the table divides, for the groups' slow weights move together.
+    """
     other = partner(case, schedules=False)
     a, b, x, y = params_of(A), params_of(B, seed=2), params_of(A), params_of(B, seed=2)
     opt, first = build(case, a), build(case, x)
-    for t in range(1, 4):
+    for t in range(1, 31):
         opt.step(grads_of(t, A))
         first.step(grads_of(t, A))
     opt.add_param_group({"params": b} | group_options(other))
-    second = getattr(schuss, case.optimizer)([{"params": y} | group_options(other)])
-    for t in range(4, 8):
+    second = class_of(case)(
+        [{"params": y} | group_options(other)], **REQUIRED.get(case.optimizer, {}), **whole_options(case)
+    )
+    for t in range(31, 38):
         opt.step([grads_of(t, A), grads_of(t, B)])
         first.step(grads_of(t, A))
         second.step([grads_of(t, B)])
     assert_same(arrays(opt), both(first, second))
-    assert opt.step_count == 7
-    assert [g["step"] for g in opt.state_dict()["param_groups"]] == [7, 4]
+    steps = [o.state_dict()["param_groups"][0]["step"] for o in (first, second)]
+    assert (opt.step_count, [g["step"] for g in opt.state_dict()["param_groups"]]) == (37, steps)
+    assert steps == [37, 7] or case.kwargs.get("pullback") == "reset"
 
 
 @each_optimizer
 def test_groups_take_the_constructors_values(case):
     """What a group does not say, the constructor's keywords say."""
     a, x = params_of(A), params_of(A)
-    opt = getattr(schuss, case.optimizer)([{"params": a[0]}, {"params": [a[1]], "lr": 0.25}], lr=0.5)
+    make = functools.partial(class_of(case), max_grad_norm=None)
+    opt = make([{"params": a[0]}, {"params": [a[1]], "lr": 0.25}], lr=0.5)
     assert [g["lr"] for g in opt.param_groups] == [0.5, 0.25]
-    twins = [getattr(schuss, case.optimizer)(p, lr=lr) for p, lr in zip(x, (0.5, 0.25), strict=True)]
+    twins = [make(p, lr=lr) for p, lr in zip(x, (0.5, 0.25), strict=True)]
     for t in STEPS:
         g = grads_of(t, A)
         opt.step([g[0], [g[1]]])

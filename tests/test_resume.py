@@ -12,9 +12,10 @@ from helpers import (
     assert_same,
     assert_unchanged,
     build,
+    class_of,
     each_case,
     each_dtype,
-    each_optimizer,
+    each_optimizer_newton_too,
     grads_of,
     group_options,
     leaves,
@@ -70,7 +71,7 @@ def test_resume(case, how):
     assert_unchanged(other, snapshot(opt), "four steps later")
 
 
-@each_optimizer
+@each_optimizer_newton_too
 @each_dtype
 def test_resume_dtypes(case, dtype):
     opt = start(case, dtype)
@@ -125,6 +126,20 @@ def test_copies_keep_dtypes_layouts_and_groups(dtype, how):
     assert other.param_groups[0]["params"][0].flags.f_contiguous
 
 
+@each_copy
+def test_copies_keep_the_first_rate(how):
+    """Which independent decay divides by, also when the present one is 0."""
+    opt = schuss.AdamW([{"params": np.ones(3), "decay_form": "independent", "weight_decay": 0.5}], lr=0.5)
+    opt.param_groups[0]["lr"] = 0.0
+    other = how(opt)
+    assert other.param_groups[0]["lr"] == 0.0
+    for o in (opt, other):
+        o.param_groups[0]["lr"] = 0.25
+        o.step([np.zeros(3)])
+    assert_same(parameters(other), [np.full(3, 0.75)])
+    assert_same(parameters(opt), [np.full(3, 0.75)])
+
+
 @each_case
 def test_state_dict(case):
     """Plain nested Python objects and NumPy arrays: hyperparameters, steps, and live views of the state."""
@@ -149,12 +164,12 @@ def test_state_dict(case):
             assert value == case.kwargs[key]
 
 
-@each_optimizer
+@each_optimizer_newton_too
 def test_resume_groups(case):
     """Hyperparameters and step counts travel with their groups, one that joined later included."""
 
     def fresh(params):
-        return getattr(schuss, case.optimizer)([{"params": params[:1]}, {"params": params[1]}], lr=0.01)
+        return class_of(case)([{"params": params[:1]}, {"params": params[1]}], lr=0.01)
 
     def late(params):
         return {"params": {"c": params[2]}} | group_options(case)
@@ -169,13 +184,14 @@ def test_resume_groups(case):
         opt.step(grads(t)[:2])
     opt.add_param_group(late(params))
     opt.param_groups[1]["lr"] = 0.125
-    opt.param_groups[0]["weight_decay"] = 0.25
+    name = "weight_decay" if "weight_decay" in opt.param_groups[0] else "lr"
+    opt.param_groups[0][name] = 0.25
     opt.step(grads(4))
     again = [p.copy() for p in params]
     other = fresh(again)
     other.add_param_group(late(again))
     other.load_state_dict(copy.deepcopy(opt.state_dict()))
-    assert other.param_groups[1]["lr"] == 0.125 and other.param_groups[0]["weight_decay"] == 0.25
+    assert other.param_groups[1]["lr"] == 0.125 and other.param_groups[0][name] == 0.25
     assert [g["step"] for g in other.state_dict()["param_groups"]] == [4, 4, 1]
     for t in range(5, 8):
         opt.step(grads(t))

@@ -7,7 +7,9 @@
 True
 """
 
-from schuss import functional as functional
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from schuss._config import cpu_level as cpu_level
 from schuss._config import cpu_levels as cpu_levels
 from schuss._config import get_num_threads as get_num_threads
@@ -18,4 +20,21 @@ from schuss._optimizer import Optimizer as Optimizer
 from schuss._schuss import __version__ as __version__
 from schuss.checkpoint import load as load
 from schuss.checkpoint import save as save
+from schuss.gradients import centralize_ as centralize_
+from schuss.gradients import clip_grad_norm_ as clip_grad_norm_
+from schuss.gradients import clip_grad_value_ as clip_grad_value_
+from schuss.gradients import global_norm as global_norm
+from schuss.gradients import split_groups as split_groups
 from schuss.optimizers import *  # noqa: F403 - the classes and OPTIMIZERS; a new class needs no line here
+
+if TYPE_CHECKING:
+    from schuss import functional as functional
+    from schuss import init as init
+    from schuss import schedules as schedules
+
+
+def __getattr__(name: str) -> Any:
+    # These are imported when first used: importing the package should cost no more than NumPy does.
+    if name in ("functional", "init", "schedules"):
+        return importlib.import_module(f"schuss.{name}")
+    raise AttributeError(f"module 'schuss' has no attribute {name!r}")

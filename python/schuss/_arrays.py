@@ -6,7 +6,7 @@ Every message names the array by its place, says what is wrong and what to do. N
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -14,6 +14,7 @@ import numpy as np
 from schuss import _schuss
 
 _NATIVE = {"float32", "float64", "float16"}
+_USE_IT = "and use that array in the model too"
 _NAMES = "float32, float64, float16 or bfloat16 (ml_dtypes)"
 
 
@@ -48,35 +49,49 @@ def check_written(place: str, array: Any) -> None:
         if array.dtype.kind == "f" and not array.dtype.isnative:
             native = array.dtype.newbyteorder("=")
             raise ValueError(
-                f"{place} is big-endian ({array.dtype.str}); convert it once with {place}.astype(np.{native.name})"
+                f"{place} is big-endian ({array.dtype.str}); convert it once with .astype(np.{native.name}) {_USE_IT}"
             )
-        raise TypeError(f"{place} has dtype {array.dtype}; it must be {_NAMES}: convert it with .astype(np.float32)")
+        advice = _conversion(array.dtype)
+        raise TypeError(f"{place} has dtype {array.dtype}; it must be {_NAMES}{advice and f'{advice} {_USE_IT}'}")
     if not array.flags.writeable:
-        raise ValueError(f"{place} is read-only; pass a writable array, for example {place}.copy()")
+        raise ValueError(f"{place} is read-only; pass a writable array, or copy it once {_USE_IT}")
     if not (array.flags.c_contiguous or array.flags.f_contiguous):
         raise ValueError(
             f"{place} is not contiguous (shape {array.shape}, strides {array.strides}); make it so once with "
-            "np.ascontiguousarray and use that array in the model too"
+            f"np.ascontiguousarray {_USE_IT}"
         )
     if not array.flags.aligned:
-        raise ValueError(f"{place} is not aligned to its {array.itemsize}-byte elements; pass a copy")
+        raise ValueError(f"{place} is not aligned to its {array.itemsize}-byte elements; copy it once {_USE_IT}")
 
 
-def check_apart(named: Iterable[tuple[str, np.ndarray]]) -> None:
-    """Raises when two arrays share memory."""
-    ranges = sorted((_byte_range(array), place) for place, array in named if array.size)
-    for (one, first), (other, second) in itertools.pairwise(ranges):
-        if one == other:
-            raise ValueError(
-                f"{second} is the same memory as {first}; list a shared array once and add its gradients up"
-            )
-        if one[1] > other[0]:
+def check_apart(
+    named: Iterable[tuple[str, np.ndarray]], same: str = "list a shared array once and add its gradients up"
+) -> None:
+    """Raises when two arrays share memory; `same` is what to do about one array that is there twice."""
+    ranges = sorted((byte_range(array), i, place) for i, (place, array) in enumerate(named) if array.size)
+    for one, other in itertools.pairwise(ranges):
+        if one[0][1] > other[0][0]:
+            (_, _, first), (_, _, second) = sorted((one, other), key=lambda entry: entry[1])
+            if one[0] == other[0]:
+                raise ValueError(f"{second} is the same memory as {first}; {same}")
             raise ValueError(f"{second} overlaps the memory of {first}; pass arrays that share no memory")
 
 
-def _byte_range(array: np.ndarray) -> tuple[int, int]:
-    """Where a contiguous array begins and ends in memory."""
-    return array.ctypes.data, array.ctypes.data + array.nbytes
+def byte_range(array: np.ndarray) -> tuple[int, int]:
+    """Where an array begins and ends in memory; it may leave gaps in between."""
+    start = array.ctypes.data
+    if array.flags.contiguous:
+        return start, start + array.nbytes
+    spans = [(n - 1) * stride for n, stride in zip(array.shape, array.strides, strict=True)]
+    return start + sum(span for span in spans if span < 0), start + array.itemsize + sum(s for s in spans if s > 0)
+
+
+def check_zeroable(place: str, gradient: Any) -> None:
+    """Raises unless a gradient can be set to zero in place."""
+    if not isinstance(gradient, np.ndarray):
+        raise TypeError(f"{place} is {_a(gradient)}, not a NumPy array, so it cannot be zeroed in place")
+    if not gradient.flags.writeable:
+        raise ValueError(f"{place} is read-only, so it cannot be zeroed; pass a copy")
 
 
 def as_gradient(place: str, gradient: Any, param_place: str, param: np.ndarray, *, copy: bool = False) -> np.ndarray:
@@ -85,7 +100,8 @@ def as_gradient(place: str, gradient: Any, param_place: str, param: np.ndarray, 
         raise TypeError(f"{place} is None; pass zeros, np.zeros_like({param_place}), for a parameter without gradient")
     if not isinstance(gradient, np.ndarray):
         if not any(hasattr(gradient, name) for name in ("__array__", "__array_interface__", "__dlpack__")):
-            raise TypeError(f"{place} is {_a(gradient)}, not an array")
+            advice = "" if isinstance(gradient, Mapping) else "; pass np.array(..., dtype=np.float32)"
+            raise TypeError(f"{place} is {_a(gradient)}, not an array like {param_place}{advice}")
         try:
             gradient = np.asarray(gradient)
         except Exception as error:
@@ -94,7 +110,7 @@ def as_gradient(place: str, gradient: Any, param_place: str, param: np.ndarray, 
     dtype = gradient.dtype
     known = known_dtype(dtype)
     if not known and dtype.kind != "f":
-        raise TypeError(f"{place} has dtype {dtype}; a gradient must be {_NAMES}: convert it with .astype(np.float32)")
+        raise TypeError(f"{place} has dtype {dtype}; a gradient must be {_NAMES}{_conversion(dtype)}")
     if gradient.shape != param.shape:
         turned = param.ndim == 2 and gradient.shape == param.shape[::-1]
         advice = f"; it looks transposed: pass {place}.T" if turned else ""
@@ -113,6 +129,7 @@ def check_like(place: str, array: Any, like: str, shape: Sequence[int], dtype: n
     """Raises unless it is an array of this shape and dtype, which are those of `like`."""
     if not isinstance(array, np.ndarray):
         raise TypeError(f"{place} is {_a(array)}, not a NumPy array")
+    _refuse_masked(place, array)
     if array.shape != tuple(shape):
         raise ValueError(f"{place} has shape {array.shape}, but {like} has shape {tuple(shape)}")
     if array.dtype != dtype:
@@ -125,11 +142,23 @@ def _refuse_masked(place: str, array: np.ndarray) -> None:
 
 
 def _a(thing: Any) -> str:
+    if thing is None:
+        return "None"
     name = type(thing).__name__
-    return f"{'an' if name[:1].lower() in 'aeiou' else 'a'} {name}"
+    return f"{'an' if name[:1].lower() in 'aeio' else 'a'} {name}"
+
+
+def _conversion(dtype: np.dtype[Any]) -> str:
+    if dtype.kind == "c":
+        return f": take its real and imaginary parts with .view(np.float{dtype.itemsize * 4})"
+    if dtype.kind not in "biuf":
+        return ""
+    return f": convert it with .astype(np.{'float64' if dtype.kind == 'f' else 'float32'})"
 
 
 def _advice(place: str, thing: Any) -> str:
     if hasattr(thing, "__dlpack__") or hasattr(thing, "__array__"):
         return f"pass a writable NumPy view of its memory, for example {place}.numpy()"
+    if isinstance(thing, Iterable) and not isinstance(thing, (str, bytes, list, tuple)):
+        return "structures of arrays are lists, tuples and dicts"
     return "put the numbers into np.array(..., dtype=np.float32) and update the model from that array"

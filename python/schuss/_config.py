@@ -48,12 +48,15 @@ def set_num_threads(threads: int) -> None:
     >>> import schuss
     >>> schuss.set_num_threads(1)
     """
+    wrong = f"threads must be a whole number >= 1 and < 65536, got {threads!r}"
     try:
         count = operator.index(threads)
     except TypeError:
-        raise TypeError(f"threads must be a whole number >= 1, got {threads!r}") from None
-    if isinstance(threads, bool) or not 1 <= count < 2**16:
-        raise ValueError(f"threads must be a whole number >= 1 and < 65536, got {threads!r}")
+        raise TypeError(wrong) from None
+    if isinstance(threads, bool):
+        raise TypeError(wrong)
+    if not 1 <= count < 2**16:
+        raise ValueError(wrong)
     _schuss.set_num_threads(count)
 
 

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from schuss import _hyper, _schuss
+from schuss import _hyper, _schedule, _schuss
 
 if TYPE_CHECKING:
     from schuss._optimizer import Optimizer
 
 _RULES = _schuss.rules()
-_DECAYS = {"l2": 0.0, "decoupled": 1.0, "independent": 2.0}
+_DECAYS = {"l2": 0.0, "decoupled": 1.0, "independent": 2.0, "own": 3.0}
 
 
 class ParamGroup(MutableMapping[str, Any]):
@@ -41,6 +41,7 @@ class ParamGroup(MutableMapping[str, Any]):
         initial_lr: float | None = None,
     ) -> None:
         self._kind = kind
+        self._label = kind._label or kind.__name__
         self._params = params
         self._where = where
         self._hypers = self.checked(hypers)
@@ -63,11 +64,33 @@ class ParamGroup(MutableMapping[str, Any]):
             )
         return float(first)
 
-    def checked(self, hypers: Mapping[str, Any]) -> dict[str, Any]:
-        """The hyperparameters with every value checked, also against each other."""
-        result = {name: _hyper.CHECKS[name](f"{self._where}{name}", value) for name, value in hypers.items()}
+    def checked(self, hypers: Mapping[str, Any], where: str | None = None) -> dict[str, Any]:
+        """The hyperparameters with every value checked, also against each other; `where` they stand, for messages."""
+        where = self._where if where is None else where
+        result = {name: _hyper.CHECKS[name](f"{where}{name}", value) for name, value in hypers.items()}
         self._kind._check(result)
+        if _schedule.sets_momentum(result["lr"]):
+            self._check_momentum(result, where)
         return result
+
+    def _check_momentum(self, hypers: Mapping[str, Any], where: str) -> None:
+        """Raises unless there is a momentum for the schedule to set, with the state that it needs."""
+        if "momentum" not in hypers and "betas" not in hypers:
+            raise ValueError(
+                f"{where}lr is a schedule that sets the momentum too, but {self._label} has neither "
+                "momentum nor betas; use a schedule that does not (one_cycle: momentum=None)"
+            )
+        if self._kind._rule(self._with_momentum(hypers, 0.5)) != self._kind._rule(hypers):
+            raise ValueError(
+                f"{where}lr is a schedule that sets the momentum too, but momentum=0 keeps no buffer for it; "
+                "make the optimizer with momentum > 0, or use a schedule that does not (one_cycle: momentum=None)"
+            )
+
+    @staticmethod
+    def _with_momentum(hypers: Mapping[str, Any], value: float) -> dict[str, Any]:
+        if "momentum" in hypers:
+            return {**hypers, "momentum": value}
+        return {**hypers, "betas": (value, *hypers["betas"][1:])}
 
     def _layout(self, hypers: Mapping[str, Any]) -> list[float]:
         rate = hypers["lr"]
@@ -85,18 +108,36 @@ class ParamGroup(MutableMapping[str, Any]):
     def packed_at(self, step: int) -> list[float]:
         """The values of a step, with what the schedule says."""
         values: list[float] = self.packed.tolist()
-        if callable(self._hypers["lr"]):
-            values[1] = _hyper.scheduled_rate(f"{self._where}lr", self._hypers["lr"], step)
+        place, rate = f"{self._where}lr", self._hypers["lr"]
+        if callable(rate):
+            momentum = _schedule.momentum(place, rate, step)
+            if momentum is not None:
+                values = self._layout(self._with_momentum(self._hypers, momentum))
+            values[1] = _hyper.scheduled_rate(place, rate, step)
         return values
 
-    def prepare(self, hypers: Mapping[str, Any]) -> dict[str, Any]:
+    def prepare(
+        self, hypers: Mapping[str, Any], where: str | None = None, initial_lr: float | None = None
+    ) -> dict[str, Any]:
         """Checks hyperparameters that are to replace these ones; they must need the same state."""
-        checked = self.checked(hypers)
-        if self._kind._rule(checked) != self.rule:
+        checked = self.checked(hypers, where)
+        where = self._where if where is None else where
+        initial_lr = self.initial_lr if initial_lr is None else initial_lr
+        settled = self._kind._structure(self._hypers)
+        if self._kind._structure(checked) != settled:
             changed = [name for name in checked if checked[name] != self._hypers[name]]
+            alone = [
+                name for name in changed if self._kind._structure({**self._hypers, name: checked[name]}) != settled
+            ]
+            name = (alone or changed)[0]
             raise ValueError(
-                f"{self._where}{changed[0]} cannot change from {self._hypers[changed[0]]!r} to "
-                f"{checked[changed[0]]!r}: that needs other state arrays; make a new optimizer"
+                f"{where}{name} cannot change from {self._hypers[name]!r} to {checked[name]!r}: that needs other state "
+                "arrays; make a new optimizer"
+            )
+        if checked.get("decay_form") == "independent" and not initial_lr > 0:
+            raise ValueError(
+                f'{where}decay_form "independent" divides by the first lr, which was 0 or a schedule\'s; make a new '
+                "optimizer"
             )
         return checked
 
@@ -119,15 +160,21 @@ class ParamGroup(MutableMapping[str, Any]):
         return self._params if name == "params" else self._hypers[name]
 
     def __setitem__(self, name: str, value: Any) -> None:
-        if name == "params":
+        self.update({name: value})
+
+    def update(self, *args: Any, **kwargs: Any) -> None:
+        """Sets several hyperparameters at once, or none when one of them is wrong."""
+        changes = dict(*args, **kwargs)
+        if "params" in changes:
             raise TypeError("a group's arrays cannot be replaced; use add_param_group or make a new optimizer")
-        if name not in self._hypers:
+        unknown = [name for name in changes if name not in self._hypers]
+        if unknown:
             known = ", ".join(self._hypers)
-            raise KeyError(f"{self._kind.__name__} has no hyperparameter {name!r}; it has {known}")
-        self.adopt(self.prepare({**self._hypers, name: value}))
+            raise TypeError(f"{self._label} has no hyperparameter {unknown[0]!r}; it has {known}")
+        self.adopt(self.prepare({**self._hypers, **changes}))
 
     def __delitem__(self, name: str) -> None:
-        raise TypeError("a group's entries cannot be deleted")
+        raise TypeError("a group's entries cannot be deleted; a hyperparameter always has a value")
 
     def __iter__(self) -> Iterator[str]:
         yield "params"

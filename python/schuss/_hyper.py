@@ -12,14 +12,25 @@ import numpy as np
 Check = Callable[[str, Any], Any]
 
 
-def number(place: str, value: Any, low: float = 0.0, high: float = math.inf, *, open_low: bool = False) -> float:
-    """The value as a float in `[low, high)`, or in `(low, high)`."""
-    least = f"> {low:g}" if open_low else f">= {low:g}"
-    allowed = f"a number {least}" if high == math.inf else f"a number {least} and < {high:g}"
+def number(
+    place: str,
+    value: Any,
+    low: float = 0.0,
+    high: float = math.inf,
+    *,
+    open_low: bool = False,
+    closed_high: bool = False,
+) -> float:
+    """The value as a float in `[low, high)`; either end can be the other kind."""
+    least, most = ">" if open_low else ">=", "<=" if closed_high else "<"
+    allowed = f"a number {least} {low:g}" + ("" if high == math.inf else f" and {most} {high:g}")
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
         raise TypeError(f"{place} must be {allowed}, got {value!r}")
-    result = float(value)
-    if not (low < result if open_low else low <= result) or not result < high:
+    try:
+        result = float(value)
+    except OverflowError:  # an integer beyond float64
+        result = math.inf
+    if not (low < result if open_low else low <= result) or not (result <= high if closed_high else result < high):
         raise ValueError(f"{place} must be {allowed}, got {value!r}")
     return result
 
@@ -42,7 +53,8 @@ def _pair(place: str, value: Any) -> tuple[float, float]:
     return _fraction(f"{place}[0]", value[0]), _fraction(f"{place}[1]", value[1])
 
 
-def _flag(place: str, value: Any) -> bool:
+def flag(place: str, value: Any) -> bool:
+    """The value as a bool, which it must be."""
     if not isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{place} must be True or False, got {value!r}")
     return bool(value)
@@ -63,7 +75,7 @@ def choice(*names: str) -> Check:
 CHECKS: dict[str, Check] = {
     "lr": _rate,
     "momentum": _fraction,
-    "dampening": lambda place, value: number(place, value, high=math.nextafter(1.0, 2.0)),
+    "dampening": lambda place, value: number(place, value, high=1.0, closed_high=True),
     "weight_decay": number,
     "eps": number,
     "betas": _pair,
@@ -71,37 +83,69 @@ CHECKS: dict[str, Check] = {
     "lr_decay": number,
     "initial_accumulator_value": number,
     "initial_square_avg": number,
-    "nesterov": _flag,
-    "maximize": _flag,
-    "debias": _flag,
-    "amsgrad": _flag,
-    "bias_correction": _flag,
-    "centered": _flag,
-    "eps_inside_sqrt": _flag,
-    "lr_in_momentum": _flag,
+    "nesterov": flag,
+    "maximize": flag,
+    "debias": flag,
+    "amsgrad": flag,
+    "bias_correction": flag,
+    "centered": flag,
+    "eps_inside_sqrt": flag,
+    "lr_in_momentum": flag,
     "momentum_form": choice("heavy_ball", "velocity", "ema"),
     "eps_form": choice("torch", "keras"),
     "decay_form": choice("lr", "independent"),
+    "decoupled_weight_decay": flag,
+    "threshold": lambda place, value: number(place, value, low=4.0),
+    "unrectified": choice("sgd", "frozen"),
+    "trust_coefficient": number,
+    "trust_clip": flag,
+    "always_adapt": flag,
+    "adapt": flag,
+    "grad_averaging": flag,
+    "form": choice("heavy_ball", "ema"),
+    "lookahead": lambda place, value: None if value is None else number(place, value),
+    "damping": number,
+    "fallback": choice("damp", "error"),
+    "gradient_centralization": flag,
+    "gc_conv_only": flag,
 }
 
 
 def scheduled_rate(place: str, schedule: Callable[[int], Any], step: int) -> float:
     """What a schedule says for a step, checked."""
     value = schedule(step)
-    try:
-        rate = float(value)
-    except (TypeError, ValueError) as error:
-        raise TypeError(f"{place} returned {value!r} at step {step}; it must return a number >= 0") from error
-    if not 0.0 <= rate < math.inf:
-        raise ValueError(f"{place} returned {value!r} at step {step}; it must return a number >= 0")
+    rate = _plain(value)
+    if rate is None or not 0.0 <= rate < math.inf:
+        error = TypeError if rate is None else ValueError
+        raise error(f"{place} returned {value!r} at step {step}; it must return a number >= 0")
     return rate
 
 
-def max_norm(value: Any) -> float | None:
+def _plain(value: Any) -> float | None:
+    """The value as a float, or None when it is no number; `float` itself would take strings and booleans."""
+    try:
+        return None if isinstance(value, (str, bytes, bool, np.bool_)) else float(value)
+    except OverflowError:
+        return math.inf
+    except (TypeError, ValueError):
+        return None
+
+
+def grad_scale(value: Any) -> float:
+    """What gradients are divided by: a number whose inverse is one too."""
+    error: type[Exception] = TypeError
+    if isinstance(value, numbers.Real) and not isinstance(value, (bool, np.bool_)):
+        scale, error = float(value), ValueError
+        if 0 < scale < math.inf and 1 / scale < math.inf:
+            return scale
+    raise error(f"grad_scale must be a finite number > 0, got {value!r}")
+
+
+def max_norm(value: Any, place: str = "max_grad_norm") -> float | None:
     """A bound on the norm of gradients, or None."""
     if value is None or (isinstance(value, float) and value == math.inf):
         return value
-    return number("max_grad_norm", value, open_low=True)
+    return number(place, value, open_low=True)
 
 
 nonfinite = choice("propagate", "skip", "error")

@@ -6,16 +6,16 @@ hyperparameters stand for. The step itself is in the extension module.
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
 
-from schuss import _arrays, _hyper, _schuss, _state, _tree
+from schuss import _arrays, _block, _hyper, _schuss, _state, _tree
 from schuss._group import ParamGroup
 
 OPTIONS = ("max_grad_norm", "nonfinite")
-_LINE = 64  # bytes of a cache line, where every state array starts
 
 
 class Optimizer(_schuss.Core):
@@ -26,10 +26,15 @@ class Optimizer(_schuss.Core):
     the rule's own hyperparameters are.
     """
 
+    #: Whether a step is one rule over each array, which is what `schuss.functional` offers.
+    _single_rule: ClassVar[bool] = True
+    #: What the class is called in messages and checkpoints, where that is not its name.
+    _label: ClassVar[str | None] = None
     #: The hyperparameter that holds the first value of a state array, where that is not zero.
     _initial_state: ClassVar[Mapping[str, str]] = {}
 
-    param_groups: list[ParamGroup]
+    def _name(self) -> str:
+        return self._label or type(self).__name__
 
     # What a subclass says about itself.
 
@@ -37,6 +42,11 @@ class Optimizer(_schuss.Core):
     def _rule(cls, hypers: Mapping[str, Any]) -> str:
         """The name of the rule that these hyperparameters stand for."""
         return cls.__name__.lower()
+
+    @classmethod
+    def _structure(cls, hypers: Mapping[str, Any]) -> tuple[Any, ...]:
+        """What is settled when the optimizer is made: the rule, and with it the state arrays."""
+        return (cls._rule(hypers),)
 
     @classmethod
     def _rule_values(cls, hypers: Mapping[str, Any]) -> Mapping[str, float]:
@@ -47,8 +57,13 @@ class Optimizer(_schuss.Core):
 
     @classmethod
     def _decay(cls, hypers: Mapping[str, Any]) -> str:
-        """How weight decay acts: "l2", "decoupled" or "independent"."""
+        """How weight decay acts: "l2", "decoupled", "independent", or "own" where the rule itself applies it."""
         return "l2"
+
+    @classmethod
+    def _centered(cls, hypers: Mapping[str, Any], array: np.ndarray) -> bool:
+        """Whether the means of the gradient's rows are taken off it."""
+        return False
 
     @classmethod
     def _check(cls, hypers: Mapping[str, Any]) -> None:
@@ -56,29 +71,44 @@ class Optimizer(_schuss.Core):
 
     # Construction.
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        raise TypeError("Optimizer is what all optimizers have in common; make one of those in schuss.OPTIMIZERS")
+
     def _setup(self, given: dict[str, Any]) -> None:
         """Builds the optimizer from the constructor's `locals()`: `params`, options, and hyperparameters in order."""
+        if hasattr(self, "_defaults"):
+            raise TypeError(f"this {type(self).__name__} is made already; make a new one instead of calling __init__")
         given = {name: value for name, value in given.items() if name not in ("self", "__class__")}
         params = given.pop("params")
         options = {name: given.pop(name) for name in OPTIONS}
         self._max_grad_norm = _hyper.max_norm(options["max_grad_norm"])
         self._nonfinite: str = _hyper.nonfinite("nonfinite", options["nonfinite"])
         self._configure(self._max_grad_norm, self._nonfinite)
+        for name, value in given.items():  # also those that every group overrides
+            _hyper.CHECKS[name](name, value)
         self._defaults = given
-        self.param_groups = []
+        self._groups: list[ParamGroup] = []
         self._params: list[np.ndarray] = []
         self._states: list[list[np.ndarray]] = []
         self._templates: list[Any] = []
         self._suffixes: list[tuple[int, str]] = []
         self._grads: Any = None
+        self._written: list[tuple[int, int]] | None = None
         self._grouped = isinstance(params, (list, tuple)) and any(_is_group(entry) for entry in params)
         if not self._grouped:
+            if _is_group(params) and any(name in given for name in params):
+                raise TypeError("params looks like one group of parameters; groups come in a list: [{'params': ...}]")
             self._extend([(params, {})])
             return
         for i, entry in enumerate(params):
             if not _is_group(entry):
                 raise TypeError(f"params[{i}] must be a dict with a 'params' key, like the other groups")
         self._extend([(entry["params"], _without_params(entry)) for entry in params])
+
+    @property
+    def param_groups(self) -> tuple[ParamGroup, ...]:
+        """The groups of parameters, in order; ``param_groups[0]["lr"] = ...`` sets a hyperparameter."""
+        return tuple(self._groups)
 
     def add_param_group(self, group: Mapping[str, Any]) -> None:
         """Adds a group.
@@ -101,7 +131,8 @@ class Optimizer(_schuss.Core):
         True
         """
         if not _is_group(group):
-            raise TypeError("a group is a dict with a 'params' key")
+            got = "one without" if isinstance(group, Mapping) else _tree.kind(group)
+            raise TypeError(f"a group is a dict with a 'params' key, got {got}")
         self._check_idle()
         grads, was_grouped = self._grads, self._grouped
         self._grouped = True
@@ -119,15 +150,17 @@ class Optimizer(_schuss.Core):
         suffixes, params, templates = list(self._suffixes), list(self._params), []
         groups: list[ParamGroup] = []
         for structure, given in additions:
-            index = len(self.param_groups) + len(groups)
+            index = len(self._groups) + len(groups)
             where = f"param_groups[{index}]['params']" if self._grouped else "params"
             unknown = [name for name in given if name not in self._defaults]
             if unknown:
+                if unknown[0] in OPTIONS:
+                    raise TypeError(f"param_groups[{index}] has {unknown[0]!r}, which is for the optimizer as a whole")
                 known = ", ".join(self._defaults)
                 raise TypeError(
                     f"param_groups[{index}] has unknown {unknown[0]!r}; {type(self).__name__} takes {known}"
                 )
-            template, leaves = _tree.flatten(structure, len(params))
+            template, leaves = _tree.flatten(structure, where, len(params))
             if not leaves:
                 raise ValueError(f"{where} is empty; an optimizer needs at least one array")
             for suffix, array in leaves:
@@ -140,35 +173,21 @@ class Optimizer(_schuss.Core):
         _arrays.check_apart((self._place("params", *at), array) for at, array in zip(suffixes, params, strict=True))
 
         first = len(self._params)
-        states = [own for group in groups for own in self._new_states(group)]
+        states = [own for group in groups for own in _block.zeros(group["params"], len(group.states))]
         self._suffixes, self._params = suffixes, params
         self._states += states
+        for (index, _), own in zip(suffixes[first:], states, strict=True):
+            self._fill_initial([*self._groups, *groups][index], own)
+        self._written = None
         for group, template in zip(groups, templates, strict=True):
-            self.param_groups.append(group)
+            self._groups.append(group)
             self._templates.append(template)
             until = first + len(group["params"])
             root = self._templates if self._grouped else self._templates[0]
-            self._add_group(group.rule, group.packed, params[first:until], self._states[first:until], root)
+            own, states = params[first:until], self._states[first:until]
+            center = [self._centered(group.hypers, array) for array in own]
+            self._add_group(group.rule, group.packed, own, states, center, root)
             first = until
-
-    def _new_states(self, group: ParamGroup) -> list[list[np.ndarray]]:
-        """Fresh state arrays for each parameter of a group, in one block of memory.
-
-        One block because a thousand small arrays of their own cost the step a fifth in cache and page misses.
-        """
-        names = group.states
-        wanted = [(param, _arrays.compute_dtype(param.dtype), name) for param in group["params"] for name in names]
-        sizes = [-(-param.size * dtype.itemsize // _LINE) * _LINE for param, dtype, _ in wanted]
-        block = np.zeros(sum(sizes) + _LINE, np.uint8)
-        at = -block.ctypes.data % _LINE
-        states = []
-        for (param, dtype, name), size in zip(wanted, sizes, strict=True):
-            flat = block[at : at + param.size * dtype.itemsize].view(dtype)
-            if name in self._initial_state and group[self._initial_state[name]] != 0.0:
-                flat.fill(group[self._initial_state[name]])
-            states.append(flat.reshape(param.shape, order=_arrays.order(param)))
-            at += size
-        return [states[i * len(names) : (i + 1) * len(names)] for i in range(len(group["params"]))]
 
     # Gradients.
 
@@ -198,8 +217,30 @@ class Optimizer(_schuss.Core):
     def zero_grad(self) -> None:
         """Sets the optimizer's own gradient buffers to zero."""
         if self._grads is not None:
-            for _, _, gradient in _tree.leaves(self._root(), self._grads, "grads", "params"):
+            buffers = list(_tree.leaves(self._root(), self._grads, "grads", "params"))
+            for _, place, gradient in buffers:
+                _arrays.check_zeroable(place, gradient)
+            for _, _, gradient in buffers:
                 gradient.fill(0)
+
+    def _state_names(self, group: int) -> list[str]:
+        """The names of the state arrays of each parameter of a group, in order."""
+        return self.param_groups[group].states
+
+    def _reset_state(self) -> None:
+        """Starts the state anew, bias corrections too; the count of steps goes on."""
+        for (index, _), own in zip(self._suffixes, self._states, strict=True):
+            for state in own:
+                state.fill(0)
+            self._fill_initial(self._groups[index], own)
+        steps, skipped, groups = self._counters()
+        self._set_counters(steps, skipped, [0] * len(groups))
+
+    def _fill_initial(self, group: ParamGroup, own: list[np.ndarray]) -> None:
+        """Puts first values other than zero into the states of one parameter."""
+        for name, state in zip(group.states, own, strict=True):
+            if name in self._initial_state and group[self._initial_state[name]] != 0:
+                state.fill(group[self._initial_state[name]])
 
     def _new_gradient(self, i: int) -> np.ndarray:
         param = self._params[i]
@@ -223,19 +264,47 @@ class Optimizer(_schuss.Core):
     def _gradient(self, i: int, gradient: Any, shared: bool, zero_grads: bool) -> np.ndarray:
         place, param_place = self._place("grads", *self._suffixes[i]), self._place("params", *self._suffixes[i])
         usable = _arrays.as_gradient(place, gradient, param_place, self._params[i], copy=shared)
-        if zero_grads and shared:
-            raise ValueError(f"{place} shares memory with a parameter; zero_grads=True would zero that: pass a copy")
-        if zero_grads and not (isinstance(gradient, np.ndarray) and gradient.flags.writeable):
-            raise ValueError(f"{place} is read-only, so zero_grads=True cannot zero it")
+        # Sharing has been looked for only where the gradient could be used as it was.
+        if not shared and self._is_written(usable):
+            usable = usable.copy(_arrays.order(usable))
+        if zero_grads:
+            _arrays.check_zeroable(place, gradient)
+            if shared or self._is_written(gradient):
+                raise ValueError(
+                    f"{place} shares memory with a parameter or a state, so zero_grads=True cannot zero it; pass a copy"
+                )
         return usable
+
+    def _is_written(self, array: np.ndarray) -> bool:
+        """Whether an array may share memory with a parameter or a state."""
+        if self._written is None:
+            written = [array for own in (self._params, *self._states) for array in own if array.size]
+            self._written = sorted(map(_arrays.byte_range, written))
+        start, end = _arrays.byte_range(array)
+        before = bisect.bisect_left(self._written, (end, 0))
+        return array.size > 0 and before > 0 and self._written[before - 1][1] > start
+
+    @staticmethod
+    def _step_options(grad_scale: Any, zero_grads: Any) -> tuple[float, bool]:
+        scale = 1.0 if grad_scale is None else _hyper.grad_scale(grad_scale)
+        return scale, zero_grads is not None and _hyper.flag("zero_grads", zero_grads)
 
     def _scheduled_values(self, step: int) -> list[list[float]]:
         return [group.packed_at(step) for group in self.param_groups]
 
     def _explain_structure(self, grads: Any) -> None:
-        like = "[group['params'] for group in opt.param_groups]" if self._grouped else "params"
-        for _ in _tree.leaves(self._root(), grads, "grads", like):
-            pass
+        if not self._grouped:
+            pairs = [(grads, "grads", "params")]
+        elif isinstance(grads, (list, tuple)) and len(grads) == len(self._groups):
+            pairs = [(own, f"grads[{i}]", f"param_groups[{i}]['params']") for i, own in enumerate(grads)]
+        else:
+            got = f"{len(grads)} entries" if isinstance(grads, (list, tuple)) else _tree.kind(grads)
+            raise ValueError(
+                f"grads must be a list with an entry for each group, {len(self._groups)} in all, got {got}"
+            )
+        for template, (own, name, like) in zip(self._templates, pairs, strict=True):
+            for _ in _tree.leaves(template, own, name, like):
+                pass
 
     def _explain_changed(self, i: int) -> None:
         raise ValueError(
@@ -291,7 +360,7 @@ class Optimizer(_schuss.Core):
             ``param_groups`` (a dict of hyperparameters and its ``step`` for each group) and ``state``: for each group a
             dict from the state's name to arrays in the structure of the group's parameters. The arrays are views of
             the live state: copy them to keep a snapshot. A learning-rate schedule is a function and is not saved; in
-            its place stands ``"schedule"``.
+            its place stands ``"schedule"``, or ``{"schedule": state}`` for one that keeps state.
 
         Examples
         --------
@@ -305,8 +374,8 @@ class Optimizer(_schuss.Core):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restores what :meth:`state_dict` gave; the next step then is the one that would have been taken.
 
-        Arrays are copied. A learning-rate schedule that this optimizer was made with is kept. Everything is checked
-        first: on an error nothing has changed.
+        Arrays are copied. A learning-rate schedule that this optimizer was made with is kept, and gets back its state
+        if it keeps any. Everything is checked first: on an error nothing has changed.
 
         Raises
         ------

@@ -14,6 +14,8 @@ __all__ = [
     "register_bfloat16",
     "rules",
     "set_num_threads",
+    "solve_damped",
+    "sum_of_squares",
     "update",
 ]
 
@@ -44,6 +46,7 @@ class Core:
         values: npt.NDArray[np.float64],
         params: Sequence[np.ndarray],
         states: Sequence[Sequence[np.ndarray]],
+        center: Sequence[bool],
         tree: Any,
     ) -> None: ...
     def _counters(self) -> tuple[int, int, list[int]]: ...
@@ -55,10 +58,16 @@ def update(
     rule: str,
     values: npt.NDArray[np.float64],
     step: int,
-    param: np.ndarray,
-    grad: np.ndarray,
-    states: Sequence[np.ndarray],
+    params: Sequence[np.ndarray],
+    grads: Sequence[np.ndarray],
+    states: Sequence[Sequence[np.ndarray]],
+    center: bool,
+    copy: bool,
 ) -> None: ...
+def sum_of_squares(arrays: Sequence[np.ndarray]) -> float: ...
+def solve_damped(
+    hessian: npt.NDArray[np.float64], rhs: npt.NDArray[np.float64], damping: float, raise_: bool
+) -> tuple[float, int | None]: ...
 def register_bfloat16(dtype: np.dtype[Any]) -> None: ...
 def get_num_threads() -> int: ...
 def set_num_threads(threads: int) -> None: ...

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from schuss import _arrays, _hyper, _tree
+from schuss import _arrays, _hyper, _schedule, _tree
 
 if TYPE_CHECKING:
     from schuss._optimizer import Optimizer
@@ -26,12 +26,13 @@ def scalars(optimizer: Optimizer) -> dict[str, Any]:
     for group, step in zip(optimizer.param_groups, group_steps, strict=True):
         entry = group.hypers
         if callable(entry["lr"]):
-            entry["lr"] = SCHEDULE
+            kept = _schedule.state(entry["lr"])
+            entry["lr"] = SCHEDULE if kept is None else {SCHEDULE: kept}
         if entry.get("decay_form") == "independent":
             entry["initial_lr"] = group.initial_lr
         groups.append({**entry, "step": step})
     return {
-        "optimizer": type(optimizer).__name__,
+        "optimizer": optimizer._name(),
         "step": steps,
         "skipped_steps": skipped,
         "max_grad_norm": optimizer.max_grad_norm,
@@ -45,7 +46,7 @@ def state_dict(optimizer: Optimizer) -> dict[str, Any]:
     state = []
     for g, template in enumerate(optimizer._templates):
         arrays = {}
-        for k, name in enumerate(optimizer.param_groups[g].states):
+        for k, name in enumerate(optimizer._state_names(g)):
             views = [own[k].view() if k < len(own) else None for own in optimizer._states]
             arrays[name] = _tree.build(template, views.__getitem__)
         state.append(arrays)
@@ -59,12 +60,13 @@ def load_state_dict(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
     take_scalars = check_scalars(optimizer, state, extra=("state",))
     given = state["state"]
     if not isinstance(given, (list, tuple)) or len(given) != len(optimizer.param_groups):
-        raise ValueError(f"state['state'] must be a list with one dict a group, {len(optimizer.param_groups)} of them")
+        count = len(optimizer.param_groups)
+        raise ValueError(f"state['state'] must be a list with a dict for each group, {count} in all")
     copies = []
     for g, template in enumerate(optimizer._templates):
-        names = optimizer.param_groups[g].states
-        if not isinstance(given[g], Mapping) or list(given[g]) != names:
-            raise ValueError(f"state['state'][{g}] must be a dict with the keys {names}")
+        names = optimizer._state_names(g)
+        if not isinstance(given[g], Mapping) or set(given[g]) != set(names):
+            raise ValueError(f"state['state'][{g}] must be a dict with the keys {names}, got {_found(given[g])}")
         for k, name in enumerate(names):
             place = f"state['state'][{g}][{name!r}]"
             for i, where, array in _tree.leaves(template, given[g][name], place, f"param_groups[{g}]['params']"):
@@ -82,36 +84,47 @@ def check_scalars(optimizer: Optimizer, state: Mapping[str, Any], extra: tuple[s
     missing = [key for key in _KEYS if key not in state and (key != "state" or key in extra)]
     if missing:
         raise ValueError(f"the state lacks {', '.join(map(repr, missing))}; it must come from state_dict()")
-    name = type(optimizer).__name__
-    if state["optimizer"] != name:
-        raise ValueError(f"this is the state of {state['optimizer']}, but the optimizer is {name}")
+    name = optimizer._name()
+    if not isinstance(state["optimizer"], str) or state["optimizer"] != name:
+        raise ValueError(f"this is the state of {state['optimizer']!r}, but the optimizer is {name!r}")
     entries = state["param_groups"]
     if not isinstance(entries, (list, tuple)) or len(entries) != len(optimizer.param_groups):
         count = len(optimizer.param_groups)
-        raise ValueError(f"state['param_groups'] must be a list with an entry for each of the {count} groups")
+        raise ValueError(f"state['param_groups'] must be a list with a dict for each group, {count} in all")
     checked, steps, initial = [], [], []
+    take_schedules = []
     for g, (group, given) in enumerate(zip(optimizer.param_groups, entries, strict=True)):
         place = f"state['param_groups'][{g}]"
         if not isinstance(given, Mapping):
-            raise TypeError(f"{place} must be a dict")
+            raise TypeError(f"{place} must be a dict, got {type(given).__name__}")
         entry = dict(given)
         steps.append(_count(f"{place}['step']", entry.pop("step", None)))
         initial.append(_hyper.number(f"{place}['initial_lr']", entry.pop("initial_lr", group.initial_lr)))
-        if set(entry) != set(group.hypers):
-            raise ValueError(f"{place} must have the hyperparameters {', '.join(group.hypers)} and 'step'")
+        missing = [key for key in group.hypers if key not in entry]
+        unknown = [key for key in entry if key not in group.hypers]
+        if missing or unknown:
+            wrong = f"lacks {missing[0]!r}" if missing else f"has unknown {unknown[0]!r}"
+            raise ValueError(f"{place} {wrong}; {name} has {', '.join(group.hypers)}")
+        saved = entry["lr"]
+        kept = saved.get(SCHEDULE) if isinstance(saved, Mapping) else None
         if callable(group["lr"]):
             entry["lr"] = group["lr"]
-        elif entry["lr"] == SCHEDULE:
+            # As with rates and functions, the schedule of this optimizer is the one that stays, whatever was saved.
+            if kept is not None and _schedule.state(group["lr"]) is not None:
+                take_schedules.append(_schedule.restorer(f"{place}['lr']", [group["lr"]], [kept]))
+        elif kept is not None or (isinstance(saved, str) and saved == SCHEDULE):
             raise ValueError(
                 f"{place} was saved with a learning-rate schedule, which is a function and cannot be saved; make the "
                 "optimizer with lr=<that schedule> before loading"
             )
-        checked.append(group.prepare({name: entry[name] for name in group.hypers}))
-    max_norm = _hyper.max_norm(state["max_grad_norm"])
+        checked.append(group.prepare({name: entry[name] for name in group.hypers}, f"{place}: ", initial[-1]))
+    max_norm = _hyper.max_norm(state["max_grad_norm"], "state['max_grad_norm']")
     nonfinite = _hyper.nonfinite("state['nonfinite']", state["nonfinite"])
     step, skipped = _count("state['step']", state["step"]), _count("state['skipped_steps']", state["skipped_steps"])
 
     def take() -> None:
+        for take_schedule in take_schedules:
+            take_schedule()
         for group, hypers, rate in zip(optimizer.param_groups, checked, initial, strict=True):
             group.initial_lr = rate
             group.adopt(hypers)
@@ -122,9 +135,13 @@ def check_scalars(optimizer: Optimizer, state: Mapping[str, Any], extra: tuple[s
     return take
 
 
+def _found(thing: Any) -> str:
+    return str(list(thing)) if isinstance(thing, Mapping) else type(thing).__name__
+
+
 def _count(place: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 0:
-        raise ValueError(f"{place} must be a whole number >= 0, got {value!r}")
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not 0 <= value < 2**63:
+        raise ValueError(f"{place} must be a whole number >= 0 and < 2**63, got {value!r}")
     return int(value)
 
 
@@ -132,12 +149,13 @@ def constructor_arguments(optimizer: Optimizer) -> tuple[Any, dict[str, Any]]:
     """`params` and keywords that make an optimizer like this one, over the same arrays."""
     options = {"max_grad_norm": optimizer.max_grad_norm, "nonfinite": optimizer.nonfinite}
     structures = [_tree.build(template, optimizer._params.__getitem__) for template in optimizer._templates]
+    hypers = [group.hypers for group in optimizer.param_groups]
+    for group, own in zip(optimizer.param_groups, hypers, strict=True):
+        if own.get("decay_form") == "independent" and not callable(own["lr"]):
+            own["lr"] = group.initial_lr  # the current one, which may be 0, comes with the state
     if not optimizer._grouped:
-        return structures[0], {**optimizer.param_groups[0].hypers, **options}
-    groups = [
-        {"params": structure, **group.hypers}
-        for structure, group in zip(structures, optimizer.param_groups, strict=True)
-    ]
+        return structures[0], {**hypers[0], **options}
+    groups = [{"params": structure, **own} for structure, own in zip(structures, hypers, strict=True)]
     return groups, {**optimizer._defaults, **options}
 
 

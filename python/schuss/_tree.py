@@ -8,21 +8,28 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+_DEPTH = 100  # Structures are walked recursively, and a list may contain itself.
 
-def flatten(structure: Any, first: int = 0) -> tuple[Any, list[tuple[str, Any]]]:
-    """The template of a structure, numbered from `first`, and its leaves, each with its place as Python text."""
+
+def flatten(structure: Any, name: str, first: int = 0) -> tuple[Any, list[tuple[str, Any]]]:
+    """The template of a structure, numbered from `first`, and its leaves, each with its place as Python text.
+
+    Raises `ValueError` with the structure's `name` when it is nested too deep.
+    """
     leaves: list[tuple[str, Any]] = []
 
-    def walk(node: Any, place: str) -> Any:
+    def walk(node: Any, place: str, depth: int) -> Any:
+        if depth > _DEPTH:
+            raise ValueError(f"{name} is nested more than {_DEPTH} deep, or contains itself")
         if isinstance(node, dict):
-            return {key: walk(value, f"{place}[{key!r}]") for key, value in node.items()}
+            return {key: walk(value, f"{place}[{key!r}]", depth + 1) for key, value in node.items()}
         if isinstance(node, (list, tuple)):
-            items = [walk(value, f"{place}[{i}]") for i, value in enumerate(node)]
+            items = [walk(value, f"{place}[{i}]", depth + 1) for i, value in enumerate(node)]
             return items if isinstance(node, list) else tuple(items)
         leaves.append((place, node))
         return first + len(leaves) - 1
 
-    return walk(structure, ""), leaves
+    return walk(structure, "", 0), leaves
 
 
 def build(template: Any, leaf: Callable[[int], Any]) -> Any:
@@ -43,7 +50,7 @@ def leaves(template: Any, structure: Any, name: str, like: str) -> Iterator[tupl
     """
     if isinstance(template, dict):
         if not isinstance(structure, dict):
-            raise TypeError(f"{name} must be a dict like {like}, got {_kind(structure)}")
+            raise TypeError(f"{name} must be a dict like {like}, got {kind(structure)}")
         missing = [key for key in template if key not in structure]
         extra = [key for key in structure if key not in template]
         if missing or extra:
@@ -53,7 +60,7 @@ def leaves(template: Any, structure: Any, name: str, like: str) -> Iterator[tupl
             yield from leaves(value, structure[key], f"{name}[{key!r}]", f"{like}[{key!r}]")
     elif isinstance(template, (list, tuple)):
         if not isinstance(structure, (list, tuple)):
-            raise TypeError(f"{name} must be a list or tuple like {like}, got {_kind(structure)}")
+            raise TypeError(f"{name} must be a list or tuple like {like}, got {kind(structure)}")
         if len(structure) != len(template):
             raise ValueError(f"{name} has {len(structure)} entries, but {like} has {len(template)}")
         for i, value in enumerate(template):
@@ -62,7 +69,8 @@ def leaves(template: Any, structure: Any, name: str, like: str) -> Iterator[tupl
         yield template, name, structure
 
 
-def _kind(thing: Any) -> str:
+def kind(thing: Any) -> str:
+    """What something is, for messages."""
     shape = getattr(thing, "shape", None)
     return f"{type(thing).__name__} of shape {shape}" if shape is not None else type(thing).__name__
 

@@ -8,14 +8,16 @@ save leaves the old one.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
+import stat
 import tempfile
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from schuss import _state
+from schuss import _arrays, _state
 
 if TYPE_CHECKING:
     from schuss._optimizer import Optimizer
@@ -36,7 +38,8 @@ def save(path: str | os.PathLike[str], optimizer: Optimizer, *, include_params: 
     path : str or path
         Where to; an existing file is replaced.
     optimizer : Optimizer
-        Whose state: that of ``state_dict()``. A learning-rate schedule is a function and is not saved.
+        Whose state: that of ``state_dict()``. A learning-rate schedule is a function and is not saved, but the state
+        of one that keeps any (`schuss.schedules.reduce_on_plateau`) is.
     include_params : bool, default False
         Save the parameters too.
 
@@ -60,23 +63,30 @@ def save(path: str | os.PathLike[str], optimizer: Optimizer, *, include_params: 
     >>> again.step_count
     1
     """
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
     _check_optimizer(optimizer)
     optimizer._check_idle()
+    path = os.path.realpath(os.fsdecode(path))  # through a symbolic link, as any write goes
     tensors = {name: _in_c_order(array) for name, array in _named(optimizer, include_params)}
     header = {"format": _FORMAT, "include_params": include_params, "structure": _structure(optimizer)}
     metadata = {_METADATA: json.dumps({**header, **_state.scalars(optimizer)})}
-    path = os.fspath(path)
-    folder, name = os.path.split(os.path.abspath(path))
-    handle, temporary = tempfile.mkstemp(prefix=f".{name}.", suffix=".tmp", dir=folder)
+    folder, name = os.path.split(path)
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), folder)
+    if os.path.exists(path) and not os.path.isfile(path):  # a rename would replace even a device
+        raise OSError(errno.EINVAL, "not a regular file", path)
+    handle, temporary = tempfile.mkstemp(prefix=f".{name[:50]}.", suffix=".tmp", dir=folder)
     os.close(handle)
     try:
-        save_file(tensors, temporary, metadata=metadata)
+        try:
+            save_file(tensors, temporary, metadata=metadata)
+        except SafetensorError as error:
+            raise OSError(f"{path} cannot be written: {error}") from error
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
-        # mkstemp made the file private; give it what an ordinary open would have given.
-        os.chmod(temporary, 0o666 & ~_umask())
+        os.chmod(temporary, _mode(path))
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -89,7 +99,7 @@ def load(path: str | os.PathLike[str], optimizer: Optimizer, *, include_params: 
     """Restores an optimizer from a file of :func:`save`; the next step is the one that would have been taken.
 
     Everything is checked first: class, structure, shapes, dtypes, hyperparameters. On an error nothing has changed. A
-    learning-rate schedule that the optimizer was made with is kept.
+    learning-rate schedule that the optimizer was made with is kept, and gets back its state if it keeps any.
 
     Parameters
     ----------
@@ -114,7 +124,8 @@ def load(path: str | os.PathLike[str], optimizer: Optimizer, *, include_params: 
     from safetensors import SafetensorError, safe_open
 
     _check_optimizer(optimizer)
-    path = os.fspath(path)
+    path = os.fsdecode(path)
+    open(path, "rb").close()  # for Python's own words on a file that cannot be read
     try:
         with safe_open(path, framework="numpy") as file:
             state = _read_metadata(path, file.metadata())
@@ -133,6 +144,9 @@ def load(path: str | os.PathLike[str], optimizer: Optimizer, *, include_params: 
                 found, wanted = (tuple(entry.get_shape()), dtype), (target.shape, target.dtype.name)
                 if found != wanted:
                     raise ValueError(f"{path} has {name} as {found}, but this optimizer's is {wanted}")
+            for at, param in zip(optimizer._suffixes, optimizer._params, strict=True):
+                if include_params:
+                    _arrays.check_written(optimizer._place("params", *at), param)
             # One tensor at a time lies in memory twice; the file was found whole when it was opened.
             for name, target in targets:
                 target[...] = file.get_tensor(name)
@@ -155,7 +169,7 @@ def _named(optimizer: Optimizer, include_params: bool) -> list[tuple[str, np.nda
         place = f"[{group}]{suffix}"
         if include_params:
             result.append((f"params{place}", optimizer._params[i]))
-        names = optimizer.param_groups[group].states
+        names = optimizer._state_names(group)
         result += [(name + place, state) for name, state in zip(names, optimizer._states[i], strict=True)]
     return result
 
@@ -171,16 +185,22 @@ def _structure(optimizer: Optimizer) -> Any:
         array = optimizer._params[template]
         return f"{array.dtype.name}{list(array.shape)}"
 
+    names = {f"[{group}]{suffix}" for group, suffix in optimizer._suffixes}
+    if len(names) < len(optimizer._suffixes):
+        raise ValueError("two keys of the parameters have the same repr, so a file cannot tell them apart")
     return [describe(template) for template in optimizer._templates]
 
 
 def _read_metadata(path: str, metadata: dict[str, str] | None) -> dict[str, Any]:
     try:
         state = json.loads((metadata or {})[_METADATA])
-    except (KeyError, ValueError):
+    except (KeyError, ValueError, RecursionError):
         raise ValueError(f"{path} is not a checkpoint of schuss: its metadata lacks the optimizer") from None
     if not isinstance(state, dict) or state.get("format") != _FORMAT:
         raise ValueError(f"{path} has a format that this version of schuss does not know")
+    missing = [key for key in ("structure", "include_params") if key not in state]
+    if missing:
+        raise ValueError(f"{path} is damaged: its metadata lacks {missing[0]!r}")
     return state
 
 
@@ -188,10 +208,13 @@ def _in_c_order(array: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(array).reshape(array.shape)
 
 
-def _umask() -> int:
+def _mode(path: str) -> int:
+    """The permissions of the file that is replaced, or those of a new one: a temporary file's are narrower."""
+    with contextlib.suppress(OSError):
+        return stat.S_IMODE(os.stat(path).st_mode)
     mask = os.umask(0)
     os.umask(mask)
-    return mask
+    return 0o666 & ~mask
 
 
 def _flush_folder(folder: str) -> None:

@@ -45,12 +45,16 @@ def _make(kind: type[Optimizer]) -> Callable[..., None]:
     hypers = {parameter.name: parameter.default for parameter in parameters if parameter.name not in OPTIONS}
     keywords = {**hypers, "initial_lr": None} if "decay_form" in hypers else hypers
 
+    # The types are part of the key because 1 == True, which only one hyperparameter of the two may be.
     @functools.lru_cache(maxsize=64)
-    def prepared(given: tuple[tuple[str, Any], ...]) -> ParamGroup:
-        values = {**keywords, **dict(given)}
+    def prepared(given: tuple[tuple[str, Any, type], ...]) -> ParamGroup:
+        values = {**keywords, **{key: value for key, value, _ in given}}
         unknown = [key for key in values if key not in keywords]
         if unknown:
             raise TypeError(f"{name} got an unexpected keyword {unknown[0]!r}; it takes {', '.join(keywords)}")
+        missing = [key for key, value in values.items() if value is inspect.Parameter.empty]
+        if missing:
+            raise TypeError(f"{name} needs {missing[0]}, which has no default")
         if callable(values["lr"]):
             raise TypeError("lr must be a number here: call the schedule yourself")
         initial_lr = values.pop("initial_lr", None)
@@ -59,9 +63,11 @@ def _make(kind: type[Optimizer]) -> Callable[..., None]:
         return ParamGroup(kind, [], values, "", initial_lr)
 
     def function(p: np.ndarray, g: Any, *states: np.ndarray, step: int, **given: Any) -> None:
-        group = prepared(tuple((key, tuple(v) if isinstance(v, list) else v) for key, v in given.items()))
-        if isinstance(step, bool) or not isinstance(step, (int, np.integer)) or step < 1:
-            raise ValueError(f"step must be a whole number >= 1, got {step!r}")
+        cached = all(type(value).__hash__ for value in given.values())
+        key = tuple((key, value, type(value)) for key, value in given.items())
+        group = (prepared if cached else prepared.__wrapped__)(key)
+        if isinstance(step, bool) or not isinstance(step, (int, np.integer)) or not 1 <= step < 2**63:
+            raise ValueError(f"step must be a whole number >= 1 and < 2**63, got {step!r}")
         if len(states) != len(group.states):
             listed = ", ".join(["p", "g", *group.states])
             raise TypeError(f"{name} takes {listed} with these hyperparameters, got {len(states)} state arrays")
@@ -70,11 +76,12 @@ def _make(kind: type[Optimizer]) -> Callable[..., None]:
             _arrays.check_written(state_name, state)
             _arrays.check_like(state_name, state, "p's state", p.shape, _arrays.compute_dtype(p.dtype))
             if _arrays.order(state) != _arrays.order(p):
-                raise ValueError(f"{state_name} must have the memory order of p ({_arrays.order(p)})")
-        _arrays.check_apart(zip(["p", *group.states], [p, *states], strict=True))
-        shared = isinstance(g, np.ndarray) and any(np.may_share_memory(g, array) for array in (p, *states))
-        gradient = _arrays.as_gradient("g", g, "p", p, copy=shared)
-        _schuss.update(group.rule, group.packed, int(step), p, gradient, states)
+                raise ValueError(f"{state_name} must lie in memory as p does; make it with order={_arrays.order(p)!r}")
+        _arrays.check_apart(zip(["p", *group.states], [p, *states], strict=True), "pass arrays that share no memory")
+        gradient = _arrays.as_gradient("g", g, "p", p)
+        if any(np.may_share_memory(gradient, array) for array in (p, *states)):
+            gradient = gradient.copy(_arrays.order(gradient))
+        _schuss.update(group.rule, group.packed, int(step), [p], [gradient], [states], False, False)
 
     only = inspect.Parameter.KEYWORD_ONLY
     named = [inspect.Parameter("step", only)]
@@ -91,7 +98,7 @@ def _make(kind: type[Optimizer]) -> Callable[..., None]:
     return function
 
 
-_functions = {f"{name.lower()}_": _make(kind) for name, kind in OPTIMIZERS.items()}
+_functions = {f"{name.lower()}_": _make(kind) for name, kind in OPTIMIZERS.items() if kind._single_rule}
 globals().update(_functions)
 
 

@@ -7,7 +7,7 @@ use half::{bf16, f16};
 
 use crate::level::{LEVELS, Level};
 use crate::math::Real;
-use crate::rule::{MAX_STATES, PROLOGUE_SCALARS, Prologue, Scalars, Update};
+use crate::rule::{MAX_STATES, PROLOGUE_SCALARS, Prologue, Reach, Scalars, Update};
 use crate::storage::{Dtype, Storage};
 
 /// Where one array's numbers lie, as a kernel sees them.
@@ -21,7 +21,7 @@ pub(crate) struct Streams {
 /// Updates `n` elements. The types are those of the table's place.
 ///
 /// # Safety
-/// Every stream that the rule uses must be valid for `n` elements of its type, aligned, and overlap no other.
+/// Every stream that the rule uses (a rule may read no gradient) must be valid for `n` elements of its type, aligned, and overlap no other.
 pub(crate) type Kernel = unsafe fn(streams: &Streams, n: usize, scalars: &Scalars);
 
 /// The combinations of parameter and gradient type that have kernels: the compute type beside each storage type, and
@@ -51,7 +51,7 @@ pub(crate) fn find(table: &Table, level: Level, param: Dtype, grad: Dtype) -> Op
 /// All kernels of the rule that `R` carries.
 pub(crate) const fn table<R, const S: usize, const K: usize>() -> Table
 where
-    R: Update<f32, S, K> + Update<f64, S, K>,
+    R: Update<f32, S, K> + Update<f64, S, K> + Reach,
     Arity: Loop<S>,
 {
     macro_rules! level {
@@ -81,7 +81,7 @@ macro_rules! levels {
         $(#[$attribute])*
         unsafe fn $name<R, P, G, T, const S: usize, const K: usize>(streams: &Streams, n: usize, scalars: &Scalars)
         where
-            R: Update<P::Compute, S, K>,
+            R: Update<P::Compute, S, K> + Reach,
             P: Storage<Compute: Prologue>,
             G: Storage<Compute = P::Compute>,
             T: Storage<Compute = P::Compute>,
@@ -108,7 +108,7 @@ pub(crate) trait Loop<const S: usize> {
     /// As for [`Kernel`]: parameters are `P`, gradients `G`, states `T`.
     unsafe fn run<R, P, G, T, const K: usize>(streams: &Streams, n: usize, scalars: &Scalars)
     where
-        R: Update<P::Compute, S, K>,
+        R: Update<P::Compute, S, K> + Reach,
         P: Storage<Compute: Prologue>,
         G: Storage<Compute = P::Compute>,
         T: Storage<Compute = P::Compute>;
@@ -125,7 +125,7 @@ macro_rules! loops {
             #[inline(always)]
             unsafe fn run<R, P, G, T, const K: usize>(streams: &Streams, n: usize, scalars: &Scalars)
             where
-                R: Update<P::Compute, $states, K>,
+                R: Update<P::Compute, $states, K> + Reach,
                 P: Storage<Compute: Prologue>,
                 G: Storage<Compute = P::Compute>,
                 T: Storage<Compute = P::Compute>,
@@ -136,7 +136,7 @@ macro_rules! loops {
                     param: &mut [P], grad: &[G], $($state: &mut [T],)* scalars: &Scalars,
                 )
                 where
-                    R: Update<P::Compute, $states, K>,
+                    R: Update<P::Compute, $states, K> + Reach,
                     P: Storage<Compute: Prologue>,
                     G: Storage<Compute = P::Compute>,
                     T: Storage<Compute = P::Compute>,
@@ -146,20 +146,23 @@ macro_rules! loops {
                     let own: [P::Compute; K] =
                         std::array::from_fn(|k| P::Compute::from_f64(scalars[PROLOGUE_SCALARS + k]));
                     let n = param.len();
-                    let grad = &grad[..n];
+                    let grad = &grad[..if R::GRADIENT { n } else { 0 }];
                     $(let $state = &mut $state[..n];)*
                     for at in 0..n {
-                        let (p, g) = Prologue::prologue(param[at].load(), grad[at].load(), first);
+                        let g = if R::GRADIENT { grad[at].load() } else { P::Compute::from_f64(0.0) };
+                        let (p, g) = Prologue::prologue(param[at].load(), g, first);
                         let (p, _states) = R::update(p, g, [$($state[at].load()),*], own);
                         param[at] = P::store(p);
-                        $($state[at] = T::store(_states[$i]);)*
+                        if R::WRITES {
+                            $($state[at] = T::store(_states[$i]);)*
+                        }
                     }
                 }
                 // SAFETY: the caller's promise: valid, aligned, and no two overlap.
                 unsafe {
                     each::<R, P, G, T, K>(
                         std::slice::from_raw_parts_mut(streams.param.cast(), n),
-                        std::slice::from_raw_parts(streams.grad.cast(), n),
+                        if R::GRADIENT { std::slice::from_raw_parts(streams.grad.cast(), n) } else { &[] },
                         $(std::slice::from_raw_parts_mut(streams.states[$i].cast(), n),)*
                         scalars,
                     )

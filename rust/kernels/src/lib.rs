@@ -8,20 +8,25 @@
 #[cfg(doctest)]
 struct Readme;
 
+pub mod dense;
 mod fpenv;
 mod kernel;
 pub mod level;
 pub mod math;
 mod norm;
+mod numbers;
 mod optimizer;
 mod pool;
 pub mod rule;
 pub mod rules;
+mod segment;
 mod storage;
 mod worklist;
 
+pub use norm::clip_factor;
 pub use optimizer::{Error, Optimizer};
 pub use pool::{num_threads, set_num_threads};
 pub use rule::{Common, Decay, Rule};
+pub use segment::{After, Rows, Segment};
 pub use storage::{Dtype, Storage};
-pub use worklist::{Segment, WorkList};
+pub use worklist::{Step, WorkList};

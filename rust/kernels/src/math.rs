@@ -69,6 +69,13 @@ pub fn max<C: Real>(a: C, b: C) -> C {
     select(a > b || a != a, a, b)
 }
 
+/// The smaller of the two, or NaN when either is NaN.
+#[inline(always)]
+#[allow(clippy::eq_op)] // as above
+pub fn min<C: Real>(a: C, b: C) -> C {
+    select(a < b || a != a, a, b)
+}
+
 /// `a` where the condition holds, else `b`; both are evaluated, so it compiles to a blend.
 #[inline(always)]
 pub fn select<C: Real>(condition: bool, a: C, b: C) -> C {

@@ -1,4 +1,4 @@
-//! Sums of squares of gradients: the one reduction of an elementwise step, with a fixed shape.
+//! Sums and sums of squares, with a fixed shape.
 //!
 //! An array is cut into blocks of [`BLOCK`] elements from its start. Inside a block sixteen float64 lanes take every
 //! sixteenth element and are added in a fixed tree; blocks, then arrays, are added in order. So the result does not
@@ -6,32 +6,41 @@
 
 use half::{bf16, f16};
 
+use crate::fpenv;
 use crate::level::{LEVELS, Level};
 use crate::storage::{Dtype, Rounded, Storage};
 
 /// Elements that make one partial sum.
-pub(crate) const BLOCK: usize = 4096;
+pub(crate) const BLOCK: usize = 1024;
 const LANES: usize = 16;
 
-/// The sum of squares of `n` elements.
+/// The sum, or the sum of squares, of `n` elements.
 ///
 /// # Safety
 /// `data` must be valid for `n` aligned elements of the type, and the CPU must have the level.
-type SumOfSquares = unsafe fn(data: *const u8, n: usize) -> f64;
+type Sum = unsafe fn(data: *const u8, n: usize) -> f64;
 
-/// The gradient types, a float64 that is computed in float32 apart.
-const KINDS: usize = 5;
+/// Squares of the gradient types, then of a float64 that is computed in float32, then plain sums of the compute types.
+const KINDS: usize = 7;
 
-static TABLE: [[SumOfSquares; KINDS]; LEVELS] = {
+static TABLE: [[Sum; KINDS]; LEVELS] = {
     macro_rules! level {
         ($level:ident) => {
-            [$level::<f32>, $level::<f64>, $level::<f16>, $level::<bf16>, $level::<Rounded>]
+            [
+                $level::<f32, true>,
+                $level::<f64, true>,
+                $level::<f16, true>,
+                $level::<bf16, true>,
+                $level::<Rounded, true>,
+                $level::<f32, false>,
+                $level::<f64, false>,
+            ]
         };
     }
     #[cfg(target_arch = "x86_64")]
-    let table: [[SumOfSquares; KINDS]; LEVELS] = [level!(baseline), level!(avx2), level!(avx512)];
+    let table: [[Sum; KINDS]; LEVELS] = [level!(baseline), level!(avx2), level!(avx512)];
     #[cfg(not(target_arch = "x86_64"))]
-    let table: [[SumOfSquares; KINDS]; LEVELS] = [level!(baseline), level!(baseline), level!(baseline)];
+    let table: [[Sum; KINDS]; LEVELS] = [level!(baseline), level!(baseline), level!(baseline)];
     table
 };
 
@@ -40,9 +49,28 @@ static TABLE: [[SumOfSquares; KINDS]; LEVELS] = {
 /// # Safety
 /// `data` must be valid for `n` aligned elements of the type, and the CPU must have the level.
 pub(crate) unsafe fn sum_of_squares(level: Level, dtype: Dtype, compute: Dtype, data: *const u8, n: usize) -> f64 {
-    let kind = if (dtype, compute) == (Dtype::F64, Dtype::F32) { KINDS - 1 } else { dtype as usize };
+    let kind = if (dtype, compute) == (Dtype::F64, Dtype::F32) { 4 } else { dtype as usize };
     // SAFETY: the caller's promise, passed on.
     unsafe { TABLE[level as usize][kind](data, n) }
+}
+
+/// The sum of one block of `compute`, which is `F32` or `F64`.
+///
+/// # Safety
+/// `data` must be valid for `n` aligned elements of the type, and the CPU must have the level.
+pub(crate) unsafe fn sum(level: Level, compute: Dtype, data: *const u8, n: usize) -> f64 {
+    // SAFETY: the caller's promise, passed on.
+    unsafe { TABLE[level as usize][5 + compute as usize](data, n) }
+}
+
+/// What a global norm bounded by `max_norm` means for gradients that are divided by `grad_scale`: their norm after that,
+/// and the factor to multiply them by, `min(1, max_norm / (norm + 1e-6)) / grad_scale`; NaN stays NaN.
+pub fn clip_factor(sum_of_squares: f64, grad_scale: f64, max_norm: f64) -> (f64, f64) {
+    fpenv::standard(|| {
+        let norm = sum_of_squares.sqrt() / grad_scale;
+        let coefficient = max_norm / (norm + 1e-6);
+        (norm, if coefficient >= 1.0 { 1.0 } else { coefficient } / grad_scale)
+    })
 }
 
 /// Where the first NaN or infinity is among gradients that are computed in `compute`, if there is one.
@@ -72,11 +100,11 @@ pub(crate) unsafe fn first_nonfinite(dtype: Dtype, compute: Dtype, data: *const 
 macro_rules! levels {
     ($($(#[$attribute:meta])* $name:ident;)*) => {$(
         /// # Safety
-        /// As for [`SumOfSquares`].
+        /// As for [`Sum`].
         $(#[$attribute])*
-        unsafe fn $name<G: Storage<Compute: Into<f64>>>(data: *const u8, n: usize) -> f64 {
+        unsafe fn $name<G: Storage<Compute: Into<f64>>, const SQUARES: bool>(data: *const u8, n: usize) -> f64 {
             // SAFETY: the caller's promise.
-            block(unsafe { std::slice::from_raw_parts(data.cast::<G>(), n) })
+            block::<G, SQUARES>(unsafe { std::slice::from_raw_parts(data.cast::<G>(), n) })
         }
     )*};
 }
@@ -91,19 +119,21 @@ levels! {
 }
 
 #[inline(always)]
-fn block<G: Storage<Compute: Into<f64>>>(values: &[G]) -> f64 {
+fn block<G: Storage<Compute: Into<f64>>, const SQUARES: bool>(values: &[G]) -> f64 {
+    let term = |g: G| {
+        let x: f64 = g.load().into();
+        if SQUARES { x * x } else { x }
+    };
     let mut lanes = [0.0f64; LANES];
     let rows = values.chunks_exact(LANES);
     let rest = rows.remainder();
     for row in rows {
         for lane in 0..LANES {
-            let x: f64 = row[lane].load().into();
-            lanes[lane] += x * x;
+            lanes[lane] += term(row[lane]);
         }
     }
     for (lane, x) in lanes.iter_mut().zip(rest) {
-        let x: f64 = x.load().into();
-        *lane += x * x;
+        *lane += term(*x);
     }
     let mut width = LANES / 2;
     while width > 0 {

@@ -3,8 +3,9 @@
 use crate::level;
 use crate::pool;
 use crate::rule::{Common, MAX_STATES, Rule};
+use crate::segment::{After, Segment};
 use crate::storage::Storage;
-use crate::worklist::{Segment, WorkList};
+use crate::worklist::{Step, WorkList};
 
 /// What went wrong; nothing has been changed then.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -114,11 +115,12 @@ impl<P: Storage> Optimizer<P> {
                 states,
                 grad_type: G::DTYPE,
                 grad: grad.as_ptr().cast_mut().cast(),
+                center: None,
             }
         }));
         let scalars = self.rule.scalars(&self.common, &self.hypers, self.steps + 1, 1.0);
         // SAFETY: slices of checked lengths, the mutable ones exclusively borrowed; gradients are not written.
-        unsafe { work.run(level, threads, &[scalars], false) };
+        unsafe { work.run(&Step { level, threads, scalars: &[scalars], after: After::Keep }) };
         self.steps += 1;
         Ok(())
     }

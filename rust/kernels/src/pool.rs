@@ -120,6 +120,14 @@ pub(crate) fn run(count: usize, threads: usize, task: &(dyn Fn(usize) + Sync)) {
     assert!(!job.panicked.load(Ordering::Relaxed), "a parallel task panicked");
 }
 
+/// Runs `f` on the pool, for libraries that bring their own rayon tasks; on the calling thread where one is enough.
+pub(crate) fn install<R: Send>(threads: usize, f: impl FnOnce() -> R + Send) -> R {
+    match if threads > 1 { pool(threads) } else { None } {
+        Some(pool) => pool.threads.install(f),
+        None => f(),
+    }
+}
+
 /// This process's pool with at least so many helpers, or nothing when threads cannot be had.
 fn pool(helpers: usize) -> Option<&'static Pool> {
     let process = std::process::id();
@@ -131,7 +139,7 @@ fn pool(helpers: usize) -> Option<&'static Pool> {
     {
         return Some(pool);
     }
-    let helpers = helpers.max(std::thread::available_parallelism().map_or(1, |n| n.get()) - 1);
+    let helpers = helpers.max(std::thread::available_parallelism().map_or(1, |n| n.get()));
     let threads =
         rayon::ThreadPoolBuilder::new().num_threads(helpers).thread_name(|i| format!("schuss-{i}")).build().ok()?;
     let new = Box::into_raw(Box::new(Pool { process, helpers, threads }));

@@ -4,6 +4,7 @@
 //! the compute type. The macro keeps both as strings too (for documentation and for other back ends). Drivers and
 //! bindings know the descriptor [`Rule`] only, never a rule by name.
 
+use crate::fpenv;
 use crate::kernel::Table;
 use crate::math::{fma, select};
 
@@ -23,6 +24,8 @@ pub enum Decay {
     Decoupled,
     /// `p *= 1 - (lr / initial_lr) * weight_decay`: the schedule's multiplier without the learning rate.
     Independent,
+    /// The rule takes it as a hyperparameter and applies it itself.
+    Own,
 }
 
 /// The hyperparameters that every rule has.
@@ -51,6 +54,17 @@ impl Default for Common {
 /// when a kernel starts.
 pub type Scalars = [f64; MAX_SCALARS];
 
+/// What makes a rule layerwise: each array's step is scaled by a ratio of two norms.
+///
+/// `direction` is a rule that may update the states and leaves in `p` the direction whose norm is wanted; it works on a copy
+/// of the parameter. The ratio then goes into the rule's own first scalar, and the rule runs over the same array.
+pub struct Layer {
+    /// The first phase.
+    pub direction: fn() -> &'static Rule,
+    /// The ratio from the scalars, the norm of the parameter and that of the direction.
+    pub ratio: fn(&Scalars, f64, f64) -> f64,
+}
+
 /// An optimizer rule: what the rest of the package knows about it.
 pub struct Rule {
     /// Its name, in snake case.
@@ -63,11 +77,15 @@ pub struct Rule {
     pub scalars: &'static [&'static str],
     /// Names of its state arrays, in order.
     pub states: &'static [&'static str],
+    /// Whether its update reads the gradient.
+    pub reads_gradient: bool,
     /// The host part of its text.
     pub each_step: &'static str,
     /// The element part of its text.
     pub update: &'static str,
-    pub(crate) host: fn(&Common, &[f64], f64) -> Scalars,
+    /// For a layerwise rule: how its `ratio` comes about.
+    pub layer: Option<Layer>,
+    pub(crate) host: fn(&Common, &[f64], f64) -> (Scalars, bool),
     pub(crate) kernels: Table,
 }
 
@@ -78,11 +96,16 @@ impl Rule {
     /// When `hypers` has another length than [`Rule::hypers`].
     pub fn scalars(&self, common: &Common, hypers: &[f64], t: u64, gradient_factor: f64) -> Scalars {
         assert_eq!(hypers.len(), self.hypers.len(), "hyperparameters of {}", self.name);
-        let mut scalars = (self.host)(common, hypers, t as f64);
+        fpenv::standard(|| self.scalars_here(common, hypers, t, gradient_factor))
+    }
+
+    fn scalars_here(&self, common: &Common, hypers: &[f64], t: u64, gradient_factor: f64) -> Scalars {
+        let (mut scalars, still) = (self.host)(common, hypers, t as f64);
         scalars[0] = if common.maximize { -gradient_factor } else { gradient_factor };
         scalars[1] = if common.decay == Decay::L2 { common.weight_decay } else { 0.0 };
         scalars[2] = match common.decay {
-            Decay::L2 => 1.0,
+            Decay::L2 | Decay::Own => 1.0,
+            _ if still => 1.0,
             Decay::Decoupled => 1.0 - common.lr * common.weight_decay,
             // A learning rate that starts at zero has no multiplier: no decay then.
             Decay::Independent if common.initial_lr == 0.0 => 1.0,
@@ -143,42 +166,73 @@ prologue! {
     }
 }
 
+/// What a kernel leaves alone, known when it is compiled.
+pub trait Reach {
+    /// Whether the update reads the gradient.
+    const GRADIENT: bool;
+    /// Whether the update writes the states.
+    const WRITES: bool;
+}
+
 /// Declares a family of rules: shared hyperparameters and host scalars, and one update a rule.
 ///
 /// `each_step` is Rust in float64; every name it assigns is a scalar of the update, and the learning rate and the step
 /// counted from 1 are given. `update` keeps to the common subset of Rust and C++: `let`, assignment, arithmetic,
 /// comparisons and the functions of [`crate::math`].
+///
+/// What few rules need: `; still { ... }` behind `each_step` says at which steps a parameter stays as it is, decay included.
+/// `update(p)` without `g` reads no gradient; `reads(...)` instead of `state(...)` writes no state. `layerwise(direction)
+/// (norm_p, norm_d) { ... }` in front of a rule makes it layerwise, see [`Layer`]: its family's first scalar must be `ratio`.
 macro_rules! rules {
     (
         hyper $hyper:tt;
         each_step $given:tt $host:tt
-        $($(#[doc = $doc:literal])* $name:ident { state $state:tt; update $pg:tt $update:tt })+
+        $(; still $still:tt)?
+        $(
+            $(#[doc = $doc:literal])*
+            $name:ident {
+                $(layerwise $direction:tt $norms:tt $ratio:tt)?
+                $(state $state:tt)? $(reads $reads:tt)?;
+                update $pg:tt $update:tt
+            }
+        )+
     ) => {
-        rules!(@host $hyper $given $host);
-        $(rules!(@rule $name $hyper $host $state $pg $update [$($doc)*]);)+
+        rules!(@host $hyper $given $host $($still)?);
+        $(
+            rules!(
+                @rule $name $hyper $host $(state $state)? $(reads $reads)? $pg $update [$($doc)*]
+                [$($direction $norms $ratio)?]
+            );
+        )+
         #[allow(non_camel_case_types)] // the types that carry the rules' updates bear the rules' names
         mod markers {
             $(pub struct $name;)+
         }
     };
-    (@host ($($hyper:ident),*) ($lr:ident, $t:ident) { $($scalar:ident = $value:expr;)* }) => {
+    (
+        @host ($($hyper:ident),*) ($lr:ident, $t:ident) { $($scalar:ident = $value:expr;)* } $({ $still:expr })?
+    ) => {
         #[allow(unused_variables)] // not every family needs the step or the learning rate
-        fn host(common: &$crate::rule::Common, hypers: &[f64], $t: f64) -> $crate::rule::Scalars {
+        fn host(common: &$crate::rule::Common, hypers: &[f64], $t: f64) -> ($crate::rule::Scalars, bool) {
             let $lr = common.lr;
             let &[$($hyper),*] = hypers else { unreachable!("the caller has checked the number") };
             $(let $scalar: f64 = $value;)*
             let own = [$($scalar),*];
             let mut scalars = [0.0; $crate::rule::MAX_SCALARS];
             scalars[$crate::rule::PROLOGUE_SCALARS..][..own.len()].copy_from_slice(&own);
-            scalars
+            (scalars, false $(|| $still)?)
         }
     };
     (
-        @rule $name:ident ($($hyper:ident),*) { $($scalar:ident = $value:expr;)* } ($($state:ident),*)
-        $pg:tt { $($update:tt)* } [$($doc:literal)*]
+        @rule $name:ident ($($hyper:ident),*) { $($scalar:ident = $value:expr;)* } $kind:ident ($($state:ident),*)
+        ($p:ident $(, $g:ident)?) { $($update:tt)* } [$($doc:literal)*] [$($layer:tt)*]
     ) => {
-        rules!(@update f32 $name ($($scalar),*) ($($state),*) $pg { $($update)* });
-        rules!(@update f64 $name ($($scalar),*) ($($state),*) $pg { $($update)* });
+        rules!(@update f32 $name ($($scalar),*) ($($state),*) ($p $(, $g)?) { $($update)* });
+        rules!(@update f64 $name ($($scalar),*) ($($state),*) ($p $(, $g)?) { $($update)* });
+        impl $crate::rule::Reach for markers::$name {
+            const GRADIENT: bool = !<[&str]>::is_empty(&[$(stringify!($g))?]);
+            const WRITES: bool = rules!(@writes $kind);
+        }
 
         $(#[doc = $doc])*
         pub const fn $name() -> &'static $crate::rule::Rule {
@@ -188,8 +242,10 @@ macro_rules! rules {
                 hypers: &[$(stringify!($hyper)),*],
                 scalars: &[$(stringify!($scalar)),*],
                 states: &[$(stringify!($state)),*],
+                reads_gradient: <markers::$name as $crate::rule::Reach>::GRADIENT,
                 each_step: concat!($(stringify!($scalar = $value), ";\n"),*),
                 update: stringify!($($update)*),
+                layer: rules!(@layer ($($scalar),*) $($layer)*),
                 host,
                 kernels: $crate::kernel::table::<
                     markers::$name,
@@ -200,23 +256,43 @@ macro_rules! rules {
             &RULE
         }
     };
+    (@writes state) => { true };
+    (@writes reads) => { false };
+    (@layer $scalars:tt) => { None };
+    (@layer ($($scalar:ident),*) ($direction:ident) ($norm_p:ident, $norm_d:ident) { $ratio:expr }) => {
+        Some($crate::rule::Layer {
+            direction: $direction,
+            ratio: {
+                #[allow(unused_variables)] // a ratio needs few of the scalars
+                fn ratio(scalars: &$crate::rule::Scalars, $norm_p: f64, $norm_d: f64) -> f64 {
+                    const N: usize = <[&str]>::len(&[$(stringify!($scalar)),*]);
+                    let [$($scalar),*]: [f64; N] =
+                        std::array::from_fn(|i| scalars[$crate::rule::PROLOGUE_SCALARS + i]);
+                    $ratio
+                }
+                ratio
+            },
+        })
+    };
     (
-        @update $type:ident $name:ident ($($scalar:ident),*) ($($state:ident),*) ($p:ident, $g:ident) { $($update:tt)* }
+        @update $type:ident $name:ident ($($scalar:ident),*) ($($state:ident),*) $pg:tt { $($update:tt)* }
     ) => {
         rules!(@impl $type, $name, { <[&str]>::len(&[$(stringify!($state)),*]) },
             { <[&str]>::len(&[$(stringify!($scalar)),*]) },
-            ($($scalar),*) ($($state),*) ($p, $g) { $($update)* });
+            ($($scalar),*) ($($state),*) $pg { $($update)* });
     };
     (
         @impl $type:ident, $name:ident, $states:tt, $scalars:tt,
-        ($($scalar:ident),*) ($($state:ident),*) ($p:ident, $g:ident) { $($update:tt)* }
+        ($($scalar:ident),*) ($($state:ident),*) ($p:ident $(, $g:ident)?) { $($update:tt)* }
     ) => {
         impl $crate::rule::Update<$type, $states, $scalars> for markers::$name {
             #[inline(always)]
-            #[allow(unused_mut, unused_variables)] // a family's rules share scalars; a text may only read a name
+            // A family's rules share scalars; a text may only read a name, or only write it.
+            #[allow(unused_mut, unused_variables, unused_assignments)]
             fn update(
-                mut $p: $type, mut $g: $type, states: [$type; $states], scalars: [$type; $scalars],
+                mut $p: $type, gradient: $type, states: [$type; $states], scalars: [$type; $scalars],
             ) -> ($type, [$type; $states]) {
+                $(let mut $g = gradient;)?
                 let [$(mut $state),*] = states;
                 let [$($scalar),*] = scalars;
                 $($update)*

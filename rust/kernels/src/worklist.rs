@@ -3,40 +3,17 @@
 //! Arrays are cut into chunks of about equal size, small ones are put together; the cut depends on their sizes alone,
 //! so it is made once. Safety rests on the caller: see [`WorkList::run`].
 
-use crate::kernel::{self, Streams};
 use crate::level::Level;
 use crate::norm::{self, BLOCK};
-use crate::rule::{MAX_STATES, Rule, Scalars};
-use crate::storage::{Dtype, convert};
+use crate::numbers::{Means, Numbers};
+use crate::rule::{Layer, PROLOGUE_SCALARS, Scalars};
+use crate::segment::{After, Rows, Segment};
 use crate::{fpenv, pool};
 
 /// Elements of a chunk: enough to outweigh claiming it, few enough to share work evenly. A multiple of [`BLOCK`].
 const CHUNK: usize = 32_768;
 /// Elements of a step from which a second thread pays, also when it has to be woken first.
 const PARALLEL: usize = 131_072;
-/// Elements that are converted or zeroed at a time: what stays in the first-level cache.
-const TILE: usize = 1024;
-
-/// One array of a step: its rule, its group, and where its numbers lie.
-#[derive(Clone, Copy, Debug)]
-pub struct Segment {
-    /// What updates it.
-    pub rule: &'static Rule,
-    /// Which entry of the step's scalars is its own.
-    pub group: usize,
-    /// Elements.
-    pub len: usize,
-    /// The parameter's type; its state has the compute type of it.
-    pub param_type: Dtype,
-    /// The parameter.
-    pub param: *mut u8,
-    /// Its state, as many pointers as the rule has states.
-    pub states: [*mut u8; MAX_STATES],
-    /// The gradient's type.
-    pub grad_type: Dtype,
-    /// The gradient; written to only when a step zeroes it.
-    pub grad: *mut u8,
-}
 
 /// A run of elements over neighbouring segments: from `(first, start)` up to `(last, end)`.
 #[derive(Clone, Copy, Debug)]
@@ -47,6 +24,19 @@ struct Chunk {
     end: usize,
 }
 
+/// How a step is run.
+#[derive(Clone, Copy, Debug)]
+pub struct Step<'a> {
+    /// The CPU level, which this machine must have.
+    pub level: Level,
+    /// Threads, the caller included.
+    pub threads: usize,
+    /// The scalars of each group.
+    pub scalars: &'a [Scalars],
+    /// What happens to gradients once they have been used.
+    pub after: After,
+}
+
 /// All arrays of an optimizer, and how a step over them is shared among threads.
 #[derive(Debug, Default)]
 pub struct WorkList {
@@ -55,8 +45,13 @@ pub struct WorkList {
     total: usize,
     /// For each segment, the index of its first block among all blocks.
     blocks: Vec<usize>,
-    /// The sum of squares of each block.
-    partials: Vec<f64>,
+    /// For each block, sums of squares: of gradients or parameters, and of directions.
+    partials: [Numbers; 2],
+    /// For each layerwise segment that was measured in parts, its ratio.
+    ratios: Numbers,
+    /// For each segment, the index of its first row among all rows that are centered; and the means of all.
+    rows: Vec<usize>,
+    means: Numbers,
 }
 
 // SAFETY: the pointers are only followed inside `run` and `sum_of_squares`, whose callers answer for them.
@@ -70,13 +65,18 @@ impl WorkList {
         self.segments.extend(segments);
         self.total = self.segments.iter().map(|s| s.len).sum();
         self.chunks = cut(&self.segments, CHUNK);
+        let (mut blocks, mut rows) = (0, 0);
         self.blocks.clear();
-        let mut blocks = 0;
+        self.rows.clear();
         for segment in &self.segments {
             self.blocks.push(blocks);
+            self.rows.push(rows);
             blocks += segment.len.div_ceil(BLOCK);
+            rows += segment.center.map_or(0, |center| center.count);
         }
-        self.partials = vec![0.0; blocks];
+        self.partials.iter_mut().for_each(|partials| partials.resize(blocks));
+        self.ratios.resize(self.segments.len());
+        self.means.resize(rows);
     }
 
     /// The arrays, in order.
@@ -84,14 +84,9 @@ impl WorkList {
         &self.segments
     }
 
-    /// The arrays, to set this step's gradients.
-    pub fn segments_mut(&mut self) -> impl Iterator<Item = &mut Segment> {
-        self.segments.iter_mut()
-    }
-
-    /// One array, to set this step's gradient.
-    pub fn segment_mut(&mut self, i: usize) -> &mut Segment {
-        &mut self.segments[i]
+    /// Sets an array's gradient for the next step.
+    pub fn set_gradient(&mut self, i: usize, grad: *mut u8, grad_type: crate::Dtype) {
+        (self.segments[i].grad, self.segments[i].grad_type) = (grad, grad_type);
     }
 
     /// Elements of all arrays.
@@ -99,46 +94,129 @@ impl WorkList {
         self.total
     }
 
-    /// All elements as one chunk.
-    fn whole(&self) -> Chunk {
-        let last = self.segments.len() - 1;
-        Chunk { first: 0, start: 0, last, end: self.segments[last].len }
-    }
-
-    /// Updates every array, and zeroes the gradients behind itself when asked.
+    /// Updates every array.
     ///
     /// # Safety
-    /// Every segment's pointers must be valid and aligned for its length and types, for reading and writing (a gradient
-    /// for reading, unless it is to be zeroed); what is written may overlap nothing else that the step touches; nobody
-    /// else may write there meanwhile. The CPU must have the level. `scalars` must hold one entry a group.
-    pub unsafe fn run(&self, level: Level, threads: usize, scalars: &[Scalars], zero_grads: bool) {
-        let part = |_, segment: &Segment, start: usize, end: usize| {
-            // SAFETY: `start..end` lies within the segment; the rest is the caller's promise.
-            unsafe { update(segment, start, end, level, &scalars[segment.group], zero_grads) }
+    /// Every segment's pointers must be valid and aligned for its length and types, for reading and, where the rule or
+    /// `after` writes, for writing; what is written may overlap nothing else that the step touches; nobody else may write
+    /// there meanwhile. The CPU must have the level. There must be scalars for every group.
+    pub unsafe fn run(&self, step: &Step<'_>) {
+        // SAFETY: the caller's promise, in all three phases.
+        fpenv::standard(|| unsafe {
+            if !self.means.is_empty() {
+                self.find_means(step);
+            }
+            self.share(step.threads, &|i, (start, end)| self.first_phase(step, i, (start, end)));
+            let mut split = false;
+            for (i, segment) in self.segments.iter().enumerate() {
+                if let (Some(layer), true) = (&segment.rule.layer, segment.len > CHUNK) {
+                    self.ratios.set(i, self.ratio(i, layer, &step.scalars[segment.group]));
+                    split = true;
+                }
+            }
+            if split {
+                self.share(step.threads, &|i, (start, end)| self.second_phase(step, i, (start, end)));
+            }
+        });
+    }
+
+    /// Updates a part of an elementwise segment, or a layerwise one that is whole; else measures.
+    ///
+    /// # Safety
+    /// As for [`WorkList::run`].
+    unsafe fn first_phase(&self, step: &Step<'_>, i: usize, (start, end): (usize, usize)) {
+        let (segment, scalars) = (&self.segments[i], &step.scalars[self.segments[i].group]);
+        let means = self.means_of(i);
+        let Some(layer) = &segment.rule.layer else {
+            // SAFETY: the caller's promise; the range lies within the segment.
+            unsafe { segment.update((start, end), step.level, scalars, means, step.after) };
+            return;
         };
-        self.share(threads, &part);
+        let [of_param, of_direction] = &self.partials;
+        for at in (start..end).step_by(BLOCK) {
+            // SAFETY: as above.
+            let (p, d) = unsafe { segment.measure((layer.direction)(), at, step.level, scalars, means) };
+            of_param.set(self.blocks[i] + at / BLOCK, p);
+            of_direction.set(self.blocks[i] + at / BLOCK, d);
+        }
+        if segment.len <= CHUNK {
+            let mut scalars = *scalars;
+            scalars[PROLOGUE_SCALARS] = self.ratio(i, layer, &scalars);
+            // SAFETY: as above.
+            unsafe { segment.update((start, end), step.level, &scalars, means, step.after) };
+        }
+    }
+
+    /// Updates a part of a layerwise segment that was measured in parts.
+    ///
+    /// # Safety
+    /// As for [`WorkList::run`].
+    unsafe fn second_phase(&self, step: &Step<'_>, i: usize, range: (usize, usize)) {
+        let segment = &self.segments[i];
+        if segment.rule.layer.is_some() && segment.len > CHUNK {
+            let mut scalars = step.scalars[segment.group];
+            scalars[PROLOGUE_SCALARS] = self.ratios.get(i);
+            // SAFETY: the caller's promise; the range lies within the segment.
+            unsafe { segment.update(range, step.level, &scalars, self.means_of(i), step.after) };
+        }
+    }
+
+    /// The ratio of a segment that has been measured.
+    fn ratio(&self, i: usize, layer: &Layer, scalars: &Scalars) -> f64 {
+        let blocks = self.blocks[i]..self.blocks[i] + self.segments[i].len.div_ceil(BLOCK);
+        let [of_param, of_direction] = self.partials.each_ref().map(|partials| partials.sum(blocks.clone()).sqrt());
+        (layer.ratio)(scalars, of_param, of_direction)
+    }
+
+    fn means_of(&self, i: usize) -> Means<'_> {
+        Means { all: &self.means, first: self.rows[i] }
+    }
+
+    /// Finds the means of all rows that are centered.
+    ///
+    /// # Safety
+    /// As for [`WorkList::run`].
+    unsafe fn find_means(&self, step: &Step<'_>) {
+        let mut pieces: Vec<(usize, Rows, std::ops::Range<usize>)> = Vec::new();
+        let mut centered = 0;
+        for (i, segment) in self.segments.iter().enumerate() {
+            let Some(rows) = segment.center else { continue };
+            centered += segment.len;
+            let at_once = (CHUNK * rows.count / segment.len.max(1)).max(1);
+            let starts = (0..rows.count).step_by(at_once);
+            pieces.extend(starts.map(|row| (i, rows, row..rows.count.min(row + at_once))));
+        }
+        let threads = if centered < PARALLEL { 1 } else { step.threads };
+        pool::run(pieces.len(), threads, &|k| {
+            let (i, rows, range) = &pieces[k];
+            let segment = &self.segments[*i];
+            let factor = step.scalars[segment.group][0].abs();
+            fpenv::standard(|| {
+                for row in range.clone() {
+                    // SAFETY: the caller's promise; the row is one of the segment's.
+                    self.means.set(self.rows[*i] + row, unsafe { segment.row_mean(*rows, row, factor, step.level) });
+                }
+            });
+        });
     }
 
     /// The sum of squares of all gradients, in float64 and with a shape that depends on the lengths alone.
     ///
     /// # Safety
     /// Every segment's gradient must be valid and aligned for reading; the CPU must have the level.
-    pub unsafe fn sum_of_squares(&mut self, level: Level, threads: usize) -> f64 {
-        let out = Shared(self.partials.as_mut_ptr());
-        let part = |index: usize, segment: &Segment, start: usize, end: usize| {
+    pub unsafe fn sum_of_squares(&self, level: Level, threads: usize) -> f64 {
+        let partials = &self.partials[0];
+        self.share(threads, &|i, (start, end)| {
+            let segment = &self.segments[i];
             for at in (start..end).step_by(BLOCK) {
                 let n = BLOCK.min(end - at);
-                // SAFETY: block `at / BLOCK` of this segment belongs to this chunk alone, since chunks are cut at
-                // multiples of BLOCK; the gradient is the caller's promise.
-                unsafe {
-                    let data = segment.grad.add(at * segment.grad_type.size());
-                    *out.get().add(self.blocks[index] + at / BLOCK) =
-                        norm::sum_of_squares(level, segment.grad_type, segment.param_type.compute(), data, n);
-                }
+                let (from, compute) = (segment.grad_type, segment.param_type.compute());
+                // SAFETY: the block lies within the segment, whose gradient is the caller's promise.
+                let sum = unsafe { norm::sum_of_squares(level, from, compute, segment.grad.add(at * from.size()), n) };
+                partials.set(self.blocks[i] + at / BLOCK, sum);
             }
-        };
-        self.share(threads, &part);
-        self.partials.iter().sum()
+        });
+        fpenv::standard(|| partials.sum(0..partials.len()))
     }
 
     /// Zeroes all gradients, for a step that is not taken.
@@ -163,8 +241,14 @@ impl WorkList {
         })
     }
 
-    /// Runs `part` over all elements, in one parallel region or without any.
-    fn share(&self, threads: usize, part: &(impl Fn(usize, &Segment, usize, usize) + Sync)) {
+    /// All elements as one chunk.
+    fn whole(&self) -> Chunk {
+        let last = self.segments.len() - 1;
+        Chunk { first: 0, start: 0, last, end: self.segments[last].len }
+    }
+
+    /// Runs `part` over all elements, given as a segment's number and a range, in one parallel region or without any.
+    fn share(&self, threads: usize, part: &(impl Fn(usize, (usize, usize)) + Sync)) {
         if self.segments.is_empty() {
             return;
         }
@@ -175,59 +259,26 @@ impl WorkList {
         }
     }
 
-    fn each(&self, chunk: &Chunk, part: &impl Fn(usize, &Segment, usize, usize)) {
+    fn each(&self, chunk: &Chunk, part: &impl Fn(usize, (usize, usize))) {
         for i in chunk.first..=chunk.last {
-            let segment = &self.segments[i];
-            if i < chunk.last {
-                fetch(&self.segments[i + 1]);
-            }
             let start = if i == chunk.first { chunk.start } else { 0 };
-            let end = if i == chunk.last { chunk.end } else { segment.len };
-            part(i, segment, start, end);
+            let end = if i == chunk.last { chunk.end } else { self.segments[i].len };
+            part(i, (start, end));
         }
     }
 }
 
-/// Asks for the first cache lines of a segment while the one before it is worked on: the hardware's prefetchers start
-/// anew with each array.
-#[inline(always)]
-fn fetch(segment: &Segment) {
-    #[cfg(target_arch = "x86_64")]
-    {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        for line in 0..4 {
-            // SAFETY: a prefetch reads nothing and may name any address.
-            unsafe {
-                _mm_prefetch::<_MM_HINT_T0>(segment.param.wrapping_add(64 * line).cast());
-                _mm_prefetch::<_MM_HINT_T0>(segment.grad.wrapping_add(64 * line).cast());
-                for state in &segment.states[..segment.rule.states.len()] {
-                    _mm_prefetch::<_MM_HINT_T0>(state.wrapping_add(64 * line).cast());
-                }
-            }
-        }
-    }
-}
-
-/// A pointer that tasks share; each writes a place of its own.
-#[derive(Clone, Copy)]
-struct Shared<T>(*mut T);
-// SAFETY: the tasks answer for writing to different places.
-unsafe impl<T> Sync for Shared<T> {}
-impl<T> Shared<T> {
-    fn get(&self) -> *mut T {
-        self.0
-    }
-}
-
-/// Cuts segments into chunks of about `size` elements; inside a segment only at multiples of [`BLOCK`].
+/// Cuts segments into chunks of about `size` elements; inside a segment only at multiples of [`BLOCK`], and never inside a
+/// layerwise one that a single task can take through both phases.
 fn cut(segments: &[Segment], size: usize) -> Vec<Chunk> {
     let mut chunks = Vec::new();
     let mut open: Option<(usize, usize, usize)> = None; // first segment, start in it, elements so far
     for (i, segment) in segments.iter().enumerate() {
+        let whole = segment.rule.layer.is_some() && segment.len <= size;
         let mut at = 0;
         loop {
             let (first, start, have) = open.unwrap_or((i, at, 0));
-            let room = (size - have).next_multiple_of(BLOCK);
+            let room = if whole { segment.len.max(size - have) } else { (size - have).next_multiple_of(BLOCK) };
             if segment.len - at < room {
                 open = Some((first, start, have + segment.len - at));
                 break;
@@ -247,54 +298,11 @@ fn cut(segments: &[Segment], size: usize) -> Vec<Chunk> {
     chunks
 }
 
-/// Updates elements `start..end` of one segment.
-///
-/// # Safety
-/// As for [`WorkList::run`], for this range.
-unsafe fn update(segment: &Segment, start: usize, end: usize, level: Level, scalars: &Scalars, zero_grads: bool) {
-    let kernels = &segment.rule.kernels;
-    let (param_size, grad_size) = (segment.param_type.size(), segment.grad_type.size());
-    let compute = segment.param_type.compute();
-    let streams = |at: usize| {
-        let mut states = segment.states;
-        for state in &mut states[..segment.rule.states.len()] {
-            // SAFETY: `at` lies within the segment.
-            *state = unsafe { state.add(at * compute.size()) };
-        }
-        // SAFETY: as above.
-        unsafe { Streams { param: segment.param.add(at * param_size), grad: segment.grad.add(at * grad_size), states } }
-    };
-    let direct = kernel::find(kernels, level, segment.param_type, segment.grad_type);
-    if let (Some(kernel), false) = (direct, zero_grads) {
-        // SAFETY: the caller's promise.
-        unsafe { kernel(&streams(start), end - start, scalars) };
-        return;
-    }
-    let converting = kernel::find(kernels, level, segment.param_type, compute).expect("the compute type has a kernel");
-    let mut tile = [0f64; TILE];
-    for at in (start..end).step_by(TILE) {
-        let n = TILE.min(end - at);
-        let mut streams = streams(at);
-        let grad = streams.grad.cast_mut();
-        // SAFETY: the caller's promise, for `n` elements from `at`; the tile holds `TILE` elements of any type.
-        unsafe {
-            if let Some(kernel) = direct {
-                kernel(&streams, n, scalars);
-            } else {
-                convert(segment.grad_type, grad, compute, tile.as_mut_ptr().cast(), n);
-                streams.grad = tile.as_ptr().cast();
-                converting(&streams, n, scalars);
-            }
-            if zero_grads {
-                grad.write_bytes(0, n * grad_size);
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Dtype;
+    use crate::rule::MAX_STATES;
 
     fn segments(lengths: &[usize]) -> Vec<Segment> {
         let null = std::ptr::null_mut();
@@ -309,6 +317,7 @@ mod tests {
                 states: [null; MAX_STATES],
                 grad_type: Dtype::F32,
                 grad: null,
+                center: None,
             })
             .collect()
     }
@@ -332,9 +341,9 @@ mod tests {
             for chunk in &list.chunks {
                 let elements = std::cell::Cell::new(0);
                 let seen = std::cell::RefCell::new(&mut seen);
-                list.each(chunk, &|i, segment, start, end| {
+                list.each(chunk, &|i, (start, end)| {
                     assert_eq!(start % BLOCK, 0);
-                    assert!(end == segment.len || end % BLOCK == 0);
+                    assert!(end == list.segments[i].len || end % BLOCK == 0);
                     elements.set(elements.get() + end - start);
                     seen.borrow_mut()[i][start..end].iter_mut().for_each(|n| *n += 1);
                 });

@@ -3,7 +3,7 @@
 
 use schuss::level::Level;
 use schuss::rule::{MAX_STATES, Scalars};
-use schuss::{Common, Decay, Dtype, Rule, Segment, WorkList};
+use schuss::{After, Common, Decay, Dtype, Rows, Rule, Segment, Step, WorkList};
 
 const DTYPES: [Dtype; 4] = [Dtype::F32, Dtype::F64, Dtype::F16, Dtype::Bf16];
 /// Past the parallel threshold together, with every kind of tail.
@@ -41,8 +41,9 @@ fn numbers(dtype: Dtype, n: usize, seed: u64, magnitude: bool) -> Buffer {
 }
 
 /// Three steps over arrays of all lengths; everything that they left in memory.
-fn run(rule: &'static Rule, scalars: &[Scalars], types: (Dtype, Dtype), level: Level, threads: usize) -> Vec<Buffer> {
+fn run(rule: &'static Rule, flags: f64, types: (Dtype, Dtype), level: Level, threads: usize) -> Vec<Buffer> {
     let (param_type, grad_type) = types;
+    let scalars = scalars(rule, flags);
     let compute = param_type.compute();
     let mut memory = Vec::new();
     for (k, &n) in LENGTHS.iter().enumerate() {
@@ -62,14 +63,16 @@ fn run(rule: &'static Rule, scalars: &[Scalars], types: (Dtype, Dtype), level: L
                 let (param, grad) = (pointers.next().unwrap(), pointers.next().unwrap());
                 let mut states = [std::ptr::null_mut(); MAX_STATES];
                 states.iter_mut().zip(pointers).for_each(|(state, pointer)| *state = pointer);
-                Segment { rule, group: 0, len, param_type, param, states, grad_type, grad }
+                let count = if flags != 0.0 && len % 1000 == 0 { len / 100 } else { 0 };
+                let center = (count > 0).then_some(Rows { count, strided: len > 1000 });
+                Segment { rule, group: 0, len, param_type, param, states, grad_type, grad, center }
             })
             .collect();
         let mut work = WorkList::default();
         work.extend(segments);
-        let last = step == 2;
+        let after = if step == 2 { After::Zero } else { After::Keep };
         // SAFETY: every pointer is to a buffer of its own of at least the segment's bytes; the level was found.
-        unsafe { work.run(level, threads, &[*scalars], last) };
+        unsafe { work.run(&Step { level, threads, scalars: &[*scalars], after }) };
     }
     memory
 }
@@ -82,6 +85,7 @@ fn scalars(rule: &Rule, flags: f64) -> Vec<Scalars> {
         .map(|&name| match name {
             "eps" => 1e-8,
             "momentum" | "beta1" | "alpha" => 0.9,
+            "threshold" => 2.0 * flags,
             "beta2" => 0.99,
             "dampening" | "lr_decay" => 0.1,
             _ => flags,
@@ -101,12 +105,11 @@ fn scalars(rule: &Rule, flags: f64) -> Vec<Scalars> {
 fn every_level_and_thread_count_gives_the_bits_of_the_baseline() {
     for &rule in schuss::rules::ALL {
         for flags in [0.0, 1.0] {
-            let scalars = scalars(rule, flags);
             for types in DTYPES.iter().flat_map(|&p| DTYPES.iter().map(move |&g| (p, g))) {
-                let oracle = run(rule, &scalars, types, Level::Baseline, 1);
+                let oracle = run(rule, flags, types, Level::Baseline, 1);
                 for level in Level::found() {
                     for threads in [1, 3] {
-                        let same = run(rule, &scalars, types, level, threads) == oracle;
+                        let same = run(rule, flags, types, level, threads) == oracle;
                         assert!(same, "{rule:?} {types:?} flags {flags} at {level:?} on {threads} threads");
                     }
                 }
@@ -131,9 +134,10 @@ fn the_sum_of_squares_has_one_shape() {
             states: [std::ptr::null_mut(); MAX_STATES],
             grad_type: dtype,
             grad: buffer.as_mut_ptr().cast(),
+            center: None,
         }));
         // SAFETY: gradients are valid for their lengths, and only read.
-        let mut sum = |level, threads| unsafe { work.sum_of_squares(level, threads) };
+        let sum = |level, threads| unsafe { work.sum_of_squares(level, threads) };
         let oracle = sum(Level::Baseline, 1);
         assert!(oracle.is_finite() && oracle > 0.0);
         for level in Level::found() {

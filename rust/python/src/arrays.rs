@@ -11,6 +11,7 @@ use numpy::npyffi::{
     PyArrayObject,
 };
 use numpy::{PyArrayDescr, PyArrayDescrMethods, PyUntypedArray};
+use pyo3::PyTypeInfo;
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -127,12 +128,22 @@ impl Shape {
 impl Pinned {
     /// Takes an array that Python has found to be a good parameter or state.
     pub fn new(array: &Bound<'_, PyUntypedArray>) -> PyResult<Pinned> {
+        Pinned::with_flags(array, NPY_ARRAY_ALIGNED | NPY_ARRAY_WRITEABLE)
+    }
+
+    /// Takes an array that is only read.
+    pub fn readable(array: &Bound<'_, PyUntypedArray>) -> PyResult<Pinned> {
+        Pinned::with_flags(array, NPY_ARRAY_ALIGNED)
+    }
+
+    fn with_flags(array: &Bound<'_, PyUntypedArray>, wanted: c_int) -> PyResult<Pinned> {
         let fields = raw(array);
-        let wanted = NPY_ARRAY_ALIGNED | NPY_ARRAY_WRITEABLE;
         let contiguous = fields.flags & (NPY_ARRAY_C_CONTIGUOUS | NPY_ARRAY_F_CONTIGUOUS);
         let dtype = dtype_of(array.py(), fields.descr);
         let (Some(dtype), true) = (dtype, fields.flags & wanted == wanted && contiguous != 0) else {
-            return Err(PyTypeError::new_err("not a writable, contiguous array of a known floating-point type"));
+            return Err(PyTypeError::new_err(
+                "not a contiguous array of a known floating-point type that can be written",
+            ));
         };
         Ok(Pinned {
             array: array.clone().unbind(),
@@ -164,6 +175,16 @@ impl Pinned {
         self.shape == other.shape && self.order == other.order
     }
 
+    /// The length of the first axis, for an array of more than one; rows are what lies along the others.
+    pub fn rows(&self) -> usize {
+        if self.shape.dims > 1 && self.len > 0 { self.shape.first[0] as usize } else { 0 }
+    }
+
+    /// Whether neighbouring elements are neighbours along the first axis.
+    pub fn fortran(&self) -> bool {
+        self.order == NPY_ARRAY_F_CONTIGUOUS
+    }
+
     /// The bytes that the array covers.
     pub fn bytes(&self) -> (usize, usize) {
         (self.data as usize, self.data as usize + self.len * self.dtype.size())
@@ -171,6 +192,10 @@ impl Pinned {
 
     /// Pointer and type of a gradient that can be used as it is; it must be writable when it is to be zeroed.
     pub fn gradient(&self, candidate: &Bound<'_, PyAny>, writable: bool) -> Option<(*mut u8, Dtype)> {
+        // Exactly an ndarray: a subclass, such as a masked array, may mean something else by its numbers.
+        if !candidate.get_type().is(PyUntypedArray::type_object(candidate.py())) {
+            return None;
+        }
         let array = candidate.cast::<PyUntypedArray>().ok()?;
         let fields = raw(array);
         let wanted = NPY_ARRAY_ALIGNED | self.order | if writable { NPY_ARRAY_WRITEABLE } else { 0 };

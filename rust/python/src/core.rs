@@ -8,73 +8,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, TryLockError};
 
 use numpy::{PyArray1, PyArrayMethods, PyUntypedArray};
+use pyo3::PyTypeInfo;
 use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyTuple};
-use schuss::rule::{MAX_STATES, Scalars};
-use schuss::{Common, Decay, Rule, Segment, WorkList, level};
+use pyo3::types::{PyBool, PyDict, PyFloat, PyTuple};
+use schuss::rule::Scalars;
+use schuss::{After, Rule, Step, WorkList, level};
 
 use crate::arrays::Pinned;
+use crate::group::{GroupValues, RELEASE_GIL, detach_if, find_rule, segment};
 use crate::tree::Tree;
-
-/// Elements from which a step is long enough to let other Python threads run.
-const RELEASE_GIL: usize = 16_384;
-
-/// A group's values: scheduled, lr, initial_lr, weight_decay, decay, maximize, then the rule's hyperparameters.
-struct GroupValues<'a>(&'a [f64]);
-
-impl GroupValues<'_> {
-    const COMMON: usize = 6;
-
-    fn scheduled(&self) -> bool {
-        self.0[0] != 0.0
-    }
-
-    fn scalars(&self, rule: &Rule, t: u64, gradient_factor: f64) -> Scalars {
-        let common = Common {
-            lr: self.0[1],
-            initial_lr: self.0[2],
-            weight_decay: self.0[3],
-            decay: match self.0[4] {
-                1.0 => Decay::Decoupled,
-                2.0 => Decay::Independent,
-                _ => Decay::L2,
-            },
-            maximize: self.0[5] != 0.0,
-        };
-        rule.scalars(&common, &self.0[Self::COMMON..], t, gradient_factor)
-    }
-}
-
-fn find_rule(name: &str, values: usize) -> PyResult<&'static Rule> {
-    let rule = schuss::rules::find(name).ok_or_else(|| PyValueError::new_err(format!("no rule {name:?}")))?;
-    if values != GroupValues::COMMON + rule.hypers.len() {
-        return Err(PyValueError::new_err(format!("{name} needs {:?}", rule.hypers)));
-    }
-    Ok(rule)
-}
-
-/// A segment over a parameter and its state; the gradient is set at each step.
-fn segment(rule: &'static Rule, group: usize, param: &Pinned, states: &[Pinned]) -> PyResult<Segment> {
-    let fits = |state: &Pinned| state.dtype == param.dtype.compute() && state.congruent(param);
-    if states.len() != rule.states.len() || !states.iter().all(fits) {
-        return Err(PyTypeError::new_err("states do not fit the rule and the parameter"));
-    }
-    let mut pointers = [std::ptr::null_mut(); MAX_STATES];
-    for (pointer, state) in pointers.iter_mut().zip(states) {
-        *pointer = state.data;
-    }
-    Ok(Segment {
-        rule,
-        group,
-        len: param.len,
-        param_type: param.dtype,
-        param: param.data,
-        states: pointers,
-        grad_type: param.dtype,
-        grad: std::ptr::null_mut(),
-    })
-}
 
 struct Group {
     rule: &'static Rule,
@@ -110,8 +53,8 @@ struct Inner {
     tree: Tree,
     /// What a step writes, sorted: byte ranges that gradients must stay clear of.
     written: Vec<(usize, usize)>,
-    /// Gradient pointers that were found clear of it.
-    clear: Vec<*mut u8>,
+    /// Gradients, by pointer and bytes, that were found clear of it.
+    clear: Vec<(*mut u8, usize)>,
     max_grad_norm: Option<f64>,
     nonfinite: Nonfinite,
     scalars: Vec<Scalars>,
@@ -215,6 +158,7 @@ impl Core {
         values: Bound<'_, PyArray1<f64>>,
         params: Vec<Bound<'_, PyUntypedArray>>,
         states: Vec<Vec<Bound<'_, PyUntypedArray>>>,
+        center: Vec<bool>,
         tree: &Bound<'_, PyAny>,
     ) -> PyResult<()> {
         let mut inner = self.lock()?;
@@ -229,7 +173,10 @@ impl Core {
         let segments = params
             .iter()
             .zip(&states)
-            .map(|(param, states)| segment(rule, inner.groups.len(), param, states))
+            .zip(center)
+            .map(|((param, states), center)| {
+                segment(rule, inner.groups.len(), param, states, if center { param.rows() } else { 0 })
+            })
             .collect::<PyResult<Vec<_>>>()?;
         inner.groups.push(Group { rule, values: values.unbind(), steps: 0 });
         inner.work.extend(segments);
@@ -238,7 +185,7 @@ impl Core {
         inner.tree = tree;
         inner.written = inner.params.iter().chain(&inner.states).map(Pinned::bytes).filter(|r| r.0 < r.1).collect();
         inner.written.sort_unstable();
-        inner.clear = vec![std::ptr::null_mut(); inner.params.len()];
+        inner.clear = vec![(std::ptr::null_mut(), 0); inner.params.len()];
         Ok(())
     }
 
@@ -263,21 +210,61 @@ impl Core {
         self.lock().map(|_| ())
     }
 
-    /// Updates every parameter in place.
-    #[pyo3(signature = (grads=None, *, grad_scale=1.0, zero_grads=false))]
+    /// Takes one step: updates every parameter in place.
+    ///
+    /// Everything is checked before anything is written; on an error nothing has changed. Long steps release the GIL.
+    ///
+    /// Parameters
+    /// ----------
+    /// grads : structure of arrays, optional
+    ///     Gradients in the structure of the parameters (with groups: a list of one structure a group), of any
+    ///     floating-point dtype, strides and byte order; ``opt.grads`` by default.
+    /// grad_scale : float, default 1.0
+    ///     What gradients are divided by first, finite and > 0.
+    /// zero_grads : bool, default False
+    ///     Set the gradients to zero once they have been used, or were the reason to skip the step.
+    ///
+    /// Returns
+    /// -------
+    /// bool
+    ///     Whether the step was taken; it is not when ``nonfinite="skip"`` and a gradient has a NaN or an infinity.
+    ///
+    /// Raises
+    /// ------
+    /// TypeError, ValueError
+    ///     Gradients do not fit; the message names the array by its place and says what to do.
+    /// FloatingPointError
+    ///     A gradient has a NaN or an infinity and ``nonfinite="error"``.
+    /// RuntimeError
+    ///     The optimizer is in the middle of a step in another thread.
+    ///
+    /// Examples
+    /// --------
+    /// >>> import numpy as np, schuss
+    /// >>> w = np.array([1.0, 2.0])
+    /// >>> opt = schuss.SGD(w, lr=0.5)
+    /// >>> opt.step(np.array([2.0, 4.0]), grad_scale=2.0)
+    /// True
+    /// >>> w
+    /// array([0.5, 1. ])
+    #[pyo3(
+        signature = (grads=None, *, grad_scale=None, zero_grads=None),
+        text_signature = "($self, grads=None, *, grad_scale=1.0, zero_grads=False)"
+    )]
     fn step(
         slf: &Bound<'_, Self>,
         grads: Option<&Bound<'_, PyAny>>,
-        grad_scale: f64,
-        zero_grads: bool,
+        grad_scale: Option<&Bound<'_, PyAny>>,
+        zero_grads: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<bool> {
         let py = slf.py();
         let core = slf.get();
         let mut inner = core.lock()?;
         let inner = &mut *inner;
-        if !(grad_scale.is_finite() && grad_scale > 0.0) {
-            return Err(PyValueError::new_err(format!("grad_scale must be a finite number > 0, got {grad_scale}")));
-        }
+        let (grad_scale, zero_grads) = match (usual_scale(grad_scale), usual_flag(zero_grads)) {
+            (Some(grad_scale), Some(zero_grads)) => (grad_scale, zero_grads),
+            _ => slf.call_method1("_step_options", (grad_scale, zero_grads))?.extract()?,
+        };
         let own;
         let grads = match grads {
             Some(grads) => grads,
@@ -294,40 +281,42 @@ impl Core {
         };
         let release = inner.work.total() >= RELEASE_GIL;
         // Gradients must outlive the step even if what runs here, or in another thread, empties the caller's lists.
-        let mut kept: Vec<Py<PyAny>> = Vec::with_capacity(inner.params.len());
+        let mut kept: Vec<Bound<'_, PyAny>> = Vec::with_capacity(inner.params.len());
         let mut to_zero: Vec<Bound<'_, PyAny>> = Vec::new();
+        let mut converted = false;
         let alike = {
             let tree = std::mem::replace(&mut inner.tree, Tree::Sequence(Vec::new()));
             let result = tree.visit(py, grads, &mut |i, object| {
-                let found = inner.params[i].gradient(object, zero_grads);
-                let (pointer, dtype) = match found {
-                    Some((pointer, _)) if pointer == inner.clear[i] => found,
-                    Some((pointer, dtype)) if !inner.overlaps(pointer, inner.params[i].len * dtype.size()) => {
-                        inner.clear[i] = pointer;
-                        found
+                let found = inner.params[i]
+                    .gradient(object, zero_grads)
+                    .map(|(pointer, dtype)| (pointer, dtype, object.clone()));
+                let fits = found.as_ref().is_some_and(|&(pointer, dtype, _)| {
+                    let bytes = inner.params[i].len * dtype.size();
+                    if inner.clear[i] != (pointer, bytes) && !inner.overlaps(pointer, bytes) {
+                        inner.clear[i] = (pointer, bytes);
                     }
-                    _ => None,
-                }
-                .map_or_else(
-                    || {
+                    inner.clear[i] == (pointer, bytes)
+                });
+                let (pointer, dtype, usable) = match found {
+                    Some(found) if fits => found,
+                    found => {
                         // Python converts, copies or explains.
-                        let shared = found.is_some();
-                        let usable = slf.call_method1("_gradient", (i, object, shared, zero_grads))?;
-                        let pointer = inner.params[i]
-                            .gradient(&usable, false)
-                            .ok_or_else(|| PyTypeError::new_err("a converted gradient is still not usable"))?;
+                        converted = true;
+                        if !inner.params[i].unchanged(py) {
+                            return Err(explain(slf, "_explain_changed", (i,)));
+                        }
+                        let usable = slf.call_method1("_gradient", (i, object, found.is_some(), zero_grads))?;
                         if zero_grads && !usable.is(object) {
                             to_zero.push(object.clone());
                         }
-                        kept.push(usable.unbind());
-                        PyResult::Ok(pointer)
-                    },
-                    Ok,
-                )?;
-                kept.push(object.clone().unbind());
-                let segment = inner.work.segment_mut(i);
-                segment.grad = pointer;
-                segment.grad_type = dtype;
+                        let (pointer, dtype) = inner.params[i]
+                            .gradient(&usable, false)
+                            .ok_or_else(|| PyTypeError::new_err("a converted gradient is still not usable"))?;
+                        (pointer, dtype, usable)
+                    }
+                };
+                kept.push(usable);
+                inner.work.set_gradient(i, pointer, dtype);
                 Ok(())
             });
             inner.tree = tree;
@@ -340,6 +329,15 @@ impl Core {
             return Err(explain(slf, "_explain_shared", (i, k)));
         }
 
+        // A conversion may have run anything, also something that moves a gradient which was read before it.
+        if converted {
+            let moved = inner.params.iter().zip(&kept).zip(inner.work.segments()).any(|((param, usable), segment)| {
+                param.gradient(usable, false) != Some((segment.grad, segment.grad_type))
+            });
+            if moved {
+                return Err(PyValueError::new_err("gradients changed while they were being read; nothing was updated"));
+            }
+        }
         // Nothing below runs foreign Python code, so what is checked here stays true.
         if let Some(i) = inner.params.iter().position(|param| !param.unchanged(py)) {
             return Err(explain(slf, "_explain_changed", (i,)));
@@ -349,9 +347,9 @@ impl Core {
         let mut factor = 1.0 / grad_scale;
         let mut norm = NO_NORM;
         if inner.max_grad_norm.is_some() || inner.nonfinite != Nonfinite::Propagate {
-            let work = &mut inner.work;
+            let work = &inner.work;
             // SAFETY: the gradients were just checked, and are are kept alive; the level is this CPU's.
-            let sum = detach_if(py, release, move || unsafe { work.sum_of_squares(level, threads) });
+            let sum = detach_if(py, release, || unsafe { work.sum_of_squares(level, threads) });
             if inner.nonfinite != Nonfinite::Propagate && !sum.is_finite() {
                 // SAFETY: as above. A finite float64 may have an infinite square, so look before judging.
                 if let Some((i, at)) = unsafe { inner.work.first_nonfinite() } {
@@ -368,12 +366,8 @@ impl Core {
                 }
             }
             if let Some(max_norm) = inner.max_grad_norm {
-                let measured = sum.sqrt() / grad_scale;
-                norm = measured.to_bits();
-                let coefficient = max_norm / (measured + 1e-6);
-                if coefficient < 1.0 || coefficient.is_nan() {
-                    factor *= coefficient;
-                }
+                let (measured, clipped) = schuss::clip_factor(sum, grad_scale, max_norm);
+                (norm, factor) = (measured.to_bits(), clipped);
             }
         }
         inner.scalars.clear();
@@ -385,10 +379,11 @@ impl Core {
             inner.scalars.push(values.scalars(group.rule, group.steps + 1, factor));
         }
 
-        let (work, scalars) = (&inner.work, &inner.scalars);
+        let after = if zero_grads { After::Zero } else { After::Keep };
+        let (work, step) = (&inner.work, Step { level, threads, scalars: &inner.scalars, after });
         // SAFETY: parameters and states are pinned and were found unchanged, gradients were checked for shape, type,
         // order and alignment, lie clear of what is written, and are kept alive by `kept`. The lock keeps other steps of this optimizer out.
-        detach_if(py, release, || unsafe { work.run(level, threads, scalars, zero_grads) });
+        detach_if(py, release, || unsafe { work.run(&step) });
         for group in &mut inner.groups {
             group.steps += 1;
         }
@@ -399,9 +394,29 @@ impl Core {
     }
 }
 
-/// Zeroes the gradients that were converted, and so not zeroed in the step.
+/// A gradient scale as nearly everybody gives it; Python judges all others.
+fn usual_scale(given: Option<&Bound<'_, PyAny>>) -> Option<f64> {
+    match given {
+        None => Some(1.0),
+        Some(value) => {
+            let scale = value.cast_exact::<PyFloat>().ok()?.value();
+            (scale > 0.0 && scale.is_finite() && (1.0 / scale).is_finite()).then_some(scale)
+        }
+    }
+}
+
+/// A flag that is a bool; Python judges all others.
+fn usual_flag(given: Option<&Bound<'_, PyAny>>) -> Option<bool> {
+    given.map_or(Some(false), |value| value.cast_exact::<PyBool>().ok().map(|flag| flag.is_true()))
+}
+
+/// Zeroes the gradients that were converted, and so not zeroed in the step; with NumPy's own method, which cannot fail on
+/// an array that was found writable.
 fn zero_all(gradients: Vec<Bound<'_, PyAny>>) -> PyResult<()> {
-    gradients.into_iter().try_for_each(|gradient| gradient.call_method1("fill", (0,)).map(|_| ()))
+    for gradient in gradients {
+        PyUntypedArray::type_object(gradient.py()).call_method1("fill", (gradient, 0))?;
+    }
+    Ok(())
 }
 
 /// The error that Python words for something that is off.
@@ -410,10 +425,6 @@ fn explain<'py>(slf: &Bound<'py, Core>, method: &str, args: impl pyo3::call::PyC
         Ok(_) => PyRuntimeError::new_err(format!("{method} found nothing wrong")),
         Err(error) => error,
     }
-}
-
-fn detach_if<R: Send>(py: Python<'_>, release: bool, f: impl FnOnce() -> R + Send) -> R {
-    if release { py.detach(f) } else { f() }
 }
 
 /// Two gradients that share memory: zeroing one would change the other before it is read.
@@ -427,33 +438,4 @@ fn shared_gradients(work: &WorkList) -> Option<(usize, usize)> {
         .collect();
     ranges.sort_unstable();
     ranges.windows(2).find(|pair| pair[0].1 > pair[1].0).map(|pair| (pair[0].2, pair[1].2))
-}
-
-/// One update of one array whose state the caller owns; Python has checked the arrays.
-#[pyfunction]
-pub fn update(
-    py: Python<'_>,
-    rule: &str,
-    values: Bound<'_, PyArray1<f64>>,
-    step: u64,
-    param: &Bound<'_, PyUntypedArray>,
-    grad: &Bound<'_, PyAny>,
-    states: Vec<Bound<'_, PyUntypedArray>>,
-) -> PyResult<()> {
-    let rule = find_rule(rule, values.len()?)?;
-    let param = Pinned::new(param)?;
-    let states = states.iter().map(Pinned::new).collect::<PyResult<Vec<_>>>()?;
-    let mut segment = segment(rule, 0, &param, &states)?;
-    (segment.grad, segment.grad_type) =
-        param.gradient(grad, false).ok_or_else(|| PyTypeError::new_err("the gradient does not fit the parameter"))?;
-    let level = level::in_use().map_err(PyRuntimeError::new_err)?;
-    let threads = schuss::num_threads().map_err(PyRuntimeError::new_err)?;
-    // SAFETY: contiguous float64, made by Python; the GIL is held.
-    let scalars = [GroupValues(unsafe { values.as_slice()? }).scalars(rule, step, 1.0)];
-    let mut work = WorkList::default();
-    work.extend([segment]);
-    // SAFETY: Python has checked that the arrays do not overlap; types, shapes and order were checked above, and the
-    // caller holds references to the arrays during the call.
-    detach_if(py, param.len >= RELEASE_GIL, || unsafe { work.run(level, threads, &scalars, false) });
-    Ok(())
 }

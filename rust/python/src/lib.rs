@@ -5,6 +5,9 @@
 
 mod arrays;
 mod core;
+mod dense;
+mod functional;
+mod group;
 mod tree;
 
 use pyo3::exceptions::{PyImportError, PyValueError};
@@ -63,7 +66,9 @@ fn _schuss(module: &Bound<'_, PyModule>) -> PyResult<()> {
     arrays::prepare(module.py())?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_class::<core::Core>()?;
-    module.add_function(wrap_pyfunction!(core::update, module)?)?;
+    module.add_function(wrap_pyfunction!(functional::update, module)?)?;
+    module.add_function(wrap_pyfunction!(functional::sum_of_squares, module)?)?;
+    module.add_function(wrap_pyfunction!(dense::solve_damped, module)?)?;
     module.add_function(wrap_pyfunction!(arrays::register_bfloat16, module)?)?;
     module.add_function(wrap_pyfunction!(get_num_threads, module)?)?;
     module.add_function(wrap_pyfunction!(set_num_threads, module)?)?;

@@ -40,8 +40,9 @@ impl Tree {
                         return Ok(false);
                     }
                     for (i, tree) in trees.iter().enumerate() {
-                        // Not an iterator: what runs for a leaf may change the list, and then this is an IndexError.
-                        if !tree.visit(py, &list.get_item(i)?, leaf)? {
+                        // What runs for a leaf may shorten the list.
+                        let Ok(item) = list.get_item(i) else { return Ok(false) };
+                        if !tree.visit(py, &item, leaf)? {
                             return Ok(false);
                         }
                     }

@@ -2,12 +2,16 @@
 
 pub mod adagrad;
 pub mod adam;
+pub mod lamb;
+pub mod lars;
+pub mod radam;
 pub mod rmsprop;
 pub mod sgd;
+pub mod tools;
 
 use crate::rule::Rule;
 
-/// Every rule of the crate.
+/// Every rule that an optimizer can stand for. First phases of layerwise rules and [`tools`] are not among them.
 pub static ALL: &[&Rule] = &[
     sgd::sgd(),
     sgd::momentum(),
@@ -18,9 +22,12 @@ pub static ALL: &[&Rule] = &[
     rmsprop::rmsprop_centered_momentum(),
     adam::adam(),
     adam::amsgrad(),
+    radam::radam(),
+    lars::lars(),
+    lamb::lamb(),
 ];
 
-/// The rule of this name.
+/// The rule of this name, one of the tools' too.
 pub fn find(name: &str) -> Option<&'static Rule> {
-    ALL.iter().copied().find(|rule| rule.name == name)
+    ALL.iter().chain(tools::ALL).copied().find(|rule| rule.name == name)
 }

@@ -1,0 +1,82 @@
+"""One step of every optimizer in the registry, over sizes, dtypes, threads, CPU levels, and what a step may fold in."""
+
+import subprocess
+import sys
+
+import schuss
+
+from .common import CASES, DTYPES, IN_CACHE, PAST_CACHE, THREADS, Timed, hot, process_environment
+
+
+class Step(Timed):
+    """float32, one array."""
+
+    params = [list(CASES), IN_CACHE]
+    param_names = ["optimizer", "elements"]
+
+    def time_step(self, case, n):
+        hot(case, n).step()
+
+
+class StepLarge(Step):
+    """Past the caches, where memory bandwidth decides."""
+
+    params = [list(CASES), PAST_CACHE]
+
+
+class StepDtype(Timed):
+    """Parameters and gradients of the other dtypes (16-bit ones keep their state in float32)."""
+
+    params = [list(CASES), [d for d in DTYPES if d != "float32"], [16_384, 1_048_576]]
+    param_names = ["optimizer", "dtype", "elements"]
+
+    def time_step(self, case, dtype, n):
+        hot(case, n, dtype).step()
+
+
+class StepThreads(Timed):
+    """Threads beside one thread: around the size from which a second one pays."""
+
+    params = [sorted({1, THREADS}), [65_536, 131_072, 262_144, 1_048_576]]
+    param_names = ["threads", "elements"]
+
+    def time_step(self, threads, n):
+        schuss.set_num_threads(threads)
+        hot("AdamW", n).step()
+
+
+class StepOptions(Timed):
+    """What one call may do besides: the cost of each over the plain step."""
+
+    options = {
+        "plain": ({}, {}),
+        "clip": ({"max_grad_norm": 1.0}, {}),
+        "skip nonfinite": ({"nonfinite": "skip"}, {}),
+        "unscale": ({}, {"grad_scale": 128.0}),
+        "clip, unscale, skip": ({"max_grad_norm": 1.0, "nonfinite": "skip"}, {"grad_scale": 128.0}),
+    }
+    params = [list(options), [16_384, 1_048_576]]
+    param_names = ["options", "elements"]
+
+    def time_step(self, option, n):
+        constructor, call = self.options[option]
+        job = hot("AdamW", n, **constructor)
+        job.optimizer.step(job.grads, **call)
+
+
+class StepLevel:
+    """AdamW at each CPU level. A level is chosen at import, so each is measured in a process of its own."""
+
+    params = [schuss.cpu_levels(), [16_384]]
+    param_names = ["level", "elements"]
+    unit = "s"
+    code = """
+import sys
+from benchmarks.common import Job, interleave
+print(min(interleave({"step": Job("AdamW", [int(sys.argv[1])]).step})["step"]))
+"""
+
+    def track_step(self, level, n):
+        env = process_environment(SCHUSS_CPU=level, SCHUSS_NUM_THREADS="1")
+        command = [sys.executable, "-c", self.code, str(n)]
+        return float(subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout)

@@ -1,0 +1,121 @@
+"""Configuration of the documentation: ``sphinx-build -W --keep-going -b html docs build/docs``.
+
+Nothing is fetched at build time, and the pages load nothing from elsewhere: MathJax comes from a package.
+"""
+
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE / "_ext"))
+
+import schuss  # noqa: E402 - the path comes first
+
+project = "schuss"
+author = "the schuss contributors"
+project_copyright = author
+version = release = schuss.__version__
+language = "en"
+
+extensions = [
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.mathjax",
+    "numpydoc",
+    "myst_parser",
+    "sphinx_design",
+    "sphinx_copybutton",
+    "optimizer_pages",
+    "written_pages",
+]
+exclude_patterns = ["_ext", "_templates", "**/*.inc", "gallery/**/*.py", "gallery/**/*.ipynb"]
+templates_path = ["_templates"]
+default_role = "autolink"
+nitpicky = True
+nitpick_ignore_regex = [("py:class", r"(array|array_like|callable|optional|path|structure.*)")]
+
+autodoc_typehints = "none"
+autodoc_member_order = "bysource"
+autosummary_generate = True
+autosummary_imported_members = False
+numpydoc_show_class_members = False
+numpydoc_xref_param_type = False
+python_maximum_signature_line_length = 80
+add_function_parentheses = False
+toc_object_entries_show_parents = "hide"
+copybutton_prompt_text = r">>> |\.\.\. |\$ "
+copybutton_prompt_is_regexp = True
+
+# The gallery: every examples/gallery/plot_*.py, run in the order of the names.
+GALLERY = HERE.parent / "examples" / "gallery"
+if list(GALLERY.glob("plot_*.py")) and list(GALLERY.glob("GALLERY_HEADER.*")):
+    extensions.append("sphinx_gallery.gen_gallery")
+    sys.path.insert(0, str(GALLERY))  # what the scripts share
+    sphinx_gallery_conf = {
+        "examples_dirs": str(GALLERY),
+        "gallery_dirs": "gallery",
+        "filename_pattern": r"/plot_",
+        "ignore_pattern": r"(^|/)(?!plot_)[^/]*\.py$",
+        "within_subsection_order": "FileNameSortKey",
+        "doc_module": ("schuss",),
+        "backreferences_dir": "gallery/backreferences",
+        "download_all_examples": False,
+        "capture_repr": (),
+        "show_memory": False,
+        "write_computation_times": False,
+        "show_signature": False,
+        "min_reported_time": 5,
+        "remove_config_comments": True,
+        "copyfile_regex": r"(?!)",
+        "image_scrapers": ("gallery.scraper",),
+        "reset_modules": ("matplotlib", "gallery.taking_figures"),
+    }
+
+html_theme = "pydata_sphinx_theme"
+html_title = "schuss"
+html_static_path = ["_static"]
+html_css_files = ["schuss.css"]
+html_context = {"default_mode": "auto"}
+html_show_sourcelink = False
+html_copy_source = False
+html_sidebars = {"index": [], "changes": []}
+html_theme_options = {
+    "logo": {"text": "schuss"},
+    "header_links_before_dropdown": 6,
+    "navbar_end": ["theme-switcher"],
+    "navbar_persistent": ["search-button"],
+    "secondary_sidebar_items": ["page-toc"],
+    "show_toc_level": 2,
+    "show_prev_next": True,
+    "navigation_with_keys": False,
+    "footer_start": ["copyright"],
+    "footer_end": [],
+    "pygments_light_style": "tango",
+    "pygments_dark_style": "github-dark",
+}
+
+# MathJax 3 as the package sphinx-mathjax-offline ships it; only the component in use and its fonts are copied.
+MATHJAX = Path(find_spec("sphinx-mathjax-offline").origin).parent / "static" / "mathjax"
+mathjax_path = "mathjax/tex-chtml.js"
+mathjax3_config = {
+    "chtml": {"displayAlign": "left", "displayIndent": "1em"},
+    "options": {"enableMenu": False},
+}
+
+
+def _copy_mathjax(app, error):
+    from shutil import copytree
+
+    if error is None and app.builder.format == "html":
+        wanted = {"tex-chtml.js", "output", "chtml", "fonts", "woff-v2"}
+
+        def ignored(folder, names):
+            return [name for name in names if name not in wanted and not name.endswith(".woff")]
+
+        copytree(MATHJAX, Path(app.outdir, "_static", "mathjax"), ignore=ignored, dirs_exist_ok=True)
+
+
+def setup(app):
+    """Makes the pages find their own MathJax."""
+    app.connect("build-finished", _copy_mathjax)

@@ -1,0 +1,117 @@
+"""What the gallery's scripts share: figures of one look, contour plots with paths on them, and how a figure is kept.
+
+The scripts themselves are `plot_*.py`; this module is no example of its own.
+"""
+
+import sys
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.ticker import MaxNLocator
+from threadpoolctl import threadpool_limits
+
+sys.path.append(str(Path(__file__).parents[1]))  # style.py and network.py, which other examples use too
+
+from style import FAINT, INK
+from style import style as style
+
+threadpool_limits(1)  # the matrices of these scripts are too small for more threads to help
+
+FOLDER = Path(__file__).parents[2] / "build" / "gallery"
+SETTINGS = {
+    "figure.dpi": 100,
+    "savefig.dpi": 120,
+    "font.size": 10,
+    "axes.titlesize": 10.5,
+    "axes.titlelocation": "left",
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "text.color": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "lines.linewidth": 1.8,
+    "legend.frameon": False,
+    "axes.formatter.useoffset": False,
+}
+_BASIN = LinearSegmentedColormap.from_list("basin", ["#D3E0EA", "#FFFFFF"])  # low ground is darker
+
+
+def new_figure(title, rows=1, columns=1, size=(10, 4), mosaic=None, **options):
+    """A figure and its axes in the gallery's look; `mosaic` is `subplot_mosaic`'s and gives a dict of axes."""
+    plt.rcParams.update(SETTINGS)  # here and not at import: the documentation's build resets them for each script
+    fig = plt.figure(figsize=size, layout="constrained")
+    fig.get_layout_engine().set(w_pad=0.06, h_pad=0.06)
+    axes = fig.subplots(rows, columns, **options) if mosaic is None else fig.subplot_mosaic(mosaic, **options)
+    fig.suptitle(title, x=0.012, ha="left", fontsize=14)
+    return fig, axes
+
+
+def show(fig, name, animation=None):
+    """Opens the figure's window, or without a screen saves it as `build/gallery/<name>.png`, an animation as `.gif`."""
+    collected = "sphinx_gallery" in sys.modules  # the documentation's build takes the figures itself
+    if collected or fig.canvas.required_interactive_framework:
+        plt.show()
+        return
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    if animation is None:
+        path = FOLDER / f"{name}.png"
+        fig.savefig(path)
+    else:
+        path = FOLDER / f"{name}.gif"
+        animation.save(path, writer="pillow", dpi=80)
+    print(f"Saved {path.relative_to(FOLDER.parents[1])}")
+
+
+def descend(make_optimizer, gradient, start, steps):
+    """The places that an optimizer visits, the start first: (steps + 1, 2)."""
+    x = np.array(start, np.float64)
+    optimizer = make_optimizer(x)
+    path = [x.copy()]
+    for _ in range(steps):
+        optimizer.step(gradient(x))  # moves x itself
+        path.append(x.copy())
+    return np.array(path)
+
+
+def draw_contours(ax, f, x_limits, y_limits, levels=12, labels=("$x_1$", "$x_2$")):
+    """The function `f` of an array with two entries in front, as pale contours. `levels`: a number, or the values."""
+    x1, x2 = np.meshgrid(np.linspace(*x_limits, 301), np.linspace(*y_limits, 301))
+    values = f(np.array([x1, x2]))
+    if np.isscalar(levels):  # closer where the ground is flat, as on f's square root
+        low, high = values.min(), values.max()
+        levels = low + (high - low) * np.linspace(0, 1, levels + 1) ** 2
+    ax.contourf(x1, x2, values, levels=levels, cmap=_BASIN)
+    ax.contour(x1, x2, values, levels=levels, colors="#9FB3C4", linewidths=0.6, linestyles="solid")
+    ax.set(xlim=x_limits, ylim=y_limits)
+    ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    ax.yaxis.set_major_locator(MaxNLocator(6, integer=True))
+    ax.set_xlabel(labels[0])
+    ax.set_ylabel(labels[1])
+
+
+def draw_path(ax, path, look, label=None, size=4.5, marker="o"):
+    """A path with a dot a step; the start is a ring."""
+    ax.plot(*path.T, marker=marker, ms=size, mec="white", mew=0.6, lw=1.4, label=label, **look)
+    ax.plot(*path[0], "o", ms=size + 3.5, mfc="white", mec=look["color"], mew=1.6)
+
+
+def draw_minimum(ax, at=(0, 0)):
+    ax.plot(*at, "+", color=INK, ms=14, mew=1.4, zorder=1.5)
+
+
+def draw_title(ax, name, settings):
+    """The optimizer's name in its colour, its settings on the right."""
+    ax.set_title(name, color=style(name)["color"], fontweight="bold")
+    ax.set_title(settings, loc="right", fontsize=9.5)
+
+
+def draw_label(ax, x, y, text, look, **options):
+    """The name of a line, written beside it."""
+    ax.annotate(text, (x, y), xytext=(5, 5), textcoords="offset points", color=look["color"], **options)
+
+
+def draw_grid(ax):
+    ax.grid(color=FAINT, lw=0.5)
+    ax.set_axisbelow(True)

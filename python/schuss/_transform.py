@@ -1,0 +1,29 @@
+"""What is done to arrays beside optimizing them, on the same kernels: the extension module's tools, in one place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from schuss import _schuss
+
+
+def transform(
+    tool: str,
+    arrays: Sequence[np.ndarray],
+    others: Sequence[np.ndarray] = (),
+    *,
+    factor: float = 1.0,
+    bound: float = 0.0,
+    center: bool = False,
+    copy: bool = False,
+) -> None:
+    """Runs a tool in place over arrays, which must have been checked.
+
+    `others` stand in the gradients' places; `center` takes the means of their rows off them, `copy` copies the results
+    into them.
+    """
+    # As the extension module reads a group's values: no schedule, learning rate, decay or sign; then the tool's own.
+    values = np.array([0.0] * 6 + [factor, bound])
+    _schuss.update(tool, values, 1, arrays, others, [], center, copy)

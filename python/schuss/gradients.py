@@ -1,0 +1,184 @@
+"""Gradient tools: norms, clipping and centralization of structures of arrays, and groups for layerwise optimizers.
+
+What clips and centralizes inside a step (``max_grad_norm``, `schuss.Ranger`) gives the same bits as these functions
+called before it.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from schuss import _arrays, _hyper, _schuss, _tree
+from schuss._transform import transform
+
+
+def _writable(grads: Any) -> list[np.ndarray]:
+    _, leaves = _tree.flatten(grads, "grads")
+    for suffix, array in leaves:
+        _arrays.check_written(f"grads{suffix}", array)
+    _arrays.check_apart((f"grads{suffix}", array) for suffix, array in leaves)
+    return [array for _, array in leaves]
+
+
+def global_norm(grads: Any) -> float:
+    """The Euclidean norm of all elements of a structure.
+
+    Squares are added in float64, in an order that depends on the shapes alone.
+
+    Parameters
+    ----------
+    grads : array, list, tuple or dict
+        Arrays of float32, float64, float16 or bfloat16.
+
+    Returns
+    -------
+    float
+
+    Raises
+    ------
+    TypeError
+        Something in it is no such array; the message names it.
+
+    Examples
+    --------
+    >>> import numpy as np, schuss
+    >>> schuss.global_norm({"w": np.array([3.0]), "b": np.array([4.0])})
+    5.0
+    """
+    _, leaves = _tree.flatten(grads, "grads")
+    arrays = [_arrays.as_gradient(f"grads{suffix}", array, "itself", array) for suffix, array in leaves]
+    return math.sqrt(_schuss.sum_of_squares(arrays))
+
+
+def clip_grad_norm_(grads: Any, max_norm: float) -> float:
+    r"""Scales gradients in place so that their global norm is at most `max_norm`.
+
+    .. math:: g \leftarrow g \cdot \min\left(1, \frac{\mathrm{max\_norm}}{\lVert g \rVert + 10^{-6}}\right)
+
+    as in PyTorch, with one norm over the whole structure. Inside a step the same is done by ``max_grad_norm``, without
+    a pass of its own over the memory.
+
+    Parameters
+    ----------
+    grads : array, list, tuple or dict
+        Writable contiguous arrays of float32, float64, float16 or bfloat16.
+    max_norm : float
+        The bound, > 0.
+
+    Returns
+    -------
+    float
+        The norm before.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An array cannot be scaled in place; the message names it, and nothing has changed.
+
+    Examples
+    --------
+    >>> import numpy as np, schuss
+    >>> grads = [np.array([3.0, 4.0])]
+    >>> schuss.clip_grad_norm_(grads, 1.0)
+    5.0
+    >>> grads[0].round(4)
+    array([0.6, 0.8])
+    """
+    bound = math.inf if max_norm == math.inf else _hyper.number("max_norm", max_norm, open_low=True)
+    arrays = _writable(grads)
+    norm = math.sqrt(_schuss.sum_of_squares(arrays))
+    coefficient = bound / (norm + 1e-6)
+    if not coefficient >= 1.0:
+        transform("scale", arrays, factor=coefficient)
+    return norm
+
+
+def clip_grad_value_(grads: Any, clip_value: float) -> None:
+    """Clips every element of gradients in place to [-clip_value, clip_value]; NaN stays.
+
+    Parameters
+    ----------
+    grads : array, list, tuple or dict
+        Writable contiguous arrays of float32, float64, float16 or bfloat16.
+    clip_value : float
+        The bound, >= 0.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An array cannot be clipped in place; the message names it, and nothing has changed.
+
+    Examples
+    --------
+    >>> import numpy as np, schuss
+    >>> grads = np.array([-3.0, 0.5])
+    >>> schuss.clip_grad_value_(grads, 1.0)
+    >>> grads
+    array([-1. ,  0.5])
+    """
+    bound = _hyper.number("clip_value", clip_value)
+    transform("clamp", _writable(grads), bound=bound)
+
+
+def centralize_(grads: Any, *, conv_only: bool = False) -> None:
+    """Takes from every gradient, in place, the mean over all axes but the first.
+
+    Arrays of one dimension or none are left alone. Source: Yong et al., arXiv:2004.01461.
+
+    Parameters
+    ----------
+    grads : array, list, tuple or dict
+        Writable contiguous arrays of float32, float64, float16 or bfloat16.
+    conv_only : bool, default False
+        Only those of more than three dimensions.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An array cannot be changed in place; the message names it, and nothing has changed.
+
+    Examples
+    --------
+    >>> import numpy as np, schuss
+    >>> grads = np.array([[1.0, 3.0], [5.0, 5.0]])
+    >>> schuss.centralize_(grads)
+    >>> grads
+    array([[-1.,  1.],
+           [ 0.,  0.]])
+    """
+    arrays = [array for array in _writable(grads) if array.ndim > (3 if conv_only else 1)]
+    transform("replace", arrays, arrays, center=True)
+
+
+def split_groups(params: Any, **one_dimensional: Any) -> list[dict[str, Any]]:
+    """Groups for `schuss.LARS` and `schuss.LAMB`: matrices and convolutions, and the rest without adaption and decay.
+
+    Parameters
+    ----------
+    params : array, list, tuple or dict
+        The parameters.
+    **one_dimensional
+        Hyperparameters of the second group beside ``adapt=False, weight_decay=0.0``.
+
+    Returns
+    -------
+    list of dict
+        Two group dicts, of arrays with more than one dimension and of all others, each a dict from an array's place to
+        the array; or one where there is only one kind. Gradients are given in the same structure.
+
+    Examples
+    --------
+    >>> import numpy as np, schuss
+    >>> groups = schuss.split_groups({"w": np.ones((2, 2)), "b": np.ones(2)})
+    >>> [(list(group["params"]), group.get("adapt", True)) for group in groups]
+    [(["['w']"], True), (["['b']"], False)]
+    >>> opt = schuss.LARS(groups, lr=0.1, weight_decay=1e-4)
+    """
+    _, leaves = _tree.flatten(params, "params")
+    many = {place: array for place, array in leaves if np.ndim(array) > 1}
+    one = {place: array for place, array in leaves if np.ndim(array) <= 1}
+    groups = [{"params": many}, {"params": one, "adapt": False, "weight_decay": 0.0, **one_dimensional}]
+    return [group for group in groups if group["params"]]

@@ -1,0 +1,110 @@
+"""What initializers share: checks of their arguments, and filling an array from a generator piece by piece."""
+
+from __future__ import annotations
+
+import math
+import numbers
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from schuss import _hyper
+
+Shape = int | tuple[int, ...]
+Seed = int | np.random.Generator | np.random.BitGenerator | np.random.SeedSequence | None
+
+_LAYOUT = _hyper.choice("in_out", "out_in")
+_DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
+_CHUNK = 1 << 16  # values drawn at a time: a large float32 array needs no float64 array of its size beside it
+
+
+def as_shape(shape: Any) -> tuple[int, ...]:
+    """The shape as a tuple."""
+    sizes = shape if isinstance(shape, (tuple, list)) else (shape,)
+    try:
+        result = tuple(operator.index(size) for size in sizes)
+    except TypeError:
+        raise TypeError(f"shape must be a tuple of whole numbers >= 0, got {shape!r}") from None
+    if any(size < 0 for size in result):
+        raise ValueError(f"shape must be a tuple of whole numbers >= 0, got {shape!r}")
+    return result
+
+
+def fans(sizes: tuple[int, ...], layout: Any) -> tuple[int, int]:
+    """Inputs to an output and outputs from an input; at least 1, also where a dimension is 0 and nothing is drawn."""
+    layout = _LAYOUT("layout", layout)
+    if len(sizes) < 2:
+        raise ValueError(f"shape must have at least two dimensions, inputs and outputs, got {sizes!r}")
+    if layout == "in_out":
+        field, inputs, outputs = math.prod(sizes[:-2]), sizes[-2], sizes[-1]
+    else:
+        field, inputs, outputs = math.prod(sizes[2:]), sizes[1], sizes[0]
+    return max(field * inputs, 1), max(field * outputs, 1)
+
+
+def positive(place: str, value: Any) -> float:
+    """The value as a float > 0."""
+    return _hyper.number(place, value, open_low=True)
+
+
+def real(place: str, value: Any, *, finite: bool = True) -> float:
+    """The value as a float that is no NaN and, if `finite`, no infinity."""
+    wanted = "a finite number" if finite else "a number"
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{place} must be {wanted}, got {value!r}")
+    result = float(value)
+    if math.isnan(result) or (finite and math.isinf(result)):
+        raise ValueError(f"{place} must be {wanted}, got {value!r}")
+    return result
+
+
+def generator(rng: Any) -> np.random.Generator:
+    """Where random numbers come from."""
+    if isinstance(rng, np.random.Generator):
+        return rng
+    seed = isinstance(rng, (int, np.integer)) and not isinstance(rng, bool)
+    if rng is not None and not seed and not isinstance(rng, (np.random.BitGenerator, np.random.SeedSequence)):
+        raise TypeError(f"rng must be a seed (a whole number >= 0) or a numpy.random.Generator, got {rng!r}")
+    if seed and rng < 0:
+        raise ValueError(f"rng must be a seed (a whole number >= 0) or a numpy.random.Generator, got {rng!r}")
+    return np.random.default_rng(rng)
+
+
+def as_target(sizes: tuple[int, ...], dtype: Any, out: Any) -> np.ndarray:
+    """The array to fill: `out`, checked, or a new one."""
+    if out is None:
+        try:
+            known = dtype is not None and np.dtype(dtype) in _DTYPES
+        except TypeError:
+            known = False
+        if not known:
+            raise TypeError(f"dtype must be float32 or float64, got {dtype!r}")
+        return np.empty(sizes, dtype)
+    if not isinstance(out, np.ndarray):
+        raise TypeError(f"out must be a NumPy array, got {type(out).__name__}")
+    if out.dtype not in _DTYPES:
+        raise TypeError(f"out must have dtype float32 or float64, got {out.dtype}")
+    if out.shape != sizes:
+        raise ValueError(f"out must have the shape {sizes}, got {out.shape}")
+    if not out.flags.writeable:
+        raise ValueError("out is read-only; pass a writable array")
+    return out
+
+
+def fill(
+    sizes: tuple[int, ...],
+    draw: Callable[[np.random.Generator, int], np.ndarray],
+    rng: Any,
+    dtype: npt.DTypeLike,
+    out: Any,
+) -> np.ndarray:
+    """The array, filled in the order of its shape with what `draw` gives for so many values."""
+    source, target = generator(rng), as_target(sizes, dtype, out)
+    flat: Any = np.asarray(target).reshape(-1) if target.flags.c_contiguous else target.flat
+    for start in range(0, target.size, _CHUNK):
+        count = min(_CHUNK, target.size - start)
+        flat[start : start + count] = draw(source, count)
+    return target

@@ -1,0 +1,288 @@
+"""Lookahead: slow weights behind any optimizer."""
+
+from __future__ import annotations
+
+import contextlib
+import operator
+import threading
+from collections.abc import Iterator, Mapping
+from typing import Any, cast
+
+import numpy as np
+
+from schuss import _arrays, _hyper, _state, _tree
+from schuss._group import ParamGroup
+from schuss._optimizer import Optimizer
+from schuss._transform import transform
+
+_PULLBACKS = _hyper.choice("none", "reset", "pullback")
+_MOMENTA = ("m", "b")
+_IN_A_STEP = "this optimizer is in the middle of a step; step it from one place at a time"
+
+
+class Lookahead(Optimizer):
+    r"""Slow weights that follow an optimizer's fast ones.
+
+    Every k-th step :math:`s \leftarrow s + \alpha (p - s)`, then :math:`p \leftarrow s`.
+
+    It wraps any optimizer of the package and is used in its place: ``step``, ``grads``, ``param_groups``,
+    ``state_dict`` and checkpoints are the wrapped optimizer's, with the slow weights as one more state array, ``slow``.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+        The fast one; from now on step the Lookahead instead. Its parameters' present values start the slow weights.
+    k : int, default 5
+        Fast steps from one synchronization to the next, >= 1.
+    alpha : float, default 0.5
+        How far the slow weights go, in (0, 1]. The authors' code has 0.8.
+    pullback : {"none", "reset", "pullback"}, default "none"
+        At each synchronization keep the fast optimizer's state; start it anew; or pull its momentum (the states ``m``
+        and ``b``) back to a slow momentum in the same way as the weights.
+
+    Raises
+    ------
+    TypeError, ValueError
+        It is no optimizer, or a Lookahead itself, or a value is out of range.
+
+    References
+    ----------
+    Zhang et al., "Lookahead optimizer: k steps forward, 1 step back", arXiv:1907.08610.
+
+    Examples
+    --------
+    >>> import numpy as np, schuss
+    >>> w = np.array([1.0])
+    >>> opt = schuss.Lookahead(schuss.SGD(w, lr=0.1), k=2, alpha=0.5)
+    >>> for _ in range(2):
+    ...     taken = opt.step(np.array([1.0]))
+    >>> w.round(3)
+    array([0.9])
+    """
+
+    def __init__(self, optimizer: Optimizer, k: int = 5, alpha: float = 0.5, pullback: str = "none") -> None:
+        if not isinstance(optimizer, Optimizer):
+            raise TypeError(f"Lookahead wraps an optimizer, got {_tree.kind(optimizer)}")
+        if isinstance(optimizer, Lookahead):
+            raise TypeError("Lookahead cannot wrap another Lookahead: give one of them k and alpha to suit")
+        self._wrap(optimizer, k, alpha, pullback)
+
+    def _wrap(self, optimizer: Optimizer, k: int, alpha: float, pullback: str) -> None:
+        if isinstance(k, bool) or not hasattr(k, "__index__") or operator.index(k) < 1:
+            raise ValueError(f"k must be a whole number >= 1, got {k!r}")
+        self._pullback: str = _PULLBACKS("pullback", pullback)
+        self._alpha = _hyper.number("alpha", alpha, open_low=True)
+        if self._alpha > 1:
+            raise ValueError(f"alpha must be a number > 0 and <= 1, got {alpha!r}")
+        if pullback == "pullback" and not all(self._momenta(group) for group in optimizer.param_groups):
+            raise ValueError(f'pullback="pullback" needs a momentum, and {type(optimizer).__name__} here has none')
+        self._k = operator.index(k)
+        self._fast = optimizer
+        self._evaluating = False
+        self._stepping = threading.Lock()
+        self._slow = [self._copies(i) for i in range(len(optimizer._params))]
+
+    @staticmethod
+    def _momenta(group: ParamGroup) -> list[int]:
+        return [k for k, name in enumerate(group.states) if name in _MOMENTA]
+
+    def _pulled(self, i: int) -> list[np.ndarray]:
+        """What has slow companions: the parameter and, with "pullback", its momentum."""
+        group = self._fast.param_groups[self._fast._suffixes[i][0]]
+        momenta = self._momenta(group) if self._pullback == "pullback" else []
+        return [self._fast._params[i], *(self._fast._states[i][k] for k in momenta)]
+
+    def _copies(self, i: int) -> list[np.ndarray]:
+        """Slow companions, as precise as any state: a small part of the way would be lost in bfloat16."""
+        pulled = self._pulled(i)
+        return [array.astype(_arrays.compute_dtype(array.dtype), order=_arrays.order(array)) for array in pulled]
+
+    # Stepping.
+
+    def step(self, *args: Any, **kwargs: Any) -> bool:
+        """Takes a step of the wrapped optimizer, and every k-th time synchronizes.
+
+        Arguments and errors are those of the wrapped optimizer's ``step``.
+
+        Returns
+        -------
+        bool
+            Whether the step was taken.
+        """
+        with self._alone():
+            taken = self._fast.step(*args, **kwargs)
+            if taken and self._fast.step_count % self._k == 0:
+                self._sync()
+            return taken
+
+    def sync(self) -> None:
+        """Moves the slow weights towards the fast ones, and the fast ones onto them; `step` does it every k-th time."""
+        with self._alone():
+            self._sync()
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """A step and its synchronization are one; other threads must not come between."""
+        self._check_idle()
+        if not self._stepping.acquire(blocking=False):
+            raise RuntimeError(_IN_A_STEP)
+        try:
+            yield
+        finally:
+            self._stepping.release()
+
+    def _sync(self) -> None:
+        slow = [array for own in self._slow for array in own]
+        fast = [array for i in range(len(self._slow)) for array in self._pulled(i)]
+        pairs = list(zip(slow, fast, strict=True))
+        alike = [(own, array) for own, array in pairs if own.dtype == array.dtype]
+        unlike = [(own, array) for own, array in pairs if own.dtype != array.dtype]
+        for some, copy in ((alike, True), (unlike, False)):
+            transform("interpolate", [own for own, _ in some], [a for _, a in some], factor=self._alpha, copy=copy)
+        with np.errstate(all="ignore"):
+            for own, array in unlike:
+                array[...] = own
+        if self._pullback == "reset":
+            self._fast._reset_state()
+
+    @contextlib.contextmanager
+    def evaluate(self) -> Iterator[None]:
+        """The parameters are the slow weights inside this context, and the fast ones again behind it.
+
+        Examples
+        --------
+        >>> import numpy as np, schuss
+        >>> w = np.array([1.0])
+        >>> opt = schuss.Lookahead(schuss.SGD(w, lr=0.25))
+        >>> opt.step(np.array([1.0]))
+        True
+        >>> with opt.evaluate():
+        ...     print(w)
+        [1.]
+        >>> w
+        array([0.75])
+        """
+        if self._evaluating:
+            raise RuntimeError("evaluate() is under way already")
+        self._check_idle()
+        params = self._fast._params
+        fast = [param.copy(_arrays.order(param)) for param in params]
+        self._evaluating = True
+        try:
+            with np.errstate(all="ignore"):
+                for param, own in zip(params, self._slow, strict=True):
+                    param[...] = own[0]
+            yield
+        finally:
+            for param, value in zip(params, fast, strict=True):
+                param[...] = value
+            self._evaluating = False
+
+    # Everything else is the wrapped optimizer's.
+
+    @property
+    def optimizer(self) -> Optimizer:
+        """The wrapped optimizer."""
+        return self._fast
+
+    @property
+    def param_groups(self) -> tuple[ParamGroup, ...]:
+        """The wrapped optimizer's groups."""
+        return self._fast.param_groups
+
+    @property
+    def step_count(self) -> int:
+        """Steps taken."""
+        return self._fast.step_count
+
+    @property
+    def skipped_steps(self) -> int:
+        """Steps not taken because a gradient was not finite."""
+        return self._fast.skipped_steps
+
+    @property
+    def grad_norm(self) -> float | None:
+        """The global norm of the last step's gradients, where it was measured."""
+        return self._fast.grad_norm
+
+    @property
+    def grads(self) -> Any:
+        """The wrapped optimizer's gradient buffers."""
+        return self._fast.grads
+
+    def zero_grad(self) -> None:
+        """Sets the gradient buffers to zero."""
+        self._fast.zero_grad()
+
+    @property
+    def max_grad_norm(self) -> float | None:
+        """The bound on the global gradient norm, or None."""
+        return self._fast.max_grad_norm
+
+    @max_grad_norm.setter
+    def max_grad_norm(self, value: float | None) -> None:
+        self._fast.max_grad_norm = value
+
+    @property
+    def nonfinite(self) -> str:
+        """What a step does about NaN and infinities in gradients."""
+        return self._fast.nonfinite
+
+    @nonfinite.setter
+    def nonfinite(self, value: str) -> None:
+        self._fast.nonfinite = value
+
+    def add_param_group(self, group: Mapping[str, Any]) -> None:
+        """Adds a group to the wrapped optimizer; its slow weights start at its parameters' present values."""
+        self._check_idle()
+        known = len(self._slow)
+        self._fast.add_param_group(group)
+        self._slow += [self._copies(i) for i in range(known, len(self._fast._params))]
+
+    def _name(self) -> str:
+        return self._label or f"Lookahead({self._fast._name()})"
+
+    def _check_idle(self) -> None:
+        if self._evaluating:
+            raise RuntimeError("the parameters are at the slow weights; leave evaluate() first")
+        if self._stepping.locked():
+            raise RuntimeError(_IN_A_STEP)
+        self._fast._check_idle()
+
+    def _counters(self) -> tuple[int, int, list[int]]:
+        return self._fast._counters()
+
+    def _set_counters(self, steps: int, skipped: int, groups: Any) -> None:
+        self._fast._set_counters(steps, skipped, groups)
+
+    def _state_names(self, group: int) -> list[str]:
+        own = self._fast.param_groups[group]
+        momenta = [own.states[k] for k in self._momenta(own)] if self._pullback == "pullback" else []
+        return [*self._fast._state_names(group), "slow", *(f"slow_{name}" for name in momenta)]
+
+    def __getattr__(self, name: str) -> Any:
+        # What the state and the checkpoint read: arrays, structure, places.
+        if name in ("_params", "_templates", "_suffixes", "_grouped", "_groups", "_defaults"):
+            return getattr(self._fast, name)
+        if name == "_states":
+            return [[*own, *slow] for own, slow in zip(self._fast._states, self._slow, strict=True)]
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        self._check_idle()
+        arguments = (type(self), self._fast, self._k, self._alpha, self._pullback)
+        return _rebuild, arguments, _state.state_dict(self)
+
+    def __setstate__(self, state: Any) -> None:
+        self.load_state_dict(state)
+
+    def __repr__(self) -> str:
+        settings = f"k={self._k}, alpha={self._alpha:g}, pullback={self._pullback!r}"
+        return f"{type(self).__name__}({settings}) around {self._fast!r}"
+
+
+def _rebuild(kind: type[Lookahead], optimizer: Optimizer, k: int, alpha: float, pullback: str) -> Lookahead:
+    """Makes a copy's wrapper around the copied optimizer; its state follows."""
+    result = cast(Lookahead, kind.__new__(kind))
+    result._wrap(optimizer, k, alpha, pullback)
+    return result

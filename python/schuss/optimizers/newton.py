@@ -1,0 +1,201 @@
+"""Newton's method."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from schuss import _arrays, _hyper, _schuss, _tree
+from schuss._optimizer import Optimizer
+
+
+class Newton(Optimizer):
+    r"""Newton's method, damped where it must be: :math:`p \leftarrow p - \eta (H + \delta I)^{-1} g`.
+
+    :math:`H` is the symmetric Hessian over all parameters, each raveled in C order, one behind the other. The system is
+    solved in float64 through a Cholesky factorization; nothing is inverted. On a quadratic function the first step
+    lands on the minimum.
+
+    The last bits of the solution may depend on the CPU and on the number of threads: this is the one optimizer of the
+    package for which they may.
+
+    Parameters
+    ----------
+    params : array, list, tuple, dict, or list of group dicts
+        Arrays to update in place: writable, contiguous, float32, float64, float16 or bfloat16.
+    lr : float or callable, default 1.0
+        Learning rate :math:`\eta`, >= 0, or a function of the step that returns it; the first step is 0.
+    damping : float, default 0.0
+        :math:`\delta` >= 0; for all groups.
+    fallback : {"damp", "error"}, default "damp"
+        When :math:`H + \delta I` is not positive definite: let the damping grow by factors of ten, from a millionth of
+        the largest diagonal element, until it is; or raise. `last_damping` tells what was used.
+    maximize : bool, default False
+        Ascend instead of descend: :math:`-H` must be positive definite then.
+    max_grad_norm : float, optional
+        Scale all gradients so that their global norm is at most this, inside the step.
+    nonfinite : {"propagate", "skip", "error"}, default "propagate"
+        What to do about NaN and infinities in gradients.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An array or a hyperparameter cannot be used; the message names it.
+
+    Examples
+    --------
+    >>> import numpy as np, schuss
+    >>> w = np.array([6.0, 6.0])
+    >>> hessian = np.array([[4.0, 1.0], [1.0, 3.0]])
+    >>> opt = schuss.Newton(w)
+    >>> opt.step(hessian @ w, hessian)  # of w @ hessian @ w / 2
+    True
+    >>> w.round(12), opt.last_damping
+    (array([0., 0.]), 0.0)
+    """
+
+    _single_rule = False
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float | Callable[[int], float] = 1.0,
+        damping: float = 0.0,
+        fallback: str = "damp",
+        maximize: bool = False,
+        *,
+        max_grad_norm: float | None = None,
+        nonfinite: str = "propagate",
+    ) -> None:
+        self._setup(locals())
+        self._last_damping: float | None = None
+        self._norm: float | None = None
+
+    @property
+    def last_damping(self) -> float | None:
+        """The damping of the last step, or None before the first."""
+        return self._last_damping
+
+    @property
+    def grad_norm(self) -> float | None:
+        """The global norm of the last step's gradients, where ``max_grad_norm`` is set."""
+        return self._norm
+
+    def step(
+        self, grads: Any = None, hessian: Any = None, *, grad_scale: float = 1.0, zero_grads: bool = False
+    ) -> bool:
+        """Takes one step.
+
+        Parameters
+        ----------
+        grads : structure of arrays, or callable
+            The gradients in the structure of the parameters; or a closure that returns them and the Hessian.
+        hessian : array of shape (n, n)
+            Symmetric, for n elements of parameters in all; one triangle of it is read.
+        grad_scale : float, default 1.0
+            What gradients, and the Hessian, are divided by first.
+        zero_grads : bool, default False
+            Set the gradients to zero once they have been used.
+
+        Returns
+        -------
+        bool
+            Whether the step was taken; it is not when ``nonfinite="skip"`` and a gradient has a NaN or an infinity.
+
+        Raises
+        ------
+        TypeError, ValueError
+            Gradients or Hessian do not fit, or the Hessian is not positive definite and ``fallback="error"``; nothing
+            has changed then.
+        """
+        if callable(grads):
+            grads, hessian = grads()
+        if grads is None:
+            grads = self._own_grads()
+        grad_scale = _hyper.grad_scale(grad_scale)
+        self._explain_structure(grads)
+        given = [leaf for _, _, leaf in _tree.leaves(self._root(), grads, "grads", "params")]
+        usable = [self._usable(i, gradient, zero_grads) for i, gradient in enumerate(given)]
+        matrix = self._matrix(hessian, sum(array.size for array in usable))
+        if self.nonfinite != "propagate" and not all(np.isfinite(array).all() for array in usable):
+            if self.nonfinite == "error":
+                i = next(i for i, array in enumerate(usable) if not np.isfinite(array).all())
+                self._explain_nonfinite(i, int(np.flatnonzero(~np.isfinite(usable[i].ravel(order="K")))[0]))
+            steps, skipped, groups = self._counters()
+            self._set_counters(steps, skipped + 1, groups)
+            self._zero(given, zero_grads)
+            return False
+        sign = -1.0 if self._agreed("maximize") else 1.0
+        norm, coefficient = None, 1.0
+        if self.max_grad_norm is not None:
+            norm = math.sqrt(_schuss.sum_of_squares(usable)) / grad_scale
+            wanted = self.max_grad_norm / (norm + 1e-6)
+            coefficient = coefficient if wanted >= 1.0 else wanted  # a NaN stays one
+        factor = sign * coefficient / grad_scale
+        with np.errstate(all="ignore"):  # one multiplication in the type that the parameter is computed in, as always
+            scaled = [array * array.dtype.type(factor) for array in usable]
+        vector = np.concatenate([array.ravel() for array in scaled], dtype=np.float64)
+        used = self._solve(matrix if sign == grad_scale else matrix * (sign / grad_scale), vector)
+        # The step itself is plain descent along the solution, whose sign is settled.
+        direction, at = [], 0
+        for param in self._params:
+            direction.append((sign * vector[at : at + param.size]).reshape(param.shape))
+            at += param.size
+        super().step(_tree.build(self._root(), direction.__getitem__))
+        self._last_damping = used
+        self._norm = norm
+        self._zero(given, zero_grads)
+        return True
+
+    def _usable(self, i: int, gradient: Any, zero_grads: bool) -> np.ndarray:
+        usable = self._gradient(i, gradient, False, zero_grads)
+        with np.errstate(over="ignore"):  # to infinity, which the check for it is to see
+            return usable.astype(_arrays.compute_dtype(self._params[i].dtype), copy=False)
+
+    @staticmethod
+    def _zero(gradients: list[Any], zero_grads: bool) -> None:
+        for gradient in gradients if zero_grads else ():
+            gradient.fill(0)
+
+    def _matrix(self, hessian: Any, n: int) -> np.ndarray:
+        if hessian is None:
+            raise TypeError("Newton needs the Hessian: opt.step(grads, hessian), or a closure that returns both")
+        matrix = np.asarray(hessian)
+        if matrix.dtype.kind not in "fiu" and not _arrays.known_dtype(matrix.dtype):
+            raise TypeError(f"hessian has dtype {matrix.dtype}; it must be real numbers")
+        if matrix.shape != (n, n):
+            raise ValueError(f"hessian has shape {matrix.shape}, but there are {n} parameters: it must be ({n}, {n})")
+        if not np.isfinite(matrix).all():
+            raise ValueError("hessian has a NaN or infinity; nothing was updated")
+        return np.ascontiguousarray(matrix, dtype=np.float64)
+
+    def _solve(self, matrix: np.ndarray, vector: np.ndarray) -> float:
+        """Solves in place and returns the damping used."""
+        damping, fallback = self._agreed("damping"), self._agreed("fallback")
+        used, minor = _schuss.solve_damped(matrix, vector, damping, fallback == "damp")
+        if minor is not None:
+            advice = 'use fallback="damp", or more damping' if fallback == "error" else "is it the Hessian?"
+            what = f"hessian + damping*I is not positive definite (leading minor {minor + 1}, damping {damping:g})"
+            raise ValueError(f"{what}: {advice}")
+        return used
+
+    def _agreed(self, name: str) -> Any:
+        """A hyperparameter that all groups must have alike, since there is one system."""
+        values = {group[name] for group in self.param_groups}
+        if len(values) > 1:
+            raise ValueError(f"all groups must have the same {name}, since there is one system to solve")
+        return values.pop()
+
+    def _configure(self, max_grad_norm: float | None, nonfinite: str) -> None:
+        """Clipping and the check for NaN are done on the gradients, not on the direction that the core gets to see."""
+
+    @classmethod
+    def _rule(cls, hypers: Mapping[str, Any]) -> str:
+        return "sgd"
+
+    @classmethod
+    def _rule_values(cls, hypers: Mapping[str, Any]) -> Mapping[str, float]:
+        return dict.fromkeys(("momentum", "dampening", "velocity", "ema", "nesterov", "debias"), 0.0)

@@ -1,0 +1,142 @@
+"""Ranger: RAdam, Lookahead and centralized gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from schuss.optimizers.lookahead import Lookahead
+from schuss.optimizers.radam import RAdam
+
+
+class _CentralizedRAdam(RAdam):
+    """RAdam with decoupled decay, whose gradients lose the means of their rows first."""
+
+    _label = "Ranger"
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float | Callable[[int], float],
+        betas: tuple[float, float],
+        eps: float,
+        weight_decay: float,
+        threshold: float,
+        gradient_centralization: bool,
+        gc_conv_only: bool,
+        maximize: bool,
+        *,
+        max_grad_norm: float | None,
+        nonfinite: str,
+    ) -> None:
+        self._setup(locals())
+
+    @classmethod
+    def _rule_values(cls, hypers: Mapping[str, Any]) -> Mapping[str, float]:
+        return super()._rule_values({**hypers, "unrectified": "sgd"})
+
+    @classmethod
+    def _structure(cls, hypers: Mapping[str, Any]) -> tuple[Any, ...]:
+        return (*super()._structure(hypers), hypers["gradient_centralization"], hypers["gc_conv_only"])
+
+    @classmethod
+    def _decay(cls, hypers: Mapping[str, Any]) -> str:
+        return "decoupled"
+
+    @classmethod
+    def _centered(cls, hypers: Mapping[str, Any], array: np.ndarray) -> bool:
+        return bool(hypers["gradient_centralization"]) and array.ndim > (3 if hypers["gc_conv_only"] else 1)
+
+
+class Ranger(Lookahead):
+    r"""Ranger: `Lookahead` around `RAdam`, with gradient centralization.
+
+    Each step takes from every gradient of more than one dimension the mean over all axes but the first, multiplies the
+    parameter by :math:`1 - \eta \lambda`, and takes the step of `RAdam`; every k-th step is followed by Lookahead's
+    synchronization.
+
+    Parameters
+    ----------
+    params : array, list, tuple, dict, or list of group dicts
+        Arrays to update in place: writable, contiguous, float32, float64, float16 or bfloat16.
+    lr : float or callable, default 1e-3
+        Learning rate :math:`\eta`, >= 0, or a function of the step that returns it; the first step is 0.
+    betas : pair of float, default (0.95, 0.999)
+        :math:`\beta_1, \beta_2` in [0, 1), of each group.
+    eps : float, default 1e-5
+        :math:`\epsilon` >= 0.
+    weight_decay : float, default 0.0
+        :math:`\lambda` >= 0, decoupled.
+    k : int, default 6
+        Fast steps from one synchronization to the next, >= 1.
+    alpha : float, default 0.5
+        How far the slow weights go, in (0, 1].
+    threshold : float, default 5.0
+        The :math:`\rho` above which RAdam's step is rectified.
+    gradient_centralization : bool, default True
+        Take the means off; fixed once the optimizer is made.
+    gc_conv_only : bool, default False
+        Only from gradients of more than three dimensions.
+    maximize : bool, default False
+        Ascend instead of descend.
+    max_grad_norm : float, optional
+        Scale all gradients so that their global norm is at most this, inside the step, before the means are taken.
+    nonfinite : {"propagate", "skip", "error"}, default "propagate"
+        What to do about NaN and infinities in gradients.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An array or a hyperparameter cannot be used; the message names it.
+
+    References
+    ----------
+    RAdam: arXiv:1908.03265. Lookahead: arXiv:1907.08610. Gradient centralization: Yong et al., arXiv:2004.01461. The
+    combination is Wright's.
+
+    Examples
+    --------
+    >>> import numpy as np, schuss
+    >>> w = np.array([[1.0, -2.0]])
+    >>> schuss.Ranger(w, lr=0.1).step(np.array([[3.0, -4.0]]))  # the mean of the row is -0.5
+    True
+    >>> w
+    array([[ 0.65, -1.65]])
+    """
+
+    _single_rule = False
+    _label = "Ranger"
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float | Callable[[int], float] = 1e-3,
+        betas: tuple[float, float] = (0.95, 0.999),
+        eps: float = 1e-5,
+        weight_decay: float = 0.0,
+        k: int = 6,
+        alpha: float = 0.5,
+        threshold: float = 5.0,
+        gradient_centralization: bool = True,
+        gc_conv_only: bool = False,
+        maximize: bool = False,
+        *,
+        max_grad_norm: float | None = None,
+        nonfinite: str = "propagate",
+    ) -> None:
+        fast = _CentralizedRAdam(
+            params,
+            lr,
+            betas,
+            eps,
+            weight_decay,
+            threshold,
+            gradient_centralization,
+            gc_conv_only,
+            maximize,
+            max_grad_norm=max_grad_norm,
+            nonfinite=nonfinite,
+        )
+        self._wrap(fast, k, alpha, "none")

@@ -1,0 +1,50 @@
+"""Learning-rate schedules: functions of the step, to be given to an optimizer as ``lr``.
+
+The step is counted from 0. Each schedule is a small frozen object whose rate depends on the step alone, so resuming
+needs no state; only `reduce_on_plateau` keeps some, which is saved with the optimizer. ``warmup``, ``join`` and
+``scale`` make schedules of schedules; any function from the step to a rate will do inside them, and as ``lr``. The
+names are lower case, though they are classes, because they read as functions.
+
+>>> import numpy as np, schuss
+>>> from schuss import schedules
+>>> rate = schedules.warmup(schedules.cosine(0.1, 0.0, 8), 2)
+>>> [round(rate(t), 4) for t in range(11)]
+[0.0, 0.05, 0.1, 0.0962, 0.0854, 0.0691, 0.05, 0.0309, 0.0146, 0.0038, 0.0]
+>>> opt = schuss.AdamW(np.ones(3), lr=rate)
+"""
+
+from schuss.schedules._annealing import cosine as cosine
+from schuss.schedules._annealing import cosine_restarts as cosine_restarts
+from schuss.schedules._base import Schedule as Schedule
+from schuss.schedules._composition import join as join
+from schuss.schedules._composition import scale as scale
+from schuss.schedules._cycle import one_cycle as one_cycle
+from schuss.schedules._plateau import reduce_on_plateau as reduce_on_plateau
+from schuss.schedules._ramps import inverse_sqrt as inverse_sqrt
+from schuss.schedules._ramps import linear as linear
+from schuss.schedules._ramps import polynomial as polynomial
+from schuss.schedules._stairs import constant as constant
+from schuss.schedules._stairs import exponential as exponential
+from schuss.schedules._stairs import multi_step as multi_step
+from schuss.schedules._stairs import step as step
+from schuss.schedules._warmup import warmup as warmup
+from schuss.schedules._warmup import warmup_cosine as warmup_cosine
+
+__all__ = [
+    "Schedule",
+    "constant",
+    "cosine",
+    "cosine_restarts",
+    "exponential",
+    "inverse_sqrt",
+    "join",
+    "linear",
+    "multi_step",
+    "one_cycle",
+    "polynomial",
+    "reduce_on_plateau",
+    "scale",
+    "step",
+    "warmup",
+    "warmup_cosine",
+]

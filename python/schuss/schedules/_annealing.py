@@ -1,0 +1,154 @@
+"""Cosine annealing: once, back and forth, or with restarts."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from schuss import _hyper
+from schuss.schedules._base import Schedule, blend, fraction, number, whole
+
+_AFTER = _hyper.choice("hold", "periodic")
+
+
+def half_cosine(part: float) -> float:
+    """From exactly 1 at 0 to exactly 0 at 1, along half a period of the cosine."""
+    return (1.0 + math.cos(math.pi * part)) / 2.0
+
+
+@dataclass(frozen=True)
+class cosine(Schedule):
+    r"""Cosine annealing: slowly away from one rate, slowly towards another.
+
+    .. math:: \eta_t = \eta_{min} + (\eta_{max} - \eta_{min}) \frac{1 + \cos(\pi t / T)}{2}
+
+    Parameters
+    ----------
+    lr_max : float
+        The first rate :math:`\eta_{max}`, >= 0.
+    lr_min : float
+        The lowest rate :math:`\eta_{min}`, >= 0 and at most `lr_max`.
+    T : int
+        The step that has the lowest rate, >= 1.
+    after : {"hold", "periodic"}, default "hold"
+        After step `T` the rate stays at its lowest, or the cosine goes on: up again until step :math:`2T`, and so on.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument is not such a number or name.
+
+    Notes
+    -----
+    PyTorch's ``CosineAnnealingLR`` is periodic.
+
+    References
+    ----------
+    Loshchilov and Hutter, arXiv:1608.03983, equation 5.
+
+    Examples
+    --------
+    >>> from schuss import schedules
+    >>> rate = schedules.cosine(1.0, 0.0, 2)
+    >>> [round(rate(t), 9) for t in range(6)]
+    [1.0, 0.5, 0.0, 0.0, 0.0, 0.0]
+    >>> rate = schedules.cosine(1.0, 0.0, 2, after="periodic")
+    >>> [round(rate(t), 9) for t in range(6)]
+    [1.0, 0.5, 0.0, 0.5, 1.0, 0.5]
+    """
+
+    lr_max: float
+    lr_min: float
+    T: int
+    after: str = "hold"
+
+    def __post_init__(self) -> None:
+        lr_max = number("lr_max", self.lr_max)
+        self._settle(
+            lr_max=lr_max,
+            lr_min=fraction("lr_min", self.lr_min, lr_max),
+            T=whole("T", self.T, 1),
+            after=_AFTER("after", self.after),
+        )
+
+    def _at(self, step: int) -> float:
+        # Folded to [0, T] in whole numbers: exactly symmetric, and exact however far on.
+        if self.after == "periodic":
+            step %= 2 * self.T
+            step = min(step, 2 * self.T - step)
+        return blend(self.lr_max, self.lr_min, half_cosine(min(step, self.T) / self.T))
+
+    @property
+    def initial_lr(self) -> float:
+        """The largest rate."""
+        return self.lr_max
+
+
+@dataclass(frozen=True)
+class cosine_restarts(Schedule):
+    r"""Cosine annealing with warm restarts (SGDR), in periods of the same length or of growing ones.
+
+    .. math:: \eta_t = \eta_{min} + (\eta_{max} - \eta_{min}) \frac{1 + \cos(\pi \, T_{cur} / T_i)}{2}
+
+    :math:`T_{cur}` is the number of steps since the last restart, and :math:`T_i = T_0 \, T_{mult}^i` the length of
+    period :math:`i`. The lowest rate is never reached quite: where it would be, the next period starts.
+
+    Parameters
+    ----------
+    lr_max : float
+        The rate :math:`\eta_{max}` at each restart, >= 0.
+    lr_min : float
+        The lowest rate :math:`\eta_{min}`, >= 0 and at most `lr_max`.
+    T_0 : int
+        The length of the first period, >= 1.
+    T_mult : int, default 1
+        How many times longer each period is than the one before, >= 1.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument is not such a number.
+
+    Notes
+    -----
+    PyTorch's ``CosineAnnealingWarmRestarts``.
+
+    References
+    ----------
+    Loshchilov and Hutter, arXiv:1608.03983.
+
+    Examples
+    --------
+    >>> from schuss import schedules
+    >>> rate = schedules.cosine_restarts(1.0, 0.0, 2, T_mult=2)
+    >>> [round(rate(t), 4) for t in range(7)]
+    [1.0, 0.5, 1.0, 0.8536, 0.5, 0.1464, 1.0]
+    """
+
+    lr_max: float
+    lr_min: float
+    T_0: int
+    T_mult: int = 1
+
+    def __post_init__(self) -> None:
+        lr_max = number("lr_max", self.lr_max)
+        self._settle(
+            lr_max=lr_max,
+            lr_min=fraction("lr_min", self.lr_min, lr_max),
+            T_0=whole("T_0", self.T_0, 1),
+            T_mult=whole("T_mult", self.T_mult, 1),
+        )
+
+    def _at(self, step: int) -> float:
+        length = self.T_0
+        if self.T_mult == 1:
+            step %= length
+        while step >= length:
+            step -= length
+            length *= self.T_mult
+        return blend(self.lr_max, self.lr_min, half_cosine(step / length))
+
+    @property
+    def initial_lr(self) -> float:
+        """The rate at each restart."""
+        return self.lr_max

@@ -1,0 +1,195 @@
+"""What all schedules share: the base classes, the checks of their arguments, and interpolation that ends exactly."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import operator
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from schuss import _hyper, _schedule
+from schuss._schedule import Rate
+
+number = _hyper.number
+
+
+class Schedule(ABC):
+    """The base class of all schedules: a learning rate as a function of the step.
+
+    An optimizer takes any function of the step as ``lr``; this class only saves writing the checks. A subclass has
+    ``_at(step)`` and ``initial_lr``.
+
+    Examples
+    --------
+    >>> from schuss import schedules
+    >>> isinstance(schedules.constant(0.1), schedules.Schedule)
+    True
+    """
+
+    def __call__(self, step: int) -> float:
+        """The learning rate of a step.
+
+        Parameters
+        ----------
+        step : int
+            A whole number >= 0; the first step is 0.
+
+        Returns
+        -------
+        float
+
+        Raises
+        ------
+        TypeError, ValueError
+            `step` is not such a number.
+        """
+        return self._at(whole("step", step))
+
+    @abstractmethod
+    def _at(self, step: int) -> float:
+        """The rate of a step that has been checked."""
+
+    @property
+    @abstractmethod
+    def initial_lr(self) -> float:
+        """The base rate, or the peak: what AdamW's ``decay_form="independent"`` divides by."""
+
+    @property
+    def sets_momentum(self) -> bool:
+        """Whether :meth:`momentum` ever returns a number."""
+        return False
+
+    def momentum(self, step: int) -> float | None:
+        """The momentum of a step, which an optimizer uses for its ``momentum`` or for the first of its ``betas``.
+
+        Parameters
+        ----------
+        step : int
+            A whole number >= 0; the first step is 0.
+
+        Returns
+        -------
+        float or None
+            None leaves the optimizer its own.
+
+        Raises
+        ------
+        TypeError, ValueError
+            `step` is not such a number.
+        """
+        return self._momentum_at(whole("step", step))
+
+    def _momentum_at(self, step: int) -> float | None:
+        return None
+
+    def _settle(self, **checked: Any) -> None:
+        """Puts checked values in the place of the given ones; a frozen dataclass has no other way."""
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
+
+
+class Composed(Schedule):
+    """A schedule made of others; whatever state these keep is its state."""
+
+    @property
+    @abstractmethod
+    def _parts(self) -> tuple[Rate, ...]: ...
+
+    @property
+    def sets_momentum(self) -> bool:
+        """Whether :meth:`momentum` ever returns a number."""
+        return any(_schedule.sets_momentum(part) for part in self._parts)
+
+    def state_dict(self) -> dict[str, Any] | None:
+        """The states of the schedules inside, in order, for JSON; None when none of them keeps any.
+
+        Returns
+        -------
+        dict or None
+        """
+        states = [_schedule.state(part) for part in self._parts]
+        return None if all(state is None for state in states) else {"parts": states}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes over what :meth:`state_dict` gave; on an error nothing has changed.
+
+        Parameters
+        ----------
+        state : dict
+            From a schedule made of the same parts.
+
+        Raises
+        ------
+        TypeError, ValueError
+            It is not such a state.
+        """
+        states = state.get("parts") if isinstance(state, Mapping) else None
+        own = [_schedule.state(part) is None for part in self._parts]
+        if not isinstance(states, (list, tuple)) or [given is None for given in states] != own:
+            raise ValueError(f"the state of a {type(self).__name__} must be a dict with 'parts', one for each schedule")
+        _schedule.restorer("the state", self._parts, states)()
+
+
+def whole(place: str, value: Any, least: int = 0) -> int:
+    """The value as an int >= least."""
+    try:
+        result = operator.index(value)
+    except TypeError:
+        result = None
+    if result is None or isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{place} must be a whole number >= {least}, got {value!r}")
+    if result < least:
+        raise ValueError(f"{place} must be a whole number >= {least}, got {value!r}")
+    return result
+
+
+def fraction(place: str, value: Any, most: float = 1.0) -> float:
+    """The value as a float in [0, most]."""
+    allowed = f"{place} must be a number >= 0 and <= {most:g}, got {value!r}"
+    try:
+        result = number(place, value)
+    except TypeError:
+        raise TypeError(allowed) from None
+    except ValueError:
+        raise ValueError(allowed) from None
+    if result > most:
+        raise ValueError(allowed)
+    return result
+
+
+def increasing(place: str, values: Any) -> tuple[int, ...]:
+    """The values as a tuple of ints, each at least 1 and larger than the one before."""
+    if not isinstance(values, (list, tuple, np.ndarray)):
+        raise TypeError(f"{place} must be a list of increasing whole numbers >= 1, got {values!r}")
+    result = tuple(whole(f"{place}[{i}]", value, 1) for i, value in enumerate(values))
+    if any(later <= earlier for earlier, later in itertools.pairwise(result)):
+        raise ValueError(f"{place} must be increasing, got {values!r}")
+    return result
+
+
+def inner(place: str, value: Any) -> Rate:
+    """The value, if it can be called with a step."""
+    if not callable(value):
+        raise TypeError(f"{place} must be a callable of the step, such as schedules.constant(0.1), got {value!r}")
+    rate: Rate = value
+    return rate
+
+
+def power(base: float, exponent: int) -> float:
+    """The power; infinity where that is too large, which the optimizer refuses by name."""
+    try:
+        return base**exponent
+    except OverflowError:
+        return math.inf
+
+
+def blend(start: float, end: float, weight: float) -> float:
+    """`end + (start - end) * weight`: exactly `start` at 1, exactly `end` at 0, never outside, monotone between."""
+    if weight == 1.0:
+        return start
+    low, high = (start, end) if start <= end else (end, start)
+    return min(max(end + (start - end) * weight, low), high)

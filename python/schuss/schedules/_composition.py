@@ -1,0 +1,123 @@
+"""Schedules made of others: one after the other, or one times a factor."""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from schuss import _hyper, _schedule
+from schuss._schedule import Rate
+from schuss.schedules._base import Composed, increasing, inner, number
+
+
+@dataclass(frozen=True)
+class join(Composed):
+    r"""One schedule after the other, each from its own step 0.
+
+    .. math:: \eta_t = \eta^{(i)}_{t - b_i} \quad \text{for } b_i \le t < b_{i+1}, \qquad b_0 = 0
+
+    Parameters
+    ----------
+    schedules : sequence of callable
+        The schedules :math:`\eta^{(i)}`, at least one; any function of the step will do.
+    boundaries : sequence of int
+        The step at which each but the first starts: increasing, >= 1, one fewer than there are schedules.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument is not such a sequence.
+
+    Notes
+    -----
+    PyTorch's ``SequentialLR`` and Optax's ``join_schedules``. ``initial_lr`` is the largest of the schedules'.
+
+    Examples
+    --------
+    >>> from schuss import schedules
+    >>> rate = schedules.join([schedules.constant(1.0), schedules.linear(0.5, 0.0, 2)], [3])
+    >>> [rate(t) for t in range(7)]
+    [1.0, 1.0, 1.0, 0.5, 0.25, 0.0, 0.0]
+    """
+
+    schedules: Sequence[Rate]
+    boundaries: Sequence[int]
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.schedules, (list, tuple)) or not self.schedules:
+            raise TypeError(f"schedules must be a list of callables of the step, got {self.schedules!r}")
+        parts = tuple(inner(f"schedules[{i}]", part) for i, part in enumerate(self.schedules))
+        boundaries = increasing("boundaries", self.boundaries)
+        if len(boundaries) != len(parts) - 1:
+            raise ValueError(
+                f"boundaries must have one entry fewer than schedules, {len(parts) - 1}, got {len(boundaries)}"
+            )
+        self._settle(schedules=parts, boundaries=boundaries)
+
+    @property
+    def _parts(self) -> tuple[Rate, ...]:
+        return tuple(self.schedules)
+
+    def _find(self, step: int) -> tuple[str, Rate, int]:
+        i = bisect.bisect_right(self.boundaries, step)
+        return f"schedules[{i}]", self.schedules[i], step - self.boundaries[i - 1] if i else step
+
+    def _at(self, step: int) -> float:
+        return _hyper.scheduled_rate(*self._find(step))
+
+    def _momentum_at(self, step: int) -> float | None:
+        return _schedule.momentum(*self._find(step))
+
+    @property
+    def initial_lr(self) -> float:
+        """The largest of the schedules' base rates."""
+        return max(_schedule.initial_rate(f"schedules[{i}]", part) for i, part in enumerate(self.schedules))
+
+
+@dataclass(frozen=True)
+class scale(Composed):
+    r"""A schedule times a factor, as for a group that learns more slowly.
+
+    .. math:: \eta_t = c \, \eta'_t
+
+    Parameters
+    ----------
+    schedule : callable
+        The schedule :math:`\eta'`; any function of the step will do. Its momentum is not scaled.
+    factor : float
+        The factor :math:`c`, >= 0.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument is not such a value.
+
+    Examples
+    --------
+    >>> from schuss import schedules
+    >>> rate = schedules.scale(schedules.linear(1.0, 0.0, 2), 0.5)
+    >>> [rate(t) for t in range(4)]
+    [0.5, 0.25, 0.0, 0.0]
+    """
+
+    schedule: Rate
+    factor: float
+
+    def __post_init__(self) -> None:
+        self._settle(schedule=inner("schedule", self.schedule), factor=number("factor", self.factor))
+
+    @property
+    def _parts(self) -> tuple[Rate, ...]:
+        return (self.schedule,)
+
+    def _at(self, step: int) -> float:
+        return self.factor * _hyper.scheduled_rate("schedule", self.schedule, step)
+
+    def _momentum_at(self, step: int) -> float | None:
+        return _schedule.momentum("schedule", self.schedule, step)
+
+    @property
+    def initial_lr(self) -> float:
+        """That of the schedule inside, times the factor."""
+        return self.factor * _schedule.initial_rate("schedule", self.schedule)

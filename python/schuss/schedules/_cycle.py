@@ -1,0 +1,166 @@
+"""The one-cycle policy: the rate up and far down, the momentum the other way."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from schuss import _hyper
+from schuss.schedules._annealing import half_cosine
+from schuss.schedules._base import Schedule, blend, fraction, number, whole
+
+_ANNEAL = _hyper.choice("cos", "linear")
+
+
+@dataclass(frozen=True, init=False, repr=False)
+class one_cycle(Schedule):
+    r"""The one-cycle policy: the rate goes up to a maximum and down to almost nothing, the momentum down and up.
+
+    From boundary to boundary, with :math:`w` the part of the way that is left,
+
+    .. math:: \eta_t = \eta_{to} + (\eta_{from} - \eta_{to}) f(w), \qquad
+       f(w) = \frac{1 + \cos(\pi (1 - w))}{2} \text{ or } w
+
+    =========  ==============================  =====================  ============================
+    phase      until step                      rate                   momentum
+    =========  ==============================  =====================  ============================
+    1          :math:`pN - 1`                  initial to `max_lr`    highest to lowest
+    2          :math:`2pN - 2`, three phases   `max_lr` to initial    lowest to highest
+    last       :math:`N - 1`                   on to the final rate   to the highest, or stays so
+    =========  ==============================  =====================  ============================
+
+    Initial is ``max_lr / div_factor``, final is ``max_lr / div_factor / final_div_factor``. The boundaries are
+    PyTorch's and need not be whole numbers: the largest rate is then reached only nearly.
+
+    Parameters
+    ----------
+    max_lr : float
+        The largest rate, >= 0.
+    total_steps : int
+        The number of steps :math:`N`, >= 1. After the last, rate and momentum stay; PyTorch raises an error then.
+    pct_start : float, default 0.3
+        The part :math:`p` of the steps in which the rate goes up: >= 0 and <= 1, or <= 0.5 with three phases.
+    div_factor : float, default 25.0
+        `max_lr` over the initial rate, > 0.
+    final_div_factor : float, default 1e4
+        The initial rate over the final one, > 0.
+    anneal : {"cos", "linear"}, default "cos"
+        How the values between boundaries are found.
+    three_phase : bool, default False
+        Come back to the initial rate as fast as it was left, and go on to the final rate from there.
+    momentum : pair of float or None, default (0.85, 0.95)
+        The lowest momentum, at the largest rate, and the highest: in [0, 1). An optimizer with a hyperparameter
+        ``momentum``, which must be above 0, uses this instead; one with ``betas`` uses it instead of the first of them.
+        None leaves the optimizer's momentum alone.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument is not such a value.
+
+    Notes
+    -----
+    PyTorch's ``OneCycleLR``; its ``cycle_momentum=False`` is ``momentum=None``. The paper's policy is
+    ``anneal="linear", three_phase=True``.
+
+    References
+    ----------
+    Smith and Topin, arXiv:1708.07120.
+
+    Examples
+    --------
+    >>> import numpy as np, schuss
+    >>> from schuss import schedules
+    >>> rate = schedules.one_cycle(1.0, 11, pct_start=3 / 11, div_factor=4, anneal="linear", momentum=(0.75, 1 - 2**-5))
+    >>> [round(rate(t), 4) for t in range(11)]
+    [0.25, 0.625, 1.0, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125, 0.0]
+    >>> rate.momentum(2), rate.momentum(10)
+    (0.75, 0.96875)
+    >>> opt = schuss.SGD(np.ones(3), lr=rate, momentum=0.9)
+    """
+
+    max_lr: float
+    total_steps: int
+    pct_start: float
+    div_factor: float
+    final_div_factor: float
+    anneal: str
+    three_phase: bool
+    momentum_range: tuple[float, float] | None
+
+    def __init__(
+        self,
+        max_lr: float,
+        total_steps: int,
+        pct_start: float = 0.3,
+        div_factor: float = 25.0,
+        final_div_factor: float = 1e4,
+        anneal: str = "cos",
+        three_phase: bool = False,
+        momentum: tuple[float, float] | None = (0.85, 0.95),
+    ) -> None:
+        # Written out because a field cannot have the name of the method `momentum`.
+        self._settle(
+            max_lr=number("max_lr", max_lr),
+            total_steps=whole("total_steps", total_steps, 1),
+            three_phase=_hyper.flag("three_phase", three_phase),
+            pct_start=fraction("pct_start", pct_start, 0.5 if three_phase else 1.0),
+            div_factor=number("div_factor", div_factor, open_low=True),
+            final_div_factor=number("final_div_factor", final_div_factor, open_low=True),
+            anneal=_ANNEAL("anneal", anneal),
+            momentum_range=None if momentum is None else _momenta(momentum),
+        )
+
+    def __repr__(self) -> str:
+        return (
+            f"one_cycle(max_lr={self.max_lr!r}, total_steps={self.total_steps!r}, pct_start={self.pct_start!r}, "
+            f"div_factor={self.div_factor!r}, final_div_factor={self.final_div_factor!r}, anneal={self.anneal!r}, "
+            f"three_phase={self.three_phase!r}, momentum={self.momentum_range!r})"
+        )
+
+    def _phase(self, step: int) -> tuple[int, float]:
+        """The phase of a step, counted backwards from the last, -1, and how much of the way there is left."""
+        last = self.total_steps - 1
+        ends = [self.pct_start * self.total_steps - 1.0]
+        if self.three_phase:
+            ends.append(2 * self.pct_start * self.total_steps - 2.0)
+        begin, step = 0.0, min(step, last)
+        for phase, end in enumerate([*ends, float(last)], start=-1 - len(ends)):
+            if step <= end or phase == -1:
+                # A phase may be without length; whoever is in it has arrived.
+                part = (step - begin) / (end - begin) if end != begin else 1.0
+                return phase, half_cosine(part) if self.anneal == "cos" else 1.0 - part
+            begin = end
+        raise AssertionError
+
+    def _at(self, step: int) -> float:
+        phase, left = self._phase(step)
+        first = self.max_lr / self.div_factor
+        turns = [first, self.max_lr, first] if self.three_phase else [first, self.max_lr]
+        turns.append(first / self.final_div_factor)
+        return blend(turns[phase - 1], turns[phase], left)
+
+    @property
+    def sets_momentum(self) -> bool:
+        """Whether there is a pair of momenta."""
+        return self.momentum_range is not None
+
+    def _momentum_at(self, step: int) -> float | None:
+        if self.momentum_range is None:
+            return None
+        phase, left = self._phase(step)
+        low, high = self.momentum_range
+        turns = [high, low, high, high] if self.three_phase else [high, low, high]
+        return blend(turns[phase - 1], turns[phase], left)
+
+    @property
+    def initial_lr(self) -> float:
+        """The largest rate."""
+        return self.max_lr
+
+
+def _momenta(value: Any) -> tuple[float, float]:
+    low, high = _hyper.CHECKS["betas"]("momentum", value)
+    if low > high:
+        raise ValueError(f"momentum must be a pair of the lowest and the highest momentum, got {value!r}")
+    return low, high

@@ -1,0 +1,194 @@
+"""The schedule that keeps state: it hears of a metric, and lowers the rate when that no longer improves."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from schuss import _hyper
+from schuss.schedules._base import Schedule, fraction, number, whole
+
+_MODE = _hyper.choice("min", "max")
+_THRESHOLD_MODE = _hyper.choice("rel", "abs")
+
+
+@dataclass(frozen=True)
+class _Progress:
+    rate: float
+    best: float | None = None
+    bad_updates: int = 0
+    cooldown_left: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class reduce_on_plateau(Schedule):
+    r"""The rate is multiplied by a factor whenever a metric has stopped improving.
+
+    .. math:: \eta \leftarrow \max(\gamma \, \eta, \eta_{min})
+
+    after more than :math:`P` updates in a row without improvement.
+
+    Tell it the metric with :meth:`update`, after each validation for example; the rate is the same at every step
+    between. This is the one schedule with a state. The optimizer saves it: it is part of ``state_dict()`` and of
+    checkpoints, and ``load_state_dict`` and ``schuss.load`` give it to the schedule that the optimizer then has. Two of
+    these are equal only if they are one.
+
+    Parameters
+    ----------
+    lr : float
+        The first rate, >= 0.
+    mode : {"min", "max"}, default "min"
+        Whether a lower or a higher metric is better.
+    factor : float, default 0.1
+        The factor :math:`\gamma`, > 0 and < 1.
+    patience : int, default 10
+        The number :math:`P` of updates without improvement that are borne, >= 0.
+    threshold : float, default 1e-4
+        By how much the metric must be better than the best so far to count as an improvement, >= 0.
+    threshold_mode : {"rel", "abs"}, default "rel"
+        Whether that is a part of the best metric's absolute value, or a difference.
+    cooldown : int, default 0
+        The number of updates after a reduction that do not count, >= 0.
+    min_lr : float, default 0.0
+        The lowest rate :math:`\eta_{min}`, >= 0 and at most `lr`.
+    eps : float, default 1e-8
+        A reduction by no more than this is left out, >= 0.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument is not such a value.
+
+    Notes
+    -----
+    PyTorch's ``ReduceLROnPlateau``, but for negative metrics with a relative threshold: PyTorch multiplies the best
+    metric by ``1 - threshold`` or ``1 + threshold``, so that a negative metric which is slightly worse counts as an
+    improvement; here the threshold is relative to the absolute value. A metric of NaN is no improvement in either.
+
+    Examples
+    --------
+    >>> import numpy as np, schuss
+    >>> from schuss import schedules
+    >>> rate = schedules.reduce_on_plateau(1.0, factor=0.5, patience=1)
+    >>> opt = schuss.SGD(np.ones(3), lr=rate)
+    >>> [rate.update(loss) for loss in (3.0, 2.0, 2.0, 2.0, 1.0)]
+    [1.0, 1.0, 1.0, 0.5, 0.5]
+    >>> opt.state_dict()["param_groups"][0]["lr"]
+    {'schedule': {'rate': 0.5, 'best': 1.0, 'bad_updates': 0, 'cooldown_left': 0}}
+    """
+
+    lr: float
+    mode: str = "min"
+    factor: float = 0.1
+    patience: int = 10
+    threshold: float = 1e-4
+    threshold_mode: str = "rel"
+    cooldown: int = 0
+    min_lr: float = 0.0
+    eps: float = 1e-8
+    progress: _Progress = field(init=False)
+
+    def __post_init__(self) -> None:
+        lr = number("lr", self.lr)
+        self._settle(
+            lr=lr,
+            mode=_MODE("mode", self.mode),
+            factor=number("factor", self.factor, high=1.0, open_low=True),
+            patience=whole("patience", self.patience),
+            threshold=number("threshold", self.threshold),
+            threshold_mode=_THRESHOLD_MODE("threshold_mode", self.threshold_mode),
+            cooldown=whole("cooldown", self.cooldown),
+            min_lr=fraction("min_lr", self.min_lr, lr),
+            eps=number("eps", self.eps),
+            progress=_Progress(lr),
+        )
+
+    def _at(self, step: int) -> float:
+        return self.progress.rate
+
+    @property
+    def initial_lr(self) -> float:
+        """The first rate."""
+        return self.lr
+
+    def update(self, metric: float) -> float:
+        """Takes note of a metric, and lowers the rate if it is time.
+
+        Parameters
+        ----------
+        metric : float
+            The latest value, of a validation loss for example.
+
+        Returns
+        -------
+        float
+            The rate from now on.
+
+        Raises
+        ------
+        TypeError
+            `metric` is not a number.
+        """
+        if not hasattr(metric, "__float__"):
+            raise TypeError(f"metric must be a number, got {metric!r}")
+        value = float(metric)
+        rate, best, bad, cooldown = dataclasses.astuple(self.progress)
+        if self._improves(value, best):
+            best, bad = value, 0
+        else:
+            bad += 1
+        if cooldown > 0:
+            cooldown, bad = cooldown - 1, 0
+        if bad > self.patience:
+            lower = max(rate * self.factor, self.min_lr)
+            rate = lower if rate - lower > self.eps else rate
+            cooldown, bad = self.cooldown, 0
+        self._settle(progress=_Progress(rate, best, bad, cooldown))
+        return self.progress.rate
+
+    def _improves(self, value: float, best: float | None) -> bool:
+        sign = 1.0 if self.mode == "min" else -1.0
+        if best is None:
+            return sign * value < math.inf
+        margin = self.threshold * (abs(best) if self.threshold_mode == "rel" else 1.0)
+        return sign * value < sign * best - margin
+
+    def state_dict(self) -> dict[str, Any]:
+        """What it has learnt of the metric so far, for JSON.
+
+        Returns
+        -------
+        dict
+            ``rate``, ``best`` (None before the first update), ``bad_updates`` and ``cooldown_left``.
+        """
+        return dataclasses.asdict(self.progress)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes over what :meth:`state_dict` gave; on an error nothing has changed.
+
+        Parameters
+        ----------
+        state : dict
+            From :meth:`state_dict`.
+
+        Raises
+        ------
+        TypeError, ValueError
+            It is not such a state.
+        """
+        names = [entry.name for entry in dataclasses.fields(_Progress)]
+        if not isinstance(state, Mapping) or set(state) != set(names):
+            raise ValueError(f"the state of a reduce_on_plateau must be a dict with {', '.join(names)}, got {state!r}")
+        best = state["best"]
+        if best is not None and (isinstance(best, bool) or not isinstance(best, (int, float)) or math.isnan(best)):
+            raise ValueError(f"best must be a number or None, got {best!r}")
+        progress = _Progress(
+            rate=number("rate", state["rate"]),
+            best=best,
+            bad_updates=whole("bad_updates", state["bad_updates"]),
+            cooldown_left=whole("cooldown_left", state["cooldown_left"]),
+        )
+        self._settle(progress=progress)

@@ -1,0 +1,195 @@
+"""Schedules that multiply the rate by a constant factor, at some steps, at every step, or never."""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from schuss.schedules._base import Schedule, increasing, number, power, whole
+
+
+@dataclass(frozen=True)
+class constant(Schedule):
+    r"""The same rate at every step, for use inside other schedules.
+
+    .. math:: \eta_t = \eta
+
+    Parameters
+    ----------
+    lr : float
+        The rate :math:`\eta`, >= 0.
+
+    Raises
+    ------
+    TypeError, ValueError
+        `lr` is not such a number.
+
+    Examples
+    --------
+    >>> from schuss import schedules
+    >>> schedules.constant(0.1)(1000)
+    0.1
+    """
+
+    lr: float
+
+    def __post_init__(self) -> None:
+        self._settle(lr=number("lr", self.lr))
+
+    def _at(self, step: int) -> float:
+        return self.lr
+
+    @property
+    def initial_lr(self) -> float:
+        """The rate."""
+        return self.lr
+
+
+@dataclass(frozen=True)
+class step(Schedule):
+    r"""A staircase: the rate is multiplied by a factor every so many steps.
+
+    .. math:: \eta_t = \eta \, \gamma^{\lfloor t / S \rfloor}
+
+    Parameters
+    ----------
+    lr : float
+        The first rate :math:`\eta`, >= 0.
+    step_size : int
+        The length :math:`S` of a stair, >= 1.
+    gamma : float, default 0.1
+        The factor :math:`\gamma`, > 0.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument is not such a number.
+
+    Notes
+    -----
+    PyTorch's ``StepLR``.
+
+    Examples
+    --------
+    >>> from schuss import schedules
+    >>> rate = schedules.step(1.0, 2, gamma=0.5)
+    >>> [rate(t) for t in range(6)]
+    [1.0, 1.0, 0.5, 0.5, 0.25, 0.25]
+    """
+
+    lr: float
+    step_size: int
+    gamma: float = 0.1
+
+    def __post_init__(self) -> None:
+        self._settle(
+            lr=number("lr", self.lr),
+            step_size=whole("step_size", self.step_size, 1),
+            gamma=number("gamma", self.gamma, open_low=True),
+        )
+
+    def _at(self, step: int) -> float:
+        return self.lr * power(self.gamma, step // self.step_size)
+
+    @property
+    def initial_lr(self) -> float:
+        """The first rate."""
+        return self.lr
+
+
+@dataclass(frozen=True)
+class multi_step(Schedule):
+    r"""The rate is multiplied by a factor at each of some steps.
+
+    .. math:: \eta_t = \eta \, \gamma^{n(t)}, \qquad n(t) = \text{the number of milestones} \le t
+
+    Parameters
+    ----------
+    lr : float
+        The first rate :math:`\eta`, >= 0.
+    milestones : sequence of int
+        The steps that are the first with the next rate: increasing, >= 1.
+    gamma : float, default 0.1
+        The factor :math:`\gamma`, > 0.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument is not such a number.
+
+    Notes
+    -----
+    PyTorch's ``MultiStepLR``, which also takes milestones that are unsorted or repeated.
+
+    Examples
+    --------
+    >>> from schuss import schedules
+    >>> rate = schedules.multi_step(1.0, [2, 3], gamma=0.5)
+    >>> [rate(t) for t in range(5)]
+    [1.0, 1.0, 0.5, 0.25, 0.25]
+    """
+
+    lr: float
+    milestones: Sequence[int]
+    gamma: float = 0.1
+
+    def __post_init__(self) -> None:
+        self._settle(
+            lr=number("lr", self.lr),
+            milestones=increasing("milestones", self.milestones),
+            gamma=number("gamma", self.gamma, open_low=True),
+        )
+
+    def _at(self, step: int) -> float:
+        return self.lr * power(self.gamma, bisect.bisect_right(self.milestones, step))
+
+    @property
+    def initial_lr(self) -> float:
+        """The first rate."""
+        return self.lr
+
+
+@dataclass(frozen=True)
+class exponential(Schedule):
+    r"""The rate is multiplied by a factor at every step.
+
+    .. math:: \eta_t = \eta \, \gamma^t
+
+    Parameters
+    ----------
+    lr : float
+        The first rate :math:`\eta`, >= 0.
+    gamma : float
+        The factor :math:`\gamma`, > 0. Above 1 the rate grows, as a search for the largest useful rate wants it.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument is not such a number.
+
+    Notes
+    -----
+    PyTorch's ``ExponentialLR``.
+
+    Examples
+    --------
+    >>> from schuss import schedules
+    >>> rate = schedules.exponential(1.0, 0.5)
+    >>> [rate(t) for t in range(4)]
+    [1.0, 0.5, 0.25, 0.125]
+    """
+
+    lr: float
+    gamma: float
+
+    def __post_init__(self) -> None:
+        self._settle(lr=number("lr", self.lr), gamma=number("gamma", self.gamma, open_low=True))
+
+    def _at(self, step: int) -> float:
+        return self.lr * power(self.gamma, step)
+
+    @property
+    def initial_lr(self) -> float:
+        """The first rate."""
+        return self.lr

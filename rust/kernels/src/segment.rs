@@ -1,0 +1,265 @@
+//! One array of a step, and the update of a part of it: directly, or tile by tile where a gradient has to be converted,
+//! centered, zeroed or overwritten on the way.
+
+use std::mem::MaybeUninit;
+
+use crate::kernel::{self, Streams};
+use crate::level::Level;
+use crate::math::Real;
+use crate::norm;
+use crate::numbers::Means;
+use crate::rule::{MAX_STATES, Rule, Scalars};
+use crate::storage::{Dtype, convert};
+
+/// Elements that are converted or zeroed at a time: what stays in the first-level cache. A block of [`norm::BLOCK`] is a
+/// tile.
+const TILE: usize = norm::BLOCK;
+
+/// Memory of one tile, for elements of any type. It is not cleared: a tile is filled before it is read.
+struct Tile(MaybeUninit<[f64; TILE]>);
+
+impl Tile {
+    fn new() -> Tile {
+        Tile(MaybeUninit::uninit())
+    }
+
+    fn pointer(&mut self) -> *mut u8 {
+        self.0.as_mut_ptr().cast()
+    }
+
+    /// The first `n` elements, at most `TILE`, as compute type.
+    ///
+    /// # Safety
+    /// They must have been written.
+    unsafe fn values<C: Real>(&mut self, n: usize) -> &mut [C] {
+        // SAFETY: the memory holds TILE elements of eight bytes, is aligned for them, and was written.
+        unsafe { std::slice::from_raw_parts_mut(self.0.as_mut_ptr().cast(), n) }
+    }
+}
+
+/// Rows of a gradient whose means are taken off it: all axes but the first make a row.
+#[derive(Clone, Copy, Debug)]
+pub struct Rows {
+    /// Number of rows: the length of the first axis.
+    pub count: usize,
+    /// Whether neighbouring elements belong to neighbouring rows (Fortran order), not to one row (C order).
+    pub strided: bool,
+}
+
+/// What happens to a gradient's memory once it has been used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum After {
+    /// Nothing.
+    Keep,
+    /// It is set to zero.
+    Zero,
+    /// It takes the new parameter, which must have the same type.
+    Copy,
+}
+
+/// One array of a step: its rule, its group, and where its numbers lie.
+#[derive(Clone, Copy, Debug)]
+pub struct Segment {
+    /// What updates it.
+    pub rule: &'static Rule,
+    /// Which entry of the step's scalars is its own.
+    pub group: usize,
+    /// Elements.
+    pub len: usize,
+    /// The parameter's type; its state has the compute type of it.
+    pub param_type: Dtype,
+    /// The parameter.
+    pub param: *mut u8,
+    /// Its state, as many pointers as the rule has states.
+    pub states: [*mut u8; MAX_STATES],
+    /// The gradient's type.
+    pub grad_type: Dtype,
+    /// The gradient; written to only when a step says so. Not looked at by rules that read none.
+    pub grad: *mut u8,
+    /// Rows to center the gradient by; their means are found before the update.
+    pub center: Option<Rows>,
+}
+
+impl Segment {
+    /// Elements `at..at + n` as a segment of their own, without centering.
+    fn part(&self, at: usize, n: usize) -> Segment {
+        let Streams { param, states, .. } = self.streams(at);
+        let grad = self.grad.wrapping_add(at * self.grad_type.size());
+        Segment { len: n, center: None, param, grad, states, ..*self }
+    }
+
+    /// What a kernel needs to start at an element.
+    #[inline(always)]
+    fn streams(&self, at: usize) -> Streams {
+        let mut states = self.states;
+        for state in &mut states[..self.rule.states.len()] {
+            *state = state.wrapping_add(at * self.param_type.compute().size());
+        }
+        let param = self.param.wrapping_add(at * self.param_type.size());
+        Streams { param, grad: self.grad.wrapping_add(at * self.grad_type.size()), states }
+    }
+
+    /// The kernel for gradients of this type, if they need no conversion.
+    fn kernel(&self, level: Level, grad: Dtype) -> Option<kernel::Kernel> {
+        kernel::find(&self.rule.kernels, level, self.param_type, grad)
+    }
+
+    /// Updates elements `start..end`. `means` are those of the rows, where the gradient is centered.
+    ///
+    /// # Safety
+    /// The pointers must be valid and aligned for the length and types, for writing where the rule or `after` writes;
+    /// what is written may overlap nothing else that is used, except that a gradient which goes through a tile may be
+    /// the parameter itself. The CPU must have the level.
+    pub(crate) unsafe fn update(
+        &self,
+        (start, end): (usize, usize),
+        level: Level,
+        scalars: &Scalars,
+        means: Means<'_>,
+        after: After,
+    ) {
+        let direct = self.kernel(level, self.grad_type);
+        if let (Some(kernel), After::Keep, None) = (direct, after, self.center) {
+            // SAFETY: the caller's promise.
+            unsafe { kernel(&self.streams(start), end - start, scalars) };
+            return;
+        }
+        // SAFETY: the caller's promise, passed on.
+        unsafe { self.update_by_tiles((start, end), level, scalars, means, after, direct) }
+    }
+
+    /// The update of a gradient that needs more than a kernel. Apart, so that its tile is no burden to those that do not.
+    ///
+    /// # Safety
+    /// As for [`Segment::update`].
+    #[cold]
+    #[inline(never)]
+    unsafe fn update_by_tiles(
+        &self,
+        (start, end): (usize, usize),
+        level: Level,
+        scalars: &Scalars,
+        means: Means<'_>,
+        after: After,
+        direct: Option<kernel::Kernel>,
+    ) {
+        let compute = self.param_type.compute();
+        let through = self.kernel(level, compute).expect("the compute type has a kernel");
+        let mut tile = Tile::new();
+        for at in (start..end).step_by(TILE) {
+            let n = TILE.min(end - at);
+            let part = self.part(at, n);
+            let mut streams = part.streams(0);
+            // SAFETY: the caller's promise, for `n` elements from `at`; the tile holds as many of any type.
+            unsafe {
+                if let Some(rows) = self.center {
+                    convert(self.grad_type, part.grad, compute, tile.pointer(), n);
+                    let mut scalars = *scalars;
+                    let factor = scalars[0].abs();
+                    scalars[0] = scalars[0].signum();
+                    match compute {
+                        Dtype::F64 => center(tile.values::<f64>(n), rows, self.len, at, factor, means),
+                        _ => center(tile.values::<f32>(n), rows, self.len, at, factor as f32, means),
+                    }
+                    streams.grad = tile.pointer();
+                    through(&streams, n, &scalars);
+                } else if let Some(kernel) = direct {
+                    kernel(&streams, n, scalars);
+                } else {
+                    convert(self.grad_type, part.grad, compute, tile.pointer(), n);
+                    streams.grad = tile.pointer();
+                    through(&streams, n, scalars);
+                }
+                match after {
+                    After::Keep => {}
+                    After::Zero => part.grad.write_bytes(0, n * self.grad_type.size()),
+                    After::Copy => part.grad.copy_from_nonoverlapping(part.param, n * self.grad_type.size()),
+                }
+            }
+        }
+    }
+
+    /// The mean of one row of the gradient times `factor`, as what it is computed in.
+    ///
+    /// # Safety
+    /// The gradient must be valid and aligned for reading; the CPU must have the level.
+    pub(crate) unsafe fn row_mean(&self, rows: Rows, row: usize, factor: f64, level: Level) -> f64 {
+        let (length, size) = (self.len / rows.count, self.grad_type.size());
+        let compute = self.param_type.compute();
+        let (mut tile, mut gathered) = (Tile::new(), Tile::new());
+        let mut sum = 0.0;
+        for at in (0..length).step_by(TILE) {
+            let n = TILE.min(length - at);
+            // SAFETY: `row` and the columns lie within the array; a tile holds `n` elements of any type.
+            unsafe {
+                let source = if rows.strided {
+                    for column in 0..n {
+                        let from = self.grad.add(((at + column) * rows.count + row) * size);
+                        gathered.pointer().add(column * size).copy_from_nonoverlapping(from, size);
+                    }
+                    gathered.pointer()
+                } else {
+                    self.grad.add((row * length + at) * size)
+                };
+                convert(self.grad_type, source, compute, tile.pointer(), n);
+                match compute {
+                    Dtype::F64 => tile.values::<f64>(n).iter_mut().for_each(|g| *g *= factor),
+                    _ => tile.values::<f32>(n).iter_mut().for_each(|g| *g *= factor as f32),
+                }
+                sum += norm::sum(level, compute, tile.pointer(), n);
+            }
+        }
+        sum / length as f64
+    }
+
+    /// Runs the first phase of a layerwise rule over a block from `at`; the sums of squares of parameter and direction.
+    ///
+    /// # Safety
+    /// As for [`Segment::update`].
+    pub(crate) unsafe fn measure(
+        &self,
+        direction: &'static Rule,
+        at: usize,
+        level: Level,
+        scalars: &Scalars,
+        means: Means<'_>,
+    ) -> (f64, f64) {
+        let n = norm::BLOCK.min(self.len - at);
+        let compute = self.param_type.compute();
+        let mut tile = Tile::new();
+        // SAFETY: the caller's promise, for `n` elements from `at`; the direction goes into the tile, which stands in
+        // the parameter's place.
+        unsafe {
+            let own = self.part(at, n);
+            convert(self.param_type, own.param, compute, tile.pointer(), n);
+            // Whole rows before this block are told by the offset, so the copy starts as far before the tile.
+            let offset = tile.pointer().wrapping_sub(at * compute.size());
+            let copy = Segment { rule: direction, param_type: compute, param: offset, ..*self };
+            copy.update((at, at + n), level, scalars, means, After::Keep);
+            let of_param = norm::sum_of_squares(level, self.param_type, compute, own.param, n);
+            (of_param, norm::sum_of_squares(level, compute, compute, tile.pointer(), n))
+        }
+    }
+}
+
+/// Scales part of a gradient, which starts at element `at` of `len`, and takes the means of its rows off it.
+fn center<C: Real>(part: &mut [C], rows: Rows, len: usize, at: usize, factor: C, means: Means<'_>) {
+    if rows.strided {
+        let mut row = at % rows.count;
+        for g in part {
+            *g = *g * factor - C::from_f64(means.of(row));
+            row = if row + 1 == rows.count { 0 } else { row + 1 };
+        }
+        return;
+    }
+    let length = len / rows.count;
+    let mut rest = part;
+    let mut at = at;
+    while !rest.is_empty() {
+        let n = rest.len().min(length - at % length);
+        let (run, behind) = rest.split_at_mut(n);
+        let mean = C::from_f64(means.of(at / length));
+        run.iter_mut().for_each(|g| *g = *g * factor - mean);
+        (rest, at) = (behind, at + n);
+    }
+}

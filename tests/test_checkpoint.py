@@ -1,0 +1,265 @@
+"""Checkpoint files: resumed bit for bit, and whole or not there at all; test_checkpoint_damage.py has the rest."""
+
+import copy
+import json
+import math
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.numpy
+from cases import schedule
+from helpers import (
+    F32,
+    F64,
+    assert_same,
+    assert_unchanged,
+    build,
+    each_case,
+    each_dtype,
+    each_optimizer,
+    grads_of,
+    parameters,
+    params_of,
+    snapshot,
+)
+
+import schuss
+
+SHAPES = [(33,), (5, 3), (), (0,)]
+posix = pytest.mark.skipif(os.name != "posix", reason="needs links, permissions or limits")
+
+
+def structure(arrays):
+    """Nested, with keys that are no strings, and an array in Fortran order."""
+    a, b, c, d = arrays
+    return {"a": a, 1: [np.asfortranarray(b)], "1": (c, {None: d}), (2, "x"): {}}
+
+
+def start(case, dtype=F64, seed=1, **more):
+    return build(case, structure(params_of(SHAPES, dtype, seed)), **more)
+
+
+def take(opt, steps, dtype=F64):
+    for t in steps:
+        opt.step(structure(grads_of(t, SHAPES, dtype)))
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "opt.safetensors"
+
+
+# Resuming.
+
+
+@each_case
+@pytest.mark.parametrize("include_params", [False, True])
+def test_resume(case, include_params, path):
+    opt = start(case)
+    take(opt, range(1, 5))
+    before = snapshot(opt)
+    schuss.save(path, opt, include_params=include_params)
+    assert_unchanged(opt, before, "saving changes nothing")
+    take(opt, range(5, 9))
+    other = start(case, seed=2)
+    if not include_params:
+        for p, old in zip(parameters(other), before[0], strict=False):
+            p[...] = old
+    schuss.load(path, other, include_params=include_params)
+    assert_unchanged(other, before, "just loaded")
+    take(other, range(5, 9))
+    assert_unchanged(other, snapshot(opt), "four steps later")
+
+
+@each_optimizer
+@each_dtype
+def test_dtypes(case, dtype, path):
+    opt, other = start(case, dtype), start(case, dtype, seed=2)
+    take(opt, range(1, 5), dtype)
+    schuss.save(path, opt, include_params=True)
+    schuss.load(path, other, include_params=True)
+    assert_unchanged(other, snapshot(opt))
+
+
+@each_case
+def test_parameters_stay_unless_asked_for(case, path):
+    opt, other = start(case), start(case, seed=2)
+    take(opt, [1])
+    schuss.save(path, opt, include_params=True)
+    kept = copy.deepcopy(parameters(other))
+    schuss.load(path, other)
+    assert_same(parameters(other), kept)
+    assert other.step_count == 1
+
+
+def test_groups_and_options(path):
+    """What differs between groups, what was assigned, and what counts."""
+
+    def fresh(seed):
+        a, b, c, _ = params_of(SHAPES, F32, seed)
+        return schuss.AdamW([{"params": {"w": a}}, {"params": b, "decay_form": "independent"}], lr=0.5), c
+
+    grads = grads_of(1, SHAPES, F32)
+    opt, late = fresh(1)
+    opt.step([{"w": grads[0]}, grads[1]])
+    opt.add_param_group({"params": [late], "betas": (0.5, 0.75)})
+    opt.param_groups[1]["lr"] = 0.0
+    opt.param_groups[0].update(lr=0.25, maximize=True)
+    opt.max_grad_norm, opt.nonfinite = 2.0, "skip"
+    all_grads = [{"w": grads[0]}, grads[1], [grads[2]]]
+    assert opt.step(all_grads) and not opt.step([{"w": grads[0] * np.float32("nan")}, grads[1], [grads[2]]])
+    schuss.save(path, opt, include_params=True)
+    other, late = fresh(2)
+    other.add_param_group({"params": [late]})
+    schuss.load(path, other, include_params=True)
+    assert other.state_dict()["param_groups"] == opt.state_dict()["param_groups"]
+    assert (other.max_grad_norm, other.nonfinite, other.skipped_steps) == (2.0, "skip", 1)
+    for o in (opt, other):
+        o.param_groups[1]["lr"] = 0.125
+        assert o.step(all_grads)
+    assert_unchanged(other, snapshot(opt))
+    other.max_grad_norm = math.inf
+    schuss.save(path, other)
+    schuss.load(path, opt)
+    assert opt.max_grad_norm == math.inf
+
+
+def test_schedules_stay(path):
+    """A schedule is a function: it is the loading optimizer's own, and a file that needs one says so."""
+    opt, other, without = (schuss.Adam(np.ones(3), lr=lr) for lr in (schedule, schedule, 0.1))
+    opt.step(np.ones(3))
+    schuss.save(path, opt)
+    schuss.load(path, other)
+    assert other.param_groups[0]["lr"] is schedule and other.step_count == 1
+    with pytest.raises(ValueError, match="was saved with a learning-rate schedule"):
+        schuss.load(path, without)
+    schuss.save(path, without)
+    schuss.load(path, other)
+    assert other.param_groups[0]["lr"] is schedule and other.step_count == 0
+
+
+# The file.
+
+
+@each_dtype
+def test_the_file_is_safetensors_and_nothing_else(dtype, path):
+    opt = schuss.Adam({"w": np.ones((2, 3), dtype), 1: np.ones((), dtype)})
+    schuss.save(path, opt, include_params=True)
+    tensors = safetensors.numpy.load_file(path)
+    names = {f"{name}[0][{key!r}]" for name in ("params", "m", "v") for key in ("w", 1)}
+    assert set(tensors) == names
+    assert_same([tensors["params[0]['w']"]], [np.ones((2, 3), dtype)])
+    content = path.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    assert len(content) == 8 + length + sum(a.nbytes for a in tensors.values())
+    metadata = json.loads(header["__metadata__"]["schuss"])
+    assert metadata["optimizer"] == "Adam" and metadata["param_groups"][0]["betas"] == [0.9, 0.999]
+    schuss.save(path, opt, include_params=True)
+    assert path.read_bytes() == content, "the same state is the same file"
+
+
+def test_paths(tmp_path, monkeypatch):
+    opt = schuss.Adam(np.ones(3))
+    monkeypatch.chdir(tmp_path)
+    for path in ["a", Path("b"), str(tmp_path / "c"), tmp_path / ("d" * 250), "ü 𝛽'", b"e"]:
+        schuss.save(path, opt)
+        schuss.load(path, opt)
+    assert len(os.listdir(tmp_path)) == 6
+
+
+@posix
+def test_links_and_permissions(tmp_path):
+    """A link is written through; a new file has the usual permissions, and an old one keeps its own."""
+    opt, path, link = schuss.Adam(np.ones(3)), tmp_path / "file", tmp_path / "link"
+    usual = tmp_path / "usual"
+    usual.touch()
+    schuss.save(path, opt)
+    assert stat.S_IMODE(path.stat().st_mode) == stat.S_IMODE(usual.stat().st_mode)
+    path.chmod(0o600)
+    link.symlink_to(path)
+    opt.step(np.ones(3))
+    schuss.save(link, opt)
+    assert link.is_symlink() and stat.S_IMODE(path.stat().st_mode) == 0o600
+    other = schuss.Adam(np.ones(3))
+    schuss.load(path, other)
+    assert other.step_count == 1
+
+
+WRITES = ["safetensors.numpy.save_file", "os.fsync", "os.chmod", "os.replace"]
+
+
+@pytest.mark.parametrize("broken", WRITES)
+@pytest.mark.parametrize(
+    "error", [OSError("no space left"), KeyboardInterrupt(), safetensors.SafetensorError("no space left")]
+)
+def test_a_failing_save_leaves_the_old_file(broken, error, path, monkeypatch):
+    opt = schuss.Adam(np.ones(3))
+    schuss.save(path, opt)
+    content = path.read_bytes()
+    opt.step(np.ones(3))
+    before = snapshot(opt)
+
+    def fail(*_args, **_kwargs):
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(broken, fail)
+        with pytest.raises((OSError, KeyboardInterrupt, safetensors.SafetensorError)) as caught:
+            schuss.save(path, opt)
+    assert caught.value is error or (broken == WRITES[0] and str(caught.value).endswith("no space left"))
+    assert path.read_bytes() == content and os.listdir(path.parent) == [path.name]
+    assert_unchanged(opt, before)
+
+
+FULL = """
+import os, resource, sys
+import numpy as np, schuss
+opt = schuss.Adam(np.ones(100_000))
+schuss.save(sys.argv[1], opt)
+content = open(sys.argv[1], "rb").read()
+opt.step(np.ones(100_000))
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
+try:
+    schuss.save(sys.argv[1], opt)
+except OSError as error:
+    print(error)
+assert open(sys.argv[1], "rb").read() == content
+"""
+
+
+@posix
+def test_a_full_disk(path):
+    """Simulated by a limit on the size of files."""
+    done = subprocess.run([sys.executable, "-c", FULL, str(path)], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"{path} cannot be written: ")
+    assert os.listdir(path.parent) == [path.name]
+
+
+class Key:
+    def __repr__(self):
+        return "Key()"
+
+
+def test_saves_that_are_refused(tmp_path):
+    opt = schuss.Adam(np.ones(3))
+    (tmp_path / "folder").mkdir()
+    for path in [tmp_path / "none" / "file", tmp_path / "folder", os.devnull]:
+        with pytest.raises(OSError):
+            schuss.save(path, opt)
+        with pytest.raises(OSError):
+            schuss.load(path, opt)
+    for path in [None, 3, opt]:
+        with pytest.raises(TypeError):
+            schuss.save(path, opt)
+        with pytest.raises(TypeError):
+            schuss.load(path, opt)
+    with pytest.raises(ValueError, match="two keys of the parameters have the same repr"):
+        schuss.save(tmp_path / "file", schuss.Adam({Key(): np.ones(3), Key(): np.ones(3)}))
+    assert os.listdir(tmp_path) == ["folder"] and not os.listdir(tmp_path / "folder")

@@ -1,0 +1,232 @@
+"""Arrays that change, move or share memory while an optimizer holds them: a clear error or the right step, no crash."""
+
+import contextlib
+import copy
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from helpers import F32, assert_same, assert_unchanged, build, each_optimizer, leaves, snapshot
+
+import schuss
+
+
+def array(n):
+    """Ones, in fresh memory."""
+    return np.ones(n, F32)
+
+
+# Arrays that change behind the optimizer's back.
+
+CHANGES = {
+    "grown": lambda p: p.resize(100_000, refcheck=False),
+    "shrunk": lambda p: p.resize(1, refcheck=False),
+    "emptied": lambda p: p.resize(0, refcheck=False),
+    "reshaped": lambda p: p.resize((20, 50), refcheck=False),
+    "restrided": lambda p: setattr(p, "strides", (0,)),
+    "retyped": lambda p: setattr(p, "dtype", np.int32),
+    "another byte order": lambda p: setattr(p, "dtype", ">f4"),
+    "objects": lambda p: p.__setstate__((1, p.shape, np.dtype(object), False, [None] * p.size)),
+    "re-pointed": lambda p: p.__setstate__((1, (999,), p.dtype, False, bytes(4 * 999))),
+    "read-only": lambda p: setattr(p.flags, "writeable", False),
+}
+CHANGED = (
+    "params['a'] was resized, re-pointed, retyped or made read-only after the optimizer was made; make a new optimizer"
+)
+
+
+def changing():
+    """An optimizer in the middle of its work, and the parameter to change."""
+    p, q = array(1000), array(1000)
+    opt = schuss.Adam({"a": p, "b": q})
+    opt.step({"a": array(1000), "b": array(1000)})
+    return opt, p
+
+
+def rest_of(opt):
+    """What stays when the first parameter changes."""
+    arrays, steps = snapshot(opt)
+    return arrays[1:], steps
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of setting attributes of arrays
+@pytest.mark.parametrize("change", CHANGES.values(), ids=list(CHANGES))
+@pytest.mark.parametrize("like", ["before", "now", "before, converted", "now, converted"])
+def test_changed_parameters(change, like, tmp_path):
+    """A step says so, whatever its gradients; nothing else crashes."""
+    opt, p = changing()
+    shape = p.shape
+    change(p)
+    arrays, steps = rest_of(opt)
+    for zero_grads in (False, True):
+        a = np.ones(shape if "before" in like else p.shape, ">f4" if "converted" in like else F32)
+        grads = {"a": a, "b": array(1000)}
+        with pytest.raises(ValueError) as caught:
+            opt.step(grads, zero_grads=zero_grads)
+        assert str(caught.value) == CHANGED
+        assert a.all() and grads["b"].all()
+        assert_same(rest_of(opt)[0], arrays)
+        assert rest_of(opt)[1] == steps
+    assert "Adam" in repr(opt)
+    for use in [
+        copy.deepcopy,
+        lambda o: schuss.save(tmp_path / "file", o, include_params=True),
+        lambda o: schuss.load(tmp_path / "file", o, include_params=True),
+        lambda o: o.load_state_dict(o.state_dict()),
+        lambda o: o.add_param_group({"params": array(3)}),
+        lambda o: o.grads,
+    ]:
+        with contextlib.suppress(TypeError, ValueError, OSError):
+            use(opt)
+
+
+def test_a_parameter_made_read_only_for_a_while():
+    opt, p = changing()
+    grads = {"a": array(1000), "b": array(1000)}
+    p.flags.writeable = False
+    with pytest.raises(ValueError, match=r"params\['a'\] was resized"):
+        opt.step(grads)
+    p.flags.writeable = True
+    assert opt.step(grads) and opt.step_count == 2
+
+
+@pytest.mark.parametrize("where", ["schedule", "gradient"])
+@pytest.mark.parametrize("how", ["grown", "shrunk", "emptied"])
+def test_parameters_changed_in_the_middle_of_a_step(where, how):
+    p, q = array(1000), array(1000)
+
+    def change(outcome):
+        CHANGES[how](p)
+        return outcome
+
+    opt = schuss.SGD([p, q], lr=(lambda step: change(0.1)) if where == "schedule" else 0.1)
+    grads = [array(1000), array(1000)]
+    if where == "gradient":
+        grads[1] = Callback(lambda: change(array(1000)))
+    with pytest.raises(ValueError, match=r"^params\[0\] was resized"):
+        opt.step(grads)
+    assert_same([q], [array(1000)])
+    assert opt.step_count == 0
+
+
+class Callback:
+    """A gradient that is no array, and runs code of its own when NumPy asks for one."""
+
+    def __init__(self, call):
+        self.call = call
+
+    def __array__(self, dtype=None, copy=None):
+        return self.call()
+
+
+RESIZED_GRADIENT = """
+import numpy as np, schuss
+first = np.ones(10**6, np.float32)
+class Callback:
+    def __array__(self, dtype=None, copy=None):
+        first.resize(1, refcheck=False)
+        return np.ones(3)
+opt = schuss.SGD([np.ones(10**6, np.float32), np.ones(3)])
+try:
+    opt.step([first, Callback()])
+except (TypeError, ValueError) as error:
+    print(error)
+"""
+
+
+def test_a_gradient_resized_in_the_middle_of_a_step():
+    """By another gradient's code, after it was looked at; in a process of its own, for it is about a crash."""
+    done = subprocess.run([sys.executable, "-c", RESIZED_GRADIENT], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("change", ["clear", "pop", "append", "replace"])
+@pytest.mark.parametrize("kind", [list, dict])
+def test_gradients_taken_away_in_the_middle_of_a_step(kind, change):
+    """A step over a structure that its own gradients change fails whole, or is whole."""
+    grads = {k: array(1000) for k in range(4)} if kind is dict else [array(1000) for _ in range(4)]
+
+    def spoil():
+        if change == "clear":
+            grads.clear()
+        elif change == "pop":
+            grads.pop(3)
+        elif change == "replace":
+            grads[3] = None
+        else:
+            grads.append(array(1000)) if kind is list else grads.update({4: array(1000)})
+        return array(1000)
+
+    params = copy.deepcopy(grads)
+    grads[1] = Callback(spoil)
+    opt = schuss.SGD(params, lr=1.0)
+    before = snapshot(opt)
+    try:
+        opt.step(grads)
+    except (TypeError, ValueError):
+        assert_unchanged(opt, before)
+    else:
+        assert change == "append" and not any(p.any() for p in leaves(params))
+
+
+# Gradients that lie where parameters or states do.
+
+SHARED = {
+    "swapped": lambda a, b, states: [b, a],
+    "themselves": lambda a, b, states: [a, b],
+    "backwards": lambda a, b, states: [b[::-1], a[::-1]],
+    "shifted": lambda a, b, states: [np.concatenate([a[1:], b[:1]]), np.lib.stride_tricks.as_strided(a, a.shape)],
+    "through __array__": lambda a, b, states: [Callback(lambda: b), Callback(lambda: a)],
+    "states": lambda a, b, states: [states[-1], states[0]],
+    "memoryviews": lambda a, b, states: [np.frombuffer(memoryview(b), b.dtype), np.asarray(memoryview(a))],
+}
+
+
+@each_optimizer
+@pytest.mark.parametrize("shared", SHARED.values(), ids=list(SHARED))
+@pytest.mark.parametrize("size", [33, 100_003])
+def test_gradients_that_share_memory(case, shared, size):
+    """The step is the one with copies of them, taken first."""
+    if "NAG" in case.optimizer:
+        pytest.skip("moves the parameters before it takes gradients")
+    steps = []
+    for taken in (lambda grads: grads, lambda grads: [np.array(g) for g in grads]):
+        a, b = (np.random.default_rng(i).standard_normal(size).astype(F32) for i in (1, 2))
+        opt = build(case, [a, b])
+        states = [s for own in zip(*map(leaves, opt.state_dict()["state"][0].values()), strict=True) for s in own]
+        for _ in range(3):
+            opt.step(taken(shared(a, b, states or [a, b])))
+        steps.append(snapshot(opt)[0])
+    assert_same(steps[0], steps[1])
+
+
+@pytest.mark.parametrize("share", ["itself", "shifted", "through __array__", "state"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_gradients_of_functions_that_share_memory(share, dtype):
+    n, results = 5000, []
+    for take in (lambda g: g, lambda g: np.array(g)):
+        memory = np.random.default_rng(2).standard_normal(3 * n)
+        p, m, v = memory[n : n + n // 2].view(F32), np.ones(n, F32), np.ones(n, F32)
+        grads = {
+            "itself": p,
+            "shifted": memory[n // 4 :].view(dtype)[:n],
+            "through __array__": Callback(lambda: memory[n // 4 :].view(dtype)[:n]),  # noqa: B023
+            "state": m,
+        }
+        schuss.functional.adam_(p, take(grads[share]), m, v, step=1, lr=0.1)
+        results.append([memory, m, v])
+    assert_same(results[0], results[1])
+
+
+def test_a_gradient_that_grows_into_a_parameter():
+    """The same address again, with a dtype that covers more."""
+    n = 4000
+    memory = np.zeros(n)
+    p = memory[n // 2 :].view(F32)
+    opt = schuss.SGD(p, lr=1.0)
+    opt.step(memory[: n // 4].view(np.float16))
+    memory[:] = np.arange(n)
+    want = p - memory.astype(F32)
+    opt.step(memory)
+    assert_same([p], [want])

@@ -1,0 +1,222 @@
+"""Processes: forks, environment variables, signals and the end; each in a process of its own, under a time limit."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+import schuss
+
+LIMIT = 120  # seconds; everything here takes a few
+
+PRELUDE = """
+import hashlib, multiprocessing, os, signal, sys, threading, time, warnings
+import numpy as np, schuss
+
+warnings.simplefilter("ignore", DeprecationWarning)  # of forking with threads around
+
+
+def made(n=200_000):
+    return schuss.AdamW(np.linspace(-1, 1, n, dtype=np.float32), lr=0.1)
+
+
+def digest(opt):
+    state = opt.state_dict()["state"][0]
+    return [hashlib.sha256(a.tobytes()).hexdigest() for a in (opt.param_groups[0]["params"][0], state["m"], state["v"])]
+
+
+def train(steps, n=200_000, threads=2):
+    schuss.set_num_threads(threads)
+    opt, grad = made(n), np.linspace(2, -1, n, dtype=np.float32)
+    for _ in range(steps):
+        opt.step(grad)
+    return digest(opt)
+
+"""
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Runs a script in a process group of its own; what it leaves behind is ended with it."""
+
+    def run(body, *, ok=True, interrupt=False, **environment):
+        script = tmp_path / "script.py"
+        script.write_text(PRELUDE + body, encoding="utf-8")
+        process = subprocess.Popen(
+            [sys.executable, str(script)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | environment,
+            start_new_session=True,
+        )
+        try:
+            if interrupt:
+                assert process.stdout.readline() == "ready\n", process.stderr.read()
+                time.sleep(0.3)
+                process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=LIMIT)
+        finally:
+            if os.name == "posix":
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+            process.kill()
+            process.wait()
+        assert not ok or process.returncode == 0, err
+        return out if ok else err
+
+    return run
+
+
+posix = pytest.mark.skipif(os.name != "posix", reason="needs fork and signals")
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+@posix
+def test_child_processes(run, method):
+    """Children of a parent that has used its threads, with threads of their own."""
+    run(
+        f"""
+if __name__ == "__main__":
+    want = train(3)
+    context = multiprocessing.get_context({method!r})
+    with context.Pool(2) as pool:
+        assert pool.map(train, [3, 3, 3]) == [want] * 3
+        assert pool.starmap(train, [(3, 200_000, 1), (3, 200_000, 5)]) == [want] * 2
+    assert train(3) == want
+"""
+    )
+
+
+@posix
+def test_children_of_children(run):
+    run(
+        """
+want = train(3)
+for generation in range(3):
+    child = os.fork()
+    if child:
+        assert os.waitpid(child, 0)[1] == 0
+        assert train(3) == want
+        os._exit(0)
+    assert train(3) == want
+"""
+    )
+
+
+@posix
+def test_fork_while_another_thread_steps(run):
+    """The child's own optimizers work; the one that was in the middle of a step works too, or says that it is."""
+    run(
+        """
+want, schuss_threads = train(3), schuss.set_num_threads(2)
+busy, idle, grad = made(2_000_000), made(), np.linspace(2, -1, 200_000, dtype=np.float32)
+wide, stop = np.ones(2_000_000, np.float32), threading.Event()
+
+
+def loop():
+    while not stop.is_set():
+        busy.step(wide)
+
+
+thread = threading.Thread(target=loop)
+thread.start()
+for _ in range(20):
+    time.sleep(0.003)
+    child = os.fork()
+    if not child:
+        status = 1
+        try:
+            assert train(3) == want
+            for _ in range(3):
+                assert idle.step(grad)
+            assert digest(idle) == want
+            try:
+                busy.step(wide)
+            except RuntimeError as error:
+                assert "in the middle of a step" in str(error)
+            status = 0
+        finally:
+            os._exit(status)
+    assert os.waitpid(child, 0)[1] == 0
+stop.set()
+thread.join()
+"""
+    )
+
+
+@pytest.mark.parametrize("text", ["1", "3", "100"])
+def test_threads_from_the_environment(run, text):
+    assert run("print(schuss.get_num_threads(), end='')", SCHUSS_NUM_THREADS=text) == text
+
+
+def test_threads_by_default(run):
+    """As many as the process has CPUs; an empty variable is none."""
+    out = run("print(schuss.get_num_threads(), end='')", SCHUSS_NUM_THREADS="")
+    assert 1 <= int(out) <= os.cpu_count()
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "2.5", "two", "1e3", " ", str(2**70)])
+def test_wrong_threads_in_the_environment(run, text):
+    error = run("", ok=False, SCHUSS_NUM_THREADS=text).splitlines()[-1]
+    assert error == f'ImportError: SCHUSS_NUM_THREADS="{text}" is not a positive whole number of threads'
+
+
+@pytest.mark.parametrize("level", schuss.cpu_levels())
+def test_a_level_from_the_environment(run, level):
+    assert run("print(schuss.cpu_level(), end='')", SCHUSS_CPU=level) == level
+    assert run("print(schuss.cpu_level(), end='')", SCHUSS_CPU="") == schuss.cpu_levels()[-1]
+
+
+@pytest.mark.parametrize("text", ["mmx", "AVX2", " "])
+def test_a_wrong_level_in_the_environment(run, text):
+    error = run("", ok=False, SCHUSS_CPU=text).splitlines()[-1]
+    found = ", ".join(schuss.cpu_levels())
+    assert error == f'ImportError: SCHUSS_CPU="{text}" is not a level that this CPU has; it has {found}'
+
+
+@posix
+@pytest.mark.parametrize("size", [1000, 2_000_000])
+def test_ctrl_c(run, size):
+    """It ends a loop of steps soon, between two of them."""
+    out = run(
+        f"""
+opt, twin, grad = made({size}), made({size}), np.linspace(2, -1, {size}, dtype=np.float32)
+try:
+    opt.step(grad)
+    print("ready", flush=True)
+    start = time.monotonic()
+    while time.monotonic() < start + 60:
+        for _ in range(10):
+            opt.step(grad)
+    print("never interrupted")
+except KeyboardInterrupt:
+    for _ in range(opt.step_count):
+        twin.step(grad)
+    print("whole" if digest(opt) == digest(twin) else "torn", time.monotonic() - start < 20)
+""",
+        interrupt=True,
+    )
+    assert out == "whole True\n"
+
+
+def test_the_process_ends_while_a_thread_steps(run):
+    """A daemon thread in a step does not hold it up or crash it."""
+    run(
+        """
+opt, grad = made(2_000_000), np.ones(2_000_000, np.float32)
+
+
+def loop():
+    while True:
+        opt.step(grad)
+
+
+threading.Thread(target=loop, daemon=True).start()
+time.sleep(0.2)
+"""
+    )

@@ -1,0 +1,404 @@
+"""What is special to one optimizer: look-ahead points, slow weights, layers, a system to solve.
+
+That they are optimizers like all others is in the conformance table, not here.
+"""
+
+import inspect
+import re
+
+import numpy as np
+import pytest
+import safetensors.numpy
+from helpers import (
+    DTYPES,
+    F32,
+    F64,
+    arrays,
+    assert_close,
+    assert_same,
+    assert_unchanged,
+    cast,
+    compute_dtype,
+    each_dtype,
+    grads_of,
+    leaves,
+    params_of,
+    snapshot,
+)
+from reference import Reference, hessian
+
+import schuss
+from schuss import schedules
+
+SHAPES = [(33,), (5, 3), ()]
+each_order = pytest.mark.parametrize("order", ["C", "F"])
+each_compute_dtype = pytest.mark.parametrize("dtype", [F32, F64], ids=str)
+
+
+@pytest.fixture(autouse=True)
+def threads():
+    before = schuss.get_num_threads()
+    yield
+    schuss.set_num_threads(before)
+
+
+def refused(error, message):
+    """Expects exactly this error."""
+    return pytest.raises(error, match=f"^{re.escape(message)}$")
+
+
+# NAG.
+
+
+def smooth(w):
+    """The gradient of a smooth function that is not quadratic: sum(log(cosh(m @ w - 1)))."""
+    m = np.random.default_rng(3).standard_normal((20, 8))
+    return m.T @ np.tanh(m @ w - 1)
+
+
+@pytest.mark.parametrize("lr", [0.01, 0.03])
+def test_nag_looks_ahead_to_the_iterates_of_nesterov_sgd(lr):
+    w, x = np.linspace(-1, 2, 8), np.linspace(-1, 2, 8)
+    opt, sgd = schuss.NAG(w, lr=lr, momentum=0.9), schuss.SGD(x, lr=lr, momentum=0.9, nesterov=True)
+    seen = []
+    for _ in range(50):
+        opt.step(lambda: seen.append(w.copy()) or smooth(w))
+        assert_close([seen[-1]], [x], 1e-12)
+        sgd.step(smooth(x))
+    assert np.linalg.norm(smooth(w)) < 0.2 * np.linalg.norm(smooth(seen[0]))
+
+
+@pytest.mark.parametrize(
+    ("options", "c"),
+    [({}, 0.05), ({"form": "ema"}, 0.1), ({"lookahead": 0.5}, 0.5), ({"form": "ema", "lookahead": 0.25}, 0.25)],
+)
+@each_dtype
+def test_nag_look_ahead_point(options, c, dtype):
+    """p - c*b, rounded to the parameter's dtype; c follows the rate, and the momentum that a schedule sets."""
+    w = params_of([(40,)], dtype)[0]
+    opt = schuss.NAG({"w": w}, lr=0.1, momentum=0.5, **options)
+    for t in range(4):
+        b = opt.state_dict()["state"][0]["b"]["w"].astype(F64)
+        start, wide = w.copy(), compute_dtype(dtype)
+        ahead = (start.astype(wide) - wide.type(c) * b.astype(wide)).astype(dtype)
+        opt.step(lambda: {"w": assert_same([w], [ahead]) or grads_of(t, [(40,)], dtype)[0]})  # noqa: B023
+        assert t == 0 or not np.array_equal(start, ahead)
+
+
+def test_nag_follows_schedules_to_the_look_ahead_point():
+    cycle = schedules.one_cycle(0.5, 10, momentum=(0.5, 0.9))
+    w, seen = np.ones(3), []
+    opt = schuss.NAG(w, lr=cycle)
+    for t in range(8):
+        ahead = w - cycle(t) * cycle.momentum(t) * opt.state_dict()["state"][0]["b"]
+        opt.step(lambda: seen.append(w.copy()) or w * 1.0)
+        assert_close([seen[-1]], [ahead], 1e-15)
+
+
+class Interrupted(BaseException):
+    """Not even an Exception."""
+
+
+@each_dtype
+def test_nag_is_as_before_when_a_step_fails(dtype):
+    """Parameters and state to the last bit: restored, not added back."""
+    rng = np.random.default_rng(1)
+    params = [cast(rng.standard_normal(s) * 10.0 ** rng.uniform(-8, 4, s), dtype) for s in SHAPES]
+    opt = schuss.NAG([{"params": params[:1]}, {"params": params[1:], "lr": 0.3}], lr=0.1, nonfinite="error")
+
+    def grads(t):
+        a, b, c = grads_of(t, SHAPES, dtype)
+        return [[a], [b, c]]
+
+    def interrupted():
+        params[0][...] = 7
+        raise Interrupted
+
+    opt.step(lambda: grads(1))
+    opt.step(lambda: grads(2))
+    before = snapshot(opt)
+    for closure, error in [
+        (interrupted, Interrupted),
+        (lambda: grads(3)[:1], ValueError),
+        (lambda: [[None], grads(3)[1]], TypeError),
+        (lambda: [[grads(3)[0][0] * np.nan], grads(3)[1]], FloatingPointError),
+        (lambda: opt.step(lambda: grads(3)), RuntimeError),
+        (lambda: opt.load_state_dict({}), ValueError),
+    ]:
+        with pytest.raises(error):
+            opt.step(closure)
+        assert_unchanged(opt, before, str(error))
+    assert opt.step(lambda: grads(3)) and opt.step_count == 3
+
+
+@pytest.mark.parametrize("alias", [lambda w: w, lambda w: w[::-1][::-1], lambda w: np.asarray(memoryview(w))])
+def test_nag_gradients_that_are_the_parameters(alias):
+    """The gradient of |w|^2/2 is w, where the closure has it and not where w goes back to."""
+    w, x = np.linspace(-1, 2, 50), np.linspace(-1, 2, 50)
+    opt, twin = schuss.NAG([w], lr=0.1), schuss.NAG([x], lr=0.1)
+    for _ in range(5):
+        opt.step(lambda: [alias(w)])
+        twin.step(lambda: [x.copy()])
+    assert_same(arrays(opt), arrays(twin))
+    with refused(
+        ValueError,
+        "grads[0] shares memory with a parameter or a state, so zero_grads=True cannot zero it; pass a copy",
+    ):
+        opt.step(lambda: [alias(w)], zero_grads=True)
+    assert_same(arrays(opt), arrays(twin))
+
+
+# RAdam.
+
+
+@pytest.mark.parametrize("betas", [(0.9, 0.999), (0.0, 0.9), (0.5, 0.5), (0.9, 0.99), (0.9, 0.0)])
+@pytest.mark.parametrize("threshold", [4.0, 5.0, 50.0])
+def test_radam_never_ascends(betas, threshold):
+    """Against gradients of one sign, whichever phase it is in."""
+    w = np.array([1.0, -1.0])
+    opt = schuss.RAdam(w, lr=0.1, betas=betas, threshold=threshold)
+    for t in range(100):
+        before = w.copy()
+        opt.step(np.array([1.0, -1.0]) * (1 + t % 3))
+        assert w[0] < before[0] and w[1] > before[1]
+
+
+@pytest.mark.parametrize("decoupled", [False, True])
+@each_dtype
+def test_radam_frozen_leaves_parameters_alone(decoupled, dtype):
+    w = cast(np.array([1.0, -0.0, np.nan, np.inf, 1e-40, 6e-8, 100.0]), dtype)
+    start = w.copy()
+    options = dict(lr=0.5, weight_decay=0.5, decoupled_weight_decay=decoupled, unrectified="frozen")
+    opt = schuss.RAdam(w, **options)
+    for t in range(1, 7):
+        opt.step(np.full(7, t, dtype))
+        assert (w.tobytes() == start.tobytes()) is (t < 6)
+        assert opt.state_dict()["state"][0]["m"][-1] > 0, "moments go on"
+
+
+# Lookahead.
+
+
+def test_lookahead_signature():
+    parameters = inspect.signature(schuss.Lookahead).parameters
+    assert {k: p.default for k, p in parameters.items()} == dict(
+        optimizer=inspect.Parameter.empty, k=5, alpha=0.5, pullback="none"
+    )
+
+
+@pytest.mark.parametrize("pullback", ["none", "reset", "pullback"])
+@each_dtype
+def test_lookahead_by_hand(pullback, dtype):
+    """What sync() does, to the last bit but one: slow weights are as precise as states, whatever the parameters."""
+    w, wide = params_of([(40,)], dtype)[0], compute_dtype(dtype)
+    opt = schuss.Lookahead(schuss.Adam(w, lr=0.1), k=100, alpha=0.25, pullback=pullback)
+    slow, slow_m = w.astype(wide), np.zeros(40, wide)
+    for t in range(1, 7):
+        assert opt.step(grads_of(t, [(40,)], dtype)[0])
+        if t % 2 == 0:
+            state = opt.state_dict()["state"][0]
+            m, v = state["m"].copy(), state["v"].copy()
+            slow = slow + wide.type(0.25) * (w.astype(wide) - slow)
+            opt.sync()
+            assert_close([state["slow"]], [slow], 4 * np.finfo(wide).eps)
+            assert_same([w], [state["slow"].astype(dtype)])
+            if pullback == "pullback":
+                slow_m = slow_m + wide.type(0.25) * (m - slow_m)
+                assert_close([state["slow_m"]], [slow_m], 4 * np.finfo(wide).eps)
+                assert_same([state["m"], state["v"]], [state["slow_m"], v])
+            else:
+                assert set(state) == {"m", "v", "slow"}
+                assert_same([state["m"], state["v"]], [a * (pullback == "none") for a in (m, v)])
+            slow = state["slow"].copy()
+            counts = opt.state_dict()["step"], opt.state_dict()["param_groups"][0]["step"]
+            assert counts == (t, 0 if pullback == "reset" else t)
+
+
+def test_lookahead_evaluates_at_the_slow_weights(tmp_path):
+    w = np.ones(3)
+    opt = schuss.Lookahead(schuss.SGD({"w": w}, lr=0.25), k=2)
+    start = w.copy()
+    opt.step({"w": np.ones(3)})
+    fast, state = w.copy(), opt.state_dict()
+    with opt.evaluate():
+        assert_same([w], [start])
+        inside = "the parameters are at the slow weights; leave evaluate() first"
+        for call in [
+            lambda: opt.step({"w": np.ones(3)}),
+            opt.sync,
+            lambda: opt.load_state_dict(state),
+            lambda: opt.add_param_group({"params": np.ones(2)}),
+            lambda: schuss.save(tmp_path / "file", opt),
+        ]:
+            with refused(RuntimeError, inside):
+                call()
+        with refused(RuntimeError, "evaluate() is under way already"), opt.evaluate():
+            pass
+        assert_same([w], [start])
+    assert_same([w], [fast])
+    with pytest.raises(Interrupted), opt.evaluate():
+        raise Interrupted
+    assert_same([w], [fast])
+    opt.step({"w": np.ones(3)})
+    assert_same([w], [np.full(3, 0.75)])
+    schuss.save(tmp_path / "file", opt, include_params=True)
+    assert safetensors.numpy.load_file(tmp_path / "file")["slow[0]['w']"].tolist() == [0.75] * 3
+    other = schuss.Lookahead(schuss.SGD({"w": np.zeros(3)}, lr=0.25), k=2)
+    schuss.load(tmp_path / "file", other, include_params=True)
+    assert_unchanged(other, snapshot(opt))
+
+
+def test_lookahead_wrong_calls():
+    opt = schuss.SGD(np.ones(3), momentum=0.9)
+    before = snapshot(opt)
+    nested = "Lookahead cannot wrap another Lookahead: give one of them k and alpha to suit"
+    for call, error, message in [
+        (lambda: schuss.Lookahead(schuss.Lookahead(opt)), TypeError, nested),
+        (lambda: schuss.Lookahead(schuss.Ranger(np.ones(3))), TypeError, nested),
+        (lambda: schuss.Lookahead(np.ones(3)), TypeError, "Lookahead wraps an optimizer, got ndarray of shape (3,)"),
+        (lambda: schuss.Lookahead(opt, k=0), ValueError, "k must be a whole number >= 1, got 0"),
+        (lambda: schuss.Lookahead(opt, k=2.0), ValueError, "k must be a whole number >= 1, got 2.0"),
+        (lambda: schuss.Lookahead(opt, k=True), ValueError, "k must be a whole number >= 1, got True"),
+        (lambda: schuss.Ranger(np.ones(3), k=None), ValueError, "k must be a whole number >= 1, got None"),
+        (lambda: schuss.Lookahead(opt, alpha=0.0), ValueError, "alpha must be a number > 0, got 0.0"),
+        (lambda: schuss.Lookahead(opt, alpha=1.5), ValueError, "alpha must be a number > 0 and <= 1, got 1.5"),
+        (lambda: schuss.Lookahead(opt, alpha="1"), TypeError, "alpha must be a number > 0, got '1'"),
+        (
+            lambda: schuss.Lookahead(opt, pullback="all"), ValueError,
+            "pullback must be 'none' or 'reset' or 'pullback', got 'all'",
+        ),
+        (
+            lambda: schuss.Lookahead(schuss.SGD(np.ones(3)), pullback="pullback"), ValueError,
+            'pullback="pullback" needs a momentum, and SGD here has none',
+        ),
+        (
+            lambda: schuss.Lookahead(opt).load_state_dict(opt.state_dict()), ValueError,
+            "this is the state of 'SGD', but the optimizer is 'Lookahead(SGD)'",
+        ),
+    ]:  # fmt: skip
+        with refused(error, message):
+            call()
+    assert_unchanged(opt, before)
+
+
+# Ranger.
+
+CONVOLUTION = [(4, 3, 2, 2), (6, 10), (3, 2, 2), (7,), (), (0, 3), (3, 0)]
+
+
+@each_compute_dtype
+@each_order
+@pytest.mark.parametrize("conv_only", [False, True])
+def test_ranger_is_lookahead_around_radam(dtype, order, conv_only):
+    """On gradients centralized by hand; they are eighths, so that their sums are exact."""
+    rng = np.random.default_rng(4)
+    params, want = ([np.asarray(p, order=order) for p in params_of(CONVOLUTION, dtype)] for _ in range(2))
+    options = dict(lr=0.1, betas=(0.95, 0.99), eps=1e-5, weight_decay=0.1)
+    opt = schuss.Ranger(params, gc_conv_only=conv_only, **options)
+    twin = schuss.Lookahead(schuss.RAdam(want, decoupled_weight_decay=True, **options), k=6)
+    for _ in range(20):
+        grads = [np.asarray(rng.integers(-800, 800, s) / 8, dtype, order=order) for s in CONVOLUTION]
+        opt.step(grads)
+        twin.step([centered(g, 3 if conv_only else 1) for g in grads])
+    assert_same(arrays(opt), arrays(twin))
+
+
+def centered(g, least):
+    if g.ndim <= least or not g.size:
+        return g
+    mean = g.sum(axis=tuple(range(1, g.ndim)), keepdims=True, dtype=F64) / (g.size // len(g))
+    return g - mean.astype(g.dtype)
+
+
+# LARS and LAMB.
+
+LAYERWISE = {
+    "LARS": dict(lr=0.1, weight_decay=0.01, trust_coefficient=0.1),
+    "LAMB": dict(lr=0.01, max_grad_norm=None),
+}
+each_layerwise = pytest.mark.parametrize("name", LAYERWISE)
+# Blocks of 1024 elements; up to 32768 one task takes an array through both phases, above they are two regions.
+LAYERS = [(1,), (1023,), (1025,), (32, 1024), (32769,), (300, 301), (0,)]
+
+
+@each_layerwise
+@each_dtype
+@each_order
+def test_layers_of_all_sizes(name, dtype, order):
+    """The equations, with any number of threads to the same bits, and each layer as if it were alone."""
+    params = [np.asarray(p, order=order) for p in params_of(LAYERS, dtype)]
+    alone = [p.copy("K") for p in params]
+    grads = [[np.asarray(g, order=order) for g in grads_of(t, LAYERS, dtype)] for t in (1, 2, 3)]
+    reference = Reference(name, params, **LAYERWISE[name])
+    results = []
+    for count in (1, 2, 3):
+        schuss.set_num_threads(count)
+        own = [p.copy("K") for p in params]
+        opt = getattr(schuss, name)(own, **LAYERWISE[name])
+        for g in grads:
+            opt.step(g)
+        results.append(arrays(opt))
+    assert_same(results[1], results[0], "2 threads")
+    assert_same(results[2], results[0], "3 threads")
+    for p, own in zip(alone, zip(*grads, strict=True), strict=True):
+        opt = getattr(schuss, name)(p, **LAYERWISE[name])
+        for g in own:
+            opt.step(g)
+    assert_same(alone, results[0][: len(alone)], "alone")
+    if dtype == compute_dtype(dtype):
+        for g in grads:
+            reference.step(g)
+        assert_close(results[0][: len(params)], reference.params, 1e-12 if dtype == F64 else 2e-5)
+
+
+@each_layerwise
+@pytest.mark.parametrize("size", [100, 40_000])
+def test_norms_of_zero(name, size):
+    """The ratio is 1 for a layer that is zero, or whose direction is."""
+    rng = np.random.default_rng(2)
+    g, p = rng.standard_normal(size), np.zeros(size)
+    getattr(schuss, name)(p, **LAYERWISE[name]).step(g)
+    assert_close([p], [-0.1 * g if name == "LARS" else -0.01 * np.sign(g)], 1e-4)
+    p = rng.standard_normal(size)
+    before = p.copy()
+    getattr(schuss, name)(p, **LAYERWISE[name] | {"weight_decay": 0.0, "always_adapt": True}).step(np.zeros(size))
+    assert_same([p], [before])
+
+
+def test_a_rate_of_zero_clips_nothing():
+    p = np.ones(5)
+    schuss.LARS(p, lr=0.0, always_adapt=True, trust_clip=True).step(np.ones(5))
+    assert_same([p], [np.ones(5)])
+
+
+@each_layerwise
+def test_groups_that_are_not_adapted(name):
+    """split_groups: matrices as alone, all others plainly and without decay."""
+    params = dict(zip("wxyz", params_of([(5, 3), (7,), (), (2, 2, 2)]), strict=True))
+    alone = {k: p.copy() for k, p in params.items()}
+    kind, options = getattr(schuss, name), LAYERWISE[name] | {"lr": 0.1}
+    opt = kind(schuss.split_groups(params, lr=0.2), **options)
+    matrices = kind([alone["w"], alone["z"]], **options)
+    others = kind([alone["x"], alone["y"]], **options | dict(lr=0.2, adapt=False, weight_decay=0.0))
+    plain = [params["x"].copy(), params["y"].copy()]
+    # What remains of them: the rate inside the velocity, or Adam.
+    sgd = schuss.SGD(plain, lr=0.2, momentum=0.9, momentum_form="velocity")
+    twin = sgd if name == "LARS" else schuss.Adam(plain, lr=0.2, eps=1e-6)
+    for t in range(1, 6):
+        w, x, y, z = grads_of(t, [(5, 3), (7,), (), (2, 2, 2)])
+        opt.step([{"['w']": w, "['z']": z}, {"['x']": x, "['y']": y}])
+        matrices.step([w, z])
+        others.step([x, y])
+        twin.step([x, y])
+    assert_same([params[k] for k in "wzxy"], [alone[k] for k in "wzxy"])
+    assert_close([params["x"], params["y"]], plain, 1e-13)
+
+
+def test_split_groups():
+    w, b = np.ones((2, 2)), np.ones(2)
+    assert schuss.split_groups([w]) == [{"params": {"[0]": w}}]
+    assert schuss.split_groups([b], adapt=True) == [{"params": {"[0]": b}, "adapt": True, "weight_decay": 0.0}]
+    first, second = schuss.split_groups({"a": [b, w], "b": b}, lr=0.5)
+    assert list(first) == ["params"] and first["params"]["['a'][1]"] is w
+    assert second["params"] == {"['a'][0]": b, "['b']": b}
+    assert (second["lr"], second["adapt"], second["weight_decay"]) == (0.5, False, 0.0)

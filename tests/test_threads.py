@@ -1,0 +1,259 @@
+"""Threads of the package and of Python: the same bits whichever runs what, and whatever else goes on meanwhile."""
+
+import ctypes
+import mmap
+import platform
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+from helpers import F32, F64, assert_same, build, each_optimizer, snapshot
+
+import schuss
+
+LONG = 200_000  # elements: enough for several threads, and for a step that lets other Python threads run
+LIMIT = 120  # seconds
+
+
+@pytest.fixture(autouse=True)
+def two_threads():
+    before = schuss.get_num_threads()
+    schuss.set_num_threads(2)
+    yield
+    schuss.set_num_threads(before)
+
+
+@pytest.mark.parametrize("dtype", [F32, F64], ids=str)
+@each_optimizer
+def test_another_number_of_threads_at_each_step(case, dtype):
+    grad = np.linspace(2, -1, LONG).astype(dtype)
+    results = []
+    for counts in [(1, 1, 1, 1, 1), (2, 1, 5, 3, 64)]:
+        opt = build(case, np.linspace(-1, 1, LONG).astype(dtype))
+        for count in counts:
+            schuss.set_num_threads(count)
+            assert schuss.get_num_threads() == count
+            opt.step(grad)
+        results.append(snapshot(opt)[0])
+    assert_same(results[1], results[0])
+
+
+def at_once(*calls):
+    """Runs the calls in threads of their own, all starting together; raises what one of them raised."""
+    barrier, errors = threading.Barrier(len(calls)), []
+
+    def start(call):
+        barrier.wait(LIMIT)
+        try:
+            call()
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=start, args=(call,), daemon=True) for call in calls]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(LIMIT)
+        assert not thread.is_alive(), "it hangs"
+    if errors:
+        raise errors[0]
+
+
+@each_optimizer
+def test_optimizers_in_several_threads(case):
+    """Each gets what it gets alone."""
+    sizes, steps = [LONG, LONG + 1, 1000, 20_000], 10
+    grads = [np.linspace(2, -1, n, dtype=F32) for n in sizes]
+
+    def made():
+        return [build(case, np.linspace(-1, 1, n, dtype=F32)) for n in sizes]
+
+    def train(opt, grad):
+        for _ in range(steps):
+            opt.step(grad)
+
+    together, alone = made(), made()
+    at_once(*[lambda pair=pair: train(*pair) for pair in zip(together, grads, strict=True)])
+    for opt, twin, grad in zip(together, alone, grads, strict=True):
+        train(twin, grad)
+        assert_same(snapshot(opt)[0], snapshot(twin)[0])
+
+
+@pytest.mark.parametrize("size", [1000, 2_000_000])
+def test_one_optimizer_in_several_threads(size):
+    """Its steps come one after the other, or are refused; the ones that were taken count, and no others."""
+    grad = np.linspace(2, -1, size, dtype=F32)
+    opt, twin = (schuss.Adam(np.linspace(-1, 1, size, dtype=F32), lr=0.1) for _ in range(2))
+    taken = []
+
+    def train():
+        for _ in range(20):
+            try:
+                taken.append(opt.step(grad))
+            except RuntimeError as error:
+                assert "in the middle of a step" in str(error)
+                time.sleep(0.001)
+
+    at_once(train, train, train)
+    assert all(taken) and opt.step_count == len(taken) >= 1
+    for _ in taken:
+        twin.step(grad)
+    assert_same(snapshot(opt)[0], snapshot(twin)[0])
+
+
+@pytest.mark.parametrize("loading", [False, True])
+def test_everything_else_during_a_step(loading, tmp_path):
+    """Other threads may ask and change what they like: it is done, or refused, and the steps stay whole.
+
+    Loading writes to the state, so a step may find it half loaded: that is for the caller to keep apart, but no crash.
+    """
+    grad = np.ones(2_000_000, F32)
+    opt = schuss.Adam({"w": np.zeros(2_000_000, F32)}, lr=0.1)
+    opt.step({"w": grad})
+    state, done = opt.state_dict(), threading.Event()
+    schuss.save(tmp_path / "file", opt)
+    others = [
+        lambda: opt.param_groups[0].update(eps=1e-8),
+        lambda: setattr(opt, "nonfinite", "skip"),
+        lambda: schuss.save(tmp_path / "file", opt),
+        lambda: (opt.step_count, opt.grad_norm, repr(opt), opt.state_dict()),
+        lambda: schuss.set_num_threads(1 + opt.step_count % 2),
+        lambda: opt.add_param_group({"params": opt.param_groups[0]["params"]}),
+    ]
+    if loading:
+        others += [lambda: opt.load_state_dict(state), lambda: schuss.load(tmp_path / "file", opt)]
+
+    def train():
+        try:
+            for _ in range(60):
+                try:
+                    opt.step({"w": grad})
+                except RuntimeError as error:
+                    assert "in the middle of a step" in str(error)
+        finally:
+            done.set()
+
+    def disturb():
+        while not done.is_set():
+            for other in others:
+                try:
+                    other()
+                except (RuntimeError, ValueError) as error:
+                    assert "in the middle of" in str(error) or "same memory" in str(error)
+
+    at_once(train, disturb)
+    assert opt.step({"w": grad}) is True and len(opt.param_groups) == 1
+    [p] = opt.param_groups[0]["params"]
+    assert np.isfinite(p).all()
+    assert loading or (p == p[0]).all(), "every element took the same steps"
+
+
+def test_a_long_step_lets_other_threads_run():
+    """Python would not switch threads by itself here, so whatever another one does, it does during a step."""
+    grad = np.ones(4_000_000, F32)
+    opt = schuss.Adam(np.zeros_like(grad))
+    rounds, stop = [0], threading.Event()
+
+    def count():
+        while not stop.is_set():
+            rounds[0] += 1
+            time.sleep(0)  # gives the interpreter back each time
+
+    interval = sys.getswitchinterval()
+    thread = threading.Thread(target=count, daemon=True)
+    thread.start()
+    sys.setswitchinterval(LIMIT)
+    try:
+        for _ in range(200):
+            before = rounds[0]
+            opt.step(grad)
+            if rounds[0] > before:
+                break
+        else:
+            pytest.fail("no other thread ever ran during a step")
+    finally:
+        sys.setswitchinterval(interval)
+        stop.set()
+        thread.join(LIMIT)
+
+
+@pytest.mark.parametrize("where", ["schedule", "gradient"])
+def test_an_interrupt_inside_a_step(where):
+    """Signals are also seen in Python code that a step calls: then it is not taken."""
+
+    class Interrupting:
+        def __array__(self, dtype=None, copy=None):
+            raise KeyboardInterrupt
+
+    def schedule(step):
+        if step == 1:
+            raise KeyboardInterrupt
+        return 0.1
+
+    opt = schuss.Adam(np.ones(3), lr=schedule if where == "schedule" else 0.1)
+    opt.step(np.ones(3))
+    before = snapshot(opt)
+    with pytest.raises(KeyboardInterrupt):
+        opt.step(np.ones(3) if where == "schedule" else Interrupting())
+    assert_same(snapshot(opt)[0], before[0])
+    assert snapshot(opt)[1] == before[1]
+
+
+# The floating-point mode of the calling thread.
+
+STORE, LOAD = b"\x0f\xae\x1f\xc3", b"\x0f\xae\x17\xc3"  # stmxcsr [rdi]; ret, and ldmxcsr [rdi]; ret
+
+
+@pytest.fixture
+def flush_to_zero():
+    """A function that switches the thread to flush subnormals to zero, as libraries built with fast-math do."""
+    if not sys.platform.startswith("linux") or platform.machine() != "x86_64":
+        pytest.skip("needs machine code for x86-64 Linux")
+    try:
+        memory = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+    except PermissionError:
+        pytest.skip("may not make code")
+    memory.write(STORE + LOAD)
+    start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    store, load = (ctypes.CFUNCTYPE(None, ctypes.c_void_p)(start + at) for at in (0, len(STORE)))
+    mode = ctypes.c_uint32()
+    store(ctypes.byref(mode))
+    usual = mode.value
+
+    def switch(on):
+        load(ctypes.byref(ctypes.c_uint32(usual | 0x8040 if on else usual)))
+
+    def is_on():
+        store(ctypes.byref(mode))
+        return mode.value & 0x8040 == 0x8040
+
+    switch.is_on = is_on
+    yield switch
+    switch(False)
+
+
+@pytest.mark.parametrize("size", [1000, LONG])
+@pytest.mark.parametrize(
+    ("dtype", "small", "smaller"), [(F32, 1e-38, 1e-42), (F64, 1e-307, 1e-160)], ids=["f32", "f64"]
+)
+@each_optimizer
+def test_flush_to_zero(case, dtype, small, smaller, size, flush_to_zero):
+    """The caller's mode changes nothing, and is still the caller's afterwards."""
+    results = []
+    for on in (False, True):
+        p, grad = np.full(size, small, dtype), np.full(size, smaller, dtype)
+        p[::2] = np.finfo(dtype).smallest_subnormal
+        opt = build(case, p, lr=0.5, max_grad_norm=smaller * 100)
+        flush_to_zero(on)
+        try:
+            assert bool(p[0] * dtype.type(1) == 0) is on
+            for _ in range(3):
+                opt.step(grad)
+            assert flush_to_zero.is_on() is on
+        finally:
+            flush_to_zero(False)
+        results.append([*snapshot(opt)[0], np.array(opt.grad_norm)])
+    assert_same(results[1], results[0])
+    assert results[0][-1] > 0
