@@ -10,7 +10,7 @@ BASE ?= main
 ASV := $(BIN)/python -m asv
 ASV_CONFIG := --config benches/asv.conf.json
 
-.PHONY: demo test test-rust test-python lint format bench bench-compare dashboard clean toolchain
+.PHONY: demo test test-rust test-python lint format examples docs bench bench-compare dashboard clean toolchain
 
 demo: $(VENV)/.demo $(VENV)/.built  ## Build, and train a network on handwritten digits with every optimizer.
 	$(BIN)/python examples/digits.py
@@ -36,6 +36,13 @@ format: $(VENV)/.test
 	cargo fmt
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+examples: $(VENV)/.demo $(VENV)/.examples $(VENV)/.built  ## The gallery, into build/gallery, and the training loops.
+	set -e; for script in examples/gallery/plot_*.py examples/loops/*.py; do \
+		echo $$script; MPLBACKEND=agg $(BIN)/python $$script; done
+
+docs: $(VENV)/.docs $(VENV)/.built  ## Into build/docs; DOCS_OPTIONS="-D plot_gallery=0" leaves out the figures.
+	$(BIN)/python -m sphinx -W --keep-going -b html $(DOCS_OPTIONS) docs build/docs
 
 bench: $(VENV)/.bench $(VENV)/.built  ## The asv suite on the installed package, then the speed table.
 	$(ASV) machine --yes $(ASV_CONFIG)
@@ -73,3 +80,4 @@ $(VENV)/.%: $(VENV)/.made pyproject.toml
 
 clean:
 	rm -rf $(VENV) target build dist python/schuss/*.so
+	rm -rf docs/gallery docs/api/lists docs/api/generated docs/optimizers/generated docs/internals/generated

@@ -41,4 +41,77 @@ def adamw(p, g, state, t, *, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay
     adam(p, g, state, t, lr=lr, betas=betas, eps=eps)
 
 
-EXPRESSIONS = {"SGD": sgd, "Adagrad": adagrad, "RMSprop": rmsprop, "Adam": adam, "AdamW": adamw}
+def nag(p, g, state, t, *, lr=1e-3, momentum=0.9):
+    b = state.get("b", np.zeros_like(p))
+    here = p.copy()
+    p -= lr * momentum * b  # where the gradient is taken
+    p[...] = here
+    b = state["b"] = momentum * b + g
+    p -= lr * b
+
+
+def radam(p, g, state, t, *, lr=1e-3, betas=(0.9, 0.999), eps=1e-8):
+    beta1, beta2 = betas
+    m = state["m"] = beta1 * state.get("m", 0.0) + (1 - beta1) * g
+    v = state["v"] = beta2 * state.get("v", 0.0) + (1 - beta2) * g * g
+    bc1, bc2 = 1 - beta1**t, 1 - beta2**t
+    rho_inf = 2 / (1 - beta2) - 1
+    rho = rho_inf - 2 * t * beta2**t / bc2
+    if rho > 5:
+        r = math.sqrt((rho - 4) * (rho - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * rho))
+        p -= lr / bc1 * r * math.sqrt(bc2) * m / (np.sqrt(v) + eps)
+    else:
+        p -= lr / bc1 * m
+
+
+def synchronize(p, state, t, k, alpha):
+    if t % k == 0:
+        state["slow"] += alpha * (p - state["slow"])
+        p[...] = state["slow"]
+
+
+def lookahead_adam(p, g, state, t, *, lr=1e-3):
+    state.setdefault("slow", p.copy())
+    adam(p, g, state, t, lr=lr)
+    synchronize(p, state, t, k=5, alpha=0.5)
+
+
+def ranger(p, g, state, t, *, lr=1e-3):
+    state.setdefault("slow", p.copy())
+    if g.ndim > 1:
+        g = g - g.mean(axis=tuple(range(1, g.ndim)), keepdims=True)
+    radam(p, g, state, t, lr=lr, betas=(0.95, 0.999), eps=1e-5)
+    synchronize(p, state, t, k=6, alpha=0.5)
+
+
+def lars(p, g, state, t, *, lr, momentum=0.9, weight_decay=0.0, trust_coefficient=1e-3, eps=1e-8):
+    norm_p, norm_g = float(np.linalg.norm(p)), float(np.linalg.norm(g))
+    adapted = weight_decay and norm_p and norm_g
+    ratio = trust_coefficient * norm_p / (norm_g + weight_decay * norm_p + eps) if adapted else 1
+    d = lr * ratio * (g + weight_decay * p)
+    b = state["b"] = d if t == 1 else momentum * state["b"] + d
+    p -= b
+
+
+def lamb(p, g, state, t, *, lr=1e-3, betas=(0.9, 0.999), eps=1e-6, weight_decay=1e-2):
+    beta1, beta2 = betas
+    m = state["m"] = beta1 * state.get("m", 0.0) + (1 - beta1) * g
+    v = state["v"] = beta2 * state.get("v", 0.0) + (1 - beta2) * g * g
+    u = m / (1 - beta1**t) / (np.sqrt(v / (1 - beta2**t)) + eps) + weight_decay * p
+    norm_p, norm_u = float(np.linalg.norm(p)), float(np.linalg.norm(u))
+    p -= lr * (norm_p / norm_u if norm_p and norm_u else 1) * u
+
+
+EXPRESSIONS = {
+    "SGD": sgd,
+    "Adagrad": adagrad,
+    "RMSprop": rmsprop,
+    "Adam": adam,
+    "AdamW": adamw,
+    "NAG": nag,
+    "RAdam": radam,
+    "Lookahead(Adam)": lookahead_adam,
+    "Ranger": ranger,
+    "LARS": lars,
+    "LAMB": lamb,
+}

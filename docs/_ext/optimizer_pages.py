@@ -29,7 +29,7 @@ _DECAY = {
 #: What the equations of a class leave unsaid because it happens around the kernel.
 NOTES = {
     "NAG": "Here :math:`g` is the gradient at the look-ahead point, where the parameters are while the closure runs.",
-    "Ranger": "Before all else, the mean over all axes but the first is taken from :math:`g`. The rest is `RAdam`.",
+    "Ranger": "From each :math:`g` of more than one dimension its mean over all axes but the first is taken before.",
     "Newton": "The kernel takes the last step; its :math:`g` is the solution of the damped system.",
 }
 #: Classes that hand their kernel a finished direction.

@@ -23,6 +23,13 @@ def _writable(grads: Any) -> list[np.ndarray]:
     return [array for _, array in leaves]
 
 
+def _readable(place: str, array: Any) -> np.ndarray:
+    if not isinstance(array, np.ndarray) and not hasattr(array, "__array__"):
+        raise TypeError(f"{place} must be an array, got {_tree.kind(array)}")
+    array = np.asanyarray(array)
+    return _arrays.as_gradient(place, array, place, array)
+
+
 def global_norm(grads: Any) -> float:
     """The Euclidean norm of all elements of a structure.
 
@@ -49,7 +56,7 @@ def global_norm(grads: Any) -> float:
     5.0
     """
     _, leaves = _tree.flatten(grads, "grads")
-    arrays = [_arrays.as_gradient(f"grads{suffix}", array, "itself", array) for suffix, array in leaves]
+    arrays = [_readable(f"grads{suffix}", array) for suffix, array in leaves]
     return math.sqrt(_schuss.sum_of_squares(arrays))
 
 
@@ -87,7 +94,8 @@ def clip_grad_norm_(grads: Any, max_norm: float) -> float:
     >>> grads[0].round(4)
     array([0.6, 0.8])
     """
-    bound = math.inf if max_norm == math.inf else _hyper.number("max_norm", max_norm, open_low=True)
+    unbounded = isinstance(max_norm, float) and max_norm == math.inf
+    bound = max_norm if unbounded else _hyper.number("max_norm", max_norm, open_low=True)
     arrays = _writable(grads)
     norm = math.sqrt(_schuss.sum_of_squares(arrays))
     coefficient = bound / (norm + 1e-6)
@@ -149,7 +157,8 @@ def centralize_(grads: Any, *, conv_only: bool = False) -> None:
     array([[-1.,  1.],
            [ 0.,  0.]])
     """
-    arrays = [array for array in _writable(grads) if array.ndim > (3 if conv_only else 1)]
+    least = 3 if _hyper.CHECKS["gc_conv_only"]("conv_only", conv_only) else 1
+    arrays = [array for array in _writable(grads) if array.ndim > least]
     transform("replace", arrays, arrays, center=True)
 
 

@@ -18,7 +18,8 @@ class LARS(Optimizer):
     copies into the buffer, so dampening does not act then, as in `SGD`.
 
     Biases and other arrays of one dimension usually go into a group with ``adapt=False, weight_decay=0``:
-    `schuss.split_groups` makes these groups.
+    `schuss.split_groups` makes these groups. Give them a learning rate of their own, since this one is meant to be
+    scaled down by a ratio: ``schuss.split_groups(params, lr=0.01)``.
 
     Parameters
     ----------

@@ -1,0 +1,264 @@
+"""Norms, clipping and centralization of structures of gradients, and the same inside a step, to the same bits."""
+
+import math
+import re
+
+import numpy as np
+import pytest
+from helpers import (
+    F32,
+    F64,
+    arrays,
+    assert_close,
+    assert_same,
+    build,
+    cast,
+    compute_dtype,
+    each_dtype,
+    each_optimizer_newton_too,
+    grads_of,
+    params_of,
+)
+
+import schuss
+
+SHAPES = [(33,), (5, 3), (), (2, 3, 4), (2, 3, 2, 2), (0, 3), (3, 0)]
+each_order = pytest.mark.parametrize("order", ["C", "F"])
+each_compute_dtype = pytest.mark.parametrize("dtype", [F32, F64], ids=str)
+
+
+def structure(grads):
+    a, b, c, *rest = grads
+    return {"a": a, "rest": (b, [c, {"last": rest}])}
+
+
+def ordered(arrays, order):
+    return [np.asarray(a, order=order) for a in arrays]
+
+
+def made(case, dtype, order, **more):
+    return build(case, ordered(params_of(SHAPES, dtype), order), **more)
+
+
+@each_optimizer_newton_too
+@each_compute_dtype
+@each_order
+def test_clipping_in_a_step_is_clipping_before_it(case, dtype, order):
+    opt, twin = made(case, dtype, order, max_grad_norm=1.5), made(case, dtype, order, max_grad_norm=None)
+    for t, size in enumerate([1.0, 1e-3, 1e2], start=1):
+        grads = ordered((g * dtype.type(size) for g in grads_of(t, SHAPES, dtype)), order)
+        opt.step(grads)
+        norm = schuss.clip_grad_norm_(grads, 1.5)
+        assert norm == opt.grad_norm and (norm > 1.5) == (size != 1e-3)
+        twin.step(grads)
+        assert_same(arrays(opt), arrays(twin), f"step {t}")
+
+
+@each_compute_dtype
+@each_order
+@pytest.mark.parametrize("conv_only", [False, True])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_centralization_in_a_step_is_centralization_before_it(dtype, order, conv_only, threads):
+    """Behind the clipping, if there is any; also of arrays that threads share, and of rows longer than a block."""
+    shapes, options = [*SHAPES, (40, 3000), (500, 100), (10, 10, 10, 3)], dict(lr=0.1, k=3)
+    before = schuss.get_num_threads()
+    schuss.set_num_threads(threads)
+    for bound in (None, 1.5):
+        params, want = (ordered(params_of(shapes, dtype), order) for _ in range(2))
+        opt = schuss.Ranger(params, gc_conv_only=conv_only, max_grad_norm=bound, **options)
+        twin = schuss.Ranger(want, gradient_centralization=False, **options)
+        for t in (1, 2, 3, 4):
+            grads = ordered(grads_of(t, shapes, dtype), order)
+            opt.step(grads)
+            if bound:
+                schuss.clip_grad_norm_(grads, bound)
+            schuss.centralize_(grads, conv_only=conv_only)
+            twin.step(grads)
+        assert_same(arrays(opt), arrays(twin))
+    schuss.set_num_threads(before)
+
+
+@each_dtype
+@each_order
+def test_norm(dtype, order):
+    """NumPy's in float64, of any structure, whoever computes it; strides and read-only memory are no matter."""
+    shapes = [*SHAPES, (150_000,), (41, 37)]
+    grads = ordered(grads_of(1, shapes, dtype), order)
+    want = math.sqrt(math.fsum(float(x) ** 2 for g in grads for x in g.ravel()))
+    before, norms = schuss.get_num_threads(), set()
+    for threads in (1, 2, 3):
+        schuss.set_num_threads(threads)
+        norms |= {schuss.global_norm(grads), schuss.global_norm(structure(grads))}
+    schuss.set_num_threads(before)
+    assert len(norms) == 1 and norms.pop() == pytest.approx(want, rel=1e-13)
+    assert schuss.global_norm(grads[1]) == pytest.approx(np.linalg.norm(grads[1].astype(F64)), rel=1e-14)
+    held = grads[0][::-2]
+    held.flags.writeable = False
+    assert schuss.global_norm([held]) == schuss.global_norm(held.copy())
+
+
+def test_norms_of_little_and_too_much():
+    assert schuss.global_norm([]) == schuss.global_norm({}) == schuss.global_norm(np.zeros((0, 3))) == 0.0
+    assert schuss.global_norm(np.float32(-3) * np.ones(())) == 3.0
+    assert math.isnan(schuss.global_norm([np.ones(3), np.array([np.nan, np.inf])]))
+    assert schuss.global_norm([np.array([1.0, -np.inf])]) == math.inf
+    assert schuss.global_norm(np.full(4, 1e30, F32)) == pytest.approx(2e30), "squares are in float64"
+    assert schuss.global_norm(np.array([1e200])) == math.inf
+
+
+@each_dtype
+@each_order
+@pytest.mark.parametrize("bound", [1e-3, 2.5, 1e6, math.inf])
+def test_clip_grad_norm(dtype, order, bound):
+    """torch.nn.utils.clip_grad_norm_'s formula; the norm before is returned; nothing is touched where it is small."""
+    grads = ordered(grads_of(1, SHAPES, dtype), order)
+    before = [g.copy("K") for g in grads]
+    norm = schuss.clip_grad_norm_(structure(grads), bound)
+    assert norm == schuss.global_norm(before) > 2.5
+    factor = compute_dtype(dtype).type(min(1.0, bound / (norm + 1e-6)))
+    want = [cast(np.asarray(g.astype(compute_dtype(dtype)) * factor), dtype) for g in before]
+    assert_same(grads, before if bound > norm else want)
+
+
+@each_dtype
+def test_clipping_of_what_is_not_finite(dtype):
+    """As in torch: a NaN makes all of them NaN, an infinity all others zero."""
+    grads = [cast(np.array([1.0, np.nan]), dtype), cast(np.ones(2), dtype)]
+    assert math.isnan(schuss.clip_grad_norm_(grads, 1.0)) and all(np.isnan(g).all() for g in grads)
+    grads = [cast(np.array([1.0, np.inf]), dtype), cast(np.ones(2), dtype)]
+    assert schuss.clip_grad_norm_(grads, 1.0) == math.inf
+    assert_same(
+        [np.isnan(grads[0]), grads[0][:1], grads[1]],
+        [np.array([False, True]), *np.split(cast(np.zeros(3), dtype), [1])],
+    )
+
+
+@each_dtype
+@pytest.mark.parametrize("bound", [0.0, 0.3, 2.5, 1e300])
+def test_clip_grad_value(dtype, bound):
+    """np.clip with a bound of the compute type; NaN stays."""
+    grads = grads_of(1, [*SHAPES, (140_000,)], dtype)
+    grads[0][:6] = cast(np.array([np.nan, np.inf, -np.inf, 0.0, 6e-8, -2.5]), dtype)
+    wide = compute_dtype(dtype)
+    limit = cast(np.array(bound), wide)
+    want = [cast(np.clip(g.astype(wide), -limit, limit), dtype) for g in grads]
+    assert schuss.clip_grad_value_(grads, bound) is None
+    for g, w in zip(grads, want, strict=True):
+        np.testing.assert_array_equal(g.astype(wide), w.astype(wide))
+
+
+@each_dtype
+@each_order
+@pytest.mark.parametrize("conv_only", [False, True])
+def test_centralize(dtype, order, conv_only):
+    grads = ordered(grads_of(1, SHAPES, dtype), order)
+    want = []
+    for g in grads:
+        wide = g.astype(F64)
+        if g.size and g.ndim > (3 if conv_only else 1):
+            wide = wide - wide.mean(axis=tuple(range(1, g.ndim)), keepdims=True)
+        want.append(wide)
+    before = [g.copy() for g in grads]
+    assert schuss.centralize_(structure(grads), conv_only=conv_only) is None
+    assert_close(grads, want, {"float64": 1e-15, "float32": 1e-6, "float16": 1e-3}.get(dtype.name, 1e-2))
+    for g, b in zip(grads, before, strict=True):
+        if g.ndim <= (3 if conv_only else 1):
+            assert_same([g], [b], "others are left alone")
+
+
+def overlapping():
+    memory = np.ones(5)
+    return [memory[:3], memory[2:]]
+
+
+def read_only():
+    g = np.ones(3)
+    g.flags.writeable = False
+    return g
+
+
+# What is wrong with gradients that are to be written, and with bounds; good gradients come first, and stay.
+STRUCTURES = [
+    (lambda: [None], TypeError, "grads[1][0] is None; every entry must be a NumPy array"),
+    (
+        lambda: [1.5], TypeError,
+        "grads[1][0] is a float, not a NumPy array; put the numbers into np.array(..., dtype=np.float32) and update "
+        "the model from that array",
+    ),
+    (
+        lambda: {"w": np.ones(3, int)}, TypeError,
+        "grads[1]['w'] has dtype int64; it must be float32, float64, float16 or bfloat16 (ml_dtypes): convert it with "
+        ".astype(np.float32) and use that array in the model too",
+    ),
+    (
+        read_only, ValueError,
+        "grads[1] is read-only; pass a writable array, or copy it once and use that array in the model too",
+    ),
+    (
+        lambda: np.ones((4, 4))[:, ::2], ValueError,
+        "grads[1] is not contiguous (shape (4, 2), strides (32, 16)); make it so once with np.ascontiguousarray and "
+        "use that array in the model too",
+    ),
+    (
+        overlapping, ValueError,
+        "grads[1][1] overlaps the memory of grads[1][0]; pass arrays that share no memory",
+    ),
+    (lambda: np.ma.ones(3), TypeError, "grads[1] is a masked array; pass its .data, or .filled(0)"),
+]  # fmt: skip
+TOOLS = {
+    "clip_grad_norm_": lambda grads: schuss.clip_grad_norm_(grads, 0.1),
+    "clip_grad_value_": lambda grads: schuss.clip_grad_value_(grads, 0.1),
+    "centralize_": schuss.centralize_,
+}
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+@pytest.mark.parametrize(("bad", "error", "message"), STRUCTURES)
+def test_gradients_that_cannot_be_written(tool, bad, error, message):
+    good, spoiled = np.ones((2, 3)), bad()
+    with pytest.raises(error, match=f"^{re.escape(message)}$"):
+        TOOLS[tool]([good, spoiled])
+    assert_same([good], [np.ones((2, 3))])
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda g: schuss.clip_grad_norm_(g, 0.0), ValueError, "max_norm must be a number > 0, got 0.0"),
+        (lambda g: schuss.clip_grad_norm_(g, math.nan), ValueError, "max_norm must be a number > 0, got nan"),
+        (lambda g: schuss.clip_grad_norm_(g, None), TypeError, "max_norm must be a number > 0, got None"),
+        (lambda g: schuss.clip_grad_norm_(g, "1"), TypeError, "max_norm must be a number > 0, got '1'"),
+        (lambda g: schuss.clip_grad_norm_(g, [1, 2]), TypeError, "max_norm must be a number > 0, got [1, 2]"),
+        (
+            lambda g: schuss.clip_grad_norm_(g, np.ones(2)), TypeError,
+            "max_norm must be a number > 0, got array([1., 1.])",
+        ),
+        (lambda g: schuss.clip_grad_value_(g, -1.0), ValueError, "clip_value must be a number >= 0, got -1.0"),
+        (lambda g: schuss.clip_grad_value_(g, None), TypeError, "clip_value must be a number >= 0, got None"),
+        (lambda g: schuss.centralize_(g, conv_only=1), TypeError, "conv_only must be True or False, got 1"),
+        (
+            lambda g: schuss.global_norm([g, None]), TypeError,
+            "grads[1] must be an array, got NoneType",
+        ),
+        (
+            lambda g: schuss.global_norm({"w": np.ones(3, int)}), TypeError,
+            "grads['w'] has dtype int64; a gradient must be float32, float64, float16 or bfloat16 (ml_dtypes): convert "
+            "it with .astype(np.float32)",
+        ),
+    ],
+)  # fmt: skip
+def test_wrong_calls(call, error, message):
+    g = np.array([[3.0, 4.0]])
+    with pytest.raises(error, match=f"^{re.escape(message)}$"):
+        call(g)
+    assert_same([g], [np.array([[3.0, 4.0]])])
+
+
+def test_split_groups():
+    w, b = np.ones((2, 2)), np.ones(2)
+    assert schuss.split_groups([w]) == [{"params": {"[0]": w}}]
+    assert schuss.split_groups([b], adapt=True) == [{"params": {"[0]": b}, "adapt": True, "weight_decay": 0.0}]
+    first, second = schuss.split_groups({"a": [b, w], "b": b}, lr=0.5)
+    assert list(first) == ["params"] and first["params"]["['a'][1]"] is w
+    assert second["params"] == {"['a'][0]": b, "['b']": b}
+    assert (second["lr"], second["adapt"], second["weight_decay"]) == (0.5, False, 0.0)
