@@ -262,3 +262,30 @@ def test_split_groups():
     assert list(first) == ["params"] and first["params"]["['a'][1]"] is w
     assert second["params"] == {"['a'][0]": b, "['b']": b}
     assert (second["lr"], second["adapt"], second["weight_decay"]) == (0.5, False, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("LARS", dict(weight_decay=0.01, trust_coefficient=0.1)), ("LAMB", dict(max_grad_norm=None))],
+    ids=["LARS", "LAMB"],
+)
+def test_groups_that_are_not_adapted(name, options):
+    """split_groups: matrices as alone, all others plainly and without decay."""
+    params = dict(zip("wxyz", params_of([(5, 3), (7,), (), (2, 2, 2)]), strict=True))
+    alone = {k: p.copy() for k, p in params.items()}
+    kind, options = getattr(schuss, name), options | {"lr": 0.1}
+    opt = kind(schuss.split_groups(params, lr=0.2), **options)
+    matrices = kind([alone["w"], alone["z"]], **options)
+    others = kind([alone["x"], alone["y"]], **options | dict(lr=0.2, adapt=False, weight_decay=0.0))
+    plain = [params["x"].copy(), params["y"].copy()]
+    # What remains of them: the rate inside the velocity, or Adam.
+    sgd = schuss.SGD(plain, lr=0.2, momentum=0.9, momentum_form="velocity")
+    twin = sgd if name == "LARS" else schuss.Adam(plain, lr=0.2, eps=1e-6)
+    for t in range(1, 6):
+        w, x, y, z = grads_of(t, [(5, 3), (7,), (), (2, 2, 2)])
+        opt.step([{"['w']": w, "['z']": z}, {"['x']": x, "['y']": y}])
+        matrices.step([w, z])
+        others.step([x, y])
+        twin.step([x, y])
+    assert_same([params[k] for k in "wzxy"], [alone[k] for k in "wzxy"])
+    assert_close([params["x"], params["y"]], plain, 1e-13)

@@ -119,6 +119,10 @@ def test_what_a_step_refuses():
             "Newton needs the Hessian: opt.step(grads, hessian), or a closure that returns both",
         ),
         (
+            lambda: opt.step(lambda: good), TypeError,
+            "the closure must return the gradients and the Hessian, got list",
+        ),
+        (
             lambda: opt.step(good, h[:-1]), ValueError,
             f"hessian has shape (26, 27), but there are {N} parameters: it must be ({N}, {N})",
         ),

@@ -3,7 +3,7 @@
 That they are optimizers like all others is in the conformance table, not here.
 """
 
-import inspect
+import copy
 import re
 
 import numpy as np
@@ -116,6 +116,11 @@ def test_nag_is_as_before_when_a_step_fails(dtype):
     opt.step(lambda: grads(1))
     opt.step(lambda: grads(2))
     before = snapshot(opt)
+    params[1].flags.writeable = False
+    with pytest.raises(ValueError, match=r"^param_groups\[1\]\['params'\]\[0\] was resized"):
+        opt.step(lambda: grads(3))
+    params[1].flags.writeable = True
+    assert_unchanged(opt, before)
     for closure, error in [
         (interrupted, Interrupted),
         (lambda: grads(3)[:1], ValueError),
@@ -178,11 +183,8 @@ def test_radam_frozen_leaves_parameters_alone(decoupled, dtype):
 # Lookahead.
 
 
-def test_lookahead_signature():
-    parameters = inspect.signature(schuss.Lookahead).parameters
-    assert {k: p.default for k, p in parameters.items()} == dict(
-        optimizer=inspect.Parameter.empty, k=5, alpha=0.5, pullback="none"
-    )
+def test_lookahead_defaults():
+    assert schuss.Lookahead.__init__.__defaults__ == (5, 0.5, "none")
 
 
 @pytest.mark.parametrize("pullback", ["none", "reset", "pullback"])
@@ -260,6 +262,16 @@ def test_lookahead_evaluates_at_the_slow_weights(tmp_path):
     other = schuss.Lookahead(schuss.SGD({"w": np.zeros(3)}, lr=0.25), k=2)
     schuss.load(tmp_path / "file", other, include_params=True)
     assert_unchanged(other, snapshot(opt))
+
+
+def test_lookahead_pulls_back_what_has_momentum():
+    opt = schuss.Lookahead(schuss.SGD([np.ones(2)], momentum=0.9), k=1, pullback="pullback")
+    opt.add_param_group({"params": np.ones(3), "momentum": 0.0})
+    other = copy.deepcopy(opt)
+    for o in (opt, other):
+        assert o.step([[np.ones(2)], np.ones(3)])
+    assert_unchanged(other, snapshot(opt))
+    assert [list(state) for state in opt.state_dict()["state"]] == [["b", "slow", "slow_b"], ["slow"]]
 
 
 def test_lookahead_wrong_calls():
@@ -350,7 +362,9 @@ def test_layers_of_all_sizes(name, dtype, order):
         own = [p.copy("K") for p in params]
         opt = getattr(schuss, name)(own, **LAYERWISE[name])
         for g in grads:
-            opt.step(g)
+            given = [a.copy("K") for a in g]
+            opt.step(given, zero_grads=count > 1)
+            assert count == 1 or not any(a.any() for a in given)
         results.append(arrays(opt))
     assert_same(results[1], results[0], "2 threads")
     assert_same(results[2], results[0], "3 threads")
@@ -383,26 +397,3 @@ def test_a_rate_of_zero_clips_nothing():
     p = np.ones(5)
     schuss.LARS(p, lr=0.0, always_adapt=True, trust_clip=True).step(np.ones(5))
     assert_same([p], [np.ones(5)])
-
-
-@each_layerwise
-def test_groups_that_are_not_adapted(name):
-    """split_groups: matrices as alone, all others plainly and without decay."""
-    params = dict(zip("wxyz", params_of([(5, 3), (7,), (), (2, 2, 2)]), strict=True))
-    alone = {k: p.copy() for k, p in params.items()}
-    kind, options = getattr(schuss, name), LAYERWISE[name] | {"lr": 0.1}
-    opt = kind(schuss.split_groups(params, lr=0.2), **options)
-    matrices = kind([alone["w"], alone["z"]], **options)
-    others = kind([alone["x"], alone["y"]], **options | dict(lr=0.2, adapt=False, weight_decay=0.0))
-    plain = [params["x"].copy(), params["y"].copy()]
-    # What remains of them: the rate inside the velocity, or Adam.
-    sgd = schuss.SGD(plain, lr=0.2, momentum=0.9, momentum_form="velocity")
-    twin = sgd if name == "LARS" else schuss.Adam(plain, lr=0.2, eps=1e-6)
-    for t in range(1, 6):
-        w, x, y, z = grads_of(t, [(5, 3), (7,), (), (2, 2, 2)])
-        opt.step([{"['w']": w, "['z']": z}, {"['x']": x, "['y']": y}])
-        matrices.step([w, z])
-        others.step([x, y])
-        twin.step([x, y])
-    assert_same([params[k] for k in "wzxy"], [alone[k] for k in "wzxy"])
-    assert_close([params["x"], params["y"]], plain, 1e-13)

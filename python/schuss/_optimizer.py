@@ -77,7 +77,7 @@ class Optimizer(_schuss.Core):
     def _setup(self, given: dict[str, Any]) -> None:
         """Builds the optimizer from the constructor's `locals()`: `params`, options, and hyperparameters in order."""
         if hasattr(self, "_defaults"):
-            raise TypeError(f"this {type(self).__name__} is made already; make a new one instead of calling __init__")
+            raise TypeError(f"this {self._name()} is made already; make a new one instead of calling __init__")
         given = {name: value for name, value in given.items() if name not in ("self", "__class__")}
         params = given.pop("params")
         options = {name: given.pop(name) for name in OPTIONS}
@@ -157,9 +157,7 @@ class Optimizer(_schuss.Core):
                 if unknown[0] in OPTIONS:
                     raise TypeError(f"param_groups[{index}] has {unknown[0]!r}, which is for the optimizer as a whole")
                 known = ", ".join(self._defaults)
-                raise TypeError(
-                    f"param_groups[{index}] has unknown {unknown[0]!r}; {type(self).__name__} takes {known}"
-                )
+                raise TypeError(f"param_groups[{index}] has unknown {unknown[0]!r}; {self._name()} takes {known}")
             template, leaves = _tree.flatten(structure, where, len(params))
             if not leaves:
                 raise ValueError(f"{where} is empty; an optimizer needs at least one array")
@@ -397,7 +395,7 @@ class Optimizer(_schuss.Core):
         dtypes = ", ".join(sorted({array.dtype.name for array in self._params}))
         held = sum(state.nbytes for states in self._states for state in states)
         lines = [
-            f"{type(self).__name__}: step {self.step_count}, {len(self._params)} arrays, {elements:,} elements "
+            f"{self._name()}: step {self.step_count}, {len(self._params)} arrays, {elements:,} elements "
             f"({dtypes}), state {held:,} bytes"
         ]
         for i, group in enumerate(self.param_groups):

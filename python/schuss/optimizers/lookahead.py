@@ -74,7 +74,7 @@ class Lookahead(Optimizer):
         self._alpha = _hyper.number("alpha", alpha, open_low=True)
         if self._alpha > 1:
             raise ValueError(f"alpha must be a number > 0 and <= 1, got {alpha!r}")
-        if pullback == "pullback" and not all(self._momenta(group) for group in optimizer.param_groups):
+        if pullback == "pullback" and not any(self._momenta(group) for group in optimizer.param_groups):
             raise ValueError(f'pullback="pullback" needs a momentum, and {type(optimizer).__name__} here has none')
         self._k = operator.index(k)
         self._fast = optimizer

@@ -123,6 +123,9 @@ class NAG(Optimizer):
     def _look_ahead(self, closure: Callable[[], Any], zero_grads: bool) -> Any:
         self._check_idle()
         ahead = [self._coefficient(group, group.packed_at(self.step_count)) for group in self.param_groups]
+        for i, (param, (buffer,)) in enumerate(zip(self._params, self._states, strict=True)):
+            if not param.flags.writeable or param.shape != buffer.shape:
+                self._explain_changed(i)
         saved = [param.copy() for param in self._params]
         try:
             for param, (group, _), (buffer,) in zip(self._params, self._suffixes, self._states, strict=True):

@@ -112,7 +112,10 @@ class Newton(Optimizer):
             has changed then.
         """
         if callable(grads):
-            grads, hessian = grads()
+            both = grads()
+            if not isinstance(both, (tuple, list)) or len(both) != 2:
+                raise TypeError(f"the closure must return the gradients and the Hessian, got {_tree.kind(both)}")
+            grads, hessian = both
         if grads is None:
             grads = self._own_grads()
         grad_scale = _hyper.grad_scale(grad_scale)

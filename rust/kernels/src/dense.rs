@@ -35,7 +35,7 @@ pub fn solve_damped(
     let n = rhs.len();
     assert_eq!(hessian.len(), n * n, "the Hessian of {n} unknowns");
     let scale = (0..n).map(|i| hessian[i * n + i].abs()).fold(0.0, f64::max);
-    let least = if scale > 0.0 { 1e-6 * scale } else { 1e-6 };
+    let least = if scale > 0.0 { (1e-6 * scale).max(f64::MIN_POSITIVE) } else { 1e-6 };
     let mut factor = Vec::with_capacity(n * n);
     let mut used = damping;
     loop {
@@ -88,5 +88,9 @@ mod tests {
         let used = solve_damped(&saddle, &mut x, 0.0, true, 2).unwrap();
         assert!(used > 1.0 && used <= 10.0);
         assert!((x[0] * (1.0 + used) - 1.0).abs() < 1e-14 && (x[1] * (used - 1.0) - 1.0).abs() < 1e-14);
+
+        // A scale whose millionth is zero must not keep the damping at zero for ever.
+        assert!(solve_damped(&[1e-320, 0.0, 0.0, -1e-320], &mut [1.0, 1.0], 0.0, true, 1).is_ok());
+        assert!(solve_damped(&[f64::NAN, 0.0, 0.0, 1.0], &mut [1.0, 1.0], 0.0, true, 1).is_err());
     }
 }
