@@ -185,6 +185,8 @@ def test_ctrl_c(run, size):
     """It ends a loop of steps soon, between two of them."""
     out = run(
         f"""
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs inherit that it is ignored
 opt, twin, grad = made({size}), made({size}), np.linspace(2, -1, {size}, dtype=np.float32)
 try:
     opt.step(grad)
