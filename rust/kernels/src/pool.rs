@@ -1,11 +1,21 @@
 //! Threads: a pool that helps the calling thread with numbered tasks.
 //!
 //! The caller starts on the tasks at once and waits at the end only for tasks in flight, never for a helper that has
-//! not begun: between two steps of a training loop the pool falls asleep, and waking it takes as long as a small step.
+//! not begun: waking a sleeping helper takes as long as a small step. In a loop that steps often, helpers stay awake for
+//! the next region, and meanwhile give their CPU to whoever wants it.
 //! A pool does not survive `fork()`, so one that belongs to another process is left alone and a new one is made.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Elements from which a helper pays that is awake.
+const AWAKE: usize = 32_768;
+/// Elements from which a helper pays that has to be woken.
+const ASLEEP: usize = 262_144;
+/// The longest pause between two regions that helpers stay awake for: beyond it, waking them costs little beside the pause.
+const BRISK: Duration = Duration::from_millis(2);
 
 /// Threads that a step may use, the caller included; 0 before the first question.
 static THREADS: AtomicUsize = AtomicUsize::new(0);
@@ -16,6 +26,11 @@ struct Pool {
     process: u32,
     helpers: usize,
     threads: rayon::ThreadPool,
+    /// The latest region, and how many there have been.
+    latest: Mutex<Arc<Job>>,
+    posted: AtomicU32,
+    /// Helpers that are at work or wait for work without sleeping.
+    awake: AtomicUsize,
 }
 
 /// The number of threads that a step may use, the caller included.
@@ -49,9 +64,15 @@ pub fn set_num_threads(threads: usize) {
 
 /// One parallel region. Helpers may see it after it has ended, so it owns nothing but numbers.
 struct Job {
-    next: AtomicUsize,
+    /// Tasks taken by the caller, from the first on, in the low half; by helpers, from the last back, in the high half.
+    /// So in a loop each finds what its own cache holds.
+    taken: AtomicU64,
     done: AtomicUsize,
     count: usize,
+    /// How many helpers may still join.
+    seats: AtomicUsize,
+    /// Whether helpers should wait for the next region.
+    brisk: bool,
     panicked: AtomicBool,
     task: *const (dyn Fn(usize) + Sync),
 }
@@ -62,62 +83,127 @@ unsafe impl Send for Job {}
 unsafe impl Sync for Job {}
 
 impl Job {
-    /// Claims and runs tasks until none is left.
-    fn work(&self) {
-        /// Counts a task as done even when it panics, since the caller waits for the count.
-        struct Done<'a>(&'a Job);
-        impl Drop for Done<'_> {
-            fn drop(&mut self) {
-                if std::thread::panicking() {
-                    self.0.panicked.store(true, Ordering::Relaxed);
-                }
-                self.0.done.fetch_add(1, Ordering::Release);
-            }
+    fn new(count: usize, helpers: usize, brisk: bool, task: *const (dyn Fn(usize) + Sync)) -> Job {
+        Job {
+            taken: AtomicU64::new(0),
+            done: AtomicUsize::new(0),
+            count,
+            seats: AtomicUsize::new(helpers),
+            brisk,
+            panicked: AtomicBool::new(false),
+            task,
         }
+    }
+
+    /// Claims and runs tasks until none is left.
+    fn work(&self, helper: bool) {
         loop {
-            let number = self.next.fetch_add(1, Ordering::Relaxed);
-            if number >= self.count {
+            let taken = self.taken.fetch_add(if helper { 1 << 32 } else { 1 }, Ordering::Relaxed);
+            let (front, back) = ((taken & 0xffff_ffff) as usize, (taken >> 32) as usize);
+            if front + back >= self.count {
                 return;
             }
-            let _done = Done(self);
+            let number = if helper { self.count - 1 - back } else { front };
+            // A panic must not keep the caller from waiting for the others; it raises it at the end.
             // SAFETY: a number below `count` was claimed, so `run` is still waiting and the task is alive.
-            unsafe { (*self.task)(number) };
+            if catch_unwind(AssertUnwindSafe(|| unsafe { (*self.task)(number) })).is_err() {
+                self.panicked.store(true, Ordering::Relaxed);
+            }
+            self.done.fetch_add(1, Ordering::Release);
         }
     }
 }
 
-/// Runs tasks `0..count`, each once, on up to `threads` threads, the caller among them.
-pub(crate) fn run(count: usize, threads: usize, task: &(dyn Fn(usize) + Sync)) {
+impl Pool {
+    /// What a helper does that was woken: it joins the latest region, and those that follow soon.
+    fn help(&self) {
+        let mut seen = None;
+        let mut patience: Option<Instant> = None;
+        loop {
+            let posted = self.posted.load(Ordering::SeqCst);
+            if seen != Some(posted) {
+                seen = Some(posted);
+                let job = Arc::clone(&self.latest.lock().unwrap_or_else(PoisonError::into_inner));
+                let seat = job.seats.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |seats| seats.checked_sub(1));
+                if seat.is_ok() {
+                    job.work(true);
+                }
+                patience = job.brisk.then(|| Instant::now() + BRISK);
+            } else if patience.is_some_and(|end| Instant::now() < end) {
+                for _ in 0..100 {
+                    std::hint::spin_loop();
+                    if self.posted.load(Ordering::Relaxed) != posted {
+                        break;
+                    }
+                }
+                if rayon::yield_now() == Some(rayon::Yield::Idle) {
+                    std::thread::yield_now();
+                }
+            } else {
+                self.awake.fetch_sub(1, Ordering::SeqCst);
+                // Whoever has posted since may have counted on this helper.
+                if self.posted.load(Ordering::SeqCst) == posted {
+                    return;
+                }
+                self.awake.fetch_add(1, Ordering::SeqCst);
+            }
+        }
+    }
+
+    /// Runs a region with up to so many helpers.
+    fn run(&'static self, count: usize, helpers: usize, brisk: bool, task: &(dyn Fn(usize) + Sync)) {
+        // SAFETY: only the lifetime changes; the task is called for claimed numbers alone, all of which end before this
+        // function returns.
+        let task = unsafe {
+            std::mem::transmute::<*const (dyn Fn(usize) + Sync + '_), *const (dyn Fn(usize) + Sync + 'static)>(task)
+        };
+        let new = Job::new(count, helpers, brisk, task);
+        let job = {
+            let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
+            match Arc::get_mut(&mut latest) {
+                Some(old) => *old = new,
+                None => *latest = Arc::new(new),
+            }
+            Arc::clone(&latest)
+        };
+        self.posted.fetch_add(1, Ordering::SeqCst);
+        for _ in self.awake.load(Ordering::SeqCst)..helpers {
+            self.awake.fetch_add(1, Ordering::SeqCst);
+            self.threads.spawn(|| self.help());
+        }
+        job.work(false);
+        let mut rounds = 0u32;
+        while job.done.load(Ordering::Acquire) < count {
+            // Tasks take microseconds; a helper that lost its CPU takes longer, and gets ours.
+            rounds += 1;
+            if rounds < 10_000 { std::hint::spin_loop() } else { std::thread::yield_now() }
+        }
+        assert!(!job.panicked.load(Ordering::Relaxed), "a parallel task panicked");
+    }
+}
+
+/// When the last region ended, in nanoseconds of [`clock`].
+static ENDED: AtomicU64 = AtomicU64::new(0);
+
+/// Nanoseconds since the first question.
+fn clock() -> u64 {
+    static START: OnceLock<Instant> = OnceLock::new();
+    START.get_or_init(Instant::now).elapsed().as_nanos() as u64
+}
+
+/// Runs tasks `0..count`, of `elements` elements in all, each once, on up to `threads` threads, the caller among them.
+pub(crate) fn run(count: usize, elements: usize, threads: usize, task: &(dyn Fn(usize) + Sync)) {
     let helpers = threads.min(count).saturating_sub(1);
-    let pool = if helpers > 0 { pool(helpers) } else { None };
-    let Some(pool) = pool else {
+    if helpers == 0 || elements < AWAKE {
         (0..count).for_each(task);
         return;
-    };
-    // SAFETY: only the lifetime changes; the task is called for claimed numbers alone, all of which end before this
-    // function returns.
-    let task = unsafe {
-        std::mem::transmute::<*const (dyn Fn(usize) + Sync + '_), *const (dyn Fn(usize) + Sync + 'static)>(task)
-    };
-    let job = Arc::new(Job {
-        next: AtomicUsize::new(0),
-        done: AtomicUsize::new(0),
-        count,
-        panicked: AtomicBool::new(false),
-        task,
-    });
-    for _ in 0..helpers {
-        let job = Arc::clone(&job);
-        pool.threads.spawn(move || job.work());
     }
-    job.work();
-    let mut rounds = 0u32;
-    while job.done.load(Ordering::Acquire) < count {
-        // Tasks take microseconds; a helper that lost its CPU takes longer, and gets ours.
-        rounds += 1;
-        if rounds < 10_000 { std::hint::spin_loop() } else { std::thread::yield_now() }
+    let brisk = clock().saturating_sub(ENDED.load(Ordering::Relaxed)) < BRISK.as_nanos() as u64;
+    match if brisk || elements >= ASLEEP { pool(helpers) } else { None } {
+        Some(pool) => pool.run(count, helpers, brisk, task),
+        None => (0..count).for_each(task),
     }
-    assert!(!job.panicked.load(Ordering::Relaxed), "a parallel task panicked");
+    ENDED.store(clock(), Ordering::Relaxed);
 }
 
 /// Runs `f` on the pool, for libraries that bring their own rayon tasks; on the calling thread where one is enough.
@@ -142,7 +228,9 @@ fn pool(helpers: usize) -> Option<&'static Pool> {
     let helpers = helpers.max(std::thread::available_parallelism().map_or(1, |n| n.get()));
     let threads =
         rayon::ThreadPoolBuilder::new().num_threads(helpers).thread_name(|i| format!("schuss-{i}")).build().ok()?;
-    let new = Box::into_raw(Box::new(Pool { process, helpers, threads }));
+    let latest = Mutex::new(Arc::new(Job::new(0, 0, false, &|_: usize| {})));
+    let (posted, awake) = (AtomicU32::new(0), AtomicUsize::new(0));
+    let new = Box::into_raw(Box::new(Pool { process, helpers, threads, latest, posted, awake }));
     match POOL.compare_exchange(current, new, Ordering::AcqRel, Ordering::Acquire) {
         // The old pool is leaked on purpose: another thread may be using it, and after a fork its threads are gone
         // and joining them would hang.
@@ -165,7 +253,7 @@ mod tests {
         for count in [0, 1, 2, 1000] {
             for threads in [1, 2, 5] {
                 let runs: Vec<_> = (0..count).map(|_| AtomicUsize::new(0)).collect();
-                run(count, threads, &|i| {
+                run(count, ASLEEP, threads, &|i| {
                     runs[i].fetch_add(1, Ordering::Relaxed);
                 });
                 assert!(runs.iter().all(|n| n.load(Ordering::Relaxed) == 1));
@@ -175,8 +263,10 @@ mod tests {
 
     #[test]
     fn a_panic_reaches_the_caller_and_the_pool_lives_on() {
-        let broken = std::panic::catch_unwind(|| run(100, 2, &|i| assert_ne!(i, 50)));
-        assert!(broken.is_err());
+        for broken in [0, 50, 99] {
+            let result = catch_unwind(|| run(100, ASLEEP, 2, &|i| assert_ne!(i, broken)));
+            assert!(result.is_err());
+        }
         every_task_runs_once();
     }
 }

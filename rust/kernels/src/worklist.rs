@@ -11,9 +11,9 @@ use crate::segment::{After, Rows, Segment};
 use crate::{fpenv, pool};
 
 /// Elements of a chunk: enough to outweigh claiming it, few enough to share work evenly. A multiple of [`BLOCK`].
-const CHUNK: usize = 32_768;
-/// Elements of a step from which a second thread pays, also when it has to be woken first.
-const PARALLEL: usize = 131_072;
+const CHUNK: usize = 16_384;
+/// The longest layerwise array that one task takes through both phases: the second finds it in that CPU's cache.
+const WHOLE: usize = 32_768;
 
 /// A run of elements over neighbouring segments: from `(first, start)` up to `(last, end)`.
 #[derive(Clone, Copy, Debug)]
@@ -109,7 +109,7 @@ impl WorkList {
             self.share(step.threads, &|i, (start, end)| self.first_phase(step, i, (start, end)));
             let mut split = false;
             for (i, segment) in self.segments.iter().enumerate() {
-                if let (Some(layer), true) = (&segment.rule.layer, segment.len > CHUNK) {
+                if let (Some(layer), true) = (&segment.rule.layer, segment.len > WHOLE) {
                     self.ratios.set(i, self.ratio(i, layer, &step.scalars[segment.group]));
                     split = true;
                 }
@@ -139,7 +139,7 @@ impl WorkList {
             of_param.set(self.blocks[i] + at / BLOCK, p);
             of_direction.set(self.blocks[i] + at / BLOCK, d);
         }
-        if segment.len <= CHUNK {
+        if segment.len <= WHOLE {
             let mut scalars = *scalars;
             scalars[PROLOGUE_SCALARS] = self.ratio(i, layer, &scalars);
             // SAFETY: as above.
@@ -153,7 +153,7 @@ impl WorkList {
     /// As for [`WorkList::run`].
     unsafe fn second_phase(&self, step: &Step<'_>, i: usize, range: (usize, usize)) {
         let segment = &self.segments[i];
-        if segment.rule.layer.is_some() && segment.len > CHUNK {
+        if segment.rule.layer.is_some() && segment.len > WHOLE {
             let mut scalars = step.scalars[segment.group];
             scalars[PROLOGUE_SCALARS] = self.ratios.get(i);
             // SAFETY: the caller's promise; the range lies within the segment.
@@ -186,8 +186,7 @@ impl WorkList {
             let starts = (0..rows.count).step_by(at_once);
             pieces.extend(starts.map(|row| (i, rows, row..rows.count.min(row + at_once))));
         }
-        let threads = if centered < PARALLEL { 1 } else { step.threads };
-        pool::run(pieces.len(), threads, &|k| {
+        pool::run(pieces.len(), centered, step.threads, &|k| {
             let (i, rows, range) = &pieces[k];
             let segment = &self.segments[*i];
             let factor = step.scalars[segment.group][0].abs();
@@ -241,22 +240,9 @@ impl WorkList {
         })
     }
 
-    /// All elements as one chunk.
-    fn whole(&self) -> Chunk {
-        let last = self.segments.len() - 1;
-        Chunk { first: 0, start: 0, last, end: self.segments[last].len }
-    }
-
     /// Runs `part` over all elements, given as a segment's number and a range, in one parallel region or without any.
     fn share(&self, threads: usize, part: &(impl Fn(usize, (usize, usize)) + Sync)) {
-        if self.segments.is_empty() {
-            return;
-        }
-        if self.total < PARALLEL || threads == 1 {
-            fpenv::standard(|| self.each(&self.whole(), part));
-        } else {
-            pool::run(self.chunks.len(), threads, &|i| fpenv::standard(|| self.each(&self.chunks[i], part)));
-        }
+        pool::run(self.chunks.len(), self.total, threads, &|i| fpenv::standard(|| self.each(&self.chunks[i], part)));
     }
 
     fn each(&self, chunk: &Chunk, part: &impl Fn(usize, (usize, usize))) {
@@ -274,7 +260,7 @@ fn cut(segments: &[Segment], size: usize) -> Vec<Chunk> {
     let mut chunks = Vec::new();
     let mut open: Option<(usize, usize, usize)> = None; // first segment, start in it, elements so far
     for (i, segment) in segments.iter().enumerate() {
-        let whole = segment.rule.layer.is_some() && segment.len <= size;
+        let whole = segment.rule.layer.is_some() && segment.len <= WHOLE;
         let mut at = 0;
         loop {
             let (first, start, have) = open.unwrap_or((i, at, 0));
