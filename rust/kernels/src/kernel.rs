@@ -7,6 +7,7 @@ use half::{bf16, f16};
 
 use crate::level::{LEVELS, Level};
 use crate::math::Real;
+use crate::norm::{self, LANES};
 use crate::rule::{MAX_STATES, PROLOGUE_SCALARS, Prologue, Reach, Scalars, Update};
 use crate::storage::{Dtype, Storage};
 
@@ -20,9 +21,15 @@ pub(crate) struct Streams {
 
 /// Updates `n` elements. The types are those of the table's place.
 ///
+/// A kernel that measures leaves the parameters alone; it returns the sums of squares of the old ones and of the new ones,
+/// in the shape of [`norm`], for `n` of at most a block. Others return zeros.
+///
 /// # Safety
 /// Every stream that the rule uses (a rule may read no gradient) must be valid for `n` elements of its type, aligned, and overlap no other.
-pub(crate) type Kernel = unsafe fn(streams: &Streams, n: usize, scalars: &Scalars);
+pub(crate) type Kernel = unsafe fn(streams: &Streams, n: usize, scalars: &Scalars) -> (f64, f64);
+
+/// Elements of which a measuring kernel keeps the direction at a time; a multiple of [`LANES`].
+const PIECE: usize = 256;
 
 /// The combinations of parameter and gradient type that have kernels: the compute type beside each storage type, and
 /// each storage type beside itself. Other gradients are converted tile by tile on the way.
@@ -48,8 +55,8 @@ pub(crate) fn find(table: &Table, level: Level, param: Dtype, grad: Dtype) -> Op
     Some(table[level as usize][pair])
 }
 
-/// All kernels of the rule that `R` carries.
-pub(crate) const fn table<R, const S: usize, const K: usize>() -> Table
+/// All kernels of the rule that `R` carries, those that update or those that measure.
+pub(crate) const fn table<R, const S: usize, const K: usize, const MEASURE: bool>() -> Table
 where
     R: Update<f32, S, K> + Update<f64, S, K> + Reach,
     Arity: Loop<S>,
@@ -57,14 +64,14 @@ where
     macro_rules! level {
         ($level:ident) => {
             [
-                $level::<R, f32, f32, f32, S, K>,
-                $level::<R, f64, f64, f64, S, K>,
-                $level::<R, f16, f32, f32, S, K>,
-                $level::<R, bf16, f32, f32, S, K>,
-                $level::<R, f32, f16, f32, S, K>,
-                $level::<R, f32, bf16, f32, S, K>,
-                $level::<R, f16, f16, f32, S, K>,
-                $level::<R, bf16, bf16, f32, S, K>,
+                $level::<R, f32, f32, f32, S, K, MEASURE>,
+                $level::<R, f64, f64, f64, S, K, MEASURE>,
+                $level::<R, f16, f32, f32, S, K, MEASURE>,
+                $level::<R, bf16, f32, f32, S, K, MEASURE>,
+                $level::<R, f32, f16, f32, S, K, MEASURE>,
+                $level::<R, f32, bf16, f32, S, K, MEASURE>,
+                $level::<R, f16, f16, f32, S, K, MEASURE>,
+                $level::<R, bf16, bf16, f32, S, K, MEASURE>,
             ]
         };
     }
@@ -79,16 +86,18 @@ macro_rules! levels {
         /// # Safety
         /// As for [`Kernel`], and the CPU must have the level.
         $(#[$attribute])*
-        unsafe fn $name<R, P, G, T, const S: usize, const K: usize>(streams: &Streams, n: usize, scalars: &Scalars)
+        unsafe fn $name<R, P, G, T, const S: usize, const K: usize, const MEASURE: bool>(
+            streams: &Streams, n: usize, scalars: &Scalars,
+        ) -> (f64, f64)
         where
             R: Update<P::Compute, S, K> + Reach,
-            P: Storage<Compute: Prologue>,
+            P: Storage<Compute: Prologue + Into<f64>>,
             G: Storage<Compute = P::Compute>,
             T: Storage<Compute = P::Compute>,
             Arity: Loop<S>,
         {
             // SAFETY: the caller's promise, passed on.
-            unsafe { Arity::run::<R, P, G, T, K>(streams, n, scalars) }
+            unsafe { Arity::run::<R, P, G, T, K, MEASURE>(streams, n, scalars) }
         }
     )*};
 }
@@ -106,10 +115,14 @@ levels! {
 pub(crate) trait Loop<const S: usize> {
     /// # Safety
     /// As for [`Kernel`]: parameters are `P`, gradients `G`, states `T`.
-    unsafe fn run<R, P, G, T, const K: usize>(streams: &Streams, n: usize, scalars: &Scalars)
+    unsafe fn run<R, P, G, T, const K: usize, const MEASURE: bool>(
+        streams: &Streams,
+        n: usize,
+        scalars: &Scalars,
+    ) -> (f64, f64)
     where
         R: Update<P::Compute, S, K> + Reach,
-        P: Storage<Compute: Prologue>,
+        P: Storage<Compute: Prologue + Into<f64>>,
         G: Storage<Compute = P::Compute>,
         T: Storage<Compute = P::Compute>;
 }
@@ -123,17 +136,19 @@ macro_rules! loops {
     ($($states:literal: $($state:ident $i:tt)*;)*) => {$(
         impl Loop<$states> for Arity {
             #[inline(always)]
-            unsafe fn run<R, P, G, T, const K: usize>(streams: &Streams, n: usize, scalars: &Scalars)
+            unsafe fn run<R, P, G, T, const K: usize, const MEASURE: bool>(
+                streams: &Streams, n: usize, scalars: &Scalars,
+            ) -> (f64, f64)
             where
                 R: Update<P::Compute, $states, K> + Reach,
-                P: Storage<Compute: Prologue>,
+                P: Storage<Compute: Prologue + Into<f64>>,
                 G: Storage<Compute = P::Compute>,
                 T: Storage<Compute = P::Compute>,
             {
                 #[inline(always)]
-                #[allow(clippy::extra_unused_type_parameters)] // a rule without states stores no T
-                fn each<R, P, G, T, const K: usize>(
-                    param: &mut [P], grad: &[G], $($state: &mut [T],)* scalars: &Scalars,
+                #[allow(clippy::extra_unused_type_parameters, clippy::too_many_arguments)] // as many as there are states
+                fn each<R, P, G, T, const K: usize, const MEASURE: bool>(
+                    param: &mut [P], grad: &[G], $($state: &mut [T],)* direction: &mut [P::Compute], scalars: &Scalars,
                 )
                 where
                     R: Update<P::Compute, $states, K> + Reach,
@@ -147,26 +162,47 @@ macro_rules! loops {
                         std::array::from_fn(|k| P::Compute::from_f64(scalars[PROLOGUE_SCALARS + k]));
                     let n = param.len();
                     let grad = &grad[..if R::GRADIENT { n } else { 0 }];
+                    let direction = &mut direction[..if MEASURE { n } else { 0 }];
                     $(let $state = &mut $state[..n];)*
                     for at in 0..n {
                         let g = if R::GRADIENT { grad[at].load() } else { P::Compute::from_f64(0.0) };
                         let (p, g) = Prologue::prologue(param[at].load(), g, first);
                         let (p, _states) = R::update(p, g, [$($state[at].load()),*], own);
-                        param[at] = P::store(p);
+                        if MEASURE {
+                            direction[at] = p;
+                        } else {
+                            param[at] = P::store(p);
+                        }
                         if R::WRITES {
                             $($state[at] = T::store(_states[$i]);)*
                         }
                     }
                 }
                 // SAFETY: the caller's promise: valid, aligned, and no two overlap.
-                unsafe {
-                    each::<R, P, G, T, K>(
-                        std::slice::from_raw_parts_mut(streams.param.cast(), n),
-                        if R::GRADIENT { std::slice::from_raw_parts(streams.grad.cast(), n) } else { &[] },
-                        $(std::slice::from_raw_parts_mut(streams.states[$i].cast(), n),)*
-                        scalars,
+                let (param, grad, ($($state,)*)) = unsafe {
+                    (
+                        std::slice::from_raw_parts_mut(streams.param.cast::<P>(), n),
+                        if R::GRADIENT { std::slice::from_raw_parts(streams.grad.cast::<G>(), n) } else { &[] },
+                        ($(std::slice::from_raw_parts_mut(streams.states[$i].cast::<T>(), n),)*),
                     )
+                };
+                if !MEASURE {
+                    each::<R, P, G, T, K, false>(param, grad, $($state,)* &mut [], scalars);
+                    return (0.0, 0.0);
                 }
+                // Piece by piece, so that the direction is still at hand when its squares are summed.
+                let mut direction = [P::Compute::from_f64(0.0); PIECE];
+                let (mut of_param, mut of_direction) = ([0.0; LANES], [0.0; LANES]);
+                for at in (0..n).step_by(PIECE) {
+                    let piece = at..n.min(at + PIECE);
+                    let grad = if R::GRADIENT { &grad[piece.clone()] } else { &[] };
+                    let direction = &mut direction[..piece.len()];
+                    let param = &mut param[piece.clone()];
+                    each::<R, P, G, T, K, true>(param, grad, $(&mut $state[piece.clone()],)* direction, scalars);
+                    norm::add_squares(&mut of_param, param, |p| p.load().into());
+                    norm::add_squares(&mut of_direction, direction, |&d| d.into());
+                }
+                (norm::fold(of_param), norm::fold(of_direction))
             }
         }
     )*};

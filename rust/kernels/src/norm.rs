@@ -12,7 +12,8 @@ use crate::storage::{Dtype, Rounded, Storage};
 
 /// Elements that make one partial sum.
 pub(crate) const BLOCK: usize = 1024;
-const LANES: usize = 16;
+/// Lanes that a block's elements are dealt to in turn.
+pub(crate) const LANES: usize = 16;
 
 /// The sum, or the sum of squares, of `n` elements.
 ///
@@ -120,21 +121,41 @@ levels! {
 
 #[inline(always)]
 fn block<G: Storage<Compute: Into<f64>>, const SQUARES: bool>(values: &[G]) -> f64 {
-    let term = |g: G| {
-        let x: f64 = g.load().into();
-        if SQUARES { x * x } else { x }
-    };
-    let mut lanes = [0.0f64; LANES];
-    let rows = values.chunks_exact(LANES);
-    let rest = rows.remainder();
+    let mut lanes = [0.0; LANES];
+    if SQUARES {
+        add_squares(&mut lanes, values, |g| g.load().into());
+    } else {
+        add(&mut lanes, values, |g| g.load().into());
+    }
+    fold(lanes)
+}
+
+/// Adds the squares of numbers that start at a multiple of [`LANES`] in their block.
+#[inline(always)]
+pub(crate) fn add_squares<G>(lanes: &mut [f64; LANES], values: &[G], number: impl Fn(&G) -> f64) {
+    add(lanes, values, |g| {
+        let x = number(g);
+        x * x
+    });
+}
+
+/// Deals terms to the lanes in turn.
+#[inline(always)]
+fn add<G>(lanes: &mut [f64; LANES], values: &[G], term: impl Fn(&G) -> f64) {
+    let (rows, rest) = values.as_chunks::<LANES>();
     for row in rows {
         for lane in 0..LANES {
-            lanes[lane] += term(row[lane]);
+            lanes[lane] += term(&row[lane]);
         }
     }
     for (lane, x) in lanes.iter_mut().zip(rest) {
-        *lane += term(*x);
+        *lane += term(x);
     }
+}
+
+/// The sum of a block's lanes, in a fixed tree.
+#[inline(always)]
+pub(crate) fn fold(mut lanes: [f64; LANES]) -> f64 {
     let mut width = LANES / 2;
     while width > 0 {
         for lane in 0..width {

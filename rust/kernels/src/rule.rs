@@ -56,11 +56,13 @@ pub type Scalars = [f64; MAX_SCALARS];
 
 /// What makes a rule layerwise: each array's step is scaled by a ratio of two norms.
 ///
-/// `direction` is a rule that may update the states and leaves in `p` the direction whose norm is wanted; it works on a copy
-/// of the parameter. The ratio then goes into the rule's own first scalar, and the rule runs over the same array.
+/// `direction` is a rule that may update the states and gives as its `p` the direction whose norm is wanted; the parameter
+/// stays as it is. The ratio then goes into the rule's own first scalar, and the rule runs over the same array.
 pub struct Layer {
     /// The first phase.
     pub direction: fn() -> &'static Rule,
+    /// Its kernels, which measure instead of writing a parameter.
+    pub(crate) measures: Table,
     /// The ratio from the scalars, the norm of the parameter and that of the direction.
     pub ratio: fn(&Scalars, f64, f64) -> f64,
 }
@@ -172,6 +174,10 @@ pub trait Reach {
     const GRADIENT: bool;
     /// Whether the update writes the states.
     const WRITES: bool;
+    /// How many states there are.
+    const STATES: usize;
+    /// How many scalars there are.
+    const SCALARS: usize;
 }
 
 /// Declares a family of rules: shared hyperparameters and host scalars, and one update a rule.
@@ -204,10 +210,6 @@ macro_rules! rules {
                 [$($direction $norms $ratio)?]
             );
         )+
-        #[allow(non_camel_case_types)] // the types that carry the rules' updates bear the rules' names
-        mod markers {
-            $(pub struct $name;)+
-        }
     };
     (
         @host ($($hyper:ident),*) ($lr:ident, $t:ident) { $($scalar:ident = $value:expr;)* } $({ $still:expr })?
@@ -229,9 +231,15 @@ macro_rules! rules {
     ) => {
         rules!(@update f32 $name ($($scalar),*) ($($state),*) ($p $(, $g)?) { $($update)* });
         rules!(@update f64 $name ($($scalar),*) ($($state),*) ($p $(, $g)?) { $($update)* });
-        impl $crate::rule::Reach for markers::$name {
+        #[doc = concat!("Carries the update of [`", stringify!($name), "()`].")]
+        #[allow(non_camel_case_types)] // it bears the rule's name
+        pub enum $name {}
+
+        impl $crate::rule::Reach for $name {
             const GRADIENT: bool = !<[&str]>::is_empty(&[$(stringify!($g))?]);
             const WRITES: bool = rules!(@writes $kind);
+            const STATES: usize = <[&str]>::len(&[$(stringify!($state)),*]);
+            const SCALARS: usize = <[&str]>::len(&[$(stringify!($scalar)),*]);
         }
 
         $(#[doc = $doc])*
@@ -242,19 +250,23 @@ macro_rules! rules {
                 hypers: &[$(stringify!($hyper)),*],
                 scalars: &[$(stringify!($scalar)),*],
                 states: &[$(stringify!($state)),*],
-                reads_gradient: <markers::$name as $crate::rule::Reach>::GRADIENT,
+                reads_gradient: <$name as $crate::rule::Reach>::GRADIENT,
                 each_step: concat!($(stringify!($scalar = $value), ";\n"),*),
                 update: stringify!($($update)*),
                 layer: rules!(@layer ($($scalar),*) $($layer)*),
                 host,
-                kernels: $crate::kernel::table::<
-                    markers::$name,
-                    { <[&str]>::len(&[$(stringify!($state)),*]) },
-                    { <[&str]>::len(&[$(stringify!($scalar)),*]) },
-                >(),
+                kernels: rules!(@table $name, false),
             };
             &RULE
         }
+    };
+    (@table $name:ident, $measure:literal) => {
+        $crate::kernel::table::<
+            $name,
+            { <$name as $crate::rule::Reach>::STATES },
+            { <$name as $crate::rule::Reach>::SCALARS },
+            $measure,
+        >()
     };
     (@writes state) => { true };
     (@writes reads) => { false };
@@ -262,6 +274,7 @@ macro_rules! rules {
     (@layer ($($scalar:ident),*) ($direction:ident) ($norm_p:ident, $norm_d:ident) { $ratio:expr }) => {
         Some($crate::rule::Layer {
             direction: $direction,
+            measures: rules!(@table $direction, true),
             ratio: {
                 #[allow(unused_variables)] // a ratio needs few of the scalars
                 fn ratio(scalars: &$crate::rule::Scalars, $norm_p: f64, $norm_d: f64) -> f64 {
@@ -285,7 +298,7 @@ macro_rules! rules {
         @impl $type:ident, $name:ident, $states:tt, $scalars:tt,
         ($($scalar:ident),*) ($($state:ident),*) ($p:ident $(, $g:ident)?) { $($update:tt)* }
     ) => {
-        impl $crate::rule::Update<$type, $states, $scalars> for markers::$name {
+        impl $crate::rule::Update<$type, $states, $scalars> for $name {
             #[inline(always)]
             // A family's rules share scalars; a text may only read a name, or only write it.
             #[allow(unused_mut, unused_variables, unused_assignments)]

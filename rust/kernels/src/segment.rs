@@ -8,7 +8,7 @@ use crate::level::Level;
 use crate::math::Real;
 use crate::norm;
 use crate::numbers::Means;
-use crate::rule::{MAX_STATES, Rule, Scalars};
+use crate::rule::{Layer, MAX_STATES, Rule, Scalars};
 use crate::storage::{Dtype, convert};
 
 /// Elements that are converted or zeroed at a time: what stays in the first-level cache. A block of [`norm::BLOCK`] is a
@@ -216,28 +216,19 @@ impl Segment {
     ///
     /// # Safety
     /// As for [`Segment::update`].
-    pub(crate) unsafe fn measure(
-        &self,
-        direction: &'static Rule,
-        at: usize,
-        level: Level,
-        scalars: &Scalars,
-        means: Means<'_>,
-    ) -> (f64, f64) {
-        let n = norm::BLOCK.min(self.len - at);
-        let compute = self.param_type.compute();
-        let mut tile = Tile::new();
-        // SAFETY: the caller's promise, for `n` elements from `at`; the direction goes into the tile, which stands in
-        // the parameter's place.
+    pub(crate) unsafe fn measure(&self, layer: &Layer, at: usize, level: Level, scalars: &Scalars) -> (f64, f64) {
+        let part = self.part(at, norm::BLOCK.min(self.len - at));
+        let (mut streams, compute) = (part.streams(0), self.param_type.compute());
+        // SAFETY: the caller's promise, for the block; the tile holds as many elements of any type.
         unsafe {
-            let own = self.part(at, n);
-            convert(self.param_type, own.param, compute, tile.pointer(), n);
-            // Whole rows before this block are told by the offset, so the copy starts as far before the tile.
-            let offset = tile.pointer().wrapping_sub(at * compute.size());
-            let copy = Segment { rule: direction, param_type: compute, param: offset, ..*self };
-            copy.update((at, at + n), level, scalars, means, After::Keep);
-            let of_param = norm::sum_of_squares(level, self.param_type, compute, own.param, n);
-            (of_param, norm::sum_of_squares(level, compute, compute, tile.pointer(), n))
+            if let Some(kernel) = kernel::find(&layer.measures, level, self.param_type, self.grad_type) {
+                return kernel(&streams, part.len, scalars);
+            }
+            let kernel = kernel::find(&layer.measures, level, self.param_type, compute);
+            let mut tile = Tile::new();
+            convert(self.grad_type, part.grad, compute, tile.pointer(), part.len);
+            streams.grad = tile.pointer();
+            kernel.expect("the compute type has a kernel")(&streams, part.len, scalars)
         }
     }
 }

@@ -135,7 +135,7 @@ impl WorkList {
         let [of_param, of_direction] = &self.partials;
         for at in (start..end).step_by(BLOCK) {
             // SAFETY: as above.
-            let (p, d) = unsafe { segment.measure((layer.direction)(), at, step.level, scalars, means) };
+            let (p, d) = unsafe { segment.measure(layer, at, step.level, scalars) };
             of_param.set(self.blocks[i] + at / BLOCK, p);
             of_direction.set(self.blocks[i] + at / BLOCK, d);
         }
