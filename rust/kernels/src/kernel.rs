@@ -111,6 +111,18 @@ levels! {
     avx512;
 }
 
+/// Asks for a line of memory before it is read.
+#[inline(always)]
+pub(crate) fn fetch<T>(at: *const T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch of any address is allowed; it reads nothing.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(at.cast())
+    };
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
+}
+
 /// The loop over elements for rules of `S` states.
 pub(crate) trait Loop<const S: usize> {
     /// # Safety
@@ -199,8 +211,17 @@ macro_rules! loops {
                     let direction = &mut direction[..piece.len()];
                     let param = &mut param[piece.clone()];
                     each::<R, P, G, T, K, true>(param, grad, $(&mut $state[piece.clone()],)* direction, scalars);
-                    norm::add_squares(&mut of_param, param, |p| p.load().into());
-                    norm::add_squares(&mut of_direction, direction, |&d| d.into());
+                    // The sums leave memory idle: meanwhile the next piece is fetched.
+                    let (p, g) = (param.as_ptr_range().end, grad.as_ptr_range().end);
+                    norm::add_squares(&mut of_param, param, |p| p.load().into(), |at| {
+                        fetch(p.wrapping_add(at));
+                        fetch(g.wrapping_add(at));
+                    });
+                    $(let $state = $state[piece.clone()].as_ptr_range().end;)*
+                    norm::add_squares(&mut of_direction, direction, |&d| d.into(), |at| {
+                        let _ = at;
+                        $(fetch($state.wrapping_add(at));)*
+                    });
                 }
                 (norm::fold(of_param), norm::fold(of_direction))
             }

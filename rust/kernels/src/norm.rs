@@ -7,6 +7,7 @@
 use half::{bf16, f16};
 
 use crate::fpenv;
+use crate::kernel::fetch;
 use crate::level::{LEVELS, Level};
 use crate::storage::{Dtype, Rounded, Storage};
 
@@ -123,27 +124,35 @@ levels! {
 fn block<G: Storage<Compute: Into<f64>>, const SQUARES: bool>(values: &[G]) -> f64 {
     let mut lanes = [0.0; LANES];
     if SQUARES {
-        add_squares(&mut lanes, values, |g| g.load().into());
+        let ahead = values.as_ptr().wrapping_add(BLOCK / 2);
+        add_squares(&mut lanes, values, |g| g.load().into(), |at| fetch(ahead.wrapping_add(at)));
     } else {
-        add(&mut lanes, values, |g| g.load().into());
+        add(&mut lanes, values, |g| g.load().into(), |_| ());
     }
     fold(lanes)
 }
 
 /// Adds the squares of numbers that start at a multiple of [`LANES`] in their block.
 #[inline(always)]
-pub(crate) fn add_squares<G>(lanes: &mut [f64; LANES], values: &[G], number: impl Fn(&G) -> f64) {
-    add(lanes, values, |g| {
-        let x = number(g);
-        x * x
-    });
+pub(crate) fn add_squares<G>(lanes: &mut [f64; LANES], values: &[G], number: impl Fn(&G) -> f64, soon: impl Fn(usize)) {
+    add(
+        lanes,
+        values,
+        |g| {
+            let x = number(g);
+            x * x
+        },
+        soon,
+    );
 }
 
-/// Deals terms to the lanes in turn.
+/// Deals terms to the lanes in turn. `soon` is told where each row starts, to fetch what will be read soon: sums wait for
+/// memory where nothing is written, since too few reads are under way.
 #[inline(always)]
-fn add<G>(lanes: &mut [f64; LANES], values: &[G], term: impl Fn(&G) -> f64) {
+fn add<G>(lanes: &mut [f64; LANES], values: &[G], term: impl Fn(&G) -> f64, soon: impl Fn(usize)) {
     let (rows, rest) = values.as_chunks::<LANES>();
-    for row in rows {
+    for (i, row) in rows.iter().enumerate() {
+        soon(i * LANES);
         for lane in 0..LANES {
             lanes[lane] += term(&row[lane]);
         }
