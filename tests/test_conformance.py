@@ -47,6 +47,13 @@ def test_the_table_has_every_optimizer():
         assert cls is getattr(schuss, name) and cls.__name__ == name
 
 
+def test_the_registry_gives_the_classes_and_no_modules():
+    names = {}
+    exec("from schuss.optimizers import *", names)
+    assert set(names) - {"__builtins__"} == {"OPTIMIZERS", "Lookahead", *schuss.OPTIMIZERS}
+    assert not hasattr(schuss, "adam") and not hasattr(schuss, "sgd")
+
+
 @each_class
 def test_the_table_has_every_keyword(name):
     keywords = set(inspect.signature(schuss.OPTIMIZERS[name]).parameters) - {"params"}

@@ -1,5 +1,7 @@
 """The optimizer classes, one file a family, and the registry of them all: an import here registers a class."""
 
+from typing import TYPE_CHECKING
+
 # The order of the imports is the order of the registry.
 from schuss._optimizer import Optimizer
 from schuss.optimizers.sgd import SGD as SGD
@@ -20,3 +22,7 @@ OPTIMIZERS: dict[str, type[Optimizer]] = {
     for name, kind in list(globals().items())
     if isinstance(kind, type) and issubclass(kind, Optimizer) and kind not in (Optimizer, Lookahead)
 }
+
+# Not the names of the modules. Type checkers understand lists of literals only, and take all names without one.
+if not TYPE_CHECKING:
+    __all__ = ["OPTIMIZERS", "Lookahead", *OPTIMIZERS]
