@@ -130,9 +130,11 @@ class ParamGroup(MutableMapping[str, Any]):
                 name for name in changed if self._kind._structure({**self._hypers, name: checked[name]}) != settled
             ]
             name = (alone or changed)[0]
+            other_rule = self._kind._rule(checked) != self.rule
+            reason = "that needs other state arrays" if other_rule else "it is settled when the optimizer is made"
             raise ValueError(
-                f"{where}{name} cannot change from {self._hypers[name]!r} to {checked[name]!r}: that needs other state "
-                "arrays; make a new optimizer"
+                f"{where}{name} cannot change from {self._hypers[name]!r} to {checked[name]!r}: {reason}; make a new "
+                "optimizer"
             )
         if checked.get("decay_form") == "independent" and not initial_lr > 0:
             raise ValueError(
