@@ -123,6 +123,10 @@ def test_what_a_step_refuses():
             "the closure must return the gradients and the Hessian, got list",
         ),
         (
+            lambda: opt.step(lambda: (None, h)), TypeError,
+            "grads must be a list or tuple like params, got NoneType",
+        ),
+        (
             lambda: opt.step(good, h[:-1]), ValueError,
             f"hessian has shape (26, 27), but there are {N} parameters: it must be ({N}, {N})",
         ),

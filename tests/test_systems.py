@@ -5,6 +5,7 @@ That they are optimizers like all others is in the conformance table, not here.
 
 import copy
 import re
+import warnings
 
 import numpy as np
 import pytest
@@ -127,7 +128,7 @@ def test_nag_is_as_before_when_a_step_fails(dtype):
         (lambda: [[None], grads(3)[1]], TypeError),
         (lambda: [[grads(3)[0][0] * np.nan], grads(3)[1]], FloatingPointError),
         (lambda: opt.step(lambda: grads(3)), RuntimeError),
-        (lambda: opt.load_state_dict({}), ValueError),
+        (lambda: opt.load_state_dict(opt.state_dict()), RuntimeError),
     ]:
         with pytest.raises(error):
             opt.step(closure)
@@ -150,6 +151,55 @@ def test_nag_gradients_that_are_the_parameters(alias):
     ):
         opt.step(lambda: [alias(w)], zero_grads=True)
     assert_same(arrays(opt), arrays(twin))
+
+
+def test_nag_restores_to_the_last_bit():
+    """NaNs' payloads, zeros' signs, subnormals; also what was made read-only, or got another shape, meanwhile."""
+    bits = np.array([0x7FC00001, 0xFFC12345, 0x7F800001, 0x80000000, 0x00000001, 0xFF800000], np.uint32)
+    w, x = bits.view(F32).copy(), bits.view(F32).copy().reshape(2, 3)
+    opt = schuss.NAG([w, x], lr=0.1)
+    opt.load_state_dict(opt.state_dict() | {"state": [{"b": [np.ones(6, F32), np.ones((2, 3), F32)]}]})
+
+    def closure():
+        assert not np.array_equal(w.view(np.uint32), bits)
+        w.flags.writeable = False
+        with warnings.catch_warnings():  # NumPy deprecates this way
+            warnings.simplefilter("ignore")
+            x.shape = (6,)
+        raise Interrupted
+
+    with pytest.raises(Interrupted):
+        opt.step(closure)
+    assert_same([w.view(np.uint32), x.view(np.uint32)], [bits, bits])
+
+
+@pytest.mark.parametrize("grads", [None, {}, 3.0, "w", lambda: None])
+def test_nag_closures_that_return_no_gradients(grads):
+    for params in (np.ones(3), [np.ones(3)], {"w": np.ones(3)}):
+        opt = schuss.NAG(params, lr=0.1)
+        opt.step(lambda: params)  # noqa: B023
+        _ = opt.grads  # nor are these taken instead
+        before = snapshot(opt)
+        with pytest.raises((TypeError, ValueError), match=r"^grads"):
+            opt.step(lambda: grads)
+        assert_unchanged(opt, before)
+
+
+def test_nag_takes_decay_where_the_parameters_are():
+    """The decay of PyTorch's form is that of the look-ahead point, which is the closure's to add."""
+    starts = [np.linspace(-1, 2, 8) for _ in range(3)]
+    (w, x, y), sgd, options = starts, [], dict(lr=0.02, momentum=0.9)
+    inside, outside = schuss.NAG(w, **options), schuss.NAG(x, weight_decay=0.5, **options)
+    torch_form = schuss.SGD(y, nesterov=True, weight_decay=0.5, **options)
+    for _ in range(5):
+        inside.step(lambda: sgd.append(w.copy()) or smooth(w) + 0.5 * w)
+        assert_close([sgd[-1]], [y], 1e-12)
+        torch_form.step(smooth(y))
+        b, here = outside.state_dict()["state"][0]["b"].copy(), x.copy()
+        outside.step(lambda: smooth(x))
+        b = 0.9 * b + smooth(here - 0.02 * 0.9 * b) + 0.5 * here
+        assert_close([x], [here - 0.02 * b], 1e-13)
+    assert np.max(abs(w - x)) > 1e-3
 
 
 # RAdam.
@@ -274,6 +324,70 @@ def test_lookahead_pulls_back_what_has_momentum():
     assert [list(state) for state in opt.state_dict()["state"]] == [["b", "slow", "slow_b"], ["slow"]]
 
 
+AROUND = [
+    lambda w, **given: schuss.Lookahead(schuss.AdamW(w, lr=0.1), **given),
+    lambda w, **given: schuss.Ranger(w, lr=0.1, **given),
+]
+
+
+@pytest.mark.parametrize("make", AROUND, ids=["Lookahead", "Ranger"])
+@pytest.mark.parametrize("by", ["dict", "file"])
+def test_k_and_alpha_are_saved(make, by, tmp_path):
+    """A state from k=3 goes on as k=3, whatever the optimizer that takes it was made with."""
+    w, x = np.linspace(-1, 2, 20), np.linspace(-1, 2, 20)
+    opt, other = make(w, k=3, alpha=0.8), make(x)
+    for t in range(1, 5):
+        opt.step(grads_of(t, [(20,)])[0])
+    if by == "dict":
+        x[...] = w
+        other.load_state_dict(copy.deepcopy(opt.state_dict()))
+    else:
+        schuss.save(tmp_path / "file", opt, include_params=True)
+        schuss.load(tmp_path / "file", other, include_params=True)
+    assert (other.k, other.alpha, other.pullback) == (3, 0.8, "none")
+    for t in range(5, 12):
+        opt.step(grads_of(t, [(20,)])[0])
+        other.step(grads_of(t, [(20,)])[0])
+    assert_unchanged(other, snapshot(opt))
+
+
+def test_a_state_without_k_leaves_it():
+    """As states were before it was part of them."""
+    opt, other = (schuss.Lookahead(schuss.SGD(np.ones(3), lr=0.1), k=k, pullback="reset") for k in (3, 2))
+    state = {key: value for key, value in opt.state_dict().items() if key not in ("k", "alpha", "pullback")}
+    other.load_state_dict(state)
+    assert (other.k, other.alpha, other.pullback) == (2, 0.5, "reset")
+
+
+def test_settings_of_lookahead():
+    w = np.ones(3)
+    opt = schuss.Lookahead(schuss.SGD(w, lr=0.25, momentum=0.5), k=2)
+    opt.step(np.ones(3))
+    opt.k, opt.alpha, opt.pullback = 3, 1.0, "reset"
+    before, state = snapshot(opt), opt.state_dict()
+    fixed = "pullback cannot change from 'reset' to 'pullback': that needs other state arrays; make a new optimizer"
+    for name, value, error, message in [
+        ("k", 0, ValueError, "k must be a whole number >= 1, got 0"),
+        ("k", 2.5, ValueError, "k must be a whole number >= 1, got 2.5"),
+        ("alpha", 2, ValueError, "alpha must be a number > 0 and <= 1, got 2"),
+        ("alpha", np.nan, ValueError, "alpha must be a number > 0 and <= 1, got nan"),
+        ("pullback", "all", ValueError, "pullback must be 'none' or 'reset' or 'pullback', got 'all'"),
+        ("pullback", "pullback", ValueError, fixed),
+    ]:
+        with refused(error, message):
+            setattr(opt, name, value)
+        with refused(error, message.replace(name, f"state['{name}']", 1)):
+            opt.load_state_dict(state | {name: value, "step": 7})
+        assert_unchanged(opt, before)
+    assert (opt.k, opt.alpha, opt.pullback) == (3, 1.0, "reset")
+    opt.step(np.ones(3))
+    assert not np.array_equal(w, np.ones(3)), "the second step is not the third"
+    fast = w - 0.25 * (0.5 * opt.state_dict()["state"][0]["b"] + 1)
+    opt.step(np.ones(3))
+    assert_close([w], [fast], 1e-15)
+    assert not opt.state_dict()["state"][0]["b"].any()
+
+
 def test_lookahead_wrong_calls():
     opt = schuss.SGD(np.ones(3), momentum=0.9)
     before = snapshot(opt)
@@ -286,9 +400,9 @@ def test_lookahead_wrong_calls():
         (lambda: schuss.Lookahead(opt, k=2.0), ValueError, "k must be a whole number >= 1, got 2.0"),
         (lambda: schuss.Lookahead(opt, k=True), ValueError, "k must be a whole number >= 1, got True"),
         (lambda: schuss.Ranger(np.ones(3), k=None), ValueError, "k must be a whole number >= 1, got None"),
-        (lambda: schuss.Lookahead(opt, alpha=0.0), ValueError, "alpha must be a number > 0, got 0.0"),
+        (lambda: schuss.Lookahead(opt, alpha=0.0), ValueError, "alpha must be a number > 0 and <= 1, got 0.0"),
         (lambda: schuss.Lookahead(opt, alpha=1.5), ValueError, "alpha must be a number > 0 and <= 1, got 1.5"),
-        (lambda: schuss.Lookahead(opt, alpha="1"), TypeError, "alpha must be a number > 0, got '1'"),
+        (lambda: schuss.Lookahead(opt, alpha="1"), TypeError, "alpha must be a number > 0 and <= 1, got '1'"),
         (
             lambda: schuss.Lookahead(opt, pullback="all"), ValueError,
             "pullback must be 'none' or 'reset' or 'pullback', got 'all'",

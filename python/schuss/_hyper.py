@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -141,11 +142,24 @@ def grad_scale(value: Any) -> float:
     raise error(f"grad_scale must be a finite number > 0, got {value!r}")
 
 
-def max_norm(value: Any, place: str = "max_grad_norm") -> float | None:
+def max_norm(place: str, value: Any) -> float | None:
     """A bound on the norm of gradients, or None."""
     if value is None or (isinstance(value, float) and value == math.inf):
         return value
     return number(place, value, open_low=True)
 
 
-nonfinite = choice("propagate", "skip", "error")
+def _whole(place: str, value: Any) -> int:
+    if isinstance(value, (bool, np.bool_)) or not hasattr(value, "__index__") or operator.index(value) < 1:
+        raise ValueError(f"{place} must be a whole number >= 1, got {value!r}")
+    return operator.index(value)
+
+
+# What is not a group's but the optimizer's as a whole; the last three where there are slow weights.
+SETTINGS: dict[str, Check] = {
+    "max_grad_norm": max_norm,
+    "nonfinite": choice("propagate", "skip", "error"),
+    "k": _whole,
+    "alpha": lambda place, value: number(place, value, open_low=True, high=1.0, closed_high=True),
+    "pullback": choice("none", "reset", "pullback"),
+}

@@ -7,7 +7,8 @@ hyperparameters stand for. The step itself is in the extension module.
 from __future__ import annotations
 
 import bisect
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,6 +16,7 @@ import numpy as np
 from schuss import _arrays, _block, _hyper, _schuss, _state, _tree
 from schuss._group import ParamGroup
 
+#: Keywords of every constructor that are for the optimizer as a whole.
 OPTIONS = ("max_grad_norm", "nonfinite")
 
 
@@ -28,6 +30,8 @@ class Optimizer(_schuss.Core):
 
     #: Whether a step is one rule over each array, which is what `schuss.functional` offers.
     _single_rule: ClassVar[bool] = True
+    #: What is set for the optimizer as a whole, by attributes that are part of its state.
+    _settings: ClassVar[tuple[str, ...]] = OPTIONS
     #: What the class is called in messages and checkpoints, where that is not its name.
     _label: ClassVar[str | None] = None
     #: The hyperparameter that holds the first value of a state array, where that is not zero.
@@ -81,8 +85,8 @@ class Optimizer(_schuss.Core):
         given = {name: value for name, value in given.items() if name not in ("self", "__class__")}
         params = given.pop("params")
         options = {name: given.pop(name) for name in OPTIONS}
-        self._max_grad_norm = _hyper.max_norm(options["max_grad_norm"])
-        self._nonfinite: str = _hyper.nonfinite("nonfinite", options["nonfinite"])
+        self._max_grad_norm: float | None = self._checked("max_grad_norm", options["max_grad_norm"])
+        self._nonfinite: str = self._checked("nonfinite", options["nonfinite"])
         self._configure(self._max_grad_norm, self._nonfinite)
         for name, value in given.items():  # also those that every group overrides
             _hyper.CHECKS[name](name, value)
@@ -154,7 +158,7 @@ class Optimizer(_schuss.Core):
             where = f"param_groups[{index}]['params']" if self._grouped else "params"
             unknown = [name for name in given if name not in self._defaults]
             if unknown:
-                if unknown[0] in OPTIONS:
+                if unknown[0] in self._settings:
                     raise TypeError(f"param_groups[{index}] has {unknown[0]!r}, which is for the optimizer as a whole")
                 known = ", ".join(self._defaults)
                 raise TypeError(f"param_groups[{index}] has unknown {unknown[0]!r}; {self._name()} takes {known}")
@@ -310,6 +314,10 @@ class Optimizer(_schuss.Core):
             "optimizer was made; make a new optimizer"
         )
 
+    def _refuse_changed(self, i: int | None) -> None:
+        if i is not None:
+            self._explain_changed(i)
+
     def _explain_shared(self, i: int, k: int) -> None:
         one, other = sorted((i, k))
         raise ValueError(
@@ -324,7 +332,20 @@ class Optimizer(_schuss.Core):
             f"{self._place('grads', *self._suffixes[i])} has a NaN or infinity, first at {index}; nothing was updated"
         )
 
-    # Options, state and copies.
+    # Settings, state and copies.
+
+    def _checked(self, name: str, value: Any, place: str | None = None) -> Any:
+        """The value that a setting is to have, if it may."""
+        return _hyper.SETTINGS[name](place or name, value)
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Nobody else steps, saves or loads the optimizer meanwhile; who comes second gets an error."""
+        self._hold()
+        try:
+            yield
+        finally:
+            self._release()
 
     @property
     def max_grad_norm(self) -> float | None:
@@ -333,7 +354,7 @@ class Optimizer(_schuss.Core):
 
     @max_grad_norm.setter
     def max_grad_norm(self, value: float | None) -> None:
-        checked = _hyper.max_norm(value)
+        checked = self._checked("max_grad_norm", value)
         self._configure(checked, self._nonfinite)
         self._max_grad_norm = checked
 
@@ -344,7 +365,7 @@ class Optimizer(_schuss.Core):
 
     @nonfinite.setter
     def nonfinite(self, value: str) -> None:
-        checked = _hyper.nonfinite("nonfinite", value)
+        checked = self._checked("nonfinite", value)
         self._configure(self._max_grad_norm, checked)
         self._nonfinite = checked
 
@@ -379,6 +400,8 @@ class Optimizer(_schuss.Core):
         ------
         TypeError, ValueError
             It is the state of another class or structure, or a shape, dtype or hyperparameter is off.
+        RuntimeError
+            The optimizer is in the middle of a step, or of being saved or loaded, in another thread.
         """
         _state.load_state_dict(self, state)
 

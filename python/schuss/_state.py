@@ -35,8 +35,7 @@ def scalars(optimizer: Optimizer) -> dict[str, Any]:
         "optimizer": optimizer._name(),
         "step": steps,
         "skipped_steps": skipped,
-        "max_grad_norm": optimizer.max_grad_norm,
-        "nonfinite": optimizer.nonfinite,
+        **{name: getattr(optimizer, name) for name in optimizer._settings},
         "param_groups": groups,
     }
 
@@ -57,6 +56,11 @@ def load_state_dict(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
     """See :meth:`schuss.Optimizer.load_state_dict`."""
     if not isinstance(state, Mapping):
         raise TypeError(f"a state is a dict from state_dict(), got {type(state).__name__}")
+    with optimizer._alone():
+        _load(optimizer, state)
+
+
+def _load(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
     take_scalars = check_scalars(optimizer, state, extra=("state",))
     given = state["state"]
     if not isinstance(given, (list, tuple)) or len(given) != len(optimizer.param_groups):
@@ -80,7 +84,6 @@ def load_state_dict(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
 
 def check_scalars(optimizer: Optimizer, state: Mapping[str, Any], extra: tuple[str, ...] = ()) -> Any:
     """Checks the part of a state that is not arrays; returns the function that takes it over."""
-    optimizer._check_idle()
     missing = [key for key in _KEYS if key not in state and (key != "state" or key in extra)]
     if missing:
         raise ValueError(f"the state lacks {', '.join(map(repr, missing))}; it must come from state_dict()")
@@ -118,8 +121,10 @@ def check_scalars(optimizer: Optimizer, state: Mapping[str, Any], extra: tuple[s
                 "optimizer with lr=<that schedule> before loading"
             )
         checked.append(group.prepare({name: entry[name] for name in group.hypers}, f"{place}: ", initial[-1]))
-    max_norm = _hyper.max_norm(state["max_grad_norm"], "state['max_grad_norm']")
-    nonfinite = _hyper.nonfinite("state['nonfinite']", state["nonfinite"])
+    # A state from before k, alpha and pullback were part of it leaves them as they are.
+    settings = {
+        name: optimizer._checked(name, state[name], f"state[{name!r}]") for name in optimizer._settings if name in state
+    }
     step, skipped = _count("state['step']", state["step"]), _count("state['skipped_steps']", state["skipped_steps"])
 
     def take() -> None:
@@ -128,8 +133,8 @@ def check_scalars(optimizer: Optimizer, state: Mapping[str, Any], extra: tuple[s
         for group, hypers, rate in zip(optimizer.param_groups, checked, initial, strict=True):
             group.initial_lr = rate
             group.adopt(hypers)
-        optimizer.max_grad_norm = max_norm
-        optimizer.nonfinite = nonfinite
+        for name, value in settings.items():
+            setattr(optimizer, name, value)
         optimizer._set_counters(step, skipped, steps)
 
     return take

@@ -49,6 +49,8 @@ def save(path: str | os.PathLike[str], optimizer: Optimizer, *, include_params: 
         `optimizer` is not one of this package.
     OSError
         The file cannot be written.
+    RuntimeError
+        The optimizer is in the middle of a step, or of being saved or loaded, in another thread.
 
     Examples
     --------
@@ -63,12 +65,16 @@ def save(path: str | os.PathLike[str], optimizer: Optimizer, *, include_params: 
     >>> again.step_count
     1
     """
+    _check_optimizer(optimizer)
+    path = os.path.realpath(os.fsdecode(path))  # through a symbolic link, as any write goes
+    with optimizer._alone():
+        _save(path, optimizer, include_params)
+
+
+def _save(path: str, optimizer: Optimizer, include_params: bool) -> None:
     from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
-    _check_optimizer(optimizer)
-    optimizer._check_idle()
-    path = os.path.realpath(os.fsdecode(path))  # through a symbolic link, as any write goes
     tensors = {name: _in_c_order(array) for name, array in _named(optimizer, include_params)}
     header = {"format": _FORMAT, "include_params": include_params, "structure": _structure(optimizer)}
     metadata = {_METADATA: json.dumps({**header, **_state.scalars(optimizer)})}
@@ -116,16 +122,23 @@ def load(path: str | os.PathLike[str], optimizer: Optimizer, *, include_params: 
         The file is not a checkpoint, is damaged, or belongs to another optimizer; the message says which.
     OSError
         The file cannot be read.
+    RuntimeError
+        The optimizer is in the middle of a step, or of being saved or loaded, in another thread.
 
     Examples
     --------
     See :func:`save`.
     """
-    from safetensors import SafetensorError, safe_open
-
     _check_optimizer(optimizer)
     path = os.fsdecode(path)
     open(path, "rb").close()  # for Python's own words on a file that cannot be read
+    with optimizer._alone():
+        _load(path, optimizer, include_params)
+
+
+def _load(path: str, optimizer: Optimizer, include_params: bool) -> None:
+    from safetensors import SafetensorError, safe_open
+
     try:
         with safe_open(path, framework="numpy") as file:
             state = _read_metadata(path, file.metadata())

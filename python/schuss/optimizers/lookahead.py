@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import operator
-import threading
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 import numpy as np
 
-from schuss import _arrays, _hyper, _state, _tree
+from schuss import _arrays, _hyper, _schuss, _state, _tree
 from schuss._group import ParamGroup
-from schuss._optimizer import Optimizer
+from schuss._optimizer import OPTIONS, Optimizer
 from schuss._transform import transform
 
-_PULLBACKS = _hyper.choice("none", "reset", "pullback")
 _MOMENTA = ("m", "b")
-_IN_A_STEP = "this optimizer is in the middle of a step; step it from one place at a time"
 
 
 class Lookahead(Optimizer):
@@ -60,6 +56,8 @@ class Lookahead(Optimizer):
     array([0.9])
     """
 
+    _settings = (*OPTIONS, "k", "alpha", "pullback")
+
     def __init__(self, optimizer: Optimizer, k: int = 5, alpha: float = 0.5, pullback: str = "none") -> None:
         if not isinstance(optimizer, Optimizer):
             raise TypeError(f"Lookahead wraps an optimizer, got {_tree.kind(optimizer)}")
@@ -68,19 +66,52 @@ class Lookahead(Optimizer):
         self._wrap(optimizer, k, alpha, pullback)
 
     def _wrap(self, optimizer: Optimizer, k: int, alpha: float, pullback: str) -> None:
-        if isinstance(k, bool) or not hasattr(k, "__index__") or operator.index(k) < 1:
-            raise ValueError(f"k must be a whole number >= 1, got {k!r}")
-        self._pullback: str = _PULLBACKS("pullback", pullback)
-        self._alpha = _hyper.number("alpha", alpha, open_low=True)
-        if self._alpha > 1:
-            raise ValueError(f"alpha must be a number > 0 and <= 1, got {alpha!r}")
-        if pullback == "pullback" and not any(self._momenta(group) for group in optimizer.param_groups):
-            raise ValueError(f'pullback="pullback" needs a momentum, and {type(optimizer).__name__} here has none')
-        self._k = operator.index(k)
         self._fast = optimizer
         self._evaluating = False
-        self._stepping = threading.Lock()
+        self._k: int = self._checked("k", k)
+        self._alpha: float = self._checked("alpha", alpha)
+        self._pullback: str = _hyper.SETTINGS["pullback"]("pullback", pullback)
+        if pullback == "pullback" and not any(self._momenta(group) for group in optimizer.param_groups):
+            raise ValueError(f'pullback="pullback" needs a momentum, and {type(optimizer).__name__} here has none')
         self._slow = [self._copies(i) for i in range(len(optimizer._params))]
+
+    # Settings.
+
+    @property
+    def k(self) -> int:
+        """Fast steps from one synchronization to the next: every step that this divides ends with one."""
+        return self._k
+
+    @k.setter
+    def k(self, value: int) -> None:
+        self._k = self._checked("k", value)
+
+    @property
+    def alpha(self) -> float:
+        """How far the slow weights go, in (0, 1]."""
+        return self._alpha
+
+    @alpha.setter
+    def alpha(self, value: float) -> None:
+        self._alpha = self._checked("alpha", value)
+
+    @property
+    def pullback(self) -> str:
+        """What becomes of the fast optimizer's state; "pullback" is settled when the optimizer is made."""
+        return self._pullback
+
+    @pullback.setter
+    def pullback(self, value: str) -> None:
+        self._pullback = self._checked("pullback", value)
+
+    def _checked(self, name: str, value: Any, place: str | None = None) -> Any:
+        checked = super()._checked(name, value, place)
+        if name == "pullback" and (checked == "pullback") != (self._pullback == "pullback"):
+            raise ValueError(
+                f"{place or name} cannot change from {self._pullback!r} to {value!r}: that needs other state arrays; "
+                "make a new optimizer"
+            )
+        return checked
 
     @staticmethod
     def _momenta(group: ParamGroup) -> list[int]:
@@ -109,27 +140,20 @@ class Lookahead(Optimizer):
         bool
             Whether the step was taken.
         """
-        with self._alone():
+        self._refuse_evaluating()
+        super()._hold()
+        try:
             taken = self._fast.step(*args, **kwargs)
             if taken and self._fast.step_count % self._k == 0:
                 self._sync()
             return taken
+        finally:
+            super()._release()
 
     def sync(self) -> None:
         """Moves the slow weights towards the fast ones, and the fast ones onto them; `step` does it every k-th time."""
         with self._alone():
             self._sync()
-
-    @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
-        """A step and its synchronization are one; other threads must not come between."""
-        self._check_idle()
-        if not self._stepping.acquire(blocking=False):
-            raise RuntimeError(_IN_A_STEP)
-        try:
-            yield
-        finally:
-            self._stepping.release()
 
     def _sync(self) -> None:
         slow = [array for own in self._slow for array in own]
@@ -164,19 +188,19 @@ class Lookahead(Optimizer):
         """
         if self._evaluating:
             raise RuntimeError("evaluate() is under way already")
-        self._check_idle()
-        params = self._fast._params
-        fast = [param.copy(_arrays.order(param)) for param in params]
-        self._evaluating = True
-        try:
-            with np.errstate(all="ignore"):
-                for param, own in zip(params, self._slow, strict=True):
-                    param[...] = own[0]
-            yield
-        finally:
-            for param, value in zip(params, fast, strict=True):
-                param[...] = value
-            self._evaluating = False
+        with self._alone():
+            params = self._fast._params
+            fast = np.empty(sum(param.nbytes for param in params), np.uint8)
+            self._refuse_changed(_schuss.keep_params(self._fast, fast))
+            self._evaluating = True
+            try:
+                with np.errstate(all="ignore"):
+                    for param, own in zip(params, self._slow, strict=True):
+                        param[...] = own[0]
+                yield
+            finally:
+                self._evaluating = False
+                self._refuse_changed(_schuss.restore_params(self._fast, fast))
 
     # Everything else is the wrapped optimizer's.
 
@@ -243,11 +267,26 @@ class Lookahead(Optimizer):
         return self._label or f"Lookahead({self._fast._name()})"
 
     def _check_idle(self) -> None:
+        self._refuse_evaluating()
+        super()._check_idle()
+        self._fast._check_idle()
+
+    def _hold(self) -> None:
+        self._refuse_evaluating()
+        super()._hold()
+        try:
+            self._fast._hold()
+        except BaseException:
+            super()._release()
+            raise
+
+    def _release(self) -> None:
+        self._fast._release()
+        super()._release()
+
+    def _refuse_evaluating(self) -> None:
         if self._evaluating:
             raise RuntimeError("the parameters are at the slow weights; leave evaluate() first")
-        if self._stepping.locked():
-            raise RuntimeError(_IN_A_STEP)
-        self._fast._check_idle()
 
     def _counters(self) -> tuple[int, int, list[int]]:
         return self._fast._counters()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,6 +13,21 @@ from schuss._optimizer import Optimizer
 
 # Where a step's values are in the layout of a group: a schedule may set both.
 _RATE, _MOMENTUM = 1, 6 + _schuss.rules()["momentum"]["hypers"].index("momentum")
+_FACTOR = 6  # the first hyperparameter of a tool
+
+
+class _Mover:
+    """What moves an optimizer's parameters to the look-ahead point, and the memory that keeps where they were."""
+
+    def __init__(self, optimizer: Optimizer) -> None:
+        self.core = _schuss.Core()
+        self.values = [np.zeros(_FACTOR + 2) for _ in optimizer.param_groups]
+        first = 0
+        for group, values in zip(optimizer.param_groups, self.values, strict=True):
+            params = group["params"]
+            first += len(params)
+            self.core._add_group("descend", values, params, [[]] * len(params), [False] * len(params), [*range(first)])
+        self.block = np.empty(sum(param.nbytes for param in optimizer._params), np.uint8)
 
 
 class NAG(Optimizer):
@@ -40,8 +54,9 @@ class NAG(Optimizer):
         :math:`c` >= 0; by default :math:`\eta \mu` for the heavy ball and :math:`\eta` for the EMA. Some texts use
         :math:`\mu` alone.
     weight_decay : float, default 0.0
-        L2: ``weight_decay * p`` is added to the gradient, with p where it is and not at the look-ahead point; for that,
-        add it in the closure.
+        L2: ``weight_decay * p`` is added to the gradient, with p where the step starts from and not at the look-ahead
+        point. There ``SGD(nesterov=True, weight_decay=...)`` takes it, and so does a loss that has the penalty in it:
+        for that, leave this at 0 and return ``g + weight_decay * p`` from the closure.
     maximize : bool, default False
         Ascend instead of descend.
     max_grad_norm : float, optional
@@ -85,7 +100,6 @@ class NAG(Optimizer):
         nonfinite: str = "propagate",
     ) -> None:
         self._setup(locals())
-        self._looking = threading.Lock()
 
     def step(
         self, closure: Callable[[], Any] | None = None, *, grad_scale: float = 1.0, zero_grads: bool = False
@@ -113,37 +127,42 @@ class NAG(Optimizer):
         """
         if not callable(closure):
             raise TypeError("NAG needs a closure: opt.step(lambda: the gradients at the present parameters)")
-        if not self._looking.acquire(blocking=False):
-            raise RuntimeError("this optimizer is in the middle of a step; step it from one place at a time")
+        self._hold()
         try:
-            return super().step(self._look_ahead(closure, zero_grads), grad_scale=grad_scale, zero_grads=zero_grads)
+            return super().step(
+                self._gradients_ahead(closure, zero_grads), grad_scale=grad_scale, zero_grads=zero_grads
+            )
         finally:
-            self._looking.release()
+            self._release()
 
-    def _look_ahead(self, closure: Callable[[], Any], zero_grads: bool) -> Any:
-        self._check_idle()
-        ahead = [self._coefficient(group, group.packed_at(self.step_count)) for group in self.param_groups]
-        for i, (param, (buffer,)) in enumerate(zip(self._params, self._states, strict=True)):
-            if not param.flags.writeable or param.shape != buffer.shape:
-                self._explain_changed(i)
-        saved = [param.copy() for param in self._params]
+    def _extend(self, additions: list[tuple[Any, dict[str, Any]]]) -> None:
+        super()._extend(additions)
+        self._mover: _Mover | None = None
+
+    def _gradients_ahead(self, closure: Callable[[], Any], zero_grads: bool) -> Any:
+        packed = [group.packed_at(self.step_count) for group in self.param_groups]
+        mover = self._mover = self._mover or _Mover(self)
+        for values, group, own in zip(mover.values, self.param_groups, packed, strict=True):
+            values[_FACTOR] = self._coefficient(group, own)
+        self._refuse_changed(_schuss.keep_params(self, mover.block))
         try:
-            for param, (group, _), (buffer,) in zip(self._params, self._suffixes, self._states, strict=True):
-                with np.errstate(all="ignore"):
-                    np.subtract(param, ahead[group] * buffer, out=param, casting="unsafe")
+            mover.core.step([own[0] for own in self._states])
             grads = closure()
-            self._explain_structure(grads)
-            # A gradient that shares memory with a parameter must keep what it is here.
-            arrays = [leaf for _, _, leaf in _tree.leaves(self._root(), grads, "grads", "params")]
-            for i, array in enumerate(arrays):
-                if not isinstance(array, np.ndarray) and hasattr(array, "__array__"):
-                    array = np.asarray(array)
-                if isinstance(array, np.ndarray) and self._is_written(array):
-                    arrays[i] = self._gradient(i, array, True, zero_grads)
-            return _tree.build(self._root(), arrays.__getitem__)
+            return grads if _schuss.are_apart(self, grads) else self._kept(grads, zero_grads)
         finally:
-            for param, value in zip(self._params, saved, strict=True):
-                param[...] = value
+            self._refuse_changed(_schuss.restore_params(self, mover.block))
+
+    def _kept(self, grads: Any, zero_grads: bool) -> Any:
+        """Gradients that stay what they are when the parameters move back: those that share memory are copied."""
+        self._explain_structure(grads)
+        arrays = [leaf for _, _, leaf in _tree.leaves(self._root(), grads, "grads", "params")]
+        for i, array in enumerate(arrays):
+            if not isinstance(array, np.ndarray) and hasattr(array, "__array__"):
+                array = np.asarray(array)
+            # None is judged here: to a step it would mean the optimizer's own gradients.
+            if array is None or (isinstance(array, np.ndarray) and self._is_written(array)):
+                arrays[i] = self._gradient(i, array, True, zero_grads)
+        return _tree.build(self._root(), arrays.__getitem__)
 
     @staticmethod
     def _coefficient(group: ParamGroup, packed: list[float]) -> float:

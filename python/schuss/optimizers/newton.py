@@ -111,12 +111,16 @@ class Newton(Optimizer):
             Gradients or Hessian do not fit, or the Hessian is not positive definite and ``fallback="error"``; nothing
             has changed then.
         """
+        with self._alone():
+            return self._take(grads, hessian, grad_scale, zero_grads)
+
+    def _take(self, grads: Any, hessian: Any, grad_scale: float, zero_grads: bool) -> bool:
         if callable(grads):
             both = grads()
             if not isinstance(both, (tuple, list)) or len(both) != 2:
                 raise TypeError(f"the closure must return the gradients and the Hessian, got {_tree.kind(both)}")
             grads, hessian = both
-        if grads is None:
+        elif grads is None:
             grads = self._own_grads()
         grad_scale = _hyper.grad_scale(grad_scale)
         self._explain_structure(grads)

@@ -9,6 +9,7 @@
 struct Readme;
 
 pub mod dense;
+mod exchange;
 mod fpenv;
 mod kernel;
 pub mod level;
@@ -23,6 +24,7 @@ mod segment;
 mod storage;
 mod worklist;
 
+pub use exchange::exchange;
 pub use norm::clip_factor;
 pub use optimizer::{Error, Optimizer};
 pub use pool::{num_threads, set_num_threads};

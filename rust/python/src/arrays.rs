@@ -10,7 +10,7 @@ use numpy::npyffi::{
     NPY_ARRAY_ALIGNED, NPY_ARRAY_C_CONTIGUOUS, NPY_ARRAY_F_CONTIGUOUS, NPY_ARRAY_WRITEABLE, PyArray_Descr,
     PyArrayObject,
 };
-use numpy::{PyArrayDescr, PyArrayDescrMethods, PyUntypedArray};
+use numpy::{PyArrayDescr, PyArrayDescrMethods, PyUntypedArray, PyUntypedArrayMethods};
 use pyo3::PyTypeInfo;
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
@@ -168,6 +168,12 @@ impl Pinned {
             && fields.flags & wanted == wanted
             && fields.descr == self.descr
             && self.shape.is(shape(fields))
+    }
+
+    /// Whether the memory is still the array's own and as long, whatever else was made of it.
+    pub fn in_place(&self, py: Python<'_>) -> bool {
+        let array = self.array.bind(py);
+        raw(array).data.cast() == self.data && array.len() * array.dtype().itemsize() == self.len * self.dtype.size()
     }
 
     /// Whether both have the same shape and order, so that equal offsets are equal places.

@@ -4,7 +4,7 @@
 //! the non-finite check needs it, and only then writes. Python holds hyperparameters in one float64 array a group, laid
 //! out as [`GroupValues`] reads it.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, TryLockError};
 
 use numpy::{PyArray1, PyArrayMethods, PyUntypedArray};
@@ -44,13 +44,13 @@ enum Nonfinite {
     Error,
 }
 
-struct Inner {
+pub struct Inner {
     groups: Vec<Group>,
-    params: Vec<Pinned>,
+    pub params: Vec<Pinned>,
     /// Kept alive for their pointers in the work list.
     states: Vec<Pinned>,
     work: WorkList,
-    tree: Tree,
+    pub tree: Tree,
     /// What a step writes, sorted: byte ranges that gradients must stay clear of.
     written: Vec<(usize, usize)>,
     /// Gradients, by pointer and bytes, that were found clear of it.
@@ -64,7 +64,7 @@ struct Inner {
 unsafe impl Send for Inner {}
 
 impl Inner {
-    fn overlaps(&self, grad: *mut u8, bytes: usize) -> bool {
+    pub fn overlaps(&self, grad: *mut u8, bytes: usize) -> bool {
         let (start, end) = (grad as usize, grad as usize + bytes);
         let before = self.written.partition_point(|range| range.0 < end);
         before > 0 && self.written[before - 1].1 > start
@@ -75,6 +75,8 @@ impl Inner {
 #[pyclass(subclass, frozen, module = "schuss._schuss")]
 pub struct Core {
     inner: Mutex<Inner>,
+    /// The thread that has the optimizer to itself over several calls; 0 is none.
+    holder: AtomicUsize,
     // Beside the lock, so that a schedule may read them while a step runs.
     steps: AtomicU64,
     skipped: AtomicU64,
@@ -85,16 +87,31 @@ pub struct Core {
 const NO_NORM: u64 = u64::MAX;
 
 impl Core {
-    fn lock(&self) -> PyResult<MutexGuard<'_, Inner>> {
-        match self.inner.try_lock() {
-            Ok(inner) => Ok(inner),
-            Err(TryLockError::Poisoned(poisoned)) => Ok(poisoned.into_inner()),
-            Err(TryLockError::WouldBlock) => Err(PyRuntimeError::new_err(
-                "this optimizer is in the middle of a step (in another thread, or called from its own schedule); \
-                 step it from one place at a time",
-            )),
-        }
+    /// Everything but the counters, for a thread that may have it now.
+    pub fn lock(&self) -> PyResult<MutexGuard<'_, Inner>> {
+        self.lock_unless(|holder| holder != 0 && holder != this_thread())
     }
+
+    fn lock_unless(&self, taken: impl Fn(usize) -> bool) -> PyResult<MutexGuard<'_, Inner>> {
+        let inner = match self.inner.try_lock() {
+            Ok(inner) => Some(inner),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        };
+        // Looked at behind the lock, under which a holder comes.
+        inner.filter(|_| !taken(self.holder.load(Ordering::Relaxed))).ok_or_else(|| {
+            PyRuntimeError::new_err(
+                "this optimizer is in the middle of a step, or of being saved or loaded (in another thread, or around \
+                 this call); use it from one place at a time",
+            )
+        })
+    }
+}
+
+/// What tells the threads that are alive apart, never 0.
+fn this_thread() -> usize {
+    thread_local!(static MARK: u8 = const { 0 });
+    MARK.with(|mark| std::ptr::from_ref(mark) as usize)
 }
 
 #[pymethods]
@@ -115,6 +132,7 @@ impl Core {
                 nonfinite: Nonfinite::Propagate,
                 scalars: Vec::new(),
             }),
+            holder: AtomicUsize::new(0),
             steps: AtomicU64::new(0),
             skipped: AtomicU64::new(0),
             norm: AtomicU64::new(NO_NORM),
@@ -205,9 +223,20 @@ impl Core {
         Ok(())
     }
 
-    /// Whether no step is under way; raises otherwise.
+    /// Whether nothing is under way; raises otherwise.
     fn _check_idle(&self) -> PyResult<()> {
-        self.lock().map(|_| ())
+        self.lock_unless(|holder| holder != 0).map(|_| ())
+    }
+
+    /// Keeps the optimizer for this thread, until `_release`; raises when something is under way.
+    fn _hold(&self) -> PyResult<()> {
+        let _inner = self.lock_unless(|holder| holder != 0)?;
+        self.holder.store(this_thread(), Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn _release(&self) {
+        self.holder.store(0, Ordering::Relaxed);
     }
 
     /// Takes one step: updates every parameter in place.
@@ -236,7 +265,7 @@ impl Core {
     /// FloatingPointError
     ///     A gradient has a NaN or an infinity and ``nonfinite="error"``.
     /// RuntimeError
-    ///     The optimizer is in the middle of a step in another thread.
+    ///     The optimizer is in the middle of a step, or of being saved or loaded, in another thread.
     ///
     /// Examples
     /// --------

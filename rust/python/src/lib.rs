@@ -3,6 +3,7 @@
 //! It validates what a wrong pointer could come from, releases the GIL, runs the kernel crate and maps errors. Messages
 //! about arrays are written in Python, in one place; this module only finds out that something is off.
 
+mod ahead;
 mod arrays;
 mod core;
 mod dense;
@@ -68,6 +69,9 @@ fn _schuss(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<core::Core>()?;
     module.add_function(wrap_pyfunction!(functional::update, module)?)?;
     module.add_function(wrap_pyfunction!(functional::sum_of_squares, module)?)?;
+    module.add_function(wrap_pyfunction!(ahead::keep_params, module)?)?;
+    module.add_function(wrap_pyfunction!(ahead::restore_params, module)?)?;
+    module.add_function(wrap_pyfunction!(ahead::are_apart, module)?)?;
     module.add_function(wrap_pyfunction!(dense::solve_damped, module)?)?;
     module.add_function(wrap_pyfunction!(arrays::register_bfloat16, module)?)?;
     module.add_function(wrap_pyfunction!(get_num_threads, module)?)?;

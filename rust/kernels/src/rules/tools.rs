@@ -42,7 +42,15 @@ rules! {
             p = fma(factor, g - p, p);
         }
     }
+
+    /// Moves an array against another, which stands in the gradient's place: `p -= factor*g`.
+    descend {
+        state();
+        update(p, g) {
+            p -= factor * g;
+        }
+    }
 }
 
 /// All of them.
-pub static ALL: &[&Rule] = &[replace(), scale(), clamp(), interpolate()];
+pub static ALL: &[&Rule] = &[replace(), scale(), clamp(), interpolate(), descend()];

@@ -1,0 +1,72 @@
+//! What a look-ahead needs beside a step: keeping where the parameters are, and putting them back to the last bit.
+
+use numpy::{PyArray1, PyArrayMethods, PyUntypedArrayMethods};
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::prelude::*;
+
+use crate::core::Core;
+use crate::group::{RELEASE_GIL, detach_if};
+
+/// Copies all parameters into a block of as many bytes; the first that no longer is what it was keeps it from that.
+#[pyfunction]
+pub fn keep_params(py: Python<'_>, core: &Bound<'_, Core>, block: &Bound<'_, PyArray1<u8>>) -> PyResult<Option<usize>> {
+    let inner = core.get().lock()?;
+    if let Some(i) = inner.params.iter().position(|param| !param.unchanged(py)) {
+        return Ok(Some(i));
+    }
+    let arrays = inner.params.iter().map(|param| (param.data, param.len * param.dtype.size())).collect();
+    exchange(py, arrays, block, false)?;
+    Ok(None)
+}
+
+/// Copies them back, also into those that were made read-only meanwhile; the first that no longer lies where it lay, if any.
+#[pyfunction]
+pub fn restore_params(
+    py: Python<'_>,
+    core: &Bound<'_, Core>,
+    block: &Bound<'_, PyArray1<u8>>,
+) -> PyResult<Option<usize>> {
+    let inner = core.get().lock()?;
+    let moved = inner.params.iter().position(|param| !param.in_place(py));
+    let place = |param: &crate::arrays::Pinned| if param.in_place(py) { param.data } else { std::ptr::null_mut() };
+    let arrays = inner.params.iter().map(|param| (place(param), param.len * param.dtype.size())).collect();
+    exchange(py, arrays, block, true)?;
+    Ok(moved)
+}
+
+/// Whether gradients are what a step takes as they are, and share no memory with what it writes.
+#[pyfunction]
+pub fn are_apart(core: &Bound<'_, Core>, grads: &Bound<'_, PyAny>) -> PyResult<bool> {
+    let inner = core.get().lock()?;
+    let mut apart = true;
+    let alike = inner.tree.visit(core.py(), grads, &mut |i, object| {
+        let found = inner.params[i].gradient(object, false);
+        apart &= found.is_some_and(|(data, dtype)| !inner.overlaps(data, inner.params[i].len * dtype.size()));
+        Ok(())
+    })?;
+    Ok(alike && apart)
+}
+
+/// Copies between arrays, given by pointer and bytes, and a block; one whose pointer is null is left out.
+fn exchange(
+    py: Python<'_>,
+    arrays: Vec<(*mut u8, usize)>,
+    block: &Bound<'_, PyArray1<u8>>,
+    back: bool,
+) -> PyResult<()> {
+    struct Arrays(Vec<(*mut u8, usize)>, *mut u8);
+    // SAFETY: the pointers are those of arrays that are kept alive over the call.
+    unsafe impl Send for Arrays {}
+    let threads = schuss::num_threads().map_err(PyRuntimeError::new_err)?;
+    let bytes = arrays.iter().map(|array| array.1).sum::<usize>();
+    if block.len() != bytes || !block.is_contiguous() {
+        return Err(PyRuntimeError::new_err("the block does not fit the parameters"));
+    }
+    let arrays = Arrays(arrays, block.data().cast());
+    detach_if(py, bytes >= 4 * RELEASE_GIL, || {
+        let Arrays(arrays, block) = { arrays };
+        // SAFETY: the arrays are as long as when they were pinned, the block as long as all of them, and it is Python's own.
+        unsafe { schuss::exchange(&arrays, block, back, threads) }
+    });
+    Ok(())
+}
