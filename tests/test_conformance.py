@@ -182,6 +182,25 @@ NO_FUNCTION = {"NAG", "Ranger", "Newton"}
 def test_functions():
     functions = {name for name in vars(schuss.functional) if name.endswith("_") and not name.startswith("_")}
     assert functions == {f"{name.lower()}_" for name in set(ROWS) - NO_FUNCTION}
+    reached = {build(c, np.ones(1)).param_groups[0].rule for c in CASES if c.optimizer in set(ROWS) - NO_FUNCTION}
+    assert reached == set(schuss._schuss.rules()), "every rule there is"
+
+
+def test_functions_in_the_place_of_those_that_are_none():
+    """What the module's docstring says of NAG and Ranger."""
+    w, b = params_of(SMALL)
+    nag, ranger = schuss.NAG(w, lr=0.1), schuss.Ranger(b, lr=0.1, weight_decay=0.1, k=100)
+    y, p = w.copy(), b.copy()
+    buffer, m, v = np.zeros_like(w), np.zeros_like(b), np.zeros_like(b)
+    for t in range(1, 9):
+        g, h = grads_of(t, SMALL)
+        nag.step(lambda: g)  # noqa: B023
+        schuss.functional.sgd_(y, g, buffer, step=t, lr=0.1, momentum=0.9)
+        ranger.step(h)
+        schuss.centralize_(h)
+        options = dict(lr=0.1, betas=(0.95, 0.999), eps=1e-5, weight_decay=0.1, decoupled_weight_decay=True)
+        schuss.functional.radam_(p, h, m, v, step=t, **options)
+    assert_same([w, b], [y, p])
 
 
 @each_case_but(has_slow_weights, lambda case: case.optimizer in NO_FUNCTION)

@@ -99,6 +99,7 @@ def test_norm(dtype, order):
 
 def test_norms_of_little_and_too_much():
     assert schuss.global_norm([]) == schuss.global_norm({}) == schuss.global_norm(np.zeros((0, 3))) == 0.0
+    assert math.copysign(1.0, schuss.clip_grad_norm_([np.zeros(0)], 1.0)) == 1.0
     assert schuss.global_norm(np.float32(-3) * np.ones(())) == 3.0
     assert math.isnan(schuss.global_norm([np.ones(3), np.array([np.nan, np.inf])]))
     assert schuss.global_norm([np.array([1.0, -np.inf])]) == math.inf

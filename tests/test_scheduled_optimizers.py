@@ -231,5 +231,7 @@ def test_plateau_details():
     assert [rate.update(metric) for metric in (np.float32(-1.0), np.array(-0.9995), -1.2)] == [1.0, 0.5, 0.5]
     assert rate.update(math.nan) == 0.25 and rate.progress.best == -1.2
     assert "rate=0.25" in repr(rate) and rate.initial_lr == 1.0
-    with pytest.raises(TypeError, match=r"metric must be a number, got None"):
-        rate.update(None)
+    for metric in (None, "1", True, np.ones(1), 1j):
+        with pytest.raises(TypeError, match=r"^metric must be a number, got "):
+            rate.update(metric)
+    assert rate.update(10**400) == 0.125, "as bad as infinity"

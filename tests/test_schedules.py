@@ -155,6 +155,9 @@ def test_one_cycle_goes_up_and_down(rate, n, part, anneal, three):
 
 
 def test_overflow_is_named():
+    for schedule in (sch.exponential(0.1, 0.5), sch.step(0.1, 3), sch.multi_step(0.1, [2])):
+        assert schedule(10**400) in (0.0, 0.1 * 0.1), "a step too large for a float is no infinite rate"
+    assert sch.exponential(0.1, 1.0)(10**400) == 0.1
     opt = schuss.SGD(np.ones(2), lr=sch.exponential(0.1, 1e300))
     opt.step(np.ones(2))
     opt.step(np.ones(2))

@@ -37,7 +37,7 @@ def number(
 
 
 def _rate(place: str, value: Any) -> Any:
-    if callable(value):
+    if callable(value) and not isinstance(value, type):  # a class is a schedule that was not made
         return value
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
         raise TypeError(f"{place} must be a number >= 0 or a callable of the step, got {value!r}")
@@ -115,14 +115,14 @@ CHECKS: dict[str, Check] = {
 def scheduled_rate(place: str, schedule: Callable[[int], Any], step: int) -> float:
     """What a schedule says for a step, checked."""
     value = schedule(step)
-    rate = _plain(value)
+    rate = plain(value)
     if rate is None or not 0.0 <= rate < math.inf:
         error = TypeError if rate is None else ValueError
         raise error(f"{place} returned {value!r} at step {step}; it must return a number >= 0")
     return rate
 
 
-def _plain(value: Any) -> float | None:
+def plain(value: Any) -> float | None:
     """The value as a float, or None when it is no number; `float` itself would take strings and booleans."""
     try:
         return None if isinstance(value, (str, bytes, bool, np.bool_)) else float(value)

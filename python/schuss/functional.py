@@ -12,6 +12,10 @@ One function a class: ``adamw_`` for `schuss.AdamW`, and so on. Each updates a p
 - the class's hyperparameters as keywords, with its defaults; ``lr`` must be a number. For ``adamw_`` with
   ``decay_form="independent"`` there is ``initial_lr`` too, which defaults to ``lr``.
 
+A step of some classes is more than a rule over one array, and they have no function: `schuss.NAG` is ``sgd_`` with
+momentum, given gradients from the look-ahead point; `schuss.Ranger` is `schuss.centralize_`, then ``radam_`` with
+``decoupled_weight_decay=True``, then a synchronization; `schuss.Newton` solves one system over all parameters.
+
 The bits are those of the class. Wrong arrays and values raise the same errors, before anything is changed.
 
 Examples

@@ -180,11 +180,11 @@ def inner(place: str, value: Any) -> Rate:
 
 
 def power(base: float, exponent: int) -> float:
-    """The power; infinity where that is too large, which the optimizer refuses by name."""
+    """The power of a number >= 0; infinity where that is too large, which the optimizer refuses by name."""
     try:
         return base**exponent
-    except OverflowError:
-        return math.inf
+    except OverflowError:  # also where only the exponent is too large
+        return math.inf if base > 1 else float(base == 1)
 
 
 def blend(start: float, end: float, weight: float) -> float:

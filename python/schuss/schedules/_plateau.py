@@ -132,9 +132,9 @@ class reduce_on_plateau(Schedule):
         TypeError
             `metric` is not a number.
         """
-        if not hasattr(metric, "__float__"):
+        value = _hyper.plain(metric)
+        if value is None:
             raise TypeError(f"metric must be a number, got {metric!r}")
-        value = float(metric)
         rate, best, bad, cooldown = dataclasses.astuple(self.progress)
         if self._improves(value, best):
             best, bad = value, 0

@@ -27,9 +27,9 @@ impl Numbers {
         f64::from_bits(self.0[i].load(Ordering::Relaxed))
     }
 
-    /// The sum in order, which gives it one value.
+    /// The sum in order, which gives it one value; of nothing it is 0, not the -0 that `Iterator::sum` has.
     pub fn sum(&self, range: std::ops::Range<usize>) -> f64 {
-        range.map(|i| self.get(i)).sum()
+        range.fold(0.0, |sum, i| sum + self.get(i))
     }
 }
 
