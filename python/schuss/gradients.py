@@ -1,7 +1,7 @@
 """Gradient tools: norms, clipping and centralization of structures of arrays, and groups for layerwise optimizers.
 
 What clips and centralizes inside a step (``max_grad_norm``, `schuss.Ranger`) gives the same bits as these functions
-called before it.
+called before it, on gradients of the dtype that the update is computed in; others the functions round once more.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def _readable(place: str, array: Any) -> np.ndarray:
 def global_norm(grads: Any) -> float:
     """The Euclidean norm of all elements of a structure.
 
-    Squares are added in float64, in an order that depends on the shapes alone.
+    Squares are added in float64, in an order that depends on shapes and memory order alone, not on CPU or threads.
 
     Parameters
     ----------
@@ -65,7 +65,8 @@ def clip_grad_norm_(grads: Any, max_norm: float) -> float:
 
     .. math:: g \leftarrow g \cdot \min\left(1, \frac{\mathrm{max\_norm}}{\lVert g \rVert + 10^{-6}}\right)
 
-    as in PyTorch, with one norm over the whole structure. Inside a step the same is done by ``max_grad_norm``, without
+    as in PyTorch, with one norm over the whole structure (Keras's ``global_clipnorm``; its ``clipnorm`` is a call for each
+    array). Inside a step the same is done by ``max_grad_norm``, without
     a pass of its own over the memory.
 
     Parameters

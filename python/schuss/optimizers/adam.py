@@ -32,7 +32,7 @@ class Adam(Optimizer):
     bias_correction : bool, default True
         ``False`` leaves out :math:`1 - \beta^t` in both places.
     eps_form : {"torch", "keras"}, default "torch"
-        ``"keras"`` is the paper's epsilon-hat:
+        ``"keras"`` is Keras's form, the paper's epsilon-hat:
         :math:`\eta \sqrt{1 - \beta_2^t} / (1 - \beta_1^t) \cdot m / (\sqrt{v} + \epsilon)`.
     maximize : bool, default False
         Ascend instead of descend.

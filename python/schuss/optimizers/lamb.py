@@ -19,6 +19,9 @@ class LAMB(Optimizer):
     ``adapt`` is off, and without weight decay unless ``always_adapt``. The same as NVIDIA's FusedLAMB and timm's Lamb,
     whose gradients are clipped to a global norm of 1 first too.
 
+    Norms are added up in the order of memory: they do not depend on CPU or threads, but an array in Fortran order may
+    differ in the last bits from one with the same values in C order.
+
     Biases and other arrays of one dimension usually go into a group with ``adapt=False, weight_decay=0``:
     `schuss.split_groups` makes these groups.
 

@@ -17,6 +17,9 @@ class LARS(Optimizer):
     The ratio is 1 where a norm is 0, where ``adapt`` is off, and without weight decay unless ``always_adapt``. Step 1
     copies into the buffer, so dampening does not act then, as in `SGD`.
 
+    Norms are added up in the order of memory: they do not depend on CPU or threads, but an array in Fortran order may
+    differ in the last bits from one with the same values in C order.
+
     Biases and other arrays of one dimension usually go into a group with ``adapt=False, weight_decay=0``:
     `schuss.split_groups` makes these groups. Give them a learning rate of their own, since this one is meant to be
     scaled down by a ratio: ``schuss.split_groups(params, lr=0.01)``.

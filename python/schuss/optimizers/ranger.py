@@ -55,7 +55,10 @@ class Ranger(Lookahead):
 
     Each step takes from every gradient of more than one dimension the mean over all axes but the first, multiplies the
     parameter by :math:`1 - \eta \lambda`, and takes the step of `RAdam`; every k-th step is followed by Lookahead's
-    synchronization.
+    synchronization. No step goes uphill: in some other packages those before RAdam's rectification do, by a sign.
+
+    Means are added up in the order of memory: they do not depend on CPU or threads, but for an array of more than two
+    dimensions in Fortran order they may differ in the last bits from those in C order.
 
     Parameters
     ----------

@@ -19,7 +19,7 @@ class SGD(Optimizer):
     - ``"velocity"``: :math:`b \leftarrow \mu b + \eta g`; then :math:`p \leftarrow p - b`, or with ``nesterov``
       :math:`p \leftarrow p - (\mu b + \eta g)`. This is Keras's form; it differs as soon as the learning rate changes.
     - ``"ema"``: :math:`b \leftarrow \mu b + (1 - \mu) g`; then :math:`p \leftarrow p - \eta b`, where ``debias``
-      divides by :math:`1 - \mu^t`.
+      divides by :math:`1 - \mu^t`. PyTorch's ``dampening=momentum`` is not this: its step 1 is not dampened.
 
     Parameters
     ----------
