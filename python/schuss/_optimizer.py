@@ -378,9 +378,9 @@ class Optimizer(_schuss.Core):
             ``optimizer`` (the class's name), ``step``, ``skipped_steps``, ``max_grad_norm``, ``nonfinite``,
             ``param_groups`` (a dict of hyperparameters and its ``step`` for each group) and ``state``: for each group a
             dict from the state's name to arrays in the structure of the group's parameters. The arrays are views of
-            the live state: copy them to keep a snapshot. `Lookahead` and `Ranger` add ``k``, ``alpha``, ``pullback`` and
-            the slow weights. A learning-rate schedule is a function and is not saved; in
-            its place stands ``"schedule"``, or ``{"schedule": state}`` for one that keeps state.
+            the live state: copy them to keep a snapshot. `Lookahead` and `Ranger` add ``k``, ``alpha``, ``pullback``
+            and the slow weights. A learning-rate schedule is a function and is not saved; in its place stands
+            ``"schedule"``, or ``{"schedule": state}`` for one that keeps state.
 
         Examples
         --------

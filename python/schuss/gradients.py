@@ -65,9 +65,8 @@ def clip_grad_norm_(grads: Any, max_norm: float) -> float:
 
     .. math:: g \leftarrow g \cdot \min\left(1, \frac{\mathrm{max\_norm}}{\lVert g \rVert + 10^{-6}}\right)
 
-    as in PyTorch, with one norm over the whole structure (Keras's ``global_clipnorm``; its ``clipnorm`` is a call for each
-    array). Inside a step the same is done by ``max_grad_norm``, without
-    a pass of its own over the memory.
+    as in PyTorch, with one norm over the whole structure (Keras's ``global_clipnorm``; its ``clipnorm`` is a call for
+    each array). Inside a step the same is done by ``max_grad_norm``, without a pass of its own over the memory.
 
     Parameters
     ----------
