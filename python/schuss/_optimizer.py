@@ -6,21 +6,21 @@ hyperparameters stand for. The step itself is in the extension module.
 
 from __future__ import annotations
 
-import bisect
 import contextlib
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
 
-from schuss import _arrays, _block, _hyper, _schuss, _state, _tree
+from schuss import _arrays, _block, _hyper, _state, _tree
+from schuss._answers import Answers
 from schuss._group import ParamGroup
 
 #: Keywords of every constructor that are for the optimizer as a whole.
 OPTIONS = ("max_grad_norm", "nonfinite")
 
 
-class Optimizer(_schuss.Core):
+class Optimizer(Answers):
     """What all optimizers have in common; use one of its subclasses.
 
     A subclass writes ``__init__`` with its hyperparameters as keywords and ends it with ``self._setup(locals())``; it
@@ -31,7 +31,7 @@ class Optimizer(_schuss.Core):
     #: Whether a step is one rule over each array, which is what `schuss.functional` offers.
     _single_rule: ClassVar[bool] = True
     #: What is set for the optimizer as a whole, by attributes that are part of its state.
-    _settings: ClassVar[tuple[str, ...]] = OPTIONS
+    _settings: ClassVar[tuple[str, ...]] = ("max_grad_norm", "nonfinite")
     #: What the class is called in messages and checkpoints, where that is not its name.
     _label: ClassVar[str | None] = None
     #: The hyperparameter that holds the first value of a state array, where that is not zero.
@@ -158,7 +158,7 @@ class Optimizer(_schuss.Core):
             where = f"param_groups[{index}]['params']" if self._grouped else "params"
             unknown = [name for name in given if name not in self._defaults]
             if unknown:
-                if unknown[0] in self._settings:
+                if unknown[0] in OPTIONS:
                     raise TypeError(f"param_groups[{index}] has {unknown[0]!r}, which is for the optimizer as a whole")
                 known = ", ".join(self._defaults)
                 raise TypeError(f"param_groups[{index}] has unknown {unknown[0]!r}; {self._name()} takes {known}")
@@ -247,90 +247,6 @@ class Optimizer(_schuss.Core):
     def _new_gradient(self, i: int) -> np.ndarray:
         param = self._params[i]
         return np.zeros(param.shape, _arrays.compute_dtype(param.dtype), _arrays.order(param))
-
-    def _root(self) -> Any:
-        return self._templates if self._grouped else self._templates[0]
-
-    def _place(self, name: str, group: int, suffix: str) -> str:
-        if not self._grouped:
-            return name + suffix
-        return f"param_groups[{group}]['params']{suffix}" if name == "params" else f"{name}[{group}]{suffix}"
-
-    # What the extension module asks in the middle of a step.
-
-    def _own_grads(self) -> Any:
-        if self._grads is None:
-            raise ValueError("step() without gradients uses opt.grads, which nothing has been put into; pass gradients")
-        return self._grads
-
-    def _gradient(self, i: int, gradient: Any, shared: bool, zero_grads: bool) -> np.ndarray:
-        place, param_place = self._place("grads", *self._suffixes[i]), self._place("params", *self._suffixes[i])
-        usable = _arrays.as_gradient(place, gradient, param_place, self._params[i], copy=shared)
-        # Sharing has been looked for only where the gradient could be used as it was.
-        if not shared and self._is_written(usable):
-            usable = usable.copy(_arrays.order(usable))
-        if zero_grads:
-            _arrays.check_zeroable(place, gradient)
-            if shared or self._is_written(gradient):
-                raise ValueError(
-                    f"{place} shares memory with a parameter or a state, so zero_grads=True cannot zero it; pass a copy"
-                )
-        return usable
-
-    def _is_written(self, array: np.ndarray) -> bool:
-        """Whether an array may share memory with a parameter or a state."""
-        if self._written is None:
-            written = [array for own in (self._params, *self._states) for array in own if array.size]
-            self._written = sorted(map(_arrays.byte_range, written))
-        start, end = _arrays.byte_range(array)
-        before = bisect.bisect_left(self._written, (end, 0))
-        return array.size > 0 and before > 0 and self._written[before - 1][1] > start
-
-    @staticmethod
-    def _step_options(grad_scale: Any, zero_grads: Any) -> tuple[float, bool]:
-        scale = 1.0 if grad_scale is None else _hyper.grad_scale(grad_scale)
-        return scale, zero_grads is not None and _hyper.flag("zero_grads", zero_grads)
-
-    def _scheduled_values(self, step: int) -> list[list[float]]:
-        return [group.packed_at(step) for group in self.param_groups]
-
-    def _explain_structure(self, grads: Any) -> None:
-        if not self._grouped:
-            pairs = [(grads, "grads", "params")]
-        elif isinstance(grads, (list, tuple)) and len(grads) == len(self._groups):
-            pairs = [(own, f"grads[{i}]", f"param_groups[{i}]['params']") for i, own in enumerate(grads)]
-        else:
-            got = f"{len(grads)} entries" if isinstance(grads, (list, tuple)) else _tree.kind(grads)
-            raise ValueError(
-                f"grads must be a list with an entry for each group, {len(self._groups)} in all, got {got}"
-            )
-        for template, (own, name, like) in zip(self._templates, pairs, strict=True):
-            for _ in _tree.leaves(template, own, name, like):
-                pass
-
-    def _explain_changed(self, i: int) -> None:
-        raise ValueError(
-            f"{self._place('params', *self._suffixes[i])} was resized, re-pointed, retyped or made read-only after the "
-            "optimizer was made; make a new optimizer"
-        )
-
-    def _refuse_changed(self, i: int | None) -> None:
-        if i is not None:
-            self._explain_changed(i)
-
-    def _explain_shared(self, i: int, k: int) -> None:
-        one, other = sorted((i, k))
-        raise ValueError(
-            f"{self._place('grads', *self._suffixes[other])} shares memory with "
-            f"{self._place('grads', *self._suffixes[one])}; zero_grads=True needs gradients that share none"
-        )
-
-    def _explain_nonfinite(self, i: int, at: int) -> None:
-        order = _arrays.order(self._params[i])
-        index = tuple(int(k) for k in np.unravel_index(at, self._params[i].shape, order))
-        raise FloatingPointError(
-            f"{self._place('grads', *self._suffixes[i])} has a NaN or infinity, first at {index}; nothing was updated"
-        )
 
     # Settings, state and copies.
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from schuss import _arrays, _hyper, _schuss, _state, _tree
 from schuss._group import ParamGroup
-from schuss._optimizer import OPTIONS, Optimizer
+from schuss._optimizer import Optimizer
 from schuss._transform import transform
 
 _MOMENTA = ("m", "b")
@@ -56,7 +56,7 @@ class Lookahead(Optimizer):
     array([0.9])
     """
 
-    _settings = (*OPTIONS, "k", "alpha", "pullback")
+    _settings = (*Optimizer._settings, "k", "alpha", "pullback")
 
     def __init__(self, optimizer: Optimizer, k: int = 5, alpha: float = 0.5, pullback: str = "none") -> None:
         if not isinstance(optimizer, Optimizer):

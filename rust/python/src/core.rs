@@ -8,14 +8,14 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, TryLockError};
 
 use numpy::{PyArray1, PyArrayMethods, PyUntypedArray};
-use pyo3::PyTypeInfo;
-use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
+use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyFloat, PyTuple};
 use schuss::rule::Scalars;
 use schuss::{After, Rule, Step, WorkList, level};
 
 use crate::arrays::Pinned;
+use crate::gradients::{self, explain};
 use crate::group::{GroupValues, RELEASE_GIL, detach_if, find_rule, segment};
 use crate::tree::Tree;
 
@@ -49,12 +49,12 @@ pub struct Inner {
     pub params: Vec<Pinned>,
     /// Kept alive for their pointers in the work list.
     states: Vec<Pinned>,
-    work: WorkList,
+    pub work: WorkList,
     pub tree: Tree,
     /// What a step writes, sorted: byte ranges that gradients must stay clear of.
     written: Vec<(usize, usize)>,
     /// Gradients, by pointer and bytes, that were found clear of it.
-    clear: Vec<(*mut u8, usize)>,
+    pub clear: Vec<(*mut u8, usize)>,
     max_grad_norm: Option<f64>,
     nonfinite: Nonfinite,
     scalars: Vec<Scalars>,
@@ -309,64 +309,7 @@ impl Core {
             None
         };
         let release = inner.work.total() >= RELEASE_GIL;
-        // Gradients must outlive the step even if what runs here, or in another thread, empties the caller's lists.
-        let mut kept: Vec<Bound<'_, PyAny>> = Vec::with_capacity(inner.params.len());
-        let mut to_zero: Vec<Bound<'_, PyAny>> = Vec::new();
-        let mut converted = false;
-        let alike = {
-            let tree = std::mem::replace(&mut inner.tree, Tree::Sequence(Vec::new()));
-            let result = tree.visit(py, grads, &mut |i, object| {
-                let found = inner.params[i]
-                    .gradient(object, zero_grads)
-                    .map(|(pointer, dtype)| (pointer, dtype, object.clone()));
-                let fits = found.as_ref().is_some_and(|&(pointer, dtype, _)| {
-                    let bytes = inner.params[i].len * dtype.size();
-                    if inner.clear[i] != (pointer, bytes) && !inner.overlaps(pointer, bytes) {
-                        inner.clear[i] = (pointer, bytes);
-                    }
-                    inner.clear[i] == (pointer, bytes)
-                });
-                let (pointer, dtype, usable) = match found {
-                    Some(found) if fits => found,
-                    found => {
-                        // Python converts, copies or explains.
-                        converted = true;
-                        if !inner.params[i].unchanged(py) {
-                            return Err(explain(slf, "_explain_changed", (i,)));
-                        }
-                        let usable = slf.call_method1("_gradient", (i, object, found.is_some(), zero_grads))?;
-                        if zero_grads && !usable.is(object) {
-                            to_zero.push(object.clone());
-                        }
-                        let (pointer, dtype) = inner.params[i]
-                            .gradient(&usable, false)
-                            .ok_or_else(|| PyTypeError::new_err("a converted gradient is still not usable"))?;
-                        (pointer, dtype, usable)
-                    }
-                };
-                kept.push(usable);
-                inner.work.set_gradient(i, pointer, dtype);
-                Ok(())
-            });
-            inner.tree = tree;
-            result?
-        };
-        if !alike {
-            return Err(explain(slf, "_explain_structure", (grads,)));
-        }
-        if zero_grads && let Some((i, k)) = shared_gradients(&inner.work) {
-            return Err(explain(slf, "_explain_shared", (i, k)));
-        }
-
-        // A conversion may have run anything, also something that moves a gradient which was read before it.
-        if converted {
-            let moved = inner.params.iter().zip(&kept).zip(inner.work.segments()).any(|((param, usable), segment)| {
-                param.gradient(usable, false) != Some((segment.grad, segment.grad_type))
-            });
-            if moved {
-                return Err(PyValueError::new_err("gradients changed while they were being read; nothing was updated"));
-            }
-        }
+        let read = gradients::read(slf, inner, grads, zero_grads)?;
         // Nothing below runs foreign Python code, so what is checked here stays true.
         if let Some(i) = inner.params.iter().position(|param| !param.unchanged(py)) {
             return Err(explain(slf, "_explain_changed", (i,)));
@@ -377,7 +320,7 @@ impl Core {
         let mut norm = NO_NORM;
         if inner.max_grad_norm.is_some() || inner.nonfinite != Nonfinite::Propagate {
             let work = &inner.work;
-            // SAFETY: the gradients were just checked, and are are kept alive; the level is this CPU's.
+            // SAFETY: the gradients were just checked, and are kept alive; the level is this CPU's.
             let sum = detach_if(py, release, || unsafe { work.sum_of_squares(level, threads) });
             if inner.nonfinite != Nonfinite::Propagate && !sum.is_finite() {
                 // SAFETY: as above. A finite float64 may have an infinite square, so look before judging.
@@ -389,7 +332,7 @@ impl Core {
                     if zero_grads {
                         // SAFETY: as for the step below, which this stands in for.
                         unsafe { inner.work.zero_grads() };
-                        zero_all(to_zero)?;
+                        read.zero_converted()?;
                     }
                     return Ok(false);
                 }
@@ -411,14 +354,15 @@ impl Core {
         let after = if zero_grads { After::Zero } else { After::Keep };
         let (work, step) = (&inner.work, Step { level, threads, scalars: &inner.scalars, after });
         // SAFETY: parameters and states are pinned and were found unchanged, gradients were checked for shape, type,
-        // order and alignment, lie clear of what is written, and are kept alive by `kept`. The lock keeps other steps of this optimizer out.
+        // order and alignment, lie clear of what is written, and are kept alive by `read`. The lock
+        // keeps other steps of this optimizer out.
         detach_if(py, release, || unsafe { work.run(&step) });
         for group in &mut inner.groups {
             group.steps += 1;
         }
         core.steps.fetch_add(1, Ordering::Relaxed);
         core.norm.store(norm, Ordering::Relaxed);
-        zero_all(to_zero)?;
+        read.zero_converted()?;
         Ok(true)
     }
 }
@@ -437,34 +381,4 @@ fn usual_scale(given: Option<&Bound<'_, PyAny>>) -> Option<f64> {
 /// A flag that is a bool; Python judges all others.
 fn usual_flag(given: Option<&Bound<'_, PyAny>>) -> Option<bool> {
     given.map_or(Some(false), |value| value.cast_exact::<PyBool>().ok().map(|flag| flag.is_true()))
-}
-
-/// Zeroes the gradients that were converted, and so not zeroed in the step; with NumPy's own method, which cannot fail on
-/// an array that was found writable.
-fn zero_all(gradients: Vec<Bound<'_, PyAny>>) -> PyResult<()> {
-    for gradient in gradients {
-        PyUntypedArray::type_object(gradient.py()).call_method1("fill", (gradient, 0))?;
-    }
-    Ok(())
-}
-
-/// The error that Python words for something that is off.
-fn explain<'py>(slf: &Bound<'py, Core>, method: &str, args: impl pyo3::call::PyCallArgs<'py>) -> PyErr {
-    match slf.call_method1(method, args) {
-        Ok(_) => PyRuntimeError::new_err(format!("{method} found nothing wrong")),
-        Err(error) => error,
-    }
-}
-
-/// Two gradients that share memory: zeroing one would change the other before it is read.
-fn shared_gradients(work: &WorkList) -> Option<(usize, usize)> {
-    let mut ranges: Vec<_> = work
-        .segments()
-        .iter()
-        .enumerate()
-        .filter(|(_, s)| s.len > 0)
-        .map(|(i, s)| (s.grad as usize, s.grad as usize + s.len * s.grad_type.size(), i))
-        .collect();
-    ranges.sort_unstable();
-    ranges.windows(2).find(|pair| pair[0].1 > pair[1].0).map(|pair| (pair[0].2, pair[1].2))
 }

@@ -8,6 +8,7 @@ mod arrays;
 mod core;
 mod dense;
 mod functional;
+mod gradients;
 mod group;
 mod tree;
 
