@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import os
 import stat
-import tempfile
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -72,6 +70,9 @@ def save(path: str | os.PathLike[str], optimizer: Optimizer, *, include_params: 
 
 
 def _save(path: str, optimizer: Optimizer, include_params: bool) -> None:
+    import json  # here, like tempfile: together they take nearly half of the package's import
+    import tempfile
+
     from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
@@ -205,6 +206,8 @@ def _structure(optimizer: Optimizer) -> Any:
 
 
 def _read_metadata(path: str, metadata: dict[str, str] | None) -> dict[str, Any]:
+    import json
+
     try:
         state = json.loads((metadata or {})[_METADATA])
     except (KeyError, ValueError, RecursionError):
