@@ -26,6 +26,7 @@ extensions = [
     "myst_parser",
     "sphinx_design",
     "sphinx_copybutton",
+    "equations",
     "optimizer_pages",
     "written_pages",
 ]
@@ -65,6 +66,7 @@ if list(GALLERY.glob("plot_*.py")) and list(GALLERY.glob("GALLERY_HEADER.*")):
         "show_memory": False,
         "write_computation_times": False,
         "show_signature": False,
+        "thumbnail_size": (560, 392),
         "min_reported_time": 5,
         "remove_config_comments": True,
         "copyfile_regex": r"(?!)",
@@ -79,7 +81,7 @@ html_css_files = ["schuss.css"]
 html_context = {"default_mode": "auto"}
 html_show_sourcelink = False
 html_copy_source = False
-html_sidebars = {"index": [], "changes": []}
+html_sidebars = {"index": [], "changes": [], "speed": []}
 html_theme_options = {
     "logo": {"text": "schuss"},
     "header_links_before_dropdown": 6,

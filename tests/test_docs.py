@@ -20,6 +20,7 @@ from schuss import functional
 DOCS = Path(__file__).parents[1] / "docs"
 sys.path.insert(0, str(DOCS / "_ext"))
 
+import equations  # noqa: E402 - the path comes first
 import rule_latex  # noqa: E402 - the path comes first
 import rule_math  # noqa: E402
 import rule_source  # noqa: E402
@@ -45,7 +46,7 @@ def test_samples(page):
     assert failed == 0
 
 
-@pytest.mark.parametrize("module", [rule_text, rule_latex], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", [rule_text, rule_latex, equations], ids=lambda module: module.__name__)
 def test_extension_samples(module):
     assert doctest.testmod(module).failed == 0
 

@@ -151,7 +151,8 @@ impl Core {
         self.skipped.load(Ordering::Relaxed)
     }
 
-    /// The global norm of the last step's gradients, where the step measured it.
+    /// The global norm of the last step's gradients, after division by ``grad_scale`` and before clipping; None unless
+    /// ``max_grad_norm`` is set.
     #[getter]
     fn grad_norm(&self) -> Option<f64> {
         let bits = self.norm.load(Ordering::Relaxed);
