@@ -1,6 +1,13 @@
-"""Many arrays in one step: the same million elements as one array, as a thousand, as ten thousand; and small calls."""
+"""Many arrays in one step, against one array with as many elements and against torch; and small calls."""
 
-from .common import LAYOUTS, Job, Timed, hot, interleave, measure_ratio
+from math import prod
+
+from . import rivals
+from .jobs import ADAMW, THREADS, Job, hot
+from .models import LAYOUTS
+from .timing import HOT, Timed, interleave, measure_ratio
+
+LISTS = [layout for layout, shapes in LAYOUTS.items() if len(shapes) > 1]
 
 
 class Many(Timed):
@@ -11,23 +18,39 @@ class Many(Timed):
         hot("AdamW", tuple(LAYOUTS[layout])).step()
 
 
-class ManyToFlat:
-    """Time over that of the flat array: 1.0 is as good as one array, lower is better."""
+class ManyRatios:
+    """Time over that of the flat array, both awake: 1.0 is as good as one array; and over torch's."""
 
-    params = [[layout for layout, shapes in LAYOUTS.items() if len(shapes) > 1]]
+    params = [LISTS]
     param_names = ["layout"]
-    unit = "times the flat step"
+    timeout = 120
 
     def track_ratio_to_flat(self, layout):
-        return measure_ratio(Job("AdamW", LAYOUTS[layout]).step, Job("AdamW", [sum(LAYOUTS[layout])]).step)
+        shapes = LAYOUTS[layout]
+        return measure_ratio(Job("AdamW", shapes).step, Job("AdamW", [sum(map(prod, shapes))]).step, **HOT)
+
+    def track_ratio_to_torch(self, layout):
+        if "torch fused" not in rivals.RIVALS:
+            return float("nan")
+        rival, _ = rivals.torch_step(LAYOUTS[layout], threads=THREADS)
+        return measure_ratio(Job("AdamW", LAYOUTS[layout], **ADAMW).step, rival, rounds=7)
 
 
-class Call:
-    """What a call costs before any arithmetic: arrays of one element. Timed here, since asv's own loop adds 0.2 us."""
+ManyRatios.track_ratio_to_flat.unit = "times the flat step"
+ManyRatios.track_ratio_to_torch.unit = "times torch fused"
+
+
+class Call(Timed):
+    """What a call costs: arrays of 16 elements. Tracked without asv's own loop too, which adds 0.2 us."""
 
     params = [[1, 10, 100, 1000]]
-    param_names = ["arrays of one element"]
-    unit = "s"
+    param_names = ["arrays of 16"]
+
+    def time_step(self, count):
+        hot("AdamW", (16,) * count).step()
 
     def track_step(self, count):
-        return min(interleave({"step": Job("AdamW", [1] * count).step})["step"])
+        return min(interleave({"step": Job("AdamW", [16] * count).step})["step"])
+
+
+Call.track_step.unit = "s"

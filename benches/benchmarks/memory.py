@@ -12,7 +12,7 @@ import numpy as np
 
 import schuss
 
-from .common import DTYPES, leaves, process_environment
+from .jobs import CASES, DTYPES, Job, leaves, process_environment
 
 MEGA = 1 << 20
 # name: (shapes, parameter dtype, gradient dtype and layout, constructor options)
@@ -85,15 +85,14 @@ class Growth:
 class Peak:
     """The whole process, as asv counts it: parameters, gradients, state, interpreter."""
 
-    params = [["SGD", "Adam", "AdamW"], [1 * MEGA, 8 * MEGA]]
+    params = [list(CASES), [1 * MEGA, 8 * MEGA]]
     param_names = ["optimizer", "elements"]
 
-    def setup(self, name, n):
-        self.params, self.grads = np.ones(n, np.float32), np.ones(n, np.float32)
-        self.optimizer = schuss.OPTIMIZERS[name](self.params)
+    def setup(self, case, n):
+        self.job = Job(case, [n])
 
-    def peakmem_step(self, name, n):
-        self.optimizer.step(self.grads)
+    def peakmem_step(self, case, n):
+        self.job.step()
 
 
 if __name__ == "__main__":

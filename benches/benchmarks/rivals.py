@@ -1,13 +1,17 @@
 """The yardsticks: the same AdamW step as others would write or call it, each as well as its makers allow.
 
 ``RIVALS`` maps a name to a factory: ``factory(shapes, dtype, threads)`` returns ``(step, params)``, a callable without
-arguments and the arrays that it changes. The first step has been taken: kernels are compiled, state exists. A rival
-that is not installed is left out, and ``MISSING`` says which and why. Everybody starts from the same numbers, so
-whoever has taken the same number of steps has the same parameters (``speed.py`` looks).
+arguments and the arrays that it changes, or a function that returns them. The first step has been taken: kernels are
+compiled, state exists. A rival that is not installed is left out, and ``MISSING`` says which and why. Everybody starts
+from the same numbers, so whoever has taken the same number of steps has the same parameters (``speed.py`` looks).
 """
 
 import functools
 import importlib.util
+import logging
+import os
+import sys
+from pathlib import Path
 
 import numpy as np
 
@@ -104,8 +108,8 @@ def numba_step(shapes, dtype=np.float32, threads=1, *, parallel=False, fastmath=
     return step, params
 
 
-def torch_step(shapes, dtype=np.float32, threads=1, name="AdamW", **options):
-    """torch.optim on CPU tensors that share memory with NumPy. ``fused=True`` is the fastest that torch has."""
+def torch_model(shapes, dtype=np.float32, threads=1):
+    """torch parameters with gradients, on memory of NumPy arrays; and the arrays."""
     import torch
 
     torch.set_num_threads(threads)
@@ -113,19 +117,87 @@ def torch_step(shapes, dtype=np.float32, threads=1, name="AdamW", **options):
     params = [torch.nn.Parameter(torch.from_numpy(p)) for p in arrays]
     for p, g in zip(params, random_arrays(shapes, dtype, 1)):
         p.grad = torch.from_numpy(g)
+    return params, arrays
+
+
+def torch_step(shapes, dtype=np.float32, threads=1, name="AdamW", **options):
+    """torch.optim on CPU tensors. ``fused=True`` is the fastest that torch has; its own default is a plain loop."""
+    import torch
+
+    params, arrays = torch_model(shapes, dtype, threads)
     if name == "AdamW":
         options = {"betas": (BETA1, BETA2), "eps": EPS, "weight_decay": WEIGHT_DECAY, **options}
-    step = getattr(torch.optim, name)(params, lr=LR, fused=True, **options).step
+    options = options if "foreach" in options else {"fused": True, **options}
+    step = getattr(torch.optim, name)(params, lr=LR, **options).step
     step()
     return step, arrays
 
 
+def deepspeed_step(shapes, dtype=np.float32, threads=1):
+    """DeepSpeed's CPUAdam, compiled for this machine by DeepSpeed at its first use."""
+    os.environ.setdefault("CUDA_HOME", "")
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])  # its ninja
+    logging.disable(logging.WARNING)
+    try:
+        from deepspeed.ops.adam import DeepSpeedCPUAdam
+
+        params, arrays = torch_model(shapes, dtype, threads)
+        options = {"betas": (BETA1, BETA2), "eps": EPS, "weight_decay": WEIGHT_DECAY, "adamw_mode": True}
+        step = DeepSpeedCPUAdam(params, lr=LR, **options).step
+    finally:
+        logging.disable(logging.NOTSET)
+    step()
+    return step, arrays
+
+
+def optax_step(shapes, dtype=np.float32, threads=1):
+    """optax.adamw with its parameters and state given away to the compiled step, so that XLA may update in place.
+
+    XLA takes the threads that it finds; ``threads`` is not passed on.
+    """
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    import jax
+    import optax
+
+    rule = optax.adamw(LR, b1=BETA1, b2=BETA2, eps=EPS, weight_decay=WEIGHT_DECAY)
+
+    @functools.partial(jax.jit, donate_argnums=(0, 1))
+    def update(params, state, grads):
+        changes, state = rule.update(grads, state, params)
+        return optax.apply_updates(params, changes), state
+
+    params = [jax.numpy.array(p) for p in random_arrays(shapes, dtype)]
+    grads = [jax.numpy.array(g) for g in random_arrays(shapes, dtype, 1)]
+    state = rule.init(params)
+
+    def step():
+        nonlocal params, state
+        params, state = update(params, state, grads)
+        jax.block_until_ready(params)
+
+    step()
+    return step, lambda: [np.asarray(p) for p in params]
+
+
 _ALL = {
-    "torch fused": ("torch", torch_step),
-    "numba": ("numba", numba_step),
-    "numba parallel": ("numba", functools.partial(numba_step, parallel=True)),
-    "numba parallel fastmath": ("numba", functools.partial(numba_step, parallel=True, fastmath=True)),
-    "NumPy": ("numpy", numpy_expression),
+    "torch fused": (["torch"], torch_step),
+    "torch foreach": (["torch"], functools.partial(torch_step, foreach=True)),
+    "numba": (["numba"], numba_step),
+    "numba parallel": (["numba"], functools.partial(numba_step, parallel=True)),
+    "numba parallel fastmath": (["numba"], functools.partial(numba_step, parallel=True, fastmath=True)),
+    "DeepSpeed CPUAdam": (["torch", "deepspeed", "ninja"], deepspeed_step),
+    "optax": (["jax", "optax"], optax_step),
+    "NumPy": (["numpy"], numpy_expression),
 }
-RIVALS = {name: factory for name, (module, factory) in _ALL.items() if importlib.util.find_spec(module)}
-MISSING = {name: f"{module} is not installed" for name, (module, _) in _ALL.items() if name not in RIVALS}
+
+
+def _lacking(modules):
+    return [module for module in modules if importlib.util.find_spec(module) is None]
+
+
+RIVALS = {name: factory for name, (modules, factory) in _ALL.items() if not _lacking(modules)}
+MISSING = {
+    name: f"{' and '.join(_lacking(modules))} not installed"
+    for name, (modules, _) in _ALL.items()
+    if name not in RIVALS
+}

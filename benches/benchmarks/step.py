@@ -5,13 +5,14 @@ import sys
 
 import schuss
 
-from .common import CASES, DTYPES, IN_CACHE, PAST_CACHE, THREADS, Timed, hot, process_environment
+from .jobs import CASES, DTYPES, IN_CACHE, PAST_CACHE, THREADS, hot, process_environment
+from .timing import Timed
 
 
 class Step(Timed):
     """float32, one array."""
 
-    params = [list(CASES), IN_CACHE]
+    params = [list(CASES), [1_024, *IN_CACHE]]
     param_names = ["optimizer", "elements"]
 
     def time_step(self, case, n):
@@ -37,12 +38,12 @@ class StepDtype(Timed):
 class StepThreads(Timed):
     """Threads beside one thread: around the size from which a second one pays."""
 
-    params = [sorted({1, THREADS}), [65_536, 131_072, 262_144, 1_048_576]]
-    param_names = ["threads", "elements"]
+    params = [list(CASES), sorted({1, THREADS}), [65_536, 131_072, 262_144, 1_048_576]]
+    param_names = ["optimizer", "threads", "elements"]
 
-    def time_step(self, threads, n):
+    def time_step(self, case, threads, n):
         schuss.set_num_threads(threads)
-        hot("AdamW", n).step()
+        hot(case, n).step()
 
 
 class StepOptions(Timed):
@@ -65,18 +66,19 @@ class StepOptions(Timed):
 
 
 class StepLevel:
-    """AdamW at each CPU level. A level is chosen at import, so each is measured in a process of its own."""
+    """Each CPU level, on one thread. A level is chosen at import, so each is measured in a process of its own."""
 
-    params = [schuss.cpu_levels(), [16_384]]
-    param_names = ["level", "elements"]
+    params = [list(CASES), schuss.cpu_levels(), [16_384]]
+    param_names = ["optimizer", "level", "elements"]
     unit = "s"
     code = """
 import sys
-from benchmarks.common import Job, interleave
-print(min(interleave({"step": Job("AdamW", [int(sys.argv[1])]).step})["step"]))
+from benchmarks.jobs import Job
+from benchmarks.timing import interleave
+print(min(interleave({"step": Job(sys.argv[1], [int(sys.argv[2])]).step})["step"]))
 """
 
-    def track_step(self, level, n):
+    def track_step(self, case, level, n):
         env = process_environment(SCHUSS_CPU=level, SCHUSS_NUM_THREADS="1")
-        command = [sys.executable, "-c", self.code, str(n)]
+        command = [sys.executable, "-c", self.code, case, str(n)]
         return float(subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout)

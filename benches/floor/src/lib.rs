@@ -1,10 +1,11 @@
-//! The traffic floor of an optimizer step: a loop that loads and stores exactly what the step loads and stores and does
-//! next to nothing between. Nobody can update the same arrays in place with less traffic, so the time of this loop is
-//! what an optimizer is measured against once its arrays have left the caches.
+//! The traffic floor of an optimizer step: loops that load and store exactly what the step loads and stores and do
+//! next to nothing between. Nobody can update the same arrays in place with less traffic, so the time of these loops is
+//! what an optimizer is measured against once its arrays have left the caches. In cache the divider is the other wall:
+//! [`schuss_divider`] does the square roots and divisions of a step and nothing else.
 //!
-//! A step reads one gradient, reads and writes one parameter, and reads and writes `states` state arrays. The loop adds
-//! a zero that the compiler cannot see to every word, as an integer: every bit survives, so the floor can run over the
-//! very arrays that the optimizer uses, on the same pages, without disturbing them.
+//! A step is one pass over its arrays, or several; a pass reads some arrays, and reads and writes others. The loop adds
+//! a zero that the compiler cannot see to every word that it writes, as an integer: every bit survives, so the floor can
+//! run over the very arrays that the optimizer uses, on the same pages, without disturbing them.
 
 use std::ffi::c_void;
 use std::hint::black_box;
@@ -13,6 +14,8 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 /// Words handled in one go. Each group is loaded whole before it is stored, so the compiler may use full vectors
 /// without having to prove that the arrays do not overlap.
 const GROUP: usize = 64;
+/// Values that go through the divider at once: few enough to stay in registers.
+const LANES: usize = 32;
 /// Elements a thread takes at a time.
 const CHUNK: usize = 64 * 1024;
 
@@ -20,6 +23,7 @@ trait Word: Copy + Send + 'static {
     fn zero() -> Self;
     fn add(self, other: Self) -> Self;
     fn and(self, other: Self) -> Self;
+    fn xor(self, other: Self) -> Self;
 }
 
 macro_rules! word {
@@ -36,107 +40,197 @@ macro_rules! word {
             fn and(self, other: Self) -> Self {
                 self & other
             }
+            #[inline(always)]
+            fn xor(self, other: Self) -> Self {
+                self ^ other
+            }
         }
     )*};
 }
 word!(u8, u16, u32, u64);
 
-/// The arrays of one step: `first` words for gradient and parameter, `rest` words for the states.
+/// Arrays of one word: `R` that are read, `W` that are read and written.
 #[derive(Clone, Copy)]
-struct Streams<P, S, const K: usize> {
-    gradient: *const P,
-    parameter: *mut P,
-    states: [*mut S; K],
+struct Arrays<T, const R: usize, const W: usize> {
+    read: [*const T; R],
+    written: [*mut T; W],
+}
+
+impl<T: Word, const R: usize, const W: usize> Arrays<T, R, W> {
+    /// # Safety
+    /// The first `R + W` pointers are those of arrays of `T`.
+    unsafe fn new(pointers: *const *mut c_void) -> Self {
+        // SAFETY: the caller's promise.
+        unsafe {
+            Arrays {
+                read: std::array::from_fn(|k| (*pointers.add(k)).cast_const().cast()),
+                written: std::array::from_fn(|k| (*pointers.add(R + k)).cast()),
+            }
+        }
+    }
+
+    /// One group from `i` on. What is read is masked by the zero and added to what is written; where nothing is, it
+    /// goes into `sum`, so that nobody can leave it out.
+    ///
+    /// # Safety
+    /// The pointers are valid for `i..i + GROUP`.
+    #[inline(always)]
+    unsafe fn group(&self, i: usize, zero: T, sum: &mut [T; GROUP]) {
+        let mut seen = [zero; GROUP];
+        // SAFETY: the caller's promise; groups are read and written unaligned.
+        unsafe {
+            for array in self.read {
+                let x = array.add(i).cast::<[T; GROUP]>().read_unaligned();
+                (0..GROUP).for_each(|j| seen[j] = seen[j].xor(x[j]));
+            }
+            if R > 0 && W == 0 {
+                (0..GROUP).for_each(|j| sum[j] = sum[j].xor(seen[j]));
+            }
+            for array in self.written {
+                let at = array.add(i).cast::<[T; GROUP]>();
+                let mut x = at.read_unaligned();
+                (0..GROUP).for_each(|j| x[j] = x[j].add(seen[j].and(zero)));
+                at.write_unaligned(x);
+            }
+        }
+    }
+
+    /// One element.
+    ///
+    /// # Safety
+    /// The pointers are valid at `i`.
+    unsafe fn single(&self, i: usize, zero: T, sum: &mut [T; GROUP]) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            for array in self.read {
+                sum[0] = sum[0].xor(*array.add(i));
+            }
+            for array in self.written {
+                *array.add(i) = (*array.add(i)).add(zero);
+            }
+        }
+    }
+}
+
+/// A pass: gradient and parameter have one word, states another.
+#[derive(Clone, Copy)]
+struct Pass<P, S, const A: usize, const B: usize, const C: usize, const D: usize> {
+    first: Arrays<P, A, B>,
+    rest: Arrays<S, C, D>,
 }
 
 // SAFETY: the parts handed to different threads never overlap.
-unsafe impl<P, S, const K: usize> Send for Streams<P, S, K> {}
+unsafe impl<P, S, const A: usize, const B: usize, const C: usize, const D: usize> Send for Pass<P, S, A, B, C, D> {}
 
 /// # Safety
 /// The pointers are valid for `begin..end`, and nothing else touches that range meanwhile.
 #[inline(always)]
-unsafe fn traffic<P: Word, S: Word, const K: usize>(s: &Streams<P, S, K>, begin: usize, end: usize) {
+unsafe fn traffic<P: Word, S: Word, const A: usize, const B: usize, const C: usize, const D: usize>(
+    pass: &Pass<P, S, A, B, C, D>,
+    begin: usize,
+    end: usize,
+) {
     let (zp, zs) = (P::zero(), S::zero());
+    let (mut sp, mut ss) = ([zp; GROUP], [zs; GROUP]);
     let mut i = begin;
-    // SAFETY: every access lies in begin..end; groups are read and written unaligned.
+    // SAFETY: every access lies in begin..end.
     unsafe {
         while i + GROUP <= end {
-            let g = s.gradient.add(i).cast::<[P; GROUP]>().read_unaligned();
-            let at = s.parameter.add(i).cast::<[P; GROUP]>();
-            let mut p = at.read_unaligned();
-            for j in 0..GROUP {
-                p[j] = p[j].add(g[j].and(zp));
-            }
-            at.write_unaligned(p);
-            for k in 0..K {
-                let at = s.states[k].add(i).cast::<[S; GROUP]>();
-                let mut x = at.read_unaligned();
-                for x in &mut x {
-                    *x = x.add(zs);
-                }
-                at.write_unaligned(x);
-            }
+            pass.first.group(i, zp, &mut sp);
+            pass.rest.group(i, zs, &mut ss);
             i += GROUP;
         }
         for i in i..end {
-            let p = s.parameter.add(i);
-            *p = (*p).add((*s.gradient.add(i)).and(zp));
-            for k in 0..K {
-                let x = s.states[k].add(i);
-                *x = (*x).add(zs);
-            }
+            pass.first.single(i, zp, &mut sp);
+            pass.rest.single(i, zs, &mut ss);
         }
     }
+    black_box((sp, ss));
 }
 
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
-unsafe fn traffic_avx2<P: Word, S: Word, const K: usize>(s: &Streams<P, S, K>, begin: usize, end: usize) {
-    // SAFETY: as in `traffic`.
-    unsafe { traffic(s, begin, end) }
+/// `count` elements through so many divisions and square roots, without traffic.
+#[inline(always)]
+fn divider(count: usize, divisions: usize, roots: usize) -> f32 {
+    let mut x: [f32; LANES] = std::array::from_fn(|k| 1.5 + k as f32);
+    let mut sum = [0.0f32; LANES];
+    let next = black_box(0.5f32);
+    for _ in 0..count.div_ceil(LANES) {
+        x.iter_mut().for_each(|x| *x += next);
+        let mut y = x;
+        for _ in 0..roots {
+            y.iter_mut().for_each(|y| *y = y.sqrt());
+        }
+        for _ in 0..divisions {
+            (0..LANES).for_each(|k| y[k] = x[k] / y[k]);
+        }
+        (0..LANES).for_each(|k| sum[k] += y[k]);
+    }
+    sum.iter().sum()
 }
 
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-unsafe fn traffic_avx512<P: Word, S: Word, const K: usize>(s: &Streams<P, S, K>, begin: usize, end: usize) {
-    // SAFETY: as in `traffic`.
-    unsafe { traffic(s, begin, end) }
+macro_rules! levels {
+    ($($name:ident, $divider:ident, $features:literal;)*) => {$(
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = $features)]
+        unsafe fn $name<P: Word, S: Word, const A: usize, const B: usize, const C: usize, const D: usize>(
+            pass: &Pass<P, S, A, B, C, D>, begin: usize, end: usize,
+        ) {
+            // SAFETY: as in `traffic`.
+            unsafe { traffic(pass, begin, end) }
+        }
+
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = $features)]
+        unsafe fn $divider(count: usize, divisions: usize, roots: usize) -> f32 {
+            divider(count, divisions, roots)
+        }
+    )*};
+}
+levels! {
+    traffic_avx2, divider_avx2, "avx2";
+    traffic_avx512, divider_avx512, "avx512f,avx512bw,avx512vl";
 }
 
-type Part<P, S, const K: usize> = unsafe fn(&Streams<P, S, K>, usize, usize);
-
-fn best<P: Word, S: Word, const K: usize>() -> Part<P, S, K> {
+/// The widest vectors of this CPU: 0 the baseline's, 1 AVX2, 2 AVX-512.
+fn width() -> usize {
     #[cfg(target_arch = "x86_64")]
     {
         if is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512vl") {
-            return traffic_avx512;
+            return 2;
         }
         if is_x86_feature_detected!("avx2") {
-            return traffic_avx2;
+            return 1;
         }
     }
-    traffic
+    0
 }
 
 /// The threads, the caller among them, take chunks in order until none is left. One fixed part a thread would lose to
 /// this whenever a neighbour keeps one core busy, and a floor must not be easy to beat.
-fn run<P: Word, S: Word, const K: usize>(s: Streams<P, S, K>, n: usize, threads: usize) {
-    let part = best();
+fn run<P: Word, S: Word, const A: usize, const B: usize, const C: usize, const D: usize>(
+    pass: Pass<P, S, A, B, C, D>,
+    n: usize,
+    threads: usize,
+) {
+    #[cfg(target_arch = "x86_64")]
+    let part = [traffic::<P, S, A, B, C, D>, traffic_avx2, traffic_avx512][width()];
+    #[cfg(not(target_arch = "x86_64"))]
+    let part = traffic::<P, S, A, B, C, D>;
     if threads == 1 {
-        // SAFETY: the caller vouches for 0..n.
-        return unsafe { part(&s, 0, n) };
+        // SAFETY: the caller vouches for 0..n, and the CPU has this level.
+        return unsafe { part(&pass, 0, n) };
     }
     let next = AtomicUsize::new(0);
     let next = &next;
     let work = move || {
-        let s = s; // the whole struct moves, not its pointers one by one
+        let pass = pass; // the whole struct moves, not its pointers one by one
         loop {
             let begin = next.fetch_add(CHUNK, Relaxed);
             if begin >= n {
                 break;
             }
             // SAFETY: the chunks are disjoint and inside 0..n; the scope ends before the call returns.
-            unsafe { part(&s, begin, (begin + CHUNK).min(n)) }
+            unsafe { part(&pass, begin, (begin + CHUNK).min(n)) }
         }
     };
     std::thread::scope(|scope| {
@@ -147,53 +241,80 @@ fn run<P: Word, S: Word, const K: usize>(s: Streams<P, S, K>, n: usize, threads:
     });
 }
 
-unsafe fn with_states<P: Word, S: Word>(gradient: *const c_void, rw: &[*mut c_void], n: usize, threads: usize) -> i32 {
-    macro_rules! states {
-        ($($k:literal),*) => {
-            match rw.len() - 1 {
-                $($k => {
-                    let states = std::array::from_fn::<_, $k, _>(|k| rw[k + 1].cast::<S>());
-                    run(Streams { gradient: gradient.cast::<P>(), parameter: rw[0].cast::<P>(), states }, n, threads);
+/// # Safety
+/// As for [`schuss_floor`].
+unsafe fn with_words<P: Word, S: Word>(
+    arrays: *const *mut c_void,
+    counts: [usize; 4],
+    n: usize,
+    threads: usize,
+) -> i32 {
+    macro_rules! passes {
+        ($($a:literal $b:literal $c:literal $d:literal;)*) => {
+            match counts {
+                $([$a, $b, $c, $d] => {
+                    // SAFETY: the caller's promise.
+                    let (first, rest) = unsafe { (Arrays::new(arrays), Arrays::new(arrays.add($a + $b))) };
+                    run::<P, S, $a, $b, $c, $d>(Pass { first, rest }, n, threads);
                     0
                 })*
                 _ => -1,
             }
         };
     }
-    states!(0, 1, 2, 3, 4)
+    passes! {
+        // A gradient, a parameter, and states of an elementwise rule.
+        1 1 0 0; 1 1 0 1; 1 1 0 2; 1 1 0 3; 1 1 0 4;
+        // Norms: of gradients, or of gradients and parameters.
+        1 0 0 0; 2 0 0 0;
+        // LAMB's two phases.
+        2 0 0 2; 0 1 2 0;
+        // Lookahead's synchronization, and the way to the look-ahead point and back.
+        0 1 0 1; 0 1 1 0; 0 1 0 0;
+    }
 }
 
-/// One pass over `n` elements. `rw` holds `rw_count` pointers: the parameter, then up to four states. The gradient and
-/// the parameter have words of `first` bytes, the states of `rest` bytes. Returns 0, or -1 for an unknown combination.
+/// One pass over `n` elements: `counts` arrays that are read and that are read and written, of words of `first` bytes;
+/// then the same of words of `rest` bytes; `arrays` holds all their pointers in this order. Returns 0, or -1 for an
+/// unknown combination.
 ///
 /// # Safety
 /// The pointers are valid for `n` words each, the written arrays do not overlap, and nobody else uses them meanwhile.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn schuss_floor(
-    gradient: *const c_void,
-    rw: *const *mut c_void,
-    rw_count: usize,
+    arrays: *const *mut c_void,
+    counts: *const [usize; 4],
     first: usize,
     rest: usize,
     n: usize,
     threads: usize,
 ) -> i32 {
-    if rw_count == 0 {
-        return -1;
-    }
     let threads = threads.max(1);
     // SAFETY: the caller vouches for the pointers.
     unsafe {
-        let rw = std::slice::from_raw_parts(rw, rw_count);
+        let counts = *counts;
         match (first, rest) {
-            (2, 1) => with_states::<u16, u8>(gradient, rw, n, threads),
-            (2, 2) => with_states::<u16, u16>(gradient, rw, n, threads),
-            (2, 4) => with_states::<u16, u32>(gradient, rw, n, threads),
-            (4, 1) => with_states::<u32, u8>(gradient, rw, n, threads),
-            (4, 2) => with_states::<u32, u16>(gradient, rw, n, threads),
-            (4, 4) => with_states::<u32, u32>(gradient, rw, n, threads),
-            (8, 8) => with_states::<u64, u64>(gradient, rw, n, threads),
+            (2, 1) => with_words::<u16, u8>(arrays, counts, n, threads),
+            (2, 2) => with_words::<u16, u16>(arrays, counts, n, threads),
+            (2, 4) => with_words::<u16, u32>(arrays, counts, n, threads),
+            (4, 1) => with_words::<u32, u8>(arrays, counts, n, threads),
+            (4, 2) => with_words::<u32, u16>(arrays, counts, n, threads),
+            (4, 4) => with_words::<u32, u32>(arrays, counts, n, threads),
+            (8, 8) => with_words::<u64, u64>(arrays, counts, n, threads),
             _ => -1,
         }
     }
+}
+
+/// Divides, and takes square roots, as often as a rule does for `n` elements of float32, on this thread.
+#[unsafe(no_mangle)]
+pub extern "C" fn schuss_divider(n: usize, divisions: usize, roots: usize) -> f32 {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: `width` says what the CPU has.
+    match width() {
+        2 => return unsafe { divider_avx512(n, divisions, roots) },
+        1 => return unsafe { divider_avx2(n, divisions, roots) },
+        _ => {}
+    }
+    divider(n, divisions, roots)
 }

@@ -1,0 +1,139 @@
+"""What is measured: every optimizer of the package's own registry, ready to step, and what a step of it must move."""
+
+import functools
+import importlib.util
+import itertools
+import os
+from math import prod
+from pathlib import Path
+
+import numpy as np
+
+import schuss
+
+from . import floor, rivals
+from .floor import Pass
+
+SIZES = [1_024, 16_384, 65_536, 131_072, 262_144, 1_048_576, 8_388_608, 33_554_432, 134_217_728]
+IN_CACHE = [n for n in SIZES if 16_384 <= n <= 1_048_576]
+PAST_CACHE = [n for n in SIZES if n > 1_048_576]
+DTYPES = {"float32": np.float32, "float64": np.float64, "float16": np.float16}
+if importlib.util.find_spec("ml_dtypes"):
+    DTYPES["bfloat16"] = importlib.import_module("ml_dtypes").bfloat16
+THREADS = schuss.get_num_threads()
+
+ADAMW = {
+    "lr": rivals.LR,
+    "betas": (rivals.BETA1, rivals.BETA2),
+    "eps": rivals.EPS,
+    "weight_decay": rivals.WEIGHT_DECAY,
+}
+# What a class needs to do its usual work: LARS has no default rate, and does not adapt without weight decay.
+NEEDED = {"LARS": {"lr": 0.1, "weight_decay": 1e-4}}
+# Newton solves a system instead of updating elements, and is measured by itself.
+OTHER_KIND = {"Newton"}
+# Every optimizer of the registry; then options that bring another state, equation or pass.
+CASES = {name: (name, NEEDED.get(name, {})) for name in schuss.OPTIMIZERS if name not in OTHER_KIND}
+CASES |= {
+    "SGD, momentum": ("SGD", {"momentum": 0.9}),
+    "RMSprop, centered, momentum": ("RMSprop", {"centered": True, "momentum": 0.9}),
+    "Adam, amsgrad": ("Adam", {"amsgrad": True}),
+    "LAMB, no clipping": ("LAMB", {"max_grad_norm": None}),
+    "Lookahead(AdamW)": ("AdamW", {}),
+}
+CASES = {case: own for case, own in CASES.items() if own[0] in schuss.OPTIMIZERS}
+
+
+def make(case, params, **options):
+    """The optimizer of a case."""
+    name, defaults = CASES[case]
+    optimizer = schuss.OPTIMIZERS[name](params, **{**defaults, **options})
+    return schuss.Lookahead(optimizer) if case.startswith("Lookahead") else optimizer
+
+
+def process_environment(**extra):
+    """The environment of a child process that imports ``benchmarks`` too."""
+    here = str(Path(__file__).resolve().parent.parent)
+    inherited = os.environ.get("PYTHONPATH")
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([here, inherited] if inherited else [here]), **extra}
+
+
+def leaves(structure):
+    """The arrays of a nested structure, in order."""
+    if isinstance(structure, np.ndarray):
+        return [structure]
+    children = structure.values() if hasattr(structure, "values") else structure
+    return list(itertools.chain.from_iterable(map(leaves, children)))
+
+
+class Job:
+    """An optimizer of the package with parameters and gradients; the first step has been taken."""
+
+    def __init__(self, case, shapes, dtype="float32", **options):
+        params = rivals.random_arrays(shapes, DTYPES[dtype])
+        grads = rivals.random_arrays(shapes, DTYPES[dtype], 1)
+        # One array is passed as it is, several as a list: what a person would do.
+        self.params, self.grads = (params, grads) if len(shapes) > 1 else (params[0], grads[0])
+        self.case, self.elements = case, sum(map(prod, map(np.atleast_1d, shapes)))
+        self.optimizer = make(case, self.params, **options)
+        closure = (lambda: self.grads) if CASES[case][0] == "NAG" else self.grads
+        self.step = functools.partial(self.optimizer.step, closure)
+        self.step()
+
+    @property
+    def period(self):
+        """After how many steps everything that a step does has been done."""
+        return getattr(self.optimizer, "_k", 1)
+
+    def cycle(self):
+        """Takes a whole period of steps."""
+        for _ in range(self.period):
+            self.step()
+
+    def states(self):
+        """{name: array} of the one group, which has one array."""
+        own = self.optimizer.state_dict()["state"][0]
+        return {name: leaves(tree)[0].reshape(-1) for name, tree in own.items()}
+
+    def passes(self):
+        """What a period of steps over one array has to move, wherever the array lies past the caches."""
+        g, p = (a.reshape(-1) for a in (self.grads, self.params))
+        states = self.states()
+        slow = (states.pop("slow"),) if "slow" in states else ()
+        own = tuple(states.values())
+        once = Pass((g,), (p,), (), own)
+        name, options = CASES[self.case]
+        passes = [once]
+        if name == "LARS":  # both norms first
+            passes = [Pass((g, p)), once]
+        elif name == "LAMB":  # the norm of the direction needs the new moments; the direction is made of them again
+            passes = [Pass((g, p), (), (), own), Pass((), (p,), own, ())]
+            if options.get("max_grad_norm", 1.0) is not None:
+                passes = [Pass((g,)), *passes]
+        elif name == "NAG":  # to the look-ahead point, with a copy of where it came from
+            passes = [Pass((), (p,), own, ()), Pass((), (np.empty_like(p),)), once]
+        return passes * self.period + [Pass((), (p,), (), slow)] * bool(slow)
+
+    def floor(self, threads=THREADS):
+        """The traffic floor of a period over the very arrays of this job: same pages, same luck."""
+        return floor.make_floor(self.passes(), threads)
+
+    def bytes(self):
+        """Bytes an element that one step has to move, on average over a period."""
+        return sum(one.bytes for one in self.passes()) / self.elements / self.period
+
+    def divider(self):
+        """Divisions and square roots an element, as the rule's text has them."""
+        rule = self.optimizer.param_groups[0].rule
+        text = schuss._schuss.rules()[rule]["update"]
+        phases = 2 if rule == "lamb" else 1
+        return phases * text.count("/"), phases * text.count("sqrt(")
+
+
+@functools.lru_cache(maxsize=1)
+def hot(case, shapes, dtype="float32", **options):
+    """The job of a time_ benchmark: made at its first call, kept for the others.
+
+    Not in ``setup``: asv then calls a benchmark once for each setup, and what it measures is a cold step.
+    """
+    return Job(case, [shapes] if isinstance(shapes, int) else shapes, dtype, **options)

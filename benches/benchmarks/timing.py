@@ -1,0 +1,96 @@
+"""Fair timing: what is compared takes turns in one process."""
+
+import itertools
+import statistics
+import time
+
+import numpy as np
+
+
+class Timed:
+    """How long asv's time_ benchmarks take: the first call, which makes the job, falls into the warm-up."""
+
+    warmup_time = 0.1
+    sample_time = 0.01
+    repeat = 5
+    rounds = 2
+    timeout = 120
+
+
+def per_call(step, seconds):
+    """How many calls fill that time, at least one."""
+    step()
+    begin, calls = time.perf_counter(), 1
+    step()
+    while (taken := time.perf_counter() - begin) < seconds / 4:
+        calls *= 2
+        begin = time.perf_counter()
+        for _ in range(calls):
+            step()
+    return max(1, round(seconds / (taken / calls)))
+
+
+def interleave(steps, rounds=11, seconds=0.01, rest=0.005, warm=1, work=None):
+    """Seconds a call of every step, one figure a round, the steps taking turns.
+
+    steps: {name: callable}. Each turn makes enough calls to fill ``seconds``. Between turns the process rests, so that
+    threads which spin after their work (OpenMP) do not sit on a core while the next one is measured, and the first
+    ``warm`` calls of a turn, which may wake a pool or fetch arrays, are not counted. The order rotates from round to
+    round. work: called before every single step, not counted; back to back otherwise.
+    """
+    calls = {name: per_call(step, seconds) for name, step in steps.items()}
+    taken = {name: [] for name in steps}
+    names = list(steps)
+    clock = time.perf_counter
+    for turn in range(rounds):
+        for name in names[turn % len(names) :] + names[: turn % len(names)]:
+            step = steps[name]
+            time.sleep(rest)
+            if work:
+                each = []
+                for _ in range(min(calls[name], PAUSED_CALLS)):
+                    work()
+                    begin = clock()
+                    step()
+                    each.append(clock() - begin)
+                taken[name].append(statistics.median(each))
+            else:
+                for _ in range(warm):
+                    step()
+                repeat = itertools.repeat(None, calls[name])
+                begin = clock()
+                for _ in repeat:
+                    step()
+                taken[name].append((clock() - begin) / calls[name])
+    return taken
+
+
+# With work between, a turn of short steps would last a second and more.
+PAUSED_CALLS = 20
+
+
+def ratio(taken, name, base):
+    """The median over the rounds of name's time over base's. A neighbour slows both of one round, so this is steadier
+    than the ratio of the medians."""
+    return statistics.median(a / b for a, b in zip(taken[name], taken[base]))
+
+
+def measure_ratio(step, base, **options):
+    return ratio(interleave({"step": step, "base": base}, **options), "step", "base")
+
+
+# Both sides ours and many calls uncounted: threads are awake for the one as for the other.
+HOT = {"rest": 0, "warm": 10}
+
+
+def numpy_work(milliseconds=1.0):
+    """A callable that keeps NumPy busy for that long on one core, as the rest of a training loop would."""
+    x = np.linspace(0.0, 1.0, 4096)
+    out = np.empty_like(x)
+
+    def work():
+        end = time.perf_counter() + milliseconds / 1e3
+        while time.perf_counter() < end:
+            np.tanh(x, out=out)
+
+    return work
