@@ -1,6 +1,7 @@
 """The README's Python code runs, block after block, as a reader would type it."""
 
 import re
+import sys
 from pathlib import Path
 
 README = Path(__file__).parent.parent / "README.md"
@@ -15,3 +16,14 @@ def test_the_readme_runs(tmp_path, monkeypatch):
         exec(compile(block, str(README), "exec"), names)
     assert names["opt"].step_count == 1
     assert (tmp_path / "opt.safetensors").exists()
+
+
+def test_the_speed_table_is_what_was_recorded():
+    """And every figure of the page can be made of the record."""
+    sys.path.insert(0, str(README.parent / "benches"))
+    import page
+
+    results = page.load()
+    assert page.readme_block() == page.readme(results)
+    assert set(results["figures"]) == set(page.SECTIONS)
+    assert page.rst(results).count(".. list-table::") >= len(page.SECTIONS)

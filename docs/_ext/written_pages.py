@@ -1,7 +1,8 @@
 """Writes the pages that are made from something else in the repository.
 
 The API lists come from what the package exports, so that new functions and modules join by themselves; how to add an
-optimizer comes from CONTRIBUTING; a gallery without scripts still gets a page to link to.
+optimizer comes from CONTRIBUTING, the speed tables from the figures that the benchmarks recorded; a gallery without
+scripts still gets a page to link to.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
+import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -95,6 +97,13 @@ def _contributing(source: Path) -> None:
     write(source / "internals" / "generated" / "adding.md", "\n".join(lines))
 
 
+def _speed(source: Path) -> None:
+    sys.path.insert(0, str(source.parent / "benches"))
+    import page
+
+    write(source / "generated" / "speed.inc", page.rst(page.load()))
+
+
 def _gallery(app: Any, source: Path) -> None:
     if "sphinx_gallery.gen_gallery" not in app.extensions:
         lines = [*heading("Gallery", "="), "The gallery's scripts were not there when this was built.", ""]
@@ -106,6 +115,7 @@ def write_pages(app: Any, config: Any) -> None:
     source = Path(app.srcdir)
     _api_lists(source)
     _contributing(source)
+    _speed(source)
     _gallery(app, source)
 
 

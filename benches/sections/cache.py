@@ -1,0 +1,115 @@
+"""In cache: our threads against one of them, and every optimizer against the divider."""
+
+from .table import Table, bounded, short, time
+
+PIECES = ["threads", "wall"]
+SIZES = [16_384, 65_536, 131_072, 262_144, 1_048_576]
+WALL = 16_384
+
+
+def measure(piece, rounds):
+    return {"threads": _threads, "wall": _wall}[piece](rounds)
+
+
+def _threads(rounds):
+    from statistics import median
+
+    from benchmarks import jobs, timing
+
+    import schuss
+
+    def with_threads(n, threads):
+        step = jobs.Job("AdamW", [n], **jobs.ADAMW).step
+
+        def run():
+            schuss.set_num_threads(threads)
+            step()
+
+        return run
+
+    result, work = {}, timing.numpy_work()
+    for n in SIZES:
+        steps = {"one": with_threads(n, 1), "all": with_threads(n, jobs.THREADS)}
+        result[str(n)] = {}
+        for regime, options in (("hot", {}), ("paused", {"seconds": 0.004, "work": work})):
+            taken = timing.interleave(steps, rounds, **options)
+            result[str(n)][regime] = {"one": median(taken["one"]), "ratio": timing.ratio(taken, "one", "all")}
+    return result
+
+
+def _wall(rounds):
+    """Time without the call, on one thread; traffic and divider alone."""
+    from statistics import median
+
+    from benchmarks import floor, jobs, timing
+
+    import schuss
+
+    schuss.set_num_threads(1)
+    result = {}
+    try:
+        empty = floor.make_divider(0, 0, 0)
+    except floor.FloorUnavailable as reason:
+        return {"missing": str(reason)}
+    for case in jobs.CASES:
+        if case.startswith(("NAG", "Lookahead", "Ranger")):  # their other parts are not the rule's
+            continue
+        job, small = jobs.Job(case, [WALL]), jobs.Job(case, [1])
+        divisions, roots = job.divider()
+        steps = {
+            "step": job.step,
+            "call": small.step,
+            "traffic": job.floor(1),
+            "nothing": small.floor(1),
+            "empty": empty,
+        }
+        steps["divider"] = floor.make_divider(WALL, divisions, roots) if divisions + roots else empty
+        taken = timing.interleave(steps, rounds, seconds=0.003, rest=0)
+        net = [step - call for step, call in zip(taken["step"], taken["call"])]
+        pairs = (("traffic", "nothing"), ("divider", "empty"))  # a loop and what calling it costs
+        walls = [[loop - call for loop, call in zip(taken[name], taken[base])] for name, base in pairs]
+        reached = median(max(own) / ours for ours, *own in zip(net, *walls))
+        traffic, divider = map(median, walls)
+        own = {"net": median(net), "traffic": traffic, "divider": divider, "reached": reached}
+        result[case] = {**own, "operations": [divisions, roots]}
+    return result
+
+
+def tables(data):
+    made = []
+    if threads := data.get("threads"):
+        text = (
+            "AdamW on all threads against one thread: how many times as long the single thread takes. Below 1 a "
+            "helper cost more than it brought."
+        )
+        head = ["elements", "one thread", "over all threads", "one thread, paused", "over all, paused"]
+        rows = []
+        for n, own in threads.items():
+            cells = []
+            for regime in ("hot", "paused"):
+                cells += [time(own[regime]["one"]), bounded(own[regime]["ratio"], least=1 / 1.1)]
+            rows.append([f"{int(n):,}", *cells])
+        made.append(Table("In cache: all threads against one", text, head, rows))
+    wall = data.get("wall", {})
+    if wall and "missing" not in wall:
+        text = (
+            f"Float32, {WALL:,} elements, one thread, the call taken off. The wall is the longer of two loops: one "
+            "with the step's loads and stores, one with its divisions and square roots and nothing else. The last "
+            "column is the wall over our time: 1 would mean that the rest of the arithmetic costs nothing."
+        )
+        head = ["optimizer", "divisions + roots", "ours", "traffic", "divider", "wall over ours"]
+        rows = []
+        for case, own in wall.items():
+            divider = time(own["divider"]) if any(own["operations"]) else ""
+            operations = " + ".join(map(str, own["operations"]))
+            rows.append([case, operations, time(own["net"]), time(own["traffic"]), divider, short(own["reached"])])
+        made.append(Table("In cache: against the divider", text, head, rows))
+    return made
+
+
+def targets(data):
+    found = []
+    for n, own in data.get("threads", {}).items():
+        for regime, words in (("hot", "back to back"), ("paused", "a millisecond later")):
+            found.append((f"{int(n):,} elements, {words}: one thread over all", own[regime]["ratio"], ">=", 1 / 1.1))
+    return found

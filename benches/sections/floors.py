@@ -1,0 +1,58 @@
+"""Every optimizer past the caches, against the time that its traffic alone takes."""
+
+from .table import Table, bounded, short, time
+
+PIECES = ["8388608", "33554432", "134217728"]
+
+
+def measure(piece, rounds):
+    from statistics import median
+
+    from benchmarks import jobs, timing
+    from benchmarks.floor import FloorUnavailable
+
+    result = {}
+    for case in jobs.CASES:
+        job = jobs.Job(case, [int(piece)])
+        try:
+            steps = {"schuss": job.cycle, "floor": job.floor()}
+        except FloorUnavailable as reason:
+            return {"missing": str(reason)}
+        taken = timing.interleave(steps, min(rounds, 7 if int(piece) > 5e7 else 99), seconds=0.04, rest=0)
+        result[case] = {
+            "bytes": job.bytes(),
+            "seconds": median(taken["schuss"]) / job.period,
+            "ratio": timing.ratio(taken, "floor", "schuss"),
+        }
+        del job, steps
+    return result
+
+
+def tables(data):
+    sizes = [piece for piece in PIECES if data.get(piece) and "missing" not in data[piece]]
+    if not sizes:
+        return []
+    text = (
+        "Float32, one array. Bytes an element are those that a step has to move: the gradient once, parameter and "
+        "state in and out, and for optimizers that need norms or means first, what that costs (Lookahead's "
+        "synchronization on average). Each figure is the time of a loop with these loads and stores and nothing else, "
+        "over the time of the step, on the same arrays in turns: 1 is as fast as memory allows. Bold where it is "
+        "below 0.95."
+    )
+    head = ["optimizer", "bytes", *(f"{int(n):,}" for n in sizes), f"{int(sizes[-1]):,} in", "GB/s"]
+    rows = []
+    for case, own in data[sizes[0]].items():
+        largest = data[sizes[-1]][case]
+        ratios = [bounded(data[n][case]["ratio"], least=0.95) for n in sizes]
+        rate = largest["bytes"] * int(sizes[-1]) / largest["seconds"] / 1e9
+        rows.append([case, f"{own['bytes']:.3g}", *ratios, time(largest["seconds"]), short(rate)])
+    return [Table("Past the caches: against the floor of memory traffic", text, head, rows)]
+
+
+def targets(data):
+    found = []
+    for piece in PIECES:
+        for case, own in data.get(piece, {}).items():
+            if case != "missing":
+                found.append((f"{int(piece):,} elements: floor over {case}", own["ratio"], ">=", 0.95))
+    return found

@@ -1,0 +1,53 @@
+"""Many arrays in one step, against one array with as many elements, and against torch."""
+
+from .table import Table, bounded, rival, time
+
+PIECES = ["1000 x 1000", "10,000 x 100", "EfficientNet-B1", "GPT-2 small"]
+MOST = {"10,000 x 100": 1.5}
+
+
+def measure(piece, rounds):
+    from math import prod
+    from statistics import median
+
+    from benchmarks import jobs, rivals, timing
+    from benchmarks.models import LAYOUTS
+
+    shapes = LAYOUTS[piece]
+    total = sum(map(prod, shapes))
+    job, flat = jobs.Job("AdamW", shapes, **jobs.ADAMW), jobs.Job("AdamW", [total], **jobs.ADAMW)
+    taken = timing.interleave({"many": job.step, "flat": flat.step}, rounds, seconds=0.02, **timing.HOT)
+    result = {"arrays": len(shapes), "elements": total, "seconds": median(taken["many"])}
+    result["flat"] = timing.ratio(taken, "many", "flat")
+    del flat
+    if "torch fused" in rivals.RIVALS:
+        step, _ = rivals.torch_step(shapes, threads=jobs.THREADS)
+        taken = timing.interleave({"many": job.step, "torch": step}, min(rounds, 7), seconds=0.02)
+        result["torch"] = timing.ratio(taken, "torch", "many")
+    return result
+
+
+def tables(data):
+    text = (
+        "AdamW, float32: a list of arrays in one call. Over one array is our own step over as many elements in a "
+        "single array, both back to back and awake; the limit is 1.15 (1.5 for arrays of 100). EfficientNet-B1 and "
+        "GPT-2 small are the lists of their parameters' shapes."
+    )
+    rows = []
+    for piece in PIECES:
+        own = data.get(piece)
+        if own:
+            flat = bounded(own["flat"], most=MOST.get(piece, 1.15))
+            torch = rival(own["torch"]) if "torch" in own else ""
+            rows.append([piece, f"{own['arrays']:,}", f"{own['elements']:,}", time(own["seconds"]), flat, torch])
+    head = ["parameters", "arrays", "elements", "ours", "over one array", "torch fused over ours"]
+    return [Table("Many arrays", text, head, rows)]
+
+
+def targets(data):
+    found = []
+    for piece, own in data.items():
+        found.append((f"{piece}: over one array", own["flat"], "<=", MOST.get(piece, 1.15)))
+    if "torch" in data.get("1000 x 1000", {}):
+        found.append(("1000 x 1000: torch fused over ours", data["1000 x 1000"]["torch"], ">=", 20))
+    return found

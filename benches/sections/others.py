@@ -1,0 +1,118 @@
+"""AdamW beside what others offer, from a thousand elements to 32 million."""
+
+from .table import Table, rival, time
+
+PIECES = [
+    "torch fused",
+    "torch foreach",
+    "numba",
+    "numba parallel",
+    "numba parallel fastmath",
+    "DeepSpeed CPUAdam",
+    "optax",
+    "NumPy",
+]
+HOT = [1_024, 16_384, 65_536, 131_072, 262_144, 1_048_576, 8_388_608, 33_554_432]
+PAUSED = HOT[1:6]
+# Slow ones are not asked for more than a person would wait for; one thread is no rival where all of them are at work.
+LARGEST = {"torch foreach": 8_388_608, "numba": 131_072, "NumPy": 8_388_608}
+
+
+def measure(piece, rounds):
+    import numpy as np
+    from benchmarks import jobs, rivals, timing
+
+    if piece not in rivals.RIVALS:
+        return {"missing": rivals.MISSING[piece]}
+    result = {"hot": {}, "paused": {}}
+    work = timing.numpy_work()
+    for n in HOT:
+        if n > LARGEST.get(piece, n):
+            continue
+        job = jobs.Job("AdamW", [n], **jobs.ADAMW)
+        try:
+            step, params = rivals.RIVALS[piece]([n], threads=jobs.THREADS)
+        except Exception as error:  # installed, and does not run here: that is what the page has to say then
+            return {"missing": f"does not run here ({type(error).__name__})"}
+        params = params() if callable(params) else params
+        np.testing.assert_allclose(job.params, params[0], rtol=2e-5, atol=2e-6, err_msg=f"{piece} computes otherwise")
+        steps = {"schuss": job.step, piece: step}
+        large = n > 1_048_576
+        taken = timing.interleave(steps, rounds, seconds=0.05 if large else 0.01, rest=0.002 if large else 0.005)
+        result["hot"][str(n)] = _figures(taken, piece)
+        if n in PAUSED:
+            result["paused"][str(n)] = _figures(timing.interleave(steps, rounds, seconds=0.004, work=work), piece)
+    return result
+
+
+def _figures(taken, piece):
+    from statistics import median
+
+    from benchmarks.timing import ratio
+
+    return {"schuss": median(taken["schuss"]), "rival": median(taken[piece]), "ratio": ratio(taken, piece, "schuss")}
+
+
+def present(data):
+    return [piece for piece in PIECES if "hot" in data.get(piece, {})]
+
+
+def ours(data, regime, n):
+    """Our time: the median over the rivals' processes."""
+    from statistics import median
+
+    return median(data[piece][regime][str(n)]["schuss"] for piece in present(data) if str(n) in data[piece][regime])
+
+
+def _rows(data, regime, sizes):
+    for n in sizes:
+        found = [data[piece][regime].get(str(n)) for piece in present(data)]
+        if any(found):
+            yield [
+                f"{n:,}",
+                time(ours(data, regime, n)),
+                *(rival(own["ratio"]) if own else "" for own in found),
+            ]
+
+
+def tables(data):
+    head = ["elements", "schuss", *present(data)]
+    left_out = [f"{piece} ({own['missing']})" for piece, own in data.items() if "missing" in own]
+    text = (
+        "AdamW, float32, one array, called from Python: our time, and how many times that time the others take. Below "
+        "1, in bold, we lose. Each rival had a process of its own, in which it and we took turns; our time is the "
+        "median over these processes. Before anything was timed, both took the same step and their parameters were "
+        "compared. numba is the same loop as ours written by hand; fastmath gives up exact results. NumPy is the "
+        "textbook's expression, in place where its operators are. Where a cell is empty the rival was not measured at "
+        "that size."
+    )
+    if left_out:
+        text += f" Left out here: {', '.join(left_out)}."
+    paused = (
+        "The same with a millisecond of NumPy work before every step, which is not counted. A training loop looks like "
+        "this: the threads have gone to sleep and the caches hold something else."
+    )
+    return [
+        Table("Against others, back to back", text, head, list(_rows(data, "hot", HOT))),
+        Table("Against others, a millisecond later", paused, head, list(_rows(data, "paused", PAUSED))),
+    ]
+
+
+_TORCH = {
+    "hot": {16_384: 4, 131_072: 2, 262_144: 1.6, 1_048_576: 1.3},
+    "paused": {16_384: 5, 131_072: 1.6, 262_144: 1.3, 1_048_576: 1.3},
+}
+
+
+def targets(data):
+    found = []
+    for regime, words in (("hot", "back to back"), ("paused", "a millisecond later")):
+        for n in PAUSED:
+            least = {"numba parallel": 1, "numba parallel fastmath": 0.9, "DeepSpeed CPUAdam": 1}
+            if n in _TORCH[regime]:
+                least["torch fused"] = _TORCH[regime][n]
+            for piece, bound in least.items():
+                if piece in present(data):
+                    what = f"{n:,} elements, {words}: {piece} over ours"
+                    found.append((what, data[piece][regime][str(n)]["ratio"], ">=", bound))
+    return found

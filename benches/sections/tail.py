@@ -1,0 +1,127 @@
+"""The tail of a training step: unscale, look for NaN, clip, step, zero; in one call, and one after the other."""
+
+from .table import Table, rival, time
+
+PIECES = ["GPT-2 small"]
+SCALE, NORM = 128.0, 1.0
+
+
+def measure(piece, rounds):
+    from benchmarks.models import LAYOUTS
+
+    return tail(LAYOUTS[piece], min(rounds, 7))
+
+
+def tail(shapes, rounds):
+    """All of it at once, one after the other, and each part by itself."""
+    from statistics import median
+
+    from benchmarks import jobs, rivals, timing
+
+    steps = _ours(jobs, shapes)
+    if "torch fused" in rivals.RIVALS:
+        steps |= _torch(jobs, rivals, shapes)
+    taken = timing.interleave(steps, rounds, seconds=0.02, rest=0.01)
+    result = {"seconds": {name: median(each) for name, each in taken.items()}}
+    for name in taken.keys() & {"torch", "separately"}:
+        result[name] = timing.ratio(taken, name, "schuss")
+    return result
+
+
+def _ours(jobs, shapes):
+    import numpy as np
+
+    import schuss
+
+    job = jobs.Job("AdamW", shapes, **jobs.ADAMW, max_grad_norm=NORM, nonfinite="skip")
+    grads, fused = job.grads, job.optimizer
+    plain = jobs.make("AdamW", job.params, **jobs.ADAMW)  # over the same arrays, with state of its own
+
+    def unscale():
+        for g in grads:
+            np.multiply(g, np.float32(1 / SCALE), out=g)
+
+    def clip():
+        schuss.clip_grad_norm_(grads, NORM)
+
+    def zero():
+        for g in grads:
+            g.fill(0)
+
+    def separately():
+        unscale()
+        clip()
+        plain.step(grads)
+        zero()
+
+    return {
+        "schuss": lambda: fused.step(grads, grad_scale=SCALE, zero_grads=True),
+        "separately": separately,
+        "our unscale (NumPy)": unscale,
+        "our clip_grad_norm_": clip,
+        "our step": lambda: plain.step(grads),
+        "our zeroing (NumPy)": zero,
+    }
+
+
+def _torch(jobs, rivals, shapes):
+    import torch
+
+    params, _ = rivals.torch_model(shapes, threads=jobs.THREADS)
+    options = {"betas": (rivals.BETA1, rivals.BETA2), "eps": rivals.EPS, "weight_decay": rivals.WEIGHT_DECAY}
+    optimizer = torch.optim.AdamW(params, lr=rivals.LR, fused=True, **options)
+    scaler = torch.amp.GradScaler("cpu", init_scale=SCALE, growth_interval=10**9)
+    scaler.scale(torch.ones(()))  # makes the scale
+
+    def unscale():
+        scaler.unscale_(optimizer)
+
+    def clip():
+        torch.nn.utils.clip_grad_norm_(params, NORM)
+
+    def whole():
+        unscale()
+        clip()
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad(set_to_none=False)
+
+    def unscale_alone():
+        unscale()
+        scaler.update()
+
+    return {
+        "torch": whole,
+        "torch's unscale_": unscale_alone,
+        "torch's clip_grad_norm_": clip,
+        "torch's fused step": optimizer.step,
+        "torch's zero_grad": lambda: optimizer.zero_grad(set_to_none=False),
+    }
+
+
+def tables(data):
+    own = data.get("GPT-2 small")
+    if not own:
+        return []
+    text = (
+        "AdamW, float32, the 148 arrays of GPT-2 small: unscale the gradients, look for NaN, clip them to a global "
+        "norm, step, zero them. We do it in one call; torch with GradScaler.unscale_, clip_grad_norm_, the fused step "
+        "and zero_grad(set_to_none=False). The parts are timed by themselves beside it. Where a program lets go of "
+        "its gradients instead of zeroing them, torch saves that part."
+    )
+    rows = [["one call of ours", time(own["seconds"]["schuss"]), ""]]
+    for name, key, words in (
+        ("torch", "torch", "torch, all of it"),
+        ("separately", "separately", "ours, one after the other"),
+    ):
+        if name in own:
+            rows.append([words, time(own["seconds"][name]), rival(own[key])])
+    for name, seconds in own["seconds"].items():
+        if name not in ("schuss", "torch", "separately"):
+            rows.append([name, time(seconds), ""])
+    return [Table("Unscale, clip, step and zero in one call", text, ["what", "time", "over our one call"], rows)]
+
+
+def targets(data):
+    own = data.get("GPT-2 small", {})
+    return [("GPT-2 small: torch over ours, clip and all", own["torch"], ">=", 1.5)] if "torch" in own else []
