@@ -5,12 +5,19 @@ BIN := $(VENV)/bin
 RUST_SOURCES := Cargo.toml Cargo.lock pyproject.toml $(shell find rust -name '*.rs' -o -name Cargo.toml)
 
 # What `make bench` runs of the asv suite; BENCH=. runs all of it.
-BENCH ?= ^(step\.Step\.|many|memory|package|ratios\.(ToFloor\.|Many))
+BENCH ?= ^(step\.Step\.|step\.StepThreads\..*AdamW|many|package|systems\.(Layerwise|Synchronization)|ratios\.(ToFloor\..*8388608|ToOneThread))
+# What `make bench-compare` runs: times, of which asv keeps every sample, so that it can tell a change from scatter.
+COMPARE ?= ^(step\.(Step|StepOptions)\.|step\.StepThreads\..*AdamW|many\..*time_|package\.Checkpoint\.time)
+# What `make dashboard` runs for each commit: less, since history multiplies it.
+HISTORY ?= ^(step\.Step\..*(16384|1048576)|many|package|ratios\.(ToFloor\..*8388608|ToOneThread|FloorTimes))
 BASE ?= main
+# Whom `make speed` measures beside us, where they install; several GB.
+RIVALS ?= torch jax optax scipy ninja deepspeed
 ASV := $(BIN)/python -m asv
 ASV_CONFIG := --config benches/asv.conf.json
+COMMITS ?= HEAD~4..HEAD
 
-.PHONY: demo test test-rust test-python lint format examples docs bench bench-compare dashboard clean toolchain
+.PHONY: demo test test-rust test-python lint format examples loops docs speed bench bench-compare dashboard clean toolchain
 
 demo: $(VENV)/.demo $(VENV)/.built  ## Build, and train a network on handwritten digits with every optimizer.
 	$(BIN)/python examples/digits.py
@@ -41,20 +48,28 @@ examples: $(VENV)/.demo $(VENV)/.examples $(VENV)/.built  ## The gallery, into b
 	set -e; for script in examples/gallery/plot_*.py examples/loops/*.py; do \
 		echo $$script; MPLBACKEND=agg $(BIN)/python $$script; done
 
+loops: $(VENV)/.loops $(VENV)/.built  ## The training loops that need nothing large.
+	set -e; for script in $(filter-out %/with_torch.py,$(wildcard examples/loops/*.py)); do \
+		echo $$script; $(BIN)/python $$script; done
+
 docs: $(VENV)/.docs $(VENV)/.built  ## Into build/docs; DOCS_OPTIONS="-D plot_gallery=0" leaves out the figures.
 	$(BIN)/python -m sphinx -W --keep-going -b html $(DOCS_OPTIONS) docs build/docs
 
-bench: $(VENV)/.bench $(VENV)/.built  ## The asv suite on the installed package, then the speed table.
-	$(ASV) machine --yes $(ASV_CONFIG)
-	$(ASV) run $(ASV_CONFIG) --python=same -a rounds=1 --bench '$(BENCH)'
+speed: $(VENV)/.bench $(VENV)/.rivals $(VENV)/.built  ## Measures the figures of README and docs, and rewrites both.
 	$(BIN)/python benches/speed.py
 
-bench-compare: $(VENV)/.bench  ## This commit against BASE, interleaved; fails when something got slower.
-	CARGO_TARGET_DIR=$(CURDIR)/target/asv $(ASV) continuous $(ASV_CONFIG) --interleave-rounds --split --only-changed \
-		--factor 1.15 --bench '$(BENCH)' $(BASE) HEAD
+bench: $(VENV)/.bench $(VENV)/.built  ## The asv suite on the installed package, quickly.
+	$(ASV) machine --yes $(ASV_CONFIG)
+	$(ASV) run $(ASV_CONFIG) --python=same -a rounds=1 --bench '$(BENCH)'
 
-dashboard: $(VENV)/.bench  ## Measures what is new and publishes the history as HTML in benches/.asv.
-	CARGO_TARGET_DIR=$(CURDIR)/target/asv $(ASV) run $(ASV_CONFIG) --skip-existing $(or $(COMMITS),NEW)
+bench-compare: $(VENV)/.bench  ## This commit against BASE, interleaved; fails when something got slower.
+	$(ASV) machine --yes $(ASV_CONFIG)
+	CARGO_TARGET_DIR=$(CURDIR)/target/asv $(ASV) continuous $(ASV_CONFIG) --interleave-rounds --split --only-changed \
+		--factor 1.15 --bench '$(COMPARE)' $(BASE) HEAD
+
+dashboard: $(VENV)/.bench  ## Measures COMMITS where that has not been done, and publishes the history in benches/.asv/html.
+	$(ASV) machine --yes $(ASV_CONFIG)
+	CARGO_TARGET_DIR=$(CURDIR)/target/asv $(ASV) run $(ASV_CONFIG) --skip-existing --bench '$(HISTORY)' $(COMMITS)
 	$(ASV) publish $(ASV_CONFIG)
 
 # Says what is missing instead of failing somewhere inside a build.
@@ -72,6 +87,11 @@ $(VENV)/.made: | toolchain
 
 $(VENV)/.built: $(VENV)/.made $(RUST_SOURCES)
 	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --release --locked
+	@touch $@
+
+$(VENV)/.rivals: | $(VENV)/.made
+	for rival in $(RIVALS); do \
+		$(BIN)/python -m pip install --quiet $$rival || echo "$$rival does not install here: it is left out"; done
 	@touch $@
 
 $(VENV)/.%: $(VENV)/.made pyproject.toml
