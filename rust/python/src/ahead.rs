@@ -39,8 +39,8 @@ pub fn restore_params(
 pub fn are_apart(core: &Bound<'_, Core>, grads: &Bound<'_, PyAny>) -> PyResult<bool> {
     let inner = core.get().lock()?;
     let mut apart = true;
-    let alike = inner.tree.visit(core.py(), grads, &mut |i, object| {
-        let found = inner.params[i].gradient(object, false);
+    let alike = inner.tree.visit(core.py(), grads.clone(), &mut |i, object| {
+        let found = inner.params[i].gradient(&object, false);
         apart &= found.is_some_and(|(data, dtype)| !inner.overlaps(data, inner.params[i].len * dtype.size()));
         Ok(())
     })?;

@@ -11,10 +11,10 @@ use numpy::npyffi::{
     PyArrayObject,
 };
 use numpy::{PyArrayDescr, PyArrayDescrMethods, PyUntypedArray, PyUntypedArrayMethods};
-use pyo3::PyTypeInfo;
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
+use pyo3::{PyTypeInfo, ffi};
 use schuss::Dtype;
 
 /// NumPy's descriptors of float32, float64 and float16.
@@ -199,10 +199,12 @@ impl Pinned {
     /// Pointer and type of a gradient that can be used as it is; it must be writable when it is to be zeroed.
     pub fn gradient(&self, candidate: &Bound<'_, PyAny>, writable: bool) -> Option<(*mut u8, Dtype)> {
         // Exactly an ndarray: a subclass, such as a masked array, may mean something else by its numbers.
-        if !candidate.get_type().is(PyUntypedArray::type_object(candidate.py())) {
+        // SAFETY: the GIL is held.
+        if unsafe { ffi::Py_TYPE(candidate.as_ptr()) } != PyUntypedArray::type_object_raw(candidate.py()) {
             return None;
         }
-        let array = candidate.cast::<PyUntypedArray>().ok()?;
+        // SAFETY: it is an ndarray.
+        let array = unsafe { candidate.cast_unchecked::<PyUntypedArray>() };
         let fields = raw(array);
         let wanted = NPY_ARRAY_ALIGNED | self.order | if writable { NPY_ARRAY_WRITEABLE } else { 0 };
         if fields.flags & wanted != wanted || !self.shape.is(shape(fields)) {

@@ -41,10 +41,9 @@ pub fn read<'py>(
     let mut converted = false;
     let alike = {
         let tree = std::mem::replace(&mut inner.tree, Tree::Sequence(Vec::new()));
-        let result = tree.visit(py, grads, &mut |i, object| {
-            let found =
-                inner.params[i].gradient(object, zero_grads).map(|(pointer, dtype)| (pointer, dtype, object.clone()));
-            let fits = found.as_ref().is_some_and(|&(pointer, dtype, _)| {
+        let result = tree.visit(py, grads.clone(), &mut |i, object| {
+            let found = inner.params[i].gradient(&object, zero_grads);
+            let fits = found.is_some_and(|(pointer, dtype)| {
                 let bytes = inner.params[i].len * dtype.size();
                 if inner.clear[i] != (pointer, bytes) && !inner.overlaps(pointer, bytes) {
                     inner.clear[i] = (pointer, bytes);
@@ -52,16 +51,16 @@ pub fn read<'py>(
                 inner.clear[i] == (pointer, bytes)
             });
             let (pointer, dtype, usable) = match found {
-                Some(found) if fits => found,
+                Some((pointer, dtype)) if fits => (pointer, dtype, object),
                 found => {
                     // Python converts, copies or explains.
                     converted = true;
                     if !inner.params[i].unchanged(py) {
                         return Err(explain(slf, "_explain_changed", (i,)));
                     }
-                    let usable = slf.call_method1("_gradient", (i, object, found.is_some(), zero_grads))?;
-                    if zero_grads && !usable.is(object) {
-                        to_zero.push(object.clone());
+                    let usable = slf.call_method1("_gradient", (i, &object, found.is_some(), zero_grads))?;
+                    if zero_grads && !usable.is(&object) {
+                        to_zero.push(object);
                     }
                     let (pointer, dtype) = inner.params[i]
                         .gradient(&usable, false)

@@ -29,8 +29,8 @@ impl Tree {
     pub fn visit<'py>(
         &self,
         py: Python<'py>,
-        object: &Bound<'py, PyAny>,
-        leaf: &mut impl FnMut(usize, &Bound<'py, PyAny>) -> PyResult<()>,
+        object: Bound<'py, PyAny>,
+        leaf: &mut impl FnMut(usize, Bound<'py, PyAny>) -> PyResult<()>,
     ) -> PyResult<bool> {
         match self {
             Tree::Leaf(number) => leaf(*number, object).map(|()| true),
@@ -42,7 +42,7 @@ impl Tree {
                     for (i, tree) in trees.iter().enumerate() {
                         // What runs for a leaf may shorten the list.
                         let Ok(item) = list.get_item(i) else { return Ok(false) };
-                        if !tree.visit(py, &item, leaf)? {
+                        if !tree.visit(py, item, leaf)? {
                             return Ok(false);
                         }
                     }
@@ -51,8 +51,8 @@ impl Tree {
                     if tuple.len() != trees.len() {
                         return Ok(false);
                     }
-                    for (tree, item) in trees.iter().zip(tuple.iter_borrowed()) {
-                        if !tree.visit(py, &item, leaf)? {
+                    for (tree, item) in trees.iter().zip(tuple.iter()) {
+                        if !tree.visit(py, item, leaf)? {
                             return Ok(false);
                         }
                     }
@@ -67,9 +67,9 @@ impl Tree {
                     return Ok(false);
                 }
                 for (key, tree) in items {
-                    match dict.get_item(key.bind(py))? {
-                        Some(value) if tree.visit(py, &value, leaf)? => {}
-                        _ => return Ok(false),
+                    let Some(value) = dict.get_item(key.bind(py))? else { return Ok(false) };
+                    if !tree.visit(py, value, leaf)? {
+                        return Ok(false);
                     }
                 }
                 Ok(true)
