@@ -38,11 +38,38 @@ def order(array: np.ndarray) -> Literal["C", "F"]:
     return "C" if array.flags.c_contiguous else "F"
 
 
+def is_on_gpu(thing: Any) -> bool:
+    """Whether something is an array that lies on an NVIDIA GPU."""
+    if type(thing) is np.ndarray:
+        return False
+    if hasattr(thing, "__cuda_array_interface__"):
+        return True
+    try:
+        return int(thing.__dlpack_device__()[0]) == 2
+    except Exception:  # no array, or one that says nothing of a device
+        return False
+
+
+def any_on_gpu(structure: Any, depth: int = 0) -> bool:
+    """Whether a structure holds an array on a GPU; too deep a one is somebody else's business."""
+    if isinstance(structure, (dict, list, tuple)) and depth <= 100:
+        entries = structure.values() if isinstance(structure, dict) else structure
+        return any(any_on_gpu(entry, depth + 1) for entry in entries)
+    return is_on_gpu(structure)
+
+
+def shown(array: Any) -> np.ndarray:
+    """An array as `state_dict` gives it out: a view, or from a GPU a copy."""
+    return array.view() if isinstance(array, np.ndarray) else array.numpy()
+
+
 def check_written(place: str, array: Any) -> None:
     """Raises unless the array can be updated in place."""
     if array is None:
         raise TypeError(f"{place} is None; every entry must be a NumPy array")
     if not isinstance(array, np.ndarray):
+        if is_on_gpu(array):
+            raise TypeError(f"{place} is on a GPU; here it must be a NumPy array, in host memory")
         raise TypeError(f"{place} is {_a(array)}, not a NumPy array; {_advice(place, array)}")
     _refuse_masked(place, array)
     if not known_dtype(array.dtype):
@@ -99,6 +126,8 @@ def as_gradient(place: str, gradient: Any, param_place: str, param: np.ndarray, 
     if gradient is None:
         raise TypeError(f"{place} is None; pass zeros, np.zeros_like({param_place}), for a parameter without gradient")
     if not isinstance(gradient, np.ndarray):
+        if is_on_gpu(gradient):
+            raise TypeError(f"{place} is on a GPU, but {param_place} is in host memory; copy the gradient to the host")
         if not any(hasattr(gradient, name) for name in ("__array__", "__array_interface__", "__dlpack__")):
             advice = "" if isinstance(gradient, Mapping) else "; pass np.array(..., dtype=np.float32)"
             raise TypeError(f"{place} is {_a(gradient)}, not an array like {param_place}{advice}")

@@ -7,6 +7,7 @@ hyperparameters stand for. The step itself is in the extension module.
 from __future__ import annotations
 
 import contextlib
+import importlib
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
@@ -34,6 +35,8 @@ class Optimizer(Answers):
     _settings: ClassVar[tuple[str, ...]] = ("max_grad_norm", "nonfinite")
     #: What the class is called in messages and checkpoints, where that is not its name.
     _label: ClassVar[str | None] = None
+    #: Whether its parameters may lie on a GPU.
+    _on_gpu: ClassVar[bool] = True
     #: The hyperparameter that holds the first value of a state array, where that is not zero.
     _initial_state: ClassVar[Mapping[str, str]] = {}
 
@@ -84,6 +87,8 @@ class Optimizer(Answers):
             raise TypeError(f"this {self._name()} is made already; make a new one instead of calling __init__")
         given = {name: value for name, value in given.items() if name not in ("self", "__class__")}
         params = given.pop("params")
+        if _arrays.any_on_gpu(params):
+            importlib.import_module("schuss._on_gpu").adopt(self)
         options = {name: given.pop(name) for name in OPTIONS}
         self._max_grad_norm: float | None = self._checked("max_grad_norm", options["max_grad_norm"])
         self._nonfinite: str = self._checked("nonfinite", options["nonfinite"])
@@ -166,7 +171,7 @@ class Optimizer(Answers):
             if not leaves:
                 raise ValueError(f"{where} is empty; an optimizer needs at least one array")
             for suffix, array in leaves:
-                _arrays.check_written(where + suffix, array)
+                self._check_param(where + suffix, array)
             suffixes += [(index, suffix) for suffix, _ in leaves]
             params += [array for _, array in leaves]
             prefix = f"param_groups[{index}]: " if self._grouped else ""
@@ -175,7 +180,7 @@ class Optimizer(Answers):
         _arrays.check_apart((self._place("params", *at), array) for at, array in zip(suffixes, params, strict=True))
 
         first = len(self._params)
-        states = [own for group in groups for own in _block.zeros(group["params"], len(group.states))]
+        states = [own for group in groups for own in self._zeros(group["params"], len(group.states))]
         self._suffixes, self._params = suffixes, params
         self._states += states
         for (index, _), own in zip(suffixes[first:], states, strict=True):
@@ -190,6 +195,14 @@ class Optimizer(Answers):
             center = [self._centered(group.hypers, array) for array in own]
             self._add_group(group.rule, group.packed, own, states, center, root)
             first = until
+
+    def _check_param(self, place: str, array: Any) -> None:
+        """Raises unless the array can be updated in place."""
+        _arrays.check_written(place, array)
+
+    def _zeros(self, params: list[np.ndarray], count: int) -> list[list[np.ndarray]]:
+        """So many states full of zeros for each parameter."""
+        return _block.zeros(params, count)
 
     # Gradients.
 

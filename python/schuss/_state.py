@@ -46,7 +46,7 @@ def state_dict(optimizer: Optimizer) -> dict[str, Any]:
     for g, template in enumerate(optimizer._templates):
         arrays = {}
         for k, name in enumerate(optimizer._state_names(g)):
-            views = [own[k].view() if k < len(own) else None for own in optimizer._states]
+            views = [_arrays.shown(own[k]) if k < len(own) else None for own in optimizer._states]
             arrays[name] = _tree.build(template, views.__getitem__)
         state.append(arrays)
     return {**scalars(optimizer), "state": state}

@@ -24,6 +24,11 @@ def transform(
     `others` stand in the gradients' places; `center` takes the means of their rows off them, `copy` copies the results
     into them.
     """
+    if arrays and not isinstance(arrays[0], np.ndarray):
+        from schuss import _cuda
+
+        _cuda.transform(tool, arrays, others, factor=factor, bound=bound, copy=copy)
+        return
     # As the extension module reads a group's values: no schedule, learning rate, decay or sign; then the tool's own.
     values = np.array([0.0] * 6 + [factor, bound])
     _schuss.update(tool, values, 1, arrays, others, [], center, copy)

@@ -85,6 +85,7 @@ class NAG(Optimizer):
     """
 
     _single_rule = False
+    _on_gpu = False
 
     def __init__(
         self,

@@ -58,6 +58,7 @@ class Newton(Optimizer):
     """
 
     _single_rule = False
+    _on_gpu = False
 
     def __init__(
         self,

@@ -8,6 +8,8 @@
 #[cfg(doctest)]
 struct Readme;
 
+#[cfg(feature = "cuda")]
+pub mod cuda;
 pub mod dense;
 mod exchange;
 mod fpenv;

@@ -65,6 +65,10 @@ pub struct Layer {
     pub(crate) measures: Table,
     /// The ratio from the scalars, the norm of the parameter and that of the direction.
     pub ratio: fn(&Scalars, f64, f64) -> f64,
+    /// What the text of the ratio calls the two norms.
+    pub norms: [&'static str; 2],
+    /// The text of the ratio, in float64: it assigns the rule's own first scalar.
+    pub text: &'static str,
 }
 
 /// An optimizer rule: what the rest of the package knows about it.
@@ -81,6 +85,8 @@ pub struct Rule {
     pub states: &'static [&'static str],
     /// Whether its update reads the gradient.
     pub reads_gradient: bool,
+    /// Whether its update writes the states.
+    pub writes_states: bool,
     /// The host part of its text.
     pub each_step: &'static str,
     /// The element part of its text.
@@ -139,6 +145,8 @@ macro_rules! prologue {
     (($p:ident, $g:ident; $($scalar:ident),+) { $($update:tt)* }) => {
         /// The text of what happens to a gradient and a parameter before a rule's own update.
         pub const PROLOGUE: &str = stringify!($($update)*);
+        /// What that text calls the scalars of the prologue, in order.
+        pub const PROLOGUE_NAMES: [&str; PROLOGUE_SCALARS] = [$(stringify!($scalar)),+];
 
         /// What every kernel does first.
         pub trait Prologue: Sized {
@@ -188,7 +196,8 @@ pub trait Reach {
 ///
 /// What few rules need: `; still { ... }` behind `each_step` says at which steps a parameter stays as it is, decay included.
 /// `update(p)` without `g` reads no gradient; `reads(...)` instead of `state(...)` writes no state. `layerwise(direction)
-/// (norm_p, norm_d) { ... }` in front of a rule makes it layerwise, see [`Layer`]: its family's first scalar must be `ratio`.
+/// (norm_p, norm_d) { ... }` in front of a rule makes it layerwise, see [`Layer`]: its family's first scalar must be `ratio`,
+/// which that text assigns, in the words of an update.
 macro_rules! rules {
     (
         hyper $hyper:tt;
@@ -251,6 +260,7 @@ macro_rules! rules {
                 scalars: &[$(stringify!($scalar)),*],
                 states: &[$(stringify!($state)),*],
                 reads_gradient: <$name as $crate::rule::Reach>::GRADIENT,
+                writes_states: <$name as $crate::rule::Reach>::WRITES,
                 each_step: concat!($(stringify!($scalar = $value), ";\n"),*),
                 update: stringify!($($update)*),
                 layer: rules!(@layer ($($scalar),*) $($layer)*),
@@ -271,20 +281,27 @@ macro_rules! rules {
     (@writes state) => { true };
     (@writes reads) => { false };
     (@layer $scalars:tt) => { None };
-    (@layer ($($scalar:ident),*) ($direction:ident) ($norm_p:ident, $norm_d:ident) { $ratio:expr }) => {
+    (
+        @layer ($first:ident $(, $scalar:ident)*) ($direction:ident) ($norm_p:ident, $norm_d:ident) { $($ratio:tt)* }
+    ) => {
         Some($crate::rule::Layer {
             direction: $direction,
             measures: rules!(@table $direction, true),
             ratio: {
                 #[allow(unused_variables)] // a ratio needs few of the scalars
                 fn ratio(scalars: &$crate::rule::Scalars, $norm_p: f64, $norm_d: f64) -> f64 {
-                    const N: usize = <[&str]>::len(&[$(stringify!($scalar)),*]);
-                    let [$($scalar),*]: [f64; N] =
+                    const N: usize = 1 + <[&str]>::len(&[$(stringify!($scalar)),*]);
+                    let [_, $($scalar),*]: [f64; N] =
                         std::array::from_fn(|i| scalars[$crate::rule::PROLOGUE_SCALARS + i]);
-                    $ratio
+                    #[allow(clippy::needless_late_init)] // the text assigns it
+                    let $first;
+                    $($ratio)*
+                    $first
                 }
                 ratio
             },
+            norms: [stringify!($norm_p), stringify!($norm_d)],
+            text: stringify!($($ratio)*),
         })
     };
     (

@@ -6,6 +6,8 @@
 mod ahead;
 mod arrays;
 mod core;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod dense;
 mod functional;
 mod gradients;
@@ -80,5 +82,7 @@ fn _schuss(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(cpu_level, module)?)?;
     module.add_function(wrap_pyfunction!(cpu_levels, module)?)?;
     module.add_function(wrap_pyfunction!(rules, module)?)?;
+    #[cfg(feature = "cuda")]
+    cuda::add_to(module)?;
     Ok(())
 }

@@ -37,13 +37,10 @@ rules! {
     /// again from `m` and `v`: that moves fewer bytes than keeping it.
     lamb {
         layerwise (lamb_direction) (norm_p, norm_u) {
-            if adapted == 0.0 || norm_p == 0.0 || norm_u == 0.0 {
-                1.0
-            } else {
-                let ratio = norm_p / norm_u;
-                // Not min, which would hide a NaN.
-                if clipped != 0.0 && ratio > 1.0 { 1.0 } else { ratio }
-            }
+            let quotient = norm_p / norm_u;
+            // Not min, which would hide a NaN.
+            let bounded = select(clipped != 0.0 && quotient > 1.0, 1.0, quotient);
+            ratio = select(adapted == 0.0 || norm_p == 0.0 || norm_u == 0.0, 1.0, bounded);
         }
         reads(m, v);
         update(p) {

@@ -28,18 +28,11 @@ rules! {
     /// `b = mu*b + lr*ratio*(g + wd*p); p -= b`. Step 1 copies into the buffer, so dampening does not act then.
     lars {
         layerwise (replace) (norm_p, norm_g) {
-            if adapted == 0.0 || norm_p == 0.0 || norm_g == 0.0 {
-                1.0
-            } else {
-                let ratio = trust * norm_p / (norm_g + decay_rate * norm_p + eps);
-                let relative = ratio / rate;
-                // Not min, which would hide a NaN.
-                match clipped != 0.0 {
-                    true if relative > 1.0 => 1.0,
-                    true => relative,
-                    false => ratio,
-                }
-            }
+            let trusted = trust * norm_p / (norm_g + decay_rate * norm_p + eps);
+            let relative = trusted / rate;
+            // Not min, which would hide a NaN.
+            let bounded = select(clipped != 0.0, select(relative > 1.0, 1.0, relative), trusted);
+            ratio = select(adapted == 0.0 || norm_p == 0.0 || norm_g == 0.0, 1.0, bounded);
         }
         state(b);
         update(p, g) {

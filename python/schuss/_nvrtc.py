@@ -1,0 +1,66 @@
+"""Where NVRTC, the compiler of CUDA C++, is: it does not come with the driver."""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import importlib.util
+import os
+import re
+import sys
+
+from schuss import _schuss
+
+_FILES = ("nvrtc64_*_0.dll",) if os.name == "nt" else ("libnvrtc.so.*",)
+_NAMES = ("nvrtc64_130_0.dll", "nvrtc64_120_0.dll") if os.name == "nt" else ("libnvrtc.so.13", "libnvrtc.so.12")
+
+
+def load(newest: int) -> tuple[int, int]:
+    """Loads NVRTC, of a major version of at most `newest`, and returns its version.
+
+    Looked at in this order: the environment variable ``SCHUSS_NVRTC``, alone where it is set; what the process has loaded
+    already; NVIDIA's wheels; CUDA toolkits; what the system's loader finds.
+
+    Raises `RuntimeError`, which says what to install, when there is none.
+    """
+    own = os.environ.get("SCHUSS_NVRTC")
+    candidates = [own] if own else [*_loaded(), *_in_wheels(), *_in_toolkits(), *_NAMES]
+    try:
+        return _schuss.cuda_nvrtc(candidates, newest)
+    except RuntimeError as error:
+        if own:
+            raise RuntimeError(f"SCHUSS_NVRTC names no NVRTC that can be used: {error}") from error
+        extra, package = ("cuda13", "nvidia-cuda-nvrtc") if newest >= 13 else ("cuda12", "nvidia-cuda-nvrtc-cu12")
+        raise RuntimeError(
+            f"NVRTC, the CUDA compiler, was not found, and the GPU's kernels are compiled when first used: pip install "
+            f"'schuss[{extra}]' (which is {package}), install the CUDA toolkit, or set SCHUSS_NVRTC to the path of {_NAMES[0]}"
+        ) from error
+
+
+def _loaded() -> list[str]:
+    """What PyTorch or CuPy have brought into this process."""
+    with contextlib.suppress(OSError), open("/proc/self/maps") as maps:
+        found = dict.fromkeys(line.split(maxsplit=5)[-1].strip() for line in maps if "libnvrtc.so" in line)
+        return list(found)
+    return []
+
+
+def _in_wheels() -> list[str]:
+    with contextlib.suppress(ImportError, ValueError, AttributeError):
+        spec = importlib.util.find_spec("nvidia")
+        folders = list(spec.submodule_search_locations or ()) if spec else []
+        return _files(*(os.path.join(folder, "*", place) for folder in folders for place in ("lib", "bin", "bin/*")))
+    return []
+
+
+def _in_toolkits() -> list[str]:
+    roots = [os.environ.get("CUDA_PATH"), os.environ.get("CUDA_HOME"), sys.prefix, "/usr/local/cuda"]
+    return _files(*(os.path.join(root, place) for root in roots if root for place in ("lib64", "lib", "bin")))
+
+
+def _files(*folders: str) -> list[str]:
+    """NVRTC in folders, the newest version first."""
+    found = [path for folder in folders for name in _FILES for path in glob.glob(os.path.join(folder, name))]
+    version = re.compile(r"(?:\.so\.|nvrtc64_)(\d+)")
+    numbered = [(int(match[1]) // (10 if os.name == "nt" else 1), path) for path in found if (match := version.search(path))]
+    return [path for _, path in sorted(numbered, key=lambda entry: -entry[0])]

@@ -1,0 +1,362 @@
+//! The driver: devices, memory, streams, and kernels that are compiled when first asked for.
+//!
+//! A device's primary context is used, the one that CuPy, PyTorch and JAX use, and whatever context the calling thread had is
+//! put back. The driver's library is looked for before anything is called in it, so a machine without it gets an error.
+
+use std::collections::HashMap;
+use std::ffi::{CString, c_int, c_void};
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use cudarc::driver::result::{self, DriverError};
+use cudarc::driver::sys;
+
+use super::cache;
+use super::nvrtc::{self, OPTIONS};
+use super::source::Unit;
+
+/// What went wrong, in words.
+pub type Result<T> = std::result::Result<T, String>;
+
+/// What a driver's error is called, and what was being done.
+fn told(doing: impl std::fmt::Display) -> impl FnOnce(DriverError) -> String {
+    move |error| {
+        let words = |text: std::result::Result<&std::ffi::CStr, DriverError>| {
+            text.map(|text| text.to_string_lossy().into_owned()).unwrap_or_default()
+        };
+        format!("{doing}: CUDA error {} ({})", words(error.error_name()), words(error.error_string()))
+    }
+}
+
+/// Makes sure of the driver; its version, as in 12080 for 12.8.
+///
+/// # Errors
+/// There is none, or it finds no GPU that it can use.
+pub fn driver() -> Result<i32> {
+    static PRESENT: OnceLock<bool> = OnceLock::new();
+    // SAFETY: loading NVIDIA's driver runs only its own initializers.
+    if !*PRESENT.get_or_init(|| unsafe { sys::is_culib_present() }) {
+        return Err("the NVIDIA driver's library (libcuda.so.1) is not on this machine".into());
+    }
+    result::init().map_err(told("the NVIDIA driver does not start"))?;
+    let mut version = 0;
+    // SAFETY: fills in the number.
+    unsafe { sys::cuDriverGetVersion(&mut version) }.result().map_err(told("asking for the driver's version"))?;
+    Ok(version)
+}
+
+/// The number of devices.
+///
+/// # Errors
+/// There is no driver.
+pub fn count() -> Result<i32> {
+    driver()?;
+    result::device::get_count().map_err(told("counting devices"))
+}
+
+/// The device on which memory lies, or none when the pointer is not known to the driver or belongs to the host.
+///
+/// # Errors
+/// There is no driver.
+pub fn device_of(pointer: u64) -> Result<Option<i32>> {
+    driver()?;
+    let mut found = [0u32; 2];
+    let wanted = [
+        sys::CUpointer_attribute::CU_POINTER_ATTRIBUTE_MEMORY_TYPE,
+        sys::CUpointer_attribute::CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL,
+    ];
+    for (value, attribute) in found.iter_mut().zip(wanted) {
+        // SAFETY: both attributes are four bytes.
+        let status = unsafe { sys::cuPointerGetAttribute((value as *mut u32).cast(), attribute, pointer) };
+        if status != sys::CUresult::CUDA_SUCCESS {
+            return Ok(None);
+        }
+    }
+    Ok((found[0] == sys::CUmemorytype::CU_MEMORYTYPE_DEVICE as u32).then_some(found[1] as i32))
+}
+
+/// A device that has been used; never given back.
+pub struct Device {
+    /// Its number.
+    pub ordinal: i32,
+    /// Its architecture, as in 90 for sm_90.
+    pub arch: i32,
+    context: sys::CUcontext,
+    units: Mutex<HashMap<Unit, HashMap<&'static str, sys::CUfunction>>>,
+}
+
+// SAFETY: contexts and functions may be used from any thread.
+unsafe impl Send for Device {}
+// SAFETY: as above.
+unsafe impl Sync for Device {}
+
+impl std::fmt::Debug for Device {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Device({})", self.ordinal)
+    }
+}
+
+impl Device {
+    /// The device of this number.
+    ///
+    /// # Errors
+    /// There is no driver or no such device.
+    pub fn get(ordinal: i32) -> Result<&'static Device> {
+        static DEVICES: Mutex<Vec<&'static Device>> = Mutex::new(Vec::new());
+        let mut devices = DEVICES.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(&device) = devices.iter().find(|device| device.ordinal == ordinal) {
+            return Ok(device);
+        }
+        driver()?;
+        let open = || {
+            let device = result::device::get(ordinal as c_int)?;
+            use sys::CUdevice_attribute::{
+                CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR as MAJOR,
+                CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR as MINOR,
+            };
+            // SAFETY: the device was just found; its context is never released.
+            unsafe {
+                let arch = [MAJOR, MINOR].map(|which| result::device::get_attribute(device, which));
+                let [major, minor] = arch;
+                Ok((result::primary_ctx::retain(device)?, major? * 10 + minor?))
+            }
+        };
+        let (context, arch) = open().map_err(told(format_args!("opening device {ordinal}")))?;
+        let device = Box::leak(Box::new(Device { ordinal, arch, context, units: Mutex::default() }));
+        devices.push(device);
+        Ok(device)
+    }
+
+    /// Runs `f` with this device's context current, and puts back the one that was.
+    pub(super) fn with<T>(&self, doing: &str, f: impl FnOnce() -> std::result::Result<T, DriverError>) -> Result<T> {
+        let mut before = std::ptr::null_mut();
+        // SAFETY: the context is retained for good; the one put back was current before.
+        unsafe {
+            sys::cuCtxGetCurrent(&mut before).result().map_err(told(doing))?;
+            if before == self.context {
+                return f().map_err(told(doing));
+            }
+            result::ctx::set_current(self.context).map_err(told(doing))?;
+            let done = f().map_err(told(doing));
+            result::ctx::set_current(before).map_err(told(doing))?;
+            done
+        }
+    }
+
+    /// The kernels of a unit: from memory, from the cache on disk, or compiled now.
+    ///
+    /// # Errors
+    /// NVRTC is not loaded, or the driver refuses what it made.
+    pub(super) fn kernels(&self, unit: Unit) -> Result<HashMap<&'static str, sys::CUfunction>> {
+        let mut units = self.units.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = units.get(&unit) {
+            return Ok(found.clone());
+        }
+        let nvrtc = nvrtc::loaded().ok_or("NVRTC, the CUDA compiler, has not been loaded")?;
+        let (target, source) = (nvrtc.target(self.arch), unit.source());
+        let (major, minor) = nvrtc.version;
+        let own = env!("CARGO_PKG_VERSION");
+        let key = format!("{own} NVRTC {major}.{minor} {target} {}\n{source}", OPTIONS.join(" "));
+        // PTX may have been made for another driver; only machine code is worth keeping.
+        let keep = target.starts_with("sm_");
+        if keep && let Some(found) = cache::read(&key).and_then(|code| self.load(unit, code).ok()) {
+            units.insert(unit, found.clone());
+            return Ok(found);
+        }
+        let code = nvrtc.compile(&source, &target)?;
+        let found = self.load(unit, code.clone())?;
+        if keep {
+            cache::write(&key, &code);
+        }
+        units.insert(unit, found.clone());
+        Ok(found)
+    }
+
+    fn load(&self, unit: Unit, mut code: Vec<u8>) -> Result<HashMap<&'static str, sys::CUfunction>> {
+        code.push(0); // what ends PTX
+        self.with("loading a kernel", || {
+            // SAFETY: the image is whole: the compiler made it, or its checksum was right; the module stays loaded.
+            unsafe {
+                let module = result::module::load_data(code.as_ptr().cast())?;
+                let names = unit.kernels().iter();
+                let named = names.map(|&name| {
+                    let symbol = CString::new(name).expect("kernels have plain names");
+                    Ok((name, result::module::get_function(module, symbol)?))
+                });
+                named.collect()
+            }
+        })
+    }
+
+    /// Starts a kernel with one argument.
+    ///
+    /// # Safety
+    /// The function is of this device and takes an `A`, whose pointers are good for it until the stream has run it.
+    pub(super) unsafe fn launch<A>(
+        &self,
+        function: sys::CUfunction,
+        blocks: u32,
+        threads: u32,
+        argument: &A,
+        stream: u64,
+    ) -> Result<()> {
+        let mut parameters = [(argument as *const A).cast_mut().cast::<c_void>()];
+        self.with("starting a kernel", || {
+            // SAFETY: the caller's promise; the argument is copied by the call.
+            unsafe {
+                result::launch_kernel(
+                    function,
+                    (blocks, 1, 1),
+                    (threads, 1, 1),
+                    0,
+                    stream as sys::CUstream,
+                    &mut parameters,
+                )
+            }
+        })
+    }
+
+    /// Copies bytes between any two places, host or device, in the order of a stream.
+    ///
+    /// # Safety
+    /// Both places hold as many bytes, and stay until the stream has got there; so does pinned host memory. Other host
+    /// memory is read before this returns, and written before the stream is synchronized.
+    pub unsafe fn copy(&self, to: u64, from: u64, bytes: usize, stream: u64) -> Result<()> {
+        if bytes == 0 {
+            return Ok(());
+        }
+        // SAFETY: the caller's promise.
+        self.with("copying", || unsafe { sys::cuMemcpyAsync(to, from, bytes, stream as sys::CUstream).result() })
+    }
+
+    /// Sets device memory to copies of a byte, in the order of a stream.
+    ///
+    /// # Safety
+    /// There are as many bytes, and they stay until the stream has got there.
+    pub unsafe fn fill(&self, to: u64, byte: u8, bytes: usize, stream: u64) -> Result<()> {
+        if bytes == 0 {
+            return Ok(());
+        }
+        // SAFETY: the caller's promise.
+        self.with("filling memory", || unsafe { result::memset_d8_async(to, byte, bytes, stream as sys::CUstream) })
+    }
+
+    /// Waits until a stream has run everything.
+    pub fn synchronize(&self, stream: u64) -> Result<()> {
+        // SAFETY: a stream of the caller's; a wrong one is an error of the driver's.
+        self.with("waiting for a stream", || unsafe { result::stream::synchronize(stream as sys::CUstream) })
+    }
+
+    /// Lets a stream wait for everything that another has been given so far. The host does not wait.
+    pub fn order(&'static self, first: u64, then: u64) -> Result<()> {
+        if first == then {
+            return Ok(());
+        }
+        let event = Event::new(self)?;
+        event.record(first)?;
+        event.hold(then) // an event may be destroyed while streams still wait for it
+    }
+}
+
+/// Device or pinned host memory, given back when dropped.
+#[derive(Debug)]
+pub struct Block {
+    device: &'static Device,
+    /// Where it begins.
+    pub pointer: u64,
+    /// Its length, at least what was asked for.
+    pub bytes: usize,
+    host: bool,
+}
+
+impl Block {
+    /// Memory on a device, full of zeros.
+    pub fn on(device: &'static Device, bytes: usize) -> Result<Block> {
+        let bytes = bytes.max(1);
+        let pointer = device.with(&format!("allocating {bytes} bytes on device {}", device.ordinal), || {
+            // SAFETY: new memory, which is filled before anybody else knows of it.
+            unsafe {
+                let pointer = result::malloc_sync(bytes)?;
+                result::memset_d8_sync(pointer, 0, bytes)?;
+                result::stream::synchronize(std::ptr::null_mut())?;
+                Ok(pointer)
+            }
+        })?;
+        Ok(Block { device, pointer, bytes, host: false })
+    }
+
+    /// Pinned memory of the host, which a device copies from and to by itself.
+    pub fn pinned(device: &'static Device, bytes: usize) -> Result<Block> {
+        let bytes = bytes.max(1);
+        // SAFETY: new memory, zeroed before anybody knows of it.
+        let pointer = device.with(&format!("pinning {bytes} bytes"), || unsafe {
+            let pointer = result::malloc_host(bytes, sys::CU_MEMHOSTALLOC_PORTABLE)?;
+            pointer.cast::<u8>().write_bytes(0, bytes);
+            Ok(pointer as u64)
+        })?;
+        Ok(Block { device, pointer, bytes, host: true })
+    }
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        // SAFETY: ours, and freed once, when nothing on the device can still use it. At exit the driver may be gone already.
+        let _ = self.device.with("freeing memory", || unsafe {
+            result::ctx::synchronize()?;
+            if self.host { result::free_host(self.pointer as *mut c_void) } else { result::free_sync(self.pointer) }
+        });
+    }
+}
+
+/// A point in the order of a stream.
+#[derive(Debug)]
+pub struct Event {
+    device: &'static Device,
+    raw: sys::CUevent,
+}
+
+// SAFETY: events may be used from any thread.
+unsafe impl Send for Event {}
+// SAFETY: as above.
+unsafe impl Sync for Event {}
+
+impl Event {
+    /// One that has not been recorded, which counts as reached.
+    pub fn new(device: &'static Device) -> Result<Event> {
+        let flags = sys::CUevent_flags::CU_EVENT_DISABLE_TIMING;
+        Ok(Event { device, raw: device.with("making an event", || result::event::create(flags))? })
+    }
+
+    /// Puts it behind everything that a stream has been given so far.
+    pub fn record(&self, stream: u64) -> Result<()> {
+        // SAFETY: the event is ours; a wrong stream is an error of the driver's.
+        self.device.with("recording an event", || unsafe { result::event::record(self.raw, stream as sys::CUstream) })
+    }
+
+    /// Lets a stream wait for it; the host does not.
+    pub fn hold(&self, stream: u64) -> Result<()> {
+        let flags = sys::CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT;
+        // SAFETY: as above.
+        self.device.with("ordering streams", || unsafe {
+            result::stream::wait_event(stream as sys::CUstream, self.raw, flags)
+        })
+    }
+
+    /// Whether it has been reached; does not wait.
+    pub fn reached(&self) -> bool {
+        // SAFETY: the event is ours.
+        self.device.with("asking for an event", || unsafe { result::event::query(self.raw) }).is_ok()
+    }
+
+    /// Waits for it.
+    pub fn wait(&self) -> Result<()> {
+        // SAFETY: the event is ours.
+        self.device.with("waiting for an event", || unsafe { result::event::synchronize(self.raw) })
+    }
+}
+
+impl Drop for Event {
+    fn drop(&mut self) {
+        // SAFETY: ours, and destroyed once.
+        let _ = self.device.with("giving back an event", || unsafe { result::event::destroy(self.raw) });
+    }
+}

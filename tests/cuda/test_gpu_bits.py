@@ -1,0 +1,27 @@
+"""Every case of the conformance table gives the CPU's bits on the GPU, NaN, infinities and denormals included."""
+
+from itertools import groupby
+
+import gpu
+import numpy as np
+import pytest
+from bits import STEPS, runs, some
+from helpers import arrays, build, sees_nonfinite, sums
+
+RUNS = [run for run in runs() if "NAG" not in run[0].optimizer]  # which does not run on a GPU
+NAMES = {name: [(case, p, g) for case, p, g in group] for name, group in groupby(RUNS, key=lambda run: run[0].name)}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_bits(name):
+    for case, dtype, grad_dtype in NAMES[name]:
+        finite = sees_nonfinite(case) or sums(case)
+        here = build(case, [p.copy("K") for p in some(0, dtype, finite)])
+        there = build(case, [gpu.Array(p) for p in some(0, dtype, finite)])
+        for t in range(1, STEPS + 1):
+            grads = some(t, grad_dtype, finite)
+            here.step(grads)
+            there.step([gpu.Array(g) for g in grads])
+            assert repr(there.grad_norm) == repr(here.grad_norm)
+        for got, want in zip(arrays(there), arrays(here), strict=True):
+            assert np.asarray(got).tobytes() == want.tobytes(), (dtype, grad_dtype, want.shape)
