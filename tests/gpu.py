@@ -1,7 +1,7 @@
 """Arrays on a GPU for the tests in tests/cuda: a real one, or one that cuda/emulator.cpp plays on the host.
 
-The environment variable SCHUSS_TEST_CUDA says which, "gpu" or "emulator". The emulator takes the places of NVIDIA's driver
-and compiler in the whole process, so those tests run in processes of their own: see test_cuda.py.
+The environment variable SCHUSS_TEST_CUDA says which, "gpu" or "emulator". The emulator takes the places of NVIDIA's
+driver and compiler in the whole process, so those tests run in processes of their own: see test_cuda.py.
 """
 
 import ctypes

@@ -60,7 +60,8 @@ def any_on_gpu(structure: Any, depth: int = 0) -> bool:
 
 def shown(array: Any) -> np.ndarray:
     """An array as `state_dict` gives it out: a view, or from a GPU a copy."""
-    return array.view() if isinstance(array, np.ndarray) else array.numpy()
+    result: np.ndarray = array.view() if isinstance(array, np.ndarray) else array.numpy()
+    return result
 
 
 def check_written(place: str, array: Any) -> None:

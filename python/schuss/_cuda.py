@@ -17,7 +17,6 @@ import numpy as np
 
 from schuss import _arrays, _nvrtc, _schuss
 
-Order = Literal["C", "F"]
 LEGACY = 1  # the stream that the array interface calls the legacy default stream
 _TYPES = {"<f4": "float32", "<f8": "float64", "<f2": "float16"}
 _DLPACK = {(2, 32): "float32", (2, 64): "float64", (2, 16): "float16", (4, 16): "bfloat16"}
@@ -43,7 +42,7 @@ class Seen(NamedTuple):
     pointer: int
     shape: tuple[int, ...]
     dtype: str
-    order: Order | None  # None: not contiguous
+    order: Literal["C", "F"] | None  # None: not contiguous
     writable: bool
     stream: int  # in which its producer works
     framework: str
@@ -53,13 +52,15 @@ def see(place: str, array: Any) -> Seen:
     """Reads what an array says of itself; raises `TypeError` where that is nothing to be used."""
     torch = sys.modules.get("torch")
     if isinstance(array, DeviceArray):
-        return Seen(
-            array.pointer, array.shape, array.dtype.name, array.order, True, array.stream(), array.framework
-        )
+        return Seen(array.pointer, array.shape, array.dtype.name, array.order, True, array.stream(), array.framework)
     if torch is not None and isinstance(array, torch.Tensor):
         if array.layout is not torch.strided:
             raise TypeError(f"{place} is a sparse tensor; pass a dense one, for example {place}.to_dense()")
-        kind, shape, stream = str(array.dtype).removeprefix("torch."), tuple(array.shape), current_stream("torch", array.device.index)
+        kind, shape, stream = (
+            str(array.dtype).removeprefix("torch."),
+            tuple(array.shape),
+            current_stream("torch", array.device.index),
+        )
         return Seen(array.data_ptr(), shape, kind, _order(shape, array.stride()), True, stream, "torch")
     try:
         said = array.__cuda_array_interface__
@@ -78,7 +79,7 @@ def see(place: str, array: Any) -> Seen:
     return Seen(pointer, shape, kind, _order(shape, strides), not read_only, said.get("stream") or LEGACY, framework)
 
 
-def _order(shape: Sequence[int], strides: Sequence[int] | None) -> Order | None:
+def _order(shape: Sequence[int], strides: Sequence[int] | None) -> Literal["C", "F"] | None:
     """The memory order of an array with these strides, in elements; C where both fit."""
     if strides is None or math.prod(shape) == 0:
         return "C"
@@ -131,26 +132,34 @@ def _a(thing: Any) -> str:
     return f"an object of type {type(thing).__name__}"
 
 
-def _dtype(name: str) -> np.dtype[Any]:
+def dtype_of(name: Any) -> np.dtype[Any]:
     if name == "bfloat16":
         import ml_dtypes
 
-        return np.dtype(ml_dtypes.bfloat16)
-    return np.dtype(name)
+        name = ml_dtypes.bfloat16
+    dtype: np.dtype[Any] = np.dtype(name)
+    return dtype
 
 
 class DeviceArray:
     """A contiguous array on a GPU: a view of another library's, or memory of the package's own.
 
     It has ``__cuda_array_interface__``, so ``cupy.asarray`` and ``torch.as_tensor`` make arrays of theirs out of it
-    without copying; ``numpy()`` copies it to the host. `owner` is what keeps the memory alive: the array that it was made
-    of, where that is another library's.
+    without copying; ``numpy()`` copies it to the host. `owner` is what keeps the memory alive: the array that it was
+    made of, where that is another library's.
     """
 
     __slots__ = ("device", "dtype", "framework", "order", "owner", "pointer", "shape")
 
     def __init__(
-        self, pointer: int, shape: tuple[int, ...], dtype: np.dtype[Any], order: Order, device: int, owner: Any, framework: str
+        self,
+        pointer: int,
+        shape: tuple[int, ...],
+        dtype: np.dtype[Any],
+        order: Literal["C", "F"],
+        device: int,
+        owner: Any,
+        framework: str,
     ) -> None:
         self.pointer, self.shape, self.dtype, self.order = pointer, shape, dtype, order
         self.device, self.owner, self.framework = device, owner, framework
@@ -193,7 +202,14 @@ class DeviceArray:
         if self.order == "F":
             strides = tuple(self.itemsize * math.prod(self.shape[:k]) for k in range(self.ndim))
         data = (self.pointer, False)
-        return {"shape": self.shape, "typestr": code, "data": data, "strides": strides, "version": 3, "stream": self.stream()}
+        return {
+            "shape": self.shape,
+            "typestr": code,
+            "data": data,
+            "strides": strides,
+            "version": 3,
+            "stream": self.stream(),
+        }
 
     def stream(self) -> int:
         """The stream in which it is worked on now."""
@@ -210,7 +226,7 @@ class DeviceArray:
         return host if dtype is None else host.astype(dtype, copy=False)
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        """All elements at once, ``array[...] = values``: from the host or the same device, in any of the four dtypes."""
+        """All elements at once, ``array[...] = values``: from the host or the same device."""
         if key is not Ellipsis:
             raise TypeError("arrays on a GPU are set as a whole: array[...] = values")
         if isinstance(value, DeviceArray) and value.dtype != self.dtype:
@@ -228,13 +244,13 @@ class DeviceArray:
         else:
             self[...] = np.full(self.shape, value, self.dtype, self.order)
 
-    def astype(self, dtype: Any, order: Order | None = None) -> DeviceArray:
+    def astype(self, dtype: Any, order: Literal["C", "F"] | None = None) -> DeviceArray:
         """A copy on the device, in the same order."""
         (result,) = allocate([self], [np.dtype(dtype)])
         result[...] = self
         return result
 
-    def copy(self, order: Order | None = None) -> DeviceArray:
+    def copy(self, order: Literal["C", "F"] | None = None) -> DeviceArray:
         """A copy on the device, in the same order."""
         return self.astype(self.dtype)
 
@@ -250,15 +266,19 @@ def adapt(place: str, array: Any) -> DeviceArray:
     if array is None:
         raise TypeError(f"{place} is None; every entry must be an array")
     if not _arrays.is_on_gpu(array):
-        raise ValueError(f"{place} is in host memory, but others are on a GPU; all arrays of an optimizer must lie on one device")
+        raise ValueError(
+            f"{place} is in host memory, but others are on a GPU; all arrays of an optimizer must lie on one device"
+        )
     seen = see(place, array)
     if seen.dtype not in _DLPACK.values():
         raise TypeError(f"{place} has dtype {seen.dtype}; it must be {_KINDS}")
     if not seen.writable:
-        raise ValueError(f"{place} is read-only; pass a writable array, or copy it once and use that array in the model too")
+        raise ValueError(
+            f"{place} is read-only; pass a writable array, or copy it once and use that array in the model too"
+        )
     if seen.order is None:
         raise ValueError(f"{place} is not contiguous; make it so once and use that array in the model too")
-    dtype = _dtype(seen.dtype)
+    dtype = dtype_of(seen.dtype)
     if seen.pointer % dtype.itemsize:
         raise ValueError(f"{place} is not aligned to its {dtype.itemsize}-byte elements")
     return DeviceArray(seen.pointer, seen.shape, dtype, seen.order, _device_of(place, seen), array, seen.framework)
@@ -281,8 +301,8 @@ def check_one_device(named: Sequence[tuple[str, DeviceArray]]) -> int:
     for place, array in somewhere:
         if array.device != number:
             raise ValueError(
-                f"{place} is on device {array.device}, but {first} is on device {number}; all arrays of an optimizer must "
-                "lie on one device"
+                f"{place} is on device {array.device}, but {first} is on device {number}; all arrays of an optimizer "
+                "must lie on one device"
             )
     for _, array in named:
         array.device = number
@@ -318,9 +338,14 @@ def _tool(device: int, tool: str, arrays: tuple[tuple[int, str, int], ...]) -> A
 
 
 def transform(
-    tool: str, arrays: Sequence[DeviceArray], others: Sequence[DeviceArray] = (), *, factor: float = 1.0, bound: float = 0.0,
+    tool: str,
+    arrays: Sequence[DeviceArray],
+    others: Sequence[DeviceArray] = (),
+    *,
+    factor: float = 1.0,
+    bound: float = 0.0,
     copy: bool = False,
-) -> None:  # fmt: skip
+) -> None:
     """Runs a tool in place over arrays of one device, as `schuss._transform.transform` does on the host."""
     if not arrays:
         return

@@ -18,8 +18,8 @@ _NAMES = ("nvrtc64_130_0.dll", "nvrtc64_120_0.dll") if os.name == "nt" else ("li
 def load(newest: int) -> tuple[int, int]:
     """Loads NVRTC, of a major version of at most `newest`, and returns its version.
 
-    Looked at in this order: the environment variable ``SCHUSS_NVRTC``, alone where it is set; what the process has loaded
-    already; NVIDIA's wheels; CUDA toolkits; what the system's loader finds.
+    Looked at in this order: the environment variable ``SCHUSS_NVRTC``, alone where it is set; what the process has
+    loaded already; NVIDIA's wheels; CUDA toolkits; what the system's loader finds.
 
     Raises `RuntimeError`, which says what to install, when there is none.
     """
@@ -33,7 +33,8 @@ def load(newest: int) -> tuple[int, int]:
         extra, package = ("cuda13", "nvidia-cuda-nvrtc") if newest >= 13 else ("cuda12", "nvidia-cuda-nvrtc-cu12")
         raise RuntimeError(
             f"NVRTC, the CUDA compiler, was not found, and the GPU's kernels are compiled when first used: pip install "
-            f"'schuss[{extra}]' (which is {package}), install the CUDA toolkit, or set SCHUSS_NVRTC to the path of {_NAMES[0]}"
+            f"'schuss[{extra}]' (which is {package}), install the CUDA toolkit, or set SCHUSS_NVRTC to the path of "
+            f"{_NAMES[0]}"
         ) from error
 
 
@@ -62,5 +63,7 @@ def _files(*folders: str) -> list[str]:
     """NVRTC in folders, the newest version first."""
     found = [path for folder in folders for name in _FILES for path in glob.glob(os.path.join(folder, name))]
     version = re.compile(r"(?:\.so\.|nvrtc64_)(\d+)")
-    numbered = [(int(match[1]) // (10 if os.name == "nt" else 1), path) for path in found if (match := version.search(path))]
+    numbered = [
+        (int(match[1]) // (10 if os.name == "nt" else 1), path) for path in found if (match := version.search(path))
+    ]
     return [path for _, path in sorted(numbered, key=lambda entry: -entry[0])]

@@ -7,22 +7,18 @@ NumPy's, nothing of this is in the way.
 from __future__ import annotations
 
 import functools
+import itertools
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import Any, cast
 
-import numpy as np
-
-from schuss import _arrays, _cuda, _schuss, _state, _tree
+from schuss import _arrays, _cuda, _schuss, _tree
 from schuss._cuda import DeviceArray
+from schuss._optimizer import Optimizer
 
-if TYPE_CHECKING:
-    from schuss._optimizer import Optimizer
-
-    Base = Optimizer
-else:
-    Base = object
-
-_IN_A_STEP = "this optimizer is in the middle of a step (in another thread, or called from its own schedule); step it from one place at a time"
+_IN_A_STEP = (
+    "this optimizer is in the middle of a step (in another thread, or called from its own schedule); "
+    "step it from one place at a time"
+)
 
 
 def adopt(optimizer: Optimizer) -> None:
@@ -30,24 +26,26 @@ def adopt(optimizer: Optimizer) -> None:
     if not optimizer._on_gpu:
         raise TypeError(f"{type(optimizer).__name__} works on NumPy arrays only; params has arrays on a GPU")
     _cuda.prepare()
-    optimizer.__class__ = _variant(type(optimizer))
-    optimizer._begin()
+    optimizer.__class__ = _variant(cast(Any, type(optimizer)))
+    OnGpu._begin(cast(Any, optimizer))
 
 
 @functools.cache
-def _variant(kind: type[Optimizer]) -> Any:
+def _variant(kind: Any) -> Any:
     body = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__}
     return type(kind.__name__, (OnGpu, kind), body)
 
 
-class OnGpu(Base):
+class OnGpu(Optimizer):
     """What stands in front of an optimizer's class when its parameters are on a GPU."""
 
     def _begin(self) -> None:
-        self._device: int | None = None
+        self._params: list[Any]
+        self._device = 0
         self._work: Any = None
         self._stepping = threading.Lock()
-        self._taken, self._left, self._group_steps = 0, 0, []
+        self._taken, self._left = 0, 0
+        self._group_steps: list[int] = []
         self._norm: Any = None
         self._seen: list[Any] = []
         self._kept: list[Any] = []
@@ -109,7 +107,8 @@ class OnGpu(Base):
         """The global norm of the last step's gradients, where the step measured it; waits for the step."""
         if self._norm is ...:
             self._norm = self._work.norm()
-        return self._norm
+        norm: float | None = self._norm
+        return norm
 
     def _counters(self) -> tuple[int, int, list[int]]:
         self._check_idle()
@@ -153,7 +152,7 @@ class OnGpu(Base):
         if zero_grads:
             self._check_zeroable(seen)
         stream = self._stream()
-        streams = {_cuda.current_stream(name, self._device or 0) for name in {one.framework for one in seen} if name}
+        streams = {_cuda.current_stream(name, self._device) for name in {one.framework for one in seen} if name}
         foreign = (streams | {one.stream for one in seen if not one.framework}) - {stream}
         for other in foreign:
             _schuss.cuda_order(self._device, other, stream)
@@ -171,7 +170,9 @@ class OnGpu(Base):
         for other in foreign:  # they may write new gradients there when the step has read these
             _schuss.cuda_order(self._device, stream, other)
         # PyTorch and CuPy reuse memory in the order of streams; what others free must outlive the step.
-        self._kept = [leaf for leaf, one in zip(leaves, seen, strict=True) if not one.framework] if moved else self._kept
+        self._kept = (
+            [leaf for leaf, one in zip(leaves, seen, strict=True) if not one.framework] if moved else self._kept
+        )
         if bad is not None:
             if self._nonfinite == "error":
                 self._explain_nonfinite(*bad)
@@ -185,7 +186,7 @@ class OnGpu(Base):
     def _stream(self) -> int:
         """The stream of the library whose arrays the parameters are."""
         frameworks = (param.framework for param in self._params)
-        return _cuda.current_stream(next((name for name in frameworks if name), ""), self._device or 0)
+        return _cuda.current_stream(next((name for name in frameworks if name), ""), self._device)
 
     def _look(self, i: int, gradient: Any, zero_grads: bool) -> _cuda.Seen:
         """A gradient, checked against its parameter."""
@@ -194,7 +195,9 @@ class OnGpu(Base):
         if gradient is None:
             raise TypeError(f"{place} is None; pass zeros for a parameter without gradient")
         if not _arrays.is_on_gpu(gradient):
-            raise TypeError(f"{place} is {_tree.kind(gradient)} in host memory, but {param_place} is on a GPU; move it there first")
+            raise TypeError(
+                f"{place} is {_tree.kind(gradient)} in host memory, but {param_place} is on a GPU; move it there first"
+            )
         seen = _cuda.see(place, gradient)
         if seen.dtype not in ("float32", "float64", "float16", "bfloat16"):
             raise TypeError(f"{place} has dtype {seen.dtype}; a gradient must be float32, float64, float16 or bfloat16")
@@ -205,8 +208,10 @@ class OnGpu(Base):
             raise ValueError(f"{place} is on device {device}, but {param_place} is on device {self._device}")
         same = seen.order == param.order or param.ndim < 2 or _both(param.shape)
         if seen.order is None or not same:
-            raise ValueError(f"{place} does not lie in memory as {param_place} does, contiguous in {param.order} order; copy it so")
-        view = DeviceArray(seen.pointer, seen.shape, _cuda._dtype(seen.dtype), param.order, self._device or 0, None, "")
+            raise ValueError(
+                f"{place} does not lie in memory as {param_place} does, contiguous in {param.order} order; copy it so"
+            )
+        view = DeviceArray(seen.pointer, seen.shape, _cuda.dtype_of(seen.dtype), param.order, self._device, None, "")
         if seen.pointer % view.itemsize:
             raise ValueError(f"{place} is not aligned to its {view.itemsize}-byte elements")
         if self._is_written(view):  # type: ignore[arg-type]
@@ -221,11 +226,13 @@ class OnGpu(Base):
         ranges = []
         for i, (one, param) in enumerate(zip(seen, self._params, strict=True)):
             if not one.writable:
-                raise ValueError(f"{self._place('grads', *self._suffixes[i])} is read-only, so it cannot be zeroed; pass a copy")
+                raise ValueError(
+                    f"{self._place('grads', *self._suffixes[i])} is read-only, so it cannot be zeroed; pass a copy"
+                )
             if param.size:
                 ranges.append((one.pointer, one.pointer + param.size * size.get(one.dtype, 2), i))
         ranges.sort()
-        for (_, end, i), (start, _, k) in zip(ranges, ranges[1:], strict=False):
+        for (_, end, i), (start, _, k) in itertools.pairwise(ranges):
             if end > start:
                 self._explain_shared(i, k)
 
@@ -242,7 +249,9 @@ class OnGpu(Base):
                 gradient.fill(0)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        raise TypeError("an optimizer over arrays on a GPU cannot be pickled or copied; use schuss.save, or state_dict()")
+        raise TypeError(
+            "an optimizer over arrays on a GPU cannot be pickled or copied; use schuss.save, or state_dict()"
+        )
 
 
 def _both(shape: tuple[int, ...]) -> bool:

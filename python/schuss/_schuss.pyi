@@ -1,5 +1,5 @@
 from collections.abc import Sequence
-from typing import Any, TypedDict, type_check_only
+from typing import Any, TypedDict, final, type_check_only
 
 import numpy as np
 import numpy.typing as npt
@@ -7,10 +7,22 @@ from typing_extensions import disjoint_base
 
 __all__ = [
     "Core",
+    "CudaBlock",
+    "CudaWork",
     "__version__",
     "are_apart",
     "cpu_level",
     "cpu_levels",
+    "cuda_compile",
+    "cuda_copy",
+    "cuda_count",
+    "cuda_device_of",
+    "cuda_driver",
+    "cuda_fill",
+    "cuda_nvrtc",
+    "cuda_order",
+    "cuda_source",
+    "cuda_synchronize",
     "get_num_threads",
     "keep_params",
     "register_bfloat16",
@@ -82,3 +94,42 @@ def set_num_threads(threads: int) -> None: ...
 def cpu_level() -> str: ...
 def cpu_levels() -> list[str]: ...
 def rules() -> dict[str, _Rule]: ...
+
+# What is in a build with CUDA, which is the default.
+
+@final
+class CudaBlock:
+    def __new__(cls, device: int, bytes: int, pinned: bool) -> CudaBlock: ...
+    @property
+    def pointer(self) -> int: ...
+
+@final
+class CudaWork:
+    def __new__(cls, device: int) -> CudaWork: ...
+    def add_group(
+        self, rule: str, values: int, arrays: Sequence[tuple[int, str, int, Sequence[int], int, bool]]
+    ) -> None: ...
+    def step(
+        self,
+        values: Sequence[Sequence[float]],
+        steps: Sequence[int],
+        grads: Sequence[int],
+        types: Sequence[str],
+        grad_scale: float,
+        max_norm: float | None,
+        finite: bool,
+        after: int,
+        stream: int,
+    ) -> tuple[tuple[int, int] | None, float | None]: ...
+    def norm(self) -> float | None: ...
+
+def cuda_driver() -> int: ...
+def cuda_count() -> int: ...
+def cuda_device_of(pointer: int) -> int | None: ...
+def cuda_nvrtc(candidates: Sequence[str], newest: int) -> tuple[int, int]: ...
+def cuda_compile(source: str, target: str) -> bytes: ...
+def cuda_source(rule: str, param: str, grad: str, centered: bool) -> list[str]: ...
+def cuda_copy(device: int, to: int, source: int, bytes: int, stream: int) -> None: ...
+def cuda_fill(device: int, to: int, byte: int, bytes: int, stream: int) -> None: ...
+def cuda_synchronize(device: int, stream: int) -> None: ...
+def cuda_order(device: int, first: int, then: int) -> None: ...

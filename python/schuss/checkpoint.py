@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from schuss import _arrays, _state
+from schuss import _state
 
 if TYPE_CHECKING:
     from schuss._optimizer import Optimizer

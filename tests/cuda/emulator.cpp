@@ -200,7 +200,7 @@ int cuGetErrorString(int error, const char** words) {
 }
 int cuDeviceGetCount(int* count) { *count = 2; return SUCCESS; }
 int cuDeviceGet(int* device, int ordinal) { *device = ordinal; return ordinal >= 0 && ordinal < 2 ? SUCCESS : 101; }
-int cuDeviceGetAttribute(int* value, int attribute, int) { *value = attribute == 75 ? 9 : 0; return SUCCESS; }
+int cuDeviceGetAttribute(int* value, int attribute, int) { *value = attribute == 75 ? atoi(getenv("EMULATOR_MAJOR") ? getenv("EMULATOR_MAJOR") : "9") : 0; return SUCCESS; }
 int cuDevicePrimaryCtxRetain(void** out, int device) { *out = (void*)(size_t)(device + 1); return SUCCESS; }
 int cuCtxGetCurrent(void** out) { *out = context; return SUCCESS; }
 int cuCtxSetCurrent(void* wanted) { context = wanted; return SUCCESS; }

@@ -89,9 +89,9 @@ impl CudaBlock {
 
 /// Copies bytes between any two places in the order of a stream; both must stay until the stream has got there.
 #[pyfunction]
-fn cuda_copy(py: Python<'_>, device: i32, to: u64, from: u64, bytes: usize, stream: u64) -> PyResult<()> {
+fn cuda_copy(py: Python<'_>, device: i32, to: u64, source: u64, bytes: usize, stream: u64) -> PyResult<()> {
     // SAFETY: the caller answers for the places, as this module says.
-    py.detach(|| unsafe { Device::get(device)?.copy(to, from, bytes, stream) }).map_err(raised)
+    py.detach(|| unsafe { Device::get(device)?.copy(to, source, bytes, stream) }).map_err(raised)
 }
 
 /// Sets device memory to copies of a byte in the order of a stream.

@@ -81,7 +81,10 @@ pub fn load(candidates: &[String], newest: i32) -> Result<&'static Nvrtc, String
 impl Nvrtc {
     fn open(path: &str) -> Result<Nvrtc, String> {
         // SAFETY: loading NVIDIA's compiler runs only its own initializers.
-        let library = unsafe { Library::new(path) }.map_err(|error| error.to_string())?;
+        let library = unsafe { Library::new(path) }.map_err(|error| {
+            let why = std::error::Error::source(&error).map_or(error.to_string(), ToString::to_string);
+            if why.contains(path) { why } else { format!("{path}: {why}") }
+        })?;
         let functions = Functions::find(&library).map_err(|error| format!("{path}: {error}"))?;
         let (mut major, mut minor, mut count) = (0, 0, 0);
         // SAFETY: the functions fill in what they are given; the list has the length that the library says.
