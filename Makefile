@@ -17,7 +17,7 @@ ASV := $(BIN)/python -m asv
 ASV_CONFIG := --config benches/asv.conf.json
 COMMITS ?= HEAD~4..HEAD
 
-.PHONY: demo test test-rust test-python lint format examples loops docs speed bench bench-compare dashboard clean toolchain
+.PHONY: demo test test-rust test-python lint format examples loops docs speed bench bench-compare bench-cuda dashboard test-cuda clean toolchain
 
 demo: $(VENV)/.demo $(VENV)/.built  ## Build, and train a network on handwritten digits with every optimizer.
 	$(BIN)/python examples/digits.py
@@ -38,6 +38,9 @@ lint: $(VENV)/.test $(VENV)/.built
 
 test-python: $(VENV)/.test $(VENV)/.built
 	$(BIN)/python -m pytest
+
+test-cuda: $(VENV)/.test $(VENV)/.built  ## On an NVIDIA GPU, which the other tests do without.
+	SCHUSS_TEST_CUDA=gpu $(BIN)/python -m pytest tests/cuda
 
 format: $(VENV)/.test
 	cargo fmt
@@ -61,6 +64,9 @@ speed: $(VENV)/.bench $(VENV)/.rivals $(VENV)/.built  ## Measures the figures of
 bench: $(VENV)/.bench $(VENV)/.built  ## The asv suite on the installed package, quickly.
 	$(ASV) machine --yes $(ASV_CONFIG)
 	$(ASV) run $(ASV_CONFIG) --python=same -a rounds=1 --bench '$(BENCH)'
+
+bench-cuda: $(VENV)/.test $(VENV)/.built  ## On an NVIDIA GPU; beside PyTorch where it is installed into .venv.
+	$(BIN)/python benches/cuda.py
 
 bench-compare: $(VENV)/.bench  ## This commit against BASE, interleaved; fails when something got slower.
 	$(ASV) machine --yes $(ASV_CONFIG)

@@ -1,0 +1,98 @@
+"""AdamW on an NVIDIA GPU: beside copying on the device and PyTorch's fused AdamW, on one card in one run.
+
+    python benches/cuda.py [--elements N] [--arrays N] [--length N] [--rounds N]
+
+A step moves 28 bytes an element (float32: parameter, m and v read and written, gradient read); a copy on the device moves
+8. The share of the copy's bandwidth that a step reaches is what counts, and PyTorch's time over ours. Everything is
+interleaved; figures are medians over the rounds. Without PyTorch its column is left out.
+"""
+
+import argparse
+import statistics
+import time
+
+import numpy as np
+
+from schuss import AdamW, _cuda, _schuss
+
+STEP, COPY = 28, 8  # bytes an element
+BETWEEN = 20  # steps between two looks at the clock
+
+
+def ours(sizes):
+    """A step over arrays of these sizes, in memory of the package's own."""
+
+    def arrays(first):
+        like = [_cuda.DeviceArray(0, (n,), np.dtype(np.float32), "C", 0, None, "") for n in sizes]
+        made = _cuda.allocate(like, [array.dtype for array in like])
+        for i, array in enumerate(made):
+            array[...] = np.full(array.shape, first + i % 7, np.float32)
+        return made
+
+    params, grads = arrays(1.0), arrays(0.1)
+    opt = AdamW(params)
+    return lambda: opt.step(grads)
+
+
+def copying(n):
+    blocks = [_schuss.CudaBlock(0, 4 * n, False) for _ in range(2)]
+    return lambda: _schuss.cuda_copy(0, blocks[0].pointer, blocks[1].pointer, 4 * n, _cuda.LEGACY)
+
+
+def fused(sizes):
+    """PyTorch's fused AdamW, or None where PyTorch has no GPU."""
+    try:
+        import torch
+    except ImportError:
+        return None
+    if not torch.cuda.is_available():
+        return None
+    params = [torch.ones(n, device="cuda:0", requires_grad=True) for n in sizes]
+    for param in params:
+        param.grad = torch.full_like(param, 0.1)
+    opt = torch.optim.AdamW(params, fused=True)
+    return opt.step
+
+
+def medians(jobs, rounds):
+    """Seconds of one run of each job."""
+    seconds = {name: [] for name, job in jobs.items() if job}
+    for number in range(rounds + 1):
+        for name in seconds:
+            jobs[name]()
+            _schuss.cuda_synchronize(0, _cuda.LEGACY)
+            start = time.perf_counter()
+            for _ in range(BETWEEN):
+                jobs[name]()
+            _schuss.cuda_synchronize(0, _cuda.LEGACY)
+            if number:  # the first round warms up
+                seconds[name].append((time.perf_counter() - start) / BETWEEN)
+    return {name: statistics.median(taken) for name, taken in seconds.items()}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--elements", type=int, default=64 << 20)
+    parser.add_argument("--arrays", type=int, default=1000)
+    parser.add_argument("--length", type=int, default=1000)
+    parser.add_argument("--rounds", type=int, default=15)
+    given = parser.parse_args()
+    _cuda.prepare()
+
+    n = given.elements
+    took = medians({"copy": copying(n), "schuss": ours([n]), "torch": fused([n])}, given.rounds)
+    bandwidth = COPY * n / took["copy"]
+    print(f"one array of {n:,} elements: step {took['schuss'] * 1e6:,.0f} us, copy at {bandwidth / 1e9:,.0f} GB/s")
+    print(f"  share of the copy's bandwidth  {STEP * n / took['schuss'] / bandwidth:.2f}  (wanted: 0.90)")
+    if "torch" in took:
+        print(f"  torch fused over ours          {took['torch'] / took['schuss']:.2f}  (wanted: 1.0)")
+
+    sizes = [given.length] * given.arrays
+    took = medians({"schuss": ours(sizes), "torch": fused(sizes)}, given.rounds)
+    print(f"{given.arrays:,} arrays of {given.length:,}: step {took['schuss'] * 1e6:,.0f} us")
+    if "torch" in took:
+        print(f"  torch fused over ours          {took['torch'] / took['schuss']:.2f}  (wanted: 2.0)")
+
+
+if __name__ == "__main__":
+    main()
