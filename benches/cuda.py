@@ -2,9 +2,9 @@
 
     python benches/cuda.py [--elements N] [--arrays N] [--length N] [--rounds N]
 
-A step moves 28 bytes an element (float32: parameter, m and v read and written, gradient read); a copy on the device moves
-8. The share of the copy's bandwidth that a step reaches is what counts, and PyTorch's time over ours. Everything is
-interleaved; figures are medians over the rounds. Without PyTorch its column is left out.
+A step moves 28 bytes an element (float32: parameter, m and v read and written, gradient read); a copy on the device
+moves 8. The share of the copy's bandwidth that a step reaches is what counts, and PyTorch's time over ours. Everything
+is interleaved; figures are medians over the rounds. Without PyTorch its column is left out.
 """
 
 import argparse

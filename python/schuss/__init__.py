@@ -31,10 +31,13 @@ if TYPE_CHECKING:
     from schuss import functional as functional
     from schuss import init as init
     from schuss import schedules as schedules
+    from schuss._offload import Offload as Offload
 
 
 def __getattr__(name: str) -> Any:
     # These are imported when first used: importing the package should cost no more than NumPy does.
+    if name == "Offload":
+        return importlib.import_module("schuss._offload").Offload
     if name in ("functional", "init", "schedules"):
         return importlib.import_module(f"schuss.{name}")
     raise AttributeError(f"module 'schuss' has no attribute {name!r}")

@@ -139,21 +139,7 @@ class OnGpu(Optimizer):
 
     def _step(self, grads: Any, grad_scale: float, zero_grads: bool) -> bool:
         values = [group.packed_at(self._taken) for group in self.param_groups]
-        leaves: list[Any] = []
-        if not _collect(self._root(), grads, leaves):
-            self._explain_structure(grads)
-        moved = False
-        for i, leaf in enumerate(leaves):
-            key = _key(leaf)
-            if self._seen[i] is None or key is None or self._seen[i][0] != key:
-                self._seen[i] = (key, self._look(i, leaf, zero_grads))
-                moved = True
-        seen = [entry[1] for entry in self._seen]
-        if zero_grads:
-            self._check_zeroable(seen)
-        stream = self._stream()
-        streams = {_cuda.current_stream(name, self._device) for name in {one.framework for one in seen} if name}
-        foreign = (streams | {one.stream for one in seen if not one.framework}) - {stream}
+        seen, stream, foreign = self._read(grads, zero_grads)
         for other in foreign:
             _schuss.cuda_order(self._device, other, stream)
         bad, norm = self._work.step(
@@ -169,10 +155,6 @@ class OnGpu(Optimizer):
         )
         for other in foreign:  # they may write new gradients there when the step has read these
             _schuss.cuda_order(self._device, stream, other)
-        # PyTorch and CuPy reuse memory in the order of streams; what others free must outlive the step.
-        self._kept = (
-            [leaf for leaf, one in zip(leaves, seen, strict=True) if not one.framework] if moved else self._kept
-        )
         if bad is not None:
             if self._nonfinite == "error":
                 self._explain_nonfinite(*bad)
@@ -182,6 +164,24 @@ class OnGpu(Optimizer):
         self._taken += 1
         self._norm = None if self._max_grad_norm is None else ... if norm is None else norm
         return True
+
+    def _read(self, grads: Any, zero_grads: bool) -> tuple[list[_cuda.Seen], int, set[int]]:
+        """The gradients, checked; the stream to work in; and others in which gradients were made."""
+        leaves: list[Any] = []
+        if not _collect(self._root(), grads, leaves):
+            self._explain_structure(grads)
+        for i, leaf in enumerate(leaves):
+            key = _key(leaf)
+            if self._seen[i] is None or key is None or self._seen[i][0] != key:
+                self._seen[i] = (key, self._look(i, leaf, zero_grads))
+        seen = [entry[1] for entry in self._seen]
+        if zero_grads:
+            self._check_zeroable(seen)
+        # PyTorch and CuPy reuse memory in the order of streams; what others free must outlive the step.
+        self._kept = [leaf for leaf, one in zip(leaves, seen, strict=True) if not one.framework]
+        stream = self._stream()
+        streams = {_cuda.current_stream(name, self._device) for name in {one.framework for one in seen} if name}
+        return seen, stream, (streams | {one.stream for one in seen if not one.framework}) - {stream}
 
     def _stream(self) -> int:
         """The stream of the library whose arrays the parameters are."""

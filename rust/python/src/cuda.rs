@@ -7,8 +7,8 @@ use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use schuss::cuda::source::Unit;
-use schuss::cuda::{Block, Device, DeviceStep, Outcome, Work, nvrtc, source};
-use schuss::rule::{MAX_STATES, Scalars};
+use schuss::cuda::{Block, Device, DeviceStep, Event, Measured, Outcome, Work, nvrtc, source};
+use schuss::rule::{MAX_SCALARS, MAX_STATES, Scalars};
 use schuss::{After, Dtype, Rows, Rule, Segment};
 
 use crate::group::{GroupValues, find_rule};
@@ -99,6 +99,34 @@ fn cuda_copy(py: Python<'_>, device: i32, to: u64, source: u64, bytes: usize, st
 fn cuda_fill(device: i32, to: u64, byte: u8, bytes: usize, stream: u64) -> PyResult<()> {
     // SAFETY: the caller answers for the place, as this module says.
     Device::get(device).and_then(|device| unsafe { device.fill(to, byte, bytes, stream) }).map_err(raised)
+}
+
+/// A new stream, which waits for no other by itself.
+#[pyfunction]
+fn cuda_stream(device: i32) -> PyResult<u64> {
+    Device::get(device).and_then(Device::stream).map_err(raised)
+}
+
+/// A point in the order of a stream.
+#[pyclass(frozen, module = "schuss._schuss")]
+struct CudaEvent(Event);
+
+#[pymethods]
+impl CudaEvent {
+    #[new]
+    fn new(device: i32) -> PyResult<CudaEvent> {
+        Device::get(device).and_then(Event::new).map(CudaEvent).map_err(raised)
+    }
+
+    /// Puts it behind everything that a stream has been given so far.
+    fn record(&self, stream: u64) -> PyResult<()> {
+        self.0.record(stream).map_err(raised)
+    }
+
+    /// Waits for it.
+    fn wait(&self, py: Python<'_>) -> PyResult<()> {
+        py.detach(|| self.0.wait()).map_err(raised)
+    }
 }
 
 /// Waits until a stream has run everything.
@@ -213,6 +241,32 @@ impl CudaWork {
         })?
     }
 
+    /// Sums up the gradients without a step, and waits for it: array and flat index of the first that is not finite, the
+    /// norm, and the factor of clipping.
+    fn measure(
+        &self,
+        py: Python<'_>,
+        grads: Vec<u64>,
+        types: Vec<String>,
+        grad_scale: f64,
+        max_norm: Option<f64>,
+        stream: u64,
+    ) -> PyResult<Measured> {
+        let types = types.iter().map(|name| dtype(name)).collect::<PyResult<Vec<_>>>()?;
+        self.locked(|Inner { work, rules }| {
+            if grads.len() != work.segments().len() || types.len() != grads.len() {
+                return Err(PyValueError::new_err("there must be as many gradients as there are arrays"));
+            }
+            for (i, (grad, dtype)) in grads.into_iter().zip(types).enumerate() {
+                work.set_gradient(i, grad as *mut u8, dtype);
+            }
+            let scalars = vec![[0.0; MAX_SCALARS]; rules.len()];
+            let step = DeviceStep { scalars: &scalars, after: After::Keep, grad_scale, max_norm, finite: true, stream };
+            // SAFETY: the caller answers for the pointers, as this module says.
+            py.detach(|| unsafe { work.measure(&step) }).map_err(raised)
+        })?
+    }
+
     /// The norm that the last step measured for clipping; waits for it.
     fn norm(&self, py: Python<'_>) -> PyResult<Option<f64>> {
         self.locked(|inner| py.detach(|| inner.work.norm()))?.map_err(raised)
@@ -222,6 +276,7 @@ impl CudaWork {
 /// Adds all of this to the module.
 pub fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<CudaBlock>()?;
+    module.add_class::<CudaEvent>()?;
     module.add_class::<CudaWork>()?;
     module.add_function(wrap_pyfunction!(cuda_driver, module)?)?;
     module.add_function(wrap_pyfunction!(cuda_count, module)?)?;
@@ -231,6 +286,7 @@ pub fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(cuda_source, module)?)?;
     module.add_function(wrap_pyfunction!(cuda_copy, module)?)?;
     module.add_function(wrap_pyfunction!(cuda_fill, module)?)?;
+    module.add_function(wrap_pyfunction!(cuda_stream, module)?)?;
     module.add_function(wrap_pyfunction!(cuda_synchronize, module)?)?;
     module.add_function(wrap_pyfunction!(cuda_order, module)?)
 }

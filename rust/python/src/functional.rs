@@ -10,8 +10,9 @@ use crate::arrays::Pinned;
 use crate::group::{GroupValues, RELEASE_GIL, detach_if, find_rule, segment};
 
 /// One update of arrays whose state the caller owns; Python has checked them. `center` takes the means of their rows off the
-/// gradients first; `copy` copies the new parameters into the gradients' places.
+/// gradients first; `copy` copies the new parameters into the gradients' places; `factor` multiplies the gradients.
 #[pyfunction]
+#[pyo3(signature = (rule, values, step, params, grads, states, center, copy, factor=1.0))]
 #[allow(clippy::too_many_arguments)] // what a step needs, spelled out by the one caller
 pub fn update(
     py: Python<'_>,
@@ -23,6 +24,7 @@ pub fn update(
     states: Vec<Vec<Bound<'_, PyUntypedArray>>>,
     center: bool,
     copy: bool,
+    factor: f64,
 ) -> PyResult<()> {
     let rule = find_rule(rule, values.len()?)?;
     let mut work = WorkList::default();
@@ -46,7 +48,7 @@ pub fn update(
     let level = level::in_use().map_err(PyRuntimeError::new_err)?;
     let threads = schuss::num_threads().map_err(PyRuntimeError::new_err)?;
     // SAFETY: contiguous float64, made by Python; the GIL is held.
-    let scalars = [GroupValues(unsafe { values.as_slice()? }).scalars(rule, step, 1.0)];
+    let scalars = [GroupValues(unsafe { values.as_slice()? }).scalars(rule, step, factor)];
     let step = Step { level, threads, scalars: &scalars, after: if copy { After::Copy } else { After::Keep } };
     // SAFETY: Python has checked that what is written does not overlap; types, shapes and order were checked above, a rule
     // that reads gradients was given them, and the caller holds references to the arrays during the call.

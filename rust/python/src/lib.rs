@@ -58,6 +58,7 @@ fn rules(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
         one.set_item("scalars", rule.scalars)?;
         one.set_item("each_step", rule.each_step)?;
         one.set_item("update", rule.update)?;
+        one.set_item("layerwise", rule.layer.is_some())?;
         all.set_item(rule.name, one)?;
     }
     Ok(all)

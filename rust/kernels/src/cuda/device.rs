@@ -240,6 +240,12 @@ impl Device {
         self.with("filling memory", || unsafe { result::memset_d8_async(to, byte, bytes, stream as sys::CUstream) })
     }
 
+    /// A new stream, which waits for no other by itself; never given back.
+    pub fn stream(&self) -> Result<u64> {
+        let kind = result::stream::StreamKind::NonBlocking;
+        self.with("making a stream", || result::stream::create(kind)).map(|stream| stream as u64)
+    }
+
     /// Waits until a stream has run everything.
     pub fn synchronize(&self, stream: u64) -> Result<()> {
         // SAFETY: a stream of the caller's; a wrong one is an error of the driver's.

@@ -11,4 +11,4 @@ pub mod source;
 mod work;
 
 pub use device::{Block, Device, Event, Result, count, device_of, driver};
-pub use work::{DeviceStep, Outcome, Work};
+pub use work::{DeviceStep, Measured, Outcome, Work};

@@ -106,3 +106,69 @@ impl Plan {
         Unit::Sums { grad: Dtype::F32, compute: Dtype::F32 }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rule::MAX_STATES;
+    use crate::segment::Rows;
+    use crate::{Rule, rules};
+
+    fn segment(rule: &'static Rule, group: usize, len: usize, types: (Dtype, Dtype), rows: usize) -> Segment {
+        let null = std::ptr::null_mut();
+        let center = (rows > 0).then_some(Rows { count: rows, strided: false });
+        let (param_type, grad_type) = types;
+        Segment { rule, group, len, param_type, param: null, states: [null; MAX_STATES], grad_type, grad: null, center }
+    }
+
+    const SAME: (Dtype, Dtype) = (Dtype::F32, Dtype::F32);
+
+    #[test]
+    fn every_element_is_in_one_chunk_of_one_update() {
+        let lengths = [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 0, 5 * CHUNK + 7, 3];
+        let adam = rules::adam::adam();
+        let segments: Vec<_> = lengths.iter().map(|&len| segment(adam, len % 2, len, SAME, 0)).collect();
+        let plan = Plan::new(&segments);
+        for launches in [&plan.squares, &plan.step] {
+            let mut seen: Vec<Vec<u32>> = lengths.iter().map(|&len| vec![0; len]).collect();
+            for launch in launches {
+                for chunk in &plan.chunks[launch.chunks.clone()] {
+                    let (array, start) = (chunk.array as usize, chunk.index as usize * CHUNK);
+                    assert!(launch.kernel == "squares" || segments[array].group == launch.group);
+                    let end = lengths[array].min(start + CHUNK);
+                    seen[array][start..end].iter_mut().for_each(|n| *n += 1);
+                }
+            }
+            assert!(seen.iter().flatten().all(|&n| n == 1));
+        }
+    }
+
+    #[test]
+    fn arrays_alike_share_a_launch_and_the_others_do_not() {
+        let (adam, sgd) = (rules::adam::adam(), rules::sgd::sgd());
+        let mut segments: Vec<_> = (0..1000).map(|_| segment(adam, 0, 1000, SAME, 0)).collect();
+        assert_eq!(Plan::new(&segments).step.len(), 1);
+        assert_eq!(Plan::new(&segments).step[0].chunks, 1000..2000); // behind those of the sums of squares
+        segments.push(segment(adam, 0, 10, (Dtype::F32, Dtype::Bf16), 0));
+        segments.push(segment(adam, 1, 10, SAME, 0));
+        segments.push(segment(sgd, 2, 10, SAME, 0));
+        segments.push(segment(adam, 0, 12, SAME, 3));
+        segments.push(segment(adam, 0, 12, SAME, 0));
+        let plan = Plan::new(&segments);
+        let names =
+            |launches: &[Launch]| launches.iter().map(|l| (l.kernel, l.group, l.chunks.len())).collect::<Vec<_>>();
+        assert_eq!(names(&plan.squares), [("squares", 0, 1004), ("squares", 0, 1)]);
+        let updates = [("update", 0, 1001), ("update", 0, 1), ("update", 1, 1), ("update", 2, 1), ("update", 0, 1)];
+        assert_eq!(names(&plan.step), [&[("means", 0, 3)][..], &updates].concat());
+    }
+
+    #[test]
+    fn a_layerwise_rule_is_measured_before_it_is_updated() {
+        let lamb = rules::lamb::lamb();
+        let plan = Plan::new(&[segment(lamb, 0, CHUNK + 1, SAME, 0), segment(lamb, 0, 0, SAME, 0)]);
+        let names: Vec<_> = plan.step.iter().map(|launch| (launch.kernel, launch.chunks.len())).collect();
+        assert_eq!(names, [("measure", 2), ("ratio", 1), ("update", 2)]);
+        assert_eq!(Plan::new(&[]), Plan::default());
+        assert!(Plan::new(&[segment(lamb, 0, 0, SAME, 0)]).step.is_empty());
+    }
+}

@@ -85,6 +85,9 @@ pub enum Outcome {
     NotFinite((usize, usize)),
 }
 
+/// The first gradient that is not finite, by array and flat index; the norm; the factor of clipping.
+pub type Measured = (Option<(usize, usize)>, f64, f64);
+
 /// Gradient pointers on their way to the device.
 struct Staging {
     memory: Block,
@@ -153,6 +156,50 @@ impl Work {
         (self.segments[i].grad, self.segments[i].grad_type) = (grad, grad_type);
     }
 
+    /// Sums up the gradients without a step, and waits for it: the first that is not finite, the sum's root over
+    /// `grad_scale`, and the factor of clipping.
+    ///
+    /// # Safety
+    /// As for [`Work::run`], of the gradients.
+    ///
+    /// # Errors
+    /// The driver's.
+    pub unsafe fn measure(&mut self, step: &DeviceStep<'_>) -> Result<Measured> {
+        // SAFETY: the caller's promise.
+        let total = unsafe {
+            self.prepare(step, true, false)?;
+            let tables = self.tables.as_ref().expect("was just made");
+            tables.start_sums(self.device, step)?;
+            read_total(self.device, tables, &mut self.answer, step.stream)?
+        };
+        let nonfinite = (total.nonfinite != u64::MAX).then(|| place(&self.segments, total.nonfinite as usize));
+        Ok((nonfinite, total.norm, total.factor))
+    }
+
+    /// Makes tables, kernels and the gradients' pointers ready: what fails here has changed nothing.
+    fn prepare(&mut self, step: &DeviceStep<'_>, sums: bool, update: bool) -> Result<()> {
+        if self.stale {
+            self.rest()?;
+            self.tables = Some(Tables::new(self.device, &self.segments, step.stream)?);
+            self.stale = false;
+        }
+        let tables = self.tables.as_mut().expect("made when arrays were added");
+        let none: &[Launch] = &[];
+        let first = if sums { &tables.plan.squares } else { none };
+        for launch in first.iter().chain(if update { &tables.plan.step } else { none }) {
+            self.device.kernels(launch.unit)?;
+        }
+        if sums {
+            self.device.kernels(Plan::total())?;
+        }
+        if let Some((stream, end)) = &self.last
+            && *stream != step.stream
+        {
+            end.hold(step.stream)?;
+        }
+        tables.send_gradients(self.device, &self.segments, step.stream)
+    }
+
     /// Starts a step.
     ///
     /// # Safety
@@ -161,36 +208,14 @@ impl Work {
     /// # Errors
     /// The driver's; when kernels cannot be compiled, nothing has changed.
     pub unsafe fn run(&mut self, step: &DeviceStep<'_>) -> Result<Outcome> {
-        if self.stale {
-            self.rest()?;
-            self.tables = Some(Tables::new(self.device, &self.segments, step.stream)?);
-            self.stale = false;
-        }
-        let tables = self.tables.as_mut().expect("was just made");
         let summed = step.max_norm.is_some() || step.finite;
-        // All kernels first: what fails here has changed nothing.
-        let sums: &[Launch] = if summed { &tables.plan.squares } else { &[] };
-        for launch in sums.iter().chain(&tables.plan.step) {
-            self.device.kernels(launch.unit)?;
-        }
-        if summed {
-            self.device.kernels(Plan::total())?;
-        }
-        if let Some((stream, end)) = &self.last
-            && *stream != step.stream
-        {
-            end.hold(step.stream)?;
-        }
-        tables.send_gradients(self.device, &self.segments, step.stream)?;
+        self.prepare(step, summed, true)?;
+        let tables = self.tables.as_ref().expect("was just made");
         let mut norm = None;
         // SAFETY: the caller's promise; tables stay until the device is through with them, see `Block`.
         unsafe {
             if summed {
-                self.device.fill(tables.total.pointer, 0xff, 8, step.stream)?;
-                for launch in &tables.plan.squares {
-                    tables.start(self.device, launch, step, false)?;
-                }
-                tables.start_total(self.device, step)?;
+                tables.start_sums(self.device, step)?;
             }
             if step.finite {
                 let total = read_total(self.device, tables, &mut self.answer, step.stream)?;
@@ -386,10 +411,16 @@ impl Tables {
     }
 
     /// # Safety
-    /// As for [`Work::run`].
-    unsafe fn start_total(&self, device: &'static Device, step: &DeviceStep<'_>) -> Result<()> {
+    /// As for [`Work::run`], of the gradients.
+    unsafe fn start_sums(&self, device: &'static Device, step: &DeviceStep<'_>) -> Result<()> {
         // SAFETY: the caller's promise.
-        unsafe { start(device, Plan::total(), "total", 1, &self.args(step, 0), step.stream) }
+        unsafe {
+            device.fill(self.total.pointer, 0xff, 8, step.stream)?; // nothing that is not finite has been found
+            for launch in &self.plan.squares {
+                self.start(device, launch, step, false)?;
+            }
+            start(device, Plan::total(), "total", 1, &self.args(step, 0), step.stream)
+        }
     }
 }
 

@@ -1,0 +1,136 @@
+"""State and master weights on the host, parameters and gradients on the GPU: the bits, and the order of the copies."""
+
+import gpu
+import ml_dtypes
+import numpy as np
+import pytest
+from helpers import arrays
+
+import schuss
+from schuss import _offload
+
+BF16 = np.dtype(ml_dtypes.bfloat16)
+
+
+@pytest.fixture(autouse=True)
+def small_pieces(monkeypatch):
+    monkeypatch.setattr(_offload, "_PIECE", 1000)
+
+
+def some(shape, dtype=np.float32, seed=0):
+    return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
+
+
+SHAPES = [(3500,), (0,), (7,), (40, 50), (1000,)]
+
+
+def made(kind, dtype, **hypers):
+    """The same over master weights on the host, and with parameters on the GPU."""
+    values = [some(shape, dtype, i) for i, shape in enumerate(SHAPES)]
+    values[3] = np.asfortranarray(values[3])
+    compute = np.float64 if dtype == np.float64 else np.float32
+    here = kind([v.astype(compute) for v in values], **hypers)
+    params = [gpu.Array(v) for v in values]
+    return here, params, schuss.Offload(kind, params, **hypers)
+
+
+def gradients(t, dtype):
+    grads = [some(shape, dtype, 10 * t + i) for i, shape in enumerate(SHAPES)]
+    grads[3] = np.asfortranarray(grads[3])
+    return grads
+
+
+@pytest.mark.parametrize(
+    ("dtype", "grad_dtype"),
+    [(np.float32, np.float32), (BF16, BF16), (np.float16, np.float32), (np.float64, np.float64)],
+)
+@pytest.mark.parametrize(
+    ("kind", "hypers"),
+    [
+        (schuss.AdamW, {}),
+        (schuss.AdamW, dict(max_grad_norm=1.0)),
+        (schuss.LAMB, {}),
+        (schuss.LARS, dict(lr=0.1, weight_decay=0.1)),
+        (schuss.SGD, dict(lr=schuss.schedules.warmup_cosine(0.1, 2, 9), momentum=0.9, nonfinite="skip")),
+    ],
+)
+def test_bits(kind, hypers, dtype, grad_dtype):
+    here, params, opt = made(kind, dtype, **hypers)
+    kept = [[gpu.Array(g) for g in gradients(t, grad_dtype)] for t in range(3)]
+    for t in range(3):
+        assert here.step(gradients(t, grad_dtype), grad_scale=2.0) and opt.step(kept[t], grad_scale=2.0)
+        assert opt.grad_norm == here.grad_norm
+    for got, want in zip(arrays(opt.optimizer), arrays(here), strict=True):
+        assert got.tobytes() == want.tobytes()
+    for param, master in zip(params, here.param_groups[0]["params"], strict=True):
+        assert param.host.tobytes() == master.astype(dtype).tobytes()
+
+
+def test_groups_skipping_and_zeroing():
+    values = [some(1500), some(3, seed=1)]
+    params = [gpu.Array(v) for v in values]
+    groups = [{"params": {"w": params[0]}}, {"params": [params[1]], "lr": 0.5}]
+    opt = schuss.Offload(schuss.SGD, groups, lr=0.1, nonfinite="skip")
+    here = schuss.SGD([{"params": {"w": values[0].copy()}}, {"params": [values[1].copy()], "lr": 0.5}], lr=0.1)
+    grads = [{"w": gpu.Array(some(1500, seed=2))}, [gpu.Array(np.array([1, np.inf, 2], np.float32))]]
+    assert opt.step(grads, zero_grads=True) is False and opt.optimizer.skipped_steps == 1
+    assert not grads[0]["w"].host.any() and not grads[1][0].host.any()
+    assert (params[0].host == values[0]).all()
+    good = [{"w": some(1500, seed=2)}, [some(3, seed=3)]]
+    on_gpu = [{"w": gpu.Array(good[0]["w"])}, [gpu.Array(good[1][0])]]
+    assert opt.step(on_gpu, zero_grads=True) and here.step(good)
+    assert not on_gpu[0]["w"].host.any()
+    for param, want in zip(params, arrays(here), strict=True):
+        assert param.host.tobytes() == want.tobytes()
+    opt.optimizer.nonfinite = "error"
+    grads[1][0].host = np.array([1, 2, np.nan])
+    with pytest.raises(FloatingPointError, match=r"^grads\[1\]\[0\] has a NaN or infinity, first at \(2,\)"):
+        opt.step(grads)
+
+
+def test_checkpoint(tmp_path):
+    _, params, opt = made(schuss.Adam, BF16)
+    opt.step([gpu.Array(g) for g in gradients(0, BF16)])
+    schuss.save(tmp_path / "c", opt.optimizer, include_params=True)
+    _, others, again = made(schuss.Adam, BF16)
+    schuss.load(tmp_path / "c", again.optimizer, include_params=True)
+    again.upload()
+    for one in (opt, again):
+        one.step([gpu.Array(g) for g in gradients(1, BF16)])
+    assert all(a.host.tobytes() == b.host.tobytes() for a, b in zip(params, others, strict=True))
+
+
+def test_wrong_calls():
+    with pytest.raises(TypeError, match=r"^Offload takes a class whose step is a rule on each array"):
+        schuss.Offload(schuss.Ranger, gpu.Array(some(3)))
+    with pytest.raises(TypeError, match=r"^Offload is for parameters on a GPU"):
+        schuss.Offload(schuss.SGD, some(3))
+    opt = schuss.Offload(schuss.SGD, [gpu.Array(some(3))])
+    with pytest.raises(ValueError, match=r"^grads\[0\] has shape \(4,\), but params\[0\] has shape \(3,\)"):
+        opt.step([gpu.Array(some(4))])
+    assert opt.optimizer.step_count == 0
+
+
+@pytest.mark.skipif(gpu.MODE != "emulator", reason="reads the emulator's log")
+def test_the_pipeline():
+    """The next piece is on its way in before this one goes out, in streams that wait for the producer's and back."""
+    values = some(3000)
+    opt = schuss.Offload(schuss.SGD, gpu.Array(values))
+    grads = gpu.Array(values, stream=0x77)
+    opt.step(grads)
+    gpu.log()
+    opt.step(grads)
+    lines = gpu.log()
+    inward, outward = (hex(stream) for stream in opt._streams)
+    copies = [line.split()[2:] for line in lines if line.startswith("copy")]
+    into, out = ["to-host", inward], ["to-device", outward]
+    assert copies == [into, into, out, into, out, out]
+    first, last = (
+        lines.index(f"copy 4000 to-host {inward}"),
+        len(lines) - lines[::-1].index(f"copy 4000 to-device {outward}"),
+    )
+    for producer in ("0x1", "0x77"):
+        for own in (inward, outward):
+            assert lines.index(f"order {producer} before {own}") < first
+            assert lines.index(f"order {own} before {producer}") >= last
+    assert not any(line.startswith("synchronize") for line in lines)
