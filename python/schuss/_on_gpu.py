@@ -42,6 +42,7 @@ class OnGpu(Optimizer):
     def _begin(self) -> None:
         self._params: list[Any]
         self._device = 0
+        self._last_stream = _cuda.LEGACY
         self._work: Any = None
         self._stepping = threading.Lock()
         self._taken, self._left = 0, 0
@@ -121,6 +122,15 @@ class OnGpu(Optimizer):
     def _check_idle(self) -> None:
         if self._stepping.locked():
             raise RuntimeError(_IN_A_STEP)
+        self._follow()
+
+    def _follow(self) -> int:
+        """The stream that is now the one to work in; what is done there follows what was done before in another."""
+        stream = self._stream()
+        if stream != self._last_stream:
+            _schuss.cuda_order(self._device, self._last_stream, stream)
+            self._last_stream = stream
+        return stream
 
     # The step.
 
@@ -179,7 +189,7 @@ class OnGpu(Optimizer):
             self._check_zeroable(seen)
         # PyTorch and CuPy reuse memory in the order of streams; what others free must outlive the step.
         self._kept = [leaf for leaf, one in zip(leaves, seen, strict=True) if not one.framework]
-        stream = self._stream()
+        stream = self._follow()
         streams = {_cuda.current_stream(name, self._device) for name in {one.framework for one in seen} if name}
         return seen, stream, (streams | {one.stream for one in seen if not one.framework}) - {stream}
 

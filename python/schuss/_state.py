@@ -42,6 +42,7 @@ def scalars(optimizer: Optimizer) -> dict[str, Any]:
 
 def state_dict(optimizer: Optimizer) -> dict[str, Any]:
     """See :meth:`schuss.Optimizer.state_dict`."""
+    result = scalars(optimizer)  # first: from here on, work on a GPU comes behind the steps taken
     state = []
     for g, template in enumerate(optimizer._templates):
         arrays = {}
@@ -49,7 +50,7 @@ def state_dict(optimizer: Optimizer) -> dict[str, Any]:
             views = [_arrays.shown(own[k]) if k < len(own) else None for own in optimizer._states]
             arrays[name] = _tree.build(template, views.__getitem__)
         state.append(arrays)
-    return {**scalars(optimizer), "state": state}
+    return {**result, "state": state}
 
 
 def load_state_dict(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
