@@ -87,8 +87,12 @@ class Offload:
 
     def step(self, grads: Any, *, grad_scale: float = 1.0, zero_grads: bool = False) -> bool:
         """Takes one step; arguments, result and errors are those of an optimizer on the GPU."""
+        scale, zero = self._here._step_options(grad_scale, zero_grads)
+        with self._here._alone():
+            return self._step(grads, scale, zero)
+
+    def _step(self, grads: Any, scale: float, zero: bool) -> bool:
         here, there = self._here, self._there
-        scale, zero = here._step_options(grad_scale, zero_grads)
         steps, skipped, group_steps = here._counters()
         values = [np.array(group.packed_at(steps)) for group in here.param_groups]
         seen, stream, foreign = there._read(grads, zero)

@@ -44,7 +44,10 @@ class OnGpu(Optimizer):
         self._device = 0
         self._last_stream = _cuda.LEGACY
         self._work: Any = None
-        self._stepping = threading.Lock()
+        # Taken by a step, and by who has more to do with the optimizer than one: then also by which thread.
+        self._busy = threading.Lock()
+        self._holder = 0
+        self._in_step = False
         self._taken, self._left = 0, 0
         self._group_steps: list[int] = []
         self._norm: Any = None
@@ -112,15 +115,34 @@ class OnGpu(Optimizer):
         return norm
 
     def _counters(self) -> tuple[int, int, list[int]]:
-        self._check_idle()
+        self._refuse_others()
         return self._taken, self._left, list(self._group_steps)
 
     def _set_counters(self, steps: int, skipped: int, groups: Any) -> None:
-        self._check_idle()
+        self._refuse_others()
         self._taken, self._left, self._group_steps = steps, skipped, list(groups)
 
     def _check_idle(self) -> None:
-        if self._stepping.locked():
+        if self._busy.locked():
+            raise RuntimeError(_IN_A_STEP)
+        self._follow()
+
+    def _hold(self) -> None:
+        if not self._busy.acquire(blocking=False):
+            raise RuntimeError(_IN_A_STEP)
+        self._holder = threading.get_ident()
+        self._follow()
+
+    def _release(self) -> None:
+        self._holder = 0
+        self._busy.release()
+
+    def _held(self) -> bool:
+        """Whether this thread holds the optimizer, and is not in a step."""
+        return self._holder == threading.get_ident() and not self._in_step
+
+    def _refuse_others(self) -> None:
+        if self._busy.locked() and not self._held():
             raise RuntimeError(_IN_A_STEP)
         self._follow()
 
@@ -140,12 +162,16 @@ class OnGpu(Optimizer):
         The host does not wait for it, except with ``nonfinite="skip"`` or ``"error"``, where it must know.
         """
         scale, zero = self._step_options(grad_scale, zero_grads)
-        if not self._stepping.acquire(blocking=False):
+        held = self._held()
+        if not held and not self._busy.acquire(blocking=False):
             raise RuntimeError(_IN_A_STEP)
+        self._in_step = True
         try:
             return self._step(self._own_grads() if grads is None else grads, scale, zero)
         finally:
-            self._stepping.release()
+            self._in_step = False
+            if not held:
+                self._busy.release()
 
     def _step(self, grads: Any, grad_scale: float, zero_grads: bool) -> bool:
         values = [group.packed_at(self._taken) for group in self.param_groups]
@@ -247,6 +273,13 @@ class OnGpu(Optimizer):
                 self._explain_shared(i, k)
 
     # Gradient buffers, state and copies.
+
+    def _keep_params(self) -> Any:
+        return [param.copy() for param in self._params]
+
+    def _restore_params(self, kept: Any) -> None:
+        for param, values in zip(self._params, kept, strict=True):
+            param[...] = values
 
     def _new_gradient(self, i: int) -> Any:
         param: Any = self._params[i]

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from schuss import _arrays, _block, _hyper, _state, _tree
+from schuss import _arrays, _block, _hyper, _schuss, _state, _tree
 from schuss._answers import Answers
 from schuss._group import ParamGroup
 
@@ -260,6 +260,15 @@ class Optimizer(Answers):
     def _new_gradient(self, i: int) -> np.ndarray:
         param = self._params[i]
         return np.zeros(param.shape, _arrays.compute_dtype(param.dtype), _arrays.order(param))
+
+    def _keep_params(self) -> Any:
+        """The parameters' values, for `_restore_params`."""
+        kept = np.empty(sum(param.nbytes for param in self._params), np.uint8)
+        self._refuse_changed(_schuss.keep_params(self, kept))
+        return kept
+
+    def _restore_params(self, kept: Any) -> None:
+        self._refuse_changed(_schuss.restore_params(self, kept))
 
     # Settings, state and copies.
 

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from schuss import _arrays, _hyper, _schuss, _state, _tree
+from schuss import _arrays, _hyper, _state, _tree
 from schuss._group import ParamGroup
 from schuss._optimizer import Optimizer
 from schuss._transform import transform
@@ -190,8 +190,7 @@ class Lookahead(Optimizer):
             raise RuntimeError("evaluate() is under way already")
         with self._alone():
             params = self._fast._params
-            fast = np.empty(sum(param.nbytes for param in params), np.uint8)
-            self._refuse_changed(_schuss.keep_params(self._fast, fast))
+            fast = self._fast._keep_params()
             self._evaluating = True
             try:
                 with np.errstate(all="ignore"):
@@ -200,7 +199,7 @@ class Lookahead(Optimizer):
                 yield
             finally:
                 self._evaluating = False
-                self._refuse_changed(_schuss.restore_params(self._fast, fast))
+                self._fast._restore_params(fast)
 
     # Everything else is the wrapped optimizer's.
 

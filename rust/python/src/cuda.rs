@@ -144,6 +144,9 @@ fn cuda_order(device: i32, first: u64, then: u64) -> PyResult<()> {
 /// An array of a work list: parameter, dtype, elements, states, rows to center by (0 for none) and whether those are strided.
 type Given = (u64, String, usize, Vec<u64>, usize, bool);
 
+/// Array and flat index of the first gradient that is not finite, and the norm of the gradients where the host got to know it.
+type Answer = (Option<(usize, usize)>, Option<f64>);
+
 struct Inner {
     work: Work,
     rules: Vec<&'static Rule>,
@@ -215,7 +218,7 @@ impl CudaWork {
         finite: bool,
         after: u8,
         stream: u64,
-    ) -> PyResult<(Option<(usize, usize)>, Option<f64>)> {
+    ) -> PyResult<Answer> {
         let after = [After::Keep, After::Zero, After::Copy][usize::from(after).min(2)];
         let types = types.iter().map(|name| dtype(name)).collect::<PyResult<Vec<_>>>()?;
         self.locked(|Inner { work, rules }| {

@@ -128,7 +128,7 @@ DEVICE void add_lanes(double* lanes) {
 
 // The sum of numbers in order, by the thread `who`; all threads of the block must take part.
 DEVICE double add_in_order(const double* numbers, u64 n, u32 who, double* shared) {
-    double sum = -0.0;
+    double sum = 0.0;
     for (u64 at = 0; at < n; at += THREADS) {
         u32 here = n - at < THREADS ? (u32)(n - at) : (u32)THREADS;
         __syncthreads();
