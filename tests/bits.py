@@ -14,7 +14,7 @@ from functools import cache
 import ml_dtypes
 import numpy as np
 from cases import CASES
-from helpers import DTYPES, F32, F64, arrays, build, cast, clips, is_joint, sees_nonfinite, sums
+from helpers import DTYPES, F32, F64, arrays, build, cast, clips, is_joint, is_small, sees_nonfinite, sums
 from reference import inner
 
 import schuss
@@ -22,6 +22,7 @@ import schuss
 SHAPES = [(0,), (1,), (7,), (16,), (33,), (1000,), (31, 3, 7, 5), (303, 331), (100_003,)]
 SIZES = [math.prod(shape) for shape in SHAPES]
 STEPS = 4
+HALVES = [dtype for dtype in DTYPES.values() if dtype.itemsize == 2]
 
 
 def specials(dtype):
@@ -54,7 +55,7 @@ def some(t, dtype, finite):
 def fingerprint(case, dtype, grad_dtype):
     finite = sees_nonfinite(case) or sums(case)
     params = [p.copy("K") for p in some(0, dtype, finite)]
-    opt = build(case, params)
+    opt = build(case, params, **({"master_weights": True} if is_small(case) and dtype in HALVES else {}))
     for t in range(1, STEPS + 1):
         opt.step(some(t, grad_dtype, finite))
     h = hashlib.sha256(repr(opt.grad_norm).encode())
@@ -72,7 +73,9 @@ def runs():
         state = build(case, np.ones(1)).state_dict()["state"][0]
         key = (case.optimizer, tuple(state), clips(case))
         pairs = [(F32, F32), (F64, F64)]
-        if key not in seen:
+        if is_small(case):
+            pairs += [(HALVES[-1], p) for p in (F32, HALVES[-1])] + [(F32, HALVES[0]), (HALVES[0], F64)]
+        elif key not in seen:
             wrapped = inner(case.optimizer) != case.optimizer
             pairs = [(p, g) for p in DTYPES.values() for g in ([F32, F64] if wrapped else DTYPES.values())]
         seen.add(key)

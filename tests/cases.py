@@ -248,11 +248,29 @@ SHARED: dict[str, dict[str, Any]] = {
     "skip": dict(nonfinite="skip"),
 }
 
+# State that takes less memory. Master copies are for parameters of two bytes: test_small_state.py has them.
+SMALL: dict[str, dict[str, Any]] = {
+    "bfloat16 state": dict(state_dtype="bfloat16", state_seed=3, master_weights=False),
+    "bfloat16 state, nearest": dict(state_dtype="bfloat16", state_rounding="nearest"),
+    "int8 state": dict(state_dtype="int8", state_seed=7),
+}
+
+# Whose state eight bits are enough for.
+INT8 = {"SGD", "NAG", "Adam", "AdamW", "RAdam", "Ranger", "LARS", *(f"Lookahead({name})" for name in ("SGD", "AdamW"))}
+
+
+def small_rows(optimizer: str) -> dict[str, dict[str, Any]]:
+    """Of those that keep state; Newton has none, and no such options."""
+    if optimizer == "Newton":
+        return {}
+    return {row: kwargs for row, kwargs in SMALL.items() if row != "int8 state" or optimizer in INT8}
+
+
 # What has no default, for rows that do not say it.
 REQUIRED: dict[str, dict[str, Any]] = {"LARS": dict(lr=0.1)}
 
 CASES = [
     Case(f"{optimizer}: {row}", optimizer, REQUIRED.get(optimizer, {}) | kwargs)
     for optimizer, rows in (ROWS | {f"Lookahead({name})": rows for name, rows in AROUND.items()}).items()
-    for row, kwargs in (rows | SHARED).items()
+    for row, kwargs in (rows | SHARED | small_rows(optimizer)).items()
 ]

@@ -19,6 +19,7 @@ SHAPES = [(0,), (1,), (7,), (16,), (33,), (1000,), (), (5, 3), (2, 3, 4), (3, 0)
 
 # Options of the optimizer as a whole, and of its constructor only: groups and functions do not take them.
 WHOLE = {"max_grad_norm", "nonfinite"}
+KEPT = {"state_dtype", "state_rounding", "state_seed", "master_weights"}  # also such, where there is state
 AROUND_ONLY = {"k", "alpha", "pullback"}  # also such, where there are slow weights
 
 
@@ -69,6 +70,16 @@ def clips(case):
 
 def sees_nonfinite(case):
     return clips(case) or "nonfinite" in case.kwargs
+
+
+def is_small(case):
+    """Its state is kept in less memory, so it follows the equations from afar."""
+    return "state_dtype" in case.kwargs
+
+
+def is_coded(case):
+    """Eight bits, whose scale is that of 256 elements."""
+    return case.kwargs.get("state_dtype") == "int8"
 
 
 def is_joint(case):
@@ -151,13 +162,13 @@ def build(case, params, **more):
 
 def whole_options(case):
     """What of the case is for the constructor only."""
-    names = WHOLE | (AROUND_ONLY if has_slow_weights(case) else set())
+    names = WHOLE | KEPT | (AROUND_ONLY if has_slow_weights(case) else set())
     return {k: v for k, v in case.kwargs.items() if k in names}
 
 
 def group_options(case):
     """Every hyperparameter a group of this case has, defaults written out."""
-    names = WHOLE | (AROUND_ONLY if has_slow_weights(case) else set())
+    names = WHOLE | KEPT | (AROUND_ONLY if has_slow_weights(case) else set())
     return {k: v for k, v in (defaults_of(case.optimizer) | case.kwargs).items() if k not in names}
 
 

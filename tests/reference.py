@@ -199,6 +199,8 @@ def defaults_of(optimizer):
     """What each keyword must be by default; one without a default is not there."""
     rule = {k: v for k, v in rule_of(optimizer).__kwdefaults__.items() if k != "initial_lr"}
     whole = dict(maximize=False, max_grad_norm=1.0 if inner(optimizer) == "LAMB" else None, nonfinite="propagate")
+    if inner(optimizer) != "Newton":
+        whole |= dict(state_dtype=None, state_rounding="stochastic", state_seed=0, master_weights=False)
     around = dict(k=5, alpha=0.5, pullback="none") if inner(optimizer) != optimizer else {}
     return rule | whole | (dict(k=6, alpha=0.5) if optimizer == "Ranger" else around)
 
@@ -215,6 +217,8 @@ class Reference:
         lr = options.pop("lr")
         self.schedule = lr if callable(lr) else lambda step: lr
         self.maximize, self.max_grad_norm, _ = map(options.pop, ("maximize", "max_grad_norm", "nonfinite"))
+        for name in ("state_dtype", "state_rounding", "state_seed", "master_weights"):  # arithmetic here is exact
+            options.pop(name, None)
         self.k = options.pop("k", None)
         if self.k:
             self.alpha, self.pullback = options.pop("alpha"), options.pop("pullback", "none")

@@ -18,6 +18,7 @@ from helpers import (
     each_optimizer_newton_too,
     grads_of,
     group_options,
+    is_small,
     leaves,
     parameters,
     params_of,
@@ -156,7 +157,8 @@ def test_state_dict(case):
     for name, tree in state.items():
         assert type(tree) is dict and type(tree["rest"]) is tuple and type(tree["rest"][1]) is list
         for a, b, shape in zip(leaves(tree), leaves(d["state"][0][name]), SHAPES, strict=True):
-            assert type(a) is np.ndarray and a.shape == shape and a.dtype == F64
+            assert type(a) is np.ndarray
+            assert (a.shape == shape or name.endswith("_scale")) and (a.dtype == F64 or is_small(case))
             assert_same([a], [b], "a view is live")
             assert a.size == 0 or np.shares_memory(a, b)
     for key, value in group.items():

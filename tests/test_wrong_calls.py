@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import WHOLE, assert_same, assert_unchanged, leaves, snapshot
+from helpers import KEPT, WHOLE, assert_same, assert_unchanged, leaves, snapshot
 
 import schuss
 
@@ -108,7 +108,7 @@ BAD = {
     tuple: [0.9, "ab", None, (), (0.9,), (0.9, 0.9, 0.9, 0.9), (-0.1, 0.9), (0.9, math.nan), (0.9, 1.0), ("0.9", 0.9)],
 }
 SIGNATURES = {
-    kind: {name: p.default for name, p in list(inspect.signature(kind).parameters.items())[1:] if name not in WHOLE}
+    kind: {n: p.default for n, p in list(inspect.signature(kind).parameters.items())[1:] if n not in WHOLE | KEPT}
     for kind in schuss.OPTIMIZERS.values()
 }
 HYPERS = [(kind, name, default) for kind, signature in SIGNATURES.items() for name, default in signature.items()]
@@ -171,6 +171,26 @@ def test_bad_options(kind, name):
         with pytest.raises((TypeError, ValueError), match=f"^{name} must be"):
             setattr(opt, name, value)
     assert (opt.max_grad_norm, opt.nonfinite) == (2.0, "skip")
+
+
+@pytest.mark.parametrize("kind", [k for k in SIGNATURES if k is not schuss.Newton], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("name", sorted(KEPT))
+def test_bad_ways_to_keep_the_state(kind, name):
+    bad = {
+        "state_dtype": ["float8", "float64", "", 1, True, np.float32],
+        "state_rounding": ["up", "", None, 1],
+        "state_seed": [-1, 2**64, 1.0, True, None, "1"],
+        "master_weights": [0, 1, None, "yes"],
+    }[name]
+    opt = make(kind, array(3))
+    state = opt.state_dict()
+    for value in bad:
+        with pytest.raises((TypeError, ValueError), match=f"^{name} must be"):
+            make(kind, array(3), **{name: value})
+        with pytest.raises((TypeError, ValueError), match=name):
+            make(kind, [{"params": array(3), name: value}])
+        with pytest.raises((TypeError, ValueError), match=f"^{name} must be"):
+            opt.load_state_dict(state | {name: value})
 
 
 def test_functions_tell_true_from_one():

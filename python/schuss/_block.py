@@ -12,30 +12,33 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from schuss import _arrays
+from schuss import _small_state
 
 _LINE, _PAGE = 64, 4096
 _LARGE = 16 * _PAGE
 _STAGGER = 1024
 
 
-def zeros(params: Sequence[np.ndarray], count: int) -> list[list[np.ndarray]]:
-    """`count` arrays of zeros for each parameter, of its shape, memory order and compute dtype."""
-    dtypes = [_arrays.compute_dtype(param.dtype) for param in params]
-    sizes = [param.size * dtype.itemsize for param, dtype in zip(params, dtypes, strict=True)]
-    room = sum(size + (_PAGE if size >= _LARGE else _LINE) for size in sizes)
+def zeros(params: Sequence[np.ndarray], names: Sequence[str], kept: _small_state.Keeping) -> list[list[np.ndarray]]:
+    """The state arrays of each parameter, of zeros and in its memory order; a master copy has its numbers."""
+    kinds = [(name, kept.dtype) for name in names] + [("master", None)] * kept.master
+    sizes = [[_small_state.state_bytes(kind, param) for param in params] for _, kind in kinds]
+    room = sum(size + (_PAGE if size >= _LARGE else _LINE) for own in sizes for size in own)
     # Through a memoryview, so that nobody reaches the array that owns the memory, as base of a state, and resizes it.
-    block = np.frombuffer(memoryview(np.zeros(count * room + _LINE, np.uint8)), np.uint8)  # type: ignore[arg-type]
+    block = np.frombuffer(memoryview(np.zeros(room + _LINE, np.uint8)), np.uint8)  # type: ignore[arg-type]
     base = block.ctypes.data
     states: list[list[np.ndarray]] = [[] for _ in params]
     at = 0
-    for k in range(count):
-        for own, param, dtype, size in zip(states, params, dtypes, sizes, strict=True):
+    for k, (name, kind) in enumerate(kinds):
+        for own, param, size in zip(states, params, sizes[k], strict=True):
             if size >= _LARGE:
                 wanted = param.ctypes.data // _LINE * _LINE + _STAGGER * (k + 1)
                 at += (wanted - base - at) % _PAGE
             else:
                 at += -(base + at) % _LINE
-            own.append(block[at : at + size].view(dtype).reshape(param.shape, order=_arrays.order(param)))
+            own += _small_state.views(block[at : at + size], kind, name, param)
             at += size
+    if kept.master:
+        for own, param in zip(states, params, strict=True):
+            own[-1][...] = param
     return states

@@ -9,9 +9,10 @@ from __future__ import annotations
 import functools
 import itertools
 import threading
+from collections.abc import Sequence
 from typing import Any, cast
 
-from schuss import _arrays, _cuda, _schuss, _tree
+from schuss import _arrays, _cuda, _schuss, _small_state, _tree
 from schuss._cuda import DeviceArray
 from schuss._optimizer import Optimizer
 
@@ -76,10 +77,15 @@ class OnGpu(Optimizer):
     def _check_param(self, place: str, array: Any) -> None:
         """Nothing is left to check when it has been adapted."""
 
-    def _zeros(self, params: list[Any], count: int) -> list[list[Any]]:
-        return _cuda.zeros(params, count) if count else [[] for _ in params]
+    def _keep(self, keeping: _small_state.Keeping) -> None:
+        if not keeping.plain:
+            raise TypeError("state_dtype and master_weights are for NumPy arrays; params has arrays on a GPU")
+        super()._keep(keeping)
 
-    def _add_group(self, rule: str, values: Any, params: Any, states: Any, center: Any, tree: Any) -> None:
+    def _zeros(self, params: list[Any], names: Sequence[str]) -> list[list[Any]]:
+        return _cuda.zeros(params, len(names)) if names else [[] for _ in params]
+
+    def _add_group(self, rule: str, values: Any, params: Any, states: Any, center: Any, tree: Any, *_kept: Any) -> None:
         def rows(array: DeviceArray, centered: bool) -> int:
             return array.shape[0] if centered and array.ndim > 1 and array.size else 0
 

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 
-from schuss import _arrays, _block, _hyper, _schuss, _state, _tree
+from schuss import _arrays, _block, _hyper, _schuss, _small_state, _state, _tree
 from schuss._answers import Answers
 from schuss._group import ParamGroup
 
 #: Keywords of every constructor that are for the optimizer as a whole.
-OPTIONS = ("max_grad_norm", "nonfinite")
+OPTIONS = ("max_grad_norm", "nonfinite", *_small_state.DEFAULTS)
 
 
 class Optimizer(Answers):
@@ -73,6 +73,11 @@ class Optimizer(Answers):
         return False
 
     @classmethod
+    def _takes_int8(cls, hypers: Mapping[str, Any]) -> bool:
+        """Whether eight bits are enough for the state."""
+        return False
+
+    @classmethod
     def _check(cls, hypers: Mapping[str, Any]) -> None:
         """Raises ValueError when hyperparameters exclude each other."""
 
@@ -89,10 +94,11 @@ class Optimizer(Answers):
         params = given.pop("params")
         if _arrays.any_on_gpu(params):
             importlib.import_module("schuss._on_gpu").adopt(self)
-        options = {name: given.pop(name) for name in OPTIONS}
+        options = _small_state.DEFAULTS | {name: given.pop(name) for name in OPTIONS if name in given}
         self._max_grad_norm: float | None = self._checked("max_grad_norm", options["max_grad_norm"])
         self._nonfinite: str = self._checked("nonfinite", options["nonfinite"])
         self._configure(self._max_grad_norm, self._nonfinite)
+        self._keep(_small_state.check(options))
         for name, value in given.items():  # also those that every group overrides
             _hyper.CHECKS[name](name, value)
         self._defaults = given
@@ -180,7 +186,11 @@ class Optimizer(Answers):
         _arrays.check_apart((self._place("params", *at), array) for at, array in zip(suffixes, params, strict=True))
 
         first = len(self._params)
-        states = [own for group in groups for own in self._zeros(group["params"], len(group.states))]
+        named = [(self._place("params", *at), a) for at, a in zip(suffixes[first:], params[first:], strict=True)]
+        _small_state.check_params(self._keeping, named)
+        for group in groups:
+            self._check_kept(group)
+        states = [own for group in groups for own in self._zeros(group["params"], group.states)]
         self._suffixes, self._params = suffixes, params
         self._states += states
         for (index, _), own in zip(suffixes[first:], states, strict=True):
@@ -191,18 +201,21 @@ class Optimizer(Answers):
             self._templates.append(template)
             until = first + len(group["params"])
             root = self._templates if self._grouped else self._templates[0]
-            own, states = params[first:until], self._states[first:until]
+            own = params[first:until]
+            states = [_small_state.for_kernels(self._keeping, arrays) for arrays in self._states[first:until]]
             center = [self._centered(group.hypers, array) for array in own]
-            self._add_group(group.rule, group.packed, own, states, center, root)
+            self._add_group(
+                group.rule, group.packed, own, states, center, root, self._keeping.small, self._keeping.master
+            )
             first = until
 
     def _check_param(self, place: str, array: Any) -> None:
         """Raises unless the array can be updated in place."""
         _arrays.check_written(place, array)
 
-    def _zeros(self, params: list[np.ndarray], count: int) -> list[list[np.ndarray]]:
-        """So many states full of zeros for each parameter."""
-        return _block.zeros(params, count)
+    def _zeros(self, params: list[np.ndarray], names: Sequence[str]) -> list[list[np.ndarray]]:
+        """The state arrays of each parameter, of zeros; a master copy has its numbers."""
+        return _block.zeros(params, names, self._keeping)
 
     # Gradients.
 
@@ -240,12 +253,22 @@ class Optimizer(Answers):
 
     def _state_names(self, group: int) -> list[str]:
         """The names of the state arrays of each parameter of a group, in order."""
-        return self.param_groups[group].states
+        return self._keeping.names(self.param_groups[group].states)
+
+    def _keep(self, kept: _small_state.Keeping) -> None:
+        """Sets how the state is kept; once there are arrays only the rounding of it may change."""
+        self._set_seed(kept.noise)
+        self._keeping = kept
+
+    def _check_kept(self, group: ParamGroup) -> None:
+        """Raises when the state of a group cannot be kept as asked for."""
+        if self._keeping.dtype == "int8" and not self._takes_int8(group.hypers):
+            raise ValueError(f'{self._name()} with these hyperparameters has no state_dtype="int8"; use "bfloat16"')
 
     def _reset_state(self) -> None:
-        """Starts the state anew, bias corrections too; the count of steps goes on."""
+        """Starts the state anew, bias corrections too; the count of steps goes on, and a master copy stays."""
         for (index, _), own in zip(self._suffixes, self._states, strict=True):
-            for state in own:
+            for state in own[:-1] if self._keeping.master else own:
                 state.fill(0)
             self._fill_initial(self._groups[index], own)
         steps, skipped, groups = self._counters()
@@ -253,7 +276,7 @@ class Optimizer(Answers):
 
     def _fill_initial(self, group: ParamGroup, own: list[np.ndarray]) -> None:
         """Puts first values other than zero into the states of one parameter."""
-        for name, state in zip(group.states, own, strict=True):
+        for name, state in zip(self._keeping.names(group.states), own, strict=True):
             if name in self._initial_state and group[self._initial_state[name]] != 0:
                 state.fill(group[self._initial_state[name]])
 
@@ -359,6 +382,7 @@ class Optimizer(Answers):
         lines = [
             f"{self._name()}: step {self.step_count}, {len(self._params)} arrays, {elements:,} elements "
             f"({dtypes}), state {held:,} bytes"
+            + "".join(f", {name}={value!r}" for name, value in self._keeping.as_dict().items())
         ]
         for i, group in enumerate(self.param_groups):
             hypers = ", ".join(f"{name}={value!r}" for name, value in group.hypers.items())

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from schuss import _arrays, _hyper, _schedule, _tree
+from schuss import _arrays, _hyper, _schedule, _small_state, _tree
 
 if TYPE_CHECKING:
     from schuss._optimizer import Optimizer
@@ -36,8 +36,35 @@ def scalars(optimizer: Optimizer) -> dict[str, Any]:
         "step": steps,
         "skipped_steps": skipped,
         **{name: getattr(optimizer, name) for name in optimizer._settings},
+        **_kept(optimizer),
         "param_groups": groups,
     }
+
+
+def _kept(optimizer: Optimizer) -> dict[str, Any]:
+    """How the state is kept, where that is not plainly; codes belong to the memory order of their parameter."""
+    kept = optimizer._keeping.as_dict()
+    if optimizer._keeping.dtype == "int8":
+        kept["memory_order"] = "".join(map(_arrays.order, optimizer._params))
+    return kept
+
+
+def _check_kept(optimizer: Optimizer, state: Mapping[str, Any]) -> _small_state.Keeping:
+    """How the state was kept, which must be as this optimizer keeps it; its rounding and seed are taken over."""
+    given = {name: state.get(name, default) for name, default in _small_state.DEFAULTS.items()}
+    saved, own = _small_state.check(given), optimizer._keeping
+    for name, was, this in (("state_dtype", saved.small, own.small), ("master_weights", saved.master, own.master)):
+        if was != this:
+            raise ValueError(
+                f"the state was saved with {name}={was!r}, but the optimizer has {name}={this!r}; "
+                f"make it with {name}={was!r} to load this state"
+            )
+    order = _kept(optimizer).get("memory_order")
+    if state.get("memory_order") != order:
+        raise ValueError(
+            "the state was saved for parameters in another memory order (C or Fortran), to which its scales belong"
+        )
+    return saved
 
 
 def state_dict(optimizer: Optimizer) -> dict[str, Any]:
@@ -126,6 +153,7 @@ def check_scalars(optimizer: Optimizer, state: Mapping[str, Any], extra: tuple[s
     settings = {
         name: optimizer._checked(name, state[name], f"state[{name!r}]") for name in optimizer._settings if name in state
     }
+    kept = _check_kept(optimizer, state)
     step, skipped = _count("state['step']", state["step"]), _count("state['skipped_steps']", state["skipped_steps"])
 
     def take() -> None:
@@ -136,6 +164,7 @@ def check_scalars(optimizer: Optimizer, state: Mapping[str, Any], extra: tuple[s
             group.adopt(hypers)
         for name, value in settings.items():
             setattr(optimizer, name, value)
+        optimizer._keep(kept)
         optimizer._set_counters(step, skipped, steps)
 
     return take
@@ -153,7 +182,11 @@ def _count(place: str, value: Any) -> int:
 
 def constructor_arguments(optimizer: Optimizer) -> tuple[Any, dict[str, Any]]:
     """`params` and keywords that make an optimizer like this one, over the same arrays."""
-    options = {"max_grad_norm": optimizer.max_grad_norm, "nonfinite": optimizer.nonfinite}
+    options = {
+        "max_grad_norm": optimizer.max_grad_norm,
+        "nonfinite": optimizer.nonfinite,
+        **optimizer._keeping.as_dict(),
+    }
     structures = [_tree.build(template, optimizer._params.__getitem__) for template in optimizer._templates]
     hypers = [group.hypers for group in optimizer.param_groups]
     for group, own in zip(optimizer.param_groups, hypers, strict=True):

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _FORMAT = 1
 _METADATA = "schuss"
-_DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+_DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I8": "int8", "U8": "uint8"}
 
 
 def save(path: str | os.PathLike[str], optimizer: Optimizer, *, include_params: bool = False) -> None:

@@ -40,6 +40,15 @@ class Adam(Optimizer):
         Scale all gradients so that their global norm is at most this, inside the step.
     nonfinite : {"propagate", "skip", "error"}, default "propagate"
         What to do about NaN and infinities in gradients.
+    state_dtype : {"float32", "bfloat16", "int8"}, optional
+        What the state is kept in; by default what the update is computed in.
+    state_rounding : {"stochastic", "nearest"}, default "stochastic"
+        How a smaller state is rounded.
+    state_seed : int, default 0
+        What the random bits of stochastic rounding depend on, beside the step and the place.
+    master_weights : bool, default False
+        Keep a float32 copy of float16 or bfloat16 parameters in the state and update that; the parameters are rounded
+        from it.
 
     Raises
     ------
@@ -74,6 +83,10 @@ class Adam(Optimizer):
         *,
         max_grad_norm: float | None = None,
         nonfinite: str = "propagate",
+        state_dtype: str | None = None,
+        state_rounding: str = "stochastic",
+        state_seed: int = 0,
+        master_weights: bool = False,
     ) -> None:
         self._setup(locals())
 
@@ -84,6 +97,10 @@ class Adam(Optimizer):
     @classmethod
     def _rule_values(cls, hypers: Mapping[str, Any]) -> Mapping[str, float]:
         return {**super()._rule_values(hypers), "keras_eps": hypers["eps_form"] == "keras"}
+
+    @classmethod
+    def _takes_int8(cls, hypers: Mapping[str, Any]) -> bool:
+        return not hypers["amsgrad"]  # rounding would drive maxima up
 
 
 class AdamW(Adam):
@@ -113,6 +130,15 @@ class AdamW(Adam):
         Scale all gradients so that their global norm is at most this, inside the step.
     nonfinite : {"propagate", "skip", "error"}, default "propagate"
         What to do about NaN and infinities in gradients.
+    state_dtype : {"float32", "bfloat16", "int8"}, optional
+        What the state is kept in; by default what the update is computed in.
+    state_rounding : {"stochastic", "nearest"}, default "stochastic"
+        How a smaller state is rounded.
+    state_seed : int, default 0
+        What the random bits of stochastic rounding depend on, beside the step and the place.
+    master_weights : bool, default False
+        Keep a float32 copy of float16 or bfloat16 parameters in the state and update that; the parameters are rounded
+        from it.
 
     Raises
     ------
@@ -148,6 +174,10 @@ class AdamW(Adam):
         *,
         max_grad_norm: float | None = None,
         nonfinite: str = "propagate",
+        state_dtype: str | None = None,
+        state_rounding: str = "stochastic",
+        state_seed: int = 0,
+        master_weights: bool = False,
     ) -> None:
         self._setup(locals())
 

@@ -53,6 +53,15 @@ class LAMB(Optimizer):
         Scale all gradients so that their global norm is at most this, inside the step; None leaves them.
     nonfinite : {"propagate", "skip", "error"}, default "propagate"
         What to do about NaN and infinities in gradients.
+    state_dtype : {"float32", "bfloat16"}, optional
+        What the state is kept in; by default what the update is computed in.
+    state_rounding : {"stochastic", "nearest"}, default "stochastic"
+        How a smaller state is rounded.
+    state_seed : int, default 0
+        What the random bits of stochastic rounding depend on, beside the step and the place.
+    master_weights : bool, default False
+        Keep a float32 copy of float16 or bfloat16 parameters in the state and update that; the parameters are rounded
+        from it.
 
     Raises
     ------
@@ -89,6 +98,10 @@ class LAMB(Optimizer):
         *,
         max_grad_norm: float | None = 1.0,
         nonfinite: str = "propagate",
+        state_dtype: str | None = None,
+        state_rounding: str = "stochastic",
+        state_seed: int = 0,
+        master_weights: bool = False,
     ) -> None:
         self._setup(locals())
 

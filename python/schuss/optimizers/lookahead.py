@@ -73,6 +73,8 @@ class Lookahead(Optimizer):
         self._pullback: str = _hyper.SETTINGS["pullback"]("pullback", pullback)
         if pullback == "pullback" and not any(self._momenta(group) for group in optimizer.param_groups):
             raise ValueError(f'pullback="pullback" needs a momentum, and {type(optimizer).__name__} here has none')
+        if pullback == "pullback" and optimizer._keeping.dtype == "int8":
+            raise ValueError('pullback="pullback" is not for state_dtype="int8"; use "bfloat16"')
         self._slow = [self._copies(i) for i in range(len(optimizer._params))]
 
     # Settings.
@@ -118,10 +120,11 @@ class Lookahead(Optimizer):
         return [k for k, name in enumerate(group.states) if name in _MOMENTA]
 
     def _pulled(self, i: int) -> list[np.ndarray]:
-        """What has slow companions: the parameter and, with "pullback", its momentum."""
+        """What has slow companions: the parameter, or its master copy, and, with "pullback", its momentum."""
         group = self._fast.param_groups[self._fast._suffixes[i][0]]
         momenta = self._momenta(group) if self._pullback == "pullback" else []
-        return [self._fast._params[i], *(self._fast._states[i][k] for k in momenta)]
+        states = self._fast._states[i]
+        return [states[-1] if self._fast._keeping.master else self._fast._params[i], *(states[k] for k in momenta)]
 
     def _copies(self, i: int) -> list[np.ndarray]:
         """Slow companions, as precise as any state: a small part of the way would be lost in bfloat16."""
@@ -166,6 +169,9 @@ class Lookahead(Optimizer):
         with np.errstate(all="ignore"):
             for own, array in unlike:
                 array[...] = own
+            if self._fast._keeping.master:
+                for param, states in zip(self._fast._params, self._fast._states, strict=True):
+                    param[...] = states[-1]
         if self._pullback == "reset":
             self._fast._reset_state()
 
@@ -293,6 +299,9 @@ class Lookahead(Optimizer):
     def _set_counters(self, steps: int, skipped: int, groups: Any) -> None:
         self._fast._set_counters(steps, skipped, groups)
 
+    def _keep(self, kept: Any) -> None:
+        self._fast._keep(kept)
+
     def _state_names(self, group: int) -> list[str]:
         own = self._fast.param_groups[group]
         momenta = [own.states[k] for k in self._momenta(own)] if self._pullback == "pullback" else []
@@ -300,7 +309,7 @@ class Lookahead(Optimizer):
 
     def __getattr__(self, name: str) -> Any:
         # What the state and the checkpoint read: arrays, structure, places.
-        if name in ("_params", "_templates", "_suffixes", "_grouped", "_groups", "_defaults"):
+        if name in ("_params", "_templates", "_suffixes", "_grouped", "_groups", "_defaults", "_keeping"):
             return getattr(self._fast, name)
         if name == "_states":
             return [[*own, *slow] for own, slow in zip(self._fast._states, self._slow, strict=True)]

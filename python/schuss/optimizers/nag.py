@@ -26,7 +26,8 @@ class _Mover:
         for group, values in zip(optimizer.param_groups, self.values, strict=True):
             params = group["params"]
             first += len(params)
-            self.core._add_group("descend", values, params, [[]] * len(params), [False] * len(params), [*range(first)])
+            count = len(params)
+            self.core._add_group("descend", values, params, [[]] * count, [False] * count, [*range(first)], None, False)
         self.block = np.empty(sum(param.nbytes for param in optimizer._params), np.uint8)
 
 
@@ -63,6 +64,15 @@ class NAG(Optimizer):
         Scale all gradients so that their global norm is at most this, inside the step.
     nonfinite : {"propagate", "skip", "error"}, default "propagate"
         What to do about NaN and infinities in gradients.
+    state_dtype : {"float32", "bfloat16", "int8"}, optional
+        What the state is kept in; by default what the update is computed in.
+    state_rounding : {"stochastic", "nearest"}, default "stochastic"
+        How a smaller state is rounded.
+    state_seed : int, default 0
+        What the random bits of stochastic rounding depend on, beside the step and the place.
+    master_weights : bool, default False
+        Keep a float32 copy of float16 or bfloat16 parameters in the state and update that; the parameters are rounded
+        from it.
 
     Raises
     ------
@@ -99,6 +109,10 @@ class NAG(Optimizer):
         *,
         max_grad_norm: float | None = None,
         nonfinite: str = "propagate",
+        state_dtype: str | None = None,
+        state_rounding: str = "stochastic",
+        state_seed: int = 0,
+        master_weights: bool = False,
     ) -> None:
         self._setup(locals())
 
@@ -147,7 +161,7 @@ class NAG(Optimizer):
             values[_FACTOR] = self._coefficient(group, own)
         self._refuse_changed(_schuss.keep_params(self, mover.block))
         try:
-            mover.core.step([own[0] for own in self._states])
+            mover.core.step([self._keeping.wide(own) for own in self._states])
             grads = closure()
             return grads if _schuss.are_apart(self, grads) else self._kept(grads, zero_grads)
         finally:
@@ -184,3 +198,7 @@ class NAG(Optimizer):
     def _check(cls, hypers: Mapping[str, Any]) -> None:
         if hypers["momentum"] == 0:
             raise ValueError("NAG needs momentum > 0; without it, it is SGD")
+
+    @classmethod
+    def _takes_int8(cls, hypers: Mapping[str, Any]) -> bool:
+        return True

@@ -30,6 +30,10 @@ class _CentralizedRAdam(RAdam):
         *,
         max_grad_norm: float | None,
         nonfinite: str,
+        state_dtype: str | None = None,
+        state_rounding: str = "stochastic",
+        state_seed: int = 0,
+        master_weights: bool = False,
     ) -> None:
         self._setup(locals())
 
@@ -88,6 +92,15 @@ class Ranger(Lookahead):
         Scale all gradients so that their global norm is at most this, inside the step, before the means are taken.
     nonfinite : {"propagate", "skip", "error"}, default "propagate"
         What to do about NaN and infinities in gradients.
+    state_dtype : {"float32", "bfloat16", "int8"}, optional
+        What the state is kept in; by default what the update is computed in.
+    state_rounding : {"stochastic", "nearest"}, default "stochastic"
+        How a smaller state is rounded.
+    state_seed : int, default 0
+        What the random bits of stochastic rounding depend on, beside the step and the place.
+    master_weights : bool, default False
+        Keep a float32 copy of float16 or bfloat16 parameters in the state and update that; the parameters are rounded
+        from it.
 
     Raises
     ------
@@ -128,6 +141,10 @@ class Ranger(Lookahead):
         *,
         max_grad_norm: float | None = None,
         nonfinite: str = "propagate",
+        state_dtype: str | None = None,
+        state_rounding: str = "stochastic",
+        state_seed: int = 0,
+        master_weights: bool = False,
     ) -> None:
         fast = _CentralizedRAdam(
             params,
@@ -141,5 +158,9 @@ class Ranger(Lookahead):
             maximize,
             max_grad_norm=max_grad_norm,
             nonfinite=nonfinite,
+            state_dtype=state_dtype,
+            state_rounding=state_rounding,
+            state_seed=state_seed,
+            master_weights=master_weights,
         )
         self._wrap(fast, k, alpha, "none")

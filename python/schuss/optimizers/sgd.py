@@ -45,6 +45,15 @@ class SGD(Optimizer):
         Scale all gradients so that their global norm is at most this, inside the step.
     nonfinite : {"propagate", "skip", "error"}, default "propagate"
         What to do about NaN and infinities in gradients.
+    state_dtype : {"float32", "bfloat16", "int8"}, optional
+        What the state is kept in; by default what the update is computed in.
+    state_rounding : {"stochastic", "nearest"}, default "stochastic"
+        How a smaller state is rounded.
+    state_seed : int, default 0
+        What the random bits of stochastic rounding depend on, beside the step and the place.
+    master_weights : bool, default False
+        Keep a float32 copy of float16 or bfloat16 parameters in the state and update that; the parameters are rounded
+        from it.
 
     Raises
     ------
@@ -81,6 +90,10 @@ class SGD(Optimizer):
         *,
         max_grad_norm: float | None = None,
         nonfinite: str = "propagate",
+        state_dtype: str | None = None,
+        state_rounding: str = "stochastic",
+        state_seed: int = 0,
+        master_weights: bool = False,
     ) -> None:
         self._setup(locals())
 
@@ -104,3 +117,7 @@ class SGD(Optimizer):
             raise ValueError(f'dampening belongs to momentum_form "heavy_ball", not {form!r}')
         if hypers["debias"] and form != "ema":
             raise ValueError(f'debias=True belongs to momentum_form "ema", not {form!r}')
+
+    @classmethod
+    def _takes_int8(cls, hypers: Mapping[str, Any]) -> bool:
+        return True

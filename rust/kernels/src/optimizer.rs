@@ -4,6 +4,7 @@ use crate::level;
 use crate::pool;
 use crate::rule::{Common, MAX_STATES, Rule};
 use crate::segment::{After, Segment};
+use crate::small::{Form, Noise};
 use crate::storage::Storage;
 use crate::worklist::{Step, WorkList};
 
@@ -116,11 +117,12 @@ impl<P: Storage> Optimizer<P> {
                 grad_type: G::DTYPE,
                 grad: grad.as_ptr().cast_mut().cast(),
                 center: None,
+                form: Form::default(),
             }
         }));
         let scalars = self.rule.scalars(&self.common, &self.hypers, self.steps + 1, 1.0);
         // SAFETY: slices of checked lengths, the mutable ones exclusively borrowed; gradients are not written.
-        unsafe { work.run(&Step { level, threads, scalars: &[scalars], after: After::Keep }) };
+        unsafe { work.run(&Step { level, threads, scalars: &[scalars], after: After::Keep, noise: Noise::Nearest }) };
         self.steps += 1;
         Ok(())
     }

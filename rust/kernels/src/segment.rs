@@ -9,6 +9,7 @@ use crate::math::Real;
 use crate::norm;
 use crate::numbers::Means;
 use crate::rule::{Layer, MAX_STATES, Rule, Scalars};
+use crate::small::{self, CODED, Form, Rounding, SCALES_ALIGN, SmallState, StateType};
 use crate::storage::{Dtype, convert};
 
 /// Elements that are converted or zeroed at a time: what stays in the first-level cache. A block of [`norm::BLOCK`] is a
@@ -19,7 +20,7 @@ const TILE: usize = norm::BLOCK;
 struct Tile(MaybeUninit<[f64; TILE]>);
 
 impl Tile {
-    fn new() -> Tile {
+    const fn new() -> Tile {
         Tile(MaybeUninit::uninit())
     }
 
@@ -66,7 +67,7 @@ pub struct Segment {
     pub group: usize,
     /// Elements.
     pub len: usize,
-    /// The parameter's type; its state has the compute type of it.
+    /// The parameter's type; its state has the compute type of it, if `form` says no other.
     pub param_type: Dtype,
     /// The parameter.
     pub param: *mut u8,
@@ -78,30 +79,39 @@ pub struct Segment {
     pub grad: *mut u8,
     /// Rows to center the gradient by; their means are found before the update.
     pub center: Option<Rows>,
+    /// What it keeps in another way than plainly.
+    pub form: Form,
 }
 
 impl Segment {
     /// Elements `at..at + n` as a segment of their own, without centering.
     fn part(&self, at: usize, n: usize) -> Segment {
-        let Streams { param, states, .. } = self.streams(at);
+        let Streams { param, states, .. } = self.streams(at, Rounding::NEAREST);
         let grad = self.grad.wrapping_add(at * self.grad_type.size());
         Segment { len: n, center: None, param, grad, states, ..*self }
     }
 
-    /// What a kernel needs to start at an element.
+    /// What a kernel needs to start at an element; `rounding` is that of the first.
     #[inline(always)]
-    fn streams(&self, at: usize) -> Streams {
+    fn streams(&self, at: usize, rounding: Rounding) -> Streams {
         let mut states = self.states;
+        let size = self.form.states.size(self.param_type.compute());
         for state in &mut states[..self.rule.states.len()] {
-            *state = state.wrapping_add(at * self.param_type.compute().size());
+            *state = state.wrapping_add(at * size);
         }
         let param = self.param.wrapping_add(at * self.param_type.size());
-        Streams { param, grad: self.grad.wrapping_add(at * self.grad_type.size()), states }
+        Streams {
+            param,
+            grad: self.grad.wrapping_add(at * self.grad_type.size()),
+            states,
+            rounding: rounding.ahead(at),
+        }
     }
 
     /// The kernel for gradients of this type, if they need no conversion.
-    fn kernel(&self, level: Level, grad: Dtype) -> Option<kernel::Kernel> {
-        kernel::find(&self.rule.kernels, level, self.param_type, grad)
+    fn kernel(&self, level: Level, grad: Dtype, rounding: Rounding) -> Option<kernel::Kernel> {
+        let states = if self.rule.states.is_empty() { StateType::Compute } else { self.form.states };
+        kernel::find(&self.rule.kernels, level, self.param_type, grad, (states, rounding.nearest))
     }
 
     /// Updates elements `start..end`. `means` are those of the rows, where the gradient is centered.
@@ -117,23 +127,93 @@ impl Segment {
         scalars: &Scalars,
         means: Means<'_>,
         after: After,
+        rounding: Rounding,
     ) {
-        let direct = self.kernel(level, self.grad_type);
-        if let (Some(kernel), After::Keep, None) = (direct, after, self.center) {
+        let direct = self.kernel(level, self.grad_type, rounding);
+        if let (Some(kernel), After::Keep, None, None) = (direct, after, self.center, self.form.rounded) {
             // SAFETY: the caller's promise.
-            unsafe { kernel(&self.streams(start), end - start, scalars) };
+            unsafe { kernel(&self.streams(start, rounding), end - start, scalars) };
             return;
         }
         // SAFETY: the caller's promise, passed on.
-        unsafe { self.update_by_tiles((start, end), level, scalars, means, after, direct) }
+        unsafe {
+            if let Some(through) = self.kernel(level, self.param_type.compute(), rounding) {
+                self.update_by_tiles((start, end), level, scalars, means, after, rounding, direct, through);
+            } else {
+                for at in (start..end).step_by(TILE) {
+                    let n = TILE.min(end - at);
+                    self.with_wide_states(at, n, level, rounding, |plain| {
+                        plain.update((at, at + n), level, scalars, means, after, rounding);
+                    });
+                }
+            }
+        }
     }
 
-    /// The update of a gradient that needs more than a kernel. Apart, so that its tile is no burden to those that do not.
+    /// Runs `f` over a tile of an array whose states no kernel takes as they are: they are loaded into tiles, and kept again
+    /// behind it.
+    ///
+    /// # Safety
+    /// The states must be valid for the `n` elements from `at`; the CPU must have the level.
+    #[cold]
+    #[inline(never)]
+    unsafe fn with_wide_states<T>(
+        &self,
+        at: usize,
+        n: usize,
+        level: Level,
+        rounding: Rounding,
+        f: impl FnOnce(&Segment) -> T,
+    ) -> T {
+        let compute = self.param_type.compute();
+        let mut wide = [const { Tile::new() }; MAX_STATES];
+        let mut narrow = Tile::new();
+        let mut plain = Segment { form: Form { states: StateType::Compute, ..self.form }, ..*self };
+        let states = self.rule.states.iter().enumerate().map(|(k, name)| self.small_state(k, name, at));
+        for (state, tile) in states.clone().zip(&mut wide) {
+            // SAFETY: the caller's promise; a tile holds `n` elements of any type.
+            unsafe {
+                if compute == Dtype::F64 {
+                    state.load(level, narrow.pointer().cast(), n);
+                    convert(Dtype::F32, narrow.pointer(), compute, tile.pointer(), n);
+                } else {
+                    state.load(level, tile.pointer().cast(), n);
+                }
+            }
+            // It starts as far before itself as the elements do behind the array's start.
+            plain.states[state.number] = tile.pointer().wrapping_sub(at * compute.size());
+        }
+        let result = f(&plain);
+        for (state, tile) in states.zip(&mut wide) {
+            // SAFETY: as above.
+            unsafe {
+                let values = if compute == Dtype::F64 {
+                    convert(compute, tile.pointer(), Dtype::F32, narrow.pointer(), n);
+                    narrow.pointer()
+                } else {
+                    tile.pointer()
+                };
+                state.keep(level, values.cast(), &rounding.ahead(at), n);
+            }
+        }
+        result
+    }
+
+    /// State number `k` from an element that begins a tile.
+    fn small_state<'a>(&self, k: usize, name: &'a str, at: usize) -> SmallState<'a> {
+        let (kind, data) = (self.form.states, self.states[k]);
+        let scales = data.wrapping_add(self.len.next_multiple_of(SCALES_ALIGN)).cast::<f32>();
+        let (data, scales) = (data.wrapping_add(at * kind.size(Dtype::F32)), scales.wrapping_add(at / CODED));
+        SmallState { kind, name, number: k, data, scales }
+    }
+
+    /// The update that needs more than a kernel. Apart, so that its tile is no burden to those that do not.
     ///
     /// # Safety
     /// As for [`Segment::update`].
     #[cold]
     #[inline(never)]
+    #[allow(clippy::too_many_arguments)] // a step's parts, and the kernels that were found
     unsafe fn update_by_tiles(
         &self,
         (start, end): (usize, usize),
@@ -141,15 +221,16 @@ impl Segment {
         scalars: &Scalars,
         means: Means<'_>,
         after: After,
+        rounding: Rounding,
         direct: Option<kernel::Kernel>,
+        through: kernel::Kernel,
     ) {
         let compute = self.param_type.compute();
-        let through = self.kernel(level, compute).expect("the compute type has a kernel");
         let mut tile = Tile::new();
         for at in (start..end).step_by(TILE) {
             let n = TILE.min(end - at);
             let part = self.part(at, n);
-            let mut streams = part.streams(0);
+            let mut streams = part.streams(0, rounding.ahead(at));
             // SAFETY: the caller's promise, for `n` elements from `at`; the tile holds as many of any type.
             unsafe {
                 if let Some(rows) = self.center {
@@ -169,6 +250,9 @@ impl Segment {
                     convert(self.grad_type, part.grad, compute, tile.pointer(), n);
                     streams.grad = tile.pointer();
                     through(&streams, n, scalars);
+                }
+                if let Some((dtype, param)) = self.form.rounded {
+                    small::round(level, streams.param.cast(), dtype, param.add(at * dtype.size()), n);
                 }
                 match after {
                     After::Keep => {}
@@ -216,19 +300,36 @@ impl Segment {
     ///
     /// # Safety
     /// As for [`Segment::update`].
-    pub(crate) unsafe fn measure(&self, layer: &Layer, at: usize, level: Level, scalars: &Scalars) -> (f64, f64) {
-        let part = self.part(at, norm::BLOCK.min(self.len - at));
-        let (mut streams, compute) = (part.streams(0), self.param_type.compute());
+    pub(crate) unsafe fn measure(
+        &self,
+        layer: &Layer,
+        at: usize,
+        level: Level,
+        scalars: &Scalars,
+        rounding: Rounding,
+    ) -> (f64, f64) {
+        let (n, compute) = (norm::BLOCK.min(self.len - at), self.param_type.compute());
+        let states = if (layer.direction)().states.is_empty() { StateType::Compute } else { self.form.states };
+        let find = |grad| kernel::find(&layer.measures, level, self.param_type, grad, (states, rounding.nearest));
+        let Some(through) = find(compute) else {
+            // SAFETY: the caller's promise, for the block; so also for its states in tiles.
+            return unsafe {
+                self.with_wide_states(at, n, level, rounding, |plain| {
+                    plain.measure(layer, at, level, scalars, rounding)
+                })
+            };
+        };
+        let part = self.part(at, n);
+        let mut streams = part.streams(0, rounding.ahead(at));
         // SAFETY: the caller's promise, for the block; the tile holds as many elements of any type.
         unsafe {
-            if let Some(kernel) = kernel::find(&layer.measures, level, self.param_type, self.grad_type) {
-                return kernel(&streams, part.len, scalars);
+            if let Some(kernel) = find(self.grad_type) {
+                return kernel(&streams, n, scalars);
             }
-            let kernel = kernel::find(&layer.measures, level, self.param_type, compute);
             let mut tile = Tile::new();
-            convert(self.grad_type, part.grad, compute, tile.pointer(), part.len);
+            convert(self.grad_type, part.grad, compute, tile.pointer(), n);
             streams.grad = tile.pointer();
-            kernel.expect("the compute type has a kernel")(&streams, part.len, scalars)
+            through(&streams, n, scalars)
         }
     }
 }

@@ -8,6 +8,7 @@ use crate::norm::{self, BLOCK};
 use crate::numbers::{Means, Numbers};
 use crate::rule::{Layer, PROLOGUE_SCALARS, Scalars};
 use crate::segment::{After, Rows, Segment};
+use crate::small::Noise;
 use crate::{fpenv, pool};
 
 /// Elements of a chunk: enough to outweigh claiming it, few enough to share work evenly. A multiple of [`BLOCK`].
@@ -35,6 +36,8 @@ pub struct Step<'a> {
     pub scalars: &'a [Scalars],
     /// What happens to gradients once they have been used.
     pub after: After,
+    /// How states that are kept in less memory are rounded.
+    pub noise: Noise,
 }
 
 /// All arrays of an optimizer, and how a step over them is shared among threads.
@@ -126,16 +129,16 @@ impl WorkList {
     /// As for [`WorkList::run`].
     unsafe fn first_phase(&self, step: &Step<'_>, i: usize, (start, end): (usize, usize)) {
         let (segment, scalars) = (&self.segments[i], &step.scalars[self.segments[i].group]);
-        let means = self.means_of(i);
+        let (means, rounding) = (self.means_of(i), step.noise.of(i));
         let Some(layer) = &segment.rule.layer else {
             // SAFETY: the caller's promise; the range lies within the segment.
-            unsafe { segment.update((start, end), step.level, scalars, means, step.after) };
+            unsafe { segment.update((start, end), step.level, scalars, means, step.after, rounding) };
             return;
         };
         let [of_param, of_direction] = &self.partials;
         for at in (start..end).step_by(BLOCK) {
             // SAFETY: as above.
-            let (p, d) = unsafe { segment.measure(layer, at, step.level, scalars) };
+            let (p, d) = unsafe { segment.measure(layer, at, step.level, scalars, rounding) };
             of_param.set(self.blocks[i] + at / BLOCK, p);
             of_direction.set(self.blocks[i] + at / BLOCK, d);
         }
@@ -143,7 +146,7 @@ impl WorkList {
             let mut scalars = *scalars;
             scalars[PROLOGUE_SCALARS] = self.ratio(i, layer, &scalars);
             // SAFETY: as above.
-            unsafe { segment.update((start, end), step.level, &scalars, means, step.after) };
+            unsafe { segment.update((start, end), step.level, &scalars, means, step.after, rounding) };
         }
     }
 
@@ -156,8 +159,9 @@ impl WorkList {
         if segment.rule.layer.is_some() && segment.len > WHOLE {
             let mut scalars = step.scalars[segment.group];
             scalars[PROLOGUE_SCALARS] = self.ratios.get(i);
+            let (means, rounding) = (self.means_of(i), step.noise.of(i));
             // SAFETY: the caller's promise; the range lies within the segment.
-            unsafe { segment.update(range, step.level, &scalars, self.means_of(i), step.after) };
+            unsafe { segment.update(range, step.level, &scalars, means, step.after, rounding) };
         }
     }
 
@@ -287,8 +291,8 @@ fn cut(segments: &[Segment], size: usize) -> Vec<Chunk> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Dtype;
     use crate::rule::MAX_STATES;
+    use crate::{Dtype, Form};
 
     fn segments(lengths: &[usize]) -> Vec<Segment> {
         let null = std::ptr::null_mut();
@@ -304,6 +308,7 @@ mod tests {
                 grad_type: Dtype::F32,
                 grad: null,
                 center: None,
+                form: Form::default(),
             })
             .collect()
     }

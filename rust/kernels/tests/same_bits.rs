@@ -3,7 +3,9 @@
 
 use schuss::level::Level;
 use schuss::rule::{MAX_STATES, Scalars};
-use schuss::{After, Common, Decay, Dtype, Rows, Rule, Segment, Step, WorkList};
+use schuss::{
+    After, CODED, Common, Decay, Dtype, Form, Noise, Rows, Rule, SCALES_ALIGN, Segment, StateType, Step, WorkList,
+};
 
 const DTYPES: [Dtype; 4] = [Dtype::F32, Dtype::F64, Dtype::F16, Dtype::Bf16];
 /// Past the parallel threshold together, with every kind of tail.
@@ -40,8 +42,33 @@ fn numbers(dtype: Dtype, n: usize, seed: u64, magnitude: bool) -> Buffer {
     bytes.chunks_exact(8).map(|word| u64::from_ne_bytes(word.try_into().unwrap())).collect()
 }
 
+/// One state of `n` elements, in what it is kept in.
+fn state(kind: StateType, compute: Dtype, n: usize, seed: u64) -> Buffer {
+    match kind {
+        StateType::Compute => numbers(compute, n, seed, true),
+        StateType::Bf16 => numbers(Dtype::Bf16, n, seed, true),
+        StateType::Int8 => {
+            let codes = n.next_multiple_of(SCALES_ALIGN) / 8;
+            let mut words = numbers(Dtype::F64, codes, seed, false);
+            words.extend(numbers(Dtype::F32, n.div_ceil(CODED), seed, true));
+            words
+        }
+    }
+}
+
+/// How arrays keep their states, whether with a master copy of the parameter, and how states are rounded.
+type Keeping = (StateType, bool, Noise);
+const PLAIN: Keeping = (StateType::Compute, false, Noise::Nearest);
+
 /// Three steps over arrays of all lengths; everything that they left in memory.
-fn run(rule: &'static Rule, flags: f64, types: (Dtype, Dtype), level: Level, threads: usize) -> Vec<Buffer> {
+fn run(
+    rule: &'static Rule,
+    flags: f64,
+    types: (Dtype, Dtype),
+    (kind, master, noise): Keeping,
+    level: Level,
+    threads: usize,
+) -> Vec<Buffer> {
     let (param_type, grad_type) = types;
     let scalars = scalars(rule, flags);
     let compute = param_type.compute();
@@ -50,10 +77,13 @@ fn run(rule: &'static Rule, flags: f64, types: (Dtype, Dtype), level: Level, thr
         memory.push(numbers(param_type, n, k as u64 + 1, false));
         memory.push(numbers(grad_type, n, k as u64 + 100, false));
         for s in 0..rule.states.len() {
-            memory.push(numbers(compute, n, (k + 200 * s) as u64, true));
+            memory.push(state(kind, compute, n, (k + 200 * s) as u64));
+        }
+        if master {
+            memory.push(numbers(Dtype::F32, n, k as u64 + 50, false));
         }
     }
-    let per_array = 2 + rule.states.len();
+    let per_array = 2 + rule.states.len() + usize::from(master);
     for (step, scalars) in scalars.iter().enumerate() {
         let segments: Vec<Segment> = LENGTHS
             .iter()
@@ -62,17 +92,20 @@ fn run(rule: &'static Rule, flags: f64, types: (Dtype, Dtype), level: Level, thr
                 let mut pointers = own.iter_mut().map(|buffer| buffer.as_mut_ptr().cast::<u8>());
                 let (param, grad) = (pointers.next().unwrap(), pointers.next().unwrap());
                 let mut states = [std::ptr::null_mut(); MAX_STATES];
-                states.iter_mut().zip(pointers).for_each(|(state, pointer)| *state = pointer);
+                let own = pointers.by_ref().take(rule.states.len());
+                states.iter_mut().zip(own).for_each(|(state, pointer)| *state = pointer);
+                let form = Form { states: kind, rounded: master.then_some((param_type, param)) };
+                let (param_type, param) = pointers.next().map_or((param_type, param), |master| (Dtype::F32, master));
                 let count = if flags != 0.0 && len % 1000 == 0 { len / 100 } else { 0 };
                 let center = (count > 0).then_some(Rows { count, strided: len > 1000 });
-                Segment { rule, group: 0, len, param_type, param, states, grad_type, grad, center }
+                Segment { rule, group: 0, len, param_type, param, states, grad_type, grad, center, form }
             })
             .collect();
         let mut work = WorkList::default();
         work.extend(segments);
         let after = if step == 2 { After::Zero } else { After::Keep };
         // SAFETY: every pointer is to a buffer of its own of at least the segment's bytes; the level was found.
-        unsafe { work.run(&Step { level, threads, scalars: &[*scalars], after }) };
+        unsafe { work.run(&Step { level, threads, scalars: &[*scalars], after, noise }) };
     }
     memory
 }
@@ -106,14 +139,35 @@ fn every_level_and_thread_count_gives_the_bits_of_the_baseline() {
     for &rule in schuss::rules::ALL {
         for flags in [0.0, 1.0] {
             for types in DTYPES.iter().flat_map(|&p| DTYPES.iter().map(move |&g| (p, g))) {
-                let oracle = run(rule, flags, types, Level::Baseline, 1);
-                for level in Level::found() {
-                    for threads in [1, 3] {
-                        let same = run(rule, flags, types, level, threads) == oracle;
-                        assert!(same, "{rule:?} {types:?} flags {flags} at {level:?} on {threads} threads");
-                    }
-                }
+                check(rule, flags, types, PLAIN);
             }
+        }
+    }
+}
+
+#[test]
+fn so_do_states_in_less_memory_and_master_copies() {
+    use StateType::{Bf16, Compute, Int8};
+    let step = Noise::new(5, 7);
+    for &rule in schuss::rules::ALL {
+        for (kind, noise) in [(Bf16, step), (Bf16, Noise::Nearest), (Int8, step), (Int8, Noise::Nearest)] {
+            for types in [(Dtype::F32, Dtype::F32), (Dtype::Bf16, Dtype::F32), (Dtype::F64, Dtype::F16)] {
+                check(rule, 1.0, types, (kind, false, noise));
+            }
+        }
+        for (kind, types) in [(Compute, Dtype::F32), (Compute, Dtype::Bf16), (Bf16, Dtype::F32), (Int8, Dtype::F16)] {
+            check(rule, 0.0, (Dtype::Bf16, types), (kind, true, step));
+            check(rule, 1.0, (Dtype::F16, types), (kind, true, step));
+        }
+    }
+}
+
+fn check(rule: &'static Rule, flags: f64, types: (Dtype, Dtype), keeping: Keeping) {
+    let oracle = run(rule, flags, types, keeping, Level::Baseline, 1);
+    for level in Level::found() {
+        for threads in [1, 3] {
+            let same = run(rule, flags, types, keeping, level, threads) == oracle;
+            assert!(same, "{rule:?} {types:?} flags {flags} {keeping:?} at {level:?} on {threads} threads");
         }
     }
 }
@@ -135,6 +189,7 @@ fn the_sum_of_squares_has_one_shape() {
             grad_type: dtype,
             grad: buffer.as_mut_ptr().cast(),
             center: None,
+            form: Form::default(),
         }));
         // SAFETY: gradients are valid for their lengths, and only read.
         let sum = |level, threads| unsafe { work.sum_of_squares(level, threads) };

@@ -12,11 +12,11 @@ use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyFloat, PyTuple};
 use schuss::rule::Scalars;
-use schuss::{After, Rule, Step, WorkList, level};
+use schuss::{After, Noise, Rule, Step, WorkList, level};
 
 use crate::arrays::Pinned;
 use crate::gradients::{self, explain};
-use crate::group::{GroupValues, RELEASE_GIL, detach_if, find_rule, segment};
+use crate::group::{GroupValues, Keeping, RELEASE_GIL, detach_if, find_rule, segment};
 use crate::tree::Tree;
 
 struct Group {
@@ -57,6 +57,8 @@ pub struct Inner {
     pub clear: Vec<(*mut u8, usize)>,
     max_grad_norm: Option<f64>,
     nonfinite: Nonfinite,
+    /// Of the stochastic rounding of small states; without one they are rounded to nearest.
+    seed: Option<u64>,
     scalars: Vec<Scalars>,
 }
 
@@ -130,6 +132,7 @@ impl Core {
                 clear: Vec::new(),
                 max_grad_norm: None,
                 nonfinite: Nonfinite::Propagate,
+                seed: None,
                 scalars: Vec::new(),
             }),
             holder: AtomicUsize::new(0),
@@ -170,7 +173,14 @@ impl Core {
         Ok(())
     }
 
-    /// Adds a group: arrays that Python has checked, each with its states.
+    /// Sets the seed of small states' stochastic rounding, or rounding to nearest.
+    fn _set_seed(&self, seed: Option<u64>) -> PyResult<()> {
+        self.lock()?.seed = seed;
+        Ok(())
+    }
+
+    /// Adds a group: arrays that Python has checked, each with its states, and a master copy behind them if it has one.
+    #[allow(clippy::too_many_arguments)] // what a group is, spelled out by the one caller
     fn _add_group(
         &self,
         rule: &str,
@@ -179,7 +189,10 @@ impl Core {
         states: Vec<Vec<Bound<'_, PyUntypedArray>>>,
         center: Vec<bool>,
         tree: &Bound<'_, PyAny>,
+        state_dtype: Option<&str>,
+        master: bool,
     ) -> PyResult<()> {
+        let keeping = Keeping::new(state_dtype, master)?;
         let mut inner = self.lock()?;
         let inner = &mut *inner;
         let rule = find_rule(rule, values.len()?)?;
@@ -194,7 +207,8 @@ impl Core {
             .zip(&states)
             .zip(center)
             .map(|((param, states), center)| {
-                segment(rule, inner.groups.len(), param, states, if center { param.rows() } else { 0 })
+                let rows = if center { param.rows() } else { 0 };
+                segment(rule, inner.groups.len(), param, states, keeping, rows)
             })
             .collect::<PyResult<Vec<_>>>()?;
         inner.groups.push(Group { rule, values: values.unbind(), steps: 0 });
@@ -353,7 +367,8 @@ impl Core {
         }
 
         let after = if zero_grads { After::Zero } else { After::Keep };
-        let (work, step) = (&inner.work, Step { level, threads, scalars: &inner.scalars, after });
+        let noise = inner.seed.map_or(Noise::Nearest, |seed| Noise::new(seed, core.step_count()));
+        let (work, step) = (&inner.work, Step { level, threads, scalars: &inner.scalars, after, noise });
         // SAFETY: parameters and states are pinned and were found unchanged, gradients were checked for shape, type,
         // order and alignment, lie clear of what is written, and are kept alive by `read`. The lock
         // keeps other steps of this optimizer out.

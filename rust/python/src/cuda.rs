@@ -9,7 +9,7 @@ use pyo3::types::PyBytes;
 use schuss::cuda::source::Unit;
 use schuss::cuda::{Block, Device, DeviceStep, Event, Measured, Outcome, Work, nvrtc, source};
 use schuss::rule::{MAX_SCALARS, MAX_STATES, Scalars};
-use schuss::{After, Dtype, Rows, Rule, Segment};
+use schuss::{After, Dtype, Form, Rows, Rule, Segment};
 
 use crate::group::{GroupValues, find_rule};
 
@@ -194,6 +194,7 @@ impl CudaWork {
                 grad_type: param_type,
                 grad: std::ptr::null_mut(),
                 center,
+                form: Form::default(),
             })
         };
         let segments = arrays.into_iter().map(segment).collect::<PyResult<Vec<_>>>()?;

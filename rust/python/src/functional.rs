@@ -4,10 +4,10 @@ use numpy::{PyArray1, PyArrayMethods, PyUntypedArray};
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::prelude::*;
 use schuss::rule::MAX_STATES;
-use schuss::{After, Segment, Step, WorkList, level};
+use schuss::{After, Form, Noise, Segment, Step, WorkList, level};
 
 use crate::arrays::Pinned;
-use crate::group::{GroupValues, RELEASE_GIL, detach_if, find_rule, segment};
+use crate::group::{GroupValues, Keeping, RELEASE_GIL, detach_if, find_rule, segment};
 
 /// One update of arrays whose state the caller owns; Python has checked them. `center` takes the means of their rows off the
 /// gradients first; `copy` copies the new parameters into the gradients' places; `factor` multiplies the gradients.
@@ -33,7 +33,8 @@ pub fn update(
         let param = Pinned::new(param)?;
         let states = states.get(i).map_or(&[][..], Vec::as_slice);
         let states = states.iter().map(Pinned::new).collect::<PyResult<Vec<_>>>()?;
-        let mut segment = segment(rule, 0, &param, &states, if center { param.rows() } else { 0 })?;
+        let rows = if center { param.rows() } else { 0 };
+        let mut segment = segment(rule, 0, &param, &states, Keeping::PLAIN, rows)?;
         if let Some(grad) = grads.get(i) {
             (segment.grad, segment.grad_type) = param
                 .gradient(grad, copy)
@@ -49,7 +50,8 @@ pub fn update(
     let threads = schuss::num_threads().map_err(PyRuntimeError::new_err)?;
     // SAFETY: contiguous float64, made by Python; the GIL is held.
     let scalars = [GroupValues(unsafe { values.as_slice()? }).scalars(rule, step, factor)];
-    let step = Step { level, threads, scalars: &scalars, after: if copy { After::Copy } else { After::Keep } };
+    let after = if copy { After::Copy } else { After::Keep };
+    let step = Step { level, threads, scalars: &scalars, after, noise: Noise::Nearest };
     // SAFETY: Python has checked that what is written does not overlap; types, shapes and order were checked above, a rule
     // that reads gradients was given them, and the caller holds references to the arrays during the call.
     detach_if(py, work.total() >= RELEASE_GIL, || unsafe { work.run(&step) });
@@ -71,6 +73,7 @@ pub fn sum_of_squares(py: Python<'_>, arrays: Vec<Bound<'_, PyUntypedArray>>) ->
         grad_type: array.dtype,
         grad: array.data,
         center: None,
+        form: Form::default(),
     }));
     let level = level::in_use().map_err(PyRuntimeError::new_err)?;
     let threads = schuss::num_threads().map_err(PyRuntimeError::new_err)?;

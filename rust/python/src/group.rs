@@ -3,7 +3,7 @@
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use schuss::rule::{MAX_STATES, Scalars};
-use schuss::{Common, Decay, Rows, Rule, Segment};
+use schuss::{Common, Decay, Dtype, Form, Rows, Rule, Segment, StateType};
 
 use crate::arrays::Pinned;
 
@@ -45,26 +45,68 @@ pub fn find_rule(name: &str, values: usize) -> PyResult<&'static Rule> {
     Ok(rule)
 }
 
+/// How a group keeps its states, and whether behind them a master copy of the parameter, which is updated in its place.
+#[derive(Clone, Copy)]
+pub struct Keeping {
+    pub states: StateType,
+    pub master: bool,
+}
+
+impl Keeping {
+    pub const PLAIN: Keeping = Keeping { states: StateType::Compute, master: false };
+
+    pub fn new(states: Option<&str>, master: bool) -> PyResult<Keeping> {
+        let unknown = || PyValueError::new_err(format!("no state type {states:?}"));
+        Ok(Keeping { states: StateType::named(states).ok_or_else(unknown)?, master })
+    }
+
+    /// Whether an array is a state of this parameter; states with scales come as one run of float32.
+    fn fits(self, state: &Pinned, param: &Pinned) -> bool {
+        let compute = param.dtype.compute();
+        match self.states {
+            StateType::Compute => state.dtype == compute && state.congruent(param),
+            StateType::Bf16 => state.dtype == Dtype::Bf16 && state.congruent(param),
+            StateType::Int8 => state.dtype == Dtype::F32 && state.len * 4 == self.states.bytes(compute, param.len),
+        }
+    }
+}
+
 /// A segment over a parameter and its state; the gradient is set at each step, centered by so many rows if any.
-pub fn segment(rule: &'static Rule, group: usize, param: &Pinned, states: &[Pinned], rows: usize) -> PyResult<Segment> {
-    let fits = |state: &Pinned| state.dtype == param.dtype.compute() && state.congruent(param);
-    if states.len() != rule.states.len() || !states.iter().all(fits) {
+pub fn segment(
+    rule: &'static Rule,
+    group: usize,
+    param: &Pinned,
+    states: &[Pinned],
+    keeping: Keeping,
+    rows: usize,
+) -> PyResult<Segment> {
+    let (states, master) =
+        if keeping.master { states.split_at(rule.states.len().min(states.len())) } else { (states, &[][..]) };
+    let halves = matches!(param.dtype, Dtype::F16 | Dtype::Bf16);
+    let copies = |master: &Pinned| halves && master.dtype == Dtype::F32 && master.congruent(param);
+    if states.len() != rule.states.len()
+        || !states.iter().all(|state| keeping.fits(state, param))
+        || master.len() != usize::from(keeping.master)
+        || !master.iter().all(copies)
+    {
         return Err(PyTypeError::new_err("states do not fit the rule and the parameter"));
     }
     let mut pointers = [std::ptr::null_mut(); MAX_STATES];
     for (pointer, state) in pointers.iter_mut().zip(states) {
         *pointer = state.data;
     }
+    let updated = master.first().unwrap_or(param);
     Ok(Segment {
         rule,
         group,
         len: param.len,
-        param_type: param.dtype,
-        param: param.data,
+        param_type: updated.dtype,
+        param: updated.data,
         states: pointers,
         grad_type: param.dtype,
         grad: std::ptr::null_mut(),
         center: (rows > 0).then(|| Rows { count: rows, strided: param.fortran() }),
+        form: Form { states: keeping.states, rounded: keeping.master.then_some((param.dtype, param.data)) },
     })
 }
 
