@@ -85,7 +85,11 @@ def layer_of(name: str) -> Layer | None:
     match = re.search(rf"\b{name} \{{\s*layerwise \((\w+)\) \((\w+), (\w+)\) \{{", _source())
     if match is None:
         return None
-    ratio = parse_value("{" + _block(_source(), match.end() - 1) + "}")
+    *local, last = parse(_block(_source(), match.end() - 1))
+    known: dict[str, Node] = {}
+    for statement in local:
+        known[statement.target] = substitute(statement.value, known)
+    ratio = substitute(last.value, known)
     return Layer(update_of(match[1]), (match[2], match[3]), ratio)
 
 

@@ -187,7 +187,7 @@ class _Pinned:
         self.bytes = size
         self._block = _schuss.CudaBlock(device, size, True)
         self.pointer = self._block.pointer
-        self._memory = (ctypes.c_char * max(size, 1)).from_address(self.pointer)
+        self._memory: Any = (ctypes.c_char * max(size, 1)).from_address(self.pointer)
 
     def view(self, n: int, dtype: str) -> np.ndarray:
         kind = _cuda.dtype_of(dtype)
