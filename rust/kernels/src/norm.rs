@@ -123,11 +123,12 @@ levels! {
 #[inline(always)]
 fn block<G: Storage<Compute: Into<f64>>, const SQUARES: bool>(values: &[G]) -> f64 {
     let mut lanes = [0.0; LANES];
+    let ahead = values.as_ptr().wrapping_add(BLOCK / 2);
+    let soon = |at| fetch(ahead.wrapping_add(at));
     if SQUARES {
-        let ahead = values.as_ptr().wrapping_add(BLOCK / 2);
-        add_squares(&mut lanes, values, |g| g.load().into(), |at| fetch(ahead.wrapping_add(at)));
+        add_squares(&mut lanes, values, |g| g.load().into(), soon);
     } else {
-        add(&mut lanes, values, |g| g.load().into(), |_| ());
+        add(&mut lanes, values, |g| g.load().into(), soon);
     }
     fold(lanes)
 }

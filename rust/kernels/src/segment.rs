@@ -2,8 +2,9 @@
 //! centered, zeroed or overwritten on the way.
 
 use std::mem::MaybeUninit;
+use std::slice::from_raw_parts;
 
-use crate::kernel::{self, Streams};
+use crate::kernel::{self, Streams, fetch};
 use crate::level::Level;
 use crate::math::Real;
 use crate::norm;
@@ -234,14 +235,24 @@ impl Segment {
             // SAFETY: the caller's promise, for `n` elements from `at`; the tile holds as many of any type.
             unsafe {
                 if let Some(rows) = self.center {
-                    convert(self.grad_type, part.grad, compute, tile.pointer(), n);
+                    let mut wide = Tile::new();
+                    let source = if self.grad_type == compute {
+                        part.grad
+                    } else {
+                        convert(self.grad_type, part.grad, compute, wide.pointer(), n);
+                        wide.pointer()
+                    };
                     let mut scalars = *scalars;
                     let factor = scalars[0].abs();
                     scalars[0] = scalars[0].signum();
+                    let row = Row { rows, length: self.len / rows.count, at, means };
                     match compute {
-                        Dtype::F64 => center(tile.values::<f64>(n), rows, self.len, at, factor, means),
-                        _ => center(tile.values::<f32>(n), rows, self.len, at, factor as f32, means),
+                        Dtype::F64 => row.center(from_raw_parts(source.cast(), n), tile.values::<f64>(n), factor),
+                        _ => row.center(from_raw_parts(source.cast(), n), tile.values::<f32>(n), factor as f32),
                     }
+                    // The next tile's gradient comes while the kernel waits for parameter and states.
+                    let next = part.grad.wrapping_add(n * self.grad_type.size());
+                    (0..n * self.grad_type.size()).step_by(64).for_each(|line| fetch(next.wrapping_add(line)));
                     streams.grad = tile.pointer();
                     through(&streams, n, &scalars);
                 } else if let Some(kernel) = direct {
@@ -285,6 +296,10 @@ impl Segment {
                 } else {
                     self.grad.add((row * length + at) * size)
                 };
+                if self.grad_type == compute && factor == 1.0 {
+                    sum += norm::sum(level, compute, source, n);
+                    continue;
+                }
                 convert(self.grad_type, source, compute, tile.pointer(), n);
                 match compute {
                     Dtype::F64 => tile.values::<f64>(n).iter_mut().for_each(|g| *g *= factor),
@@ -334,24 +349,37 @@ impl Segment {
     }
 }
 
-/// Scales part of a gradient, which starts at element `at` of `len`, and takes the means of its rows off it.
-fn center<C: Real>(part: &mut [C], rows: Rows, len: usize, at: usize, factor: C, means: Means<'_>) {
-    if rows.strided {
-        let mut row = at % rows.count;
-        for g in part {
-            *g = *g * factor - C::from_f64(means.of(row));
-            row = if row + 1 == rows.count { 0 } else { row + 1 };
+/// Where a part of a gradient begins among the rows that it is centered by.
+struct Row<'a> {
+    rows: Rows,
+    /// Elements of a row.
+    length: usize,
+    /// The part's first element.
+    at: usize,
+    means: Means<'a>,
+}
+
+impl Row<'_> {
+    /// Scales the part and takes the means of its rows off it.
+    fn center<C: Real>(&self, part: &[C], out: &mut [C], factor: C) {
+        let mean = |row| C::from_f64(self.means.of(row));
+        if self.rows.strided {
+            let mut row = self.at % self.rows.count;
+            for (out, &g) in out.iter_mut().zip(part) {
+                *out = g * factor - mean(row);
+                row = if row + 1 == self.rows.count { 0 } else { row + 1 };
+            }
+            return;
         }
-        return;
-    }
-    let length = len / rows.count;
-    let mut rest = part;
-    let mut at = at;
-    while !rest.is_empty() {
-        let n = rest.len().min(length - at % length);
-        let (run, behind) = rest.split_at_mut(n);
-        let mean = C::from_f64(means.of(at / length));
-        run.iter_mut().for_each(|g| *g = *g * factor - mean);
-        (rest, at) = (behind, at + n);
+        let mut done = 0;
+        while done < part.len() {
+            let at = self.at + done;
+            let end = part.len().min(done + self.length - at % self.length);
+            let mean = mean(at / self.length);
+            for (out, &g) in out[done..end].iter_mut().zip(&part[done..end]) {
+                *out = g * factor - mean;
+            }
+            done = end;
+        }
     }
 }

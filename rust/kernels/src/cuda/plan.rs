@@ -112,13 +112,24 @@ mod tests {
     use super::*;
     use crate::rule::MAX_STATES;
     use crate::segment::Rows;
-    use crate::{Rule, rules};
+    use crate::{Form, Rule, rules};
 
     fn segment(rule: &'static Rule, group: usize, len: usize, types: (Dtype, Dtype), rows: usize) -> Segment {
         let null = std::ptr::null_mut();
         let center = (rows > 0).then_some(Rows { count: rows, strided: false });
         let (param_type, grad_type) = types;
-        Segment { rule, group, len, param_type, param: null, states: [null; MAX_STATES], grad_type, grad: null, center }
+        Segment {
+            rule,
+            group,
+            len,
+            param_type,
+            param: null,
+            states: [null; MAX_STATES],
+            grad_type,
+            grad: null,
+            center,
+            form: Form::default(),
+        }
     }
 
     const SAME: (Dtype, Dtype) = (Dtype::F32, Dtype::F32);
