@@ -82,6 +82,11 @@ def is_coded(case):
     return case.kwargs.get("state_dtype") == "int8"
 
 
+def is_placed(case):
+    """What an element becomes depends on where it lies: its random bits, and the scale of its neighbours."""
+    return is_small(case) and case.kwargs.get("state_rounding") != "nearest"
+
+
 def is_joint(case):
     """One system of all parameters; and one too large for many of them."""
     return case.optimizer == "Newton"

@@ -23,6 +23,7 @@ from helpers import (
     grads_of,
     group_options,
     is_joint,
+    is_placed,
     leaves,
     of_class,
     parameters,
@@ -44,7 +45,7 @@ def run(case, params, grads_at, **more):
     return opt
 
 
-@each_case_but(clips, sums)
+@each_case_but(clips, sums, is_placed)
 @each_dtype
 def test_sizes(case, dtype):
     """Arrays of any size get what they would get as a part of one long array, so body and tail loops agree."""
@@ -150,7 +151,7 @@ def test_broadcast_gradients(case):
     assert_same(arrays(opt), arrays(twin))
 
 
-@each_case_but(clips, sums)
+@each_case_but(clips, sums, is_placed)
 def test_fortran_parameters(case):
     """The same elements in another order in memory, which matters to sums alone."""
     params = [np.asfortranarray(p) for p in params_of(MATRICES)]
@@ -185,7 +186,7 @@ CONTAINERS = {
 FOUR = [(5, 3), (7,), (), (33,)]
 
 
-@each_case
+@each_case_but(is_placed)
 @pytest.mark.parametrize("container", CONTAINERS)
 def test_containers(case, container):
     """Any nesting of containers gives what a flat list gives."""
@@ -234,7 +235,7 @@ def both(opt, other):
     return parameters(opt) + parameters(other) + list(states(opt).values()) + list(states(other).values())
 
 
-@each_case_but(clips, is_joint)
+@each_case_but(clips, is_joint, is_placed)
 def test_groups(case):
     """Two groups are two optimizers."""
     other = partner(case)
@@ -248,7 +249,7 @@ def test_groups(case):
     assert_same(arrays(opt), both(first, second))
 
 
-@each_case_but(clips, is_joint)
+@each_case_but(clips, is_joint, is_placed)
 def test_group_added_later(case):
     """A group that joins later counts its own steps from 1, so that its bias corrections are right.
 
