@@ -70,6 +70,10 @@ class Offload:
             self._here = kind(groups, **hypers)
         else:
             self._here = kind(built[0], **hypers)
+        if not self._here._keeping.plain:
+            raise TypeError(
+                "Offload keeps master copies by itself, and its state in full: no state_dtype, no master_weights"
+            )
         self._streams = [_schuss.cuda_stream(self._device) for _ in range(2)]  # from the device, and to it
         self._came, self._went = ([_schuss.CudaEvent(self._device) for _ in range(2)] for _ in range(2))
         self._buffers: list[_Pinned] = []

@@ -6,9 +6,10 @@ import gpu
 import numpy as np
 import pytest
 from bits import STEPS, runs, some
-from helpers import arrays, build, sees_nonfinite, sums
+from helpers import arrays, build, is_small, sees_nonfinite, sums
 
-RUNS = [run for run in runs() if "NAG" not in run[0].optimizer]  # which does not run on a GPU
+# Neither NAG nor small state runs on a GPU.
+RUNS = [run for run in runs() if "NAG" not in run[0].optimizer and not is_small(run[0])]
 NAMES = {name: [(case, p, g) for case, p, g in group] for name, group in groupby(RUNS, key=lambda run: run[0].name)}
 
 

@@ -105,6 +105,8 @@ def test_wrong_calls():
         schuss.Offload(schuss.Ranger, gpu.Array(some(3)))
     with pytest.raises(TypeError, match=r"^Offload is for parameters on a GPU"):
         schuss.Offload(schuss.SGD, some(3))
+    with pytest.raises(TypeError, match=r"^Offload keeps master copies by itself, and its state in full"):
+        schuss.Offload(schuss.Adam, gpu.Array(some(3)), state_dtype="bfloat16")
     opt = schuss.Offload(schuss.SGD, [gpu.Array(some(3))])
     with pytest.raises(ValueError, match=r"^grads\[0\] has shape \(4,\), but params\[0\] has shape \(3,\)"):
         opt.step([gpu.Array(some(4))])

@@ -286,6 +286,8 @@ def test_what_works_on_the_host_only():
     for kind in (schuss.NAG, schuss.Newton):
         with pytest.raises(TypeError, match=rf"^{kind.__name__} works on NumPy arrays only"):
             kind(good())
+    with pytest.raises(TypeError, match=r"^state_dtype and master_weights are for NumPy arrays"):
+        schuss.Adam(good(), state_dtype="bfloat16")
     with pytest.raises(TypeError, match=r"^grads is on a GPU, but params is in host memory"):
         schuss.SGD(some(4)).step(good())
     with pytest.raises(TypeError, match=r"^p is on a GPU"):
