@@ -310,9 +310,10 @@ pub unsafe extern "C" fn schuss_floor(
 #[unsafe(no_mangle)]
 pub extern "C" fn schuss_divider(n: usize, divisions: usize, roots: usize) -> f32 {
     #[cfg(target_arch = "x86_64")]
-    // SAFETY: `width` says what the CPU has.
     match width() {
+        // SAFETY: `width` says that the CPU has AVX-512.
         2 => return unsafe { divider_avx512(n, divisions, roots) },
+        // SAFETY: `width` says that the CPU has AVX2.
         1 => return unsafe { divider_avx2(n, divisions, roots) },
         _ => {}
     }
