@@ -127,7 +127,7 @@ levels! {
 
 /// Asks for a line of memory before it is read.
 #[inline(always)]
-pub(crate) fn fetch<T>(at: *const T) {
+pub fn fetch<T>(at: *const T) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: a prefetch of any address is allowed; it reads nothing.
     unsafe {

@@ -28,6 +28,8 @@ mod storage;
 mod worklist;
 
 pub use exchange::exchange;
+#[doc(hidden)]
+pub use kernel::fetch;
 pub use norm::clip_factor;
 pub use optimizer::{Error, Optimizer};
 pub use pool::{num_threads, set_num_threads};

@@ -95,16 +95,12 @@ impl Segment {
     /// What a kernel needs to start at an element; `rounding` is that of the first.
     #[inline(always)]
     fn streams(&self, at: usize, rounding: Rounding) -> Streams {
-        let mut states = self.states;
         let size = self.form.states.size(self.param_type.compute());
-        for state in &mut states[..self.rule.states.len()] {
-            *state = state.wrapping_add(at * size);
-        }
-        let param = self.param.wrapping_add(at * self.param_type.size());
         Streams {
-            param,
+            param: self.param.wrapping_add(at * self.param_type.size()),
             grad: self.grad.wrapping_add(at * self.grad_type.size()),
-            states,
+            // Those that the rule has not as well: a loop over the others costs more than the kernel's start.
+            states: self.states.map(|state| state.wrapping_add(at * size)),
             rounding: rounding.ahead(at),
         }
     }

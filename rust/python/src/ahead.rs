@@ -4,6 +4,7 @@ use numpy::{PyArray1, PyArrayMethods, PyUntypedArrayMethods};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
+use crate::arrays::Known;
 use crate::core::Core;
 use crate::group::{RELEASE_GIL, detach_if};
 
@@ -38,13 +39,12 @@ pub fn restore_params(
 #[pyfunction]
 pub fn are_apart(core: &Bound<'_, Core>, grads: &Bound<'_, PyAny>) -> PyResult<bool> {
     let inner = core.get().lock()?;
-    let mut apart = true;
-    let alike = inner.tree.visit(core.py(), grads.clone(), &mut |i, object| {
-        let found = inner.params[i].gradient(&object, false);
-        apart &= found.is_some_and(|(data, dtype)| !inner.overlaps(data, inner.params[i].len * dtype.size()));
-        Ok(())
-    })?;
-    Ok(alike && apart)
+    let (known, mut arrays) = (Known::new(core.py()), Vec::new());
+    Ok(inner.tree.collect(grads, &mut arrays)?
+        && arrays.iter().zip(&inner.params).all(|(array, param)| {
+            let found = param.gradient(array.bind(core.py()), false, &known);
+            found.is_some_and(|(data, dtype)| !inner.overlaps(data, param.len * dtype.size()))
+        }))
 }
 
 /// Copies between arrays, given by pointer and bytes, and a block; one whose pointer is null is left out.

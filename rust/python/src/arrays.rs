@@ -44,31 +44,57 @@ pub fn register_bfloat16(dtype: Bound<'_, PyArrayDescr>) -> PyResult<()> {
     Ok(())
 }
 
-fn dtype_of(py: Python<'_>, descr: *mut PyArray_Descr) -> Option<Dtype> {
-    let native = NATIVE.get(py)?;
-    for (known, dtype) in native {
-        if known.as_ptr().cast() == descr {
-            return Some(*dtype);
+/// What tells arrays and their types apart, at hand for a walk over many.
+pub struct Known {
+    ndarray: *mut ffi::PyTypeObject,
+    native: [(*mut PyArray_Descr, Dtype); 4],
+}
+
+impl Known {
+    /// What is known now: one more type once an array of bfloat16 has been seen.
+    pub fn new(py: Python<'_>) -> Known {
+        let bfloat16 = (BFLOAT16.load(Ordering::Acquire), Dtype::Bf16);
+        let native = match NATIVE.get(py) {
+            Some([a, b, c]) => [a, b, c].map(|(known, dtype)| (known.as_ptr().cast(), *dtype)),
+            None => [(std::ptr::null_mut(), Dtype::F32); 3],
+        };
+        Known { ndarray: PyUntypedArray::type_object_raw(py), native: [native[0], native[1], native[2], bfloat16] }
+    }
+
+    /// What is exactly an ndarray: a subclass, such as a masked array, may mean something else by its numbers.
+    fn exact<'a, 'py>(&self, object: &'a Bound<'py, PyAny>) -> Option<&'a Bound<'py, PyUntypedArray>> {
+        // SAFETY: the GIL is held.
+        let exact = unsafe { ffi::Py_TYPE(object.as_ptr()) } == self.ndarray;
+        // SAFETY: it is an ndarray.
+        exact.then(|| unsafe { object.cast_unchecked() })
+    }
+
+    fn dtype(&self, descr: *mut PyArray_Descr) -> Option<Dtype> {
+        match self.native.iter().find(|known| known.0 == descr) {
+            Some(known) => Some(known.1),
+            None => self.dtype_by_number(descr),
         }
     }
-    let bfloat16 = BFLOAT16.load(Ordering::Acquire);
-    if descr == bfloat16 {
-        return Some(Dtype::Bf16);
+
+    /// The type of a descriptor of its own, as unpickling makes them: by its type number and byte order.
+    #[cold]
+    fn dtype_by_number(&self, descr: *mut PyArray_Descr) -> Option<Dtype> {
+        // SAFETY: descriptors of arrays that live while the GIL is held.
+        let number = |descr: *mut PyArray_Descr| unsafe { (*descr).fields.type_num };
+        // SAFETY: as above.
+        let order = unsafe { (*descr).fields.byteorder } as u8;
+        if order == if cfg!(target_endian = "little") { b'>' } else { b'<' } {
+            return None;
+        }
+        self.native.iter().find(|known| !known.0.is_null() && number(known.0) == number(descr)).map(|known| known.1)
     }
-    // A descriptor of its own, as unpickling makes them: go by its type number and byte order.
-    // SAFETY: descriptors of arrays that live while the GIL is held.
-    let number = |descr: *mut PyArray_Descr| unsafe { (*descr).fields.type_num };
-    // SAFETY: as above.
-    let order = unsafe { (*descr).fields.byteorder } as u8;
-    if order == if cfg!(target_endian = "little") { b'>' } else { b'<' } {
-        return None;
-    }
-    for (known, dtype) in native {
-        if number(known.as_ptr().cast()) == number(descr) {
-            return Some(*dtype);
+
+    /// Asks for an array's shape before it is read, if it is an array.
+    pub fn fetch_shape(&self, object: &Bound<'_, PyAny>) {
+        if let Some(array) = self.exact(object) {
+            schuss::fetch(raw(array).dimensions);
         }
     }
-    (!bfloat16.is_null() && number(bfloat16) == number(descr)).then_some(Dtype::Bf16)
 }
 
 /// What is kept of a parameter, to see each step that it still lies where it lay.
@@ -92,6 +118,14 @@ unsafe impl Sync for Pinned {}
 fn raw<'a>(array: &'a Bound<'_, PyUntypedArray>) -> &'a numpy::npyffi::PyArrayObject_fields {
     // SAFETY: it is an ndarray, and the GIL is held.
     unsafe { &(*array.as_ptr().cast::<PyArrayObject>()).fields }
+}
+
+/// Asks for an object before it is read.
+pub fn fetch<T>(object: &Py<T>) {
+    let start = object.as_ptr().cast::<u8>();
+    schuss::fetch(start);
+    // An array's flags lie behind the first line.
+    schuss::fetch(start.wrapping_add(64));
 }
 
 fn shape(fields: &numpy::npyffi::PyArrayObject_fields) -> &[isize] {
@@ -139,7 +173,7 @@ impl Pinned {
     fn with_flags(array: &Bound<'_, PyUntypedArray>, wanted: c_int) -> PyResult<Pinned> {
         let fields = raw(array);
         let contiguous = fields.flags & (NPY_ARRAY_C_CONTIGUOUS | NPY_ARRAY_F_CONTIGUOUS);
-        let dtype = dtype_of(array.py(), fields.descr);
+        let dtype = Known::new(array.py()).dtype(fields.descr);
         let (Some(dtype), true) = (dtype, fields.flags & wanted == wanted && contiguous != 0) else {
             return Err(PyTypeError::new_err(
                 "not a contiguous array of a known floating-point type that can be written",
@@ -158,6 +192,16 @@ impl Pinned {
                 NPY_ARRAY_F_CONTIGUOUS
             },
         })
+    }
+
+    /// Asks for the array object before it is read.
+    pub fn fetch(&self) {
+        fetch(&self.array);
+    }
+
+    /// Asks for the array's shape before it is read.
+    pub fn fetch_shape(&self, py: Python<'_>) {
+        schuss::fetch(raw(self.array.bind(py)).dimensions);
     }
 
     /// Whether the array is still what it was: not resized, re-pointed, re-typed or made read-only.
@@ -197,19 +241,13 @@ impl Pinned {
     }
 
     /// Pointer and type of a gradient that can be used as it is; it must be writable when it is to be zeroed.
-    pub fn gradient(&self, candidate: &Bound<'_, PyAny>, writable: bool) -> Option<(*mut u8, Dtype)> {
-        // Exactly an ndarray: a subclass, such as a masked array, may mean something else by its numbers.
-        // SAFETY: the GIL is held.
-        if unsafe { ffi::Py_TYPE(candidate.as_ptr()) } != PyUntypedArray::type_object_raw(candidate.py()) {
-            return None;
-        }
-        // SAFETY: it is an ndarray.
-        let array = unsafe { candidate.cast_unchecked::<PyUntypedArray>() };
+    pub fn gradient(&self, candidate: &Bound<'_, PyAny>, writable: bool, known: &Known) -> Option<(*mut u8, Dtype)> {
+        let array = known.exact(candidate)?;
         let fields = raw(array);
         let wanted = NPY_ARRAY_ALIGNED | self.order | if writable { NPY_ARRAY_WRITEABLE } else { 0 };
         if fields.flags & wanted != wanted || !self.shape.is(shape(fields)) {
             return None;
         }
-        dtype_of(array.py(), fields.descr).map(|dtype| (fields.data.cast(), dtype))
+        known.dtype(fields.descr).map(|dtype| (fields.data.cast(), dtype))
     }
 }

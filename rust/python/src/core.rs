@@ -12,7 +12,7 @@ use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyFloat, PyTuple};
 use schuss::rule::Scalars;
-use schuss::{After, Noise, Rule, Step, WorkList, level};
+use schuss::{After, Dtype, Noise, Rule, Step, WorkList, level};
 
 use crate::arrays::Pinned;
 use crate::gradients::{self, explain};
@@ -53,8 +53,10 @@ pub struct Inner {
     pub tree: Tree,
     /// What a step writes, sorted: byte ranges that gradients must stay clear of.
     written: Vec<(usize, usize)>,
-    /// Gradients, by pointer and bytes, that were found clear of it.
-    pub clear: Vec<(*mut u8, usize)>,
+    /// Gradients that were found clear of it, and are in the work list.
+    pub clear: Vec<Option<(*mut u8, Dtype)>>,
+    /// Where a step's gradients are kept; empty between steps.
+    pub room: Vec<Py<PyAny>>,
     max_grad_norm: Option<f64>,
     nonfinite: Nonfinite,
     /// Of the stochastic rounding of small states; without one they are rounded to nearest.
@@ -130,6 +132,7 @@ impl Core {
                 tree: Tree::Sequence(Vec::new()),
                 written: Vec::new(),
                 clear: Vec::new(),
+                room: Vec::new(),
                 max_grad_norm: None,
                 nonfinite: Nonfinite::Propagate,
                 seed: None,
@@ -218,7 +221,7 @@ impl Core {
         inner.tree = tree;
         inner.written = inner.params.iter().chain(&inner.states).map(Pinned::bytes).filter(|r| r.0 < r.1).collect();
         inner.written.sort_unstable();
-        inner.clear = vec![(std::ptr::null_mut(), 0); inner.params.len()];
+        inner.clear = vec![None; inner.params.len()];
         Ok(())
     }
 
@@ -325,10 +328,7 @@ impl Core {
         };
         let release = inner.work.total() >= RELEASE_GIL;
         let read = gradients::read(slf, inner, grads, zero_grads)?;
-        // Nothing below runs foreign Python code, so what is checked here stays true.
-        if let Some(i) = inner.params.iter().position(|param| !param.unchanged(py)) {
-            return Err(explain(slf, "_explain_changed", (i,)));
-        }
+        // Nothing below runs foreign Python code, so what was found stays true.
         let level = level::in_use().map_err(PyRuntimeError::new_err)?;
         let threads = schuss::num_threads().map_err(PyRuntimeError::new_err)?;
         let mut factor = 1.0 / grad_scale;
@@ -347,7 +347,7 @@ impl Core {
                     if zero_grads {
                         // SAFETY: as for the step below, which this stands in for.
                         unsafe { inner.work.zero_grads() };
-                        read.zero_converted()?;
+                        read.release(py, inner)?;
                     }
                     return Ok(false);
                 }
@@ -378,7 +378,7 @@ impl Core {
         }
         core.steps.fetch_add(1, Ordering::Relaxed);
         core.norm.store(norm, Ordering::Relaxed);
-        read.zero_converted()?;
+        read.release(py, inner)?;
         Ok(true)
     }
 }

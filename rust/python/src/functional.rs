@@ -6,7 +6,7 @@ use pyo3::prelude::*;
 use schuss::rule::MAX_STATES;
 use schuss::{After, Form, Noise, Segment, Step, WorkList, level};
 
-use crate::arrays::Pinned;
+use crate::arrays::{Known, Pinned};
 use crate::group::{GroupValues, Keeping, RELEASE_GIL, detach_if, find_rule, segment};
 
 /// One update of arrays whose state the caller owns; Python has checked them. `center` takes the means of their rows off the
@@ -37,7 +37,7 @@ pub fn update(
         let mut segment = segment(rule, 0, &param, &states, Keeping::PLAIN, rows)?;
         if let Some(grad) = grads.get(i) {
             (segment.grad, segment.grad_type) = param
-                .gradient(grad, copy)
+                .gradient(grad, copy, &Known::new(py))
                 .filter(|&(_, dtype)| !copy || dtype == param.dtype)
                 .ok_or_else(|| PyTypeError::new_err("the gradient does not fit the parameter"))?;
         } else if rule.reads_gradient {

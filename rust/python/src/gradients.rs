@@ -6,93 +6,107 @@ use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use schuss::WorkList;
 
+use crate::arrays::{self, Known};
 use crate::core::{Core, Inner};
-use crate::tree::Tree;
+
+/// How many arrays ahead their objects are fetched, and after that what these point to.
+const AHEAD: [usize; 2] = [12, 6];
 
 /// Gradients that have been read into the work list.
-pub struct Gradients<'py> {
+pub struct Gradients {
     /// They must outlive the step even if what runs meanwhile, or in another thread, empties the caller's lists.
-    _kept: Vec<Bound<'py, PyAny>>,
+    kept: Vec<Py<PyAny>>,
     /// Those of which a conversion is used, where they are to be zeroed.
-    converted: Vec<Bound<'py, PyAny>>,
+    converted: Vec<Py<PyAny>>,
 }
 
-impl Gradients<'_> {
-    /// Zeroes the gradients that were converted, and so not zeroed in the step; with NumPy's own method, which cannot fail
-    /// on an array that was found writable.
-    pub fn zero_converted(self) -> PyResult<()> {
+impl Gradients {
+    /// Ends the step: gradients that were converted, and so not zeroed in it, are zeroed with NumPy's own method, which
+    /// cannot fail on an array that was found writable.
+    pub fn release(mut self, py: Python<'_>, inner: &mut Inner) -> PyResult<()> {
         for gradient in self.converted {
-            PyUntypedArray::type_object(gradient.py()).call_method1("fill", (gradient, 0))?;
+            PyUntypedArray::type_object(py).call_method1("fill", (gradient, 0))?;
         }
+        self.kept.drain(..).for_each(|gradient| drop(gradient.into_bound(py)));
+        inner.room = self.kept;
         Ok(())
     }
 }
 
-/// Reads gradients; what is off is an error, in Python's words.
-pub fn read<'py>(
-    slf: &Bound<'py, Core>,
+/// Reads gradients, and looks whether parameters are what they were; what is off is an error, in Python's words.
+pub fn read(
+    slf: &Bound<'_, Core>,
     inner: &mut Inner,
-    grads: &Bound<'py, PyAny>,
+    grads: &Bound<'_, PyAny>,
     zero_grads: bool,
-) -> PyResult<Gradients<'py>> {
-    let py = slf.py();
-    let mut kept: Vec<Bound<'_, PyAny>> = Vec::with_capacity(inner.params.len());
-    let mut to_zero: Vec<Bound<'_, PyAny>> = Vec::new();
-    let mut converted = false;
-    let alike = {
-        let tree = std::mem::replace(&mut inner.tree, Tree::Sequence(Vec::new()));
-        let result = tree.visit(py, grads.clone(), &mut |i, object| {
-            let found = inner.params[i].gradient(&object, zero_grads);
-            let fits = found.is_some_and(|(pointer, dtype)| {
-                let bytes = inner.params[i].len * dtype.size();
-                if inner.clear[i] != (pointer, bytes) && !inner.overlaps(pointer, bytes) {
-                    inner.clear[i] = (pointer, bytes);
-                }
-                inner.clear[i] == (pointer, bytes)
-            });
-            let (pointer, dtype, usable) = match found {
-                Some((pointer, dtype)) if fits => (pointer, dtype, object),
-                found => {
-                    // Python converts, copies or explains.
-                    converted = true;
-                    if !inner.params[i].unchanged(py) {
-                        return Err(explain(slf, "_explain_changed", (i,)));
-                    }
-                    let usable = slf.call_method1("_gradient", (i, &object, found.is_some(), zero_grads))?;
-                    if zero_grads && !usable.is(&object) {
-                        to_zero.push(object);
-                    }
-                    let (pointer, dtype) = inner.params[i]
-                        .gradient(&usable, false)
-                        .ok_or_else(|| PyTypeError::new_err("a converted gradient is still not usable"))?;
-                    (pointer, dtype, usable)
-                }
-            };
-            kept.push(usable);
-            inner.work.set_gradient(i, pointer, dtype);
-            Ok(())
-        });
-        inner.tree = tree;
-        result?
-    };
-    if !alike {
+) -> PyResult<Gradients> {
+    let (py, known) = (slf.py(), Known::new(slf.py()));
+    let mut read = Gradients { kept: std::mem::take(&mut inner.room), converted: Vec::new() };
+    read.kept.clear();
+    if !inner.tree.collect(grads, &mut read.kept)? {
         return Err(explain(slf, "_explain_structure", (grads,)));
+    }
+    let (mut changed, mut foreign) = (None, false);
+    for i in 0..inner.params.len() {
+        // With thousands of arrays neither they nor what they point to is in a near cache.
+        if let (Some(gradient), Some(param)) = (read.kept.get(i + AHEAD[0]), inner.params.get(i + AHEAD[0])) {
+            arrays::fetch(gradient);
+            param.fetch();
+        }
+        if let (Some(gradient), Some(param)) = (read.kept.get(i + AHEAD[1]), inner.params.get(i + AHEAD[1])) {
+            known.fetch_shape(gradient.bind(py));
+            param.fetch_shape(py);
+        }
+        let param = &inner.params[i];
+        if changed.is_none() && !param.unchanged(py) {
+            changed = Some(i);
+        }
+        let found = param.gradient(read.kept[i].bind(py), zero_grads, &known);
+        if found.is_some() && found == inner.clear[i] {
+            continue;
+        }
+        inner.clear[i] = None;
+        if let Some((pointer, dtype)) = found
+            && !inner.overlaps(pointer, param.len * dtype.size())
+        {
+            inner.clear[i] = found;
+            inner.work.set_gradient(i, pointer, dtype);
+            continue;
+        }
+        // Python converts, copies or explains.
+        foreign = true;
+        if !inner.params[i].unchanged(py) {
+            return Err(explain(slf, "_explain_changed", (i,)));
+        }
+        let object = &read.kept[i];
+        let usable = slf.call_method1("_gradient", (i, object, found.is_some(), zero_grads))?;
+        if zero_grads && !usable.is(object) {
+            read.converted.push(object.clone_ref(py));
+        }
+        let (pointer, dtype) = inner.params[i]
+            .gradient(&usable, false, &Known::new(py))
+            .ok_or_else(|| PyTypeError::new_err("a converted gradient is still not usable"))?;
+        read.kept[i] = usable.unbind();
+        inner.work.set_gradient(i, pointer, dtype);
+    }
+    // A conversion may have run anything, also something that moves what was looked at before it.
+    if foreign {
+        let known = Known::new(py);
+        let moved = inner.params.iter().zip(&read.kept).zip(inner.work.segments()).any(|((param, usable), segment)| {
+            param.gradient(usable.bind(py), false, &known) != Some((segment.grad, segment.grad_type))
+        });
+        if moved {
+            return Err(PyValueError::new_err("gradients changed while they were being read; nothing was updated"));
+        }
+        changed = inner.params.iter().position(|param| !param.unchanged(py));
     }
     if zero_grads && let Some((i, k)) = shared_gradients(&inner.work) {
         return Err(explain(slf, "_explain_shared", (i, k)));
     }
-
-    // A conversion may have run anything, also something that moves a gradient which was read before it.
-    if converted {
-        let moved =
-            inner.params.iter().zip(&kept).zip(inner.work.segments()).any(|((param, usable), segment)| {
-                param.gradient(usable, false) != Some((segment.grad, segment.grad_type))
-            });
-        if moved {
-            return Err(PyValueError::new_err("gradients changed while they were being read; nothing was updated"));
-        }
+    match changed {
+        Some(i) => Err(explain(slf, "_explain_changed", (i,))),
+        None => Ok(read),
     }
-    Ok(Gradients { _kept: kept, converted: to_zero })
 }
 
 /// The error that Python words for something that is off.

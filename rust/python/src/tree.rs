@@ -3,9 +3,11 @@
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
 
-/// A structure whose leaves are array numbers.
+/// A structure; its leaves are arrays, numbered in order.
 pub enum Tree {
-    Leaf(usize),
+    Leaf,
+    /// A list or tuple of so many arrays, as nearly all structures are.
+    Leaves(usize),
     Sequence(Vec<Tree>),
     Mapping(Vec<(Py<PyAny>, Tree)>),
 }
@@ -13,52 +15,36 @@ pub enum Tree {
 impl Tree {
     /// Reads a template: integers in lists, tuples and dicts.
     pub fn new(template: &Bound<'_, PyAny>) -> PyResult<Tree> {
-        if let Ok(list) = template.cast::<PyList>() {
-            Ok(Tree::Sequence(list.iter().map(|item| Tree::new(&item)).collect::<PyResult<_>>()?))
-        } else if let Ok(tuple) = template.cast::<PyTuple>() {
-            Ok(Tree::Sequence(tuple.iter().map(|item| Tree::new(&item)).collect::<PyResult<_>>()?))
+        if let Some(items) = items(template) {
+            let trees = items.map(|item| Tree::new(&item?)).collect::<PyResult<Vec<_>>>()?;
+            let flat = trees.iter().all(|tree| matches!(tree, Tree::Leaf));
+            Ok(if flat { Tree::Leaves(trees.len()) } else { Tree::Sequence(trees) })
         } else if let Ok(dict) = template.cast::<PyDict>() {
             let items = dict.iter().map(|(key, value)| Ok((key.unbind(), Tree::new(&value)?)));
             Ok(Tree::Mapping(items.collect::<PyResult<_>>()?))
         } else {
-            Ok(Tree::Leaf(template.extract()?))
+            Ok(Tree::Leaf)
         }
     }
 
-    /// Calls `leaf` with the number and object of every array of a structure like this one; false when it is unlike.
-    pub fn visit<'py>(
-        &self,
-        py: Python<'py>,
-        object: Bound<'py, PyAny>,
-        leaf: &mut impl FnMut(usize, Bound<'py, PyAny>) -> PyResult<()>,
-    ) -> PyResult<bool> {
+    /// Collects the arrays of a structure like this one, in order; false when it is unlike.
+    pub fn collect(&self, object: &Bound<'_, PyAny>, into: &mut Vec<Py<PyAny>>) -> PyResult<bool> {
         match self {
-            Tree::Leaf(number) => leaf(*number, object).map(|()| true),
+            Tree::Leaf => into.push(object.clone().unbind()),
+            Tree::Leaves(count) => {
+                let Some(items) = items(object).filter(|items| items.len() == *count) else { return Ok(false) };
+                for item in items {
+                    into.push(item?.unbind());
+                }
+            }
             Tree::Sequence(trees) => {
-                if let Ok(list) = object.cast::<PyList>() {
-                    if list.len() != trees.len() {
+                let Some(items) = items(object).filter(|items| items.len() == trees.len()) else { return Ok(false) };
+                for (tree, item) in trees.iter().zip(items) {
+                    // What a dict's keys run may have shortened the list.
+                    let Ok(item) = item else { return Ok(false) };
+                    if !tree.collect(&item, into)? {
                         return Ok(false);
                     }
-                    for (i, tree) in trees.iter().enumerate() {
-                        // What runs for a leaf may shorten the list.
-                        let Ok(item) = list.get_item(i) else { return Ok(false) };
-                        if !tree.visit(py, item, leaf)? {
-                            return Ok(false);
-                        }
-                    }
-                    Ok(true)
-                } else if let Ok(tuple) = object.cast::<PyTuple>() {
-                    if tuple.len() != trees.len() {
-                        return Ok(false);
-                    }
-                    for (tree, item) in trees.iter().zip(tuple.iter()) {
-                        if !tree.visit(py, item, leaf)? {
-                            return Ok(false);
-                        }
-                    }
-                    Ok(true)
-                } else {
-                    Ok(false)
                 }
             }
             Tree::Mapping(items) => {
@@ -67,13 +53,27 @@ impl Tree {
                     return Ok(false);
                 }
                 for (key, tree) in items {
-                    let Some(value) = dict.get_item(key.bind(py))? else { return Ok(false) };
-                    if !tree.visit(py, value, leaf)? {
+                    let Some(value) = dict.get_item(key.bind(object.py()))? else { return Ok(false) };
+                    if !tree.collect(&value, into)? {
                         return Ok(false);
                     }
                 }
-                Ok(true)
             }
         }
+        Ok(true)
     }
+}
+
+/// The items of a list or a tuple.
+fn items<'a, 'py>(
+    object: &'a Bound<'py, PyAny>,
+) -> Option<impl ExactSizeIterator<Item = PyResult<Bound<'py, PyAny>>> + 'a> {
+    let list = object.cast::<PyList>().ok();
+    let tuple = object.cast::<PyTuple>().ok();
+    let length = list.map(|list| list.len()).or(tuple.map(|tuple| tuple.len()))?;
+    Some((0..length).map(move |i| match (list, tuple) {
+        (Some(list), _) => list.get_item(i),
+        (_, Some(tuple)) => tuple.get_item(i),
+        _ => unreachable!("it has a length"),
+    }))
 }
