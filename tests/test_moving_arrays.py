@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from helpers import F32, assert_same, assert_unchanged, build, each_optimizer, leaves, snapshot
+from helpers import F32, assert_same, build, each_optimizer, leaves, snapshot
 
 import schuss
 
