@@ -11,9 +11,12 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Elements from which a helper pays that is awake.
-const AWAKE: usize = 32_768;
+const AWAKE: usize = 16_384;
 /// Elements from which a helper pays that has to be woken.
 const ASLEEP: usize = 262_144;
+/// How long a helper keeps its CPU to itself after a region: what a loop of small steps does between them. A yield takes
+/// longer than that, and the helper would come late.
+const EAGER: Duration = Duration::from_micros(20);
 /// The longest pause between two regions that helpers stay awake for: beyond it, waking them costs little beside the pause.
 const BRISK: Duration = Duration::from_millis(2);
 
@@ -118,7 +121,7 @@ impl Pool {
     /// What a helper does that was woken: it joins the latest region, and those that follow soon.
     fn help(&self) {
         let mut seen = None;
-        let mut patience: Option<Instant> = None;
+        let mut idle: Option<Instant> = None;
         loop {
             let posted = self.posted.load(Ordering::SeqCst);
             if seen != Some(posted) {
@@ -128,15 +131,15 @@ impl Pool {
                 if seat.is_ok() {
                     job.work(true);
                 }
-                patience = job.brisk.then(|| Instant::now() + BRISK);
-            } else if patience.is_some_and(|end| Instant::now() < end) {
+                idle = job.brisk.then(Instant::now);
+            } else if let Some(pause) = idle.map(|since| since.elapsed()).filter(|pause| *pause < BRISK) {
                 for _ in 0..100 {
                     std::hint::spin_loop();
                     if self.posted.load(Ordering::Relaxed) != posted {
                         break;
                     }
                 }
-                if rayon::yield_now() == Some(rayon::Yield::Idle) {
+                if pause > EAGER && rayon::yield_now() == Some(rayon::Yield::Idle) {
                     std::thread::yield_now();
                 }
             } else {
