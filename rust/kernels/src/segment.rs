@@ -17,6 +17,9 @@ use crate::storage::{Dtype, convert};
 /// tile.
 const TILE: usize = norm::BLOCK;
 
+/// Elements that are centered at a time: memory is not idle for long while they are.
+const CENTERED: usize = TILE / 4;
+
 /// Memory of one tile, for elements of any type. It is not cleared: a tile is filled before it is read.
 struct Tile(MaybeUninit<[f64; TILE]>);
 
@@ -224,8 +227,9 @@ impl Segment {
     ) {
         let compute = self.param_type.compute();
         let mut tile = Tile::new();
-        for at in (start..end).step_by(TILE) {
-            let n = TILE.min(end - at);
+        let size = if self.center.is_some() { CENTERED } else { TILE };
+        for at in (start..end).step_by(size) {
+            let n = size.min(end - at);
             let part = self.part(at, n);
             let mut streams = part.streams(0, rounding.ahead(at));
             // SAFETY: the caller's promise, for `n` elements from `at`; the tile holds as many of any type.
