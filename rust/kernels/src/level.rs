@@ -59,6 +59,39 @@ impl Level {
     }
 }
 
+/// Compiles functions once for each level: into modules of the levels' names. The only place that lists their features.
+macro_rules! each {
+    ($($function:item)*) => {
+        mod baseline {
+            use super::*;
+            $($function)*
+        }
+        #[cfg(target_arch = "x86_64")]
+        mod avx2 {
+            use super::*;
+            $(#[target_feature(enable = "avx2,fma")] $function)*
+        }
+        #[cfg(target_arch = "x86_64")]
+        mod avx512 {
+            use super::*;
+            $(#[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl")] $function)*
+        }
+    };
+}
+pub(crate) use each;
+
+/// A table of functions that [`each`] has compiled, level by level; `row!(level)` is what it has for one.
+macro_rules! rows {
+    ($row:ident) => {{
+        #[cfg(target_arch = "x86_64")]
+        let rows = [$row!(baseline), $row!(avx2), $row!(avx512)];
+        #[cfg(not(target_arch = "x86_64"))]
+        let rows = [$row!(baseline), $row!(baseline), $row!(baseline)];
+        rows
+    }};
+}
+pub(crate) use rows;
+
 static IN_USE: OnceLock<Result<Level, String>> = OnceLock::new();
 
 /// The level in use: `SCHUSS_CPU` where it is set, else the fastest that this CPU has. Decided at the first call.

@@ -8,7 +8,7 @@ use half::{bf16, f16};
 
 use crate::fpenv;
 use crate::kernel::fetch;
-use crate::level::{LEVELS, Level};
+use crate::level::{self, LEVELS, Level};
 use crate::storage::{Dtype, Rounded, Storage};
 
 /// Elements that make one partial sum.
@@ -26,24 +26,20 @@ type Sum = unsafe fn(data: *const u8, n: usize) -> f64;
 const KINDS: usize = 7;
 
 static TABLE: [[Sum; KINDS]; LEVELS] = {
-    macro_rules! level {
+    macro_rules! row {
         ($level:ident) => {
             [
-                $level::<f32, true>,
-                $level::<f64, true>,
-                $level::<f16, true>,
-                $level::<bf16, true>,
-                $level::<Rounded, true>,
-                $level::<f32, false>,
-                $level::<f64, false>,
+                $level::sum::<f32, true>,
+                $level::sum::<f64, true>,
+                $level::sum::<f16, true>,
+                $level::sum::<bf16, true>,
+                $level::sum::<Rounded, true>,
+                $level::sum::<f32, false>,
+                $level::sum::<f64, false>,
             ]
         };
     }
-    #[cfg(target_arch = "x86_64")]
-    let table: [[Sum; KINDS]; LEVELS] = [level!(baseline), level!(avx2), level!(avx512)];
-    #[cfg(not(target_arch = "x86_64"))]
-    let table: [[Sum; KINDS]; LEVELS] = [level!(baseline), level!(baseline), level!(baseline)];
-    table
+    level::rows!(row)
 };
 
 /// The sum of squares of one block of gradients that are computed in `compute`.
@@ -99,25 +95,13 @@ pub(crate) unsafe fn first_nonfinite(dtype: Dtype, compute: Dtype, data: *const 
     }
 }
 
-macro_rules! levels {
-    ($($(#[$attribute:meta])* $name:ident;)*) => {$(
-        /// # Safety
-        /// As for [`Sum`].
-        $(#[$attribute])*
-        unsafe fn $name<G: Storage<Compute: Into<f64>>, const SQUARES: bool>(data: *const u8, n: usize) -> f64 {
-            // SAFETY: the caller's promise.
-            block::<G, SQUARES>(unsafe { std::slice::from_raw_parts(data.cast::<G>(), n) })
-        }
-    )*};
-}
-levels! {
-    baseline;
-    #[cfg(target_arch = "x86_64")]
-    #[target_feature(enable = "avx2,fma")]
-    avx2;
-    #[cfg(target_arch = "x86_64")]
-    #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl")]
-    avx512;
+level::each! {
+    /// # Safety
+    /// As for [`Sum`].
+    pub(super) unsafe fn sum<G: Storage<Compute: Into<f64>>, const SQUARES: bool>(data: *const u8, n: usize) -> f64 {
+        // SAFETY: the caller's promise.
+        block::<G, SQUARES>(unsafe { std::slice::from_raw_parts(data.cast::<G>(), n) })
+    }
 }
 
 #[inline(always)]
