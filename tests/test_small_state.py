@@ -95,20 +95,47 @@ def test_codes_to_nearest():
     opt.step(x)
     got, scales = read(opt, "b"), opt.state_dict()["state"][0]["b_scale"]
     for block, of_block, scale in zip(np.split(x, 10), np.split(got, 10), scales):
-        all_codes = _small_state.decode(np.arange(-127, 128, dtype=np.int8), scale[None]).astype(F64)
+        all_codes = _small_state.decode(np.arange(-128, 128, dtype=np.int8), scale[None]).astype(F64)
         distance = np.abs(all_codes[:, None] - block).min(0)
         assert np.all(np.abs(of_block - block) <= distance + 1e-6 * np.abs(block))
 
 
+def coded(block, signed):
+    """Scale and codes of a block to nearest, from the guide's description."""
+    added, top = (2.0**-7, 31 / 16 - 2.0**-7) if signed else (2.0**-15, 31 / 16 - 2.0**-15)
+    f = np.float32
+    scale = np.abs(block).max() * (f(1) / (f(top) * f(1 - 2.0**-12)))
+    sums = (np.abs(block).astype(np.longdouble) * (f(1) / scale) + added).astype(F32)
+    exponent = np.floor(np.log2(sums.astype(F64)))
+    codes = (exponent - np.log2(added)) * 16 + np.floor((sums / 2.0**exponent - 1) * 16 + 0.5)
+    codes = codes if signed else np.maximum(codes, 1)
+    return scale, codes.astype(np.int64) + 128 * (signed & np.signbit(block))
+
+
+@pytest.mark.parametrize("name", ["m", "v"])
+def test_codes_are_those_of_the_description(name):
+    g = numbers(2560)
+    opt = schuss.Adam(np.zeros(g.shape, F32), lr=0.0, betas=(0.0, 0.0), state_dtype="int8", state_rounding="nearest")
+    opt.step(g)
+    state = opt.state_dict()["state"][0]
+    got, x = state[name].view(np.uint8), g if name == "m" else g * g
+    for block, codes, scale in zip(np.split(x, 10), np.split(got, 10), state[f"{name}_scale"]):
+        expected = coded(block, name == "m")
+        assert scale == expected[0]
+        assert_same([codes.astype(np.int64)], [expected[1]])
+
+
 def test_codes_are_as_fine_as_the_guide_says():
     """Steps of a state with sign, and of a second moment, by the size beside the block's largest."""
-    for dtype, codes, root in ((np.int8, np.arange(1, 128), 1), (np.uint8, np.arange(1, 256), 2)):
-        values = _small_state.decode(codes.astype(dtype), np.ones(1, F32)).astype(F64)
+    for dtype, count, powers in ((np.int8, 128, 8), (np.uint8, 256, 16)):
+        codes = np.arange(count).astype(np.uint8).view(dtype)
+        values = _small_state.decode(codes, np.ones(1, F32)).astype(F64)
+        assert values[0] == 0 and np.all(np.diff(values) > 0)
         values /= values[-1]
-        steps = np.diff(values) / values[1:]
-        top = values[1:] > (0.5 if root == 1 else 1 / 16)
-        assert steps[top].max() < 1 / 31
-        assert values[0] == pytest.approx(2.0**-13 if root == 1 else 2.0**-26, rel=0.02)
+        steps = np.diff(values)
+        assert (steps / values[1:])[values[1:] > 2.0 ** (4 - powers)].max() < 1 / 15
+        np.testing.assert_allclose(steps[:16], steps[0])
+        assert steps[0] == pytest.approx(2.0 ** (-4 - powers), rel=0.05)
 
 
 def test_a_second_moment_never_becomes_zero():

@@ -162,11 +162,14 @@ def signed(name: str) -> bool:
 
 def decode(codes: np.ndarray, scales: np.ndarray) -> np.ndarray:
     """What an eight-bit state stands for, in float32."""
-    shift, root, equal, step = (0x23400000, 1, 2, 2.0**-13) if codes.dtype == np.int8 else (0x33A00000, 2, 4, 2.0**-26)
-    flat = codes.ravel(order="K").astype(np.float32)
-    size = np.abs(flat)
-    rooted = ((size.view(np.uint32) - np.uint32(shift)) << np.uint32(root)).view(np.float32)
-    values: np.ndarray = np.copysign(np.where(size < equal, size * np.float32(step), rooted), flat)
+    # The bits of a float behind four of its mantissa, where a small constant has been added: see the guide.
+    signed = codes.dtype == np.int8
+    flat = codes.ravel(order="K").view(np.uint8).astype(np.uint32)
+    added = np.float32(2.0**-7 if signed else 2.0**-15)
+    size = flat & np.uint32(0x7F) if signed else flat
+    values = ((size << np.uint32(19)) | added.view(np.uint32)).view(np.float32) - added
+    if signed:
+        values = np.where(flat > 0x7F, -values, values)
     with np.errstate(invalid="ignore"):
         values = values * np.repeat(scales, _CODED)[: flat.size]
     return values.reshape(codes.shape, order=_arrays.order(codes))

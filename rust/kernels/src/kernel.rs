@@ -5,11 +5,10 @@
 
 use half::{bf16, f16};
 
-use crate::level::{LEVELS, Level};
+use crate::level::{self, LEVELS, Level};
 use crate::math::Real;
 use crate::norm::{self, LANES};
 use crate::rule::{MAX_STATES, PROLOGUE_SCALARS, Prologue, Reach, Scalars, Update};
-use crate::small::{Kept, Random, Rounding, StateType};
 use crate::storage::{Dtype, Storage};
 
 /// Where one array's numbers lie, as a kernel sees them.
@@ -18,8 +17,6 @@ pub(crate) struct Streams {
     pub param: *mut u8,
     pub grad: *const u8,
     pub states: [*mut u8; MAX_STATES],
-    /// How states that are kept in less memory are rounded.
-    pub rounding: Rounding,
 }
 
 /// Updates `n` elements. The types are those of the table's place.
@@ -35,25 +32,17 @@ pub(crate) type Kernel = unsafe fn(streams: &Streams, n: usize, scalars: &Scalar
 const PIECE: usize = 256;
 
 /// The combinations of parameter and gradient type that have kernels: the compute type beside each storage type, and
-/// each storage type beside itself; and float32 for both beside states in bfloat16, rounded in two ways. Other
-/// gradients, and other states, are converted tile by tile on the way.
-const PAIRS: usize = 10;
+/// each storage type beside itself; other gradients, and states in less memory, are
+/// converted tile by tile on the way.
+const PAIRS: usize = 8;
 
 /// A rule's kernels, by CPU level and by pair of storage types.
 pub(crate) type Table = [[Kernel; PAIRS]; LEVELS];
 
-/// The kernel of a table, if this pair of types has one. States are kept in a type, rounded to nearest or not.
-pub(crate) fn find(
-    table: &Table,
-    level: Level,
-    param: Dtype,
-    grad: Dtype,
-    (states, nearest): (StateType, bool),
-) -> Option<Kernel> {
+/// The kernel of a table, if this pair of types has one. States have the compute type.
+pub(crate) fn find(table: &Table, level: Level, param: Dtype, grad: Dtype) -> Option<Kernel> {
     use Dtype::{Bf16, F16, F32, F64};
     let pair = match (param, grad) {
-        (F32, F32) if states == StateType::Bf16 => 8 + usize::from(nearest),
-        _ if states != StateType::Compute => return None,
         (F32, F32) => 0,
         (F64, F64) => 1,
         (F16, F32) => 2,
@@ -73,56 +62,39 @@ where
     R: Update<f32, S, K> + Update<f64, S, K> + Reach,
     Arity: Loop<S>,
 {
-    macro_rules! level {
+    macro_rules! row {
         ($level:ident) => {
             [
-                $level::<R, f32, f32, f32, S, K, MEASURE>,
-                $level::<R, f64, f64, f64, S, K, MEASURE>,
-                $level::<R, f16, f32, f32, S, K, MEASURE>,
-                $level::<R, bf16, f32, f32, S, K, MEASURE>,
-                $level::<R, f32, f16, f32, S, K, MEASURE>,
-                $level::<R, f32, bf16, f32, S, K, MEASURE>,
-                $level::<R, f16, f16, f32, S, K, MEASURE>,
-                $level::<R, bf16, bf16, f32, S, K, MEASURE>,
-                $level::<R, f32, f32, Random, S, K, MEASURE>,
-                $level::<R, f32, f32, bf16, S, K, MEASURE>,
+                $level::kernel::<R, f32, f32, f32, S, K, MEASURE>,
+                $level::kernel::<R, f64, f64, f64, S, K, MEASURE>,
+                $level::kernel::<R, f16, f32, f32, S, K, MEASURE>,
+                $level::kernel::<R, bf16, f32, f32, S, K, MEASURE>,
+                $level::kernel::<R, f32, f16, f32, S, K, MEASURE>,
+                $level::kernel::<R, f32, bf16, f32, S, K, MEASURE>,
+                $level::kernel::<R, f16, f16, f32, S, K, MEASURE>,
+                $level::kernel::<R, bf16, bf16, f32, S, K, MEASURE>,
             ]
         };
     }
-    #[cfg(target_arch = "x86_64")]
-    return [level!(baseline), level!(avx2), level!(avx512)];
-    #[cfg(not(target_arch = "x86_64"))]
-    return [level!(baseline), level!(baseline), level!(baseline)];
+    level::rows!(row)
 }
 
-macro_rules! levels {
-    ($($(#[$attribute:meta])* $name:ident;)*) => {$(
-        /// # Safety
-        /// As for [`Kernel`], and the CPU must have the level.
-        $(#[$attribute])*
-        unsafe fn $name<R, P, G, T, const S: usize, const K: usize, const MEASURE: bool>(
-            streams: &Streams, n: usize, scalars: &Scalars,
-        ) -> (f64, f64)
-        where
-            R: Update<P::Compute, S, K> + Reach,
-            P: Storage<Compute: Prologue + Into<f64>>,
-            G: Storage<Compute = P::Compute>,
-            T: Kept<Compute = P::Compute>,
-            Arity: Loop<S>,
-        {
-            // SAFETY: the caller's promise, passed on.
-            unsafe { Arity::run::<R, P, G, T, K, MEASURE>(streams, n, scalars) }
-        }
-    )*};
-}
-levels! {
-    baseline;
-    #[cfg(target_arch = "x86_64")]
-    #[target_feature(enable = "avx2,fma")]
-    avx2;
-    #[cfg(target_arch = "x86_64")]
-    #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl")]
-    avx512;
+level::each! {
+    /// # Safety
+    /// As for [`Kernel`], and the CPU must have the level.
+    pub(super) unsafe fn kernel<R, P, G, T, const S: usize, const K: usize, const MEASURE: bool>(
+        streams: &Streams, n: usize, scalars: &Scalars,
+    ) -> (f64, f64)
+    where
+        R: Update<P::Compute, S, K> + Reach,
+        P: Storage<Compute: Prologue + Into<f64>>,
+        G: Storage<Compute = P::Compute>,
+        T: Storage<Compute = P::Compute>,
+        Arity: Loop<S>,
+    {
+        // SAFETY: the caller's promise, passed on.
+        unsafe { Arity::run::<R, P, G, T, K, MEASURE>(streams, n, scalars) }
+    }
 }
 
 /// Asks for a line of memory before it is read.
@@ -150,7 +122,7 @@ pub(crate) trait Loop<const S: usize> {
         R: Update<P::Compute, S, K> + Reach,
         P: Storage<Compute: Prologue + Into<f64>>,
         G: Storage<Compute = P::Compute>,
-        T: Kept<Compute = P::Compute>;
+        T: Storage<Compute = P::Compute>;
 }
 
 /// Carries one loop for each number of states.
@@ -169,20 +141,19 @@ macro_rules! loops {
                 R: Update<P::Compute, $states, K> + Reach,
                 P: Storage<Compute: Prologue + Into<f64>>,
                 G: Storage<Compute = P::Compute>,
-                T: Kept<Compute = P::Compute>,
+                T: Storage<Compute = P::Compute>,
             {
                 #[inline(always)]
                 // As many arguments as there are states. A rule without states stores no T.
                 #[allow(clippy::extra_unused_type_parameters, clippy::too_many_arguments)]
                 fn each<R, P, G, T, const K: usize, const MEASURE: bool>(
                     param: &mut [P], grad: &[G], $($state: &mut [T],)* direction: &mut [P::Compute], scalars: &Scalars,
-                    rounding: &Rounding,
                 )
                 where
                     R: Update<P::Compute, $states, K> + Reach,
                     P: Storage<Compute: Prologue>,
                     G: Storage<Compute = P::Compute>,
-                    T: Kept<Compute = P::Compute>,
+                    T: Storage<Compute = P::Compute>,
                 {
                     let first: [P::Compute; PROLOGUE_SCALARS] =
                         std::array::from_fn(|k| P::Compute::from_f64(scalars[k]));
@@ -192,7 +163,6 @@ macro_rules! loops {
                     let grad = &grad[..if R::GRADIENT { n } else { 0 }];
                     let direction = &mut direction[..if MEASURE { n } else { 0 }];
                     $(let $state = &mut $state[..n];)*
-                    let mut counter = rounding.counter();
                     for at in 0..n {
                         let g = if R::GRADIENT { grad[at].load() } else { P::Compute::from_f64(0.0) };
                         let (p, g) = Prologue::prologue(param[at].load(), g, first);
@@ -203,10 +173,8 @@ macro_rules! loops {
                             param[at] = P::store(p);
                         }
                         if R::WRITES {
-                            let _bits = if T::RANDOM { rounding.bits(counter) } else { 0 };
-                            $($state[at] = T::keep(_states[$i], rounding, _bits, $i);)*
+                            $($state[at] = T::store(_states[$i]);)*
                         }
-                        counter = counter.wrapping_add(Rounding::STRIDE);
                     }
                 }
                 // SAFETY: the caller's promise: valid, aligned, and no two overlap.
@@ -218,7 +186,7 @@ macro_rules! loops {
                     )
                 };
                 if !MEASURE {
-                    each::<R, P, G, T, K, false>(param, grad, $($state,)* &mut [], scalars, &streams.rounding);
+                    each::<R, P, G, T, K, false>(param, grad, $($state,)* &mut [], scalars);
                     return (0.0, 0.0);
                 }
                 // Piece by piece, so that the direction is still at hand when its squares are summed.
@@ -229,9 +197,8 @@ macro_rules! loops {
                     let grad = if R::GRADIENT { &grad[piece.clone()] } else { &[] };
                     let direction = &mut direction[..piece.len()];
                     let param = &mut param[piece.clone()];
-                    let rounding = &streams.rounding.ahead(at);
                     each::<R, P, G, T, K, true>(
-                        param, grad, $(&mut $state[piece.clone()],)* direction, scalars, rounding,
+                        param, grad, $(&mut $state[piece.clone()],)* direction, scalars,
                     );
                     // The sums leave memory idle: meanwhile the next piece is fetched.
                     let (p, g) = (param.as_ptr_range().end, grad.as_ptr_range().end);

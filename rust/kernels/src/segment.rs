@@ -10,7 +10,7 @@ use crate::math::Real;
 use crate::norm;
 use crate::numbers::Means;
 use crate::rule::{Layer, MAX_STATES, Rule, Scalars};
-use crate::small::{self, CODED, Form, Rounding, SCALES_ALIGN, SmallState, StateType};
+use crate::small::{self, Form, Noise, SmallState, StateType};
 use crate::storage::{Dtype, convert};
 
 /// Elements that are converted or zeroed at a time: what stays in the first-level cache. A block of [`norm::BLOCK`] is a
@@ -41,6 +41,13 @@ impl Tile {
         unsafe { std::slice::from_raw_parts_mut(self.0.as_mut_ptr().cast(), n) }
     }
 }
+
+/// Elements of which states in less memory are loaded at a time.
+const PIECE: usize = 512;
+
+/// Memory of one piece, aligned to a line of the cache.
+#[repr(align(64))]
+struct Piece(MaybeUninit<[f32; PIECE]>);
 
 /// Rows of a gradient whose means are taken off it: all axes but the first make a row.
 #[derive(Clone, Copy, Debug)]
@@ -88,30 +95,26 @@ pub struct Segment {
 }
 
 impl Segment {
-    /// Elements `at..at + n` as a segment of their own, without centering.
-    fn part(&self, at: usize, n: usize) -> Segment {
-        let Streams { param, states, .. } = self.streams(at, Rounding::NEAREST);
-        let grad = self.grad.wrapping_add(at * self.grad_type.size());
-        Segment { len: n, center: None, param, grad, states, ..*self }
-    }
-
-    /// What a kernel needs to start at an element; `rounding` is that of the first.
+    /// What a kernel needs to start at an element.
     #[inline(always)]
-    fn streams(&self, at: usize, rounding: Rounding) -> Streams {
+    fn streams(&self, at: usize) -> Streams {
         let size = self.form.states.size(self.param_type.compute());
         Streams {
             param: self.param.wrapping_add(at * self.param_type.size()),
             grad: self.grad.wrapping_add(at * self.grad_type.size()),
             // Those that the rule has not as well: a loop over the others costs more than the kernel's start.
             states: self.states.map(|state| state.wrapping_add(at * size)),
-            rounding: rounding.ahead(at),
         }
     }
 
+    /// Whether its states are in less memory, which no kernel takes as they are.
+    fn is_small(&self) -> bool {
+        self.form.states != StateType::Compute && !self.rule.states.is_empty()
+    }
+
     /// The kernel for gradients of this type, if they need no conversion.
-    fn kernel(&self, level: Level, grad: Dtype, rounding: Rounding) -> Option<kernel::Kernel> {
-        let states = if self.rule.states.is_empty() { StateType::Compute } else { self.form.states };
-        kernel::find(&self.rule.kernels, level, self.param_type, grad, (states, rounding.nearest))
+    fn kernel(&self, level: Level, grad: Dtype) -> Option<kernel::Kernel> {
+        kernel::find(&self.rule.kernels, level, self.param_type, grad)
     }
 
     /// Updates elements `start..end`. `means` are those of the rows, where the gradient is centered.
@@ -127,31 +130,85 @@ impl Segment {
         scalars: &Scalars,
         means: Means<'_>,
         after: After,
-        rounding: Rounding,
+        noise: Noise,
     ) {
-        let direct = self.kernel(level, self.grad_type, rounding);
-        if let (Some(kernel), After::Keep, None, None) = (direct, after, self.center, self.form.rounded) {
-            // SAFETY: the caller's promise.
-            unsafe { kernel(&self.streams(start, rounding), end - start, scalars) };
+        let direct = self.kernel(level, self.grad_type);
+        let plainly =
+            if after == After::Keep && self.center.is_none() && self.form.rounded.is_none() { direct } else { None };
+        if self.is_small() {
+            // SAFETY: the caller's promise, passed on.
+            unsafe {
+                match plainly {
+                    Some(kernel) if self.param_type.compute() == Dtype::F32 => {
+                        self.update_small((start, end), level, scalars, noise, kernel);
+                    }
+                    _ => {
+                        for at in (start..end).step_by(TILE) {
+                            let n = TILE.min(end - at);
+                            self.with_wide_states(at, n, level, self.rule.writes_states.then_some(noise), |plain| {
+                                plain.update((at, at + n), level, scalars, means, after, noise);
+                            });
+                        }
+                    }
+                }
+            }
             return;
         }
-        // SAFETY: the caller's promise, passed on.
-        unsafe {
-            if let Some(through) = self.kernel(level, self.param_type.compute(), rounding) {
-                self.update_by_tiles((start, end), level, scalars, means, after, rounding, direct, through);
-            } else {
-                for at in (start..end).step_by(TILE) {
-                    let n = TILE.min(end - at);
-                    self.with_wide_states(at, n, level, rounding, |plain| {
-                        plain.update((at, at + n), level, scalars, means, after, rounding);
-                    });
+        if let Some(kernel) = plainly {
+            // SAFETY: the caller's promise.
+            unsafe { kernel(&self.streams(start), end - start, scalars) };
+            return;
+        }
+        if let Some(through) = self.kernel(level, self.param_type.compute()) {
+            // SAFETY: the caller's promise, passed on.
+            unsafe { self.update_by_tiles((start, end), level, scalars, means, after, direct, through) };
+        }
+    }
+
+    /// The update of states in less memory where nothing else is to be done: piece by piece they are loaded, updated by the
+    /// kernel for plain states, and kept again. Memory idles meanwhile, so the next piece's parameters and gradients are
+    /// fetched.
+    ///
+    /// # Safety
+    /// As for [`Segment::update`]; the kernel must be that of the types, computed in float32.
+    unsafe fn update_small(
+        &self,
+        (start, end): (usize, usize),
+        level: Level,
+        scalars: &Scalars,
+        noise: Noise,
+        kernel: kernel::Kernel,
+    ) {
+        let mut wide = [const { Piece(MaybeUninit::uninit()) }; MAX_STATES];
+        let states = wide.each_mut().map(|piece| piece.0.as_mut_ptr().cast::<u8>());
+        let small = (0..self.rule.states.len()).map(|k| self.small_state(k));
+        for at in (start..end).step_by(PIECE) {
+            let n = PIECE.min(end - at);
+            let streams = Streams { states, ..self.streams(at) };
+            let next = self.streams(at + n);
+            // SAFETY: the caller's promise, for the `n` elements from `at`, which a piece holds in float32.
+            unsafe {
+                for state in small.clone() {
+                    state.load(level, states[state.number].cast(), (at, n));
+                }
+                kernel(&streams, n, scalars);
+                if self.rule.writes_states {
+                    for (state, soon) in small.clone().zip([next.param.cast_const(), next.grad, next.grad, next.grad]) {
+                        state.keep(level, states[state.number].cast(), (at, n), noise, soon.cast());
+                    }
                 }
             }
         }
     }
 
+    /// State number `k`.
+    fn small_state(&self, k: usize) -> SmallState {
+        let signed = small::is_signed(self.rule.states[k]);
+        SmallState { kind: self.form.states, signed, number: k, data: self.states[k], len: self.len }
+    }
+
     /// Runs `f` over a tile of an array whose states no kernel takes as they are: they are loaded into tiles, and kept again
-    /// behind it.
+    /// behind it, with this noise, if they are written at all.
     ///
     /// # Safety
     /// The states must be valid for the `n` elements from `at`; the CPU must have the level.
@@ -162,29 +219,30 @@ impl Segment {
         at: usize,
         n: usize,
         level: Level,
-        rounding: Rounding,
+        noise: Option<Noise>,
         f: impl FnOnce(&Segment) -> T,
     ) -> T {
         let compute = self.param_type.compute();
         let mut wide = [const { Tile::new() }; MAX_STATES];
         let mut narrow = Tile::new();
         let mut plain = Segment { form: Form { states: StateType::Compute, ..self.form }, ..*self };
-        let states = self.rule.states.iter().enumerate().map(|(k, name)| self.small_state(k, name, at));
-        for (state, tile) in states.clone().zip(&mut wide) {
+        let small = (0..self.rule.states.len()).map(|k| self.small_state(k));
+        for (state, tile) in small.clone().zip(&mut wide) {
             // SAFETY: the caller's promise; a tile holds `n` elements of any type.
             unsafe {
                 if compute == Dtype::F64 {
-                    state.load(level, narrow.pointer().cast(), n);
+                    state.load(level, narrow.pointer().cast(), (at, n));
                     convert(Dtype::F32, narrow.pointer(), compute, tile.pointer(), n);
                 } else {
-                    state.load(level, tile.pointer().cast(), n);
+                    state.load(level, tile.pointer().cast(), (at, n));
                 }
             }
             // It starts as far before itself as the elements do behind the array's start.
             plain.states[state.number] = tile.pointer().wrapping_sub(at * compute.size());
         }
         let result = f(&plain);
-        for (state, tile) in states.zip(&mut wide) {
+        let Some(noise) = noise else { return result };
+        for (state, tile) in small.zip(&mut wide) {
             // SAFETY: as above.
             unsafe {
                 let values = if compute == Dtype::F64 {
@@ -193,18 +251,10 @@ impl Segment {
                 } else {
                     tile.pointer()
                 };
-                state.keep(level, values.cast(), &rounding.ahead(at), n);
+                state.keep(level, values.cast(), (at, n), noise, values.cast());
             }
         }
         result
-    }
-
-    /// State number `k` from an element that begins a tile.
-    fn small_state<'a>(&self, k: usize, name: &'a str, at: usize) -> SmallState<'a> {
-        let (kind, data) = (self.form.states, self.states[k]);
-        let scales = data.wrapping_add(self.len.next_multiple_of(SCALES_ALIGN)).cast::<f32>();
-        let (data, scales) = (data.wrapping_add(at * kind.size(Dtype::F32)), scales.wrapping_add(at / CODED));
-        SmallState { kind, name, number: k, data, scales }
     }
 
     /// The update that needs more than a kernel. Apart, so that its tile is no burden to those that do not.
@@ -221,7 +271,6 @@ impl Segment {
         scalars: &Scalars,
         means: Means<'_>,
         after: After,
-        rounding: Rounding,
         direct: Option<kernel::Kernel>,
         through: kernel::Kernel,
     ) {
@@ -230,16 +279,16 @@ impl Segment {
         let size = if self.center.is_some() { CENTERED } else { TILE };
         for at in (start..end).step_by(size) {
             let n = size.min(end - at);
-            let part = self.part(at, n);
-            let mut streams = part.streams(0, rounding.ahead(at));
+            let mut streams = self.streams(at);
+            let grad = streams.grad.cast_mut();
             // SAFETY: the caller's promise, for `n` elements from `at`; the tile holds as many of any type.
             unsafe {
                 if let Some(rows) = self.center {
                     let mut wide = Tile::new();
                     let source = if self.grad_type == compute {
-                        part.grad
+                        grad
                     } else {
-                        convert(self.grad_type, part.grad, compute, wide.pointer(), n);
+                        convert(self.grad_type, grad, compute, wide.pointer(), n);
                         wide.pointer()
                     };
                     let mut scalars = *scalars;
@@ -251,14 +300,14 @@ impl Segment {
                         _ => row.center(from_raw_parts(source.cast(), n), tile.values::<f32>(n), factor as f32),
                     }
                     // The next tile's gradient comes while the kernel waits for parameter and states.
-                    let next = part.grad.wrapping_add(n * self.grad_type.size());
+                    let next = grad.wrapping_add(n * self.grad_type.size());
                     (0..n * self.grad_type.size()).step_by(64).for_each(|line| fetch(next.wrapping_add(line)));
                     streams.grad = tile.pointer();
                     through(&streams, n, &scalars);
                 } else if let Some(kernel) = direct {
                     kernel(&streams, n, scalars);
                 } else {
-                    convert(self.grad_type, part.grad, compute, tile.pointer(), n);
+                    convert(self.grad_type, grad, compute, tile.pointer(), n);
                     streams.grad = tile.pointer();
                     through(&streams, n, scalars);
                 }
@@ -267,8 +316,8 @@ impl Segment {
                 }
                 match after {
                     After::Keep => {}
-                    After::Zero => part.grad.write_bytes(0, n * self.grad_type.size()),
-                    After::Copy => part.grad.copy_from_nonoverlapping(part.param, n * self.grad_type.size()),
+                    After::Zero => grad.write_bytes(0, n * self.grad_type.size()),
+                    After::Copy => grad.copy_from_nonoverlapping(streams.param, n * self.grad_type.size()),
                 }
             }
         }
@@ -321,29 +370,28 @@ impl Segment {
         at: usize,
         level: Level,
         scalars: &Scalars,
-        rounding: Rounding,
+        noise: Noise,
     ) -> (f64, f64) {
         let (n, compute) = (norm::BLOCK.min(self.len - at), self.param_type.compute());
-        let states = if (layer.direction)().states.is_empty() { StateType::Compute } else { self.form.states };
-        let find = |grad| kernel::find(&layer.measures, level, self.param_type, grad, (states, rounding.nearest));
-        let Some(through) = find(compute) else {
+        if self.form.states != StateType::Compute && !(layer.direction)().states.is_empty() {
             // SAFETY: the caller's promise, for the block; so also for its states in tiles.
             return unsafe {
-                self.with_wide_states(at, n, level, rounding, |plain| {
-                    plain.measure(layer, at, level, scalars, rounding)
+                self.with_wide_states(at, n, level, (layer.direction)().writes_states.then_some(noise), |plain| {
+                    plain.measure(layer, at, level, scalars, noise)
                 })
             };
-        };
-        let part = self.part(at, n);
-        let mut streams = part.streams(0, rounding.ahead(at));
+        }
+        let find = |grad| kernel::find(&layer.measures, level, self.param_type, grad);
+        let mut streams = self.streams(at);
         // SAFETY: the caller's promise, for the block; the tile holds as many elements of any type.
         unsafe {
             if let Some(kernel) = find(self.grad_type) {
                 return kernel(&streams, n, scalars);
             }
             let mut tile = Tile::new();
-            convert(self.grad_type, part.grad, compute, tile.pointer(), n);
+            convert(self.grad_type, streams.grad, compute, tile.pointer(), n);
             streams.grad = tile.pointer();
+            let through = find(compute).expect("a kernel for each compute type");
             through(&streams, n, scalars)
         }
     }

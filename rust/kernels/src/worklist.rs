@@ -131,16 +131,16 @@ impl WorkList {
     /// As for [`WorkList::run`].
     unsafe fn first_phase(&self, step: &Step<'_>, i: usize, (start, end): (usize, usize)) {
         let (segment, scalars) = (&self.segments[i], &step.scalars[self.segments[i].group]);
-        let (means, rounding) = (self.means_of(i), step.noise.of(i));
+        let (means, noise) = (self.means_of(i), step.noise.of(i));
         let Some(layer) = &segment.rule.layer else {
             // SAFETY: the caller's promise; the range lies within the segment.
-            unsafe { segment.update((start, end), step.level, scalars, means, step.after, rounding) };
+            unsafe { segment.update((start, end), step.level, scalars, means, step.after, noise) };
             return;
         };
         let [of_param, of_direction] = &self.partials;
         for at in (start..end).step_by(BLOCK) {
             // SAFETY: as above.
-            let (p, d) = unsafe { segment.measure(layer, at, step.level, scalars, rounding) };
+            let (p, d) = unsafe { segment.measure(layer, at, step.level, scalars, noise) };
             of_param.set(self.blocks[i] + at / BLOCK, p);
             of_direction.set(self.blocks[i] + at / BLOCK, d);
         }
@@ -148,7 +148,7 @@ impl WorkList {
             let mut scalars = *scalars;
             scalars[PROLOGUE_SCALARS] = self.ratio(i, layer, &scalars);
             // SAFETY: as above.
-            unsafe { segment.update((start, end), step.level, &scalars, means, step.after, rounding) };
+            unsafe { segment.update((start, end), step.level, &scalars, means, step.after, noise) };
         }
     }
 
@@ -161,9 +161,9 @@ impl WorkList {
         if segment.rule.layer.is_some() && segment.len > WHOLE {
             let mut scalars = step.scalars[segment.group];
             scalars[PROLOGUE_SCALARS] = self.ratios.get(i);
-            let (means, rounding) = (self.means_of(i), step.noise.of(i));
+            let (means, noise) = (self.means_of(i), step.noise.of(i));
             // SAFETY: the caller's promise; the range lies within the segment.
-            unsafe { segment.update(range, step.level, &scalars, means, step.after, rounding) };
+            unsafe { segment.update(range, step.level, &scalars, means, step.after, noise) };
         }
     }
 
