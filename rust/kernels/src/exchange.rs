@@ -50,7 +50,7 @@ pub unsafe fn exchange(arrays: &[(*mut u8, usize)], block: *mut u8, back: bool, 
             i += 1;
         }
     };
-    pool::run(total.div_ceil(CHUNK), total / ELEMENT, threads, &task);
+    pool::run(total.div_ceil(CHUNK), false, total / ELEMENT, threads, &task);
 }
 
 #[cfg(test)]

@@ -93,7 +93,7 @@ level::each! {
         Arity: Loop<S>,
     {
         // SAFETY: the caller's promise, passed on.
-        unsafe { Arity::run::<R, P, G, T, K, MEASURE>(streams, n, scalars) }
+        unsafe { Arity::run::<R, P, G, T, K, MEASURE, FMA>(streams, n, scalars) }
     }
 }
 
@@ -113,7 +113,7 @@ pub fn fetch<T>(at: *const T) {
 pub(crate) trait Loop<const S: usize> {
     /// # Safety
     /// As for [`Kernel`]: parameters are `P`, gradients `G`, states `T`.
-    unsafe fn run<R, P, G, T, const K: usize, const MEASURE: bool>(
+    unsafe fn run<R, P, G, T, const K: usize, const MEASURE: bool, const FMA: bool>(
         streams: &Streams,
         n: usize,
         scalars: &Scalars,
@@ -134,7 +134,7 @@ macro_rules! loops {
     ($($states:literal: $($state:ident $i:tt)*;)*) => {$(
         impl Loop<$states> for Arity {
             #[inline(always)]
-            unsafe fn run<R, P, G, T, const K: usize, const MEASURE: bool>(
+            unsafe fn run<R, P, G, T, const K: usize, const MEASURE: bool, const FMA: bool>(
                 streams: &Streams, n: usize, scalars: &Scalars,
             ) -> (f64, f64)
             where
@@ -202,12 +202,12 @@ macro_rules! loops {
                     );
                     // The sums leave memory idle: meanwhile the next piece is fetched.
                     let (p, g) = (param.as_ptr_range().end, grad.as_ptr_range().end);
-                    norm::add_squares(&mut of_param, param, |p| p.load().into(), |at| {
+                    norm::add_squares::<FMA, _, _>(&mut of_param, param, |p| p.load(), |at| {
                         fetch(p.wrapping_add(at));
                         fetch(g.wrapping_add(at));
                     });
                     $(let $state = $state[piece.clone()].as_ptr_range().end;)*
-                    norm::add_squares(&mut of_direction, direction, |&d| d.into(), |at| {
+                    norm::add_squares::<FMA, _, _>(&mut of_direction, direction, |&d| d, |at| {
                         let _ = at;
                         $(fetch($state.wrapping_add(at));)*
                     });

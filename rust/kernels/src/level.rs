@@ -59,21 +59,28 @@ impl Level {
     }
 }
 
-/// Compiles functions once for each level: into modules of the levels' names. The only place that lists their features.
+/// Compiles functions once for each level: into modules of the levels' names. The only place that lists their features;
+/// `FMA` says whether a fused multiply-add is one instruction.
 macro_rules! each {
     ($($function:item)*) => {
         mod baseline {
             use super::*;
+            #[allow(dead_code)]
+            const FMA: bool = false;
             $($function)*
         }
         #[cfg(target_arch = "x86_64")]
         mod avx2 {
             use super::*;
+            #[allow(dead_code)]
+            const FMA: bool = true;
             $(#[target_feature(enable = "avx2,fma")] $function)*
         }
         #[cfg(target_arch = "x86_64")]
         mod avx512 {
             use super::*;
+            #[allow(dead_code)]
+            const FMA: bool = true;
             $(#[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl")] $function)*
         }
     };

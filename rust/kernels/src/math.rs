@@ -21,6 +21,8 @@ pub trait Real:
     /// The one NaN that is ever stored: IEEE 754 leaves sign and payload of a NaN result open, and compilers use that
     /// freedom, so equal bits everywhere need a canonical one.
     const NAN: Self;
+    /// Whether float64 holds the square of every number.
+    const SQUARES_EXACTLY: bool;
     /// Rounds a host scalar to the compute type, once.
     fn from_f64(x: f64) -> Self;
     /// `self * b + c` with one rounding.
@@ -33,6 +35,7 @@ macro_rules! real {
     ($($type:ty),*) => {$(
         impl Real for $type {
             const NAN: Self = <$type>::NAN;
+            const SQUARES_EXACTLY: bool = 2 * <$type>::MANTISSA_DIGITS <= f64::MANTISSA_DIGITS;
             #[inline(always)]
             fn from_f64(x: f64) -> Self {
                 x as $type

@@ -9,6 +9,7 @@ use half::{bf16, f16};
 use crate::fpenv;
 use crate::kernel::fetch;
 use crate::level::{self, LEVELS, Level};
+use crate::math::Real;
 use crate::storage::{Dtype, Rounded, Storage};
 
 /// Elements that make one partial sum.
@@ -100,50 +101,56 @@ level::each! {
     /// As for [`Sum`].
     pub(super) unsafe fn sum<G: Storage<Compute: Into<f64>>, const SQUARES: bool>(data: *const u8, n: usize) -> f64 {
         // SAFETY: the caller's promise.
-        block::<G, SQUARES>(unsafe { std::slice::from_raw_parts(data.cast::<G>(), n) })
+        block::<G, SQUARES, FMA>(unsafe { std::slice::from_raw_parts(data.cast::<G>(), n) })
     }
 }
 
 #[inline(always)]
-fn block<G: Storage<Compute: Into<f64>>, const SQUARES: bool>(values: &[G]) -> f64 {
+fn block<G: Storage<Compute: Into<f64>>, const SQUARES: bool, const FMA: bool>(values: &[G]) -> f64 {
     let mut lanes = [0.0; LANES];
     let ahead = values.as_ptr().wrapping_add(BLOCK / 2);
     let soon = |at| fetch(ahead.wrapping_add(at));
     if SQUARES {
-        add_squares(&mut lanes, values, |g| g.load().into(), soon);
+        add_squares::<FMA, _, _>(&mut lanes, values, |g| g.load(), soon);
     } else {
-        add(&mut lanes, values, |g| g.load().into(), soon);
+        add(&mut lanes, values, |sum, g| sum + g.load().into(), soon);
     }
     fold(lanes)
 }
 
 /// Adds the squares of numbers that start at a multiple of [`LANES`] in their block.
 #[inline(always)]
-pub(crate) fn add_squares<G>(lanes: &mut [f64; LANES], values: &[G], number: impl Fn(&G) -> f64, soon: impl Fn(usize)) {
+pub(crate) fn add_squares<const FMA: bool, G, C: Real + Into<f64>>(
+    lanes: &mut [f64; LANES],
+    values: &[G],
+    number: impl Fn(&G) -> C,
+    soon: impl Fn(usize),
+) {
     add(
         lanes,
         values,
-        |g| {
-            let x = number(g);
-            x * x
+        |sum, g| {
+            let x = number(g).into();
+            // Where the square is exact both round once, to the same number.
+            if FMA && C::SQUARES_EXACTLY { x.mul_add(x, sum) } else { sum + x * x }
         },
         soon,
     );
 }
 
-/// Deals terms to the lanes in turn. `soon` is told where each row starts, to fetch what will be read soon: sums wait for
-/// memory where nothing is written, since too few reads are under way.
+/// Adds what is dealt to the lanes in turn. `soon` is told where each row starts, to fetch what will be read soon: sums
+/// wait for memory where nothing is written, since too few reads are under way.
 #[inline(always)]
-fn add<G>(lanes: &mut [f64; LANES], values: &[G], term: impl Fn(&G) -> f64, soon: impl Fn(usize)) {
+fn add<G>(lanes: &mut [f64; LANES], values: &[G], plus: impl Fn(f64, &G) -> f64, soon: impl Fn(usize)) {
     let (rows, rest) = values.as_chunks::<LANES>();
     for (i, row) in rows.iter().enumerate() {
         soon(i * LANES);
         for lane in 0..LANES {
-            lanes[lane] += term(&row[lane]);
+            lanes[lane] = plus(lanes[lane], &row[lane]);
         }
     }
     for (lane, x) in lanes.iter_mut().zip(rest) {
-        *lane += term(x);
+        *lane = plus(*lane, x);
     }
 }
 

@@ -72,6 +72,8 @@ struct Job {
     taken: AtomicU64,
     done: AtomicUsize,
     count: usize,
+    /// Whether tasks are taken from the middle outwards instead.
+    outwards: bool,
     /// How many helpers may still join.
     seats: AtomicUsize,
     /// Whether helpers should wait for the next region.
@@ -86,11 +88,12 @@ unsafe impl Send for Job {}
 unsafe impl Sync for Job {}
 
 impl Job {
-    fn new(count: usize, helpers: usize, brisk: bool, task: *const (dyn Fn(usize) + Sync)) -> Job {
+    fn new(count: usize, outwards: bool, helpers: usize, brisk: bool, task: *const (dyn Fn(usize) + Sync)) -> Job {
         Job {
             taken: AtomicU64::new(0),
             done: AtomicUsize::new(0),
             count,
+            outwards,
             seats: AtomicUsize::new(helpers),
             brisk,
             panicked: AtomicBool::new(false),
@@ -106,7 +109,13 @@ impl Job {
             if front + back >= self.count {
                 return;
             }
-            let number = if helper { self.count - 1 - back } else { front };
+            let place = if helper { self.count - 1 - back } else { front };
+            let middle = self.count / 2;
+            let number = match self.outwards {
+                false => place,
+                true if place < middle => middle - 1 - place,
+                true => middle + (self.count - 1 - place),
+            };
             // A panic must not keep the caller from waiting for the others; it raises it at the end.
             // SAFETY: a number below `count` was claimed, so `run` is still waiting and the task is alive.
             if catch_unwind(AssertUnwindSafe(|| unsafe { (*self.task)(number) })).is_err() {
@@ -154,13 +163,19 @@ impl Pool {
     }
 
     /// Runs a region with up to so many helpers.
-    fn run(&'static self, count: usize, helpers: usize, brisk: bool, task: &(dyn Fn(usize) + Sync)) {
+    fn run(
+        &'static self,
+        (count, outwards): (usize, bool),
+        helpers: usize,
+        brisk: bool,
+        task: &(dyn Fn(usize) + Sync),
+    ) {
         // SAFETY: only the lifetime changes; the task is called for claimed numbers alone, all of which end before this
         // function returns.
         let task = unsafe {
             std::mem::transmute::<*const (dyn Fn(usize) + Sync + '_), *const (dyn Fn(usize) + Sync + 'static)>(task)
         };
-        let new = Job::new(count, helpers, brisk, task);
+        let new = Job::new(count, outwards, helpers, brisk, task);
         let job = {
             let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
             match Arc::get_mut(&mut latest) {
@@ -195,16 +210,19 @@ fn clock() -> u64 {
 }
 
 /// Runs tasks `0..count`, of `elements` elements in all, each once, on up to `threads` threads, the caller among them.
-pub(crate) fn run(count: usize, elements: usize, threads: usize, task: &(dyn Fn(usize) + Sync)) {
+/// Beginning and end meet in the middle; `outwards` they come from there: a second look at the same memory finds in the
+/// caches what the first has left there.
+pub(crate) fn run(count: usize, outwards: bool, elements: usize, threads: usize, task: &(dyn Fn(usize) + Sync)) {
+    let alone = || (0..count).for_each(|place| task(if outwards { count - 1 - place } else { place }));
     let helpers = threads.min(count).saturating_sub(1);
     if helpers == 0 || elements < AWAKE {
-        (0..count).for_each(task);
+        alone();
         return;
     }
     let brisk = clock().saturating_sub(ENDED.load(Ordering::Relaxed)) < BRISK.as_nanos() as u64;
     match if brisk || elements >= ASLEEP { pool(helpers) } else { None } {
-        Some(pool) => pool.run(count, helpers, brisk, task),
-        None => (0..count).for_each(task),
+        Some(pool) => pool.run((count, outwards), helpers, brisk, task),
+        None => alone(),
     }
     ENDED.store(clock(), Ordering::Relaxed);
 }
@@ -231,7 +249,7 @@ fn pool(helpers: usize) -> Option<&'static Pool> {
     let helpers = helpers.max(std::thread::available_parallelism().map_or(1, |n| n.get()));
     let threads =
         rayon::ThreadPoolBuilder::new().num_threads(helpers).thread_name(|i| format!("schuss-{i}")).build().ok()?;
-    let latest = Mutex::new(Arc::new(Job::new(0, 0, false, &|_: usize| {})));
+    let latest = Mutex::new(Arc::new(Job::new(0, false, 0, false, &|_: usize| {})));
     let (posted, awake) = (AtomicU32::new(0), AtomicUsize::new(0));
     let new = Box::into_raw(Box::new(Pool { process, helpers, threads, latest, posted, awake }));
     match POOL.compare_exchange(current, new, Ordering::AcqRel, Ordering::Acquire) {
@@ -255,9 +273,9 @@ mod tests {
     fn every_task_runs_once() {
         // So many elements wake helpers; fewer find them awake, or alone.
         for (elements, count) in [ASLEEP, AWAKE, AWAKE - 1].into_iter().flat_map(|n| [0, 1, 2, 1000].map(|c| (n, c))) {
-            for threads in [1, 2, 5] {
+            for (threads, outwards) in [(1, false), (1, true), (2, false), (2, true), (5, true)] {
                 let runs: Vec<_> = (0..count).map(|_| AtomicUsize::new(0)).collect();
-                run(count, elements, threads, &|i| {
+                run(count, outwards, elements, threads, &|i| {
                     runs[i].fetch_add(1, Ordering::Relaxed);
                 });
                 assert!(runs.iter().all(|n| n.load(Ordering::Relaxed) == 1));
@@ -268,7 +286,7 @@ mod tests {
     #[test]
     fn a_panic_reaches_the_caller_and_the_pool_lives_on() {
         for broken in [0, 50, 99] {
-            let result = catch_unwind(|| run(100, ASLEEP, 2, &|i| assert_ne!(i, broken)));
+            let result = catch_unwind(|| run(100, false, ASLEEP, 2, &|i| assert_ne!(i, broken)));
             assert!(result.is_err());
         }
         every_task_runs_once();

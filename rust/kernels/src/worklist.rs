@@ -40,6 +40,8 @@ pub struct Step<'a> {
     pub after: After,
     /// How states that are kept in less memory are rounded.
     pub noise: Noise,
+    /// Whether all gradients have just been looked at, by [`WorkList::sum_of_squares`].
+    pub looked: bool,
 }
 
 /// All arrays of an optimizer, and how a step over them is shared among threads.
@@ -108,10 +110,13 @@ impl WorkList {
     pub unsafe fn run(&self, step: &Step<'_>) {
         // SAFETY: the caller's promise, in all three phases.
         fpenv::standard(|| unsafe {
+            // Each look goes the other way than the one before.
+            let mut outwards = step.looked;
             if !self.means.is_empty() {
                 self.find_means(step);
+                outwards = !outwards;
             }
-            self.share(step.threads, &|i, (start, end)| self.first_phase(step, i, (start, end)));
+            self.share(step.threads, outwards, &|i, (start, end)| self.first_phase(step, i, (start, end)));
             let mut split = false;
             for (i, segment) in self.segments.iter().enumerate() {
                 if let (Some(layer), true) = (&segment.rule.layer, segment.len > WHOLE) {
@@ -120,7 +125,7 @@ impl WorkList {
                 }
             }
             if split {
-                self.share(step.threads, &|i, (start, end)| self.second_phase(step, i, (start, end)));
+                self.share(step.threads, !outwards, &|i, (start, end)| self.second_phase(step, i, (start, end)));
             }
         });
     }
@@ -192,7 +197,7 @@ impl WorkList {
             let starts = (0..rows.count).step_by(at_once);
             pieces.extend(starts.map(|row| (i, rows, row..rows.count.min(row + at_once))));
         }
-        pool::run(pieces.len(), centered, step.threads, &|k| {
+        pool::run(pieces.len(), step.looked, centered, step.threads, &|k| {
             let (i, rows, range) = &pieces[k];
             let segment = &self.segments[*i];
             let factor = step.scalars[segment.group][0].abs();
@@ -211,7 +216,7 @@ impl WorkList {
     /// Every segment's gradient must be valid and aligned for reading; the CPU must have the level.
     pub unsafe fn sum_of_squares(&self, level: Level, threads: usize) -> f64 {
         let partials = &self.partials[0];
-        self.share(threads, &|i, (start, end)| {
+        self.share(threads, false, &|i, (start, end)| {
             let segment = &self.segments[i];
             for at in (start..end).step_by(BLOCK) {
                 let n = BLOCK.min(end - at);
@@ -247,8 +252,9 @@ impl WorkList {
     }
 
     /// Runs `part` over all elements, given as a segment's number and a range, in one parallel region or without any.
-    fn share(&self, threads: usize, part: &(impl Fn(usize, (usize, usize)) + Sync)) {
-        pool::run(self.chunks.len(), self.total, threads, &|i| fpenv::standard(|| self.each(&self.chunks[i], part)));
+    fn share(&self, threads: usize, outwards: bool, part: &(impl Fn(usize, (usize, usize)) + Sync)) {
+        let task = |i: usize| fpenv::standard(|| self.each(&self.chunks[i], part));
+        pool::run(self.chunks.len(), outwards, self.total, threads, &task);
     }
 
     fn each(&self, chunk: &Chunk, part: &impl Fn(usize, (usize, usize))) {

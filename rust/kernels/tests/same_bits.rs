@@ -105,7 +105,7 @@ fn run(
         work.extend(segments);
         let after = if step == 2 { After::Zero } else { After::Keep };
         // SAFETY: every pointer is to a buffer of its own of at least the segment's bytes; the level was found.
-        unsafe { work.run(&Step { level, threads, scalars: &[*scalars], after, noise }) };
+        unsafe { work.run(&Step { level, threads, scalars: &[*scalars], after, noise, looked: false }) };
     }
     memory
 }

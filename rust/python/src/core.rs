@@ -333,7 +333,8 @@ impl Core {
         let threads = schuss::num_threads().map_err(PyRuntimeError::new_err)?;
         let mut factor = 1.0 / grad_scale;
         let mut norm = NO_NORM;
-        if inner.max_grad_norm.is_some() || inner.nonfinite != Nonfinite::Propagate {
+        let looked = inner.max_grad_norm.is_some() || inner.nonfinite != Nonfinite::Propagate;
+        if looked {
             let work = &inner.work;
             // SAFETY: the gradients were just checked, and are kept alive; the level is this CPU's.
             let sum = detach_if(py, release, || unsafe { work.sum_of_squares(level, threads) });
@@ -368,7 +369,7 @@ impl Core {
 
         let after = if zero_grads { After::Zero } else { After::Keep };
         let noise = inner.seed.map_or(Noise::Nearest, |seed| Noise::new(seed, core.step_count()));
-        let (work, step) = (&inner.work, Step { level, threads, scalars: &inner.scalars, after, noise });
+        let (work, step) = (&inner.work, Step { level, threads, scalars: &inner.scalars, after, noise, looked });
         // SAFETY: parameters and states are pinned and were found unchanged, gradients were checked for shape, type,
         // order and alignment, lie clear of what is written, and are kept alive by `read`. The lock
         // keeps other steps of this optimizer out.
