@@ -13,8 +13,9 @@ use crate::{fpenv, pool};
 
 /// Elements of a chunk: enough to outweigh claiming it, few enough to share work evenly. A multiple of [`BLOCK`].
 const CHUNK: usize = 16_384;
-/// Elements of a chunk where there are few, likewise.
+/// Elements of a chunk where there are few, and where there are millions: memory likes long runs.
 const SMALL: usize = 4_096;
+const LARGE: usize = 65_536;
 /// The longest layerwise array that one task takes through both phases: the second finds it in that CPU's cache.
 const WHOLE: usize = 32_768;
 
@@ -71,7 +72,10 @@ impl WorkList {
     pub fn extend(&mut self, segments: impl IntoIterator<Item = Segment>) {
         self.segments.extend(segments);
         self.total = self.segments.iter().map(|s| s.len).sum();
-        self.chunks = cut(&self.segments, (self.total / 16).next_multiple_of(BLOCK).clamp(SMALL, CHUNK));
+        self.chunks = cut(
+            &self.segments,
+            (self.total / 16).clamp(SMALL, CHUNK).max(self.total / 64).min(LARGE).next_multiple_of(BLOCK),
+        );
         let (mut blocks, mut rows) = (0, 0);
         self.blocks.clear();
         self.rows.clear();
