@@ -110,8 +110,9 @@ class Job:
             passes = [Pass((g, p), (), (), own), Pass((), (p,), own, ())]
             if options.get("max_grad_norm", 1.0) is not None:
                 passes = [Pass((g,)), *passes]
-        elif name == "NAG":  # to the look-ahead point, with a copy of where it came from
-            passes = [Pass((), (p,), own, ()), Pass((), (np.empty_like(p),)), once]
+        elif name == "NAG":  # to the look-ahead point, with a copy of where it came from; from that back, and the step
+            copy = np.empty_like(p)
+            passes = [Pass((), (p, copy), own, ()), Pass((g, copy), (p,), (), own)]
         return passes * self.period + [Pass((), (p,), (), slow)] * bool(slow)
 
     def floor(self, threads=THREADS):

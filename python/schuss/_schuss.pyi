@@ -12,6 +12,7 @@ __all__ = [
     "CudaWork",
     "__version__",
     "are_apart",
+    "changed_param",
     "cpu_level",
     "cpu_levels",
     "cuda_compile",
@@ -30,6 +31,7 @@ __all__ = [
     "register_bfloat16",
     "restore_params",
     "rules",
+    "set_aside",
     "set_num_threads",
     "solve_damped",
     "sum_of_squares",
@@ -91,6 +93,8 @@ def update(
 def sum_of_squares(arrays: Sequence[np.ndarray]) -> float: ...
 def keep_params(core: Core, block: npt.NDArray[np.uint8]) -> int | None: ...
 def restore_params(core: Core, block: npt.NDArray[np.uint8]) -> int | None: ...
+def changed_param(core: Core) -> int | None: ...
+def set_aside(core: Core, block: npt.NDArray[np.uint8] | None, restore: bool = False) -> None: ...
 def are_apart(core: Core, grads: Any) -> bool: ...
 def solve_damped(
     hessian: npt.NDArray[np.float64], rhs: npt.NDArray[np.float64], damping: float, raise_: bool

@@ -269,8 +269,8 @@ unsafe fn with_words<P: Word, S: Word>(
         1 0 0 0; 2 0 0 0;
         // LAMB's two phases.
         2 0 0 2; 0 1 2 0;
-        // Lookahead's synchronization, and the way to the look-ahead point and back.
-        0 1 0 1; 0 1 1 0; 0 1 0 0;
+        // Lookahead's synchronization; the way to the look-ahead point, and back with a step.
+        0 1 0 1; 0 2 1 0; 2 1 0 1;
     }
 }
 

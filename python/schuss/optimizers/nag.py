@@ -29,6 +29,7 @@ class _Mover:
             count = len(params)
             self.core._add_group("descend", values, params, [[]] * count, [False] * count, [*range(first)], None, False)
         self.block = np.empty(sum(param.nbytes for param in optimizer._params), np.uint8)
+        _schuss.set_aside(self.core, self.block)
 
 
 class NAG(Optimizer):
@@ -143,29 +144,32 @@ class NAG(Optimizer):
         if not callable(closure):
             raise TypeError("NAG needs a closure: opt.step(lambda: the gradients at the present parameters)")
         self._hold()
+        mover = self._mover = self._mover or _Mover(self)
+        steps, moves = self.step_count, mover.core.step_count
         try:
-            return super().step(
-                self._gradients_ahead(closure, zero_grads), grad_scale=grad_scale, zero_grads=zero_grads
-            )
+            grads = self._gradients_ahead(mover, closure, zero_grads)
+            # The step takes the parameters back itself, piece by piece on its way.
+            _schuss.set_aside(self, mover.block, restore=True)
+            return super().step(grads, grad_scale=grad_scale, zero_grads=zero_grads)
         finally:
+            _schuss.set_aside(self, None)
+            if self.step_count == steps and mover.core.step_count != moves:
+                self._refuse_changed(_schuss.restore_params(self, mover.block))
             self._release()
 
     def _extend(self, additions: list[tuple[Any, dict[str, Any]]]) -> None:
         super()._extend(additions)
         self._mover: _Mover | None = None
 
-    def _gradients_ahead(self, closure: Callable[[], Any], zero_grads: bool) -> Any:
+    def _gradients_ahead(self, mover: _Mover, closure: Callable[[], Any], zero_grads: bool) -> Any:
+        """Moves the parameters, and has the gradients made there."""
         packed = [group.packed_at(self.step_count) for group in self.param_groups]
-        mover = self._mover = self._mover or _Mover(self)
         for values, group, own in zip(mover.values, self.param_groups, packed, strict=True):
             values[_FACTOR] = self._coefficient(group, own)
-        self._refuse_changed(_schuss.keep_params(self, mover.block))
-        try:
-            mover.core.step([self._keeping.wide(own) for own in self._states])
-            grads = closure()
-            return grads if _schuss.are_apart(self, grads) else self._kept(grads, zero_grads)
-        finally:
-            self._refuse_changed(_schuss.restore_params(self, mover.block))
+        self._refuse_changed(_schuss.changed_param(self))
+        mover.core.step([self._keeping.wide(own) for own in self._states])
+        grads = closure()
+        return grads if _schuss.are_apart(self, grads) else self._kept(grads, zero_grads)
 
     def _kept(self, grads: Any, zero_grads: bool) -> Any:
         """Gradients that stay what they are when the parameters move back: those that share memory are copied."""

@@ -35,6 +35,6 @@ pub use optimizer::{Error, Optimizer};
 pub use pool::{num_threads, set_num_threads};
 pub use rule::{Common, Decay, Rule};
 pub use segment::{After, Rows, Segment};
-pub use small::{CODED, Form, Noise, SCALES_ALIGN, StateType};
+pub use small::{Aside, CODED, Form, Noise, SCALES_ALIGN, StateType};
 pub use storage::{Dtype, Storage};
 pub use worklist::{Step, WorkList};

@@ -133,8 +133,9 @@ impl Segment {
         noise: Noise,
     ) {
         let direct = self.kernel(level, self.grad_type);
-        let plainly =
-            if after == After::Keep && self.center.is_none() && self.form.rounded.is_none() { direct } else { None };
+        let Form { rounded, aside, .. } = self.form;
+        let plain = after == After::Keep && self.center.is_none() && rounded.is_none() && aside.is_none();
+        let plainly = if plain { direct } else { None };
         if self.is_small() {
             // SAFETY: the caller's promise, passed on.
             unsafe {
@@ -283,6 +284,10 @@ impl Segment {
             let grad = streams.grad.cast_mut();
             // SAFETY: the caller's promise, for `n` elements from `at`; the tile holds as many of any type.
             unsafe {
+                if let Some(aside) = self.form.aside {
+                    let size = self.param_type.size();
+                    aside.copy(streams.param, at * size, n * size);
+                }
                 if let Some(rows) = self.center {
                     let mut wide = Tile::new();
                     let source = if self.grad_type == compute {

@@ -8,7 +8,7 @@ use crate::norm::{self, BLOCK};
 use crate::numbers::{Means, Numbers};
 use crate::rule::{Layer, PROLOGUE_SCALARS, Scalars};
 use crate::segment::{After, Rows, Segment};
-use crate::small::Noise;
+use crate::small::{Aside, Noise};
 use crate::{fpenv, pool};
 
 /// Elements of a chunk: enough to outweigh claiming it, few enough to share work evenly. A multiple of [`BLOCK`].
@@ -98,6 +98,11 @@ impl WorkList {
     /// Sets an array's gradient for the next step.
     pub fn set_gradient(&mut self, i: usize, grad: *mut u8, grad_type: crate::Dtype) {
         (self.segments[i].grad, self.segments[i].grad_type) = (grad, grad_type);
+    }
+
+    /// Sets what becomes of an array's copy aside, from the next step on.
+    pub fn set_aside(&mut self, i: usize, aside: Option<Aside>) {
+        self.segments[i].form.aside = aside;
     }
 
     /// Elements of all arrays.

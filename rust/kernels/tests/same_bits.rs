@@ -94,7 +94,7 @@ fn run(
                 let mut states = [std::ptr::null_mut(); MAX_STATES];
                 let own = pointers.by_ref().take(rule.states.len());
                 states.iter_mut().zip(own).for_each(|(state, pointer)| *state = pointer);
-                let form = Form { states: kind, rounded: master.then_some((param_type, param)) };
+                let form = Form { states: kind, rounded: master.then_some((param_type, param)), aside: None };
                 let (param_type, param) = pointers.next().map_or((param_type, param), |master| (Dtype::F32, master));
                 let count = if flags != 0.0 && len % 1000 == 0 { len / 100 } else { 0 };
                 let center = (count > 0).then_some(Rows { count, strided: len > 1000 });

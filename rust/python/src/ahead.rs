@@ -3,8 +3,9 @@
 use numpy::{PyArray1, PyArrayMethods, PyUntypedArrayMethods};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
+use schuss::Aside;
 
-use crate::arrays::Known;
+use crate::arrays::{Known, Pinned};
 use crate::core::Core;
 use crate::group::{RELEASE_GIL, detach_if};
 
@@ -35,6 +36,38 @@ pub fn restore_params(
     Ok(moved)
 }
 
+/// The first parameter that no longer is what it was, if any.
+#[pyfunction]
+pub fn changed_param(core: &Bound<'_, Core>) -> PyResult<Option<usize>> {
+    let inner = core.get().lock()?;
+    Ok(inner.params.iter().position(|param| !param.unchanged(core.py())))
+}
+
+/// Makes steps copy all parameters into a block of as many bytes before they update them, or back from there with
+/// `restore`; without a block no more. What is rounded from a master copy needs no restoring.
+#[pyfunction]
+#[pyo3(signature = (core, block, restore=false))]
+pub fn set_aside(core: &Bound<'_, Core>, block: Option<Bound<'_, PyArray1<u8>>>, restore: bool) -> PyResult<()> {
+    let mut inner = core.get().lock()?;
+    let inner = &mut *inner;
+    if let Some(block) = &block {
+        check_block(block, inner.params.iter().map(Pinned::bytes).map(|(start, end)| end - start).sum())?;
+    }
+    let mut at = 0;
+    for (i, param) in inner.params.iter().enumerate() {
+        let place = block.as_ref().map(|block| block.data().wrapping_add(at));
+        let rounded = inner.work.segments()[i].form.rounded.is_some();
+        let aside = place.filter(|_| !rounded).map(|place| match restore {
+            true => Aside::Restore(place),
+            false => Aside::Save(place),
+        });
+        inner.work.set_aside(i, aside);
+        at += param.len * param.dtype.size();
+    }
+    inner.aside = block.map(Bound::unbind);
+    Ok(())
+}
+
 /// Whether gradients are what a step takes as they are, and share no memory with what it writes.
 #[pyfunction]
 pub fn are_apart(core: &Bound<'_, Core>, grads: &Bound<'_, PyAny>) -> PyResult<bool> {
@@ -59,9 +92,7 @@ fn exchange(
     unsafe impl Send for Arrays {}
     let threads = schuss::num_threads().map_err(PyRuntimeError::new_err)?;
     let bytes = arrays.iter().map(|array| array.1).sum::<usize>();
-    if block.len() != bytes || !block.is_contiguous() {
-        return Err(PyRuntimeError::new_err("the block does not fit the parameters"));
-    }
+    check_block(block, bytes)?;
     let arrays = Arrays(arrays, block.data().cast());
     detach_if(py, bytes >= 4 * RELEASE_GIL, || {
         let Arrays(arrays, block) = { arrays };
@@ -69,4 +100,11 @@ fn exchange(
         unsafe { schuss::exchange(&arrays, block, back, threads) }
     });
     Ok(())
+}
+
+fn check_block(block: &Bound<'_, PyArray1<u8>>, bytes: usize) -> PyResult<()> {
+    if block.len() == bytes && block.is_contiguous() {
+        return Ok(());
+    }
+    Err(PyRuntimeError::new_err("the block does not fit the parameters"))
 }

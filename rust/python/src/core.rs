@@ -55,6 +55,8 @@ pub struct Inner {
     written: Vec<(usize, usize)>,
     /// Gradients that were found clear of it, and are in the work list.
     pub clear: Vec<Option<(*mut u8, Dtype)>>,
+    /// Kept alive for the copies of parameters that steps make or take back there.
+    pub aside: Option<Py<PyArray1<u8>>>,
     /// Where a step's gradients are kept; empty between steps.
     pub room: Vec<Py<PyAny>>,
     max_grad_norm: Option<f64>,
@@ -132,6 +134,7 @@ impl Core {
                 tree: Tree::Sequence(Vec::new()),
                 written: Vec::new(),
                 clear: Vec::new(),
+                aside: None,
                 room: Vec::new(),
                 max_grad_norm: None,
                 nonfinite: Nonfinite::Propagate,

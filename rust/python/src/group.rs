@@ -106,7 +106,11 @@ pub fn segment(
         grad_type: param.dtype,
         grad: std::ptr::null_mut(),
         center: (rows > 0).then(|| Rows { count: rows, strided: param.fortran() }),
-        form: Form { states: keeping.states, rounded: keeping.master.then_some((param.dtype, param.data)) },
+        form: Form {
+            states: keeping.states,
+            rounded: keeping.master.then_some((param.dtype, param.data)),
+            aside: None,
+        },
     })
 }
 

@@ -76,6 +76,8 @@ fn _schuss(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(ahead::keep_params, module)?)?;
     module.add_function(wrap_pyfunction!(ahead::restore_params, module)?)?;
     module.add_function(wrap_pyfunction!(ahead::are_apart, module)?)?;
+    module.add_function(wrap_pyfunction!(ahead::changed_param, module)?)?;
+    module.add_function(wrap_pyfunction!(ahead::set_aside, module)?)?;
     module.add_function(wrap_pyfunction!(dense::solve_damped, module)?)?;
     module.add_function(wrap_pyfunction!(arrays::register_bfloat16, module)?)?;
     module.add_function(wrap_pyfunction!(get_num_threads, module)?)?;

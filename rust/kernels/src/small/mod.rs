@@ -68,6 +68,33 @@ pub struct Form {
     pub states: StateType,
     /// Where the parameter goes, rounded to nearest even, when what is updated is a master copy of it; `F16` or `Bf16`.
     pub rounded: Option<(Dtype, *mut u8)>,
+    /// A copy of the parameter that is made, or taken back, on the way.
+    pub aside: Option<Aside>,
+}
+
+/// A copy of an array's parameter, byte for byte, made or taken back before the update.
+#[derive(Clone, Copy, Debug)]
+pub enum Aside {
+    /// The parameter goes there first.
+    Save(*mut u8),
+    /// The parameter comes from there first.
+    Restore(*const u8),
+}
+
+impl Aside {
+    /// Copies `n` bytes from the `at`-th on between the copy and `param`, which starts there.
+    ///
+    /// # Safety
+    /// Both must be valid for those bytes, and not overlap.
+    pub(crate) unsafe fn copy(self, param: *mut u8, at: usize, n: usize) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match self {
+                Aside::Save(copy) => copy.add(at).copy_from_nonoverlapping(param, n),
+                Aside::Restore(copy) => param.copy_from_nonoverlapping(copy.add(at), n),
+            }
+        }
+    }
 }
 
 /// Whether a state of this name may be negative; second moments are called `v`, or `s`, and something behind it.
