@@ -19,11 +19,11 @@ def test_the_readme_runs(tmp_path, monkeypatch):
 
 
 def test_the_speed_table_is_what_was_recorded():
-    """And every figure of the page can be made of the record."""
+    """And every figure of the page can be made of the record, which may lack a section that is new."""
     sys.path.insert(0, str(README.parent / "benches"))
     import page
 
     results = page.load()
     assert page.readme_block() == page.readme(results)
-    assert set(results["figures"]) == set(page.SECTIONS)
-    assert page.rst(results).count(".. list-table::") >= len(page.SECTIONS)
+    assert set(results["figures"]) <= set(page.SECTIONS)
+    assert page.rst(results).count(".. list-table::") >= len(results["figures"])

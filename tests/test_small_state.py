@@ -71,7 +71,7 @@ def test_neighbours_steps_and_states_get_different_bits(dtype):
             ups.append(up - up.mean())
     for i, one in enumerate(ups):
         sigma = np.std(one) ** 2 * np.sqrt(one.size)
-        for lag in (1, 2, 7, 8, 16, 64):
+        for lag in (1, 2, 7, 8, 16, 64, 127, 128, 255, 256, 510, 1020):  # of each block of 256, 255 are left
             assert abs(one[:-lag] @ one[lag:]) < 6 * sigma
         for other in ups[:i]:
             assert abs(one @ other) < 6 * np.std(one) * np.std(other) * np.sqrt(one.size)
@@ -86,6 +86,15 @@ def test_nearest_is_exact():
     opt = schuss.SGD(np.zeros(x.size, F32), lr=0.0, momentum=0.9, state_dtype="bfloat16", state_rounding="nearest")
     opt.step(x)
     assert_same([opt.state_dict()["state"][0]["b"]], [cast(x, BF16)])
+
+
+def test_a_nan_is_kept_as_one():
+    """Whatever it carried: random bits make no number of it."""
+    x = np.array([0x7FC00000, 0xFFC00000, 0x7F800001, 0x7FFFFFFF, 0xFFFFFFFF] * 60, np.uint32).view(F32)
+    for rounding in ("stochastic", "nearest"):
+        opt = schuss.SGD(np.zeros(x.size, F32), lr=0.0, momentum=0.9, state_dtype="bfloat16", state_rounding=rounding)
+        opt.step(x)
+        assert np.all(opt.state_dict()["state"][0]["b"].view(np.uint16) == 0x7FC0)
 
 
 def test_codes_to_nearest():

@@ -6,7 +6,7 @@ its own and returns what JSON can hold; ``tables(data)``, with ``data`` from pie
 that a page can be made of recorded figures where nothing is installed.
 """
 
-from . import cache, calls, floors, many, others, package, systems, tail
+from . import cache, calls, floors, many, others, package, small_state, systems, tail
 
 SECTIONS = {
     "others": others,
@@ -14,6 +14,7 @@ SECTIONS = {
     "floors": floors,
     "calls": calls,
     "many": many,
+    "small_state": small_state,
     "tail": tail,
     "systems": systems,
     "package": package,

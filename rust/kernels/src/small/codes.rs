@@ -42,26 +42,21 @@ impl<const SIGNED: bool> Kept for Code<SIGNED> {
     }
 
     #[inline(always)]
-    fn keep(x: f32, inverse: f32, random: u32) -> u32 {
+    fn keep(x: f32, inverse: f32, random: u32) -> Self {
         if SIGNED {
             let negative = (x.to_bits() as i32) < 0;
             let inverse = if negative { -inverse } else { inverse * (1.0 / 256.0) };
             let added = if negative { SMALL } else { LEAST };
-            x.mul_add(inverse, added).to_bits().wrapping_add(random) >> Self::CUT
+            Code((x.mul_add(inverse, added).to_bits().wrapping_add(random) >> Self::CUT) as u8)
         } else {
             let sum = x.mul_add(inverse, LEAST).to_bits().wrapping_add(random);
             // None becomes zero: it will be divided by.
-            sum.max(LEAST.to_bits() + (1 << Self::CUT)) >> Self::CUT
+            Code((sum.max(LEAST.to_bits() + (1 << Self::CUT)) >> Self::CUT) as u8)
         }
     }
 
     #[inline(always)]
-    fn narrow(word: u32) -> Self {
-        Code(word as u8)
-    }
-
-    #[inline(always)]
-    fn nearest(x: f32, inverse: f32) -> u32 {
+    fn nearest(x: f32, inverse: f32) -> Self {
         Self::keep(x, inverse, 1 << (Self::CUT - 1))
     }
 

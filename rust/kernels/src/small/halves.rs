@@ -5,8 +5,6 @@ use half::bf16;
 use super::{CODED, Kept};
 use crate::storage::Storage;
 
-const NAN: u32 = 0x7fc0_0000;
-
 impl Kept for bf16 {
     const CUT: u32 = 16;
     const SCALED: bool = false;
@@ -18,19 +16,14 @@ impl Kept for bf16 {
     }
 
     #[inline(always)]
-    fn keep(x: f32, _: f32, random: u32) -> u32 {
-        let kept = if x.is_nan() { NAN } else { x.to_bits().wrapping_add(random) };
-        kept >> 16
+    fn keep(x: f32, _: f32, random: u32) -> bf16 {
+        // Of the one NaN that kernels store the low bits are zero: no random bits carry into its high ones.
+        bf16::from_bits((x.to_bits().wrapping_add(random) >> 16) as u16)
     }
 
     #[inline(always)]
-    fn narrow(word: u32) -> bf16 {
-        bf16::from_bits(word as u16)
-    }
-
-    #[inline(always)]
-    fn nearest(x: f32, _: f32) -> u32 {
-        bf16::store(x).to_bits().into()
+    fn nearest(x: f32, _: f32) -> bf16 {
+        bf16::store(x)
     }
 
     #[inline(always)]

@@ -113,11 +113,9 @@ trait Kept: Copy {
     /// From memory, of a block with this scale.
     fn read(self, scale: f32) -> f32;
     /// To memory, with a block's inverse scale; what is cut off and random bits decide which of two neighbours it becomes.
-    fn keep(x: f32, inverse: f32, random: u32) -> u32;
-    /// The last step of that: the low bits.
-    fn narrow(word: u32) -> Self;
+    fn keep(x: f32, inverse: f32, random: u32) -> Self;
     /// To memory, to nearest.
-    fn nearest(x: f32, inverse: f32) -> u32;
+    fn nearest(x: f32, inverse: f32) -> Self;
     /// The scale of a block, NaN where it holds what is not finite.
     fn scale(block: &[f32; CODED]) -> f32;
 }

@@ -182,35 +182,26 @@ fn read<T: Kept>(wide: &mut [f32; CODED], small: &[T; CODED], scale: f32) {
 
 #[inline(always)]
 fn keep_randomly<T: Kept>(wide: &[f32; CODED], small: &mut [T; CODED], inverse: f32, counter: u32, soon: *const f32) {
+    for line in (0..CODED).step_by(LINE) {
+        fetch(soon.wrapping_add(line));
+    }
     let (mut counter, half) = (counter, CODED / 2);
     let (small, more) = small.split_at_mut(half);
-    let (wide, wide_more) = wide.split_at(half);
-    let chunks = small.as_chunks_mut::<ROW>().0.iter_mut().zip(more.as_chunks_mut::<ROW>().0);
-    let wides = wide.as_chunks::<ROW>().0.iter().zip(wide_more.as_chunks::<ROW>().0);
-    for (i, ((small, more), (wide, wide_more))) in chunks.zip(wides).enumerate() {
-        for line in (0..2 * ROW).step_by(LINE) {
-            fetch(soon.wrapping_add(2 * ROW * i + line));
-        }
-        let (mut first, mut second) = ([0; ROW], [0; ROW]);
-        for k in 0..ROW {
-            let (random, other) = bits(counter, T::CUT);
-            first[k] = T::keep(wide[k], inverse, random);
-            second[k] = T::keep(wide_more[k], inverse, other);
-            counter = counter.wrapping_add(STRIDE);
-        }
-        *small = first.map(T::narrow);
-        *more = second.map(T::narrow);
+    for k in 0..half {
+        let (random, other) = bits(counter, T::CUT);
+        small[k] = T::keep(wide[k], inverse, random);
+        more[k] = T::keep(wide[half + k], inverse, other);
+        counter = counter.wrapping_add(STRIDE);
     }
 }
 
-/// Elements that are narrowed at once, and numbers in a line of the cache.
-const ROW: usize = 32;
+/// Numbers in a line of the cache.
 const LINE: usize = 16;
 
 #[inline(always)]
 fn keep_nearest<T: Kept>(wide: &[f32; CODED], small: &mut [T; CODED], inverse: f32) {
     for k in 0..CODED {
-        small[k] = T::narrow(T::nearest(wide[k], inverse));
+        small[k] = T::nearest(wide[k], inverse);
     }
 }
 
