@@ -167,7 +167,7 @@ def decode(codes: np.ndarray, scales: np.ndarray) -> np.ndarray:
     flat = codes.ravel(order="K").view(np.uint8).astype(np.uint32)
     added = np.float32(2.0**-7 if signed else 2.0**-15)
     size = flat & np.uint32(0x7F) if signed else flat
-    values = ((size << np.uint32(19)) | added.view(np.uint32)).view(np.float32) - added
+    values: np.ndarray = ((size << np.uint32(19)) | added.view(np.uint32)).view(np.float32) - added
     if signed:
         values = np.where(flat > 0x7F, -values, values)
     with np.errstate(invalid="ignore"):
