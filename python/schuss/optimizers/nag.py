@@ -97,6 +97,7 @@ class NAG(Optimizer):
 
     _single_rule = False
     _on_gpu = False
+    _mover: _Mover | None
 
     def __init__(
         self,
@@ -159,7 +160,7 @@ class NAG(Optimizer):
 
     def _extend(self, additions: list[tuple[Any, dict[str, Any]]]) -> None:
         super()._extend(additions)
-        self._mover: _Mover | None = None
+        self._mover = None
 
     def _gradients_ahead(self, mover: _Mover, closure: Callable[[], Any], zero_grads: bool) -> Any:
         """Moves the parameters, and has the gradients made there."""
