@@ -10,8 +10,10 @@ use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+/// Elements from which a helper pays that has its CPU to itself.
+const HOT: usize = 16_384;
 /// Elements from which a helper pays that is awake.
-const AWAKE: usize = 16_384;
+const AWAKE: usize = 32_768;
 /// Elements from which a helper pays that has to be woken.
 const ASLEEP: usize = 262_144;
 /// How long a helper keeps its CPU to itself after a region: what a loop of small steps does between them. A yield takes
@@ -215,12 +217,14 @@ fn clock() -> u64 {
 pub(crate) fn run(count: usize, outwards: bool, elements: usize, threads: usize, task: &(dyn Fn(usize) + Sync)) {
     let alone = || (0..count).for_each(|place| task(if outwards { count - 1 - place } else { place }));
     let helpers = threads.min(count).saturating_sub(1);
-    if helpers == 0 || elements < AWAKE {
+    if helpers == 0 || elements < HOT {
         alone();
         return;
     }
-    let brisk = clock().saturating_sub(ENDED.load(Ordering::Relaxed)) < BRISK.as_nanos() as u64;
-    match if brisk || elements >= ASLEEP { pool(helpers) } else { None } {
+    let pause = Duration::from_nanos(clock().saturating_sub(ENDED.load(Ordering::Relaxed)));
+    let brisk = pause < BRISK;
+    let pays = elements >= ASLEEP || (brisk && elements >= AWAKE) || pause < EAGER;
+    match if pays { pool(helpers) } else { None } {
         Some(pool) => pool.run((count, outwards), helpers, brisk, task),
         None => alone(),
     }
@@ -272,7 +276,8 @@ mod tests {
     #[test]
     fn every_task_runs_once() {
         // So many elements wake helpers; fewer find them awake, or alone.
-        for (elements, count) in [ASLEEP, AWAKE, AWAKE - 1].into_iter().flat_map(|n| [0, 1, 2, 1000].map(|c| (n, c))) {
+        for (elements, count) in [ASLEEP, AWAKE, HOT, HOT - 1].into_iter().flat_map(|n| [0, 1, 2, 1000].map(|c| (n, c)))
+        {
             for (threads, outwards) in [(1, false), (1, true), (2, false), (2, true), (5, true)] {
                 let runs: Vec<_> = (0..count).map(|_| AtomicUsize::new(0)).collect();
                 run(count, outwards, elements, threads, &|i| {

@@ -6,41 +6,16 @@ use std::slice::from_raw_parts;
 
 use crate::kernel::{self, Streams, fetch};
 use crate::level::Level;
-use crate::math::Real;
 use crate::norm;
 use crate::numbers::Means;
+use crate::rows::{Row, Rows};
 use crate::rule::{Layer, MAX_STATES, Rule, Scalars};
 use crate::small::{self, Form, Noise, SmallState, StateType};
 use crate::storage::{Dtype, convert};
-
-/// Elements that are converted or zeroed at a time: what stays in the first-level cache. A block of [`norm::BLOCK`] is a
-/// tile.
-const TILE: usize = norm::BLOCK;
+use crate::tile::{TILE, Tile};
 
 /// Elements that are centered at a time: memory is not idle for long while they are.
 const CENTERED: usize = TILE / 4;
-
-/// Memory of one tile, for elements of any type. It is not cleared: a tile is filled before it is read.
-struct Tile(MaybeUninit<[f64; TILE]>);
-
-impl Tile {
-    const fn new() -> Tile {
-        Tile(MaybeUninit::uninit())
-    }
-
-    fn pointer(&mut self) -> *mut u8 {
-        self.0.as_mut_ptr().cast()
-    }
-
-    /// The first `n` elements, at most `TILE`, as compute type.
-    ///
-    /// # Safety
-    /// They must have been written.
-    unsafe fn values<C: Real>(&mut self, n: usize) -> &mut [C] {
-        // SAFETY: the memory holds TILE elements of eight bytes, is aligned for them, and was written.
-        unsafe { std::slice::from_raw_parts_mut(self.0.as_mut_ptr().cast(), n) }
-    }
-}
 
 /// Elements of which states in less memory are loaded at a time.
 const PIECE: usize = 512;
@@ -48,15 +23,6 @@ const PIECE: usize = 512;
 /// Memory of one piece, aligned to a line of the cache.
 #[repr(align(64))]
 struct Piece(MaybeUninit<[f32; PIECE]>);
-
-/// Rows of a gradient whose means are taken off it: all axes but the first make a row.
-#[derive(Clone, Copy, Debug)]
-pub struct Rows {
-    /// Number of rows: the length of the first axis.
-    pub count: usize,
-    /// Whether neighbouring elements belong to neighbouring rows (Fortran order), not to one row (C order).
-    pub strided: bool,
-}
 
 /// What happens to a gradient's memory once it has been used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -328,43 +294,6 @@ impl Segment {
         }
     }
 
-    /// The mean of one row of the gradient times `factor`, as what it is computed in.
-    ///
-    /// # Safety
-    /// The gradient must be valid and aligned for reading; the CPU must have the level.
-    pub(crate) unsafe fn row_mean(&self, rows: Rows, row: usize, factor: f64, level: Level) -> f64 {
-        let (length, size) = (self.len / rows.count, self.grad_type.size());
-        let compute = self.param_type.compute();
-        let (mut tile, mut gathered) = (Tile::new(), Tile::new());
-        let mut sum = 0.0;
-        for at in (0..length).step_by(TILE) {
-            let n = TILE.min(length - at);
-            // SAFETY: `row` and the columns lie within the array; a tile holds `n` elements of any type.
-            unsafe {
-                let source = if rows.strided {
-                    for column in 0..n {
-                        let from = self.grad.add(((at + column) * rows.count + row) * size);
-                        gathered.pointer().add(column * size).copy_from_nonoverlapping(from, size);
-                    }
-                    gathered.pointer()
-                } else {
-                    self.grad.add((row * length + at) * size)
-                };
-                if self.grad_type == compute && factor == 1.0 {
-                    sum += norm::sum(level, compute, source, n);
-                    continue;
-                }
-                convert(self.grad_type, source, compute, tile.pointer(), n);
-                match compute {
-                    Dtype::F64 => tile.values::<f64>(n).iter_mut().for_each(|g| *g *= factor),
-                    _ => tile.values::<f32>(n).iter_mut().for_each(|g| *g *= factor as f32),
-                }
-                sum += norm::sum(level, compute, tile.pointer(), n);
-            }
-        }
-        sum / length as f64
-    }
-
     /// Runs the first phase of a layerwise rule over a block from `at`; the sums of squares of parameter and direction.
     ///
     /// # Safety
@@ -398,41 +327,6 @@ impl Segment {
             streams.grad = tile.pointer();
             let through = find(compute).expect("a kernel for each compute type");
             through(&streams, n, scalars)
-        }
-    }
-}
-
-/// Where a part of a gradient begins among the rows that it is centered by.
-struct Row<'a> {
-    rows: Rows,
-    /// Elements of a row.
-    length: usize,
-    /// The part's first element.
-    at: usize,
-    means: Means<'a>,
-}
-
-impl Row<'_> {
-    /// Scales the part and takes the means of its rows off it.
-    fn center<C: Real>(&self, part: &[C], out: &mut [C], factor: C) {
-        let mean = |row| C::from_f64(self.means.of(row));
-        if self.rows.strided {
-            let mut row = self.at % self.rows.count;
-            for (out, &g) in out.iter_mut().zip(part) {
-                *out = g * factor - mean(row);
-                row = if row + 1 == self.rows.count { 0 } else { row + 1 };
-            }
-            return;
-        }
-        let mut done = 0;
-        while done < part.len() {
-            let at = self.at + done;
-            let end = part.len().min(done + self.length - at % self.length);
-            let mean = mean(at / self.length);
-            for (out, &g) in out[done..end].iter_mut().zip(&part[done..end]) {
-                *out = g * factor - mean;
-            }
-            done = end;
         }
     }
 }

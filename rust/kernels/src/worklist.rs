@@ -6,8 +6,9 @@
 use crate::level::Level;
 use crate::norm::{self, BLOCK};
 use crate::numbers::{Means, Numbers};
+use crate::rows::Rows;
 use crate::rule::{Layer, PROLOGUE_SCALARS, Scalars};
-use crate::segment::{After, Rows, Segment};
+use crate::segment::{After, Segment};
 use crate::small::{Aside, Noise};
 use crate::{fpenv, pool};
 

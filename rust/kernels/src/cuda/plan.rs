@@ -110,8 +110,8 @@ impl Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rows::Rows;
     use crate::rule::MAX_STATES;
-    use crate::segment::Rows;
     use crate::{Form, Rule, rules};
 
     fn segment(rule: &'static Rule, group: usize, len: usize, types: (Dtype, Dtype), rows: usize) -> Segment {
