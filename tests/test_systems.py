@@ -173,6 +173,16 @@ def test_nag_restores_to_the_last_bit():
     assert_same([w.view(np.uint32), x.view(np.uint32)], [bits, bits])
 
 
+def test_nag_is_free_again_when_a_parameter_cannot_be_restored():
+    """The closure has given the array other memory; the next step says that, and not that one is under way."""
+    w = np.ones(1000, F32)
+    opt = schuss.NAG(w, lr=0.1)
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"^params was resized"):
+            opt.step(lambda: w.resize(2000, refcheck=False))
+    opt.state_dict()
+
+
 @pytest.mark.parametrize("grads", [None, {}, 3.0, "w", lambda: None])
 def test_nag_closures_that_return_no_gradients(grads):
     for params in (np.ones(3), [np.ones(3)], {"w": np.ones(3)}):

@@ -145,17 +145,19 @@ class NAG(Optimizer):
         if not callable(closure):
             raise TypeError("NAG needs a closure: opt.step(lambda: the gradients at the present parameters)")
         self._hold()
-        mover = self._mover = self._mover or _Mover(self)
-        steps, moves = self.step_count, mover.core.step_count
         try:
-            grads = self._gradients_ahead(mover, closure, zero_grads)
-            # The step takes the parameters back itself, piece by piece on its way.
-            _schuss.set_aside(self, mover.block, restore=True)
-            return super().step(grads, grad_scale=grad_scale, zero_grads=zero_grads)
+            mover = self._mover = self._mover or _Mover(self)
+            steps, moves = self.step_count, mover.core.step_count
+            try:
+                grads = self._gradients_ahead(mover, closure, zero_grads)
+                # The step takes the parameters back itself, piece by piece on its way.
+                _schuss.set_aside(self, mover.block, restore=True)
+                return super().step(grads, grad_scale=grad_scale, zero_grads=zero_grads)
+            finally:
+                _schuss.set_aside(self, None)
+                if self.step_count == steps and mover.core.step_count != moves:
+                    self._refuse_changed(_schuss.restore_params(self, mover.block))
         finally:
-            _schuss.set_aside(self, None)
-            if self.step_count == steps and mover.core.step_count != moves:
-                self._refuse_changed(_schuss.restore_params(self, mover.block))
             self._release()
 
     def _extend(self, additions: list[tuple[Any, dict[str, Any]]]) -> None:
