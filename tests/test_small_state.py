@@ -1,6 +1,7 @@
 """State in less memory, and master copies: what rounding does to a number, and what the arrays hold."""
 
 import copy
+import itertools
 
 import ml_dtypes
 import numpy as np
@@ -53,28 +54,34 @@ def test_stochastic_rounding_keeps_the_expectation(dtype):
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
 def test_neighbours_steps_and_states_get_different_bits(dtype):
-    """A hundred thousand times the same number: as many rounded up as it takes, without a pattern."""
-    n = 102_400
+    """The same number everywhere: as many rounded up as it takes, any two elements, states or steps independently."""
+    n, steps = 25_600, 80
     x = np.full(n, 1.003, F32)
     x[::256] = 1.7  # one scale for every block
     opt = schuss.Adam(np.zeros(n, F32), lr=0.0, betas=(0.0, 0.0), state_dtype=dtype)
-    ups = []
-    for _ in range(3):
+    ups = {"m": [], "v": []}
+    for _ in range(steps):
         opt.step(x)
-        for name in ("m", "v"):
+        for name, of_name in ups.items():
             values = np.delete(read(opt, name), np.s_[::256])
             low, high = values.min(), values.max()
-            expected = (float(np.float32(1.003)) ** (1 + (name == "v")) - low) / (high - low)
-            up = values == high
             assert len(np.unique(values)) == 2
-            assert abs(up.mean() - expected) < 5 * np.sqrt(expected * (1 - expected) / up.size)
-            ups.append(up - up.mean())
-    for i, one in enumerate(ups):
-        sigma = np.std(one) ** 2 * np.sqrt(one.size)
+            expected = (float(np.float32(1.003)) ** (1 + (name == "v")) - low) / (high - low)
+            of_name.append(((values == high) - expected) / np.sqrt(expected * (1 - expected)))
+    size = ups["m"][0].size
+    # Blocks share the random numbers of their places: in one step products are alike, but not from step to step.
+    products = {"m and v": [one @ other for one, other in zip(ups["m"], ups["v"])]}
+    for name, of_name in ups.items():
+        rounded_up = np.array([one.sum() for one in of_name])
+        assert abs(rounded_up.mean()) < 5 * np.sqrt(size / steps)
+        assert rounded_up.std() == pytest.approx(np.sqrt(size), rel=0.4)
         for lag in (1, 2, 7, 8, 16, 64, 127, 128, 255, 256, 510, 1020):  # of each block of 256, 255 are left
-            assert abs(one[:-lag] @ one[lag:]) < 6 * sigma
-        for other in ups[:i]:
-            assert abs(one @ other) < 6 * np.std(one) * np.std(other) * np.sqrt(one.size)
+            products[name, lag] = [one[:-lag] @ one[lag:] for one in of_name]
+        products[name, "next step"] = [one @ other for one, other in itertools.pairwise(of_name)]
+    for what, of_steps in products.items():
+        of_steps = np.array(of_steps) / size
+        assert abs(of_steps.mean()) < 5 * of_steps.std() / np.sqrt(steps), what
+        assert of_steps.std() < 0.15, what
 
 
 def test_nearest_is_exact():

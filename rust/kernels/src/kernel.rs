@@ -8,7 +8,8 @@ use half::{bf16, f16};
 use crate::level::{self, LEVELS, Level};
 use crate::math::Real;
 use crate::norm::{self, LANES};
-use crate::rule::{MAX_STATES, PROLOGUE_SCALARS, Prologue, Reach, Scalars, Update};
+use crate::rule::{L2, MAX_STATES, PROLOGUE_SCALARS, Prologue, Reach, Scalars, Update};
+use crate::small::{Beside, CODED, Code, Half, State, StateType};
 use crate::storage::{Dtype, Storage};
 
 /// Where one array's numbers lie, as a kernel sees them.
@@ -26,18 +27,24 @@ pub(crate) struct Streams {
 ///
 /// # Safety
 /// Every stream that the rule uses (a rule may read no gradient) must be valid for `n` elements of its type, aligned, and overlap no other.
-pub(crate) type Kernel = unsafe fn(streams: &Streams, n: usize, scalars: &Scalars) -> (f64, f64);
+pub(crate) type Kernel = unsafe fn(streams: &Streams, n: usize, scalars: &Scalars, beside: &Beside<'_>) -> (f64, f64);
 
-/// Elements of which a measuring kernel keeps the direction at a time; a multiple of [`LANES`].
-const PIECE: usize = 256;
+/// Elements of which a kernel keeps a direction that is measured, or states that will share a scale, at a time; a multiple
+/// of [`LANES`].
+const PIECE: usize = CODED;
+
+/// Memory of one piece, aligned to a line of the cache.
+#[repr(align(64))]
+struct Piece<C>([C; PIECE]);
 
 /// The combinations of parameter and gradient type that have kernels: the compute type beside each storage type, and
-/// each storage type beside itself; other gradients, and states in less memory, are
-/// converted tile by tile on the way.
+/// each storage type beside itself; other gradients are converted tile by tile on the way.
 const PAIRS: usize = 8;
+/// The ways of keeping states in less memory, beside float32 alone; with other types they are converted tile by tile too.
+const KEPT: usize = 4;
 
-/// A rule's kernels, by CPU level and by pair of storage types.
-pub(crate) type Table = [[Kernel; PAIRS]; LEVELS];
+/// A rule's kernels, by CPU level and by storage types.
+pub(crate) type Table = [[Kernel; PAIRS + KEPT]; LEVELS];
 
 /// The kernel of a table, if this pair of types has one. States have the compute type.
 pub(crate) fn find(table: &Table, level: Level, param: Dtype, grad: Dtype) -> Option<Kernel> {
@@ -54,6 +61,22 @@ pub(crate) fn find(table: &Table, level: Level, param: Dtype, grad: Dtype) -> Op
         _ => return None,
     };
     Some(table[level as usize][pair])
+}
+
+/// The kernel of a table for states in less memory, if these types have one.
+pub(crate) fn find_small(
+    table: &Table,
+    level: Level,
+    types: (Dtype, Dtype),
+    states: StateType,
+    nearest: bool,
+) -> Option<Kernel> {
+    let way = match states {
+        StateType::Bf16 => 0,
+        StateType::Int8 => 2,
+        StateType::Compute => return None,
+    };
+    (types == (Dtype::F32, Dtype::F32)).then(|| table[level as usize][PAIRS + way + usize::from(nearest)])
 }
 
 /// All kernels of the rule that `R` carries, those that update or those that measure.
@@ -73,6 +96,10 @@ where
                 $level::kernel::<R, f32, bf16, f32, S, K, MEASURE>,
                 $level::kernel::<R, f16, f16, f32, S, K, MEASURE>,
                 $level::kernel::<R, bf16, bf16, f32, S, K, MEASURE>,
+                $level::kernel::<R, f32, f32, Half<false>, S, K, MEASURE>,
+                $level::kernel::<R, f32, f32, Half<true>, S, K, MEASURE>,
+                $level::kernel::<R, f32, f32, Code<false>, S, K, MEASURE>,
+                $level::kernel::<R, f32, f32, Code<true>, S, K, MEASURE>,
             ]
         };
     }
@@ -83,17 +110,24 @@ level::each! {
     /// # Safety
     /// As for [`Kernel`], and the CPU must have the level.
     pub(super) unsafe fn kernel<R, P, G, T, const S: usize, const K: usize, const MEASURE: bool>(
-        streams: &Streams, n: usize, scalars: &Scalars,
+        streams: &Streams, n: usize, scalars: &Scalars, beside: &Beside<'_>,
     ) -> (f64, f64)
     where
         R: Update<P::Compute, S, K> + Reach,
         P: Storage<Compute: Prologue + Into<f64>>,
         G: Storage<Compute = P::Compute>,
-        T: Storage<Compute = P::Compute>,
+        T: State<Compute = P::Compute>,
         Arity: Loop<S>,
     {
         // SAFETY: the caller's promise, passed on.
-        unsafe { Arity::run::<R, P, G, T, K, MEASURE, FMA>(streams, n, scalars) }
+        unsafe {
+            // Not left to the compiler: in the longer loops it would ask for every element.
+            if scalars[L2] != 0.0 {
+                Arity::run::<R, P, G, T, K, MEASURE, true, FMA>(streams, n, scalars, beside)
+            } else {
+                Arity::run::<R, P, G, T, K, MEASURE, false, FMA>(streams, n, scalars, beside)
+            }
+        }
     }
 }
 
@@ -113,16 +147,17 @@ pub fn fetch<T>(at: *const T) {
 pub(crate) trait Loop<const S: usize> {
     /// # Safety
     /// As for [`Kernel`]: parameters are `P`, gradients `G`, states `T`.
-    unsafe fn run<R, P, G, T, const K: usize, const MEASURE: bool, const FMA: bool>(
+    unsafe fn run<R, P, G, T, const K: usize, const MEASURE: bool, const DECAYS: bool, const FMA: bool>(
         streams: &Streams,
         n: usize,
         scalars: &Scalars,
+        beside: &Beside<'_>,
     ) -> (f64, f64)
     where
         R: Update<P::Compute, S, K> + Reach,
         P: Storage<Compute: Prologue + Into<f64>>,
         G: Storage<Compute = P::Compute>,
-        T: Storage<Compute = P::Compute>;
+        T: State<Compute = P::Compute>;
 }
 
 /// Carries one loop for each number of states.
@@ -131,49 +166,64 @@ pub(crate) struct Arity;
 // One function a number of states, because only slices that are parameters of a function are known not to overlap;
 // without that the vectorizer gives up from four streams on.
 macro_rules! loops {
-    ($($states:literal: $($state:ident $i:tt)*;)*) => {$(
+    ($($states:literal: $($state:ident $wide:ident $i:tt)*;)*) => {$(
         impl Loop<$states> for Arity {
             #[inline(always)]
-            unsafe fn run<R, P, G, T, const K: usize, const MEASURE: bool, const FMA: bool>(
-                streams: &Streams, n: usize, scalars: &Scalars,
+            unsafe fn run<R, P, G, T, const K: usize, const MEASURE: bool, const DECAYS: bool, const FMA: bool>(
+                streams: &Streams, n: usize, scalars: &Scalars, beside: &Beside<'_>,
             ) -> (f64, f64)
             where
                 R: Update<P::Compute, $states, K> + Reach,
                 P: Storage<Compute: Prologue + Into<f64>>,
                 G: Storage<Compute = P::Compute>,
-                T: Storage<Compute = P::Compute>,
+                T: State<Compute = P::Compute>,
             {
                 #[inline(always)]
                 // As many arguments as there are states. A rule without states stores no T.
                 #[allow(clippy::extra_unused_type_parameters, clippy::too_many_arguments)]
-                fn each<R, P, G, T, const K: usize, const MEASURE: bool>(
-                    param: &mut [P], grad: &[G], $($state: &mut [T],)* direction: &mut [P::Compute], scalars: &Scalars,
+                fn each<R, P, G, T, const K: usize, const MEASURE: bool, const DECAYS: bool>(
+                    param: &mut [P], grad: &[G], $($state: &mut [T], $wide: &mut [P::Compute],)*
+                    direction: &mut [P::Compute], scalars: &Scalars, scales: [f32; $states],
+                    places: &[u32], blocks: [u32; MAX_STATES],
                 )
                 where
                     R: Update<P::Compute, $states, K> + Reach,
                     P: Storage<Compute: Prologue>,
                     G: Storage<Compute = P::Compute>,
-                    T: Storage<Compute = P::Compute>,
+                    T: State<Compute = P::Compute>,
                 {
-                    let first: [P::Compute; PROLOGUE_SCALARS] =
+                    let mut first: [P::Compute; PROLOGUE_SCALARS] =
                         std::array::from_fn(|k| P::Compute::from_f64(scalars[k]));
+                    if !DECAYS {
+                        first[L2] = P::Compute::from_f64(0.0);
+                    }
                     let own: [P::Compute; K] =
                         std::array::from_fn(|k| P::Compute::from_f64(scalars[PROLOGUE_SCALARS + k]));
                     let n = param.len();
                     let grad = &grad[..if R::GRADIENT { n } else { 0 }];
                     let direction = &mut direction[..if MEASURE { n } else { 0 }];
-                    $(let $state = &mut $state[..n];)*
+                    $(
+                        let $state = &mut $state[..n];
+                        let $wide = &mut $wide[..if R::WRITES && T::SCALED { n } else { 0 }];
+                    )*
+                    let _places = &places[..if R::WRITES && !T::SCALED && T::CUT > 0 { n } else { 0 }];
+                    let (_blocks, _scales) = (blocks, scales);
                     for at in 0..n {
                         let g = if R::GRADIENT { grad[at].load() } else { P::Compute::from_f64(0.0) };
                         let (p, g) = Prologue::prologue(param[at].load(), g, first);
-                        let (p, _states) = R::update(p, g, [$($state[at].load()),*], own);
+                        let (p, _states) = R::update(p, g, [$($state[at].read(_scales[$i], R::SIGNED[$i])),*], own);
                         if MEASURE {
                             direction[at] = p;
                         } else {
                             param[at] = P::store(p);
                         }
-                        if R::WRITES {
-                            $($state[at] = T::store(_states[$i]);)*
+                        if R::WRITES && T::SCALED {
+                            $($wide[at] = _states[$i];)*
+                        } else if R::WRITES {
+                            $(
+                                let random = if T::CUT > 0 { _places[at] ^ _blocks[$i] } else { 0 };
+                                $state[at] = T::keep(_states[$i], random);
+                            )*
                         }
                     }
                 }
@@ -185,32 +235,58 @@ macro_rules! loops {
                         ($(std::slice::from_raw_parts_mut(streams.states[$i].cast::<T>(), n),)*),
                     )
                 };
-                if !MEASURE {
-                    each::<R, P, G, T, K, false>(param, grad, $($state,)* &mut [], scalars);
+                if !MEASURE && !T::SCALED && T::CUT == 0 {
+                    each::<R, P, G, T, K, false, DECAYS>(
+                        param, grad, $($state, &mut [],)* &mut [], scalars, [1.0; $states], &[], [0; MAX_STATES],
+                    );
                     return (0.0, 0.0);
                 }
-                // Piece by piece, so that the direction is still at hand when its squares are summed.
-                let mut direction = [P::Compute::from_f64(0.0); PIECE];
+                // Piece by piece, so that the direction is still at hand when its squares are summed, and states when
+                // their scale is known; a block has random bits of its own.
+                let zero = P::Compute::from_f64(0.0);
+                let mut direction = Piece([zero; PIECE]);
+                $(let mut $wide = Piece([zero; PIECE]);)*
                 let (mut of_param, mut of_direction) = ([0.0; LANES], [0.0; LANES]);
                 for at in (0..n).step_by(PIECE) {
                     let piece = at..n.min(at + PIECE);
                     let grad = if R::GRADIENT { &grad[piece.clone()] } else { &[] };
-                    let direction = &mut direction[..piece.len()];
                     let param = &mut param[piece.clone()];
-                    each::<R, P, G, T, K, true>(
-                        param, grad, $(&mut $state[piece.clone()],)* direction, scalars,
+                    let direction = &mut direction.0[..if MEASURE { piece.len() } else { 0 }];
+                    let _scales: [*mut f32; $states] = [$(beside.scales[$i].wrapping_add(at / CODED)),*];
+                    // SAFETY: the caller's promise: a piece is one block.
+                    let scales = _scales.map(|scale| if T::SCALED { unsafe { *scale } } else { 1.0 });
+                    let (places, blocks) = match &beside.bits {
+                        Some(bits) if R::WRITES && T::CUT > 0 => (&bits.places[..], bits.block(beside.block + at / CODED)),
+                        _ => (&[][..], [0; MAX_STATES]),
+                    };
+                    each::<R, P, G, T, K, MEASURE, DECAYS>(
+                        param, grad, $(&mut $state[piece.clone()], &mut $wide.0,)* direction, scalars, scales, places, blocks,
                     );
-                    // The sums leave memory idle: meanwhile the next piece is fetched.
+                    // What follows leaves memory idle: meanwhile the next piece is fetched.
                     let (p, g) = (param.as_ptr_range().end, grad.as_ptr_range().end);
-                    norm::add_squares::<FMA, _, _>(&mut of_param, param, |p| p.load(), |at| {
-                        fetch(p.wrapping_add(at));
-                        fetch(g.wrapping_add(at));
-                    });
-                    $(let $state = $state[piece.clone()].as_ptr_range().end;)*
-                    norm::add_squares::<FMA, _, _>(&mut of_direction, direction, |&d| d, |at| {
-                        let _ = at;
-                        $(fetch($state.wrapping_add(at));)*
-                    });
+                    if R::WRITES && T::SCALED {
+                        $(
+                            for line in (PIECE * $i / $states..PIECE * ($i + 1) / $states).step_by(LANES) {
+                                fetch(p.wrapping_add(line));
+                                fetch(g.wrapping_add(line));
+                            }
+                            let (wide, state) = (&$wide.0[..piece.len()], &mut $state[piece.clone()]);
+                            let scale = T::keep_block(wide, state, places, blocks[$i], R::SIGNED[$i]);
+                            // SAFETY: as above.
+                            unsafe { *_scales[$i] = scale };
+                        )*
+                    }
+                    if MEASURE {
+                        norm::add_squares::<FMA, _, _>(&mut of_param, param, |p| p.load(), |at| {
+                            fetch(p.wrapping_add(at));
+                            fetch(g.wrapping_add(at));
+                        });
+                        $(let $state = $state[piece.clone()].as_ptr_range().end;)*
+                        norm::add_squares::<FMA, _, _>(&mut of_direction, direction, |&d| d, |at| {
+                            let _ = at;
+                            $(fetch($state.wrapping_add(at));)*
+                        });
+                    }
                 }
                 (norm::fold(of_param), norm::fold(of_direction))
             }
@@ -219,8 +295,8 @@ macro_rules! loops {
 }
 loops! {
     0: ;
-    1: s0 0;
-    2: s0 0 s1 1;
-    3: s0 0 s1 1 s2 2;
-    4: s0 0 s1 1 s2 2 s3 3;
+    1: s0 w0 0;
+    2: s0 w0 0 s1 w1 1;
+    3: s0 w0 0 s1 w1 1 s2 w2 2;
+    4: s0 w0 0 s1 w1 1 s2 w2 2 s3 w3 3;
 }

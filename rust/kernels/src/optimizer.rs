@@ -128,7 +128,7 @@ impl<P: Storage> Optimizer<P> {
                 threads,
                 scalars: &[scalars],
                 after: After::Keep,
-                noise: Noise::Nearest,
+                noise: &Noise::Nearest,
                 looked: false,
             })
         };

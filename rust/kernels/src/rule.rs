@@ -14,6 +14,8 @@ pub const MAX_STATES: usize = 4;
 pub const MAX_SCALARS: usize = 16;
 /// How many scalars the prologue takes, in front of the rule's own.
 pub const PROLOGUE_SCALARS: usize = 3;
+/// Which of them is the weight decay that is added to gradients.
+pub(crate) const L2: usize = 1;
 
 /// How `weight_decay` acts; the shared prologue applies it, no rule repeats it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,7 +112,7 @@ impl Rule {
     fn scalars_here(&self, common: &Common, hypers: &[f64], t: u64, gradient_factor: f64) -> Scalars {
         let (mut scalars, still) = (self.host)(common, hypers, t as f64);
         scalars[0] = if common.maximize { -gradient_factor } else { gradient_factor };
-        scalars[1] = if common.decay == Decay::L2 { common.weight_decay } else { 0.0 };
+        scalars[L2] = if common.decay == Decay::L2 { common.weight_decay } else { 0.0 };
         scalars[2] = match common.decay {
             Decay::L2 | Decay::Own => 1.0,
             _ if still => 1.0,
@@ -182,6 +184,8 @@ pub trait Reach {
     const GRADIENT: bool;
     /// Whether the update writes the states.
     const WRITES: bool;
+    /// Which states may be negative.
+    const SIGNED: [bool; MAX_STATES];
     /// How many states there are.
     const STATES: usize;
     /// How many scalars there are.
@@ -247,6 +251,7 @@ macro_rules! rules {
         impl $crate::rule::Reach for $name {
             const GRADIENT: bool = !<[&str]>::is_empty(&[$(stringify!($g))?]);
             const WRITES: bool = rules!(@writes $kind);
+            const SIGNED: [bool; $crate::rule::MAX_STATES] = $crate::small::signed(&[$(stringify!($state)),*]);
             const STATES: usize = <[&str]>::len(&[$(stringify!($state)),*]);
             const SCALARS: usize = <[&str]>::len(&[$(stringify!($scalar)),*]);
         }

@@ -1,7 +1,6 @@
 //! One array of a step, and the update of a part of it: directly, or tile by tile where a gradient has to be converted,
 //! centered, zeroed or overwritten on the way.
 
-use std::mem::MaybeUninit;
 use std::slice::from_raw_parts;
 
 use crate::kernel::{self, Streams, fetch};
@@ -10,19 +9,12 @@ use crate::norm;
 use crate::numbers::Means;
 use crate::rows::{Row, Rows};
 use crate::rule::{Layer, MAX_STATES, Rule, Scalars};
-use crate::small::{self, Form, Noise, SmallState, StateType};
+use crate::small::{self, Beside, Bits, Form, SmallState, StateType};
 use crate::storage::{Dtype, convert};
 use crate::tile::{TILE, Tile};
 
 /// Elements that are centered at a time: memory is not idle for long while they are.
 const CENTERED: usize = TILE / 4;
-
-/// Elements of which states in less memory are loaded at a time.
-const PIECE: usize = 512;
-
-/// Memory of one piece, aligned to a line of the cache.
-#[repr(align(64))]
-struct Piece(MaybeUninit<[f32; PIECE]>);
 
 /// What happens to a gradient's memory once it has been used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,34 +88,32 @@ impl Segment {
         scalars: &Scalars,
         means: Means<'_>,
         after: After,
-        noise: Noise,
+        bits: Option<Bits<'_>>,
     ) {
         let direct = self.kernel(level, self.grad_type);
         let Form { rounded, aside, .. } = self.form;
         let plain = after == After::Keep && self.center.is_none() && rounded.is_none() && aside.is_none();
         let plainly = if plain { direct } else { None };
         if self.is_small() {
+            let kernel = if plain { self.small_kernel(&self.rule.kernels, level, bits.is_none()) } else { None };
             // SAFETY: the caller's promise, passed on.
             unsafe {
-                match plainly {
-                    Some(kernel) if self.param_type.compute() == Dtype::F32 => {
-                        self.update_small((start, end), level, scalars, noise, kernel);
-                    }
-                    _ => {
-                        for at in (start..end).step_by(TILE) {
-                            let n = TILE.min(end - at);
-                            self.with_wide_states(at, n, level, self.rule.writes_states.then_some(noise), |plain| {
-                                plain.update((at, at + n), level, scalars, means, after, noise);
-                            });
-                        }
-                    }
+                if let Some(kernel) = kernel {
+                    kernel(&self.streams(start), end - start, scalars, &self.beside(start, bits));
+                    return;
+                }
+                for at in (start..end).step_by(TILE) {
+                    let n = TILE.min(end - at);
+                    self.with_wide_states(at, n, level, self.rule.writes_states.then_some(bits), |plain| {
+                        plain.update((at, at + n), level, scalars, means, after, bits);
+                    });
                 }
             }
             return;
         }
         if let Some(kernel) = plainly {
             // SAFETY: the caller's promise.
-            unsafe { kernel(&self.streams(start), end - start, scalars) };
+            unsafe { kernel(&self.streams(start), end - start, scalars, &Beside::NOTHING) };
             return;
         }
         if let Some(through) = self.kernel(level, self.param_type.compute()) {
@@ -132,50 +122,30 @@ impl Segment {
         }
     }
 
-    /// The update of states in less memory where nothing else is to be done: piece by piece they are loaded, updated by the
-    /// kernel for plain states, and kept again. Memory idles meanwhile, so the next piece's parameters and gradients are
-    /// fetched.
-    ///
-    /// # Safety
-    /// As for [`Segment::update`]; the kernel must be that of the types, computed in float32.
-    unsafe fn update_small(
-        &self,
-        (start, end): (usize, usize),
-        level: Level,
-        scalars: &Scalars,
-        noise: Noise,
-        kernel: kernel::Kernel,
-    ) {
-        let mut wide = [const { Piece(MaybeUninit::uninit()) }; MAX_STATES];
-        let states = wide.each_mut().map(|piece| piece.0.as_mut_ptr().cast::<u8>());
-        let small = (0..self.rule.states.len()).map(|k| self.small_state(k));
-        for at in (start..end).step_by(PIECE) {
-            let n = PIECE.min(end - at);
-            let streams = Streams { states, ..self.streams(at) };
-            let next = self.streams(at + n);
-            // SAFETY: the caller's promise, for the `n` elements from `at`, which a piece holds in float32.
-            unsafe {
-                for state in small.clone() {
-                    state.load(level, states[state.number].cast(), (at, n));
-                }
-                kernel(&streams, n, scalars);
-                if self.rule.writes_states {
-                    for (state, soon) in small.clone().zip([next.param.cast_const(), next.grad, next.grad, next.grad]) {
-                        state.keep(level, states[state.number].cast(), (at, n), noise, soon.cast());
-                    }
-                }
+    /// The kernel of a table that takes states in less memory as they are, if the types have one.
+    fn small_kernel(&self, table: &kernel::Table, level: Level, nearest: bool) -> Option<kernel::Kernel> {
+        kernel::find_small(table, level, (self.param_type, self.grad_type), self.form.states, nearest)
+    }
+
+    /// What such a kernel needs beside the streams from `at`, which begins a block.
+    fn beside<'a>(&self, at: usize, bits: Option<Bits<'a>>) -> Beside<'a> {
+        let mut beside = Beside { bits, block: at / small::CODED, ..Beside::NOTHING };
+        if self.form.states == StateType::Int8 {
+            for k in 0..self.rule.states.len() {
+                beside.scales[k] = self.small_state(k).scales(at);
             }
         }
+        beside
     }
 
     /// State number `k`.
     fn small_state(&self, k: usize) -> SmallState {
-        let signed = small::is_signed(self.rule.states[k]);
+        let signed = small::signed(self.rule.states)[k];
         SmallState { kind: self.form.states, signed, number: k, data: self.states[k], len: self.len }
     }
 
     /// Runs `f` over a tile of an array whose states no kernel takes as they are: they are loaded into tiles, and kept again
-    /// behind it, with this noise, if they are written at all.
+    /// behind it, with these random bits, if they are written at all.
     ///
     /// # Safety
     /// The states must be valid for the `n` elements from `at`; the CPU must have the level.
@@ -186,7 +156,7 @@ impl Segment {
         at: usize,
         n: usize,
         level: Level,
-        noise: Option<Noise>,
+        bits: Option<Option<Bits<'_>>>,
         f: impl FnOnce(&Segment) -> T,
     ) -> T {
         let compute = self.param_type.compute();
@@ -208,7 +178,7 @@ impl Segment {
             plain.states[state.number] = tile.pointer().wrapping_sub(at * compute.size());
         }
         let result = f(&plain);
-        let Some(noise) = noise else { return result };
+        let Some(bits) = bits else { return result };
         for (state, tile) in small.zip(&mut wide) {
             // SAFETY: as above.
             unsafe {
@@ -218,7 +188,7 @@ impl Segment {
                 } else {
                     tile.pointer()
                 };
-                state.keep(level, values.cast(), (at, n), noise, values.cast());
+                state.keep(level, values.cast(), (at, n), bits);
             }
         }
         result
@@ -274,13 +244,13 @@ impl Segment {
                     let next = grad.wrapping_add(n * self.grad_type.size());
                     (0..n * self.grad_type.size()).step_by(64).for_each(|line| fetch(next.wrapping_add(line)));
                     streams.grad = tile.pointer();
-                    through(&streams, n, &scalars);
+                    through(&streams, n, &scalars, &Beside::NOTHING);
                 } else if let Some(kernel) = direct {
-                    kernel(&streams, n, scalars);
+                    kernel(&streams, n, scalars, &Beside::NOTHING);
                 } else {
                     convert(self.grad_type, grad, compute, tile.pointer(), n);
                     streams.grad = tile.pointer();
-                    through(&streams, n, scalars);
+                    through(&streams, n, scalars, &Beside::NOTHING);
                 }
                 if let Some((dtype, param)) = self.form.rounded {
                     small::round(level, streams.param.cast(), dtype, param.add(at * dtype.size()), n);
@@ -304,14 +274,18 @@ impl Segment {
         at: usize,
         level: Level,
         scalars: &Scalars,
-        noise: Noise,
+        bits: Option<Bits<'_>>,
     ) -> (f64, f64) {
         let (n, compute) = (norm::BLOCK.min(self.len - at), self.param_type.compute());
         if self.form.states != StateType::Compute && !(layer.direction)().states.is_empty() {
+            if let Some(kernel) = self.small_kernel(&layer.measures, level, bits.is_none()) {
+                // SAFETY: the caller's promise, for the block.
+                return unsafe { kernel(&self.streams(at), n, scalars, &self.beside(at, bits)) };
+            }
             // SAFETY: the caller's promise, for the block; so also for its states in tiles.
             return unsafe {
-                self.with_wide_states(at, n, level, (layer.direction)().writes_states.then_some(noise), |plain| {
-                    plain.measure(layer, at, level, scalars, noise)
+                self.with_wide_states(at, n, level, (layer.direction)().writes_states.then_some(bits), |plain| {
+                    plain.measure(layer, at, level, scalars, bits)
                 })
             };
         }
@@ -320,13 +294,13 @@ impl Segment {
         // SAFETY: the caller's promise, for the block; the tile holds as many elements of any type.
         unsafe {
             if let Some(kernel) = find(self.grad_type) {
-                return kernel(&streams, n, scalars);
+                return kernel(&streams, n, scalars, &Beside::NOTHING);
             }
             let mut tile = Tile::new();
             convert(self.grad_type, streams.grad, compute, tile.pointer(), n);
             streams.grad = tile.pointer();
             let through = find(compute).expect("a kernel for each compute type");
-            through(&streams, n, scalars)
+            through(&streams, n, scalars, &Beside::NOTHING)
         }
     }
 }

@@ -41,7 +41,7 @@ pub struct Step<'a> {
     /// What happens to gradients once they have been used.
     pub after: After,
     /// How states that are kept in less memory are rounded.
-    pub noise: Noise,
+    pub noise: &'a Noise,
     /// Whether all gradients have just been looked at, by [`WorkList::sum_of_squares`].
     pub looked: bool,
 }
@@ -146,16 +146,16 @@ impl WorkList {
     /// As for [`WorkList::run`].
     unsafe fn first_phase(&self, step: &Step<'_>, i: usize, (start, end): (usize, usize)) {
         let (segment, scalars) = (&self.segments[i], &step.scalars[self.segments[i].group]);
-        let (means, noise) = (self.means_of(i), step.noise.of(i));
+        let (means, bits) = (self.means_of(i), step.noise.of(i));
         let Some(layer) = &segment.rule.layer else {
             // SAFETY: the caller's promise; the range lies within the segment.
-            unsafe { segment.update((start, end), step.level, scalars, means, step.after, noise) };
+            unsafe { segment.update((start, end), step.level, scalars, means, step.after, bits) };
             return;
         };
         let [of_param, of_direction] = &self.partials;
         for at in (start..end).step_by(BLOCK) {
             // SAFETY: as above.
-            let (p, d) = unsafe { segment.measure(layer, at, step.level, scalars, noise) };
+            let (p, d) = unsafe { segment.measure(layer, at, step.level, scalars, bits) };
             of_param.set(self.blocks[i] + at / BLOCK, p);
             of_direction.set(self.blocks[i] + at / BLOCK, d);
         }
@@ -163,7 +163,7 @@ impl WorkList {
             let mut scalars = *scalars;
             scalars[PROLOGUE_SCALARS] = self.ratio(i, layer, &scalars);
             // SAFETY: as above.
-            unsafe { segment.update((start, end), step.level, &scalars, means, step.after, noise) };
+            unsafe { segment.update((start, end), step.level, &scalars, means, step.after, bits) };
         }
     }
 
@@ -176,9 +176,9 @@ impl WorkList {
         if segment.rule.layer.is_some() && segment.len > WHOLE {
             let mut scalars = step.scalars[segment.group];
             scalars[PROLOGUE_SCALARS] = self.ratios.get(i);
-            let (means, noise) = (self.means_of(i), step.noise.of(i));
+            let (means, bits) = (self.means_of(i), step.noise.of(i));
             // SAFETY: the caller's promise; the range lies within the segment.
-            unsafe { segment.update(range, step.level, &scalars, means, step.after, noise) };
+            unsafe { segment.update(range, step.level, &scalars, means, step.after, bits) };
         }
     }
 

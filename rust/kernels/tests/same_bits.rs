@@ -56,18 +56,21 @@ fn state(kind: StateType, compute: Dtype, n: usize, seed: u64) -> Buffer {
     }
 }
 
-/// How arrays keep their states, whether with a master copy of the parameter, and how states are rounded.
-type Keeping = (StateType, bool, Noise);
-const PLAIN: Keeping = (StateType::Compute, false, Noise::Nearest);
+/// How arrays keep their states, whether with a master copy of the parameter, and whether states are rounded to nearest.
+type Keeping = (StateType, bool, bool);
+const PLAIN: Keeping = (StateType::Compute, false, true);
 
-/// Three steps over arrays of all lengths; everything that they left in memory.
+/// What becomes of gradients in each of three steps.
+const STEPS: &[After] = &[After::Keep, After::Keep, After::Zero];
+
+/// Up to three steps over arrays of all lengths; everything that they left in memory, the gradients behind the rest.
 fn run(
     rule: &'static Rule,
     flags: f64,
     types: (Dtype, Dtype),
-    (kind, master, noise): Keeping,
-    level: Level,
-    threads: usize,
+    (kind, master, nearest): Keeping,
+    (level, threads): (Level, usize),
+    steps: &[After],
 ) -> Vec<Buffer> {
     let (param_type, grad_type) = types;
     let scalars = scalars(rule, flags);
@@ -84,7 +87,8 @@ fn run(
         }
     }
     let per_array = 2 + rule.states.len() + usize::from(master);
-    for (step, scalars) in scalars.iter().enumerate() {
+    let noise = if nearest { Noise::Nearest } else { Noise::new(5, 7, kind) };
+    for (after, scalars) in steps.iter().zip(&scalars) {
         let segments: Vec<Segment> = LENGTHS
             .iter()
             .zip(memory.chunks_exact_mut(per_array))
@@ -103,10 +107,16 @@ fn run(
             .collect();
         let mut work = WorkList::default();
         work.extend(segments);
-        let after = if step == 2 { After::Zero } else { After::Keep };
         // SAFETY: every pointer is to a buffer of its own of at least the segment's bytes; the level was found.
-        unsafe { work.run(&Step { level, threads, scalars: &[*scalars], after, noise, looked: false }) };
+        unsafe {
+            work.run(&Step { level, threads, scalars: &[*scalars], after: *after, noise: &noise, looked: false })
+        };
     }
+    let mut grads = Vec::new();
+    for k in (0..LENGTHS.len()).rev() {
+        grads.push(memory.remove(k * per_array + 1));
+    }
+    memory.append(&mut grads);
     memory
 }
 
@@ -148,25 +158,43 @@ fn every_level_and_thread_count_gives_the_bits_of_the_baseline() {
 #[test]
 fn so_do_states_in_less_memory_and_master_copies() {
     use StateType::{Bf16, Compute, Int8};
-    let step = Noise::new(5, 7);
     for &rule in schuss::rules::ALL {
-        for (kind, noise) in [(Bf16, step), (Bf16, Noise::Nearest), (Int8, step), (Int8, Noise::Nearest)] {
+        for (kind, nearest) in SMALL {
             for types in [(Dtype::F32, Dtype::F32), (Dtype::Bf16, Dtype::F32), (Dtype::F64, Dtype::F16)] {
-                check(rule, 1.0, types, (kind, false, noise));
+                check(rule, 1.0, types, (kind, false, nearest));
             }
         }
         for (kind, types) in [(Compute, Dtype::F32), (Compute, Dtype::Bf16), (Bf16, Dtype::F32), (Int8, Dtype::F16)] {
-            check(rule, 0.0, (Dtype::Bf16, types), (kind, true, step));
-            check(rule, 1.0, (Dtype::F16, types), (kind, true, step));
+            check(rule, 0.0, (Dtype::Bf16, types), (kind, true, false));
+            check(rule, 1.0, (Dtype::F16, types), (kind, true, false));
+        }
+    }
+}
+
+const SMALL: [(StateType, bool); 4] =
+    [(StateType::Bf16, false), (StateType::Bf16, true), (StateType::Int8, false), (StateType::Int8, true)];
+
+#[test]
+fn kernels_keep_small_states_as_tiles_do() {
+    // Gradients that are zeroed go through tiles.
+    let types = (Dtype::F32, Dtype::F32);
+    for &rule in schuss::rules::ALL {
+        for (kind, nearest) in SMALL {
+            let [kept, zeroed] = [After::Keep, After::Zero].map(|after| {
+                let mut memory = run(rule, 0.0, types, (kind, false, nearest), (Level::Baseline, 1), &[after]);
+                memory.truncate(memory.len() - LENGTHS.len());
+                memory
+            });
+            assert!(kept == zeroed, "{rule:?} {kind:?} nearest {nearest}");
         }
     }
 }
 
 fn check(rule: &'static Rule, flags: f64, types: (Dtype, Dtype), keeping: Keeping) {
-    let oracle = run(rule, flags, types, keeping, Level::Baseline, 1);
+    let oracle = run(rule, flags, types, keeping, (Level::Baseline, 1), STEPS);
     for level in Level::found() {
         for threads in [1, 3] {
-            let same = run(rule, flags, types, keeping, level, threads) == oracle;
+            let same = run(rule, flags, types, keeping, (level, threads), STEPS) == oracle;
             assert!(same, "{rule:?} {types:?} flags {flags} {keeping:?} at {level:?} on {threads} threads");
         }
     }

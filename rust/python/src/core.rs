@@ -371,8 +371,14 @@ impl Core {
         }
 
         let after = if zero_grads { After::Zero } else { After::Keep };
-        let noise = inner.seed.map_or(Noise::Nearest, |seed| Noise::new(seed, core.step_count()));
-        let (work, step) = (&inner.work, Step { level, threads, scalars: &inner.scalars, after, noise, looked });
+        // An optimizer keeps all of its states in the same way.
+        let kept = inner.work.segments().first().map(|segment| segment.form.states);
+        let noise = match (inner.seed, kept) {
+            (Some(seed), Some(kept)) => Noise::new(seed, core.step_count(), kept),
+            _ => Noise::Nearest,
+        };
+        let (work, step) =
+            (&inner.work, Step { level, threads, scalars: &inner.scalars, after, noise: &noise, looked });
         // SAFETY: parameters and states are pinned and were found unchanged, gradients were checked for shape, type,
         // order and alignment, lie clear of what is written, and are kept alive by `read`. The lock
         // keeps other steps of this optimizer out.

@@ -10,68 +10,84 @@
 //! eight, from 2^-7; a positive number is divided by 2^8 before it is coded, which is the lowest bit of the exponent that
 //! the size leaves alone, so that this eighth bit of the code says that a number is negative.
 
-use super::{CODED, Kept};
+use super::State;
 
-/// An eight-bit code.
+/// An eight-bit code, rounded to nearest or stochastically.
 #[derive(Clone, Copy)]
 #[repr(transparent)]
-pub(super) struct Code<const SIGNED: bool>(u8);
+pub(crate) struct Code<const NEAREST: bool>(u8);
 
+/// Bits of a float's mantissa that are cut off.
+const CUT: u32 = 19;
 /// What is added to numbers whose states have a sign, and to others.
 const SMALL: f32 = 1.0 / 128.0;
 const LEAST: f32 = 1.0 / 32768.0;
 
-impl<const SIGNED: bool> Code<SIGNED> {
-    const ADDED: f32 = if SIGNED { SMALL } else { LEAST };
+impl<const NEAREST: bool> State for Code<NEAREST> {
+    type Compute = f32;
+    const CUT: u32 = if NEAREST { 0 } else { CUT };
+    const SCALED: bool = true;
+
+    #[inline(always)]
+    fn read(self, scale: f32, signed: bool) -> f32 {
+        if signed {
+            let code = self.0 as i8 as u32;
+            let size = f32::from_bits((code & 0x7f) << CUT | SMALL.to_bits()) - SMALL;
+            size * f32::from_bits(scale.to_bits() ^ code & 0x8000_0000)
+        } else {
+            (f32::from_bits(u32::from(self.0) << CUT | LEAST.to_bits()) - LEAST) * scale
+        }
+    }
+
+    fn keep(_: f32, _: u32) -> Self {
+        unreachable!("a block is kept at once")
+    }
+
+    #[inline(always)]
+    fn keep_block(block: &[f32], small: &mut [Self], places: &[u32], own: u32, signed: bool) -> f32 {
+        let scale = scale(block, signed);
+        // Neither a zero nor a NaN.
+        if scale > 0.0 {
+            let inverse = 1.0 / scale;
+            let n = block.len();
+            let (small, places) = (&mut small[..n], &places[..if NEAREST { 0 } else { n }]);
+            for k in 0..n {
+                let random = if NEAREST { 1 << (CUT - 1) } else { places[k] ^ own };
+                small[k] = Code(code(block[k], inverse, random, signed));
+            }
+        } else {
+            small.fill(Code(0));
+        }
+        scale
+    }
 }
 
-impl<const SIGNED: bool> Kept for Code<SIGNED> {
-    const CUT: u32 = 19;
-    const SCALED: bool = true;
-    const ZERO: Self = Code(0);
-
-    #[inline(always)]
-    fn read(self, scale: f32) -> f32 {
-        if SIGNED {
-            let code = self.0 as i8;
-            let size = f32::from_bits((code as u32 & 0x7f) << Self::CUT | SMALL.to_bits()) - SMALL;
-            size * if code < 0 { -scale } else { scale }
-        } else {
-            (f32::from_bits(u32::from(self.0) << Self::CUT | LEAST.to_bits()) - LEAST) * scale
-        }
+#[inline(always)]
+fn code(x: f32, inverse: f32, random: u32, signed: bool) -> u8 {
+    if signed {
+        let negative = (x.to_bits() as i32) < 0;
+        let inverse = if negative { -inverse } else { inverse * (1.0 / 256.0) };
+        let added = if negative { SMALL } else { LEAST };
+        (x.mul_add(inverse, added).to_bits().wrapping_add(random) >> CUT) as u8
+    } else {
+        let sum = x.mul_add(inverse, LEAST).to_bits().wrapping_add(random);
+        // None becomes zero: it will be divided by.
+        (sum.max(LEAST.to_bits() + (1 << CUT)) >> CUT) as u8
     }
+}
 
-    #[inline(always)]
-    fn keep(x: f32, inverse: f32, random: u32) -> Self {
-        if SIGNED {
-            let negative = (x.to_bits() as i32) < 0;
-            let inverse = if negative { -inverse } else { inverse * (1.0 / 256.0) };
-            let added = if negative { SMALL } else { LEAST };
-            Code((x.mul_add(inverse, added).to_bits().wrapping_add(random) >> Self::CUT) as u8)
-        } else {
-            let sum = x.mul_add(inverse, LEAST).to_bits().wrapping_add(random);
-            // None becomes zero: it will be divided by.
-            Code((sum.max(LEAST.to_bits() + (1 << Self::CUT)) >> Self::CUT) as u8)
-        }
-    }
-
-    #[inline(always)]
-    fn nearest(x: f32, inverse: f32) -> Self {
-        Self::keep(x, inverse, 1 << (Self::CUT - 1))
-    }
-
-    #[inline(always)]
-    fn scale(block: &[f32; CODED]) -> f32 {
-        let largest = block.iter().fold(0, |largest: u32, x| largest.max(x.to_bits() & 0x7fff_ffff));
-        // What the largest code stands for, and a little less, since sums are rounded.
-        let top = (31.0 / 16.0 - Self::ADDED) * (1.0 - 1.0 / 4096.0);
-        let largest = f32::from_bits(largest);
-        let scale = largest * (1.0 / top);
-        match (largest.is_finite(), scale.is_normal()) {
-            (false, _) => f32::NAN,
-            // It would have no inverse.
-            (true, false) => 0.0,
-            (true, true) => scale,
-        }
+/// The scale of a block, NaN where it holds what is not finite.
+#[inline(always)]
+fn scale(block: &[f32], signed: bool) -> f32 {
+    let largest = block.iter().fold(0, |largest: u32, x| largest.max(x.to_bits() & 0x7fff_ffff));
+    // What the largest code stands for, and a little less, since sums are rounded.
+    let top = (31.0 / 16.0 - if signed { SMALL } else { LEAST }) * (1.0 - 1.0 / 4096.0);
+    let largest = f32::from_bits(largest);
+    let scale = largest * (1.0 / top);
+    match (largest.is_finite(), scale.is_normal()) {
+        (false, _) => f32::NAN,
+        // It would have no inverse.
+        (true, false) => 0.0,
+        (true, true) => scale,
     }
 }

@@ -2,32 +2,30 @@
 
 use half::bf16;
 
-use super::{CODED, Kept};
+use super::State;
 use crate::storage::Storage;
 
-impl Kept for bf16 {
-    const CUT: u32 = 16;
-    const SCALED: bool = false;
-    const ZERO: bf16 = bf16::ZERO;
+/// A bfloat16, rounded to nearest even or stochastically.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub(crate) struct Half<const NEAREST: bool>(bf16);
+
+impl<const NEAREST: bool> State for Half<NEAREST> {
+    type Compute = f32;
+    const CUT: u32 = if NEAREST { 0 } else { 16 };
 
     #[inline(always)]
-    fn read(self, _: f32) -> f32 {
-        self.load()
+    fn read(self, _: f32, _: bool) -> f32 {
+        self.0.load()
     }
 
     #[inline(always)]
-    fn keep(x: f32, _: f32, random: u32) -> bf16 {
-        // Of the one NaN that kernels store the low bits are zero: no random bits carry into its high ones.
-        bf16::from_bits((x.to_bits().wrapping_add(random) >> 16) as u16)
-    }
-
-    #[inline(always)]
-    fn nearest(x: f32, _: f32) -> bf16 {
-        bf16::store(x)
-    }
-
-    #[inline(always)]
-    fn scale(_: &[f32; CODED]) -> f32 {
-        1.0
+    fn keep(x: f32, random: u32) -> Self {
+        Half(if NEAREST {
+            bf16::store(x)
+        } else {
+            // Of the one NaN that kernels store the low bits are zero: no random bits carry into its high ones.
+            bf16::from_bits((f32::store(x).to_bits().wrapping_add(random) >> 16) as u16)
+        })
     }
 }

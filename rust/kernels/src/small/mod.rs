@@ -9,12 +9,16 @@ mod halves;
 mod noise;
 mod tiles;
 
-use crate::storage::Dtype;
+use crate::rule::MAX_STATES;
+use crate::storage::{Dtype, Storage};
 
+pub(crate) use codes::Code;
+pub(crate) use halves::Half;
+pub(crate) use noise::Bits;
 pub use noise::Noise;
 pub(crate) use tiles::{SmallState, round};
 
-/// Elements that share a scale; a tile holds a whole number of these blocks.
+/// Elements that share a scale; a tile, and a block of sums, hold a whole number of these blocks.
 pub const CODED: usize = 256;
 /// Codes are followed by their scales, at the next multiple of so many bytes.
 pub const SCALES_ALIGN: usize = 64;
@@ -48,6 +52,14 @@ impl StateType {
         match self {
             StateType::Int8 => n.next_multiple_of(SCALES_ALIGN) + n.div_ceil(CODED) * size_of::<f32>(),
             _ => n * self.size(compute),
+        }
+    }
+
+    /// Random bits that stochastic rounding takes for an element.
+    const fn cut(self) -> u32 {
+        match self {
+            StateType::Int8 => <Code<false> as State>::CUT,
+            _ => <Half<false> as State>::CUT,
         }
     }
 
@@ -97,25 +109,64 @@ impl Aside {
     }
 }
 
-/// Whether a state of this name may be negative; second moments are called `v`, or `s`, and something behind it.
-pub(crate) fn is_signed(name: &str) -> bool {
-    !name.starts_with(['v', 's'])
+/// Whether each of a rule's states may be negative; second moments are called `v`, or `s`, and something behind it.
+pub(crate) const fn signed(names: &[&str]) -> [bool; MAX_STATES] {
+    let mut signed = [true; MAX_STATES];
+    let mut k = 0;
+    while k < names.len() {
+        signed[k] = !matches!(names[k].as_bytes()[0], b'v' | b's');
+        k += 1;
+    }
+    signed
+}
+
+/// What states in less memory need beside their numbers.
+pub(crate) struct Beside<'a> {
+    /// The random bits of the array, for stochastic rounding.
+    pub bits: Option<Bits<'a>>,
+    /// Which block of the array a kernel starts at.
+    pub block: usize,
+    /// The scales of blocks, from that one on.
+    pub scales: [*mut f32; MAX_STATES],
+}
+
+impl Beside<'_> {
+    /// Nothing, as plain states need it.
+    pub const NOTHING: Beside<'static> = Beside { bits: None, block: 0, scales: [std::ptr::null_mut(); MAX_STATES] };
 }
 
 /// A type that states are kept in.
-trait Kept: Copy {
-    /// Random bits that rounding takes.
-    const CUT: u32;
-    /// Whether a block has a scale.
-    const SCALED: bool;
-    /// What stands for zero.
-    const ZERO: Self;
-    /// From memory, of a block with this scale.
-    fn read(self, scale: f32) -> f32;
-    /// To memory, with a block's inverse scale; what is cut off and random bits decide which of two neighbours it becomes.
-    fn keep(x: f32, inverse: f32, random: u32) -> Self;
-    /// To memory, to nearest.
-    fn nearest(x: f32, inverse: f32) -> Self;
-    /// The scale of a block, NaN where it holds what is not finite.
-    fn scale(block: &[f32; CODED]) -> f32;
+pub(crate) trait State: Copy {
+    /// What they are computed in.
+    type Compute: Copy;
+    /// Random bits that rounding takes; none to round to nearest.
+    const CUT: u32 = 0;
+    /// Whether a block has a scale, which is not known before all of its numbers are.
+    const SCALED: bool = false;
+    /// From memory, of a block with this scale, where it has one.
+    fn read(self, scale: f32, signed: bool) -> Self::Compute;
+    /// To memory, where there is no scale; what is cut off and random bits decide which of two neighbours it becomes.
+    fn keep(x: Self::Compute, random: u32) -> Self;
+    /// A block to memory, where it has a scale, which is the answer. Random bits are those of `places`, exclusive or the `own`.
+    fn keep_block(block: &[Self::Compute], small: &mut [Self], places: &[u32], own: u32, signed: bool) -> f32 {
+        let _ = (block, small, places, own, signed);
+        unreachable!("it has no scale")
+    }
 }
+
+macro_rules! plain {
+    ($($type:ty),*) => {$(
+        impl State for $type {
+            type Compute = $type;
+            #[inline(always)]
+            fn read(self, _: f32, _: bool) -> $type {
+                self
+            }
+            #[inline(always)]
+            fn keep(x: $type, _: u32) -> $type {
+                Storage::store(x)
+            }
+        }
+    )*};
+}
+plain!(f32, f64);

@@ -1,49 +1,70 @@
-//! The random bits of stochastic rounding: a hash of the seed, the step, the array, the state and the element.
+//! The random bits of stochastic rounding: decided by the seed, the step, the array, the state and the element.
+//!
+//! They are the exclusive or of two random numbers: one for each place in a block, the same for all blocks of a step, and
+//! one for each block of each state. So they cost one operation, and any two of a step are independent of each other.
 
-/// Where a step's rounding of small states gets its random bits from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+use super::{CODED, StateType};
+use crate::rule::MAX_STATES;
+
+/// How a step rounds states in less memory.
+#[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant)] // a step has one
 pub enum Noise {
-    /// No random bits: to nearest, ties to even in bfloat16.
+    /// To nearest, ties to even in bfloat16.
     Nearest,
-    /// Stochastic rounding, from a number that belongs to the step.
-    Step(u64),
+    /// Stochastically.
+    Step {
+        /// A number that belongs to the step.
+        key: u64,
+        /// How many bits are wanted.
+        n: u32,
+        /// So many random bits for each place in a block.
+        places: [u32; CODED],
+    },
 }
 
 impl Noise {
-    /// Stochastic rounding of step number `step` under a seed.
-    pub fn new(seed: u64, step: u64) -> Noise {
-        Noise::Step(mix(mix(seed) ^ step))
-    }
-
-    /// The same for an array of the step, or for a state of an array.
-    pub(crate) fn of(self, part: usize) -> Noise {
-        match self {
-            Noise::Nearest => Noise::Nearest,
-            Noise::Step(key) => Noise::Step(mix(key ^ part as u64)),
+    /// Stochastic rounding of states of this kind in step number `step` under a seed.
+    pub fn new(seed: u64, step: u64, states: StateType) -> Noise {
+        let n = states.cut();
+        let key = mix(mix(seed) ^ step);
+        let mut places = [0; CODED];
+        for (k, two) in places.as_chunks_mut::<2>().0.iter_mut().enumerate() {
+            *two = two_of(mix(key.wrapping_add(k as u64)), n);
         }
+        Noise::Step { key: mix(key), n, places }
     }
 
-    /// The counter of the first element of block `block` of a state.
-    pub(crate) fn counter(self, block: usize) -> u32 {
+    /// The random bits of an array of the step; none to round to nearest.
+    pub(crate) fn of(&self, array: usize) -> Option<Bits<'_>> {
         match self {
-            Noise::Nearest => 0,
-            Noise::Step(key) => (key as u32).wrapping_add((block as u32).wrapping_mul(PAIRS.wrapping_mul(STRIDE))),
+            Noise::Nearest => None,
+            Noise::Step { key, n, places } => Some(Bits { key: mix(key ^ array as u64), n: *n, places }),
         }
     }
 }
 
-/// From one pair's counter to the next one's: modulo 2^32 no two pairs of a state closer than that have the same.
-pub(super) const STRIDE: u32 = 0x85eb_ca6b;
-/// Pairs of a block: elements half a block apart share a hash.
-const PAIRS: u32 = super::CODED as u32 / 2;
+/// The random bits of an array.
+#[derive(Clone, Copy)]
+pub(crate) struct Bits<'a> {
+    key: u64,
+    n: u32,
+    pub places: &'a [u32; CODED],
+}
 
-/// `n` random bits for either element of a pair. For one element they are as independent from step to step as the keys are;
-/// pairs in a step are as independent as one multiplication makes them.
-#[inline(always)]
-pub(super) fn bits(counter: u32, n: u32) -> (u32, u32) {
-    let x = (counter ^ (counter >> 17)).wrapping_mul(0xd35a_2d97);
-    let first = x >> (32 - n);
-    (first, (x ^ first) & ((1 << n) - 1))
+impl Bits<'_> {
+    /// What belongs to a block of each state.
+    #[inline(always)]
+    pub fn block(&self, block: usize) -> [u32; MAX_STATES] {
+        let first = mix(self.key ^ block as u64);
+        let ([a, b], [c, d]) = (two_of(first, self.n), two_of(mix(first), self.n));
+        [a, b, c, d]
+    }
+}
+
+/// Twice `n` of 64 bits, at most 32 each.
+fn two_of(x: u64, n: u32) -> [u32; 2] {
+    [x as u32, (x >> 32) as u32].map(|half| half & (u32::MAX >> (32 - n)))
 }
 
 /// One number's 64 bits from another's (splitmix64).
