@@ -26,7 +26,8 @@ pub(crate) struct Streams {
 /// in the shape of [`norm`], for `n` of at most a block. Others return zeros.
 ///
 /// # Safety
-/// Every stream that the rule uses (a rule may read no gradient) must be valid for `n` elements of its type, aligned, and overlap no other.
+/// Every stream that the rule uses (a rule may read no gradient) must be valid for `n` elements of its type, aligned, and
+/// overlap no other; so must what `beside` points to, where the kernel uses it: scales for each block, a copy aside.
 pub(crate) type Kernel = unsafe fn(streams: &Streams, n: usize, scalars: &Scalars, beside: &Beside<'_>) -> (f64, f64);
 
 /// Elements of which a kernel keeps a direction that is measured, or states that will share a scale, at a time; a multiple
@@ -79,8 +80,17 @@ pub(crate) fn find_small(
     (types == (Dtype::F32, Dtype::F32)).then(|| table[level as usize][PAIRS + way + usize::from(nearest)])
 }
 
-/// All kernels of the rule that `R` carries, those that update or those that measure.
-pub(crate) const fn table<R, const S: usize, const K: usize, const MEASURE: bool>() -> Table
+/// What a kernel does: it updates;
+pub(crate) const UPDATE: u8 = 0;
+/// it measures;
+pub(crate) const MEASURE: u8 = 1;
+/// it updates, and saves the parameter aside first;
+pub(crate) const SAVE: u8 = 2;
+/// it updates, from a parameter that was saved aside.
+pub(crate) const RESTORE: u8 = 3;
+
+/// All kernels of the rule that `R` carries that do this.
+pub(crate) const fn table<R, const S: usize, const K: usize, const WHAT: u8>() -> Table
 where
     R: Update<f32, S, K> + Update<f64, S, K> + Reach,
     Arity: Loop<S>,
@@ -88,18 +98,18 @@ where
     macro_rules! row {
         ($level:ident) => {
             [
-                $level::kernel::<R, f32, f32, f32, S, K, MEASURE>,
-                $level::kernel::<R, f64, f64, f64, S, K, MEASURE>,
-                $level::kernel::<R, f16, f32, f32, S, K, MEASURE>,
-                $level::kernel::<R, bf16, f32, f32, S, K, MEASURE>,
-                $level::kernel::<R, f32, f16, f32, S, K, MEASURE>,
-                $level::kernel::<R, f32, bf16, f32, S, K, MEASURE>,
-                $level::kernel::<R, f16, f16, f32, S, K, MEASURE>,
-                $level::kernel::<R, bf16, bf16, f32, S, K, MEASURE>,
-                $level::kernel::<R, f32, f32, Half<false>, S, K, MEASURE>,
-                $level::kernel::<R, f32, f32, Half<true>, S, K, MEASURE>,
-                $level::kernel::<R, f32, f32, Code<false>, S, K, MEASURE>,
-                $level::kernel::<R, f32, f32, Code<true>, S, K, MEASURE>,
+                $level::kernel::<R, f32, f32, f32, S, K, WHAT>,
+                $level::kernel::<R, f64, f64, f64, S, K, WHAT>,
+                $level::kernel::<R, f16, f32, f32, S, K, WHAT>,
+                $level::kernel::<R, bf16, f32, f32, S, K, WHAT>,
+                $level::kernel::<R, f32, f16, f32, S, K, WHAT>,
+                $level::kernel::<R, f32, bf16, f32, S, K, WHAT>,
+                $level::kernel::<R, f16, f16, f32, S, K, WHAT>,
+                $level::kernel::<R, bf16, bf16, f32, S, K, WHAT>,
+                $level::kernel::<R, f32, f32, Half<false>, S, K, WHAT>,
+                $level::kernel::<R, f32, f32, Half<true>, S, K, WHAT>,
+                $level::kernel::<R, f32, f32, Code<false>, S, K, WHAT>,
+                $level::kernel::<R, f32, f32, Code<true>, S, K, WHAT>,
             ]
         };
     }
@@ -109,7 +119,7 @@ where
 level::each! {
     /// # Safety
     /// As for [`Kernel`], and the CPU must have the level.
-    pub(super) unsafe fn kernel<R, P, G, T, const S: usize, const K: usize, const MEASURE: bool>(
+    pub(super) unsafe fn kernel<R, P, G, T, const S: usize, const K: usize, const WHAT: u8>(
         streams: &Streams, n: usize, scalars: &Scalars, beside: &Beside<'_>,
     ) -> (f64, f64)
     where
@@ -123,9 +133,9 @@ level::each! {
         unsafe {
             // Not left to the compiler: in the longer loops it would ask for every element.
             if scalars[L2] != 0.0 {
-                Arity::run::<R, P, G, T, K, MEASURE, true, FMA>(streams, n, scalars, beside)
+                Arity::run::<R, P, G, T, K, WHAT, true, FMA>(streams, n, scalars, beside)
             } else {
-                Arity::run::<R, P, G, T, K, MEASURE, false, FMA>(streams, n, scalars, beside)
+                Arity::run::<R, P, G, T, K, WHAT, false, FMA>(streams, n, scalars, beside)
             }
         }
     }
@@ -147,7 +157,7 @@ pub fn fetch<T>(at: *const T) {
 pub(crate) trait Loop<const S: usize> {
     /// # Safety
     /// As for [`Kernel`]: parameters are `P`, gradients `G`, states `T`.
-    unsafe fn run<R, P, G, T, const K: usize, const MEASURE: bool, const DECAYS: bool, const FMA: bool>(
+    unsafe fn run<R, P, G, T, const K: usize, const WHAT: u8, const DECAYS: bool, const FMA: bool>(
         streams: &Streams,
         n: usize,
         scalars: &Scalars,
@@ -169,7 +179,7 @@ macro_rules! loops {
     ($($states:literal: $($state:ident $wide:ident $i:tt)*;)*) => {$(
         impl Loop<$states> for Arity {
             #[inline(always)]
-            unsafe fn run<R, P, G, T, const K: usize, const MEASURE: bool, const DECAYS: bool, const FMA: bool>(
+            unsafe fn run<R, P, G, T, const K: usize, const WHAT: u8, const DECAYS: bool, const FMA: bool>(
                 streams: &Streams, n: usize, scalars: &Scalars, beside: &Beside<'_>,
             ) -> (f64, f64)
             where
@@ -181,9 +191,9 @@ macro_rules! loops {
                 #[inline(always)]
                 // As many arguments as there are states. A rule without states stores no T.
                 #[allow(clippy::extra_unused_type_parameters, clippy::too_many_arguments)]
-                fn each<R, P, G, T, const K: usize, const MEASURE: bool, const DECAYS: bool>(
+                fn each<R, P, G, T, const K: usize, const WHAT: u8, const DECAYS: bool>(
                     param: &mut [P], grad: &[G], $($state: &mut [T], $wide: &mut [P::Compute],)*
-                    direction: &mut [P::Compute], scalars: &Scalars, scales: [f32; $states],
+                    aside: &mut [P], direction: &mut [P::Compute], scalars: &Scalars, scales: [f32; $states],
                     places: &[u32], blocks: [u32; MAX_STATES],
                 )
                 where
@@ -201,7 +211,8 @@ macro_rules! loops {
                         std::array::from_fn(|k| P::Compute::from_f64(scalars[PROLOGUE_SCALARS + k]));
                     let n = param.len();
                     let grad = &grad[..if R::GRADIENT { n } else { 0 }];
-                    let direction = &mut direction[..if MEASURE { n } else { 0 }];
+                    let direction = &mut direction[..if WHAT == MEASURE { n } else { 0 }];
+                    let aside = &mut aside[..if WHAT >= SAVE { n } else { 0 }];
                     $(
                         let $state = &mut $state[..n];
                         let $wide = &mut $wide[..if R::WRITES && T::SCALED { n } else { 0 }];
@@ -210,9 +221,13 @@ macro_rules! loops {
                     let (_blocks, _scales) = (blocks, scales);
                     for at in 0..n {
                         let g = if R::GRADIENT { grad[at].load() } else { P::Compute::from_f64(0.0) };
-                        let (p, g) = Prologue::prologue(param[at].load(), g, first);
+                        let old = if WHAT == RESTORE { aside[at] } else { param[at] };
+                        if WHAT == SAVE {
+                            aside[at] = old;
+                        }
+                        let (p, g) = Prologue::prologue(old.load(), g, first);
                         let (p, _states) = R::update(p, g, [$($state[at].read(_scales[$i], R::SIGNED[$i])),*], own);
-                        if MEASURE {
+                        if WHAT == MEASURE {
                             direction[at] = p;
                         } else {
                             param[at] = P::store(p);
@@ -228,16 +243,17 @@ macro_rules! loops {
                     }
                 }
                 // SAFETY: the caller's promise: valid, aligned, and no two overlap.
-                let (param, grad, ($($state,)*)) = unsafe {
+                let (param, aside, grad, ($($state,)*)) = unsafe {
                     (
                         std::slice::from_raw_parts_mut(streams.param.cast::<P>(), n),
+                        if WHAT >= SAVE { std::slice::from_raw_parts_mut(beside.aside.cast::<P>(), n) } else { &mut [] },
                         if R::GRADIENT { std::slice::from_raw_parts(streams.grad.cast::<G>(), n) } else { &[] },
                         ($(std::slice::from_raw_parts_mut(streams.states[$i].cast::<T>(), n),)*),
                     )
                 };
-                if !MEASURE && !T::SCALED && T::CUT == 0 {
-                    each::<R, P, G, T, K, false, DECAYS>(
-                        param, grad, $($state, &mut [],)* &mut [], scalars, [1.0; $states], &[], [0; MAX_STATES],
+                if WHAT != MEASURE && !T::SCALED && T::CUT == 0 {
+                    each::<R, P, G, T, K, WHAT, DECAYS>(
+                        param, grad, $($state, &mut [],)* aside, &mut [], scalars, [1.0; $states], &[], [0; MAX_STATES],
                     );
                     return (0.0, 0.0);
                 }
@@ -251,7 +267,8 @@ macro_rules! loops {
                     let piece = at..n.min(at + PIECE);
                     let grad = if R::GRADIENT { &grad[piece.clone()] } else { &[] };
                     let param = &mut param[piece.clone()];
-                    let direction = &mut direction.0[..if MEASURE { piece.len() } else { 0 }];
+                    let aside = if WHAT >= SAVE { &mut aside[piece.clone()] } else { &mut [] };
+                    let direction = &mut direction.0[..if WHAT == MEASURE { piece.len() } else { 0 }];
                     let _scales: [*mut f32; $states] = [$(beside.scales[$i].wrapping_add(at / CODED)),*];
                     // SAFETY: the caller's promise: a piece is one block.
                     let scales = _scales.map(|scale| if T::SCALED { unsafe { *scale } } else { 1.0 });
@@ -259,8 +276,9 @@ macro_rules! loops {
                         Some(bits) if R::WRITES && T::CUT > 0 => (&bits.places[..], bits.block(beside.block + at / CODED)),
                         _ => (&[][..], [0; MAX_STATES]),
                     };
-                    each::<R, P, G, T, K, MEASURE, DECAYS>(
-                        param, grad, $(&mut $state[piece.clone()], &mut $wide.0,)* direction, scalars, scales, places, blocks,
+                    each::<R, P, G, T, K, WHAT, DECAYS>(
+                        param, grad, $(&mut $state[piece.clone()], &mut $wide.0,)* aside, direction, scalars, scales,
+                        places, blocks,
                     );
                     // What follows leaves memory idle: meanwhile the next piece is fetched.
                     let (p, g) = (param.as_ptr_range().end, grad.as_ptr_range().end);
@@ -276,7 +294,7 @@ macro_rules! loops {
                             unsafe { *_scales[$i] = scale };
                         )*
                     }
-                    if MEASURE {
+                    if WHAT == MEASURE {
                         norm::add_squares::<FMA, _, _>(&mut of_param, param, |p| p.load(), |at| {
                             fetch(p.wrapping_add(at));
                             fetch(g.wrapping_add(at));

@@ -97,6 +97,8 @@ pub struct Rule {
     pub layer: Option<Layer>,
     pub(crate) host: fn(&Common, &[f64], f64) -> (Scalars, bool),
     pub(crate) kernels: Table,
+    /// Kernels that save the parameter aside, or take it back, in the same pass, and which of both.
+    pub(crate) aside: Option<(u8, Table)>,
 }
 
 impl Rule {
@@ -201,7 +203,8 @@ pub trait Reach {
 /// What few rules need: `; still { ... }` behind `each_step` says at which steps a parameter stays as it is, decay included.
 /// `update(p)` without `g` reads no gradient; `reads(...)` instead of `state(...)` writes no state. `layerwise(direction)
 /// (norm_p, norm_d) { ... }` in front of a rule makes it layerwise, see [`Layer`]: its family's first scalar must be `ratio`,
-/// which that text assigns, in the words of an update.
+/// which that text assigns, in the words of an update. `aside save` or `aside restore` in front of a rule's states: it has
+/// kernels that do this with the parameter in the same pass, for a look-ahead.
 macro_rules! rules {
     (
         hyper $hyper:tt;
@@ -211,6 +214,7 @@ macro_rules! rules {
             $(#[doc = $doc:literal])*
             $name:ident {
                 $(layerwise $direction:tt $norms:tt $ratio:tt)?
+                $(aside $aside:ident;)?
                 $(state $state:tt)? $(reads $reads:tt)?;
                 update $pg:tt $update:tt
             }
@@ -220,7 +224,7 @@ macro_rules! rules {
         $(
             rules!(
                 @rule $name $hyper $host $(state $state)? $(reads $reads)? $pg $update [$($doc)*]
-                [$($direction $norms $ratio)?]
+                [$($direction $norms $ratio)?] [$($aside)?]
             );
         )+
     };
@@ -241,6 +245,7 @@ macro_rules! rules {
     (
         @rule $name:ident ($($hyper:ident),*) { $($scalar:ident = $value:expr;)* } $kind:ident ($($state:ident),*)
         ($p:ident $(, $g:ident)?) { $($update:tt)* } [$($doc:literal)*] [$($layer:tt)*]
+        [$($aside:ident)?]
     ) => {
         rules!(@update f32 $name ($($scalar),*) ($($state),*) ($p $(, $g)?) { $($update)* });
         rules!(@update f64 $name ($($scalar),*) ($($state),*) ($p $(, $g)?) { $($update)* });
@@ -270,17 +275,21 @@ macro_rules! rules {
                 update: stringify!($($update)*),
                 layer: rules!(@layer ($($scalar),*) $($layer)*),
                 host,
-                kernels: rules!(@table $name, false),
+                kernels: rules!(@table $name, UPDATE),
+                aside: rules!(@aside $name $($aside)?),
             };
             &RULE
         }
     };
-    (@table $name:ident, $measure:literal) => {
+    (@aside $name:ident) => { None };
+    (@aside $name:ident save) => { Some(($crate::kernel::SAVE, rules!(@table $name, SAVE))) };
+    (@aside $name:ident restore) => { Some(($crate::kernel::RESTORE, rules!(@table $name, RESTORE))) };
+    (@table $name:ident, $what:ident) => {
         $crate::kernel::table::<
             $name,
             { <$name as $crate::rule::Reach>::STATES },
             { <$name as $crate::rule::Reach>::SCALARS },
-            $measure,
+            { $crate::kernel::$what },
         >()
     };
     (@writes state) => { true };
@@ -291,7 +300,7 @@ macro_rules! rules {
     ) => {
         Some($crate::rule::Layer {
             direction: $direction,
-            measures: rules!(@table $direction, true),
+            measures: rules!(@table $direction, MEASURE),
             ratio: {
                 #[allow(unused_variables)] // a ratio needs few of the scalars
                 fn ratio(scalars: &$crate::rule::Scalars, $norm_p: f64, $norm_d: f64) -> f64 {

@@ -90,12 +90,16 @@ impl Segment {
         after: After,
         bits: Option<Bits<'_>>,
     ) {
-        let direct = self.kernel(level, self.grad_type);
         let Form { rounded, aside, .. } = self.form;
-        let plain = after == After::Keep && self.center.is_none() && rounded.is_none() && aside.is_none();
-        let plainly = if plain { direct } else { None };
+        let plain = after == After::Keep && self.center.is_none() && rounded.is_none();
+        let table = match (aside.map(|aside| aside.parts().1), &self.rule.aside) {
+            (None, _) => Some(&self.rule.kernels),
+            (Some(what), Some((known, table))) if what == *known => Some(table),
+            _ => None,
+        };
+        let table = if plain { table } else { None };
         if self.is_small() {
-            let kernel = if plain { self.small_kernel(&self.rule.kernels, level, bits.is_none()) } else { None };
+            let kernel = table.and_then(|table| self.small_kernel(table, level, bits.is_none()));
             // SAFETY: the caller's promise, passed on.
             unsafe {
                 if let Some(kernel) = kernel {
@@ -111,11 +115,19 @@ impl Segment {
             }
             return;
         }
-        if let Some(kernel) = plainly {
+        if let Some(kernel) = table.and_then(|table| kernel::find(table, level, self.param_type, self.grad_type)) {
+            let nothing = &Beside::NOTHING;
             // SAFETY: the caller's promise.
-            unsafe { kernel(&self.streams(start), end - start, scalars, &Beside::NOTHING) };
+            unsafe {
+                if aside.is_none() {
+                    kernel(&self.streams(start), end - start, scalars, nothing);
+                } else {
+                    kernel(&self.streams(start), end - start, scalars, &self.beside(start, bits));
+                }
+            }
             return;
         }
+        let direct = self.kernel(level, self.grad_type);
         if let Some(through) = self.kernel(level, self.param_type.compute()) {
             // SAFETY: the caller's promise, passed on.
             unsafe { self.update_by_tiles((start, end), level, scalars, means, after, direct, through) };
@@ -127,9 +139,12 @@ impl Segment {
         kernel::find_small(table, level, (self.param_type, self.grad_type), self.form.states, nearest)
     }
 
-    /// What such a kernel needs beside the streams from `at`, which begins a block.
+    /// What a kernel needs beside the streams from `at`, which begins a block.
     fn beside<'a>(&self, at: usize, bits: Option<Bits<'a>>) -> Beside<'a> {
         let mut beside = Beside { bits, block: at / small::CODED, ..Beside::NOTHING };
+        if let Some(aside) = self.form.aside {
+            beside.aside = aside.parts().0.wrapping_add(at * self.param_type.size());
+        }
         if self.form.states == StateType::Int8 {
             for k in 0..self.rule.states.len() {
                 beside.scales[k] = self.small_state(k).scales(at);

@@ -28,6 +28,7 @@ rules! {
 
     /// Gradient descent: `p -= lr * g`.
     sgd {
+        aside save;
         state();
         update(p, g) {
             p = fma(-step_size, g, p);
@@ -41,6 +42,7 @@ rules! {
     /// - EMA: `b = mu*b + (1-mu)*g; p -= lr*b`, divided by `1 - mu^t` with `debias`;
     /// - Nesterov: `p -= lr*(g + mu*b)`, or `p -= lr*g + mu*b` for the velocity.
     momentum {
+        aside restore;
         state(b);
         update(p, g) {
             let fresh = gain * g;

@@ -9,6 +9,7 @@ mod halves;
 mod noise;
 mod tiles;
 
+use crate::kernel;
 use crate::rule::MAX_STATES;
 use crate::storage::{Dtype, Storage};
 
@@ -94,6 +95,14 @@ pub enum Aside {
 }
 
 impl Aside {
+    /// Where the copy is, and what a kernel does with it.
+    pub(crate) fn parts(self) -> (*mut u8, u8) {
+        match self {
+            Aside::Save(copy) => (copy, kernel::SAVE),
+            Aside::Restore(copy) => (copy.cast_mut(), kernel::RESTORE),
+        }
+    }
+
     /// Copies `n` bytes from the `at`-th on between the copy and `param`, which starts there.
     ///
     /// # Safety
@@ -128,11 +137,14 @@ pub(crate) struct Beside<'a> {
     pub block: usize,
     /// The scales of blocks, from that one on.
     pub scales: [*mut f32; MAX_STATES],
+    /// The copy of the parameter that a kernel makes or takes back.
+    pub aside: *mut u8,
 }
 
 impl Beside<'_> {
     /// Nothing, as plain states need it.
-    pub const NOTHING: Beside<'static> = Beside { bits: None, block: 0, scales: [std::ptr::null_mut(); MAX_STATES] };
+    pub const NOTHING: Beside<'static> =
+        Beside { bits: None, block: 0, scales: [std::ptr::null_mut(); MAX_STATES], aside: std::ptr::null_mut() };
 }
 
 /// A type that states are kept in.
