@@ -9,7 +9,7 @@ use crate::level::{self, LEVELS, Level};
 use crate::math::Real;
 use crate::norm::{self, LANES};
 use crate::rule::{L2, MAX_STATES, PROLOGUE_SCALARS, Prologue, Reach, Scalars, Update};
-use crate::small::{Beside, CODED, Code, Half, State, StateType};
+use crate::small::{Beside, CODED, Half, State, StateType, codes};
 use crate::storage::{Dtype, Storage};
 
 /// Where one array's numbers lie, as a kernel sees them.
@@ -42,7 +42,7 @@ struct Piece<C>([C; PIECE]);
 /// each storage type beside itself; other gradients are converted tile by tile on the way.
 const PAIRS: usize = 8;
 /// The ways of keeping states in less memory, beside float32 alone; with other types they are converted tile by tile too.
-const KEPT: usize = 4;
+const KEPT: usize = 3;
 
 /// A rule's kernels, by CPU level and by storage types.
 pub(crate) type Table = [[Kernel; PAIRS + KEPT]; LEVELS];
@@ -73,11 +73,11 @@ pub(crate) fn find_small(
     nearest: bool,
 ) -> Option<Kernel> {
     let way = match states {
-        StateType::Bf16 => 0,
+        StateType::Bf16 => usize::from(nearest),
         StateType::Int8 => 2,
         StateType::Compute => return None,
     };
-    (types == (Dtype::F32, Dtype::F32)).then(|| table[level as usize][PAIRS + way + usize::from(nearest)])
+    (types == (Dtype::F32, Dtype::F32)).then(|| table[level as usize][PAIRS + way])
 }
 
 /// What a kernel does: it updates;
@@ -108,8 +108,7 @@ where
                 $level::kernel::<R, bf16, bf16, f32, S, K, WHAT>,
                 $level::kernel::<R, f32, f32, Half<false>, S, K, WHAT>,
                 $level::kernel::<R, f32, f32, Half<true>, S, K, WHAT>,
-                $level::kernel::<R, f32, f32, Code<false>, S, K, WHAT>,
-                $level::kernel::<R, f32, f32, Code<true>, S, K, WHAT>,
+                $level::coded::<R, S, K, WHAT>,
             ]
         };
     }
@@ -138,6 +137,59 @@ level::each! {
                 Arity::run::<R, P, G, T, K, WHAT, false, FMA>(streams, n, scalars, beside)
             }
         }
+    }
+
+    /// For states that are codes: block by block they pass through float32.
+    ///
+    /// # Safety
+    /// As for [`Kernel`], and the CPU must have the level.
+    pub(super) unsafe fn coded<R, const S: usize, const K: usize, const WHAT: u8>(
+        streams: &Streams, n: usize, scalars: &Scalars, beside: &Beside<'_>,
+    ) -> (f64, f64)
+    where
+        R: Update<f32, S, K> + Reach,
+        Arity: Loop<S>,
+    {
+        let mut wide = [const { Piece([0.0; PIECE]) }; MAX_STATES];
+        for at in (0..n).step_by(PIECE) {
+            let n = PIECE.min(n - at);
+            let (param, grad) = (streams.param.wrapping_add(4 * at), streams.grad.wrapping_add(4 * at));
+            let codes = streams.states.map(|state| state.wrapping_add(at));
+            let scales = beside.scales.map(|scale| scale.wrapping_add(at / CODED));
+            for k in 0..S {
+                // SAFETY: the caller's promise; a piece is one block.
+                let (codes, scale) = unsafe { (std::slice::from_raw_parts(codes[k], n), *scales[k]) };
+                if R::SIGNED[k] {
+                    codes::read::<true>(codes, scale, &mut wide[k].0);
+                } else {
+                    codes::read::<false>(codes, scale, &mut wide[k].0);
+                }
+            }
+            let states = wide.each_mut().map(|piece| piece.0.as_mut_ptr().cast());
+            let aside = Beside { aside: beside.aside.wrapping_add(4 * at), ..Beside::NOTHING };
+            // SAFETY: the caller's promise; a piece has memory for its states.
+            unsafe { kernel::<R, f32, f32, f32, S, K, WHAT>(&Streams { param, grad, states }, n, scalars, &aside) };
+            if !R::WRITES {
+                continue;
+            }
+            let random = beside.bits.map(|bits| (bits.places, bits.block(beside.block + at / CODED)));
+            for k in 0..S {
+                // Keeping leaves memory idle: meanwhile the next piece is fetched.
+                for line in (PIECE * k / S..PIECE * (k + 1) / S).step_by(LANES) {
+                    fetch(param.wrapping_add(4 * (n + line)));
+                    fetch(grad.wrapping_add(4 * (n + line)));
+                }
+                let (wide, random) = (&wide[k].0[..n], random.map(|(places, blocks)| (places, blocks[k])));
+                // SAFETY: as above.
+                let (codes, scale) = unsafe { (std::slice::from_raw_parts_mut(codes[k], n), &mut *scales[k]) };
+                *scale = if R::SIGNED[k] {
+                    codes::keep::<true>(wide, random, codes)
+                } else {
+                    codes::keep::<false>(wide, random, codes)
+                };
+            }
+        }
+        (0.0, 0.0)
     }
 }
 
@@ -176,7 +228,7 @@ pub(crate) struct Arity;
 // One function a number of states, because only slices that are parameters of a function are known not to overlap;
 // without that the vectorizer gives up from four streams on.
 macro_rules! loops {
-    ($($states:literal: $($state:ident $wide:ident $i:tt)*;)*) => {$(
+    ($($states:literal: $($state:ident $i:tt)*;)*) => {$(
         impl Loop<$states> for Arity {
             #[inline(always)]
             unsafe fn run<R, P, G, T, const K: usize, const WHAT: u8, const DECAYS: bool, const FMA: bool>(
@@ -192,9 +244,9 @@ macro_rules! loops {
                 // As many arguments as there are states. A rule without states stores no T.
                 #[allow(clippy::extra_unused_type_parameters, clippy::too_many_arguments)]
                 fn each<R, P, G, T, const K: usize, const WHAT: u8, const DECAYS: bool>(
-                    param: &mut [P], grad: &[G], $($state: &mut [T], $wide: &mut [P::Compute],)*
-                    aside: &mut [P], direction: &mut [P::Compute], scalars: &Scalars, scales: [f32; $states],
-                    places: &[u32], blocks: [u32; MAX_STATES],
+                    param: &mut [P], grad: &[G], $($state: &mut [T],)*
+                    aside: &mut [P], direction: &mut [P::Compute], scalars: &Scalars, places: &[u32],
+                    blocks: [u32; MAX_STATES],
                 )
                 where
                     R: Update<P::Compute, $states, K> + Reach,
@@ -213,12 +265,9 @@ macro_rules! loops {
                     let grad = &grad[..if R::GRADIENT { n } else { 0 }];
                     let direction = &mut direction[..if WHAT == MEASURE { n } else { 0 }];
                     let aside = &mut aside[..if WHAT >= SAVE { n } else { 0 }];
-                    $(
-                        let $state = &mut $state[..n];
-                        let $wide = &mut $wide[..if R::WRITES && T::SCALED { n } else { 0 }];
-                    )*
-                    let _places = &places[..if R::WRITES && !T::SCALED && T::CUT > 0 { n } else { 0 }];
-                    let (_blocks, _scales) = (blocks, scales);
+                    $(let $state = &mut $state[..n];)*
+                    let _places = &places[..if R::WRITES && T::CUT > 0 { n } else { 0 }];
+                    let _blocks = blocks;
                     for at in 0..n {
                         let g = if R::GRADIENT { grad[at].load() } else { P::Compute::from_f64(0.0) };
                         let old = if WHAT == RESTORE { aside[at] } else { param[at] };
@@ -226,15 +275,13 @@ macro_rules! loops {
                             aside[at] = old;
                         }
                         let (p, g) = Prologue::prologue(old.load(), g, first);
-                        let (p, _states) = R::update(p, g, [$($state[at].read(_scales[$i], R::SIGNED[$i])),*], own);
+                        let (p, _states) = R::update(p, g, [$($state[at].read()),*], own);
                         if WHAT == MEASURE {
                             direction[at] = p;
                         } else {
                             param[at] = P::store(p);
                         }
-                        if R::WRITES && T::SCALED {
-                            $($wide[at] = _states[$i];)*
-                        } else if R::WRITES {
+                        if R::WRITES {
                             $(
                                 let random = if T::CUT > 0 { _places[at] ^ _blocks[$i] } else { 0 };
                                 $state[at] = T::keep(_states[$i], random);
@@ -251,17 +298,16 @@ macro_rules! loops {
                         ($(std::slice::from_raw_parts_mut(streams.states[$i].cast::<T>(), n),)*),
                     )
                 };
-                if WHAT != MEASURE && !T::SCALED && T::CUT == 0 {
+                if WHAT != MEASURE && T::CUT == 0 {
                     each::<R, P, G, T, K, WHAT, DECAYS>(
-                        param, grad, $($state, &mut [],)* aside, &mut [], scalars, [1.0; $states], &[], [0; MAX_STATES],
+                        param, grad, $($state,)* aside, &mut [], scalars, &[], [0; MAX_STATES],
                     );
                     return (0.0, 0.0);
                 }
-                // Piece by piece, so that the direction is still at hand when its squares are summed, and states when
-                // their scale is known; a block has random bits of its own.
+                // Piece by piece: so the direction is still at hand when its squares are summed; and blocks of states have
+                // random bits of their own.
                 let zero = P::Compute::from_f64(0.0);
                 let mut direction = Piece([zero; PIECE]);
-                $(let mut $wide = Piece([zero; PIECE]);)*
                 let (mut of_param, mut of_direction) = ([0.0; LANES], [0.0; LANES]);
                 for at in (0..n).step_by(PIECE) {
                     let piece = at..n.min(at + PIECE);
@@ -269,32 +315,16 @@ macro_rules! loops {
                     let param = &mut param[piece.clone()];
                     let aside = if WHAT >= SAVE { &mut aside[piece.clone()] } else { &mut [] };
                     let direction = &mut direction.0[..if WHAT == MEASURE { piece.len() } else { 0 }];
-                    let _scales: [*mut f32; $states] = [$(beside.scales[$i].wrapping_add(at / CODED)),*];
-                    // SAFETY: the caller's promise: a piece is one block.
-                    let scales = _scales.map(|scale| if T::SCALED { unsafe { *scale } } else { 1.0 });
                     let (places, blocks) = match &beside.bits {
                         Some(bits) if R::WRITES && T::CUT > 0 => (&bits.places[..], bits.block(beside.block + at / CODED)),
                         _ => (&[][..], [0; MAX_STATES]),
                     };
                     each::<R, P, G, T, K, WHAT, DECAYS>(
-                        param, grad, $(&mut $state[piece.clone()], &mut $wide.0,)* aside, direction, scalars, scales,
-                        places, blocks,
+                        param, grad, $(&mut $state[piece.clone()],)* aside, direction, scalars, places, blocks,
                     );
-                    // What follows leaves memory idle: meanwhile the next piece is fetched.
-                    let (p, g) = (param.as_ptr_range().end, grad.as_ptr_range().end);
-                    if R::WRITES && T::SCALED {
-                        $(
-                            for line in (PIECE * $i / $states..PIECE * ($i + 1) / $states).step_by(LANES) {
-                                fetch(p.wrapping_add(line));
-                                fetch(g.wrapping_add(line));
-                            }
-                            let (wide, state) = (&$wide.0[..piece.len()], &mut $state[piece.clone()]);
-                            let scale = T::keep_block(wide, state, places, blocks[$i], R::SIGNED[$i]);
-                            // SAFETY: as above.
-                            unsafe { *_scales[$i] = scale };
-                        )*
-                    }
                     if WHAT == MEASURE {
+                        // The sums leave memory idle: meanwhile the next piece is fetched.
+                        let (p, g) = (param.as_ptr_range().end, grad.as_ptr_range().end);
                         norm::add_squares::<FMA, _, _>(&mut of_param, param, |p| p.load(), |at| {
                             fetch(p.wrapping_add(at));
                             fetch(g.wrapping_add(at));
@@ -313,8 +343,8 @@ macro_rules! loops {
 }
 loops! {
     0: ;
-    1: s0 w0 0;
-    2: s0 w0 0 s1 w1 1;
-    3: s0 w0 0 s1 w1 1 s2 w2 2;
-    4: s0 w0 0 s1 w1 1 s2 w2 2 s3 w3 3;
+    1: s0 0;
+    2: s0 0 s1 1;
+    3: s0 0 s1 1 s2 2;
+    4: s0 0 s1 1 s2 2 s3 3;
 }

@@ -15,7 +15,7 @@ impl<const NEAREST: bool> State for Half<NEAREST> {
     const CUT: u32 = if NEAREST { 0 } else { 16 };
 
     #[inline(always)]
-    fn read(self, _: f32, _: bool) -> f32 {
+    fn read(self) -> f32 {
         self.0.load()
     }
 

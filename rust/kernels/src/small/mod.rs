@@ -4,7 +4,7 @@
 //! every CPU level, thread count and cut of the work. All arithmetic here is exact or correctly rounded, and written
 //! without branches so that it vectorizes. Nothing here knows a rule.
 
-mod codes;
+pub(crate) mod codes;
 mod halves;
 mod noise;
 mod tiles;
@@ -13,7 +13,6 @@ use crate::kernel;
 use crate::rule::MAX_STATES;
 use crate::storage::{Dtype, Storage};
 
-pub(crate) use codes::Code;
 pub(crate) use halves::Half;
 pub(crate) use noise::Bits;
 pub use noise::Noise;
@@ -59,7 +58,7 @@ impl StateType {
     /// Random bits that stochastic rounding takes for an element.
     const fn cut(self) -> u32 {
         match self {
-            StateType::Int8 => <Code<false> as State>::CUT,
+            StateType::Int8 => codes::CUT,
             _ => <Half<false> as State>::CUT,
         }
     }
@@ -153,17 +152,10 @@ pub(crate) trait State: Copy {
     type Compute: Copy;
     /// Random bits that rounding takes; none to round to nearest.
     const CUT: u32 = 0;
-    /// Whether a block has a scale, which is not known before all of its numbers are.
-    const SCALED: bool = false;
-    /// From memory, of a block with this scale, where it has one.
-    fn read(self, scale: f32, signed: bool) -> Self::Compute;
-    /// To memory, where there is no scale; what is cut off and random bits decide which of two neighbours it becomes.
+    /// From memory.
+    fn read(self) -> Self::Compute;
+    /// To memory; what is cut off and random bits decide which of two neighbours it becomes.
     fn keep(x: Self::Compute, random: u32) -> Self;
-    /// A block to memory, where it has a scale, which is the answer. Random bits are those of `places`, exclusive or the `own`.
-    fn keep_block(block: &[Self::Compute], small: &mut [Self], places: &[u32], own: u32, signed: bool) -> f32 {
-        let _ = (block, small, places, own, signed);
-        unreachable!("it has no scale")
-    }
 }
 
 macro_rules! plain {
@@ -171,7 +163,7 @@ macro_rules! plain {
         impl State for $type {
             type Compute = $type;
             #[inline(always)]
-            fn read(self, _: f32, _: bool) -> $type {
+            fn read(self) -> $type {
                 self
             }
             #[inline(always)]

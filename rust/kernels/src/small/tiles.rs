@@ -3,7 +3,7 @@
 use half::{bf16, f16};
 
 use super::noise::Bits;
-use super::{CODED, Code, Half, SCALES_ALIGN, State, StateType};
+use super::{CODED, Half, SCALES_ALIGN, State, StateType, codes};
 use crate::level::{self, LEVELS, Level};
 use crate::storage::{Dtype, Storage};
 
@@ -16,8 +16,6 @@ struct Part<'a> {
     n: usize,
     /// The scales of its blocks, where it has any.
     scales: *mut f32,
-    /// Whether it may be negative.
-    signed: bool,
     /// Which of the rule's states it is, and which block of the array's it begins at.
     number: usize,
     block: usize,
@@ -32,8 +30,9 @@ struct Part<'a> {
 /// not overlap; all must be valid for writing. The CPU must have the level.
 type Op = unsafe fn(part: &Part);
 
-/// Loading, keeping stochastically and keeping to nearest: bfloat16 and codes; storing bfloat16 and float16 parameters.
-const OPS: usize = 8;
+/// Loading, keeping stochastically and keeping to nearest bfloat16; loading and keeping codes with and without sign; storing
+/// bfloat16 and float16 parameters.
+const OPS: usize = 9;
 
 static TABLE: [[Op; OPS]; LEVELS] = {
     macro_rules! row {
@@ -42,9 +41,10 @@ static TABLE: [[Op; OPS]; LEVELS] = {
                 $level::load::<Half<false>>,
                 $level::keep::<Half<false>>,
                 $level::keep::<Half<true>>,
-                $level::load::<Code<false>>,
-                $level::keep::<Code<false>>,
-                $level::keep::<Code<true>>,
+                $level::load_codes::<true>,
+                $level::load_codes::<false>,
+                $level::keep_codes::<true>,
+                $level::keep_codes::<false>,
                 $level::store::<bf16>,
                 $level::store::<f16>,
             ]
@@ -79,7 +79,7 @@ impl SmallState {
     /// As for [`Op`].
     pub unsafe fn load(&self, level: Level, wide: *mut f32, (at, n): (usize, usize)) {
         // SAFETY: the caller's promise, passed on.
-        unsafe { self.run(0, level, wide, (at, n), None) }
+        unsafe { self.run([0, 3, 4], level, wide, (at, n), None) }
     }
 
     /// Writes `n` elements from `at`, which begins a block.
@@ -87,20 +87,33 @@ impl SmallState {
     /// # Safety
     /// As for [`Op`].
     pub unsafe fn keep(&self, level: Level, wide: *mut f32, (at, n): (usize, usize), bits: Option<Bits<'_>>) {
-        let op = if bits.is_none() { 2 } else { 1 };
+        let half = if bits.is_none() { 2 } else { 1 };
         // SAFETY: the caller's promise, passed on.
-        unsafe { self.run(op, level, wide, (at, n), bits) }
+        unsafe { self.run([half, 5, 6], level, wide, (at, n), bits) }
     }
 
+    /// Runs what the table has for bfloat16, codes with sign or codes without.
+    ///
     /// # Safety
     /// As for [`Op`].
-    unsafe fn run(&self, op: usize, level: Level, wide: *mut f32, (at, n): (usize, usize), bits: Option<Bits<'_>>) {
-        let first = if self.kind == StateType::Int8 { 3 } else { 0 };
+    unsafe fn run(
+        &self,
+        [half, signed, unsigned]: [usize; 3],
+        level: Level,
+        wide: *mut f32,
+        (at, n): (usize, usize),
+        bits: Option<Bits<'_>>,
+    ) {
+        let op = match self.kind {
+            StateType::Int8 if self.signed => signed,
+            StateType::Int8 => unsigned,
+            _ => half,
+        };
         let small = self.data.wrapping_add(at * self.kind.size(Dtype::F32));
         let (scales, block) = (self.scales(at), at / CODED);
-        let part = Part { wide, small, n, scales, signed: self.signed, number: self.number, block, bits };
+        let part = Part { wide, small, n, scales, number: self.number, block, bits };
         // SAFETY: the caller's promise, passed on.
-        unsafe { TABLE[level as usize][first + op](&part) }
+        unsafe { TABLE[level as usize][op](&part) }
     }
 }
 
@@ -109,9 +122,9 @@ impl SmallState {
 /// # Safety
 /// As for [`Op`].
 pub(crate) unsafe fn round(level: Level, wide: *mut f32, dtype: Dtype, param: *mut u8, n: usize) {
-    let op = if dtype == Dtype::Bf16 { 6 } else { 7 };
+    let op = if dtype == Dtype::Bf16 { 7 } else { 8 };
     let scales = std::ptr::null_mut();
-    let part = Part { wide, small: param, n, scales, signed: true, number: 0, block: 0, bits: None };
+    let part = Part { wide, small: param, n, scales, number: 0, block: 0, bits: None };
     // SAFETY: the caller's promise, passed on.
     unsafe { TABLE[level as usize][op](&part) }
 }
@@ -122,12 +135,8 @@ level::each! {
     pub(super) unsafe fn load<T: State<Compute = f32>>(part: &Part) {
         // SAFETY: the caller's promise.
         let (wide, small) = unsafe { part.slices::<T>() };
-        for (i, (wide, small)) in wide.chunks_mut(CODED).zip(small.chunks(CODED)).enumerate() {
-            // SAFETY: as above.
-            let scale = if T::SCALED { unsafe { *part.scales.add(i) } } else { 1.0 };
-            for (x, small) in wide.iter_mut().zip(small) {
-                *x = small.read(scale, part.signed);
-            }
+        for (x, small) in wide.iter_mut().zip(small) {
+            *x = small.read();
         }
     }
 
@@ -137,18 +146,34 @@ level::each! {
         // SAFETY: the caller's promise.
         let (wide, small) = unsafe { part.slices::<T>() };
         for (i, (wide, small)) in wide.chunks(CODED).zip(small.chunks_mut(CODED)).enumerate() {
-            let (places, own) = match &part.bits {
-                Some(bits) => (&bits.places[..], bits.block(part.block + i)[part.number]),
-                None => (&[][..], 0),
-            };
-            if T::SCALED {
-                // SAFETY: as above.
-                unsafe { *part.scales.add(i) = T::keep_block(wide, small, places, own, part.signed) };
-            } else {
-                for (k, (x, small)) in wide.iter().zip(small).enumerate() {
-                    *small = T::keep(*x, if T::CUT > 0 { places[k] ^ own } else { 0 });
-                }
+            let random = part.random(i);
+            for (k, (x, small)) in wide.iter().zip(small).enumerate() {
+                *small = T::keep(*x, random.map_or(0, |(places, own)| places[k] ^ own));
             }
+        }
+    }
+
+    /// # Safety
+    /// As for [`Op`].
+    pub(super) unsafe fn load_codes<const SIGNED: bool>(part: &Part) {
+        // SAFETY: the caller's promise.
+        let (wide, small) = unsafe { part.slices::<u8>() };
+        let mut block = [0.0; CODED];
+        for (i, (wide, small)) in wide.chunks_mut(CODED).zip(small.chunks(CODED)).enumerate() {
+            // SAFETY: as above.
+            codes::read::<SIGNED>(small, unsafe { *part.scales.add(i) }, &mut block);
+            wide.copy_from_slice(&block[..wide.len()]);
+        }
+    }
+
+    /// # Safety
+    /// As for [`Op`].
+    pub(super) unsafe fn keep_codes<const SIGNED: bool>(part: &Part) {
+        // SAFETY: the caller's promise.
+        let (wide, small) = unsafe { part.slices::<u8>() };
+        for (i, (wide, small)) in wide.chunks(CODED).zip(small.chunks_mut(CODED)).enumerate() {
+            // SAFETY: as above.
+            unsafe { *part.scales.add(i) = codes::keep::<SIGNED>(wide, part.random(i), small) };
         }
     }
 
@@ -164,6 +189,11 @@ level::each! {
 }
 
 impl Part<'_> {
+    /// The random bits of places, and those of block `i` of the part.
+    fn random(&self, i: usize) -> Option<(&[u32; CODED], u32)> {
+        self.bits.map(|bits| (bits.places, bits.block(self.block + i)[self.number]))
+    }
+
     /// # Safety
     /// Both must be valid for `n` aligned elements, and not overlap.
     #[inline(always)]
