@@ -91,6 +91,43 @@ def test_a_parameter_made_read_only_for_a_while():
     assert opt.step(grads) and opt.step_count == 2
 
 
+OFF = {
+    "a read-only parameter": (lambda p, g: setattr(p.flags, "writeable", False), r"params\[{}\] was resized"),
+    "a parameter elsewhere": (lambda p, g: p.resize(100_000, refcheck=False), r"params\[{}\] was resized"),
+    "a longer gradient": (lambda p, g: g.resize(3, refcheck=False), r"grads\[{}\]"),
+    "a read-only gradient": (lambda p, g: setattr(g.flags, "writeable", False), r"grads\[{}\]"),
+}
+
+
+@pytest.mark.parametrize("at", [255, 9999])
+@pytest.mark.parametrize(("change", "message"), OFF.values(), ids=list(OFF))
+def test_one_of_ten_thousand(at, change, message):
+    """So many arrays are looked at by all threads; what is off with one is found, and nothing has changed."""
+    params, grads = [array(2) for _ in range(10_000)], [array(2) for _ in range(10_000)]
+    opt = schuss.Adam(params)
+    for _ in range(2):
+        assert opt.step(grads, zero_grads=False)
+    change(params[at], grads[at])
+    before = snapshot(opt)
+    with pytest.raises((TypeError, ValueError), match=message.format(at)):
+        opt.step(grads, zero_grads=True)
+    assert_same(snapshot(opt)[0], before[0])
+    assert snapshot(opt)[1] == before[1]
+    assert all(g[:2].all() for g in grads)
+
+
+def test_one_new_gradient_of_ten_thousand():
+    """Of many arrays that are what they were, and one that is not, the new one counts."""
+    params, grads = [array(2) for _ in range(10_000)], [array(2) for _ in range(10_000)]
+    opt = schuss.SGD(params, lr=1.0)
+    for at, new in [(0, F32), (255, np.float64), (5000, np.float16), (9999, F32)]:
+        opt.step(grads)
+        grads[at] = np.full(2, 3, new)
+        before = [p.copy() for p in params]
+        opt.step(grads)
+        assert_same(params, [p - g.astype(F32) for p, g in zip(before, grads, strict=True)])
+
+
 @pytest.mark.parametrize("where", ["schedule", "gradient"])
 @pytest.mark.parametrize("how", ["grown", "shrunk", "emptied"])
 def test_parameters_changed_in_the_middle_of_a_step(where, how):

@@ -34,6 +34,8 @@ pub use exchange::exchange;
 pub use kernel::fetch;
 pub use norm::clip_factor;
 pub use optimizer::{Error, Optimizer};
+#[doc(hidden)]
+pub use pool::in_parallel;
 pub use pool::{num_threads, set_num_threads};
 pub use rows::Rows;
 pub use rule::{Common, Decay, Rule};

@@ -231,6 +231,11 @@ pub(crate) fn run(count: usize, outwards: bool, elements: usize, threads: usize,
     ENDED.store(clock(), Ordering::Relaxed);
 }
 
+/// Runs tasks `0..count` like those of a step over so many elements.
+pub fn in_parallel(count: usize, elements: usize, threads: usize, task: &(dyn Fn(usize) + Sync)) {
+    run(count, false, elements, threads, task);
+}
+
 /// Runs `f` on the pool, for libraries that bring their own rayon tasks; on the calling thread where one is enough.
 pub(crate) fn install<R: Send>(threads: usize, f: impl FnOnce() -> R + Send) -> R {
     match if threads > 1 { pool(threads) } else { None } {

@@ -13,7 +13,8 @@ use crate::group::{RELEASE_GIL, detach_if};
 #[pyfunction]
 pub fn keep_params(py: Python<'_>, core: &Bound<'_, Core>, block: &Bound<'_, PyArray1<u8>>) -> PyResult<Option<usize>> {
     let inner = core.get().lock()?;
-    if let Some(i) = inner.params.iter().position(|param| !param.unchanged(py)) {
+    let known = Known::new(py);
+    if let Some(i) = inner.params.iter().position(|param| !param.unchanged(&known)) {
         return Ok(Some(i));
     }
     let arrays = inner.params.iter().map(|param| (param.data, param.len * param.dtype.size())).collect();
@@ -40,7 +41,8 @@ pub fn restore_params(
 #[pyfunction]
 pub fn changed_param(core: &Bound<'_, Core>) -> PyResult<Option<usize>> {
     let inner = core.get().lock()?;
-    Ok(inner.params.iter().position(|param| !param.unchanged(core.py())))
+    let known = Known::new(core.py());
+    Ok(inner.params.iter().position(|param| !param.unchanged(&known)))
 }
 
 /// Makes steps copy all parameters into a block of as many bytes before they update them, or back from there with
@@ -75,7 +77,7 @@ pub fn are_apart(core: &Bound<'_, Core>, grads: &Bound<'_, PyAny>) -> PyResult<b
     let (known, mut arrays) = (Known::new(core.py()), Vec::new());
     Ok(inner.tree.collect(grads, &mut arrays)?
         && arrays.iter().zip(&inner.params).all(|(array, param)| {
-            let found = param.gradient(array.bind(core.py()), false, &known);
+            let found = param.gradient(array, false, &known);
             found.is_some_and(|(data, dtype)| !inner.overlaps(data, param.len * dtype.size()))
         }))
 }

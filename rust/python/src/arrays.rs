@@ -4,11 +4,12 @@
 //! order, or else by its number. What is not recognized takes the slow path through Python, which converts or explains.
 
 use std::ffi::c_int;
+use std::marker::PhantomData;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 use numpy::npyffi::{
     NPY_ARRAY_ALIGNED, NPY_ARRAY_C_CONTIGUOUS, NPY_ARRAY_F_CONTIGUOUS, NPY_ARRAY_WRITEABLE, PyArray_Descr,
-    PyArrayObject,
+    PyArrayObject, PyArrayObject_fields,
 };
 use numpy::{PyArrayDescr, PyArrayDescrMethods, PyUntypedArray, PyUntypedArrayMethods};
 use pyo3::exceptions::PyTypeError;
@@ -44,29 +45,36 @@ pub fn register_bfloat16(dtype: Bound<'_, PyArrayDescr>) -> PyResult<()> {
     Ok(())
 }
 
-/// What tells arrays and their types apart, at hand for a walk over many.
-pub struct Known {
+/// What tells arrays and their types apart, at hand for a walk over many; also the sign that the GIL is held and array objects
+/// stay as they are: by this thread, or by one that waits for it.
+pub struct Known<'py> {
     ndarray: *mut ffi::PyTypeObject,
     native: [(*mut PyArray_Descr, Dtype); 4],
+    held: PhantomData<Python<'py>>,
 }
 
-impl Known {
+// SAFETY: it leads to fields of objects that are read, never to Python's functions or counts of references, and nobody writes
+// those fields while the GIL is held by a thread that waits.
+unsafe impl Sync for Known<'_> {}
+
+impl<'py> Known<'py> {
     /// What is known now: one more type once an array of bfloat16 has been seen.
-    pub fn new(py: Python<'_>) -> Known {
+    pub fn new(py: Python<'py>) -> Known<'py> {
         let bfloat16 = (BFLOAT16.load(Ordering::Acquire), Dtype::Bf16);
         let native = match NATIVE.get(py) {
             Some([a, b, c]) => [a, b, c].map(|(known, dtype)| (known.as_ptr().cast(), *dtype)),
             None => [(std::ptr::null_mut(), Dtype::F32); 3],
         };
-        Known { ndarray: PyUntypedArray::type_object_raw(py), native: [native[0], native[1], native[2], bfloat16] }
+        let native = [native[0], native[1], native[2], bfloat16];
+        Known { ndarray: PyUntypedArray::type_object_raw(py), native, held: PhantomData }
     }
 
-    /// What is exactly an ndarray: a subclass, such as a masked array, may mean something else by its numbers.
-    fn exact<'a, 'py>(&self, object: &'a Bound<'py, PyAny>) -> Option<&'a Bound<'py, PyUntypedArray>> {
-        // SAFETY: the GIL is held.
-        let exact = unsafe { ffi::Py_TYPE(object.as_ptr()) } == self.ndarray;
+    /// The fields of what is exactly an ndarray: a subclass, such as a masked array, may mean something else by its numbers.
+    fn exact<'a>(&self, object: &'a Py<PyAny>) -> Option<&'a PyArrayObject_fields> {
+        // SAFETY: the GIL is held, as `self` says.
+        let exact = unsafe { (*object.as_ptr()).ob_type } == self.ndarray;
         // SAFETY: it is an ndarray.
-        exact.then(|| unsafe { object.cast_unchecked() })
+        exact.then(|| unsafe { fields(object) })
     }
 
     fn dtype(&self, descr: *mut PyArray_Descr) -> Option<Dtype> {
@@ -90,9 +98,9 @@ impl Known {
     }
 
     /// Asks for an array's shape before it is read, if it is an array.
-    pub fn fetch_shape(&self, object: &Bound<'_, PyAny>) {
-        if let Some(array) = self.exact(object) {
-            schuss::fetch(raw(array).dimensions);
+    pub fn fetch_shape(&self, object: &Py<PyAny>) {
+        if let Some(fields) = self.exact(object) {
+            schuss::fetch(fields.dimensions);
         }
     }
 }
@@ -115,8 +123,11 @@ unsafe impl Send for Pinned {}
 unsafe impl Sync for Pinned {}
 
 /// The raw array object, read only.
-fn raw<'a>(array: &'a Bound<'_, PyUntypedArray>) -> &'a numpy::npyffi::PyArrayObject_fields {
-    // SAFETY: it is an ndarray, and the GIL is held.
+///
+/// # Safety
+/// It must be an ndarray, and the GIL must be held, by this thread or by one that waits for it.
+unsafe fn fields<T>(array: &Py<T>) -> &PyArrayObject_fields {
+    // SAFETY: the caller's promise.
     unsafe { &(*array.as_ptr().cast::<PyArrayObject>()).fields }
 }
 
@@ -128,7 +139,7 @@ pub fn fetch<T>(object: &Py<T>) {
     schuss::fetch(start.wrapping_add(64));
 }
 
-fn shape(fields: &numpy::npyffi::PyArrayObject_fields) -> &[isize] {
+fn shape(fields: &PyArrayObject_fields) -> &[isize] {
     if fields.nd == 0 {
         return &[];
     }
@@ -171,7 +182,8 @@ impl Pinned {
     }
 
     fn with_flags(array: &Bound<'_, PyUntypedArray>, wanted: c_int) -> PyResult<Pinned> {
-        let fields = raw(array);
+        // SAFETY: it is an ndarray, and the GIL is held.
+        let fields = unsafe { fields(array.as_unbound()) };
         let contiguous = fields.flags & (NPY_ARRAY_C_CONTIGUOUS | NPY_ARRAY_F_CONTIGUOUS);
         let dtype = Known::new(array.py()).dtype(fields.descr);
         let (Some(dtype), true) = (dtype, fields.flags & wanted == wanted && contiguous != 0) else {
@@ -200,13 +212,18 @@ impl Pinned {
     }
 
     /// Asks for the array's shape before it is read.
-    pub fn fetch_shape(&self, py: Python<'_>) {
-        schuss::fetch(raw(self.array.bind(py)).dimensions);
+    pub fn fetch_shape(&self, known: &Known<'_>) {
+        schuss::fetch(self.fields(known).dimensions);
+    }
+
+    fn fields<'a>(&'a self, _held: &Known<'_>) -> &'a PyArrayObject_fields {
+        // SAFETY: it is an ndarray, and the GIL is held, as the other argument says.
+        unsafe { fields(&self.array) }
     }
 
     /// Whether the array is still what it was: not resized, re-pointed, re-typed or made read-only.
-    pub fn unchanged(&self, py: Python<'_>) -> bool {
-        let fields = raw(self.array.bind(py));
+    pub fn unchanged(&self, known: &Known<'_>) -> bool {
+        let fields = self.fields(known);
         let wanted = NPY_ARRAY_WRITEABLE | NPY_ARRAY_ALIGNED | self.order;
         fields.data.cast() == self.data
             && fields.flags & wanted == wanted
@@ -217,7 +234,8 @@ impl Pinned {
     /// Whether the memory is still the array's own and as long, whatever else was made of it.
     pub fn in_place(&self, py: Python<'_>) -> bool {
         let array = self.array.bind(py);
-        raw(array).data.cast() == self.data && array.len() * array.dtype().itemsize() == self.len * self.dtype.size()
+        self.fields(&Known::new(py)).data.cast() == self.data
+            && array.len() * array.dtype().itemsize() == self.len * self.dtype.size()
     }
 
     /// Whether both have the same shape and order, so that equal offsets are equal places.
@@ -241,9 +259,8 @@ impl Pinned {
     }
 
     /// Pointer and type of a gradient that can be used as it is; it must be writable when it is to be zeroed.
-    pub fn gradient(&self, candidate: &Bound<'_, PyAny>, writable: bool, known: &Known) -> Option<(*mut u8, Dtype)> {
-        let array = known.exact(candidate)?;
-        let fields = raw(array);
+    pub fn gradient(&self, candidate: &Py<PyAny>, writable: bool, known: &Known<'_>) -> Option<(*mut u8, Dtype)> {
+        let fields = known.exact(candidate)?;
         let wanted = NPY_ARRAY_ALIGNED | self.order | if writable { NPY_ARRAY_WRITEABLE } else { 0 };
         if fields.flags & wanted != wanted || !self.shape.is(shape(fields)) {
             return None;

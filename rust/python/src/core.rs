@@ -54,7 +54,7 @@ pub struct Inner {
     /// What a step writes, sorted: byte ranges that gradients must stay clear of.
     written: Vec<(usize, usize)>,
     /// Gradients that were found clear of it, and are in the work list.
-    pub clear: Vec<Option<(*mut u8, Dtype)>>,
+    pub clear: Vec<Option<(usize, Dtype)>>,
     /// Kept alive for the copies of parameters that steps make or take back there.
     pub aside: Option<Py<PyArray1<u8>>>,
     /// Where a step's gradients are kept; empty between steps.
@@ -65,9 +65,6 @@ pub struct Inner {
     seed: Option<u64>,
     scalars: Vec<Scalars>,
 }
-
-// SAFETY: `clear` is only compared, the rest is Send.
-unsafe impl Send for Inner {}
 
 impl Inner {
     pub fn overlaps(&self, grad: *mut u8, bytes: usize) -> bool {

@@ -37,7 +37,7 @@ pub fn update(
         let mut segment = segment(rule, 0, &param, &states, Keeping::PLAIN, rows)?;
         if let Some(grad) = grads.get(i) {
             (segment.grad, segment.grad_type) = param
-                .gradient(grad, copy, &Known::new(py))
+                .gradient(grad.as_unbound(), copy, &Known::new(py))
                 .filter(|&(_, dtype)| !copy || dtype == param.dtype)
                 .ok_or_else(|| PyTypeError::new_err("the gradient does not fit the parameter"))?;
         } else if rule.reads_gradient {

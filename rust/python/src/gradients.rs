@@ -1,16 +1,22 @@
 //! Reading the gradients of a step: those that fit are taken as they are, Python converts or explains all others.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use numpy::PyUntypedArray;
 use pyo3::PyTypeInfo;
 use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use schuss::WorkList;
+use schuss::{Dtype, WorkList};
 
-use crate::arrays::{self, Known};
+use crate::arrays::{self, Known, Pinned};
 use crate::core::{Core, Inner};
 
 /// How many arrays ahead their objects are fetched, and after that what these point to.
 const AHEAD: [usize; 2] = [12, 6];
+
+/// Arrays that one thread looks at in a row, and elements that a step updates in the time that one array's look takes.
+const RANGE: usize = 256;
+const ELEMENTS: usize = 32;
 
 /// Gradients that have been read into the work list.
 pub struct Gradients {
@@ -40,42 +46,90 @@ pub fn read(
     grads: &Bound<'_, PyAny>,
     zero_grads: bool,
 ) -> PyResult<Gradients> {
-    let (py, known) = (slf.py(), Known::new(slf.py()));
     let mut read = Gradients { kept: std::mem::take(&mut inner.room), converted: Vec::new() };
     read.kept.clear();
     if !inner.tree.collect(grads, &mut read.kept)? {
         return Err(explain(slf, "_explain_structure", (grads,)));
     }
+    let same = as_before(inner, &read.kept, zero_grads, &Known::new(slf.py()))?;
+    let changed = if same { None } else { one_by_one(slf, inner, &mut read, zero_grads)? };
+    if zero_grads && let Some((i, k)) = shared_gradients(&inner.work) {
+        return Err(explain(slf, "_explain_shared", (i, k)));
+    }
+    match changed {
+        Some(i) => Err(explain(slf, "_explain_changed", (i,))),
+        None => Ok(read),
+    }
+}
+
+/// Fetches objects, and later what they point to, before they are read: with thousands of arrays none is in a near cache.
+fn ahead(params: &[Pinned], gradients: &[Py<PyAny>], i: usize, known: &Known<'_>) {
+    if let (Some(gradient), Some(param)) = (gradients.get(i + AHEAD[0]), params.get(i + AHEAD[0])) {
+        arrays::fetch(gradient);
+        param.fetch();
+    }
+    if let (Some(gradient), Some(param)) = (gradients.get(i + AHEAD[1]), params.get(i + AHEAD[1])) {
+        known.fetch_shape(gradient);
+        param.fetch_shape(known);
+    }
+}
+
+/// Whether parameters and gradients are what they were in the last step, as in nearly all loops. Objects are only read, and this
+/// thread holds the GIL meanwhile, so others may help: each then has what it is about to update in its own cache.
+fn as_before(inner: &Inner, gradients: &[Py<PyAny>], zero_grads: bool, known: &Known<'_>) -> PyResult<bool> {
+    let (params, clear) = (&inner.params, &inner.clear);
+    let off = AtomicBool::new(false);
+    let threads = schuss::num_threads().map_err(PyRuntimeError::new_err)?;
+    schuss::in_parallel(params.len().div_ceil(RANGE), params.len() * ELEMENTS, threads, &|range| {
+        let mut range = range * RANGE..params.len().min((range + 1) * RANGE);
+        let same = |i: usize| {
+            ahead(params, gradients, i, known);
+            let found = params[i].gradient(&gradients[i], zero_grads, known).map(place);
+            found.is_some() && found == clear[i] && params[i].unchanged(known)
+        };
+        if !off.load(Ordering::Relaxed) && !range.all(same) {
+            off.store(true, Ordering::Relaxed);
+        }
+    });
+    Ok(!off.into_inner())
+}
+
+/// What is kept of a gradient, to see in the next step whether it is the same.
+fn place((pointer, dtype): (*mut u8, Dtype)) -> (usize, Dtype) {
+    (pointer as usize, dtype)
+}
+
+/// Looks at everything and takes the gradients that fit into the work list; Python converts or explains all others. Answers
+/// which parameter is not what it was.
+fn one_by_one(
+    slf: &Bound<'_, Core>,
+    inner: &mut Inner,
+    read: &mut Gradients,
+    zero_grads: bool,
+) -> PyResult<Option<usize>> {
+    let (py, known) = (slf.py(), Known::new(slf.py()));
     let (mut changed, mut foreign) = (None, false);
     for i in 0..inner.params.len() {
-        // With thousands of arrays neither they nor what they point to is in a near cache.
-        if let (Some(gradient), Some(param)) = (read.kept.get(i + AHEAD[0]), inner.params.get(i + AHEAD[0])) {
-            arrays::fetch(gradient);
-            param.fetch();
-        }
-        if let (Some(gradient), Some(param)) = (read.kept.get(i + AHEAD[1]), inner.params.get(i + AHEAD[1])) {
-            known.fetch_shape(gradient.bind(py));
-            param.fetch_shape(py);
-        }
+        ahead(&inner.params, &read.kept, i, &known);
         let param = &inner.params[i];
-        if changed.is_none() && !param.unchanged(py) {
+        if changed.is_none() && !param.unchanged(&known) {
             changed = Some(i);
         }
-        let found = param.gradient(read.kept[i].bind(py), zero_grads, &known);
-        if found.is_some() && found == inner.clear[i] {
+        let found = param.gradient(&read.kept[i], zero_grads, &known);
+        if found.is_some() && found.map(place) == inner.clear[i] {
             continue;
         }
         inner.clear[i] = None;
         if let Some((pointer, dtype)) = found
             && !inner.overlaps(pointer, param.len * dtype.size())
         {
-            inner.clear[i] = found;
+            inner.clear[i] = found.map(place);
             inner.work.set_gradient(i, pointer, dtype);
             continue;
         }
         // Python converts, copies or explains.
         foreign = true;
-        if !inner.params[i].unchanged(py) {
+        if !inner.params[i].unchanged(&known) {
             return Err(explain(slf, "_explain_changed", (i,)));
         }
         let object = &read.kept[i];
@@ -84,7 +138,7 @@ pub fn read(
             read.converted.push(object.clone_ref(py));
         }
         let (pointer, dtype) = inner.params[i]
-            .gradient(&usable, false, &Known::new(py))
+            .gradient(usable.as_unbound(), false, &Known::new(py))
             .ok_or_else(|| PyTypeError::new_err("a converted gradient is still not usable"))?;
         read.kept[i] = usable.unbind();
         inner.work.set_gradient(i, pointer, dtype);
@@ -93,20 +147,14 @@ pub fn read(
     if foreign {
         let known = Known::new(py);
         let moved = inner.params.iter().zip(&read.kept).zip(inner.work.segments()).any(|((param, usable), segment)| {
-            param.gradient(usable.bind(py), false, &known) != Some((segment.grad, segment.grad_type))
+            param.gradient(usable, false, &known) != Some((segment.grad, segment.grad_type))
         });
         if moved {
             return Err(PyValueError::new_err("gradients changed while they were being read; nothing was updated"));
         }
-        changed = inner.params.iter().position(|param| !param.unchanged(py));
+        changed = inner.params.iter().position(|param| !param.unchanged(&known));
     }
-    if zero_grads && let Some((i, k)) = shared_gradients(&inner.work) {
-        return Err(explain(slf, "_explain_shared", (i, k)));
-    }
-    match changed {
-        Some(i) => Err(explain(slf, "_explain_changed", (i,))),
-        None => Ok(read),
-    }
+    Ok(changed)
 }
 
 /// The error that Python words for something that is off.
