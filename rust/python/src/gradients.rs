@@ -33,7 +33,12 @@ impl Gradients {
         for gradient in self.converted {
             PyUntypedArray::type_object(py).call_method1("fill", (gradient, 0))?;
         }
-        self.kept.drain(..).for_each(|gradient| drop(gradient.into_bound(py)));
+        while let Some(gradient) = self.kept.pop() {
+            if let Some(soon) = self.kept.len().checked_sub(AHEAD[0]) {
+                arrays::fetch(&self.kept[soon]);
+            }
+            drop(gradient.into_bound(py));
+        }
         inner.room = self.kept;
         Ok(())
     }
