@@ -64,7 +64,8 @@ fn rules(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     Ok(all)
 }
 
-#[pymodule]
+// Fields of array objects are read as they are: a Python that can do without the GIL takes it for this module.
+#[pymodule(gil_used = true)]
 fn _schuss(module: &Bound<'_, PyModule>) -> PyResult<()> {
     schuss::level::in_use().map_err(PyImportError::new_err)?;
     schuss::num_threads().map_err(PyImportError::new_err)?;
