@@ -166,9 +166,8 @@ def decode(codes: np.ndarray, scales: np.ndarray) -> np.ndarray:
     signed = codes.dtype == np.int8
     flat = codes.ravel(order="K").view(np.uint8).astype(np.uint32)
     whole = flat.size // _CODED * _CODED
-    flat[:whole] = (
-        flat[:whole].reshape(-1, _CODED // 4, 4).swapaxes(1, 2).ravel()
-    )  # words of four codes, in a whole block
+    # A whole block is words of four codes.
+    flat[:whole] = flat[:whole].reshape(-1, _CODED // 4, 4).swapaxes(1, 2).ravel()
     added = np.float32(2.0**-7 if signed else 2.0**-15)
     size = flat & np.uint32(0x7F) if signed else flat
     values: np.ndarray = ((size << np.uint32(19)) | added.view(np.uint32)).view(np.float32) - added

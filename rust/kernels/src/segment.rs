@@ -97,35 +97,30 @@ impl Segment {
             (Some(what), Some((known, table))) if what == *known => Some(table),
             _ => None,
         };
-        let table = if plain { table } else { None };
-        if self.is_small() {
-            let kernel = table.and_then(|table| self.small_kernel(table, level, bits.is_none()));
-            // SAFETY: the caller's promise, passed on.
-            unsafe {
-                if let Some(kernel) = kernel {
-                    kernel(&self.streams(start), end - start, scalars, &self.beside(start, bits));
-                    return;
+        let kernel = table.filter(|_| plain).and_then(|table| match self.is_small() {
+            true => self.small_kernel(table, level, bits.is_none()),
+            false => kernel::find(table, level, self.param_type, self.grad_type),
+        });
+        // SAFETY: the caller's promise, passed on.
+        unsafe {
+            if let Some(kernel) = kernel {
+                let streams = self.streams(start);
+                if self.is_small() || aside.is_some() {
+                    kernel(&streams, end - start, scalars, &self.beside(start, bits));
+                } else {
+                    kernel(&streams, end - start, scalars, &Beside::NOTHING);
                 }
+                return;
+            }
+            if self.is_small() {
                 for at in (start..end).step_by(TILE) {
                     let n = TILE.min(end - at);
                     self.with_wide_states(at, n, level, self.rule.writes_states.then_some(bits), |plain| {
                         plain.update((at, at + n), level, scalars, means, after, bits);
                     });
                 }
+                return;
             }
-            return;
-        }
-        if let Some(kernel) = table.and_then(|table| kernel::find(table, level, self.param_type, self.grad_type)) {
-            let nothing = &Beside::NOTHING;
-            // SAFETY: the caller's promise.
-            unsafe {
-                if aside.is_none() {
-                    kernel(&self.streams(start), end - start, scalars, nothing);
-                } else {
-                    kernel(&self.streams(start), end - start, scalars, &self.beside(start, bits));
-                }
-            }
-            return;
         }
         let direct = self.kernel(level, self.grad_type);
         if let Some(through) = self.kernel(level, self.param_type.compute()) {
