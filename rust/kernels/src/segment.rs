@@ -16,6 +16,9 @@ use crate::tile::{TILE, Tile};
 /// Elements that are centered at a time: memory is not idle for long while they are.
 const CENTERED: usize = TILE / 4;
 
+/// Elements of which states in less memory are converted at a time, for the same reason; whole blocks.
+const WIDENED: usize = TILE / 2;
+
 /// What happens to a gradient's memory once it has been used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum After {
@@ -113,8 +116,8 @@ impl Segment {
                 return;
             }
             if self.is_small() {
-                for at in (start..end).step_by(TILE) {
-                    let n = TILE.min(end - at);
+                for at in (start..end).step_by(WIDENED) {
+                    let n = WIDENED.min(end - at);
                     self.with_wide_states(at, n, level, self.rule.writes_states.then_some(bits), |plain| {
                         plain.update((at, at + n), level, scalars, means, after, bits);
                     });
