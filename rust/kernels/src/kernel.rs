@@ -34,6 +34,13 @@ pub(crate) type Kernel = unsafe fn(streams: &Streams, n: usize, scalars: &Scalar
 /// of [`LANES`].
 const PIECE: usize = CODED;
 
+/// How many elements ahead an update asks for memory where that is worth it, and how many it updates before it asks again:
+/// few enough that what it asks for at once, four lines of each float32 stream, does not wait.
+const AHEAD: usize = 256;
+const GROUP: usize = 64;
+/// Bytes that memory gives at once.
+const LINE: usize = 64;
+
 /// Memory of one piece, aligned to a line of the cache.
 #[repr(align(64))]
 struct Piece<C>([C; PIECE]);
@@ -193,6 +200,16 @@ level::each! {
     }
 }
 
+/// Asks for what lies [`AHEAD`] of a group, if there is one.
+#[inline(always)]
+fn fetch_ahead<T>(group: &[T]) {
+    if !group.is_empty() {
+        for line in (0..GROUP).step_by(LINE / size_of::<T>()) {
+            fetch(group.as_ptr().wrapping_add(AHEAD + line));
+        }
+    }
+}
+
 /// Asks for a line of memory before it is read.
 #[inline(always)]
 pub fn fetch<T>(at: *const T) {
@@ -298,29 +315,40 @@ macro_rules! loops {
                         ($(std::slice::from_raw_parts_mut(streams.states[$i].cast::<T>(), n),)*),
                     )
                 };
-                if WHAT != MEASURE && T::CUT == 0 {
+                if WHAT != MEASURE && !beside.far && T::CUT == 0 {
                     each::<R, P, G, T, K, WHAT, DECAYS>(
                         param, grad, $($state,)* aside, &mut [], scalars, &[], [0; MAX_STATES],
                     );
                     return (0.0, 0.0);
                 }
-                // Piece by piece: so the direction is still at hand when its squares are summed; and blocks of states have
-                // random bits of their own.
+                // A part at a time: then the direction is still at hand when its squares are summed; memory is asked for ahead;
+                // and blocks of states have random bits of their own.
+                let size = if WHAT == MEASURE || !beside.far { PIECE } else { GROUP };
                 let zero = P::Compute::from_f64(0.0);
                 let mut direction = Piece([zero; PIECE]);
                 let (mut of_param, mut of_direction) = ([0.0; LANES], [0.0; LANES]);
-                for at in (0..n).step_by(PIECE) {
-                    let piece = at..n.min(at + PIECE);
-                    let grad = if R::GRADIENT { &grad[piece.clone()] } else { &[] };
-                    let param = &mut param[piece.clone()];
-                    let aside = if WHAT >= SAVE { &mut aside[piece.clone()] } else { &mut [] };
-                    let direction = &mut direction.0[..if WHAT == MEASURE { piece.len() } else { 0 }];
+                for at in (0..n).step_by(size) {
+                    let part = at..n.min(at + size);
+                    let grad = if R::GRADIENT { &grad[part.clone()] } else { &[] };
+                    let param = &mut param[part.clone()];
+                    let aside = if WHAT >= SAVE { &mut aside[part.clone()] } else { &mut [] };
+                    let direction = &mut direction.0[..if WHAT == MEASURE { part.len() } else { 0 }];
+                    $(let $state = &mut $state[part.clone()];)*
+                    // Not behind the end: what lies there may be needed by nobody.
+                    if WHAT != MEASURE && beside.far && at + AHEAD < n {
+                        fetch_ahead(param);
+                        fetch_ahead(grad);
+                        fetch_ahead(aside);
+                        $(fetch_ahead($state);)*
+                    }
                     let (places, blocks) = match &beside.bits {
-                        Some(bits) if R::WRITES && T::CUT > 0 => (&bits.places[..], bits.block(beside.block + at / CODED)),
+                        Some(bits) if R::WRITES && T::CUT > 0 => {
+                            (&bits.places[at % CODED..], bits.block(beside.block + at / CODED))
+                        }
                         _ => (&[][..], [0; MAX_STATES]),
                     };
                     each::<R, P, G, T, K, WHAT, DECAYS>(
-                        param, grad, $(&mut $state[piece.clone()],)* aside, direction, scalars, places, blocks,
+                        param, grad, $(&mut *$state,)* aside, direction, scalars, places, blocks,
                     );
                     if WHAT == MEASURE {
                         // The sums leave memory idle: meanwhile the next piece is fetched.
@@ -329,7 +357,7 @@ macro_rules! loops {
                             fetch(p.wrapping_add(at));
                             fetch(g.wrapping_add(at));
                         });
-                        $(let $state = $state[piece.clone()].as_ptr_range().end;)*
+                        $(let $state = $state.as_ptr_range().end;)*
                         norm::add_squares::<FMA, _, _>(&mut of_direction, direction, |&d| d, |at| {
                             let _ = at;
                             $(fetch($state.wrapping_add(at));)*
@@ -348,3 +376,7 @@ loops! {
     3: s0 0 s1 1 s2 2;
     4: s0 0 s1 1 s2 2 s3 3;
 }
+
+#[cfg(test)]
+#[path = "kernel_tests.rs"]
+mod tests;

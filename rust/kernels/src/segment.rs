@@ -19,6 +19,23 @@ const CENTERED: usize = TILE / 4;
 /// Elements of which states in less memory are converted at a time, for the same reason; whole blocks.
 const WIDENED: usize = TILE / 2;
 
+/// How an update is made, beside what the array itself says.
+#[derive(Clone, Copy)]
+pub(crate) struct How<'a> {
+    /// The CPU level, which this machine must have.
+    pub level: Level,
+    /// The scalars of the array's group.
+    pub scalars: &'a Scalars,
+    /// The means of the rows, where the gradient is centered.
+    pub means: Means<'a>,
+    /// What happens to the gradient once it has been used.
+    pub after: After,
+    /// The random bits that states in less memory are rounded with.
+    pub bits: Option<Bits<'a>>,
+    /// Whether memory is asked for ahead.
+    pub far: bool,
+}
+
 /// What happens to a gradient's memory once it has been used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum After {
@@ -68,8 +85,14 @@ impl Segment {
         }
     }
 
+    /// Bytes that an update goes through, with a gradient of the parameter's type.
+    pub(crate) fn bytes(&self) -> usize {
+        let state = self.form.states.size(self.param_type.compute());
+        self.len * (2 * self.param_type.size() + self.rule.states.len() * state)
+    }
+
     /// Whether its states are in less memory, which no kernel takes as they are.
-    fn is_small(&self) -> bool {
+    pub(crate) fn is_small(&self) -> bool {
         self.form.states != StateType::Compute && !self.rule.states.is_empty()
     }
 
@@ -78,21 +101,14 @@ impl Segment {
         kernel::find(&self.rule.kernels, level, self.param_type, grad)
     }
 
-    /// Updates elements `start..end`. `means` are those of the rows, where the gradient is centered.
+    /// Updates elements `start..end`.
     ///
     /// # Safety
     /// The pointers must be valid and aligned for the length and types, for writing where the rule or `after` writes;
     /// what is written may overlap nothing else that is used, except that a gradient which goes through a tile may be
     /// the parameter itself. The CPU must have the level.
-    pub(crate) unsafe fn update(
-        &self,
-        (start, end): (usize, usize),
-        level: Level,
-        scalars: &Scalars,
-        means: Means<'_>,
-        after: After,
-        bits: Option<Bits<'_>>,
-    ) {
+    pub(crate) unsafe fn update(&self, (start, end): (usize, usize), how: &How<'_>) {
+        let How { level, scalars, after, bits, far, .. } = *how;
         let Form { rounded, aside, .. } = self.form;
         let plain = after == After::Keep && self.center.is_none() && rounded.is_none();
         let table = match (aside.map(|aside| aside.parts().1), &self.rule.aside) {
@@ -109,9 +125,9 @@ impl Segment {
             if let Some(kernel) = kernel {
                 let streams = self.streams(start);
                 if self.is_small() || aside.is_some() {
-                    kernel(&streams, end - start, scalars, &self.beside(start, bits));
+                    kernel(&streams, end - start, scalars, &Beside { far, ..self.beside(start, bits) });
                 } else {
-                    kernel(&streams, end - start, scalars, &Beside::NOTHING);
+                    kernel(&streams, end - start, scalars, if far { &Beside::FAR } else { &Beside::NOTHING });
                 }
                 return;
             }
@@ -119,7 +135,7 @@ impl Segment {
                 for at in (start..end).step_by(WIDENED) {
                     let n = WIDENED.min(end - at);
                     self.with_wide_states(at, n, level, self.rule.writes_states.then_some(bits), |plain| {
-                        plain.update((at, at + n), level, scalars, means, after, bits);
+                        plain.update((at, at + n), how);
                     });
                 }
                 return;
@@ -128,7 +144,7 @@ impl Segment {
         let direct = self.kernel(level, self.grad_type);
         if let Some(through) = self.kernel(level, self.param_type.compute()) {
             // SAFETY: the caller's promise, passed on.
-            unsafe { self.update_by_tiles((start, end), level, scalars, means, after, direct, through) };
+            unsafe { self.update_by_tiles((start, end), how, direct, through) };
         }
     }
 
@@ -213,17 +229,15 @@ impl Segment {
     /// As for [`Segment::update`].
     #[cold]
     #[inline(never)]
-    #[allow(clippy::too_many_arguments)] // a step's parts, and the kernels that were found
     unsafe fn update_by_tiles(
         &self,
         (start, end): (usize, usize),
-        level: Level,
-        scalars: &Scalars,
-        means: Means<'_>,
-        after: After,
+        how: &How<'_>,
         direct: Option<kernel::Kernel>,
         through: kernel::Kernel,
     ) {
+        let How { level, scalars, means, after, far, .. } = *how;
+        let beside = if far { &Beside::FAR } else { &Beside::NOTHING };
         let compute = self.param_type.compute();
         let mut tile = Tile::new();
         let size = if self.center.is_some() { CENTERED } else { TILE };
@@ -257,13 +271,13 @@ impl Segment {
                     let next = grad.wrapping_add(n * self.grad_type.size());
                     (0..n * self.grad_type.size()).step_by(64).for_each(|line| fetch(next.wrapping_add(line)));
                     streams.grad = tile.pointer();
-                    through(&streams, n, &scalars, &Beside::NOTHING);
+                    through(&streams, n, &scalars, beside);
                 } else if let Some(kernel) = direct {
-                    kernel(&streams, n, scalars, &Beside::NOTHING);
+                    kernel(&streams, n, scalars, beside);
                 } else {
                     convert(self.grad_type, grad, compute, tile.pointer(), n);
                     streams.grad = tile.pointer();
-                    through(&streams, n, scalars, &Beside::NOTHING);
+                    through(&streams, n, scalars, beside);
                 }
                 if let Some((dtype, param)) = self.form.rounded {
                     small::round(level, streams.param.cast(), dtype, param.add(at * dtype.size()), n);

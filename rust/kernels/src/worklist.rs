@@ -8,7 +8,7 @@ use crate::norm::{self, BLOCK};
 use crate::numbers::{Means, Numbers};
 use crate::rows::Rows;
 use crate::rule::{Layer, PROLOGUE_SCALARS, Scalars};
-use crate::segment::{After, Segment};
+use crate::segment::{After, How, Segment};
 use crate::small::{Aside, Noise};
 use crate::{fpenv, pool};
 
@@ -19,6 +19,9 @@ const SMALL: usize = 4_096;
 const LARGE: usize = 65_536;
 /// The longest layerwise array that one task takes through both phases: the second finds it in that CPU's cache.
 const WHOLE: usize = 32_768;
+/// Bytes of a step from which it asks for memory ahead. Measured with 32 MiB of shared cache: a gain from twice those on, a
+/// loss below.
+const FAR: usize = 128 << 20;
 
 /// A run of elements over neighbouring segments: from `(first, start)` up to `(last, end)`.
 #[derive(Clone, Copy, Debug)]
@@ -52,6 +55,8 @@ pub struct WorkList {
     segments: Vec<Segment>,
     chunks: Vec<Chunk>,
     total: usize,
+    /// Whether that is more than caches hold.
+    far: bool,
     /// For each segment, the index of its first block among all blocks.
     blocks: Vec<usize>,
     /// For each block, sums of squares: of gradients or parameters, and of directions.
@@ -73,6 +78,7 @@ impl WorkList {
     pub fn extend(&mut self, segments: impl IntoIterator<Item = Segment>) {
         self.segments.extend(segments);
         self.total = self.segments.iter().map(|s| s.len).sum();
+        self.far = self.segments.iter().map(Segment::bytes).sum::<usize>() >= FAR;
         self.chunks = cut(
             &self.segments,
             (self.total / 16).clamp(SMALL, CHUNK).max(self.total / 64).min(LARGE).next_multiple_of(BLOCK),
@@ -146,16 +152,16 @@ impl WorkList {
     /// As for [`WorkList::run`].
     unsafe fn first_phase(&self, step: &Step<'_>, i: usize, (start, end): (usize, usize)) {
         let (segment, scalars) = (&self.segments[i], &step.scalars[self.segments[i].group]);
-        let (means, bits) = (self.means_of(i), step.noise.of(i));
+        let how = self.how(step, i, scalars);
         let Some(layer) = &segment.rule.layer else {
             // SAFETY: the caller's promise; the range lies within the segment.
-            unsafe { segment.update((start, end), step.level, scalars, means, step.after, bits) };
+            unsafe { segment.update((start, end), &how) };
             return;
         };
         let [of_param, of_direction] = &self.partials;
         for at in (start..end).step_by(BLOCK) {
             // SAFETY: as above.
-            let (p, d) = unsafe { segment.measure(layer, at, step.level, scalars, bits) };
+            let (p, d) = unsafe { segment.measure(layer, at, step.level, scalars, how.bits) };
             of_param.set(self.blocks[i] + at / BLOCK, p);
             of_direction.set(self.blocks[i] + at / BLOCK, d);
         }
@@ -163,7 +169,7 @@ impl WorkList {
             let mut scalars = *scalars;
             scalars[PROLOGUE_SCALARS] = self.ratio(i, layer, &scalars);
             // SAFETY: as above.
-            unsafe { segment.update((start, end), step.level, &scalars, means, step.after, bits) };
+            unsafe { segment.update((start, end), &How { scalars: &scalars, ..how }) };
         }
     }
 
@@ -176,9 +182,8 @@ impl WorkList {
         if segment.rule.layer.is_some() && segment.len > WHOLE {
             let mut scalars = step.scalars[segment.group];
             scalars[PROLOGUE_SCALARS] = self.ratios.get(i);
-            let (means, bits) = (self.means_of(i), step.noise.of(i));
             // SAFETY: the caller's promise; the range lies within the segment.
-            unsafe { segment.update(range, step.level, &scalars, means, step.after, bits) };
+            unsafe { segment.update(range, &self.how(step, i, &scalars)) };
         }
     }
 
@@ -189,8 +194,12 @@ impl WorkList {
         (layer.ratio)(scalars, of_param, of_direction)
     }
 
-    fn means_of(&self, i: usize) -> Means<'_> {
-        Means { all: &self.means, first: self.rows[i] }
+    /// How a segment is updated, with these scalars.
+    fn how<'a>(&'a self, step: &Step<'a>, i: usize, scalars: &'a Scalars) -> How<'a> {
+        let means = Means { all: &self.means, first: self.rows[i] };
+        // What converts states as well computes for longer than memory takes, and would lose by asking.
+        let far = self.far && !self.segments[i].is_small();
+        How { level: step.level, scalars, means, after: step.after, bits: step.noise.of(i), far }
     }
 
     /// Finds the means of all rows that are centered.

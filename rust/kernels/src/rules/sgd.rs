@@ -28,7 +28,6 @@ rules! {
 
     /// Gradient descent: `p -= lr * g`.
     sgd {
-        aside save;
         state();
         update(p, g) {
             p = fma(-step_size, g, p);

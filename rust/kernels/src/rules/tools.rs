@@ -45,6 +45,7 @@ rules! {
 
     /// Moves an array against another, which stands in the gradient's place: `p -= factor*g`.
     descend {
+        aside save;
         state();
         update(p, g) {
             p -= factor * g;

@@ -128,7 +128,7 @@ pub(crate) const fn signed(names: &[&str]) -> [bool; MAX_STATES] {
     signed
 }
 
-/// What states in less memory need beside their numbers.
+/// What a kernel needs beside the numbers.
 pub(crate) struct Beside<'a> {
     /// The random bits of the array, for stochastic rounding.
     pub bits: Option<Bits<'a>>,
@@ -138,12 +138,22 @@ pub(crate) struct Beside<'a> {
     pub scales: [*mut f32; MAX_STATES],
     /// The copy of the parameter that a kernel makes or takes back.
     pub aside: *mut u8,
+    /// Whether memory is asked for ahead.
+    pub far: bool,
 }
 
 impl Beside<'_> {
     /// Nothing, as plain states need it.
-    pub const NOTHING: Beside<'static> =
-        Beside { bits: None, block: 0, scales: [std::ptr::null_mut(); MAX_STATES], aside: std::ptr::null_mut() };
+    pub const NOTHING: Beside<'static> = Beside {
+        bits: None,
+        block: 0,
+        scales: [std::ptr::null_mut(); MAX_STATES],
+        aside: std::ptr::null_mut(),
+        far: false,
+    };
+
+    /// The same, with memory asked for ahead.
+    pub const FAR: Beside<'static> = Beside { far: true, ..Beside::NOTHING };
 }
 
 /// A type that states are kept in.
