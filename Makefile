@@ -6,7 +6,7 @@ RUST_SOURCES := Cargo.toml Cargo.lock pyproject.toml $(shell find rust -name '*.
 
 # What `make bench` runs of the asv suite; BENCH=. runs all of it.
 BENCH ?= ^(step\.Step\.|step\.StepThreads\..*AdamW|many|package|systems\.(Layerwise|Synchronization)|ratios\.(ToFloor\..*8388608|ToOneThread))
-# What `make bench-compare` runs: times, of which asv keeps every sample, so that it can tell a change from scatter.
+# What `make bench-compare` runs.
 COMPARE ?= ^(step\.(Step|StepOptions)\.|step\.StepThreads\..*AdamW|many\..*time_|package\.Checkpoint\.time)
 # What `make dashboard` runs for each commit: less, since history multiplies it.
 HISTORY ?= ^(step\.Step\..*(16384|1048576)|many|package|ratios\.(ToFloor\..*8388608|ToOneThread|FloorTimes))
@@ -68,10 +68,8 @@ bench: $(VENV)/.bench $(VENV)/.built  ## The asv suite on the installed package,
 bench-cuda: $(VENV)/.test $(VENV)/.built  ## On an NVIDIA GPU; beside PyTorch where it is installed into .venv.
 	$(BIN)/python benches/cuda.py
 
-bench-compare: $(VENV)/.bench  ## This commit against BASE, interleaved; fails when something got slower.
-	$(ASV) machine --yes $(ASV_CONFIG)
-	CARGO_TARGET_DIR=$(CURDIR)/target/asv $(ASV) continuous $(ASV_CONFIG) --interleave-rounds --split --only-changed \
-		--factor 1.15 --bench '$(COMPARE)' $(BASE) HEAD
+bench-compare: $(VENV)/.bench $(VENV)/.built  ## This commit against BASE, interleaved; fails when something got slower.
+	$(BIN)/python benches/compare.py --bench '$(COMPARE)' $(BASE)
 
 dashboard: $(VENV)/.bench  ## Measures COMMITS where that has not been done, and publishes the history in benches/.asv/html.
 	$(ASV) machine --yes $(ASV_CONFIG)
