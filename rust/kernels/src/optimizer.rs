@@ -122,16 +122,7 @@ impl<P: Storage> Optimizer<P> {
         }));
         let scalars = self.rule.scalars(&self.common, &self.hypers, self.steps + 1, 1.0);
         // SAFETY: slices of checked lengths, the mutable ones exclusively borrowed; gradients are not written.
-        unsafe {
-            work.run(&Step {
-                level,
-                threads,
-                scalars: &[scalars],
-                after: After::Keep,
-                noise: &Noise::Nearest,
-                looked: false,
-            })
-        };
+        unsafe { work.run(&Step { level, threads, scalars: &[scalars], after: After::Keep, noise: &Noise::Nearest }) };
         self.steps += 1;
         Ok(())
     }

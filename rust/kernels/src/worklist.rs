@@ -3,6 +3,8 @@
 //! Arrays are cut into chunks of about equal size, small ones are put together; the cut depends on their sizes alone,
 //! so it is made once. Safety rests on the caller: see [`WorkList::run`].
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use crate::level::Level;
 use crate::norm::{self, BLOCK};
 use crate::numbers::{Means, Numbers};
@@ -45,8 +47,6 @@ pub struct Step<'a> {
     pub after: After,
     /// How states that are kept in less memory are rounded.
     pub noise: &'a Noise,
-    /// Whether all gradients have just been looked at, by [`WorkList::sum_of_squares`].
-    pub looked: bool,
 }
 
 /// All arrays of an optimizer, and how a step over them is shared among threads.
@@ -57,6 +57,8 @@ pub struct WorkList {
     total: usize,
     /// Whether that is more than caches hold.
     far: bool,
+    /// Which way the next look at all arrays goes.
+    outwards: AtomicBool,
     /// For each segment, the index of its first block among all blocks.
     blocks: Vec<usize>,
     /// For each block, sums of squares: of gradients or parameters, and of directions.
@@ -126,13 +128,10 @@ impl WorkList {
     pub unsafe fn run(&self, step: &Step<'_>) {
         // SAFETY: the caller's promise, in all three phases.
         fpenv::standard(|| unsafe {
-            // Each look goes the other way than the one before.
-            let mut outwards = step.looked;
             if !self.means.is_empty() {
                 self.find_means(step);
-                outwards = !outwards;
             }
-            self.share(step.threads, outwards, &|i, (start, end)| self.first_phase(step, i, (start, end)));
+            self.share(step.threads, &|i, (start, end)| self.first_phase(step, i, (start, end)));
             let mut split = false;
             for (i, segment) in self.segments.iter().enumerate() {
                 if let (Some(layer), true) = (&segment.rule.layer, segment.len > WHOLE) {
@@ -141,7 +140,7 @@ impl WorkList {
                 }
             }
             if split {
-                self.share(step.threads, !outwards, &|i, (start, end)| self.second_phase(step, i, (start, end)));
+                self.share(step.threads, &|i, (start, end)| self.second_phase(step, i, (start, end)));
             }
         });
     }
@@ -216,7 +215,7 @@ impl WorkList {
             let starts = (0..rows.count).step_by(at_once);
             pieces.extend(starts.map(|row| (i, rows, row..rows.count.min(row + at_once))));
         }
-        pool::run(pieces.len(), step.looked, centered, step.threads, &|k| {
+        pool::run(pieces.len(), self.turn(), centered, step.threads, &|k| {
             let (i, rows, range) = &pieces[k];
             let segment = &self.segments[*i];
             let factor = step.scalars[segment.group][0].abs();
@@ -235,7 +234,7 @@ impl WorkList {
     /// Every segment's gradient must be valid and aligned for reading; the CPU must have the level.
     pub unsafe fn sum_of_squares(&self, level: Level, threads: usize) -> f64 {
         let partials = &self.partials[0];
-        self.share(threads, false, &|i, (start, end)| {
+        self.share(threads, &|i, (start, end)| {
             let segment = &self.segments[i];
             for at in (start..end).step_by(BLOCK) {
                 let n = BLOCK.min(end - at);
@@ -271,9 +270,15 @@ impl WorkList {
     }
 
     /// Runs `part` over all elements, given as a segment's number and a range, in one parallel region or without any.
-    fn share(&self, threads: usize, outwards: bool, part: &(impl Fn(usize, (usize, usize)) + Sync)) {
+    fn share(&self, threads: usize, part: &(impl Fn(usize, (usize, usize)) + Sync)) {
         let task = |i: usize| fpenv::standard(|| self.each(&self.chunks[i], part));
-        pool::run(self.chunks.len(), outwards, self.total, threads, &task);
+        pool::run(self.chunks.len(), self.turn(), self.total, threads, &task);
+    }
+
+    /// The way of the next look at all arrays, from both ends or outwards: each begins where the one before has ended, in
+    /// this step or the last, and finds in the caches what was touched last.
+    fn turn(&self) -> bool {
+        self.outwards.fetch_xor(true, Ordering::Relaxed)
     }
 
     fn each(&self, chunk: &Chunk, part: &impl Fn(usize, (usize, usize))) {

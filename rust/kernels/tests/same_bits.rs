@@ -108,9 +108,7 @@ fn run(
         let mut work = WorkList::default();
         work.extend(segments);
         // SAFETY: every pointer is to a buffer of its own of at least the segment's bytes; the level was found.
-        unsafe {
-            work.run(&Step { level, threads, scalars: &[*scalars], after: *after, noise: &noise, looked: false })
-        };
+        unsafe { work.run(&Step { level, threads, scalars: &[*scalars], after: *after, noise: &noise }) };
     }
     let mut grads = Vec::new();
     for k in (0..LENGTHS.len()).rev() {

@@ -333,8 +333,7 @@ impl Core {
         let threads = schuss::num_threads().map_err(PyRuntimeError::new_err)?;
         let mut factor = 1.0 / grad_scale;
         let mut norm = NO_NORM;
-        let looked = inner.max_grad_norm.is_some() || inner.nonfinite != Nonfinite::Propagate;
-        if looked {
+        if inner.max_grad_norm.is_some() || inner.nonfinite != Nonfinite::Propagate {
             let work = &inner.work;
             // SAFETY: the gradients were just checked, and are kept alive; the level is this CPU's.
             let sum = detach_if(py, release, || unsafe { work.sum_of_squares(level, threads) });
@@ -374,8 +373,7 @@ impl Core {
             (Some(seed), Some(kept)) => Noise::new(seed, core.step_count(), kept),
             _ => Noise::Nearest,
         };
-        let (work, step) =
-            (&inner.work, Step { level, threads, scalars: &inner.scalars, after, noise: &noise, looked });
+        let (work, step) = (&inner.work, Step { level, threads, scalars: &inner.scalars, after, noise: &noise });
         // SAFETY: parameters and states are pinned and were found unchanged, gradients were checked for shape, type,
         // order and alignment, lie clear of what is written, and are kept alive by `read`. The lock
         // keeps other steps of this optimizer out.

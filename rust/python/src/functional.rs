@@ -51,7 +51,7 @@ pub fn update(
     // SAFETY: contiguous float64, made by Python; the GIL is held.
     let scalars = [GroupValues(unsafe { values.as_slice()? }).scalars(rule, step, factor)];
     let after = if copy { After::Copy } else { After::Keep };
-    let step = Step { level, threads, scalars: &scalars, after, noise: &Noise::Nearest, looked: false };
+    let step = Step { level, threads, scalars: &scalars, after, noise: &Noise::Nearest };
     // SAFETY: Python has checked that what is written does not overlap; types, shapes and order were checked above, a rule
     // that reads gradients was given them, and the caller holds references to the arrays during the call.
     detach_if(py, work.total() >= RELEASE_GIL, || unsafe { work.run(&step) });
