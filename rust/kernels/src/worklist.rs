@@ -55,7 +55,7 @@ pub struct WorkList {
     segments: Vec<Segment>,
     chunks: Vec<Chunk>,
     total: usize,
-    /// Whether that is more than caches hold.
+    /// Whether a step goes through more bytes than caches hold.
     far: bool,
     /// Which way the next look at all arrays goes.
     outwards: AtomicBool,
