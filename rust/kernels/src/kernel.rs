@@ -135,13 +135,43 @@ level::each! {
         T: State<Compute = P::Compute>,
         Arity: Loop<S>,
     {
-        // SAFETY: the caller's promise, passed on.
+        // Apart: what asking ahead takes would burden the start of all others.
+        if beside.far && WHAT != MEASURE && T::CUT == 0 {
+            // SAFETY: the caller's promise, passed on.
+            return unsafe { far::<R, P, G, T, S, K, WHAT>(streams, n, scalars, beside) };
+        }
+        // SAFETY: as above.
         unsafe {
             // Not left to the compiler: in the longer loops it would ask for every element.
             if scalars[L2] != 0.0 {
-                Arity::run::<R, P, G, T, K, WHAT, true, FMA>(streams, n, scalars, beside)
+                Arity::run::<R, P, G, T, K, WHAT, true, false, FMA>(streams, n, scalars, beside)
             } else {
-                Arity::run::<R, P, G, T, K, WHAT, false, FMA>(streams, n, scalars, beside)
+                Arity::run::<R, P, G, T, K, WHAT, false, false, FMA>(streams, n, scalars, beside)
+            }
+        }
+    }
+
+    /// The kernel that asks for memory ahead.
+    ///
+    /// # Safety
+    /// As for [`Kernel`], and the CPU must have the level.
+    #[inline(never)]
+    pub(super) unsafe fn far<R, P, G, T, const S: usize, const K: usize, const WHAT: u8>(
+        streams: &Streams, n: usize, scalars: &Scalars, beside: &Beside<'_>,
+    ) -> (f64, f64)
+    where
+        R: Update<P::Compute, S, K> + Reach,
+        P: Storage<Compute: Prologue + Into<f64>>,
+        G: Storage<Compute = P::Compute>,
+        T: State<Compute = P::Compute>,
+        Arity: Loop<S>,
+    {
+        // SAFETY: the caller's promise, passed on.
+        unsafe {
+            if scalars[L2] != 0.0 {
+                Arity::run::<R, P, G, T, K, WHAT, true, true, FMA>(streams, n, scalars, beside)
+            } else {
+                Arity::run::<R, P, G, T, K, WHAT, false, true, FMA>(streams, n, scalars, beside)
             }
         }
     }
@@ -226,7 +256,7 @@ pub fn fetch<T>(at: *const T) {
 pub(crate) trait Loop<const S: usize> {
     /// # Safety
     /// As for [`Kernel`]: parameters are `P`, gradients `G`, states `T`.
-    unsafe fn run<R, P, G, T, const K: usize, const WHAT: u8, const DECAYS: bool, const FMA: bool>(
+    unsafe fn run<R, P, G, T, const K: usize, const WHAT: u8, const DECAYS: bool, const FAR: bool, const FMA: bool>(
         streams: &Streams,
         n: usize,
         scalars: &Scalars,
@@ -248,7 +278,7 @@ macro_rules! loops {
     ($($states:literal: $($state:ident $i:tt)*;)*) => {$(
         impl Loop<$states> for Arity {
             #[inline(always)]
-            unsafe fn run<R, P, G, T, const K: usize, const WHAT: u8, const DECAYS: bool, const FMA: bool>(
+            unsafe fn run<R, P, G, T, const K: usize, const WHAT: u8, const DECAYS: bool, const FAR: bool, const FMA: bool>(
                 streams: &Streams, n: usize, scalars: &Scalars, beside: &Beside<'_>,
             ) -> (f64, f64)
             where
@@ -315,7 +345,7 @@ macro_rules! loops {
                         ($(std::slice::from_raw_parts_mut(streams.states[$i].cast::<T>(), n),)*),
                     )
                 };
-                if WHAT != MEASURE && !beside.far && T::CUT == 0 {
+                if WHAT != MEASURE && !FAR && T::CUT == 0 {
                     each::<R, P, G, T, K, WHAT, DECAYS>(
                         param, grad, $($state,)* aside, &mut [], scalars, &[], [0; MAX_STATES],
                     );
@@ -323,7 +353,7 @@ macro_rules! loops {
                 }
                 // A part at a time: then the direction is still at hand when its squares are summed; memory is asked for ahead;
                 // and blocks of states have random bits of their own.
-                let size = if WHAT == MEASURE || !beside.far { PIECE } else { GROUP };
+                let size = if FAR { GROUP } else { PIECE };
                 let zero = P::Compute::from_f64(0.0);
                 let mut direction = Piece([zero; PIECE]);
                 let (mut of_param, mut of_direction) = ([0.0; LANES], [0.0; LANES]);
@@ -335,7 +365,7 @@ macro_rules! loops {
                     let direction = &mut direction.0[..if WHAT == MEASURE { part.len() } else { 0 }];
                     $(let $state = &mut $state[part.clone()];)*
                     // Not behind the end: what lies there may be needed by nobody.
-                    if WHAT != MEASURE && beside.far && at + AHEAD < n {
+                    if FAR && at + AHEAD < n {
                         fetch_ahead(param);
                         fetch_ahead(grad);
                         fetch_ahead(aside);
