@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -40,6 +41,8 @@ def installed(revision):
         env = os.environ | {"CARGO_TARGET_DIR": str(ROOT / "target" / "asv")}
         output(*pip, "wheel", "--no-deps", "-w", wheels, source, env=env)
         output(*pip, "install", "--no-deps", "--upgrade", "--target", folder / "site", *wheels.glob("*.whl"))
+        shutil.rmtree(source)
+        shutil.rmtree(wheels)
         (folder / "done").touch()
     return folder / "site"
 

@@ -36,8 +36,8 @@ def tables(data):
         "Float32, one array. Bytes an element are those that a step has to move: the gradient once, parameter and "
         "state in and out, and for optimizers that need norms or means first, what that costs (Lookahead's "
         "synchronization on average). Each figure is the time of a loop with these loads and stores and nothing else, "
-        "over the time of the step, on the same arrays in turns: 1 is as fast as memory allows. Bold where it is "
-        "below 0.95."
+        "over the time of the step, on the same arrays in turns: 1 is as fast as memory allows. More than 1 is what "
+        "a step finds in the caches, since it begins where the last one ended. Bold where it is below 0.95."
     )
     head = ["optimizer", "bytes", *(f"{int(n):,}" for n in sizes), f"{int(sizes[-1]):,} in", "GB/s"]
     rows = []

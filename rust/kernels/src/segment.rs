@@ -236,8 +236,7 @@ impl Segment {
         direct: Option<kernel::Kernel>,
         through: kernel::Kernel,
     ) {
-        let How { level, scalars, means, after, far, .. } = *how;
-        let beside = if far { &Beside::FAR } else { &Beside::NOTHING };
+        let How { level, scalars, means, after, .. } = *how;
         let compute = self.param_type.compute();
         let mut tile = Tile::new();
         let size = if self.center.is_some() { CENTERED } else { TILE };
@@ -271,13 +270,13 @@ impl Segment {
                     let next = grad.wrapping_add(n * self.grad_type.size());
                     (0..n * self.grad_type.size()).step_by(64).for_each(|line| fetch(next.wrapping_add(line)));
                     streams.grad = tile.pointer();
-                    through(&streams, n, &scalars, beside);
+                    through(&streams, n, &scalars, &Beside::NOTHING);
                 } else if let Some(kernel) = direct {
-                    kernel(&streams, n, scalars, beside);
+                    kernel(&streams, n, scalars, &Beside::NOTHING);
                 } else {
                     convert(self.grad_type, grad, compute, tile.pointer(), n);
                     streams.grad = tile.pointer();
-                    through(&streams, n, scalars, beside);
+                    through(&streams, n, scalars, &Beside::NOTHING);
                 }
                 if let Some((dtype, param)) = self.form.rounded {
                     small::round(level, streams.param.cast(), dtype, param.add(at * dtype.size()), n);
