@@ -5,6 +5,7 @@
 
 use half::{bf16, f16};
 
+use crate::fetch::{AHEAD, GROUP, fetch, fetch_ahead};
 use crate::level::{self, LEVELS, Level};
 use crate::math::Real;
 use crate::norm::{self, LANES};
@@ -33,13 +34,6 @@ pub(crate) type Kernel = unsafe fn(streams: &Streams, n: usize, scalars: &Scalar
 /// Elements of which a kernel keeps a direction that is measured, or states that will share a scale, at a time; a multiple
 /// of [`LANES`].
 const PIECE: usize = CODED;
-
-/// How many elements ahead an update asks for memory where that is worth it, and how many it updates before it asks again:
-/// few enough that what it asks for at once, four lines of each float32 stream, does not wait.
-const AHEAD: usize = 256;
-const GROUP: usize = 64;
-/// Bytes that memory gives at once.
-const LINE: usize = 64;
 
 /// Memory of one piece, aligned to a line of the cache.
 #[repr(align(64))]
@@ -228,28 +222,6 @@ level::each! {
         }
         (0.0, 0.0)
     }
-}
-
-/// Asks for what lies [`AHEAD`] of a group, if there is one.
-#[inline(always)]
-fn fetch_ahead<T>(group: &[T]) {
-    if !group.is_empty() {
-        for line in (0..GROUP).step_by(LINE / size_of::<T>()) {
-            fetch(group.as_ptr().wrapping_add(AHEAD + line));
-        }
-    }
-}
-
-/// Asks for a line of memory before it is read.
-#[inline(always)]
-pub fn fetch<T>(at: *const T) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: a prefetch of any address is allowed; it reads nothing.
-    unsafe {
-        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(at.cast())
-    };
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = at;
 }
 
 /// The loop over elements for rules of `S` states.

@@ -12,6 +12,7 @@ struct Readme;
 pub mod cuda;
 pub mod dense;
 mod exchange;
+mod fetch;
 mod fpenv;
 mod kernel;
 pub mod level;
@@ -31,7 +32,7 @@ mod worklist;
 
 pub use exchange::exchange;
 #[doc(hidden)]
-pub use kernel::fetch;
+pub use fetch::fetch;
 pub use norm::clip_factor;
 pub use optimizer::{Error, Optimizer};
 #[doc(hidden)]

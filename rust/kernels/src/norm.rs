@@ -6,8 +6,8 @@
 
 use half::{bf16, f16};
 
+use crate::fetch::fetch;
 use crate::fpenv;
-use crate::kernel::fetch;
 use crate::level::{self, LEVELS, Level};
 use crate::math::Real;
 use crate::storage::{Dtype, Rounded, Storage};

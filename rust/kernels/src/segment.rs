@@ -3,7 +3,8 @@
 
 use std::slice::from_raw_parts;
 
-use crate::kernel::{self, Streams, fetch};
+use crate::fetch::fetch;
+use crate::kernel::{self, Streams};
 use crate::level::Level;
 use crate::norm;
 use crate::numbers::Means;

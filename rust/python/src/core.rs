@@ -10,7 +10,7 @@ use std::sync::{Mutex, MutexGuard, TryLockError};
 use numpy::{PyArray1, PyArrayMethods, PyUntypedArray};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyDict, PyFloat, PyTuple};
+use pyo3::types::{PyDict, PyTuple};
 use schuss::rule::Scalars;
 use schuss::{After, Dtype, Noise, Rule, Step, WorkList, level};
 
@@ -18,6 +18,7 @@ use crate::arrays::Pinned;
 use crate::gradients::{self, explain};
 use crate::group::{GroupValues, Keeping, RELEASE_GIL, detach_if, find_rule, segment};
 use crate::tree::Tree;
+use crate::usual::{usual_flag, usual_scale};
 
 struct Group {
     rule: &'static Rule,
@@ -386,20 +387,4 @@ impl Core {
         read.release(py, inner)?;
         Ok(true)
     }
-}
-
-/// A gradient scale as nearly everybody gives it; Python judges all others.
-fn usual_scale(given: Option<&Bound<'_, PyAny>>) -> Option<f64> {
-    match given {
-        None => Some(1.0),
-        Some(value) => {
-            let scale = value.cast_exact::<PyFloat>().ok()?.value();
-            (scale > 0.0 && scale.is_finite() && (1.0 / scale).is_finite()).then_some(scale)
-        }
-    }
-}
-
-/// A flag that is a bool; Python judges all others.
-fn usual_flag(given: Option<&Bound<'_, PyAny>>) -> Option<bool> {
-    given.map_or(Some(false), |value| value.cast_exact::<PyBool>().ok().map(|flag| flag.is_true()))
 }

@@ -13,6 +13,7 @@ mod functional;
 mod gradients;
 mod group;
 mod tree;
+mod usual;
 
 use pyo3::exceptions::{PyImportError, PyValueError};
 use pyo3::prelude::*;
