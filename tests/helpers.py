@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import re
 
 import ml_dtypes
 import numpy as np
@@ -241,3 +242,12 @@ def assert_close(got, want, rtol, what=""):
         assert a.shape == b.shape
         scale = max(1.0, np.max(np.abs(b), initial=0))
         np.testing.assert_allclose(a, b, rtol=rtol, atol=rtol * scale, err_msg=f"{what}: array {k}")
+
+
+def refused(error, message):
+    """Expects exactly this error."""
+    return pytest.raises(error, match=f"^{re.escape(message)}$")
+
+
+class Interrupted(BaseException):
+    """Not even an Exception."""

@@ -1,10 +1,8 @@
 """Newton's method: one system over all parameters, its damping, and what to do when it cannot be solved."""
 
-import re
-
 import numpy as np
 import pytest
-from helpers import F64, arrays, assert_close, assert_same, assert_unchanged, each_dtype, params_of, snapshot
+from helpers import F64, arrays, assert_close, assert_same, assert_unchanged, each_dtype, params_of, refused, snapshot
 from reference import hessian
 
 import schuss
@@ -26,10 +24,6 @@ def shaped(vector, shapes=SHAPES):
 def gradient(params):
     """Of the quadratic with the tests' Hessian and its minimum at TARGET."""
     return shaped(hessian(N) @ (flat(params) - TARGET))
-
-
-def refused(error, message):
-    return pytest.raises(error, match=f"^{re.escape(message)}$")
 
 
 @each_dtype

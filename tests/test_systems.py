@@ -4,8 +4,6 @@ That they are optimizers like all others is in the conformance table, not here.
 """
 
 import copy
-import re
-import warnings
 
 import numpy as np
 import pytest
@@ -14,6 +12,7 @@ from helpers import (
     CLASSES,
     F32,
     F64,
+    Interrupted,
     arrays,
     assert_close,
     assert_same,
@@ -23,14 +22,13 @@ from helpers import (
     each_dtype,
     grads_of,
     params_of,
+    refused,
     snapshot,
 )
 from reference import Reference
 
 import schuss
-from schuss import schedules
 
-SHAPES = [(33,), (5, 3), ()]
 each_order = pytest.mark.parametrize("order", ["C", "F"])
 each_compute_dtype = pytest.mark.parametrize("dtype", [F32, F64], ids=str)
 
@@ -40,176 +38,6 @@ def threads():
     before = schuss.get_num_threads()
     yield
     schuss.set_num_threads(before)
-
-
-def refused(error, message):
-    """Expects exactly this error."""
-    return pytest.raises(error, match=f"^{re.escape(message)}$")
-
-
-# NAG.
-
-
-def smooth(w):
-    """The gradient of a smooth function that is not quadratic: sum(log(cosh(m @ w - 1)))."""
-    m = np.random.default_rng(3).standard_normal((20, 8))
-    return m.T @ np.tanh(m @ w - 1)
-
-
-@pytest.mark.parametrize("lr", [0.01, 0.03])
-def test_nag_looks_ahead_to_the_iterates_of_nesterov_sgd(lr):
-    w, x = np.linspace(-1, 2, 8), np.linspace(-1, 2, 8)
-    opt, sgd = schuss.NAG(w, lr=lr, momentum=0.9), schuss.SGD(x, lr=lr, momentum=0.9, nesterov=True)
-    seen = []
-    for _ in range(50):
-        opt.step(lambda: seen.append(w.copy()) or smooth(w))
-        assert_close([seen[-1]], [x], 1e-12)
-        sgd.step(smooth(x))
-    assert np.linalg.norm(smooth(w)) < 0.2 * np.linalg.norm(smooth(seen[0]))
-
-
-@pytest.mark.parametrize(
-    ("options", "c"),
-    [({}, 0.05), ({"form": "ema"}, 0.1), ({"lookahead": 0.5}, 0.5), ({"form": "ema", "lookahead": 0.25}, 0.25)],
-)
-@each_dtype
-def test_nag_look_ahead_point(options, c, dtype):
-    """p - c*b, rounded to the parameter's dtype; c follows the rate, and the momentum that a schedule sets."""
-    w = params_of([(40,)], dtype)[0]
-    opt = schuss.NAG({"w": w}, lr=0.1, momentum=0.5, **options)
-    for t in range(4):
-        b = opt.state_dict()["state"][0]["b"]["w"].astype(F64)
-        start, wide = w.copy(), compute_dtype(dtype)
-        ahead = (start.astype(wide) - wide.type(c) * b.astype(wide)).astype(dtype)
-        opt.step(lambda: {"w": assert_same([w], [ahead]) or grads_of(t, [(40,)], dtype)[0]})  # noqa: B023
-        assert t == 0 or not np.array_equal(start, ahead)
-
-
-def test_nag_follows_schedules_to_the_look_ahead_point():
-    cycle = schedules.one_cycle(0.5, 10, momentum=(0.5, 0.9))
-    w, seen = np.ones(3), []
-    opt = schuss.NAG(w, lr=cycle)
-    for t in range(8):
-        ahead = w - cycle(t) * cycle.momentum(t) * opt.state_dict()["state"][0]["b"]
-        opt.step(lambda: seen.append(w.copy()) or w * 1.0)
-        assert_close([seen[-1]], [ahead], 1e-15)
-
-
-class Interrupted(BaseException):
-    """Not even an Exception."""
-
-
-@each_dtype
-def test_nag_is_as_before_when_a_step_fails(dtype):
-    """Parameters and state to the last bit: restored, not added back."""
-    rng = np.random.default_rng(1)
-    params = [cast(rng.standard_normal(s) * 10.0 ** rng.uniform(-8, 4, s), dtype) for s in SHAPES]
-    opt = schuss.NAG([{"params": params[:1]}, {"params": params[1:], "lr": 0.3}], lr=0.1, nonfinite="error")
-
-    def grads(t):
-        a, b, c = grads_of(t, SHAPES, dtype)
-        return [[a], [b, c]]
-
-    def interrupted():
-        params[0][...] = 7
-        raise Interrupted
-
-    opt.step(lambda: grads(1))
-    opt.step(lambda: grads(2))
-    before = snapshot(opt)
-    params[1].flags.writeable = False
-    with pytest.raises(ValueError, match=r"^param_groups\[1\]\['params'\]\[0\] was resized"):
-        opt.step(lambda: grads(3))
-    params[1].flags.writeable = True
-    assert_unchanged(opt, before)
-    for closure, error in [
-        (interrupted, Interrupted),
-        (lambda: grads(3)[:1], ValueError),
-        (lambda: [[None], grads(3)[1]], TypeError),
-        (lambda: [[grads(3)[0][0] * np.nan], grads(3)[1]], FloatingPointError),
-        (lambda: opt.step(lambda: grads(3)), RuntimeError),
-        (lambda: opt.load_state_dict(opt.state_dict()), RuntimeError),
-    ]:
-        with pytest.raises(error):
-            opt.step(closure)
-        assert_unchanged(opt, before, str(error))
-    assert opt.step(lambda: grads(3)) and opt.step_count == 3
-
-
-@pytest.mark.parametrize("alias", [lambda w: w, lambda w: w[::-1][::-1], lambda w: np.asarray(memoryview(w))])
-def test_nag_gradients_that_are_the_parameters(alias):
-    """The gradient of |w|^2/2 is w, where the closure has it and not where w goes back to."""
-    w, x = np.linspace(-1, 2, 50), np.linspace(-1, 2, 50)
-    opt, twin = schuss.NAG([w], lr=0.1), schuss.NAG([x], lr=0.1)
-    for _ in range(5):
-        opt.step(lambda: [alias(w)])
-        twin.step(lambda: [x.copy()])
-    assert_same(arrays(opt), arrays(twin))
-    with refused(
-        ValueError,
-        "grads[0] shares memory with a parameter or a state, so zero_grads=True cannot zero it; pass a copy",
-    ):
-        opt.step(lambda: [alias(w)], zero_grads=True)
-    assert_same(arrays(opt), arrays(twin))
-
-
-def test_nag_restores_to_the_last_bit():
-    """NaNs' payloads, zeros' signs, subnormals; also what was made read-only, or got another shape, meanwhile."""
-    bits = np.array([0x7FC00001, 0xFFC12345, 0x7F800001, 0x80000000, 0x00000001, 0xFF800000], np.uint32)
-    w, x = bits.view(F32).copy(), bits.view(F32).copy().reshape(2, 3)
-    opt = schuss.NAG([w, x], lr=0.1)
-    opt.load_state_dict(opt.state_dict() | {"state": [{"b": [np.ones(6, F32), np.ones((2, 3), F32)]}]})
-
-    def closure():
-        assert not np.array_equal(w.view(np.uint32), bits)
-        w.flags.writeable = False
-        with warnings.catch_warnings():  # NumPy deprecates this way
-            warnings.simplefilter("ignore")
-            x.shape = (6,)
-        raise Interrupted
-
-    with pytest.raises(Interrupted):
-        opt.step(closure)
-    assert_same([w.view(np.uint32), x.view(np.uint32)], [bits, bits])
-
-
-def test_nag_is_free_again_when_a_parameter_cannot_be_restored():
-    """The closure has given the array other memory; the next step says that, and not that one is under way."""
-    w = np.ones(1000, F32)
-    opt = schuss.NAG(w, lr=0.1)
-    for _ in range(2):
-        with pytest.raises(ValueError, match=r"^params was resized"):
-            opt.step(lambda: w.resize(2000, refcheck=False))
-    opt.state_dict()
-
-
-@pytest.mark.parametrize("grads", [None, {}, 3.0, "w", lambda: None])
-def test_nag_closures_that_return_no_gradients(grads):
-    for params in (np.ones(3), [np.ones(3)], {"w": np.ones(3)}):
-        opt = schuss.NAG(params, lr=0.1)
-        opt.step(lambda: params)  # noqa: B023
-        _ = opt.grads  # nor are these taken instead
-        before = snapshot(opt)
-        with pytest.raises((TypeError, ValueError), match=r"^grads"):
-            opt.step(lambda: grads)
-        assert_unchanged(opt, before)
-
-
-def test_nag_takes_decay_where_the_parameters_are():
-    """The decay of PyTorch's form is that of the look-ahead point, which is the closure's to add."""
-    starts = [np.linspace(-1, 2, 8) for _ in range(3)]
-    (w, x, y), sgd, options = starts, [], dict(lr=0.02, momentum=0.9)
-    inside, outside = schuss.NAG(w, **options), schuss.NAG(x, weight_decay=0.5, **options)
-    torch_form = schuss.SGD(y, nesterov=True, weight_decay=0.5, **options)
-    for _ in range(5):
-        inside.step(lambda: sgd.append(w.copy()) or smooth(w) + 0.5 * w)
-        assert_close([sgd[-1]], [y], 1e-12)
-        torch_form.step(smooth(y))
-        b, here = outside.state_dict()["state"][0]["b"].copy(), x.copy()
-        outside.step(lambda: smooth(x))
-        b = 0.9 * b + smooth(here - 0.02 * 0.9 * b) + 0.5 * here
-        assert_close([x], [here - 0.02 * b], 1e-13)
-    assert np.max(abs(w - x)) > 1e-3
 
 
 # RAdam.
