@@ -8,6 +8,7 @@ mod device;
 pub mod nvrtc;
 pub mod plan;
 pub mod source;
+mod tables;
 mod work;
 
 pub use device::{Block, Device, Event, Result, count, device_of, driver};
