@@ -215,7 +215,7 @@ ROWS["LAMB"] = {
 }  # fmt: skip
 ROWS["LAMB"]["defaults"] = {}
 
-# The tests' Hessian is positive definite; where it is not, and the fallbacks, is in test_systems.py.
+# The tests' Hessian is positive definite; where it is not, and the fallbacks, is in test_newton.py.
 ROWS["Newton"] = {
     "defaults": {},
     "lr": dict(lr=0.5),
