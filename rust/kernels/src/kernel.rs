@@ -203,21 +203,31 @@ level::each! {
             if !R::WRITES {
                 continue;
             }
-            let random = beside.bits.map(|bits| (bits.places, bits.block(beside.block + at / CODED)));
+            // All scales first: what follows waits for them.
+            for k in 0..S {
+                let wide = &wide[k].0[..n];
+                let scale = if R::SIGNED[k] { codes::scale::<true>(wide) } else { codes::scale::<false>(wide) };
+                // SAFETY: as above.
+                unsafe { *scales[k] = scale };
+            }
+            let blocks = match &beside.bits {
+                Some(bits) => bits.block(beside.block + at / CODED),
+                None => [0; MAX_STATES],
+            };
             for k in 0..S {
                 // Keeping leaves memory idle: meanwhile the next piece is fetched.
                 for line in (PIECE * k / S..PIECE * (k + 1) / S).step_by(LANES) {
                     fetch(param.wrapping_add(4 * (n + line)));
                     fetch(grad.wrapping_add(4 * (n + line)));
                 }
-                let (wide, random) = (&wide[k].0[..n], random.map(|(places, blocks)| (places, blocks[k])));
+                let random = beside.bits.as_ref().map(|bits| (bits.places, blocks[k]));
                 // SAFETY: as above.
-                let (codes, scale) = unsafe { (std::slice::from_raw_parts_mut(codes[k], n), &mut *scales[k]) };
-                *scale = if R::SIGNED[k] {
-                    codes::keep::<true>(wide, random, codes)
+                let (codes, scale) = unsafe { (std::slice::from_raw_parts_mut(codes[k], n), *scales[k]) };
+                if R::SIGNED[k] {
+                    codes::keep::<true>(&wide[k].0[..n], scale, random, codes);
                 } else {
-                    codes::keep::<false>(wide, random, codes)
-                };
+                    codes::keep::<false>(&wide[k].0[..n], scale, random, codes);
+                }
             }
         }
         (0.0, 0.0)

@@ -43,11 +43,15 @@ pub(crate) fn read<const SIGNED: bool>(codes: &[u8], scale: f32, wide: &mut [f32
     }
 }
 
-/// Keeps a block as codes; its scale. `random` are the bits of places in a block and those of its own, without which numbers
-/// are rounded to nearest.
+/// Keeps a block as codes of this scale, which must be the block's. `random` are the bits of places in a block and those of
+/// its own, without which numbers are rounded to nearest.
 #[inline(always)]
-pub(crate) fn keep<const SIGNED: bool>(block: &[f32], random: Option<(&[u32; CODED], u32)>, codes: &mut [u8]) -> f32 {
-    let scale = scale::<SIGNED>(block);
+pub(crate) fn keep<const SIGNED: bool>(
+    block: &[f32],
+    scale: f32,
+    random: Option<(&[u32; CODED], u32)>,
+    codes: &mut [u8],
+) {
     // Neither a zero nor a NaN.
     if scale > 0.0 {
         match random {
@@ -57,7 +61,6 @@ pub(crate) fn keep<const SIGNED: bool>(block: &[f32], random: Option<(&[u32; COD
     } else {
         codes.fill(0);
     }
-    scale
 }
 
 #[inline(always)]
@@ -120,7 +123,7 @@ fn code<const SIGNED: bool>(x: f32, inverse: f32, random: u32) -> u32 {
 
 /// The scale of a block, NaN where it holds what is not finite.
 #[inline(always)]
-fn scale<const SIGNED: bool>(block: &[f32]) -> f32 {
+pub(crate) fn scale<const SIGNED: bool>(block: &[f32]) -> f32 {
     let largest = block.iter().fold(0, |largest: u32, x| largest.max(x.to_bits() & 0x7fff_ffff));
     // What the largest code stands for, and a little less, since sums are rounded.
     let top = (31.0 / 16.0 - if SIGNED { SMALL } else { LEAST }) * (1.0 - 1.0 / 4096.0);

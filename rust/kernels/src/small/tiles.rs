@@ -172,8 +172,10 @@ level::each! {
         // SAFETY: the caller's promise.
         let (wide, small) = unsafe { part.slices::<u8>() };
         for (i, (wide, small)) in wide.chunks(CODED).zip(small.chunks_mut(CODED)).enumerate() {
+            let scale = codes::scale::<SIGNED>(wide);
             // SAFETY: as above.
-            unsafe { *part.scales.add(i) = codes::keep::<SIGNED>(wide, part.random(i), small) };
+            unsafe { *part.scales.add(i) = scale };
+            codes::keep::<SIGNED>(wide, scale, part.random(i), small);
         }
     }
 
