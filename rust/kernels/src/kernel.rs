@@ -1,17 +1,18 @@
-//! The loop that turns a rule's update of one element into kernels, and the table of them.
+//! The loop that turns a rule's update of one element into kernels; `table` lists them.
 //!
 //! A kernel is one function a CPU level and storage combination. The loop is written once; it is inlined into a
 //! function of each level and vectorized there by the compiler. Nothing here knows a rule or a thread.
 
-use half::{bf16, f16};
+mod table;
 
 use crate::fetch::{AHEAD, GROUP, fetch, fetch_ahead};
-use crate::level::{self, LEVELS, Level};
+use crate::level;
 use crate::math::Real;
 use crate::norm::{self, LANES};
 use crate::rule::{L2, MAX_STATES, PROLOGUE_SCALARS, Prologue, Reach, Scalars, Update};
-use crate::small::{Beside, CODED, Half, State, StateType, codes};
-use crate::storage::{Dtype, Storage};
+use crate::small::{Beside, CODED, State, codes};
+use crate::storage::Storage;
+pub(crate) use table::{Table, find, find_small, table};
 
 /// Where one array's numbers lie, as a kernel sees them.
 #[derive(Clone, Copy)]
@@ -39,48 +40,6 @@ const PIECE: usize = CODED;
 #[repr(align(64))]
 struct Piece<C>([C; PIECE]);
 
-/// The combinations of parameter and gradient type that have kernels: the compute type beside each storage type, and
-/// each storage type beside itself; other gradients are converted tile by tile on the way.
-const PAIRS: usize = 8;
-/// The ways of keeping states in less memory, beside float32 alone; with other types they are converted tile by tile too.
-const KEPT: usize = 3;
-
-/// A rule's kernels, by CPU level and by storage types.
-pub(crate) type Table = [[Kernel; PAIRS + KEPT]; LEVELS];
-
-/// The kernel of a table, if this pair of types has one. States have the compute type.
-pub(crate) fn find(table: &Table, level: Level, param: Dtype, grad: Dtype) -> Option<Kernel> {
-    use Dtype::{Bf16, F16, F32, F64};
-    let pair = match (param, grad) {
-        (F32, F32) => 0,
-        (F64, F64) => 1,
-        (F16, F32) => 2,
-        (Bf16, F32) => 3,
-        (F32, F16) => 4,
-        (F32, Bf16) => 5,
-        (F16, F16) => 6,
-        (Bf16, Bf16) => 7,
-        _ => return None,
-    };
-    Some(table[level as usize][pair])
-}
-
-/// The kernel of a table for states in less memory, if these types have one.
-pub(crate) fn find_small(
-    table: &Table,
-    level: Level,
-    types: (Dtype, Dtype),
-    states: StateType,
-    nearest: bool,
-) -> Option<Kernel> {
-    let way = match states {
-        StateType::Bf16 => usize::from(nearest),
-        StateType::Int8 => 2,
-        StateType::Compute => return None,
-    };
-    (types == (Dtype::F32, Dtype::F32)).then(|| table[level as usize][PAIRS + way])
-}
-
 /// What a kernel does: it updates;
 pub(crate) const UPDATE: u8 = 0;
 /// it measures;
@@ -89,32 +48,6 @@ pub(crate) const MEASURE: u8 = 1;
 pub(crate) const SAVE: u8 = 2;
 /// it updates, from a parameter that was saved aside.
 pub(crate) const RESTORE: u8 = 3;
-
-/// All kernels of the rule that `R` carries that do this.
-pub(crate) const fn table<R, const S: usize, const K: usize, const WHAT: u8>() -> Table
-where
-    R: Update<f32, S, K> + Update<f64, S, K> + Reach,
-    Arity: Loop<S>,
-{
-    macro_rules! row {
-        ($level:ident) => {
-            [
-                $level::kernel::<R, f32, f32, f32, S, K, WHAT>,
-                $level::kernel::<R, f64, f64, f64, S, K, WHAT>,
-                $level::kernel::<R, f16, f32, f32, S, K, WHAT>,
-                $level::kernel::<R, bf16, f32, f32, S, K, WHAT>,
-                $level::kernel::<R, f32, f16, f32, S, K, WHAT>,
-                $level::kernel::<R, f32, bf16, f32, S, K, WHAT>,
-                $level::kernel::<R, f16, f16, f32, S, K, WHAT>,
-                $level::kernel::<R, bf16, bf16, f32, S, K, WHAT>,
-                $level::kernel::<R, f32, f32, Half<false>, S, K, WHAT>,
-                $level::kernel::<R, f32, f32, Half<true>, S, K, WHAT>,
-                $level::coded::<R, S, K, WHAT>,
-            ]
-        };
-    }
-    level::rows!(row)
-}
 
 level::each! {
     /// # Safety
@@ -276,7 +209,7 @@ macro_rules! loops {
                     param: &mut [P], grad: &[G], $($state: &mut [T],)*
                     aside: &mut [P], direction: &mut [P::Compute], scalars: &Scalars, places: &[u32],
                     blocks: [u32; MAX_STATES],
-                )
+                ) -> <P::Compute as Real>::Bits
                 where
                     R: Update<P::Compute, $states, K> + Reach,
                     P: Storage<Compute: Prologue>,
@@ -297,6 +230,9 @@ macro_rules! loops {
                     $(let $state = &mut $state[..n];)*
                     let _places = &places[..if R::WRITES && T::CUT > 0 { n } else { 0 }];
                     let _blocks = blocks;
+                    // States keep whichever NaN they get, and so does the parameter then: see `settle`.
+                    let lazy = $states > 0 && R::WRITES && T::SETTLES && !R::HIDES;
+                    let mut nan = <P::Compute as Real>::Bits::default();
                     for at in 0..n {
                         let g = if R::GRADIENT { grad[at].load() } else { P::Compute::from_f64(0.0) };
                         let old = if WHAT == RESTORE { aside[at] } else { param[at] };
@@ -308,15 +244,28 @@ macro_rules! loops {
                         if WHAT == MEASURE {
                             direction[at] = p;
                         } else {
-                            param[at] = P::store(p);
+                            param[at] = if lazy { P::put(p) } else { P::store(p) };
+                        }
+                        if lazy {
+                            nan |= (p - p).bits();
                         }
                         if R::WRITES {
                             $(
                                 let random = if T::CUT > 0 { _places[at] ^ _blocks[$i] } else { 0 };
-                                $state[at] = T::keep(_states[$i], random);
+                                let kept = T::keep(_states[$i], random);
+                                $state[at] = if lazy { kept } else { kept.settled() };
                             )*
                         }
                     }
+                    nan
+                }
+                // A loop that tests each number for NaN takes half as long again as one that sees, in the end, that there was
+                // one. Then all become the one NaN that is stored.
+                #[cold]
+                #[inline(never)]
+                fn settle<P: Storage, T: State>(param: &mut [P] $(, $state: &mut [T])*) {
+                    param.iter_mut().for_each(|p| *p = P::store(p.load()));
+                    $($state.iter_mut().for_each(|state| *state = state.settled());)*
                 }
                 // SAFETY: the caller's promise: valid, aligned, and no two overlap.
                 let (param, aside, grad, ($($state,)*)) = unsafe {
@@ -328,9 +277,12 @@ macro_rules! loops {
                     )
                 };
                 if WHAT != MEASURE && !FAR && T::CUT == 0 {
-                    each::<R, P, G, T, K, WHAT, DECAYS>(
-                        param, grad, $($state,)* aside, &mut [], scalars, &[], [0; MAX_STATES],
+                    let nan = each::<R, P, G, T, K, WHAT, DECAYS>(
+                        param, grad, $(&mut *$state,)* aside, &mut [], scalars, &[], [0; MAX_STATES],
                     );
+                    if nan != Default::default() {
+                        settle::<P, T>(param $(, $state)*);
+                    }
                     return (0.0, 0.0);
                 }
                 // A part at a time: then the direction is still at hand when its squares are summed; memory is asked for ahead;
@@ -339,6 +291,7 @@ macro_rules! loops {
                 let zero = P::Compute::from_f64(0.0);
                 let mut direction = Piece([zero; PIECE]);
                 let (mut of_param, mut of_direction) = ([0.0; LANES], [0.0; LANES]);
+                let mut nan = <P::Compute as Real>::Bits::default();
                 for at in (0..n).step_by(size) {
                     let part = at..n.min(at + size);
                     let grad = if R::GRADIENT { &grad[part.clone()] } else { &[] };
@@ -359,7 +312,7 @@ macro_rules! loops {
                         }
                         _ => (&[][..], [0; MAX_STATES]),
                     };
-                    each::<R, P, G, T, K, WHAT, DECAYS>(
+                    nan |= each::<R, P, G, T, K, WHAT, DECAYS>(
                         param, grad, $(&mut *$state,)* aside, direction, scalars, places, blocks,
                     );
                     if WHAT == MEASURE {
@@ -376,6 +329,10 @@ macro_rules! loops {
                         });
                     }
                 }
+                if nan != Default::default() {
+                    let param = if WHAT == MEASURE { &mut [] } else { param };
+                    settle::<P, T>(param $(, $state)*);
+                }
                 (norm::fold(of_param), norm::fold(of_direction))
             }
         }
@@ -390,5 +347,4 @@ loops! {
 }
 
 #[cfg(test)]
-#[path = "kernel_tests.rs"]
 mod tests;

@@ -3,7 +3,7 @@
 //! Every function here is correctly rounded or exact, so a rule gives the same bits on every CPU level. The names and
 //! argument orders are chosen so that the same text can be compiled as C++ later. Nothing here knows a rule.
 
-use std::ops::{Add, Div, Mul, Neg, Sub};
+use std::ops::{Add, BitOrAssign, Div, Mul, Neg, Sub};
 
 /// A compute type: `f32` or `f64`.
 pub trait Real:
@@ -23,6 +23,10 @@ pub trait Real:
     const NAN: Self;
     /// Whether float64 holds the square of every number.
     const SQUARES_EXACTLY: bool;
+    /// An unsigned integer of the same size.
+    type Bits: Copy + Default + PartialEq + BitOrAssign;
+    /// The bits, as an integer.
+    fn bits(self) -> Self::Bits;
     /// Rounds a host scalar to the compute type, once.
     fn from_f64(x: f64) -> Self;
     /// `self * b + c` with one rounding.
@@ -32,10 +36,15 @@ pub trait Real:
 }
 
 macro_rules! real {
-    ($($type:ty),*) => {$(
+    ($($type:ty, $bits:ty;)*) => {$(
         impl Real for $type {
             const NAN: Self = <$type>::NAN;
             const SQUARES_EXACTLY: bool = 2 * <$type>::MANTISSA_DIGITS <= f64::MANTISSA_DIGITS;
+            type Bits = $bits;
+            #[inline(always)]
+            fn bits(self) -> $bits {
+                self.to_bits()
+            }
             #[inline(always)]
             fn from_f64(x: f64) -> Self {
                 x as $type
@@ -51,7 +60,7 @@ macro_rules! real {
         }
     )*};
 }
-real!(f32, f64);
+real! { f32, u32; f64, u64; }
 
 /// `a * b + c` with one rounding.
 #[inline(always)]

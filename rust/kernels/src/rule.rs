@@ -186,6 +186,8 @@ pub trait Reach {
     const GRADIENT: bool;
     /// Whether the update writes the states.
     const WRITES: bool;
+    /// Whether a state may become NaN where the parameter does not.
+    const HIDES: bool;
     /// Which states may be negative.
     const SIGNED: [bool; MAX_STATES];
     /// How many states there are.
@@ -204,7 +206,8 @@ pub trait Reach {
 /// `update(p)` without `g` reads no gradient; `reads(...)` instead of `state(...)` writes no state. `layerwise(direction)
 /// (norm_p, norm_d) { ... }` in front of a rule makes it layerwise, see [`Layer`]: its family's first scalar must be `ratio`,
 /// which that text assigns, in the words of an update. `aside save` or `aside restore` in front of a rule's states: it has
-/// kernels that do this with the parameter in the same pass, for a look-ahead.
+/// kernels that do this with the parameter in the same pass, for a look-ahead. `hides nan;` there: a state may become NaN where
+/// the parameter does not, as by a `select` between them; a test finds rules that lack it.
 macro_rules! rules {
     (
         hyper $hyper:tt;
@@ -215,6 +218,7 @@ macro_rules! rules {
             $name:ident {
                 $(layerwise $direction:tt $norms:tt $ratio:tt)?
                 $(aside $aside:ident;)?
+                $(hides $hides:ident;)?
                 $(state $state:tt)? $(reads $reads:tt)?;
                 update $pg:tt $update:tt
             }
@@ -224,7 +228,7 @@ macro_rules! rules {
         $(
             rules!(
                 @rule $name $hyper $host $(state $state)? $(reads $reads)? $pg $update [$($doc)*]
-                [$($direction $norms $ratio)?] [$($aside)?]
+                [$($direction $norms $ratio)?] [$($aside)?] [$($hides)?]
             );
         )+
     };
@@ -245,7 +249,7 @@ macro_rules! rules {
     (
         @rule $name:ident ($($hyper:ident),*) { $($scalar:ident = $value:expr;)* } $kind:ident ($($state:ident),*)
         ($p:ident $(, $g:ident)?) { $($update:tt)* } [$($doc:literal)*] [$($layer:tt)*]
-        [$($aside:ident)?]
+        [$($aside:ident)?] [$($hides:ident)?]
     ) => {
         rules!(@update f32 $name ($($scalar),*) ($($state),*) ($p $(, $g)?) { $($update)* });
         rules!(@update f64 $name ($($scalar),*) ($($state),*) ($p $(, $g)?) { $($update)* });
@@ -256,6 +260,7 @@ macro_rules! rules {
         impl $crate::rule::Reach for $name {
             const GRADIENT: bool = !<[&str]>::is_empty(&[$(stringify!($g))?]);
             const WRITES: bool = rules!(@writes $kind);
+            const HIDES: bool = rules!(@hides $($hides)?);
             const SIGNED: [bool; $crate::rule::MAX_STATES] = $crate::small::signed(&[$(stringify!($state)),*]);
             const STATES: usize = <[&str]>::len(&[$(stringify!($state)),*]);
             const SCALARS: usize = <[&str]>::len(&[$(stringify!($scalar)),*]);
@@ -294,6 +299,8 @@ macro_rules! rules {
     };
     (@writes state) => { true };
     (@writes reads) => { false };
+    (@hides) => { false };
+    (@hides nan) => { true };
     (@layer $scalars:tt) => { None };
     (
         @layer ($first:ident $(, $scalar:ident)*) ($direction:ident) ($norm_p:ident, $norm_d:ident) { $($ratio:tt)* }

@@ -49,6 +49,11 @@ pub trait Storage: Copy + Send + Sync + 'static {
     fn load(self) -> Self::Compute;
     /// From the compute type to memory: nearest even, and one canonical NaN.
     fn store(x: Self::Compute) -> Self;
+    /// The same for a loop that goes over its numbers again when there was a NaN: one may stay as it is until then.
+    #[inline(always)]
+    fn put(x: Self::Compute) -> Self {
+        Self::store(x)
+    }
 }
 
 macro_rules! native {
@@ -63,6 +68,10 @@ macro_rules! native {
             #[inline(always)]
             fn store(x: $type) -> $type {
                 if x.is_nan() { <$type as Real>::NAN } else { x }
+            }
+            #[inline(always)]
+            fn put(x: $type) -> $type {
+                x
             }
         }
     )*};

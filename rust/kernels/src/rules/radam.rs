@@ -34,6 +34,7 @@ rules! {
     /// `p -= lr * (m/bc1) * r*sqrt(bc2)/(sqrt(v) + eps)` where `rho > threshold`, else `p -= lr*m/bc1`, or nothing;
     /// `r = sqrt((rho-4)(rho-2)rho_inf / ((rho_inf-4)(rho_inf-2)rho))`.
     radam {
+        hides nan;
         state(m, v);
         update(p, g) {
             m = fma(beta1, m, one_minus_beta1 * g);

@@ -166,6 +166,13 @@ pub(crate) trait State: Copy {
     fn read(self) -> Self::Compute;
     /// To memory; what is cut off and random bits decide which of two neighbours it becomes.
     fn keep(x: Self::Compute, random: u32) -> Self;
+    /// Whether it may keep a NaN as it is until [`State::settled`].
+    const SETTLES: bool = false;
+    /// The same, with the one NaN that is stored in the end.
+    #[inline(always)]
+    fn settled(self) -> Self {
+        self
+    }
 }
 
 macro_rules! plain {
@@ -178,7 +185,12 @@ macro_rules! plain {
             }
             #[inline(always)]
             fn keep(x: $type, _: u32) -> $type {
-                Storage::store(x)
+                Storage::put(x)
+            }
+            const SETTLES: bool = true;
+            #[inline(always)]
+            fn settled(self) -> $type {
+                Storage::store(self)
             }
         }
     )*};
