@@ -17,7 +17,7 @@ from schuss import _schuss
 MODE = os.environ.get("SCHUSS_TEST_CUDA")
 SOURCE = Path(__file__).parent / "cuda" / "emulator.cpp"
 CODES = {"float32": "<f4", "float64": "<f8", "float16": "<f2", "bfloat16": "<V2"}
-LIBRARY = None
+EMULATOR = None
 
 
 def build():
@@ -35,25 +35,25 @@ def build():
 
 def start():
     """Makes this process one with a GPU."""
-    global LIBRARY
-    if MODE == "emulator" and LIBRARY is None:
+    global EMULATOR
+    if MODE == "emulator" and EMULATOR is None:
         folder, library = build()
         os.environ.setdefault("SCHUSS_NVRTC", str(library))
         os.environ.setdefault("SCHUSS_CUDA_CACHE", str(folder / f"kernels-{SOURCE.stat().st_mtime_ns}"))
-        LIBRARY = ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
-        LIBRARY.emulator_log.restype = ctypes.c_char_p
+        EMULATOR = ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
+        EMULATOR.emulator_log.restype = ctypes.c_char_p
 
 
 def log():
     """What the emulator was asked for since the last call."""
-    lines = LIBRARY.emulator_log().decode().splitlines()
-    LIBRARY.emulator_clear()
+    lines = EMULATOR.emulator_log().decode().splitlines()
+    EMULATOR.emulator_clear()
     return lines
 
 
 def fail(name, nth=1):
     """The nth call of this name from now on fails for want of memory."""
-    LIBRARY.emulator_fail(name.encode(), nth)
+    EMULATOR.emulator_fail(name.encode(), nth)
 
 
 class Array:

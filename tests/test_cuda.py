@@ -131,10 +131,10 @@ def test_without_a_driver():
 
 EMULATED = """
 import gpu
-gpu.LIBRARY = None
+gpu.EMULATOR = None
 library = gpu.build()[1]
 import ctypes
-gpu.LIBRARY = ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
+gpu.EMULATOR = ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
 from schuss import _nvrtc
 """
 
