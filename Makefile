@@ -9,7 +9,7 @@ BENCH ?= ^(step\.Step\.|step\.StepThreads\..*AdamW|many|package|systems\.(Layerw
 # What `make bench-compare` runs.
 COMPARE ?= ^(step\.(Step|StepOptions)\.|step\.StepThreads\..*AdamW|many\..*time_|package\.Checkpoint\.time)
 # What `make dashboard` runs for each commit: less, since history multiplies it.
-HISTORY ?= ^(step\.Step\..*(16384|1048576)|many|package|ratios\.(ToFloor\..*8388608|ToOneThread|FloorTimes))
+HISTORY ?= ^(step\.Step\..*(1024|16384|1048576)|many|package|ratios\.(ToFloor\..*8388608|ToOneThread|FloorTimes))
 BASE ?= main
 # Whom `make speed` measures beside us, where they install; several GB.
 RIVALS ?= torch jax optax scipy ninja deepspeed
