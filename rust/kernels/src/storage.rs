@@ -20,6 +20,9 @@ pub enum Dtype {
     Bf16,
 }
 
+/// How many there are.
+pub(crate) const DTYPES: usize = Dtype::Bf16 as usize + 1;
+
 impl Dtype {
     /// Bytes of one element.
     pub const fn size(self) -> usize {

@@ -6,32 +6,50 @@ use super::{Arity, Kernel, Loop};
 use crate::level::{self, LEVELS, Level};
 use crate::rule::{Reach, Update};
 use crate::small::{Half, StateType};
-use crate::storage::Dtype;
+use crate::storage::{DTYPES, Dtype, Storage};
 
-/// The combinations of parameter and gradient type that have kernels: the compute type beside each storage type, and
-/// each storage type beside itself; other gradients are converted tile by tile on the way.
-const PAIRS: usize = 8;
+/// Hands a macro the combinations of parameter and gradient type that have kernels: the compute type beside each storage
+/// type, and each storage type beside itself; other gradients are converted tile by tile on the way.
+macro_rules! pairs {
+    ($then:ident $($context:tt)*) => {
+        $then! {
+            ($($context)*)
+            (f32, f32) (f64, f64) (f16, f32) (bf16, f32) (f32, f16) (f32, bf16) (f16, f16) (bf16, bf16)
+        }
+    };
+}
+
+/// The same as values.
+const PAIRS: &[(Dtype, Dtype)] = {
+    macro_rules! values {
+        (() $(($param:ty, $grad:ty))*) => {
+            &[$((<$param as Storage>::DTYPE, <$grad as Storage>::DTYPE)),*]
+        };
+    }
+    pairs!(values)
+};
+
+/// The place of each pair, behind the last where there is no kernel.
+const PLACES: [[usize; DTYPES]; DTYPES] = {
+    let mut places = [[PAIRS.len(); DTYPES]; DTYPES];
+    let mut place = 0;
+    while place < PAIRS.len() {
+        places[PAIRS[place].0 as usize][PAIRS[place].1 as usize] = place;
+        place += 1;
+    }
+    places
+};
+
 /// The ways of keeping states in less memory, beside float32 alone; with other types they are converted tile by tile too.
 const KEPT: usize = 3;
 
 /// A rule's kernels, by CPU level and by storage types.
-pub(crate) type Table = [[Kernel; PAIRS + KEPT]; LEVELS];
+pub(crate) type Table = [[Kernel; PAIRS.len() + KEPT]; LEVELS];
 
 /// The kernel of a table, if this pair of types has one. States have the compute type.
 pub(crate) fn find(table: &Table, level: Level, param: Dtype, grad: Dtype) -> Option<Kernel> {
-    use Dtype::{Bf16, F16, F32, F64};
-    let pair = match (param, grad) {
-        (F32, F32) => 0,
-        (F64, F64) => 1,
-        (F16, F32) => 2,
-        (Bf16, F32) => 3,
-        (F32, F16) => 4,
-        (F32, Bf16) => 5,
-        (F16, F16) => 6,
-        (Bf16, Bf16) => 7,
-        _ => return None,
-    };
-    Some(table[level as usize][pair])
+    let place = PLACES[param as usize][grad as usize];
+    (place < PAIRS.len()).then(|| table[level as usize][place])
 }
 
 /// The kernel of a table for states in less memory, if these types have one.
@@ -47,7 +65,7 @@ pub(crate) fn find_small(
         StateType::Int8 => 2,
         StateType::Compute => return None,
     };
-    (types == (Dtype::F32, Dtype::F32)).then(|| table[level as usize][PAIRS + way])
+    (types == (Dtype::F32, Dtype::F32)).then(|| table[level as usize][PAIRS.len() + way])
 }
 
 /// All kernels of the rule that `R` carries that do this.
@@ -58,15 +76,13 @@ where
 {
     macro_rules! row {
         ($level:ident) => {
+            pairs!(kernels $level)
+        };
+    }
+    macro_rules! kernels {
+        (($level:ident) $(($param:ty, $grad:ty))*) => {
             [
-                super::$level::kernel::<R, f32, f32, f32, S, K, WHAT>,
-                super::$level::kernel::<R, f64, f64, f64, S, K, WHAT>,
-                super::$level::kernel::<R, f16, f32, f32, S, K, WHAT>,
-                super::$level::kernel::<R, bf16, f32, f32, S, K, WHAT>,
-                super::$level::kernel::<R, f32, f16, f32, S, K, WHAT>,
-                super::$level::kernel::<R, f32, bf16, f32, S, K, WHAT>,
-                super::$level::kernel::<R, f16, f16, f32, S, K, WHAT>,
-                super::$level::kernel::<R, bf16, bf16, f32, S, K, WHAT>,
+                $(super::$level::kernel::<R, $param, $grad, <$param as Storage>::Compute, S, K, WHAT>,)*
                 super::$level::kernel::<R, f32, f32, Half<false>, S, K, WHAT>,
                 super::$level::kernel::<R, f32, f32, Half<true>, S, K, WHAT>,
                 super::$level::coded::<R, S, K, WHAT>,
