@@ -3,8 +3,10 @@
 That it is an optimizer like all others is in the conformance table, not here.
 """
 
+import tracemalloc
 import warnings
 
+import ml_dtypes
 import numpy as np
 import pytest
 from helpers import (
@@ -186,3 +188,17 @@ def test_nag_takes_decay_where_the_parameters_are():
         b = 0.9 * b + smooth(here - 0.02 * 0.9 * b) + 0.5 * here
         assert_close([x], [here - 0.02 * b], 1e-13)
     assert np.max(abs(w - x)) > 1e-3
+
+
+@pytest.mark.parametrize("state_dtype", ["float32", "bfloat16", "int8"])
+@pytest.mark.parametrize("dtype", [F32, ml_dtypes.bfloat16])
+def test_a_step_of_nag_allocates_nothing_that_grows(dtype, state_dtype):
+    w, g = np.ones(100_000, dtype), np.ones(100_000, dtype)
+    opt = schuss.NAG(w, lr=0.1, state_dtype=state_dtype, master_weights=dtype != F32)
+    opt.step(lambda: g)  # from now on it keeps room for a copy of the parameters
+    tracemalloc.start()
+    try:
+        opt.step(lambda: g)
+        assert tracemalloc.get_traced_memory()[1] < 20_000
+    finally:
+        tracemalloc.stop()

@@ -10,7 +10,7 @@ from cases import CASES
 from helpers import F32, F64, arrays, assert_same, build, cast, grads_of, is_joint, leaves, params_of, states
 
 import schuss
-from schuss import _small_state
+from schuss import _arrays
 
 BF16 = np.dtype(ml_dtypes.bfloat16)
 
@@ -22,10 +22,27 @@ def kept(values, state_dtype, **options):
     return read(opt, "b")
 
 
+def decode(codes, scales):
+    """What an eight-bit state stands for, in float32, from the guide's description."""
+    signed = codes.dtype == np.int8
+    flat = codes.ravel(order="K").view(np.uint8).astype(np.uint32)
+    whole = flat.size // 256 * 256
+    # A whole block is words of four codes.
+    flat[:whole] = flat[:whole].reshape(-1, 64, 4).swapaxes(1, 2).ravel()
+    added = np.float32(2.0**-7 if signed else 2.0**-15)
+    size = flat & np.uint32(0x7F) if signed else flat
+    values = ((size << np.uint32(19)) | added.view(np.uint32)).view(np.float32) - added
+    if signed:
+        values = np.where(flat > 0x7F, -values, values)
+    with np.errstate(invalid="ignore"):
+        values = values * np.repeat(scales, 256)[: flat.size]
+    return values.reshape(codes.shape, order=_arrays.order(codes))
+
+
 def read(opt, name):
     state = opt.state_dict()["state"][0]
     if f"{name}_scale" in state:
-        return _small_state.decode(state[name], state[f"{name}_scale"]).astype(F64)
+        return decode(state[name], state[f"{name}_scale"]).astype(F64)
     return state[name].astype(F64)
 
 
@@ -111,7 +128,7 @@ def test_codes_to_nearest():
     opt.step(x)
     got, scales = read(opt, "b"), opt.state_dict()["state"][0]["b_scale"]
     for block, of_block, scale in zip(np.split(x, 10), np.split(got, 10), scales):
-        all_codes = _small_state.decode(np.arange(-128, 128, dtype=np.int8), scale[None]).astype(F64)
+        all_codes = decode(np.arange(-128, 128, dtype=np.int8), scale[None]).astype(F64)
         distance = np.abs(all_codes[:, None] - block).min(0)
         assert np.all(np.abs(of_block - block) <= distance + 1e-6 * np.abs(block))
 
@@ -147,7 +164,7 @@ def test_codes_are_as_fine_as_the_guide_says():
     """Steps of a state with sign, and of a second moment, by the size beside the block's largest."""
     for dtype, count, powers in ((np.int8, 128, 8), (np.uint8, 256, 16)):
         codes = np.arange(count).astype(np.uint8).view(dtype)
-        values = np.concatenate([_small_state.decode(some, np.ones(1, F32)) for some in np.split(codes, 2)]).astype(F64)
+        values = np.concatenate([decode(some, np.ones(1, F32)) for some in np.split(codes, 2)]).astype(F64)
         assert values[0] == 0 and np.all(np.diff(values) > 0)
         values /= values[-1]
         steps = np.diff(values)

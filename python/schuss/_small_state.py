@@ -1,7 +1,7 @@
-"""State that takes less memory, and master copies: the options, the arrays, and what codes stand for.
+"""State that takes less memory, and master copies: the options and the arrays.
 
 Eight-bit states are codes in a block of memory, followed by a float32 scale for each 256 of them in memory order. What
-rounds and what the codes mean is in the kernels; here a code is only read.
+rounds and what the codes mean is in the kernels.
 """
 
 from __future__ import annotations
@@ -57,12 +57,6 @@ class Keeping(NamedTuple):
         scaled = self.dtype == "int8"
         kept = [array for name in states for array in ([name, f"{name}_scale"] if scaled else [name])]
         return [*kept, "master"] if self.master else kept
-
-    def wide(self, arrays: Sequence[np.ndarray]) -> np.ndarray:
-        """The first state of a parameter's arrays, in what it is computed in."""
-        if self.dtype == "int8":
-            return decode(arrays[0], arrays[1])
-        return arrays[0].astype(_arrays.compute_dtype(arrays[0].dtype), copy=False)
 
     def as_dict(self) -> dict[str, Any]:
         """What of it differs from the defaults, under the constructor's names."""
@@ -158,21 +152,3 @@ def _run(codes: np.ndarray, scales: np.ndarray) -> np.ndarray:
 def signed(name: str) -> bool:
     """Whether a state of this name may be negative; the kernels tell it by the same letters."""
     return not name.startswith(("v", "s"))
-
-
-def decode(codes: np.ndarray, scales: np.ndarray) -> np.ndarray:
-    """What an eight-bit state stands for, in float32."""
-    # The bits of a float behind four of its mantissa, where a small constant has been added: see the guide.
-    signed = codes.dtype == np.int8
-    flat = codes.ravel(order="K").view(np.uint8).astype(np.uint32)
-    whole = flat.size // _CODED * _CODED
-    # A whole block is words of four codes.
-    flat[:whole] = flat[:whole].reshape(-1, _CODED // 4, 4).swapaxes(1, 2).ravel()
-    added = np.float32(2.0**-7 if signed else 2.0**-15)
-    size = flat & np.uint32(0x7F) if signed else flat
-    values: np.ndarray = ((size << np.uint32(19)) | added.view(np.uint32)).view(np.float32) - added
-    if signed:
-        values = np.where(flat > 0x7F, -values, values)
-    with np.errstate(invalid="ignore"):
-        values = values * np.repeat(scales, _CODED)[: flat.size]
-    return values.reshape(codes.shape, order=_arrays.order(codes))

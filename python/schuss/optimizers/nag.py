@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from schuss import _schuss, _tree
+from schuss import _schuss, _small_state, _tree
 from schuss._group import ParamGroup
 from schuss._optimizer import Optimizer
 
@@ -22,12 +22,15 @@ class _Mover:
     def __init__(self, optimizer: Optimizer) -> None:
         self.core = _schuss.Core()
         self.values = [np.zeros(_FACTOR + 2) for _ in optimizer.param_groups]
-        first = 0
+        kept, first = optimizer._keeping, 0
         for group, values in zip(optimizer.param_groups, self.values, strict=True):
             params = group["params"]
-            first += len(params)
-            count = len(params)
-            self.core._add_group("descend", values, params, [[]] * count, [False] * count, [*range(first)], None, False)
+            until = first + len(params)
+            # The momentum is the first state; a master copy behind it stays where it is.
+            states = [_small_state.for_kernels(kept, own)[:1] for own in optimizer._states[first:until]]
+            center, tree = [False] * len(params), [*range(until)]
+            self.core._add_group("descend", values, params, states, center, tree, kept.small, False)
+            first = until
         self.block = np.empty(sum(param.nbytes for param in optimizer._params), np.uint8)
         _schuss.set_aside(self.core, self.block)
 
@@ -170,7 +173,7 @@ class NAG(Optimizer):
         for values, group, own in zip(mover.values, self.param_groups, packed, strict=True):
             values[_FACTOR] = self._coefficient(group, own)
         self._refuse_changed(_schuss.changed_param(self))
-        mover.core.step([self._keeping.wide(own) for own in self._states])
+        mover.core.step()
         grads = closure()
         return grads if _schuss.are_apart(self, grads) else self._kept(grads, zero_grads)
 

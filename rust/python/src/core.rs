@@ -1,6 +1,6 @@
 //! The optimizer's core: pinned arrays, a work list, and the step.
 //!
-//! A step first looks at everything that can be wrong, then asks the schedules, then reads the gradients if clipping or
+//! A step first asks the schedules, then looks at everything that can be wrong, then reads the gradients if clipping or
 //! the non-finite check needs it, and only then writes. Python holds hyperparameters in one float64 array a group, laid
 //! out as [`GroupValues`] reads it.
 
@@ -52,6 +52,8 @@ pub struct Inner {
     states: Vec<Pinned>,
     pub work: WorkList,
     pub tree: Tree,
+    /// Whether there is a rule that reads gradients; without one a step takes none.
+    reads_gradients: bool,
     /// What a step writes, sorted: byte ranges that gradients must stay clear of.
     written: Vec<(usize, usize)>,
     /// Gradients that were found clear of it, and are in the work list.
@@ -130,6 +132,7 @@ impl Core {
                 states: Vec::new(),
                 work: WorkList::default(),
                 tree: Tree::Sequence(Vec::new()),
+                reads_gradients: false,
                 written: Vec::new(),
                 clear: Vec::new(),
                 aside: None,
@@ -220,6 +223,7 @@ impl Core {
         inner.params.extend(params);
         inner.states.extend(states.into_iter().flatten());
         inner.tree = tree;
+        inner.reads_gradients |= rule.reads_gradient || rule.layer.is_some();
         inner.written = inner.params.iter().chain(&inner.states).map(Pinned::bytes).filter(|r| r.0 < r.1).collect();
         inner.written.sort_unstable();
         inner.clear = vec![None; inner.params.len()];
@@ -315,13 +319,12 @@ impl Core {
         };
         let own;
         let grads = match grads {
-            Some(grads) => grads,
-            None => {
+            None if inner.reads_gradients => {
                 own = slf.call_method0("_own_grads")?;
-                &own
+                Some(&own)
             }
+            _ => grads,
         };
-
         let scheduled: Option<Vec<Vec<f64>>> = if inner.groups.iter().any(|group| group.values(py).scheduled()) {
             Some(slf.call_method1("_scheduled_values", (core.step_count(),))?.extract()?)
         } else {

@@ -44,15 +44,23 @@ impl Gradients {
     }
 }
 
-/// Reads gradients, and looks whether parameters are what they were; what is off is an error, in Python's words.
+/// Reads gradients, where a step takes them, and looks whether parameters are what they were; what is off is an error, in
+/// Python's words.
 pub fn read(
     slf: &Bound<'_, Core>,
     inner: &mut Inner,
-    grads: &Bound<'_, PyAny>,
+    grads: Option<&Bound<'_, PyAny>>,
     zero_grads: bool,
 ) -> PyResult<Gradients> {
     let mut read = Gradients { kept: std::mem::take(&mut inner.room), converted: Vec::new() };
     read.kept.clear();
+    let Some(grads) = grads else {
+        let known = Known::new(slf.py());
+        return match inner.params.iter().position(|param| !param.unchanged(&known)) {
+            Some(i) => Err(explain(slf, "_explain_changed", (i,))),
+            None => Ok(read),
+        };
+    };
     if !inner.tree.collect(grads, &mut read.kept)? {
         return Err(explain(slf, "_explain_structure", (grads,)));
     }

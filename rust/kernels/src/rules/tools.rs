@@ -43,12 +43,12 @@ rules! {
         }
     }
 
-    /// Moves an array against another, which stands in the gradient's place: `p -= factor*g`.
+    /// Moves an array against a momentum: `p -= factor*b`.
     descend {
         aside save;
-        state();
-        update(p, g) {
-            p -= factor * g;
+        reads(b);
+        update(p) {
+            p -= factor * b;
         }
     }
 }
