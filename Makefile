@@ -28,6 +28,7 @@ test-rust: toolchain
 	cargo fmt --check
 	cargo clippy --locked --release --all-targets -- -D warnings
 	cargo test --locked --release --workspace
+	cargo test --locked -p schuss --lib  # overflow and assertions, which only this profile looks for
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --release --no-deps -p schuss
 
 lint: $(VENV)/.test $(VENV)/.built

@@ -302,7 +302,13 @@ fn cut(segments: &[Segment], size: usize) -> Vec<Chunk> {
             let (first, start, have) = open.unwrap_or((i, at, 0));
             let room = if whole { segment.len.max(size - have) } else { (size - have).next_multiple_of(BLOCK) };
             if segment.len - at < room {
-                open = Some((first, start, have + segment.len - at));
+                let have = have + segment.len - at;
+                if have < size {
+                    open = Some((first, start, have));
+                } else {
+                    chunks.push(Chunk { first, start, last: i, end: segment.len });
+                    open = None;
+                }
                 break;
             }
             at += room;
