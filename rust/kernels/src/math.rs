@@ -5,9 +5,16 @@
 
 use std::ops::{Add, BitOrAssign, Div, Mul, Neg, Sub};
 
+/// Kept from others: kernels go by what these types say of themselves.
+pub(crate) mod sealed {
+    /// A type of this crate's choice.
+    pub trait Sealed {}
+}
+
 /// A compute type: `f32` or `f64`.
 pub trait Real:
-    Copy
+    sealed::Sealed
+    + Copy
     + PartialOrd
     + Send
     + Sync
@@ -37,6 +44,8 @@ pub trait Real:
 
 macro_rules! real {
     ($($type:ty, $bits:ty;)*) => {$(
+        impl sealed::Sealed for $type {}
+
         impl Real for $type {
             const NAN: Self = <$type>::NAN;
             const SQUARES_EXACTLY: bool = 2 * <$type>::MANTISSA_DIGITS <= f64::MANTISSA_DIGITS;

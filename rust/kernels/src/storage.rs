@@ -5,7 +5,7 @@
 
 use half::{bf16, f16};
 
-use crate::math::Real;
+use crate::math::{Real, sealed::Sealed};
 
 /// The storage types, as a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -42,8 +42,8 @@ impl Dtype {
     }
 }
 
-/// A type that can lie in memory.
-pub trait Storage: Copy + Send + Sync + 'static {
+/// A type that can lie in memory: `f32`, `f64`, [`half::f16`] or [`half::bf16`].
+pub trait Storage: Sealed + Copy + Send + Sync + 'static {
     /// What it is computed in.
     type Compute: Real;
     /// This type as a value.
@@ -81,6 +81,8 @@ macro_rules! native {
 }
 native!(f32, Dtype::F32; f64, Dtype::F64;);
 
+impl Sealed for bf16 {}
+
 impl Storage for bf16 {
     type Compute = f32;
     const DTYPE: Dtype = Dtype::Bf16;
@@ -97,6 +99,8 @@ impl Storage for bf16 {
         bf16::from_bits(if x.is_nan() { 0x7fc0 } else { rounded as u16 })
     }
 }
+
+impl Sealed for f16 {}
 
 impl Storage for f16 {
     type Compute = f32;
@@ -130,6 +134,8 @@ impl Storage for f16 {
 #[derive(Clone, Copy)]
 #[repr(transparent)]
 pub(crate) struct Rounded(f64);
+
+impl Sealed for Rounded {}
 
 impl Storage for Rounded {
     type Compute = f32;
