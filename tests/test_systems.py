@@ -4,6 +4,7 @@ That they are optimizers like all others is in the conformance table, not here.
 """
 
 import copy
+import threading
 
 import numpy as np
 import pytest
@@ -138,8 +139,21 @@ def test_lookahead_evaluates_at_the_slow_weights(tmp_path):
                 call()
         with refused(RuntimeError, "evaluate() is under way already"), opt.evaluate():
             pass
+        # Nor behind its back, by the optimizer inside or by another around that.
+        for other in (opt.optimizer, schuss.Lookahead(opt.optimizer)):
+            with pytest.raises(RuntimeError, match=r"^this optimizer is in the middle of a step"):
+                other.step({"w": np.ones(3)})
+        assert opt.state_dict()["step"] == 1
         assert_same([w], [start])
     assert_same([w], [fast])
+    context = opt.evaluate()
+    threads = [
+        threading.Thread(target=call) for call in (context.__enter__, lambda: context.__exit__(None, None, None))
+    ]
+    for thread, values in zip(threads, (start, fast), strict=True):
+        thread.start()
+        thread.join()
+        assert_same([w], [values])
     with pytest.raises(Interrupted), opt.evaluate():
         raise Interrupted
     assert_same([w], [fast])

@@ -201,6 +201,48 @@ def test_an_interrupt_inside_a_step(where):
     assert snapshot(opt)[1] == before[1]
 
 
+@pytest.mark.parametrize("name", ["Lookahead", "NAG", "Newton", "save"])
+def test_an_interrupt_where_an_optimizer_is_kept(name, monkeypatch, tmp_path):
+    """One that arrives just when an optimizer has been kept to a thread does not leave it so."""
+    w, g, hold = np.ones(2), np.ones(2), schuss._schuss.Hold
+    make, call = {
+        "Lookahead": (lambda: schuss.Lookahead(schuss.SGD(w)), lambda: opt.step(g)),
+        "NAG": (lambda: schuss.NAG(w), lambda: opt.step(lambda: g)),
+        "Newton": (lambda: schuss.Newton(w), lambda: opt.step(g, np.eye(2))),
+        "save": (lambda: schuss.Adam(w), lambda: schuss.save(tmp_path / "file", opt)),
+    }[name]
+    opt = make()
+
+    def interrupted(*args, **kwargs):
+        hold(*args, **kwargs)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(schuss._schuss, "Hold", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        call()
+    monkeypatch.undo()
+    call()
+    opt._check_idle()
+
+
+def test_a_group_is_added_while_nobody_steps():
+    opt, told = schuss.AdamW(np.ones(3), decay_form="independent"), []
+
+    def step():
+        try:
+            opt.step(np.ones(3))
+        except RuntimeError as error:
+            told.append(str(error))
+
+    def lr(_):
+        at_once(step)  # in the middle of the call, from another thread
+        return 0.1
+
+    opt.add_param_group({"params": np.ones(2), "lr": lr})
+    assert told and all("in the middle of a step" in words for words in told)
+    assert opt.step([np.ones(3), np.ones(2)]) and opt.step_count == 1
+
+
 # The floating-point mode of the calling thread.
 
 STORE, LOAD = b"\x0f\xae\x1f\xc3", b"\x0f\xae\x17\xc3"  # stmxcsr [rdi]; ret, and ldmxcsr [rdi]; ret
@@ -257,3 +299,20 @@ def test_flush_to_zero(case, dtype, small, smaller, size, flush_to_zero):
         results.append([*snapshot(opt)[0], np.array(opt.grad_norm)])
     assert_same(results[1], results[0])
     assert results[0][-1] > 0
+
+
+@pytest.mark.parametrize("max_grad_norm", [None, 1.0])
+def test_flush_to_zero_and_the_factor_of_gradients(max_grad_norm, flush_to_zero):
+    """It is subnormal, and computed in the standard mode like all else."""
+    results = []
+    for on in (False, True):
+        p = np.zeros(2)
+        opt = schuss.SGD(p, lr=1.0, max_grad_norm=max_grad_norm)
+        flush_to_zero(on)
+        try:
+            opt.step(np.full(2, 1e150 if max_grad_norm else 1e308), grad_scale=1.5e308)
+        finally:
+            flush_to_zero(False)
+        results.append(p)
+    assert_same([results[1]], [results[0]])
+    assert np.all(results[0] < 0)

@@ -6,10 +6,11 @@ NumPy's, nothing of this is in the way.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 from schuss import _arrays, _cuda, _schuss, _small_state, _tree
@@ -20,6 +21,9 @@ _IN_A_STEP = (
     "this optimizer is in the middle of a step (in another thread, or called from its own schedule); "
     "step it from one place at a time"
 )
+
+
+_NOBODY = -1  # holds what nobody may change, and everybody read
 
 
 def adopt(optimizer: Optimizer) -> None:
@@ -121,7 +125,10 @@ class OnGpu(Optimizer):
         return norm
 
     def _counters(self) -> tuple[int, int, list[int]]:
-        self._refuse_others()
+        if self._holder == _NOBODY:
+            self._follow()
+        else:
+            self._refuse_others()
         return self._taken, self._left, list(self._group_steps)
 
     def _set_counters(self, steps: int, skipped: int, groups: Any) -> None:
@@ -133,15 +140,18 @@ class OnGpu(Optimizer):
             raise RuntimeError(_IN_A_STEP)
         self._follow()
 
-    def _hold(self) -> None:
+    @contextlib.contextmanager
+    def _alone(self, *others: _schuss.Core, nobody: bool = False) -> Iterator[None]:
         if not self._busy.acquire(blocking=False):
             raise RuntimeError(_IN_A_STEP)
-        self._holder = threading.get_ident()
-        self._follow()
-
-    def _release(self) -> None:
-        self._holder = 0
-        self._busy.release()
+        try:
+            with _schuss.Hold(*others, nobody=nobody):
+                self._holder = _NOBODY if nobody else threading.get_ident()
+                self._follow()
+                yield
+        finally:
+            self._holder = 0
+            self._busy.release()
 
     def _held(self) -> bool:
         """Whether this thread holds the optimizer, and is not in a step."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -148,17 +148,17 @@ class Optimizer(Answers):
         if not _is_group(group):
             got = "one without" if isinstance(group, Mapping) else _tree.kind(group)
             raise TypeError(f"a group is a dict with a 'params' key, got {got}")
-        self._check_idle()
-        grads, was_grouped = self._grads, self._grouped
-        self._grouped = True
-        try:
-            self._extend([(group["params"], _without_params(group))])
-        except BaseException:
-            self._grouped = was_grouped
-            raise
-        if grads is not None:
-            new = _tree.build(self._templates[-1], self._new_gradient)
-            self._grads = [*grads, new] if was_grouped else [grads, new]
+        with self._alone():
+            grads, was_grouped = self._grads, self._grouped
+            self._grouped = True
+            try:
+                self._extend([(group["params"], _without_params(group))])
+            except BaseException:
+                self._grouped = was_grouped
+                raise
+            if grads is not None:
+                new = _tree.build(self._templates[-1], self._new_gradient)
+                self._grads = [*grads, new] if was_grouped else [grads, new]
 
     def _extend(self, additions: list[tuple[Any, dict[str, Any]]]) -> None:
         """Adds groups, or raises and leaves everything as it was."""
@@ -286,7 +286,7 @@ class Optimizer(Answers):
 
     def _keep_params(self) -> Any:
         """The parameters' values, for `_restore_params`."""
-        kept = np.empty(sum(param.nbytes for param in self._params), np.uint8)
+        kept = np.empty(_schuss.block_bytes(self), np.uint8)
         self._refuse_changed(_schuss.keep_params(self, kept))
         return kept
 
@@ -299,14 +299,12 @@ class Optimizer(Answers):
         """The value that a setting is to have, if it may."""
         return _hyper.SETTINGS[name](place or name, value)
 
-    @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Nobody else steps, saves or loads the optimizer meanwhile; who comes second gets an error."""
-        self._hold()
-        try:
-            yield
-        finally:
-            self._release()
+    def _alone(self, *others: _schuss.Core, nobody: bool = False) -> contextlib.AbstractContextManager[None]:
+        """Nobody else steps, saves or loads the optimizer, and others, meanwhile; who comes second gets an error.
+
+        With `nobody` neither does this thread.
+        """
+        return _schuss.Hold(self, *others, nobody=nobody)
 
     @property
     def max_grad_norm(self) -> float | None:

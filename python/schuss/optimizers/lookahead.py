@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from schuss import _arrays, _hyper, _state, _tree
+from schuss import _arrays, _hyper, _schuss, _state, _tree
 from schuss._group import ParamGroup
 from schuss._optimizer import Optimizer
 from schuss._transform import transform
@@ -144,14 +144,11 @@ class Lookahead(Optimizer):
             Whether the step was taken.
         """
         self._refuse_evaluating()
-        super()._hold()
-        try:
+        with _schuss.Hold(self):
             taken = self._fast.step(*args, **kwargs)
             if taken and self._fast.step_count % self._k == 0:
                 self._sync()
             return taken
-        finally:
-            super()._release()
 
     def sync(self) -> None:
         """Moves the slow weights towards the fast ones, and the fast ones onto them; `step` does it every k-th time."""
@@ -194,7 +191,7 @@ class Lookahead(Optimizer):
         """
         if self._evaluating:
             raise RuntimeError("evaluate() is under way already")
-        with self._alone():
+        with self._fast._alone(self, nobody=True):
             params = self._fast._params
             fast = self._fast._keep_params()
             self._evaluating = True
@@ -263,10 +260,11 @@ class Lookahead(Optimizer):
 
     def add_param_group(self, group: Mapping[str, Any]) -> None:
         """Adds a group to the wrapped optimizer; its slow weights start at its parameters' present values."""
-        self._check_idle()
-        known = len(self._slow)
-        self._fast.add_param_group(group)
-        self._slow += [self._copies(i) for i in range(known, len(self._fast._params))]
+        self._refuse_evaluating()
+        with _schuss.Hold(self):
+            known = len(self._slow)
+            self._fast.add_param_group(group)
+            self._slow += [self._copies(i) for i in range(known, len(self._fast._params))]
 
     def _name(self) -> str:
         return self._label or f"Lookahead({self._fast._name()})"
@@ -276,18 +274,9 @@ class Lookahead(Optimizer):
         super()._check_idle()
         self._fast._check_idle()
 
-    def _hold(self) -> None:
+    def _alone(self, *others: _schuss.Core, nobody: bool = False) -> contextlib.AbstractContextManager[None]:
         self._refuse_evaluating()
-        super()._hold()
-        try:
-            self._fast._hold()
-        except BaseException:
-            super()._release()
-            raise
-
-    def _release(self) -> None:
-        self._fast._release()
-        super()._release()
+        return self._fast._alone(self, *others, nobody=nobody)
 
     def _refuse_evaluating(self) -> None:
         if self._evaluating:

@@ -31,7 +31,7 @@ class _Mover:
             center, tree = [False] * len(params), [*range(until)]
             self.core._add_group("descend", values, params, states, center, tree, kept.small, False)
             first = until
-        self.block = np.empty(sum(param.nbytes for param in optimizer._params), np.uint8)
+        self.block = np.empty(_schuss.block_bytes(optimizer), np.uint8)
         _schuss.set_aside(self.core, self.block)
 
 
@@ -147,8 +147,7 @@ class NAG(Optimizer):
         """
         if not callable(closure):
             raise TypeError("NAG needs a closure: opt.step(lambda: the gradients at the present parameters)")
-        self._hold()
-        try:
+        with self._alone():
             mover = self._mover = self._mover or _Mover(self)
             steps, moves = self.step_count, mover.core.step_count
             try:
@@ -160,8 +159,6 @@ class NAG(Optimizer):
                 _schuss.set_aside(self, None)
                 if self.step_count == steps and mover.core.step_count != moves:
                     self._refuse_changed(_schuss.restore_params(self, mover.block))
-        finally:
-            self._release()
 
     def _extend(self, additions: list[tuple[Any, dict[str, Any]]]) -> None:
         super()._extend(additions)

@@ -13,19 +13,24 @@ struct Shared<'a>(&'a [(*mut u8, usize)], *mut u8);
 // SAFETY: each byte is copied by one task only.
 unsafe impl Sync for Shared<'_> {}
 
+/// Bytes that an array of so many takes in a block: the next one begins where any element may.
+pub const fn room(bytes: usize) -> usize {
+    bytes.next_multiple_of(size_of::<f64>())
+}
+
 /// Copies arrays, given by pointer and bytes, to a block of memory one behind the other; or back, all but those whose
 /// pointer is null.
 ///
 /// # Safety
-/// Each pointer must be valid for its bytes, and `block` for their sum; nothing may overlap, and nobody else may use what is
-/// written meanwhile.
+/// Each pointer must be valid for its bytes, and `block` for the sum of the [`room`] of all; nothing may overlap, and nobody
+/// else may use what is written meanwhile.
 pub unsafe fn exchange(arrays: &[(*mut u8, usize)], block: *mut u8, back: bool, threads: usize) {
     let mut total = 0;
     let starts: Vec<usize> = arrays
         .iter()
         .map(|&(_, bytes)| {
-            total += bytes;
-            total - bytes
+            total += room(bytes);
+            total - room(bytes)
         })
         .collect();
     let shared = Shared(arrays, block);
@@ -37,7 +42,7 @@ pub unsafe fn exchange(arrays: &[(*mut u8, usize)], block: *mut u8, back: bool, 
         while at < end {
             let (array, bytes) = shared.0[i];
             let offset = at - starts[i];
-            let n = (bytes - offset).min(end - at);
+            let n = bytes.saturating_sub(offset).min(end - at);
             if !array.is_null() {
                 // SAFETY: `n` bytes from `offset` lie within the array, and at `at` in the block: the caller's promise.
                 unsafe {
@@ -46,7 +51,7 @@ pub unsafe fn exchange(arrays: &[(*mut u8, usize)], block: *mut u8, back: bool, 
                     to.copy_from_nonoverlapping(from, n);
                 }
             }
-            at += n;
+            at = end.min(starts[i] + room(bytes));
             i += 1;
         }
     };
@@ -63,12 +68,14 @@ mod tests {
         let mut arrays: Vec<Vec<u8>> =
             sizes.iter().enumerate().map(|(i, &n)| (0..n).map(|k| (k * (i + 3)) as u8).collect()).collect();
         let all = arrays.concat();
-        let mut block = vec![0u8; all.len()];
+        let padded: Vec<u8> =
+            arrays.iter().flat_map(|a| [&a[..], &vec![0; room(a.len()) - a.len()]].concat()).collect();
+        let mut block = vec![0u8; padded.len()];
         for threads in [1, 3] {
             let mut pointers: Vec<_> = arrays.iter_mut().map(|a| (a.as_mut_ptr(), a.len())).collect();
             // SAFETY: vectors of their own, and a block as long as all of them.
             unsafe { exchange(&pointers, block.as_mut_ptr(), false, threads) };
-            assert!(block == all);
+            assert!(block == padded);
             for &(pointer, n) in &pointers {
                 // SAFETY: as above.
                 unsafe { pointer.write_bytes(1, n) };

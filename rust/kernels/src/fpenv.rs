@@ -3,9 +3,13 @@
 //! Libraries built with fast-math switch the calling thread to flush subnormals to zero, while the pool's threads keep
 //! them: results would depend on which thread ran a chunk. A guard sets the standard environment and restores the old.
 
+use std::hint::black_box;
+
 #[cfg(target_arch = "x86_64")]
 mod control {
     use std::arch::asm;
+
+    pub type Word = u32;
 
     const STATUS_FLAGS: u32 = 0x3f;
     const STANDARD: u32 = 0x1f80;
@@ -31,6 +35,8 @@ mod control {
 mod control {
     use std::arch::asm;
 
+    pub type Word = u64;
+
     pub fn get() -> u64 {
         let value: u64;
         // SAFETY: reads the floating-point control register.
@@ -50,13 +56,15 @@ mod control {
 
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 mod control {
+    pub type Word = ();
+
     pub fn get() {}
     pub fn set(_: ()) {}
     pub fn standard(_: ()) {}
 }
 
 /// Runs `f` in the standard environment; the thread's own is restored afterwards.
-#[allow(clippy::unit_arg, clippy::let_unit_value)] // the control word is () on architectures without one
+#[allow(clippy::unit_arg, clippy::let_unit_value, clippy::unit_cmp)] // the control word is () on architectures without one
 pub(crate) fn standard<R>(f: impl FnOnce() -> R) -> R {
     let own = control::get();
     let wanted = control::standard(own);
@@ -64,9 +72,18 @@ pub(crate) fn standard<R>(f: impl FnOnce() -> R) -> R {
         return f();
     }
     control::set(wanted);
-    let result = f();
-    control::set(own);
-    result
+    let _restored = Restored(own);
+    // The compiler does not know that arithmetic depends on the environment, and would move it out of here.
+    black_box(black_box(f)())
+}
+
+/// A thread's own environment, restored in the end, also behind a panic.
+struct Restored(control::Word);
+
+impl Drop for Restored {
+    fn drop(&mut self) {
+        control::set(self.0);
+    }
 }
 
 #[cfg(all(test, target_arch = "x86_64"))]

@@ -30,10 +30,10 @@ mod storage;
 mod tile;
 mod worklist;
 
-pub use exchange::exchange;
+pub use exchange::{exchange, room};
 #[doc(hidden)]
 pub use fetch::fetch;
-pub use norm::clip_factor;
+pub use norm::{clip_factor, unscale_factor};
 pub use optimizer::{Error, Optimizer};
 #[doc(hidden)]
 pub use pool::in_parallel;

@@ -62,6 +62,11 @@ pub(crate) unsafe fn sum(level: Level, compute: Dtype, data: *const u8, n: usize
     unsafe { TABLE[level as usize][5 + compute as usize](data, n) }
 }
 
+/// The factor for gradients that are divided by `grad_scale` and not clipped.
+pub fn unscale_factor(grad_scale: f64) -> f64 {
+    fpenv::standard(|| 1.0 / grad_scale)
+}
+
 /// What a global norm bounded by `max_norm` means for gradients that are divided by `grad_scale`: their norm after that,
 /// and the factor to multiply them by, `min(1, max_norm / (norm + 1e-6)) / grad_scale`; NaN stays NaN.
 pub fn clip_factor(sum_of_squares: f64, grad_scale: f64, max_norm: f64) -> (f64, f64) {
@@ -83,6 +88,10 @@ pub(crate) unsafe fn first_nonfinite(dtype: Dtype, compute: Dtype, data: *const 
         // SAFETY: the caller's promise.
         let values = unsafe { std::slice::from_raw_parts(data.cast::<G>(), n) };
         values.iter().position(|x| !x.load().into().is_finite())
+    }
+    // An array without elements may lie anywhere.
+    if n == 0 {
+        return None;
     }
     // SAFETY: the caller's promise, passed on.
     unsafe {

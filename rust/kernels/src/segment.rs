@@ -109,6 +109,10 @@ impl Segment {
     /// what is written may overlap nothing else that is used, except that a gradient which goes through a tile may be
     /// the parameter itself. The CPU must have the level.
     pub(crate) unsafe fn update(&self, (start, end): (usize, usize), how: &How<'_>) {
+        // An array without elements may lie anywhere, also where none of its type can.
+        if start == end {
+            return;
+        }
         let How { level, scalars, after, bits, far, .. } = *how;
         let Form { rounded, aside, .. } = self.form;
         let plain = after == After::Keep && self.center.is_none() && rounded.is_none();
@@ -305,7 +309,10 @@ impl Segment {
     ) -> (f64, f64) {
         let (n, compute) = (norm::BLOCK.min(self.len - at), self.param_type.compute());
         if self.form.states != StateType::Compute && !(layer.direction)().states.is_empty() {
-            if let Some(kernel) = self.small_kernel(&layer.measures, level, bits.is_none()) {
+            // Codes pass through their kernels in pieces that are shorter than what is summed at once.
+            let coded = self.form.states == StateType::Int8;
+            let kernel = self.small_kernel(&layer.measures, level, bits.is_none()).filter(|_| !coded);
+            if let Some(kernel) = kernel {
                 // SAFETY: the caller's promise, for the block.
                 return unsafe { kernel(&self.streams(at), n, scalars, &self.beside(at, bits)) };
             }

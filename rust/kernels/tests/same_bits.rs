@@ -228,3 +228,47 @@ fn the_sum_of_squares_has_one_shape() {
         }
     }
 }
+
+#[test]
+fn what_is_measured_of_small_states_is_that_of_their_tiles() {
+    // Gradients of two bytes go through tiles; these are the same numbers.
+    const N: usize = 3000;
+    let values: Vec<f32> = (0..N).map(|i| (i % 7) as f32 - 2.5).collect();
+    let rule = schuss::rules::lamb::lamb();
+    let hypers = [0.9, 0.999, 1e-6, 0.01, 1.0, 1.0, 0.0, 0.0, 1.0];
+    let common = Common { lr: 0.1, decay: Decay::Own, ..Common::default() };
+    for kind in [StateType::Bf16, StateType::Int8] {
+        let updated = |grad: *mut u8, grad_type| {
+            let mut param = vec![1.0f32; N];
+            let mut states = [(); 2].map(|()| vec![0u64; kind.bytes(Dtype::F32, N).div_ceil(8)]);
+            let mut pointers = [std::ptr::null_mut(); MAX_STATES];
+            for (pointer, state) in pointers.iter_mut().zip(&mut states) {
+                *pointer = state.as_mut_ptr().cast();
+            }
+            let mut work = WorkList::default();
+            work.extend([Segment {
+                rule,
+                group: 0,
+                len: N,
+                param_type: Dtype::F32,
+                param: param.as_mut_ptr().cast(),
+                states: pointers,
+                grad_type,
+                grad,
+                center: None,
+                form: Form { states: kind, ..Form::default() },
+            }]);
+            for t in 1..3 {
+                let (scalars, noise) = ([rule.scalars(&common, &hypers, t, 1.0)], Noise::new(3, t, kind));
+                let (level, after) = (Level::Baseline, After::Keep);
+                // SAFETY: all streams are valid for their lengths, and apart.
+                unsafe { work.run(&Step { level, threads: 1, scalars: &scalars, after, noise: &noise }) };
+            }
+            param
+        };
+        let (mut wide, mut half) = (values.clone(), values.iter().map(|&x| half::f16::from_f32(x)).collect::<Vec<_>>());
+        let wide = updated(wide.as_mut_ptr().cast(), Dtype::F32);
+        assert_eq!(wide, updated(half.as_mut_ptr().cast(), Dtype::F16), "{kind:?}");
+        assert!(wide[0] != 1.0);
+    }
+}

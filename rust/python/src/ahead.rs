@@ -9,10 +9,16 @@ use crate::arrays::{Known, Pinned};
 use crate::core::Core;
 use crate::group::{RELEASE_GIL, detach_if};
 
-/// Copies all parameters into a block of as many bytes; the first that no longer is what it was keeps it from that.
+/// Bytes of a block that takes all parameters.
+#[pyfunction]
+pub fn block_bytes(core: &Bound<'_, Core>) -> PyResult<usize> {
+    Ok(room_for(&core.get().lock_as_holder()?.params))
+}
+
+/// Copies all parameters into a block for them; the first that no longer is what it was keeps it from that.
 #[pyfunction]
 pub fn keep_params(py: Python<'_>, core: &Bound<'_, Core>, block: &Bound<'_, PyArray1<u8>>) -> PyResult<Option<usize>> {
-    let inner = core.get().lock()?;
+    let inner = core.get().lock_as_holder()?;
     let known = Known::new(py);
     if let Some(i) = inner.params.iter().position(|param| !param.unchanged(&known)) {
         return Ok(Some(i));
@@ -29,7 +35,7 @@ pub fn restore_params(
     core: &Bound<'_, Core>,
     block: &Bound<'_, PyArray1<u8>>,
 ) -> PyResult<Option<usize>> {
-    let inner = core.get().lock()?;
+    let inner = core.get().lock_as_holder()?;
     let moved = inner.params.iter().position(|param| !param.in_place(py));
     let place = |param: &crate::arrays::Pinned| if param.in_place(py) { param.data } else { std::ptr::null_mut() };
     let arrays = inner.params.iter().map(|param| (place(param), param.len * param.dtype.size())).collect();
@@ -45,7 +51,7 @@ pub fn changed_param(core: &Bound<'_, Core>) -> PyResult<Option<usize>> {
     Ok(inner.params.iter().position(|param| !param.unchanged(&known)))
 }
 
-/// Makes steps copy all parameters into a block of as many bytes before they update them, or back from there with
+/// Makes steps copy all parameters into a block for them before they update them, or back from there with
 /// `restore`; without a block no more. What is rounded from a master copy needs no restoring.
 #[pyfunction]
 #[pyo3(signature = (core, block, restore=false))]
@@ -53,7 +59,7 @@ pub fn set_aside(core: &Bound<'_, Core>, block: Option<Bound<'_, PyArray1<u8>>>,
     let mut inner = core.get().lock()?;
     let inner = &mut *inner;
     if let Some(block) = &block {
-        check_block(block, inner.params.iter().map(Pinned::bytes).map(|(start, end)| end - start).sum())?;
+        check_block(block, room_for(&inner.params))?;
     }
     let mut at = 0;
     for (i, param) in inner.params.iter().enumerate() {
@@ -64,7 +70,7 @@ pub fn set_aside(core: &Bound<'_, Core>, block: Option<Bound<'_, PyArray1<u8>>>,
             false => Aside::Save(place),
         });
         inner.work.set_aside(i, aside);
-        at += param.len * param.dtype.size();
+        at += schuss::room(param.len * param.dtype.size());
     }
     inner.aside = block.map(Bound::unbind);
     Ok(())
@@ -82,6 +88,10 @@ pub fn are_apart(core: &Bound<'_, Core>, grads: &Bound<'_, PyAny>) -> PyResult<b
         }))
 }
 
+fn room_for(params: &[Pinned]) -> usize {
+    params.iter().map(|param| schuss::room(param.len * param.dtype.size())).sum()
+}
+
 /// Copies between arrays, given by pointer and bytes, and a block; one whose pointer is null is left out.
 fn exchange(
     py: Python<'_>,
@@ -93,7 +103,7 @@ fn exchange(
     // SAFETY: the pointers are those of arrays that are kept alive over the call.
     unsafe impl Send for Arrays {}
     let threads = schuss::num_threads().map_err(PyRuntimeError::new_err)?;
-    let bytes = arrays.iter().map(|array| array.1).sum::<usize>();
+    let bytes = arrays.iter().map(|array| schuss::room(array.1)).sum::<usize>();
     check_block(block, bytes)?;
     let arrays = Arrays(arrays, block.data().cast());
     detach_if(py, bytes >= 4 * RELEASE_GIL, || {

@@ -17,6 +17,7 @@ use schuss::{After, Dtype, Noise, Rule, Step, WorkList, level};
 use crate::arrays::Pinned;
 use crate::gradients::{self, explain};
 use crate::group::{GroupValues, Keeping, RELEASE_GIL, detach_if, find_rule, segment};
+use crate::hold::{NOBODY, this_thread};
 use crate::tree::Tree;
 use crate::usual::{usual_flag, usual_scale};
 
@@ -98,6 +99,22 @@ impl Core {
         self.lock_unless(|holder| holder != 0 && holder != this_thread())
     }
 
+    /// The same for what those do who hold it, from whichever thread.
+    pub fn lock_as_holder(&self) -> PyResult<MutexGuard<'_, Inner>> {
+        self.lock_unless(|_| false)
+    }
+
+    /// Keeps it for who this is, until [`Core::release`].
+    pub fn hold(&self, holder: usize) -> PyResult<()> {
+        let _inner = self.lock_unless(|holder| holder != 0)?;
+        self.holder.store(holder, Ordering::Relaxed);
+        Ok(())
+    }
+
+    pub fn release(&self) {
+        self.holder.store(0, Ordering::Relaxed);
+    }
+
     fn lock_unless(&self, taken: impl Fn(usize) -> bool) -> PyResult<MutexGuard<'_, Inner>> {
         let inner = match self.inner.try_lock() {
             Ok(inner) => Some(inner),
@@ -112,12 +129,6 @@ impl Core {
             )
         })
     }
-}
-
-/// What tells the threads that are alive apart, never 0.
-fn this_thread() -> usize {
-    thread_local!(static MARK: u8 = const { 0 });
-    MARK.with(|mark| std::ptr::from_ref(mark) as usize)
 }
 
 #[pymethods]
@@ -232,7 +243,7 @@ impl Core {
 
     /// Steps taken, steps skipped, and the steps of each group.
     fn _counters(&self) -> PyResult<(u64, u64, Vec<u64>)> {
-        let inner = self.lock()?;
+        let inner = self.lock_unless(|holder| ![0, NOBODY, this_thread()].contains(&holder))?;
         Ok((self.step_count(), self.skipped_steps(), inner.groups.iter().map(|group| group.steps).collect()))
     }
 
@@ -249,17 +260,6 @@ impl Core {
     /// Whether nothing is under way; raises otherwise.
     fn _check_idle(&self) -> PyResult<()> {
         self.lock_unless(|holder| holder != 0).map(|_| ())
-    }
-
-    /// Keeps the optimizer for this thread, until `_release`; raises when something is under way.
-    fn _hold(&self) -> PyResult<()> {
-        let _inner = self.lock_unless(|holder| holder != 0)?;
-        self.holder.store(this_thread(), Ordering::Relaxed);
-        Ok(())
-    }
-
-    fn _release(&self) {
-        self.holder.store(0, Ordering::Relaxed);
     }
 
     /// Takes one step: updates every parameter in place.
@@ -335,7 +335,7 @@ impl Core {
         // Nothing below runs foreign Python code, so what was found stays true.
         let level = level::in_use().map_err(PyRuntimeError::new_err)?;
         let threads = schuss::num_threads().map_err(PyRuntimeError::new_err)?;
-        let mut factor = 1.0 / grad_scale;
+        let mut factor = schuss::unscale_factor(grad_scale);
         let mut norm = NO_NORM;
         if inner.max_grad_norm.is_some() || inner.nonfinite != Nonfinite::Propagate {
             let work = &inner.work;

@@ -1,7 +1,7 @@
 //! What Python needs of the GPU: memory, streams, the compiler, and work lists on a device. Arrays are pointers here; Python
 //! has checked what lies behind them and keeps it alive.
 
-use std::sync::Mutex;
+use std::sync::{Mutex, TryLockError};
 
 use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
@@ -158,7 +158,11 @@ struct CudaWork(Mutex<Inner>);
 
 impl CudaWork {
     fn locked<T>(&self, f: impl FnOnce(&mut Inner) -> T) -> PyResult<T> {
-        let mut inner = self.0.try_lock().map_err(|_| raised("this optimizer is in the middle of a step".into()))?;
+        let mut inner = match self.0.try_lock() {
+            Ok(inner) => inner,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return Err(raised("this optimizer is in the middle of a step".into())),
+        };
         Ok(f(&mut inner))
     }
 }
@@ -234,8 +238,9 @@ impl CudaWork {
                 work.set_gradient(i, grad as *mut u8, dtype);
             }
             let groups = rules.iter().zip(values.iter().zip(steps));
-            let scalars: Vec<Scalars> =
-                groups.map(|(rule, (values, t))| GroupValues(values).scalars(rule, t, 1.0 / grad_scale)).collect();
+            let scalars: Vec<Scalars> = groups
+                .map(|(rule, (values, t))| GroupValues(values).scalars(rule, t, schuss::unscale_factor(grad_scale)))
+                .collect();
             let step = DeviceStep { scalars: &scalars, after, grad_scale, max_norm, finite, stream };
             // SAFETY: the caller answers for the pointers, as this module says.
             match py.detach(|| unsafe { work.run(&step) }).map_err(raised)? {

@@ -12,6 +12,7 @@ mod dense;
 mod functional;
 mod gradients;
 mod group;
+mod hold;
 mod tree;
 mod usual;
 
@@ -73,8 +74,10 @@ fn _schuss(module: &Bound<'_, PyModule>) -> PyResult<()> {
     arrays::prepare(module.py())?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_class::<core::Core>()?;
+    module.add_class::<hold::Hold>()?;
     module.add_function(wrap_pyfunction!(functional::update, module)?)?;
     module.add_function(wrap_pyfunction!(functional::sum_of_squares, module)?)?;
+    module.add_function(wrap_pyfunction!(ahead::block_bytes, module)?)?;
     module.add_function(wrap_pyfunction!(ahead::keep_params, module)?)?;
     module.add_function(wrap_pyfunction!(ahead::restore_params, module)?)?;
     module.add_function(wrap_pyfunction!(ahead::are_apart, module)?)?;
