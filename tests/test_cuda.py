@@ -154,7 +154,7 @@ def test_without_a_compiler(tmp_path):
     )
     told = run(EMULATED + nowhere + ARRAY).stdout
     assert "NVRTC, the CUDA compiler, was not found" in told
-    assert "pip install 'schuss[cuda13]' (which is nvidia-cuda-nvrtc)" in told and "SCHUSS_NVRTC" in told
+    assert "pip install nvidia-cuda-nvrtc, " in told and "SCHUSS_NVRTC" in told
     told = run(EMULATED + ARRAY, SCHUSS_NVRTC=str(tmp_path / "no.so")).stdout
     assert told.startswith("SCHUSS_NVRTC names no NVRTC that can be used: ") and "no.so" in told
 
@@ -165,7 +165,7 @@ def test_a_compiler_newer_than_the_driver():
         "from schuss import _nvrtc\ntry: _nvrtc.load(11)\nexcept RuntimeError as e: print(e, e.__cause__, sep='\\n')"
     )
     first, second = run(script).stdout.strip().split("\n")
-    assert "'schuss[cuda12]' (which is nvidia-cuda-nvrtc-cu12)" in first
+    assert "pip install nvidia-cuda-nvrtc-cu12, " in first
     assert re.search(r"is version \d+, newer than the driver", second)
 
 

@@ -30,11 +30,10 @@ def load(newest: int) -> tuple[int, int]:
     except RuntimeError as error:
         if own:
             raise RuntimeError(f"SCHUSS_NVRTC names no NVRTC that can be used: {error}") from error
-        extra, package = ("cuda13", "nvidia-cuda-nvrtc") if newest >= 13 else ("cuda12", "nvidia-cuda-nvrtc-cu12")
+        package = "nvidia-cuda-nvrtc" if newest >= 13 else "nvidia-cuda-nvrtc-cu12"
         raise RuntimeError(
             f"NVRTC, the CUDA compiler, was not found, and the GPU's kernels are compiled when first used: pip install "
-            f"'schuss[{extra}]' (which is {package}), install the CUDA toolkit, or set SCHUSS_NVRTC to the path of "
-            f"{_NAMES[0]}"
+            f"{package}, install the CUDA toolkit, or set SCHUSS_NVRTC to the path of {_NAMES[0]}"
         ) from error
 
 

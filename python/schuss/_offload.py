@@ -32,7 +32,8 @@ class Offload:
     params : array, list, tuple, dict, or list of group dicts
         Arrays on one GPU, to be updated in place.
     **hypers
-        What `kind` takes beside `params`.
+        What `kind` takes beside `params`, but for ``state_dtype`` and ``master_weights``: the state is kept in full,
+        and there are master copies anyway.
 
     Raises
     ------
