@@ -126,10 +126,11 @@ def readme(results):
         else ""
     )
     told = (
-        f"Bold: we lose. `{COMMAND}` on {own['cores']} cores of an {own['cpu']} ({own['cpu_level']}), {own['system']}, "
-        f"Python {own['python']}, {versions}; ratios are medians over interleaved rounds, the only figures that carry "
-        "over to another machine. The documentation's page on speed has all of them, over all optimizers, with what "
-        "was promised and is not kept."
+        "Bold: we lose. The floor is a loop with the same loads and stores; above 1 is what a step finds in the "
+        f"caches, where the last one ended. `{COMMAND}` on {own['cores']} cores of an {own['cpu']} "
+        f"({own['cpu_level']}), {own['system']}, Python {own['python']}, {versions}; ratios are medians over "
+        "interleaved rounds, the only figures that carry over to another machine. The documentation's page on speed "
+        "has all of them, over all optimizers, with what was promised and is not kept."
     )
     paragraphs = [textwrap.fill(paragraph, 120, break_on_hyphens=False) for paragraph in (sentence, told) if paragraph]
     return "\n\n".join([made.markdown(), *paragraphs])

@@ -3,9 +3,12 @@
 Two runs of `AdamW` in plain NumPy, over several seeds, once for each way to keep the state: the network of `digits.py`,
 and a small language model, which predicts the next character of the package's own documentation from the sixteen before
 it. The table gives the mean of the final validation loss and its spread over the seeds, and the mean difference from
-float32 state of the same seed, with its standard error. What to look at: the differences are smaller than the spread.
+float32 state of the same seed, with its standard error. What to look at: the differences are smaller than the spread,
+but for 16-bit parameters without master weights.
 
     python examples/small_state.py [--seeds 5] [--epochs 30] [--steps 1500]
+
+It needs what `make demo` installs: ml_dtypes, scikit-learn, tqdm.
 """
 
 import argparse
