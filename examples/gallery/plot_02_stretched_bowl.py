@@ -5,8 +5,9 @@ Steepest descent on a stretched bowl
 :math:`f(x) = 0.2\,x_1^2 + 2\,x_2^2 - 5` is ten times as steep along :math:`x_2` as along :math:`x_1`, and plain SGD has
 one learning rate for both. A step multiplies :math:`x_2` by :math:`1 - 4\,\mathrm{lr}`, which is :math:`-1` at a
 learning rate of 0.5. Look at the three paths: with 0.05 the descent is calm but crawls along the valley, and after 20
-steps it is still under way; just below 0.5 it jumps from one wall to the other, each time only 0.4 % less high, and
-would need hundreds of steps to settle; just above, each jump ends higher than it began, and the descent explodes.
+steps it is still under way; just below 0.5 it jumps from one wall to the other, each time only 0.4 % less far
+out, and would need more than a thousand steps to settle; just above, each jump ends higher than it began, and the
+descent explodes.
 """
 
 from functools import partial

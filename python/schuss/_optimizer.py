@@ -335,11 +335,14 @@ class Optimizer(Answers):
         -------
         dict
             ``optimizer`` (the class's name), ``step``, ``skipped_steps``, ``max_grad_norm``, ``nonfinite``,
-            ``param_groups`` (a dict of hyperparameters and its ``step`` for each group) and ``state``: for each group a
-            dict from the state's name to arrays in the structure of the group's parameters. The arrays are views of
-            the live state: copy them to keep a snapshot. `Lookahead` and `Ranger` add ``k``, ``alpha``, ``pullback``
-            and the slow weights. A learning-rate schedule is a function and is not saved; in its place stands
-            ``"schedule"``, or ``{"schedule": state}`` for one that keeps state.
+            ``param_groups`` (a dict of hyperparameters and its ``step`` for each group, with ``initial_lr`` where
+            ``decay_form="independent"``) and ``state``: for each group a dict from the state's name to arrays in the
+            structure of the group's parameters. The arrays are views of the live state, or copies of it where it lies
+            on a GPU: copy views to keep a snapshot. `Lookahead` and `Ranger` add ``k``, ``alpha``, ``pullback`` and the
+            slow weights. State in less memory and master weights add the options ``state_dtype``, ``state_rounding``,
+            ``state_seed`` and ``master_weights``, and the array ``master``; with ``"int8"`` there are
+            ``memory_order``, and an array ``<name>_scale`` beside each state. A learning-rate schedule is a function
+            and is not saved; in its place stands ``"schedule"``, or ``{"schedule": state}`` for one that keeps state.
 
         Examples
         --------

@@ -16,7 +16,9 @@ A step of some classes is more than a rule over one array, and they have no func
 momentum, given gradients from the look-ahead point; `schuss.Ranger` is `schuss.centralize_`, then ``radam_`` with
 ``decoupled_weight_decay=True``, then a synchronization; `schuss.Newton` solves one system over all parameters.
 
-The bits are those of the class. Wrong arrays and values raise the same errors, before anything is changed.
+The bits are those of the class without ``max_grad_norm``, which looks at all gradients together: to clip them, call
+`schuss.clip_grad_norm_` first. `schuss.LAMB` clips to a norm of 1 by default, and ``lamb_`` does not. Wrong arrays and
+values raise the same errors, before anything is changed.
 
 Examples
 --------
@@ -94,10 +96,14 @@ def _make(kind: type[Optimizer]) -> Callable[..., None]:
     states = [inspect.Parameter("states", inspect.Parameter.VAR_POSITIONAL)]
     function.__signature__ = inspect.Signature(positional + states + named)  # type: ignore[attr-defined]
     function.__name__ = function.__qualname__ = name
+    bound = next((parameter.default for parameter in parameters if parameter.name == "max_grad_norm"), None)
+    clips = ""
+    if bound is not None:
+        clips = f" The class clips to a norm of {bound:g} by default; for that call `schuss.clip_grad_norm_` first."
     function.__doc__ = (
         f"One step of `schuss.{kind.__name__}` on one array whose state the caller owns.\n\n"
         f"Hyperparameters, errors and equation are those of `schuss.{kind.__name__}`; the arguments in front of them "
-        f"are explained in `schuss.functional`."
+        f"are explained in `schuss.functional`.{clips}"
     )
     return function
 

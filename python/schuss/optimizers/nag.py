@@ -144,6 +144,8 @@ class NAG(Optimizer):
         ------
         TypeError, ValueError
             There is no closure, or what it returns are no gradients; nothing has changed then.
+        FloatingPointError
+            A gradient has a NaN or an infinity and ``nonfinite="error"``; nothing has changed then either.
         """
         if not callable(closure):
             raise TypeError("NAG needs a closure: opt.step(lambda: the gradients at the present parameters)")

@@ -111,6 +111,8 @@ class Newton(Optimizer):
         TypeError, ValueError
             Gradients or Hessian do not fit, or the Hessian is not positive definite and ``fallback="error"``; nothing
             has changed then.
+        FloatingPointError
+            A gradient has a NaN or an infinity and ``nonfinite="error"``; nothing has changed then either.
         """
         with self._alone():
             return self._take(grads, hessian, grad_scale, zero_grads)
