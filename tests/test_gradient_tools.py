@@ -290,3 +290,14 @@ def test_groups_that_are_not_adapted(name, options):
         twin.step([x, y])
     assert_same([params[k] for k in "wzxy"], [alone[k] for k in "wzxy"])
     assert_close([params["x"], params["y"]], plain, 1e-13)
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+@each_dtype
+def test_subclasses_of_arrays(tool, dtype):
+    """Such as memory maps, to the bits of plain arrays."""
+    plain = grads_of(1, SHAPES, dtype)
+    others = [g.copy().view(np.memmap) for g in plain]
+    TOOLS[tool](plain)
+    TOOLS[tool](others)
+    assert_same(others, plain)

@@ -31,4 +31,5 @@ def transform(
         return
     # As the extension module reads a group's values: no schedule, learning rate, decay or sign; then the tool's own.
     values = np.array([0.0] * 6 + [factor, bound])
-    _schuss.update(tool, values, 1, arrays, others, [], center, copy)
+    # Gradients must be of NumPy's very class; a memory map's plain view is the same memory.
+    _schuss.update(tool, values, 1, arrays, [np.asarray(other) for other in others], [], center, copy)
