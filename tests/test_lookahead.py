@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from helpers import assert_same, grads_of, params_of
+from helpers import Interrupted, assert_same, assert_unchanged, grads_of, params_of, snapshot
 
 import schuss
 
@@ -36,3 +36,40 @@ def test_memory_maps(make, dtype, tmp_path):
         opt.step([g.view(np.memmap) for g in grads])
         twin.step(grads)
     assert_same(maps, plain)
+
+
+@pytest.mark.parametrize("then", ["step", "sync", "load_state_dict"])
+@pytest.mark.parametrize("interrupted", [1, 2])
+def test_an_interruption_behind_the_fast_step(then, interrupted, monkeypatch):
+    """As Ctrl-C comes, when the call returns: the step counts, so its synchronization follows."""
+    (w,), (x,) = params_of([(40,)]), params_of([(40,)])
+    opt, twin = (schuss.Lookahead(schuss.SGD(p, lr=0.1, momentum=0.9), k=2) for p in (w, x))
+
+    def step(grads):
+        schuss.SGD.step(opt.optimizer, grads)
+        raise Interrupted
+
+    for t in range(1, interrupted + 1):
+        twin.step(grads_of(t, [(40,)])[0])
+        if t < interrupted:
+            opt.step(grads_of(t, [(40,)])[0])
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        patch.setattr(opt.optimizer, "step", step)
+        opt.step(grads_of(interrupted, [(40,)])[0])
+    if then == "load_state_dict":
+        w[...] = x
+        opt.load_state_dict(twin.state_dict())
+    for o in (opt, twin):
+        if then == "sync":
+            o.sync()
+        o.step(grads_of(3, [(40,)])[0])
+    assert_unchanged(opt, snapshot(twin))
+
+
+def test_a_failed_step_leaves_nothing_to_finish():
+    w = np.ones(3)
+    opt = schuss.Lookahead(schuss.SGD(w, lr=0.1), k=1)
+    with pytest.raises(ValueError, match="shape"):
+        opt.step(np.ones(2))
+    opt.step(np.ones(3))
+    assert_same([w], [np.full(3, 0.95)])

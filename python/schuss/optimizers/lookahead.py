@@ -68,6 +68,8 @@ class Lookahead(Optimizer):
     def _wrap(self, optimizer: Optimizer, k: int, alpha: float, pullback: str) -> None:
         self._fast = optimizer
         self._evaluating = False
+        #: The steps taken before one that has not come to its end, or None.
+        self._begun: int | None = None
         self._k: int = self._checked("k", k)
         self._alpha: float = self._checked("alpha", alpha)
         self._pullback: str = _hyper.SETTINGS["pullback"]("pullback", pullback)
@@ -145,15 +147,24 @@ class Lookahead(Optimizer):
         """
         self._refuse_evaluating()
         with _schuss.Hold(self):
+            self._finish()
+            self._begun = self._fast.step_count
             taken = self._fast.step(*args, **kwargs)
-            if taken and self._fast.step_count % self._k == 0:
-                self._sync()
+            self._finish()
             return taken
 
     def sync(self) -> None:
         """Moves the slow weights towards the fast ones, and the fast ones onto them; `step` does it every k-th time."""
         with self._alone():
+            self._finish()
             self._sync()
+
+    def _finish(self) -> None:
+        """Ends a step: also one that was interrupted when the wrapped optimizer had taken its own."""
+        steps = self._fast.step_count
+        if self._begun not in (None, steps) and steps % self._k == 0:
+            self._sync()
+        self._begun = None
 
     def _sync(self) -> None:
         slow = [array for own in self._slow for array in own]
@@ -286,6 +297,7 @@ class Lookahead(Optimizer):
         return self._fast._counters()
 
     def _set_counters(self, steps: int, skipped: int, groups: Any) -> None:
+        self._begun = None
         self._fast._set_counters(steps, skipped, groups)
 
     def _keep(self, kept: Any) -> None:
