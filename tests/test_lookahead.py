@@ -1,5 +1,7 @@
 """Slow weights in unusual circumstances: memory maps, interruptions, an optimizer that is changed from below."""
 
+import copy
+
 import numpy as np
 import pytest
 from helpers import Interrupted, assert_same, assert_unchanged, grads_of, params_of, snapshot
@@ -73,3 +75,15 @@ def test_a_failed_step_leaves_nothing_to_finish():
         opt.step(np.ones(2))
     opt.step(np.ones(3))
     assert_same([w], [np.full(3, 0.95)])
+
+
+def test_the_state_of_many_arrays_is_not_read_for_each(tmp_path, monkeypatch):
+    """Which would take a time that grows with the square of their number."""
+    opt = schuss.Lookahead(schuss.SGD([np.ones(2) for _ in range(100)], momentum=0.9))
+    state, reads, read = opt.state_dict(), [], schuss.Lookahead.__getattr__
+    monkeypatch.setattr(schuss.Lookahead, "__getattr__", lambda o, name: reads.append(name) or read(o, name))
+    opt.load_state_dict(state)
+    schuss.save(tmp_path / "file", opt)
+    schuss.load(tmp_path / "file", opt)
+    copy.deepcopy(opt)
+    assert 0 < reads.count("_states") < 20

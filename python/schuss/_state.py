@@ -95,6 +95,7 @@ def _load(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
         count = len(optimizer.param_groups)
         raise ValueError(f"state['state'] must be a list with a dict for each group, {count} in all")
     copies = []
+    states = optimizer._states  # once: Lookahead makes the list anew each time
     for g, template in enumerate(optimizer._templates):
         names = optimizer._state_names(g)
         if not isinstance(given[g], Mapping) or set(given[g]) != set(names):
@@ -102,7 +103,7 @@ def _load(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
         for k, name in enumerate(names):
             place = f"state['state'][{g}][{name!r}]"
             for i, where, array in _tree.leaves(template, given[g][name], place, f"param_groups[{g}]['params']"):
-                target = optimizer._states[i][k]
+                target = states[i][k]
                 _arrays.check_like(where, array, "this optimizer's", target.shape, target.dtype)
                 copies.append((target, array))
     take_scalars()

@@ -179,12 +179,13 @@ def _check_optimizer(optimizer: Any) -> None:
 def _named(optimizer: Optimizer, include_params: bool) -> list[tuple[str, np.ndarray]]:
     """Every array of a checkpoint with its name there: the state's name and the parameter's place."""
     result = []
+    states = optimizer._states  # once: Lookahead makes the list anew each time
     for i, (group, suffix) in enumerate(optimizer._suffixes):
         place = f"[{group}]{suffix}"
         if include_params:
             result.append((f"params{place}", optimizer._params[i]))
         names = optimizer._state_names(group)
-        result += [(name + place, state) for name, state in zip(names, optimizer._states[i], strict=True)]
+        result += [(name + place, state) for name, state in zip(names, states[i], strict=True)]
     return result
 
 
