@@ -162,6 +162,19 @@ def test_gradient_buffers_of_groups():
     assert_same([params[2]], [before - 1.0])
 
 
+@pytest.mark.parametrize("around", [False, True])
+def test_adding_to_the_gradient_buffer_of_one_array(around):
+    """Python sets the attribute anew then, to what it is."""
+    w = np.ones(2)
+    opt = schuss.SGD(w, lr=0.5)
+    opt = schuss.Lookahead(opt) if around else opt
+    held = opt.grads
+    opt.grads += 0.5
+    opt.grads += np.full(2, 0.5)
+    assert opt.grads is held and opt.step(zero_grads=True)
+    assert_same([w, held], [np.full(2, 0.5), np.zeros(2)])
+
+
 BAD = {"nan": np.nan, "inf": np.inf, "-inf": -np.inf}
 
 

@@ -188,3 +188,13 @@ class ParamGroup(MutableMapping[str, Any]):
     def __repr__(self) -> str:
         hypers = ", ".join(f"{name}={value!r}" for name, value in self._hypers.items())
         return f"ParamGroup({len(self._params)} arrays, {hypers})"
+
+
+def is_group(entry: Any) -> bool:
+    """Whether something is a group as constructors take it."""
+    return isinstance(entry, Mapping) and "params" in entry
+
+
+def without_params(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """A group's hyperparameters."""
+    return {name: value for name, value in entry.items() if name != "params"}

@@ -15,7 +15,7 @@ import numpy as np
 
 from schuss import _arrays, _block, _hyper, _schuss, _small_state, _state, _tree
 from schuss._answers import Answers
-from schuss._group import ParamGroup
+from schuss._group import ParamGroup, is_group, without_params
 
 #: Keywords of every constructor that are for the optimizer as a whole.
 OPTIONS = ("max_grad_norm", "nonfinite", *_small_state.DEFAULTS)
@@ -109,16 +109,16 @@ class Optimizer(Answers):
         self._suffixes: list[tuple[int, str]] = []
         self._grads: Any = None
         self._written: list[tuple[int, int]] | None = None
-        self._grouped = isinstance(params, (list, tuple)) and any(_is_group(entry) for entry in params)
+        self._grouped = isinstance(params, (list, tuple)) and any(is_group(entry) for entry in params)
         if not self._grouped:
-            if _is_group(params) and any(name in given for name in params):
+            if is_group(params) and any(name in given for name in params):
                 raise TypeError("params looks like one group of parameters; groups come in a list: [{'params': ...}]")
             self._extend([(params, {})])
             return
         for i, entry in enumerate(params):
-            if not _is_group(entry):
+            if not is_group(entry):
                 raise TypeError(f"params[{i}] must be a dict with a 'params' key, like the other groups")
-        self._extend([(entry["params"], _without_params(entry)) for entry in params])
+        self._extend([(entry["params"], without_params(entry)) for entry in params])
 
     @property
     def param_groups(self) -> tuple[ParamGroup, ...]:
@@ -145,14 +145,14 @@ class Optimizer(Answers):
         >>> opt.step([[np.ones(3)], [np.ones(2)]])
         True
         """
-        if not _is_group(group):
+        if not is_group(group):
             got = "one without" if isinstance(group, Mapping) else _tree.kind(group)
             raise TypeError(f"a group is a dict with a 'params' key, got {got}")
         with self._alone():
             grads, was_grouped = self._grads, self._grouped
             self._grouped = True
             try:
-                self._extend([(group["params"], _without_params(group))])
+                self._extend([(group["params"], without_params(group))])
             except BaseException:
                 self._grouped = was_grouped
                 raise
@@ -241,6 +241,12 @@ class Optimizer(Answers):
         if self._grads is None:
             self._grads = _tree.build(self._root(), self._new_gradient)
         return self._grads
+
+    @grads.setter
+    def grads(self, value: Any) -> None:
+        if value is None or value is not self._grads:  # what `opt.grads += g` has added to is put back
+            place = self._place("opt.grads", *self._suffixes[0])
+            raise AttributeError(f"grads cannot be replaced; write into its arrays: {place}[...] = g")
 
     def zero_grad(self) -> None:
         """Sets the optimizer's own gradient buffers to zero."""
@@ -389,11 +395,3 @@ class Optimizer(Answers):
             hypers = ", ".join(f"{name}={value!r}" for name, value in group.hypers.items())
             lines.append(f"  group {i}: {len(group['params'])} arrays, {hypers}")
         return "\n".join(lines)
-
-
-def _is_group(entry: Any) -> bool:
-    return isinstance(entry, Mapping) and "params" in entry
-
-
-def _without_params(entry: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in entry.items() if name != "params"}

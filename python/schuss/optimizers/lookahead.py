@@ -247,6 +247,10 @@ class Lookahead(Optimizer):
         """The wrapped optimizer's gradient buffers."""
         return self._fast.grads
 
+    @grads.setter
+    def grads(self, value: Any) -> None:
+        self._fast.grads = value
+
     def zero_grad(self) -> None:
         """Sets the gradient buffers to zero."""
         self._fast.zero_grad()
