@@ -1,5 +1,6 @@
 """Every optimizer and option against the equations, torch's recorded results, and itself in other dtypes."""
 
+import copy
 import inspect
 import json
 import math
@@ -24,6 +25,7 @@ from helpers import (
     each_case,
     each_case_but,
     each_dtype,
+    each_optimizer_newton_too,
     grads_of,
     has_slow_weights,
     is_coded,
@@ -291,3 +293,17 @@ def test_rmsprop_constant_gradients(case, dtype):
     for _ in range(300):
         opt.step(grad)
         assert np.isfinite(params).all()
+
+
+@each_optimizer_newton_too
+def test_a_class_made_from_another(case):
+    """It is what that is, whatever its name; a copy of it too."""
+    mine = type("Mine", (class_of(case),), {})
+    shapes = [(7,), (5, 3)]
+    own, plain = params_of(shapes), params_of(shapes)
+    opt, twin = mine(own, **case.kwargs), build(case, plain)
+    for t in range(1, 4):
+        opt.step(grads_of(t, shapes))
+        twin.step(grads_of(t, shapes))
+    assert_same(arrays(opt), arrays(twin))
+    assert type(copy.deepcopy(opt)) is mine

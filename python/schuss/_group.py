@@ -12,7 +12,7 @@ from schuss import _hyper, _schedule, _schuss
 if TYPE_CHECKING:
     from schuss._optimizer import Optimizer
 
-_RULES = _schuss.rules()
+RULES = _schuss.rules()
 _DECAYS = {"l2": 0.0, "decoupled": 1.0, "independent": 2.0, "own": 3.0}
 
 
@@ -102,7 +102,7 @@ class ParamGroup(MutableMapping[str, Any]):
             hypers.get("weight_decay", 0.0),
             _DECAYS[self._kind._decay(hypers)],
             float(hypers["maximize"]),
-            *(float(own[name]) for name in _RULES[self.rule]["hypers"]),
+            *(float(own[name]) for name in RULES[self.rule]["hypers"]),
         ]
 
     def packed_at(self, step: int) -> list[float]:
@@ -151,7 +151,7 @@ class ParamGroup(MutableMapping[str, Any]):
     @property
     def states(self) -> list[str]:
         """The names of the state arrays of each parameter, in order."""
-        return _RULES[self.rule]["states"]
+        return RULES[self.rule]["states"]
 
     @property
     def hypers(self) -> dict[str, Any]:

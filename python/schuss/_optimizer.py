@@ -15,7 +15,7 @@ import numpy as np
 
 from schuss import _arrays, _block, _hyper, _schuss, _small_state, _state, _tree
 from schuss._answers import Answers
-from schuss._group import ParamGroup, is_group, without_params
+from schuss._group import RULES, ParamGroup, is_group, without_params
 
 #: Keywords of every constructor that are for the optimizer as a whole.
 OPTIONS = ("max_grad_norm", "nonfinite", *_small_state.DEFAULTS)
@@ -47,8 +47,9 @@ class Optimizer(Answers):
 
     @classmethod
     def _rule(cls, hypers: Mapping[str, Any]) -> str:
-        """The name of the rule that these hyperparameters stand for."""
-        return cls.__name__.lower()
+        """The name of the rule that these hyperparameters stand for; a class made from another has that one's."""
+        names = [kind.__name__.lower() for kind in cls.__mro__]
+        return next((name for name in names if name in RULES), names[0])
 
     @classmethod
     def _structure(cls, hypers: Mapping[str, Any]) -> tuple[Any, ...]:
