@@ -3,6 +3,7 @@
 That it is an optimizer like all others is in the conformance table, not here.
 """
 
+import contextlib
 import tracemalloc
 import warnings
 
@@ -75,6 +76,16 @@ def test_nag_follows_schedules_to_the_look_ahead_point():
         ahead = w - cycle(t) * cycle.momentum(t) * opt.state_dict()["state"][0]["b"]
         opt.step(lambda: seen.append(w.copy()) or w * 1.0)
         assert_close([seen[-1]], [ahead], 1e-15)
+
+
+def test_nag_asks_a_schedule_once_a_step():
+    """Also behind a step that failed; groups without one go on as they are."""
+    asked, w, x = [], np.ones(3), np.ones(2)
+    opt = schuss.NAG([{"params": w, "lr": lambda step: asked.append(step) or 0.1}, {"params": x}], lr=0.5)
+    for closure in [lambda: [w * 1, x * 1], lambda: None, lambda: [w * 1, x * 1]]:
+        with contextlib.suppress(ValueError):
+            opt.step(closure)
+    assert asked == [0, 1, 1]
 
 
 @each_dtype

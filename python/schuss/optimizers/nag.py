@@ -101,6 +101,8 @@ class NAG(Optimizer):
     _single_rule = False
     _on_gpu = False
     _mover: _Mover | None
+    #: The values of the step under way: a schedule is asked once.
+    _packed: list[list[float]] | None = None
 
     def __init__(
         self,
@@ -158,6 +160,7 @@ class NAG(Optimizer):
                 _schuss.set_aside(self, mover.block, restore=True)
                 return super().step(grads, grad_scale=grad_scale, zero_grads=zero_grads)
             finally:
+                self._packed = None
                 _schuss.set_aside(self, None)
                 if self.step_count == steps and mover.core.step_count != moves:
                     self._refuse_changed(_schuss.restore_params(self, mover.block))
@@ -168,13 +171,16 @@ class NAG(Optimizer):
 
     def _gradients_ahead(self, mover: _Mover, closure: Callable[[], Any], zero_grads: bool) -> Any:
         """Moves the parameters, and has the gradients made there."""
-        packed = [group.packed_at(self.step_count) for group in self.param_groups]
-        for values, group, own in zip(mover.values, self.param_groups, packed, strict=True):
+        self._packed = self._scheduled_values(self.step_count)
+        for values, group, own in zip(mover.values, self.param_groups, self._packed, strict=True):
             values[_FACTOR] = self._coefficient(group, own)
         self._refuse_changed(_schuss.changed_param(self))
         mover.core.step()
         grads = closure()
         return grads if _schuss.are_apart(self, grads) else self._kept(grads, zero_grads)
+
+    def _scheduled_values(self, step: int) -> list[list[float]]:
+        return self._packed or super()._scheduled_values(step)
 
     def _kept(self, grads: Any, zero_grads: bool) -> Any:
         """Gradients that stay what they are when the parameters move back: those that share memory are copied."""
