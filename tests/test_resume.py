@@ -141,6 +141,25 @@ def test_copies_keep_the_first_rate(how):
     assert_same(parameters(opt), [np.full(3, 0.75)])
 
 
+def ramp(step):
+    """A schedule that says nothing of its first rate."""
+    return 0.25 * min(step, 1)
+
+
+@each_copy
+@pytest.mark.parametrize("grouped", [False, True])
+def test_copies_keep_the_first_rate_under_a_schedule_that_begins_at_zero(how, grouped):
+    w = np.ones(3)
+    opt = schuss.AdamW([{"params": w}] if grouped else w, lr=0.5, weight_decay=0.5, decay_form="independent")
+    opt.param_groups[0]["lr"] = ramp
+    grads = [np.zeros(3)] if grouped else np.zeros(3)
+    opt.step(grads)
+    other = how(opt)
+    for o in (opt, other):
+        o.step(grads)
+        assert_same(parameters(o), [np.full(3, 0.75)])
+
+
 @each_case
 def test_state_dict(case):
     """Plain nested Python objects and NumPy arrays: hyperparameters, steps, and live views of the state."""

@@ -181,8 +181,8 @@ def _count(place: str, value: Any) -> int:
     return int(value)
 
 
-def constructor_arguments(optimizer: Optimizer) -> tuple[Any, dict[str, Any]]:
-    """`params` and keywords that make an optimizer like this one, over the same arrays."""
+def constructor_arguments(optimizer: Optimizer) -> tuple[Any, dict[str, Any], dict[int, Any]]:
+    """`params`, keywords and then rates of groups that make an optimizer like this one, over the same arrays."""
     options = {
         "max_grad_norm": optimizer.max_grad_norm,
         "nonfinite": optimizer.nonfinite,
@@ -190,15 +190,21 @@ def constructor_arguments(optimizer: Optimizer) -> tuple[Any, dict[str, Any]]:
     }
     structures = [_tree.build(template, optimizer._params.__getitem__) for template in optimizer._templates]
     hypers = [group.hypers for group in optimizer.param_groups]
-    for group, own in zip(optimizer.param_groups, hypers, strict=True):
-        if own.get("decay_form") == "independent" and not callable(own["lr"]):
-            own["lr"] = group.initial_lr  # the current one, which may be 0, comes with the state
+    rates = {}
+    for i, (group, own) in enumerate(zip(optimizer.param_groups, hypers, strict=True)):
+        if own.get("decay_form") == "independent":  # the present rate may be 0, or a schedule that begins there
+            rates[i], own["lr"] = own["lr"], group.initial_lr
     if not optimizer._grouped:
-        return structures[0], {**hypers[0], **options}
+        return structures[0], {**hypers[0], **options}, rates
     groups = [{"params": structure, **own} for structure, own in zip(structures, hypers, strict=True)]
-    return groups, {**optimizer._defaults, **options}
+    return groups, {**optimizer._defaults, **options}, rates
 
 
-def rebuild(kind: type[Optimizer], params: Any, keywords: dict[str, Any]) -> Optimizer:
+def rebuild(
+    kind: type[Optimizer], params: Any, keywords: dict[str, Any], rates: Mapping[int, Any] | None = None
+) -> Optimizer:
     """Makes a copy's optimizer; its state follows through `load_state_dict`."""
-    return kind(params, **keywords)
+    optimizer = kind(params, **keywords)
+    for i, rate in (rates or {}).items():
+        optimizer.param_groups[i]["lr"] = rate
+    return optimizer
