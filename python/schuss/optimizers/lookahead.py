@@ -161,6 +161,7 @@ class Lookahead(Optimizer):
 
     def _finish(self) -> None:
         """Ends a step: also one that was interrupted when the wrapped optimizer had taken its own."""
+        self._refuse_added()
         steps = self._fast.step_count
         if self._begun not in (None, steps) and steps % self._k == 0:
             self._sync()
@@ -297,6 +298,13 @@ class Lookahead(Optimizer):
         if self._evaluating:
             raise RuntimeError("the parameters are at the slow weights; leave evaluate() first")
 
+    def _refuse_added(self) -> None:
+        if len(self._slow) != len(self._fast._params):
+            raise ValueError(
+                "a group was added to the wrapped optimizer itself, and has no slow weights; make a new "
+                f"{type(self).__name__}, and add groups with its own add_param_group"
+            )
+
     def _counters(self) -> tuple[int, int, list[int]]:
         return self._fast._counters()
 
@@ -317,6 +325,7 @@ class Lookahead(Optimizer):
         if name in ("_params", "_templates", "_suffixes", "_grouped", "_groups", "_defaults", "_keeping"):
             return getattr(self._fast, name)
         if name == "_states":
+            self._refuse_added()
             return [[*own, *slow] for own, slow in zip(self._fast._states, self._slow, strict=True)]
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
