@@ -168,6 +168,7 @@ class Lookahead(Optimizer):
         self._begun = None
 
     def _sync(self) -> None:
+        self._fast._refuse_changed(_schuss.changed_param(self._fast))  # on a GPU the core has none to look at
         slow = [array for own in self._slow for array in own]
         fast = [array for i in range(len(self._slow)) for array in self._pulled(i)]
         pairs = list(zip(slow, fast, strict=True))
