@@ -88,6 +88,18 @@ def test_nag_asks_a_schedule_once_a_step():
     assert asked == [0, 1, 1]
 
 
+def test_the_list_that_a_group_was_made_of_is_the_callers():
+    """A group's arrays are settled: neither the list it was given nor what it gives out has a say in a step."""
+    w, x, given = np.ones(3), np.full(3, 5.0), []
+    given.append(w)
+    opt = schuss.NAG([{"params": given}], lr=0.5)
+    assert type(opt.param_groups[0]["params"]) is tuple and opt.param_groups[0]["params"][0] is w
+    given[0] = x
+    for _ in range(2):
+        opt.step(lambda: [[np.ones(3)]])
+    assert_close([w, x], [np.full(3, -0.45), np.full(3, 5.0)], 1e-15)
+
+
 @each_dtype
 def test_nag_is_as_before_when_a_step_fails(dtype):
     """Parameters and state to the last bit: restored, not added back."""

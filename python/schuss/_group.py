@@ -19,9 +19,9 @@ _DECAYS = {"l2": 0.0, "decoupled": 1.0, "independent": 2.0, "own": 3.0}
 class ParamGroup(MutableMapping[str, Any]):
     """One group of parameters, in the manner of a dict.
 
-    ``group["params"]`` lists its arrays; every other key is a hyperparameter. Setting one checks it, and the next step
-    uses it. A hyperparameter that decides which state arrays there are (``amsgrad``, ``centered``, momentum on or off)
-    is fixed once the optimizer is made.
+    ``group["params"]`` is a tuple of its arrays; every other key is a hyperparameter. Setting one checks it, and the
+    next step uses it. A hyperparameter that decides which state arrays there are (``amsgrad``, ``centered``, momentum
+    on or off) is fixed once the optimizer is made.
 
     Examples
     --------
@@ -159,7 +159,7 @@ class ParamGroup(MutableMapping[str, Any]):
         return dict(self._hypers)
 
     def __getitem__(self, name: str) -> Any:
-        return self._params if name == "params" else self._hypers[name]
+        return tuple(self._params) if name == "params" else self._hypers[name]
 
     def __setitem__(self, name: str, value: Any) -> None:
         self.update({name: value})

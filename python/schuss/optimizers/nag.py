@@ -24,8 +24,8 @@ class _Mover:
         self.values = [np.zeros(_FACTOR + 2) for _ in optimizer.param_groups]
         kept, first = optimizer._keeping, 0
         for group, values in zip(optimizer.param_groups, self.values, strict=True):
-            params = group["params"]
-            until = first + len(params)
+            until = first + len(group["params"])
+            params = optimizer._params[first:until]
             # The momentum is the first state; a master copy behind it stays where it is.
             states = [_small_state.for_kernels(kept, own)[:1] for own in optimizer._states[first:until]]
             center, tree = [False] * len(params), [*range(until)]
