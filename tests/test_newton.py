@@ -136,7 +136,10 @@ def test_what_a_step_refuses():
             "grads[4] has a NaN or infinity, first at (1, 0); nothing was updated",
         ),
         (lambda: opt.step(good[:-1], h), ValueError, "grads has 4 entries, but params has 5"),
-        (lambda: opt.step(good, h, grad_scale=0.0), ValueError, "grad_scale must be a finite number > 0, got 0.0"),
+        (
+            lambda: opt.step(good, h, grad_scale=0.0), ValueError,
+            "grad_scale must be a finite number > 0 whose inverse is finite in float32, got 0.0",
+        ),
         (
             lambda: groups.step([np.ones(2)] * 2, np.eye(4)), ValueError,
             "all groups must have the same damping, since there is one system to solve",

@@ -193,6 +193,20 @@ def test_bad_ways_to_keep_the_state(kind, name):
             opt.load_state_dict(state | {name: value})
 
 
+SCALES = {"1e400": 10**400, "-1e400": -(10**400), "1e-39": np.float64(1e-39), "1e-320": np.float64(1e-320)}
+
+
+@pytest.mark.parametrize("scale", SCALES.values(), ids=list(SCALES))
+def test_bad_gradient_scales(scale):
+    """Also where float64 has the inverse: a float32 gradient of 0 times infinity would be NaN."""
+    p = array(3)
+    with pytest.raises(ValueError, match=r"^grad_scale must be a finite number > 0 whose inverse"):
+        schuss.SGD(p, lr=0.1).step(np.zeros(3, F32), grad_scale=scale)
+    assert_same([p], [array(3)])
+    schuss.SGD(p, lr=0.1).step(np.zeros(3, F32), grad_scale=np.float64(1e-38))
+    assert_same([p], [array(3)])
+
+
 def test_functions_tell_true_from_one():
     """Although they remember what they were called with, and True == 1."""
     for good, bad in [(dict(lr=1.0), dict(lr=True)), (dict(maximize=True), dict(maximize=1))]:

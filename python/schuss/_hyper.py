@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 Check = Callable[[str, Any], Any]
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 def number(
@@ -133,13 +134,12 @@ def plain(value: Any) -> float | None:
 
 
 def grad_scale(value: Any) -> float:
-    """What gradients are divided by: a number whose inverse is one too."""
-    error: type[Exception] = TypeError
-    if isinstance(value, numbers.Real) and not isinstance(value, (bool, np.bool_)):
-        scale, error = float(value), ValueError
-        if 0 < scale < math.inf and 1 / scale < math.inf:
-            return scale
-    raise error(f"grad_scale must be a finite number > 0, got {value!r}")
+    """What gradients are divided by: a number whose inverse, by which they are multiplied, is one in float32 too."""
+    scale = plain(value) if isinstance(value, numbers.Real) else None
+    if scale is not None and 0 < scale < math.inf and 1 / scale <= _LARGEST:
+        return scale
+    error = TypeError if scale is None else ValueError
+    raise error(f"grad_scale must be a finite number > 0 whose inverse is finite in float32, got {value!r}")
 
 
 def max_norm(place: str, value: Any) -> float | None:
