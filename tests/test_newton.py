@@ -95,6 +95,15 @@ def test_one_triangle_is_enough():
     assert sum(np.array_equal(r, results[1]) for r in results) == 2
 
 
+def test_a_hessian_that_is_not_aligned():
+    params, want = params_of(SHAPES), params_of(SHAPES)
+    unaligned = np.zeros(8 * N * N + 1, np.uint8)[1:].view(F64).reshape(N, N)
+    unaligned[...] = hessian(N)
+    for own, h in ((params, unaligned), (want, hessian(N))):
+        schuss.Newton(own).step(gradient(own), h)
+    assert_same(params, want)
+
+
 def test_what_a_step_refuses():
     params = params_of(SHAPES)
     opt = schuss.Newton(params, fallback="error", damping=0.25, nonfinite="error", max_grad_norm=10.0)

@@ -72,7 +72,7 @@ def check_written(place: str, array: Any) -> None:
         if is_on_gpu(array):
             raise TypeError(f"{place} is on a GPU; here it must be a NumPy array, in host memory")
         raise TypeError(f"{place} is {_a(array)}, not a NumPy array; {_advice(place, array)}")
-    _refuse_masked(place, array)
+    refuse_masked(place, array)
     if not known_dtype(array.dtype):
         if array.dtype.kind == "f" and not array.dtype.isnative:
             native = array.dtype.newbyteorder("=")
@@ -136,7 +136,7 @@ def as_gradient(place: str, gradient: Any, param_place: str, param: np.ndarray, 
             gradient = np.asarray(gradient)
         except Exception as error:
             raise TypeError(f"{place} is {_a(gradient)} that NumPy cannot read: {error}") from error
-    _refuse_masked(place, gradient)
+    refuse_masked(place, gradient)
     dtype = gradient.dtype
     known = known_dtype(dtype)
     if not known and dtype.kind != "f":
@@ -159,14 +159,15 @@ def check_like(place: str, array: Any, like: str, shape: Sequence[int], dtype: n
     """Raises unless it is an array of this shape and dtype, which are those of `like`."""
     if not isinstance(array, np.ndarray):
         raise TypeError(f"{place} is {_a(array)}, not a NumPy array")
-    _refuse_masked(place, array)
+    refuse_masked(place, array)
     if array.shape != tuple(shape):
         raise ValueError(f"{place} has shape {array.shape}, but {like} has shape {tuple(shape)}")
     if array.dtype != dtype:
         raise TypeError(f"{place} has dtype {array.dtype}, but {like} has dtype {dtype}")
 
 
-def _refuse_masked(place: str, array: np.ndarray) -> None:
+def refuse_masked(place: str, array: Any) -> None:
+    """Raises when it is a masked array, whose mask would be lost."""
     if isinstance(array, np.ma.MaskedArray):
         raise TypeError(f"{place} is a masked array; pass its .data, or .filled(0)")
 

@@ -173,6 +173,7 @@ class Newton(Optimizer):
     def _matrix(self, hessian: Any, n: int) -> np.ndarray:
         if hessian is None:
             raise TypeError("Newton needs the Hessian: opt.step(grads, hessian), or a closure that returns both")
+        _arrays.refuse_masked("hessian", hessian)
         matrix = np.asarray(hessian)
         if matrix.dtype.kind not in "fiu" and not _arrays.known_dtype(matrix.dtype):
             raise TypeError(f"hessian has dtype {matrix.dtype}; it must be real numbers")
@@ -180,7 +181,7 @@ class Newton(Optimizer):
             raise ValueError(f"hessian has shape {matrix.shape}, but there are {n} parameters: it must be ({n}, {n})")
         if not np.isfinite(matrix).all():
             raise ValueError("hessian has a NaN or infinity; nothing was updated")
-        return np.ascontiguousarray(matrix, dtype=np.float64)
+        return np.require(matrix, np.float64, "CA")
 
     def _solve(self, matrix: np.ndarray, vector: np.ndarray) -> float:
         """Solves in place and returns the damping used."""
