@@ -187,10 +187,8 @@ class NAG(Optimizer):
         self._explain_structure(grads)
         arrays = [leaf for _, _, leaf in _tree.leaves(self._root(), grads, "grads", "params")]
         for i, array in enumerate(arrays):
-            if not isinstance(array, np.ndarray) and hasattr(array, "__array__"):
-                array = np.asarray(array)
-            # None is judged here: to a step it would mean the optimizer's own gradients.
-            if array is None or (isinstance(array, np.ndarray) and self._is_written(array)):
+            # None, too, is judged here: to a step it would mean the optimizer's own gradients.
+            if not isinstance(array, np.ndarray) or self._is_written(array):
                 arrays[i] = self._gradient(i, array, True, zero_grads)
         return _tree.build(self._root(), arrays.__getitem__)
 
