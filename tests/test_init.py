@@ -275,12 +275,18 @@ FOR_SOME = [
     ("kaiming_uniform", dict(a=0.1), ValueError, SLOPE),
     ("truncated_normal", dict(std=0), ValueError, "std must be a number > 0, got 0"),
     ("truncated_normal", dict(mean=math.inf), ValueError, "mean must be a finite number, got inf"),
+    ("truncated_normal", dict(mean=10**400), ValueError, f"mean must be a finite number, got {10**400}"),
+    ("truncated_normal", dict(a=10**400), ValueError, f"a must be less than b, got a={10**400} and b=2.0"),
     ("truncated_normal", dict(a=math.nan), ValueError, "a must be a number, got nan"),
     ("truncated_normal", dict(b="2"), TypeError, "b must be a number, got '2'"),
     ("truncated_normal", dict(a=2, b=2), ValueError, "a must be less than b, got a=2 and b=2"),
     (
         "truncated_normal", dict(a=1e10, b=math.inf, std=1e-300), ValueError,
         "a and b are too far from mean=0.0 for std=1e-300, got a=10000000000.0 and b=inf",
+    ),
+    (
+        "truncated_normal", dict(a=-1e-30, b=1e-30, std=1e300), ValueError,
+        "a and b are too close for mean=0.0 and std=1e+300, got a=-1e-30 and b=1e-30",
     ),
 ]  # fmt: skip
 

@@ -55,7 +55,10 @@ def real(place: str, value: Any, *, finite: bool = True) -> float:
     wanted = "a finite number" if finite else "a number"
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
         raise TypeError(f"{place} must be {wanted}, got {value!r}")
-    result = float(value)
+    try:
+        result = float(value)
+    except OverflowError:  # an integer beyond float64
+        result = math.inf if value > 0 else -math.inf
     if math.isnan(result) or (finite and math.isinf(result)):
         raise ValueError(f"{place} must be {wanted}, got {value!r}")
     return result

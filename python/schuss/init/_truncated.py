@@ -79,6 +79,8 @@ def truncated_normal(
     lowest, highest = (low - center) / width, (high - center) / width
     if lowest == math.inf or highest == -math.inf:
         raise ValueError(f"a and b are too far from mean={mean!r} for std={std!r}, got a={a!r} and b={b!r}")
+    if lowest == highest:
+        raise ValueError(f"a and b are too close for mean={mean!r} and std={std!r}, got a={a!r} and b={b!r}")
 
     def draw(source: np.random.Generator, count: int) -> np.ndarray:
         return np.clip(center + width * _truncated(source, count, lowest, highest), low, high)
