@@ -162,6 +162,12 @@ def test_gradient_buffers_of_groups():
     assert_same([params[2]], [before - 1.0])
 
 
+def test_groups_are_found_by_what_they_are():
+    groups = schuss.SGD([{"params": [np.ones(2)]}, {"params": [np.ones(2)]}]).param_groups
+    assert [groups.index(group) for group in groups] == [0, 1] and len({*groups}) == 2 and groups[1] in groups
+    assert groups[0] != groups[1] and groups[0] != dict(groups[0])
+
+
 @pytest.mark.parametrize("around", [False, True])
 def test_adding_to_the_gradient_buffer_of_one_array(around):
     """Python sets the attribute anew then, to what it is."""

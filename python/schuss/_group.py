@@ -185,6 +185,10 @@ class ParamGroup(MutableMapping[str, Any]):
     def __len__(self) -> int:
         return 1 + len(self._hypers)
 
+    # Of dicts with arrays one cannot ask whether they are equal; a group is itself, for `index` and `in`.
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
     def __repr__(self) -> str:
         hypers = ", ".join(f"{name}={value!r}" for name, value in self._hypers.items())
         return f"ParamGroup({len(self._params)} arrays, {hypers})"
