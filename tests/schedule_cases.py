@@ -124,6 +124,11 @@ _REFUSED = [
         lambda s: s.warmup(0.1, 5), TypeError,
         "schedule must be a callable of the step, such as schedules.constant(0.1), got 0.1",
     ),
+    (
+        lambda s: s.warmup(s.cosine, 5), TypeError,
+        "schedule must be a callable of the step, such as schedules.constant(0.1), got "
+        "<class 'schuss.schedules._annealing.cosine'>",
+    ),
     (lambda s: s.warmup(s.constant(0.1), -1), ValueError, "steps must be a whole number >= 0, got -1"),
     (lambda s: s.warmup(s.constant(0.1), 5, 1.5), ValueError, "start must be a number >= 0 and <= 1, got 1.5"),
     (lambda s: s.warmup(s.constant(0.1), 5, 0.0, 1), TypeError, "skip_first must be True or False, got 1"),

@@ -109,7 +109,7 @@ def test_norms_of_little_and_too_much():
 
 @each_dtype
 @each_order
-@pytest.mark.parametrize("bound", [1e-3, 2.5, 1e6, math.inf])
+@pytest.mark.parametrize("bound", [1e-3, 2.5, 1e6, math.inf, np.float32(np.inf)])
 def test_clip_grad_norm(dtype, order, bound):
     """torch.nn.utils.clip_grad_norm_'s formula; the norm before is returned; nothing is touched where it is small."""
     grads = ordered(grads_of(1, SHAPES, dtype), order)
@@ -226,6 +226,7 @@ def test_gradients_that_cannot_be_written(tool, bad, error, message):
     ("call", "error", "message"),
     [
         (lambda g: schuss.clip_grad_norm_(g, 0.0), ValueError, "max_norm must be a number > 0, got 0.0"),
+        (lambda g: schuss.clip_grad_norm_(g, -math.inf), ValueError, "max_norm must be a number > 0, got -inf"),
         (lambda g: schuss.clip_grad_norm_(g, math.nan), ValueError, "max_norm must be a number > 0, got nan"),
         (lambda g: schuss.clip_grad_norm_(g, None), TypeError, "max_norm must be a number > 0, got None"),
         (lambda g: schuss.clip_grad_norm_(g, "1"), TypeError, "max_norm must be a number > 0, got '1'"),
@@ -290,6 +291,13 @@ def test_groups_that_are_not_adapted(name, options):
         twin.step([x, y])
     assert_same([params[k] for k in "wzxy"], [alone[k] for k in "wzxy"])
     assert_close([params["x"], params["y"]], plain, 1e-13)
+
+
+@pytest.mark.parametrize("bound", [math.inf, np.float32(np.inf), np.float64(np.inf)])
+def test_an_infinite_bound_measures(bound):
+    opt = schuss.SGD(np.ones(2), lr=0.5, max_grad_norm=bound)
+    assert type(opt.max_grad_norm) is float and opt.max_grad_norm == math.inf
+    assert opt.step(np.array([3.0, 4.0])) and opt.grad_norm == 5.0
 
 
 @pytest.mark.parametrize("tool", TOOLS)

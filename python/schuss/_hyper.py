@@ -50,7 +50,7 @@ def _fraction(place: str, value: Any) -> float:
 
 
 def _pair(place: str, value: Any) -> tuple[float, float]:
-    if not isinstance(value, (tuple, list, np.ndarray)) or len(value) != 2:
+    if not isinstance(value, (tuple, list, np.ndarray)) or getattr(value, "ndim", 1) != 1 or len(value) != 2:
         raise TypeError(f"{place} must be a pair of numbers >= 0 and < 1, got {value!r}")
     return _fraction(f"{place}[0]", value[0]), _fraction(f"{place}[1]", value[1])
 
@@ -133,6 +133,14 @@ def plain(value: Any) -> float | None:
         return None
 
 
+def whole(value: Any) -> int | None:
+    """The value as an int, or None when it is no whole number."""
+    try:
+        return None if isinstance(value, (bool, np.bool_)) else operator.index(value)
+    except TypeError:  # also of arrays and classes, which have an __index__ that refuses
+        return None
+
+
 def grad_scale(value: Any) -> float:
     """What gradients are divided by: a number whose inverse, by which they are multiplied, is one in float32 too."""
     scale = plain(value) if isinstance(value, numbers.Real) else None
@@ -144,22 +152,21 @@ def grad_scale(value: Any) -> float:
 
 def max_norm(place: str, value: Any) -> float | None:
     """A bound on the norm of gradients, or None."""
-    if value is None or (isinstance(value, float) and value == math.inf):
-        return value
-    return number(place, value, open_low=True)
+    return None if value is None else number(place, value, open_low=True, closed_high=True)
 
 
-def _whole(place: str, value: Any) -> int:
-    if isinstance(value, (bool, np.bool_)) or not hasattr(value, "__index__") or operator.index(value) < 1:
+def _count(place: str, value: Any) -> int:
+    count = whole(value)
+    if count is None or count < 1:
         raise ValueError(f"{place} must be a whole number >= 1, got {value!r}")
-    return operator.index(value)
+    return count
 
 
 # What is not a group's but the optimizer's as a whole; the last three where there are slow weights.
 SETTINGS: dict[str, Check] = {
     "max_grad_norm": max_norm,
     "nonfinite": choice("propagate", "skip", "error"),
-    "k": _whole,
+    "k": _count,
     "alpha": lambda place, value: number(place, value, open_low=True, high=1.0, closed_high=True),
     "pullback": choice("none", "reset", "pullback"),
 }

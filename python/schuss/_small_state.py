@@ -6,7 +6,6 @@ rounds and what the codes mean is in the kernels.
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -82,11 +81,12 @@ def check(given: Mapping[str, Any]) -> Keeping:
 def seed(place: str, value: Any) -> int:
     """The value as a seed, which it must be."""
     wrong = f"{place} must be a whole number >= 0 and < 2**64, got {value!r}"
-    if isinstance(value, (bool, np.bool_)) or not hasattr(value, "__index__"):
+    result = _hyper.whole(value)
+    if result is None:
         raise TypeError(wrong)
-    if not 0 <= operator.index(value) < 2**64:
+    if not 0 <= result < 2**64:
         raise ValueError(wrong)
-    return operator.index(value)
+    return result
 
 
 def check_params(keeping: Keeping, named: Sequence[tuple[str, np.ndarray]]) -> None:

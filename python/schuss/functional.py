@@ -69,9 +69,8 @@ def _make(kind: type[Optimizer]) -> Callable[..., None]:
         return ParamGroup(kind, [], values, "", initial_lr)
 
     def function(p: np.ndarray, g: Any, *states: np.ndarray, step: int, **given: Any) -> None:
-        cached = all(type(value).__hash__ for value in given.values())
         key = tuple((key, value, type(value)) for key, value in given.items())
-        group = (prepared if cached else prepared.__wrapped__)(key)
+        group = (prepared if _hashable(key) else prepared.__wrapped__)(key)
         if isinstance(step, bool) or not isinstance(step, (int, np.integer)) or not 1 <= step < 2**63:
             raise ValueError(f"step must be a whole number >= 1 and < 2**63, got {step!r}")
         if len(states) != len(group.states):
@@ -106,6 +105,14 @@ def _make(kind: type[Optimizer]) -> Callable[..., None]:
         f"are explained in `schuss.functional`.{clips}"
     )
     return function
+
+
+def _hashable(thing: Any) -> bool:
+    try:
+        hash(thing)
+    except TypeError:
+        return False
+    return True
 
 
 _functions = {f"{name.lower()}_": _make(kind) for name, kind in OPTIMIZERS.items() if kind._single_rule}

@@ -94,8 +94,7 @@ def clip_grad_norm_(grads: Any, max_norm: float) -> float:
     >>> grads[0].round(4)
     array([0.6, 0.8])
     """
-    unbounded = isinstance(max_norm, float) and max_norm == math.inf
-    bound = max_norm if unbounded else _hyper.number("max_norm", max_norm, open_low=True)
+    bound = _hyper.number("max_norm", max_norm, open_low=True, closed_high=True)
     arrays = _writable(grads)
     norm = math.sqrt(_schuss.sum_of_squares(arrays))
     coefficient = bound / (norm + 1e-6)
@@ -187,6 +186,8 @@ def split_groups(params: Any, **one_dimensional: Any) -> list[dict[str, Any]]:
     >>> opt = schuss.LARS(groups, lr=0.1, weight_decay=1e-4)
     """
     _, leaves = _tree.flatten(params, "params")
+    if len({place for place, _ in leaves}) < len(leaves):
+        raise ValueError("two keys of params have the same repr, which names arrays here; make groups of your own")
     many = {place: array for place, array in leaves if np.ndim(array) > 1}
     one = {place: array for place, array in leaves if np.ndim(array) <= 1}
     groups = [{"params": many}, {"params": one, "adapt": False, "weight_decay": 0.0, **one_dimensional}]

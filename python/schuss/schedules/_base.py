@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import operator
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
@@ -136,11 +135,8 @@ class Composed(Schedule):
 
 def whole(place: str, value: Any, least: int = 0) -> int:
     """The value as an int >= least."""
-    try:
-        result = operator.index(value)
-    except TypeError:
-        result = None
-    if result is None or isinstance(value, (bool, np.bool_)):
+    result = _hyper.whole(value)
+    if result is None:
         raise TypeError(f"{place} must be a whole number >= {least}, got {value!r}")
     if result < least:
         raise ValueError(f"{place} must be a whole number >= {least}, got {value!r}")
@@ -173,7 +169,7 @@ def increasing(place: str, values: Any) -> tuple[int, ...]:
 
 def inner(place: str, value: Any) -> Rate:
     """The value, if it can be called with a step."""
-    if not callable(value):
+    if not callable(value) or isinstance(value, type):  # a class is a schedule that was not made
         raise TypeError(f"{place} must be a callable of the step, such as schedules.constant(0.1), got {value!r}")
     rate: Rate = value
     return rate
