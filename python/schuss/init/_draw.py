@@ -58,7 +58,7 @@ def real(place: str, value: Any, *, finite: bool = True) -> float:
     try:
         result = float(value)
     except OverflowError:  # an integer beyond float64
-        result = math.inf if value > 0 else -math.inf
+        result = math.inf if abs(value) == value else -math.inf
     if math.isnan(result) or (finite and math.isinf(result)):
         raise ValueError(f"{place} must be {wanted}, got {value!r}")
     return result

@@ -204,6 +204,7 @@ class Lookahead(Optimizer):
         """
         if self._evaluating:
             raise RuntimeError("evaluate() is under way already")
+        self._refuse_added()
         with self._fast._alone(self, nobody=True):
             params = self._fast._params
             fast = self._fast._keep_params()

@@ -181,7 +181,7 @@ class Newton(Optimizer):
             raise ValueError(f"hessian has shape {matrix.shape}, but there are {n} parameters: it must be ({n}, {n})")
         if not np.isfinite(matrix).all():
             raise ValueError("hessian has a NaN or infinity; nothing was updated")
-        return np.require(matrix, np.float64, "CA")
+        return np.require(matrix, np.float64, ["C", "A"])
 
     def _solve(self, matrix: np.ndarray, vector: np.ndarray) -> float:
         """Solves in place and returns the damping used."""

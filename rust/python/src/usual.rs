@@ -9,7 +9,7 @@ pub fn usual_scale(given: Option<&Bound<'_, PyAny>>) -> Option<f64> {
         None => Some(1.0),
         Some(value) => {
             let scale = value.cast_exact::<PyFloat>().ok()?.value();
-            (scale > 0.0 && scale.is_finite() && (1.0 / scale).is_finite()).then_some(scale)
+            (scale > 0.0 && scale.is_finite() && 1.0 / scale <= f64::from(f32::MAX)).then_some(scale)
         }
     }
 }
