@@ -36,7 +36,8 @@ def installed(revision):
         source, wheels = folder / "source", folder / "wheels"
         source.mkdir(parents=True, exist_ok=True)
         archive = subprocess.run(["git", "archive", commit], check=True, stdout=subprocess.PIPE, cwd=ROOT).stdout
-        subprocess.run(["tar", "-x", "-C", source], check=True, input=archive)
+        # Files as old as the commit would be older than what was built of another one, and cargo would take that.
+        subprocess.run(["tar", "-x", "--touch", "-C", source], check=True, input=archive)
         pip = [sys.executable, "-m", "pip", "--quiet"]
         env = os.environ | {"CARGO_TARGET_DIR": str(ROOT / "target" / "asv")}
         output(*pip, "wheel", "--no-deps", "-w", wheels, source, env=env)

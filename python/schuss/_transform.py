@@ -24,7 +24,9 @@ def transform(
     `others` stand in the gradients' places; `center` takes the means of their rows off them, `copy` copies the results
     into them.
     """
-    if arrays and not isinstance(arrays[0], np.ndarray):
+    if not arrays:
+        return
+    if not isinstance(arrays[0], np.ndarray):
         from schuss import _cuda
 
         _cuda.transform(tool, arrays, others, factor=factor, bound=bound, copy=copy)

@@ -147,21 +147,25 @@ class Lookahead(Optimizer):
         """
         self._refuse_evaluating()
         with _schuss.Hold(self):
-            self._finish()
-            self._begun = self._fast.step_count
+            if self._begun is not None:
+                self._finish()
+            self._refuse_added()
+            self._begun = steps = self._fast.step_count
             taken = self._fast.step(*args, **kwargs)
-            self._finish()
+            if taken and (steps + 1) % self._k == 0:
+                self._sync()
+            self._begun = None
             return taken
 
     def sync(self) -> None:
         """Moves the slow weights towards the fast ones, and the fast ones onto them; `step` does it every k-th time."""
         with self._alone():
+            self._refuse_added()
             self._finish()
             self._sync()
 
     def _finish(self) -> None:
-        """Ends a step: also one that was interrupted when the wrapped optimizer had taken its own."""
-        self._refuse_added()
+        """Ends a step that was interrupted when the wrapped optimizer had taken its own."""
         steps = self._fast.step_count
         if self._begun not in (None, steps) and steps % self._k == 0:
             self._sync()
@@ -176,12 +180,13 @@ class Lookahead(Optimizer):
         unlike = [(own, array) for own, array in pairs if own.dtype != array.dtype]
         for some, copy in ((alike, True), (unlike, False)):
             transform("interpolate", [own for own, _ in some], [a for _, a in some], factor=self._alpha, copy=copy)
-        with np.errstate(all="ignore"):
-            for own, array in unlike:
-                array[...] = own
-            if self._fast._keeping.master:
-                for param, states in zip(self._fast._params, self._fast._states, strict=True):
-                    param[...] = states[-1]
+        copies = list(unlike)
+        if self._fast._keeping.master:
+            copies += [(own[-1], param) for own, param in zip(self._fast._states, self._fast._params, strict=True)]
+        if copies:
+            with np.errstate(all="ignore"):
+                for own, array in copies:
+                    array[...] = own
         if self._pullback == "reset":
             self._fast._reset_state()
 
