@@ -1,46 +1,33 @@
 //! Gradient-descent optimizers that update slices in place, at the speed of memory.
 //!
-//! A rule is written once ([`rules`]) and becomes SIMD kernels for every CPU level and storage type. Results have the
+//! A rule is written once ([`optimizers`]) and becomes SIMD kernels for every CPU level and storage type. Results have the
 //! same bits on every level, any number of threads and any cut of the work. [`Optimizer`] is the safe front; bindings
-//! build on [`Segment`] and [`WorkList`] instead.
+//! build on [`Array`] and [`WorkList`] instead.
+//!
+//! Rooms, each of which knows only those in front of it: `cpu`, `numeric`, `rule`, `kernel`, `optimizers`, `exec`, `cuda`.
 
 #[doc = include_str!("../README.md")]
 #[cfg(doctest)]
 struct Readme;
 
+pub mod cpu;
 #[cfg(feature = "cuda")]
 pub mod cuda;
-pub mod dense;
-mod exchange;
-mod fetch;
-mod fpenv;
+mod exec;
 mod kernel;
-pub mod level;
-pub mod math;
-mod norm;
-mod numbers;
+mod numeric;
 mod optimizer;
-mod pool;
-mod rows;
+pub mod optimizers;
 pub mod rule;
-pub mod rules;
-mod segment;
-mod small;
-mod storage;
-mod tile;
-mod worklist;
 
-pub use exchange::{exchange, room};
+pub use cpu::level;
 #[doc(hidden)]
-pub use fetch::fetch;
-pub use norm::{clip_factor, unscale_factor};
+pub use cpu::prefetch;
+#[doc(hidden)]
+pub use exec::in_parallel;
+pub use exec::{Array, Matrix, Step, WorkList, num_threads, pack, padded_length, set_num_threads, unpack};
+pub use kernel::CompiledRule;
+pub use numeric::{Dtype, QUANTIZATION_BLOCK, Real, Rounding, SCALES_ALIGN, StateFormat, Storage};
 pub use optimizer::{Error, Optimizer};
-#[doc(hidden)]
-pub use pool::in_parallel;
-pub use pool::{num_threads, set_num_threads};
-pub use rows::Rows;
-pub use rule::{Common, Decay, Rule};
-pub use segment::{After, Segment};
-pub use small::{Aside, CODED, Form, Noise, SCALES_ALIGN, StateType};
-pub use storage::{Dtype, Storage};
-pub use worklist::{Step, WorkList};
+pub use optimizers::clip_factor;
+pub use rule::{Common, Decay, Rule, unscale_factor};

@@ -1,12 +1,10 @@
 //! A safe optimizer for Rust programs: a rule, its hyperparameters, and the state of a list of slices.
 
-use crate::level;
-use crate::pool;
-use crate::rule::{Common, MAX_STATES, Rule};
-use crate::segment::{After, Segment};
-use crate::small::{Form, Noise};
-use crate::storage::Storage;
-use crate::worklist::{Step, WorkList};
+use crate::cpu::level;
+use crate::exec::{Array, Step, WorkList, num_threads};
+use crate::kernel::CompiledRule;
+use crate::numeric::{Real, Rounding, Storage};
+use crate::rule::{Common, Initial, Scope, State};
 
 /// What went wrong; nothing has been changed then.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,12 +27,12 @@ impl From<String> for Error {
 /// An optimizer over slices of `P` (`f32`, `f64`, [`half::f16`] or [`half::bf16`]), with its state.
 ///
 /// ```
-/// use schuss::{Common, Optimizer, rules};
+/// use schuss::{Common, Optimizer, optimizers};
 ///
 /// // Minimize (x - 3)^2 with Adam.
 /// let mut x = [0.0f32];
 /// let hypers = [("beta1", 0.9), ("beta2", 0.999), ("eps", 1e-8), ("bias_correction", 1.0), ("keras_eps", 0.0)];
-/// let mut adam = Optimizer::new(rules::adam::adam(), &hypers, Common { lr: 0.1, ..Common::default() })?;
+/// let mut adam = Optimizer::new(optimizers::adam::adam(), &hypers, Common { lr: 0.1, ..Common::default() })?;
 /// for _ in 0..500 {
 ///     let gradient = [2.0 * (x[0] - 3.0)];
 ///     adam.step(&mut [&mut x], &[&gradient])?;
@@ -45,30 +43,71 @@ impl From<String> for Error {
 pub struct Optimizer<P: Storage> {
     /// Learning rate and the other hyperparameters that every rule has; may be changed between steps.
     pub common: Common,
-    rule: &'static Rule,
+    rule: &'static CompiledRule,
     hypers: Vec<f64>,
-    /// By array, then by state, in the order of [`Rule::states`].
-    states: Vec<Vec<Vec<P::Compute>>>,
+    /// By array, then by state, in the order of the rule's states; those of scope `all` are apart.
+    states: Vec<Vec<Kept<P::Compute>>>,
+    shared: Vec<f64>,
+    scalars: Vec<Vec<f64>>,
     steps: u64,
 }
 
+/// One state of an array.
+enum Kept<C> {
+    Elements(Vec<C>),
+    Number(Box<f64>),
+}
+
 impl<P: Storage> Optimizer<P> {
-    /// An optimizer with zero state, which is made at the first step.
+    /// An optimizer whose state is made at the first step.
     ///
     /// # Errors
-    /// A hyperparameter of the rule is missing or unknown: the message lists those it has.
-    pub fn new(rule: &'static Rule, hypers: &[(&str, f64)], common: Common) -> Result<Self, Error> {
-        let values: Option<Vec<f64>> = rule
-            .hypers
-            .iter()
-            .map(|name| hypers.iter().find(|(given, _)| given == name).map(|&(_, value)| value))
-            .collect();
-        match values {
-            Some(values) if values.len() == hypers.len() => {
-                Ok(Optimizer { common, rule, hypers: values, states: Vec::new(), steps: 0 })
-            }
-            _ => Err(Error(format!("{} takes the hyperparameters {:?}, each once", rule.name, rule.hypers))),
+    /// A hyperparameter of the rule is missing or unknown: the message lists those it has. Or the rule needs matrices, and
+    /// slices have no shape.
+    pub fn new(rule: &'static CompiledRule, hypers: &[(&str, f64)], common: Common) -> Result<Self, Error> {
+        let descriptor = rule.rule;
+        if descriptor.needs_matrix() || descriptor.states.iter().any(|state| state.scope == Scope::Backup) {
+            return Err(Error(format!("{} needs more than slices; use WorkList", descriptor.name)));
         }
+        let value = |name: &&str| hypers.iter().find(|(given, _)| given == name).map(|&(_, value)| value);
+        let values: Option<Vec<f64>> = descriptor.hypers.iter().map(value).collect();
+        let Some(values) = values.filter(|values| values.len() == hypers.len()) else {
+            let names = descriptor.hypers;
+            return Err(Error(format!("{} takes the hyperparameters {names:?}, each once", descriptor.name)));
+        };
+        let first = |state: &&State| state.scope == Scope::All;
+        let mut made = Optimizer {
+            common,
+            rule,
+            hypers: values,
+            states: Vec::new(),
+            shared: Vec::new(),
+            scalars: vec![Vec::new()],
+            steps: 0,
+        };
+        made.shared = descriptor.states.iter().filter(first).map(|state| made.initial(state, 0.0)).collect();
+        Ok(made)
+    }
+
+    /// What a state starts at, where the parameter is `p`.
+    fn initial(&self, state: &State, p: f64) -> f64 {
+        match state.initial {
+            Initial::Number(x) => x,
+            Initial::Hyper(name) => {
+                let place = self.rule.rule.hypers.iter().position(|&hyper| hyper == name);
+                self.hypers[place.expect("the macro has looked it up")]
+            }
+            Initial::Param => p,
+        }
+    }
+
+    fn first_states(&self, param: &[P]) -> Vec<Kept<P::Compute>> {
+        let one = |state: &State| match (state.scope, state.initial) {
+            (Scope::Element, Initial::Param) => Kept::Elements(param.iter().map(|p| p.load()).collect()),
+            (Scope::Element, _) => Kept::Elements(vec![P::Compute::from_f64(self.initial(state, 0.0)); param.len()]),
+            _ => Kept::Number(Box::new(self.initial(state, 0.0))),
+        };
+        self.rule.rule.states.iter().map(one).collect()
     }
 
     /// Updates the parameters in place. The lists must have the lengths of the first step's.
@@ -80,7 +119,7 @@ impl<P: Storage> Optimizer<P> {
     where
         G: Storage,
     {
-        let (level, threads) = (level::in_use()?, pool::num_threads()?);
+        let (level, threads) = (level::in_use()?, num_threads()?);
         if params.len() != grads.len() {
             return Err(Error(format!("{} parameters but {} gradients", params.len(), grads.len())));
         }
@@ -89,40 +128,39 @@ impl<P: Storage> Optimizer<P> {
                 return Err(Error(format!("parameter {i} has {} elements, its gradient {}", p.len(), g.len())));
             }
         }
-        if self.steps > 0 {
-            let mut before = self.states.iter().flat_map(|s| s.first()).map(Vec::len);
-            let same = self.states.len() == params.len()
-                && (self.rule.states.is_empty() || params.iter().all(|p| before.next() == Some(p.len())));
-            if !same {
-                return Err(Error("the parameters have other lengths than at the first step".into()));
-            }
-        } else {
-            let zero = <P::Compute as crate::math::Real>::from_f64(0.0);
-            let states = |p: &&mut [P]| vec![vec![zero; p.len()]; self.rule.states.len()];
-            self.states = params.iter().map(states).collect();
+        if self.steps == 0 {
+            self.states = params.iter().map(|param| self.first_states(param)).collect();
+        }
+        let fits = |(states, param): (&Vec<Kept<_>>, &&mut [P])| {
+            states.iter().all(|state| !matches!(state, Kept::Elements(x) if x.len() != param.len()))
+        };
+        if self.states.len() != params.len() || !self.states.iter().zip(params.iter()).all(fits) {
+            return Err(Error("the parameters have other lengths than at the first step".into()));
         }
         let mut work = WorkList::default();
         work.extend(params.iter_mut().zip(grads).zip(&mut self.states).map(|((param, grad), own)| {
-            let mut states = [std::ptr::null_mut(); MAX_STATES];
-            for (pointer, state) in states.iter_mut().zip(own) {
-                *pointer = state.as_mut_ptr().cast();
+            let mut array = Array::new(self.rule, 0, param.as_mut_ptr().cast(), <P as Storage>::DTYPE, param.len());
+            for (pointer, state) in array.states.iter_mut().zip(own) {
+                *pointer = match state {
+                    Kept::Elements(values) => values.as_mut_ptr().cast(),
+                    Kept::Number(value) => std::ptr::from_mut(&mut **value).cast(),
+                };
             }
-            Segment {
-                rule: self.rule,
-                group: 0,
-                len: param.len(),
-                param_type: <P as Storage>::DTYPE,
-                param: param.as_mut_ptr().cast(),
-                states,
-                grad_type: G::DTYPE,
-                grad: grad.as_ptr().cast_mut().cast(),
-                center: None,
-                form: Form::default(),
-            }
+            (array.grad_type, array.grad) = (G::DTYPE, grad.as_ptr().cast_mut().cast());
+            array
         }));
-        let scalars = self.rule.scalars(&self.common, &self.hypers, self.steps + 1, 1.0);
+        self.rule.rule.scalars(&self.common, &self.hypers, self.steps + 1, 1.0, &mut self.scalars[0]);
+        let mut step = Step {
+            level,
+            threads,
+            scalars: &mut self.scalars,
+            zero_grads: false,
+            rounding: &Rounding::Nearest,
+            shared: &mut self.shared,
+            lead: 0,
+        };
         // SAFETY: slices of checked lengths, the mutable ones exclusively borrowed; gradients are not written.
-        unsafe { work.run(&Step { level, threads, scalars: &[scalars], after: After::Keep, noise: &Noise::Nearest }) };
+        unsafe { work.run("step", &mut step) };
         self.steps += 1;
         Ok(())
     }

@@ -1,93 +1,109 @@
-//! The table of a rule's kernels: which types have one, at which place. Knows no loop.
+//! The tables of kernels: which combinations of types have one. Knows no loop.
+//!
+//! What has none is converted a tile at a time by the drivers, with the same bits. Kernels are for what is common, and for
+//! what would be slower through tiles.
 
-use half::{bf16, f16};
+use half::bf16;
 
-use super::{Arity, Kernel, Loop};
-use crate::level::{self, LEVELS, Level};
-use crate::rule::{Reach, Update};
-use crate::small::{Half, StateType};
-use crate::storage::{DTYPES, Dtype, Storage};
+use super::{Kernel, Pass};
+use crate::cpu::{self, Level};
+use crate::numeric::{Bfloat16State, Dtype};
 
-/// Hands a macro the combinations of parameter and gradient type that have kernels: the compute type beside each storage
-/// type, and each storage type beside itself; other gradients are converted tile by tile on the way.
-macro_rules! pairs {
-    ($then:ident $($context:tt)*) => {
-        $then! {
-            ($($context)*)
-            (f32, f32) (f64, f64) (f16, f32) (bf16, f32) (f32, f16) (f32, bf16) (f16, f16) (bf16, bf16)
-        }
-    };
+/// The types of parameters, gradients and states.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Types {
+    pub param: Dtype,
+    pub grad: Dtype,
+    pub states: States,
 }
 
-/// The same as values.
-const PAIRS: &[(Dtype, Dtype)] = {
-    macro_rules! values {
-        (() $(($param:ty, $grad:ty))*) => {
-            &[$((<$param as Storage>::DTYPE, <$grad as Storage>::DTYPE)),*]
-        };
+/// What states lie in, as kernels tell it apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum States {
+    Compute,
+    Bfloat16,
+    Bfloat16Nearest,
+}
+
+/// The kernels of a pass, by CPU level: the baseline has those of the compute types alone.
+pub(crate) struct Table {
+    baseline: [Kernel; 2],
+    #[cfg(target_arch = "x86_64")]
+    avx2: [Kernel; COMBINATIONS],
+    #[cfg(target_arch = "x86_64")]
+    avx512: [Kernel; COMBINATIONS],
+}
+
+const COMBINATIONS: usize = 7;
+
+/// The place of a combination among a level's kernels; the compute types come first.
+fn place(types: Types) -> Option<usize> {
+    use Dtype::{Bf16, F32, F64};
+    match (types.param, types.grad, types.states) {
+        (F32, F32, States::Compute) => Some(0),
+        (F64, F64, States::Compute) => Some(1),
+        (F32, Bf16, States::Compute) => Some(2),
+        (Bf16, F32, States::Compute) => Some(3),
+        (Bf16, Bf16, States::Compute) => Some(4),
+        (F32, F32, States::Bfloat16) => Some(5),
+        (F32, F32, States::Bfloat16Nearest) => Some(6),
+        _ => None,
     }
-    pairs!(values)
-};
+}
 
-/// The place of each pair, behind the last where there is no kernel.
-const PLACES: [[usize; DTYPES]; DTYPES] = {
-    let mut places = [[PAIRS.len(); DTYPES]; DTYPES];
-    let mut place = 0;
-    while place < PAIRS.len() {
-        places[PAIRS[place].0 as usize][PAIRS[place].1 as usize] = place;
-        place += 1;
+/// The kernel of a table for these types, if there is one.
+pub(crate) fn find(table: &Table, level: Level, types: Types) -> Option<Kernel> {
+    let place = place(types)?;
+    match level {
+        Level::Baseline => table.baseline.get(place).copied(),
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2 => Some(table.avx2[place]),
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 => Some(table.avx512[place]),
+        #[cfg(not(target_arch = "x86_64"))]
+        _ => table.baseline.get(place).copied(),
     }
-    places
-};
-
-/// The ways of keeping states in less memory, beside float32 alone; with other types they are converted tile by tile too.
-const KEPT: usize = 3;
-
-/// A rule's kernels, by CPU level and by storage types.
-pub(crate) type Table = [[Kernel; PAIRS.len() + KEPT]; LEVELS];
-
-/// The kernel of a table, if this pair of types has one. States have the compute type.
-pub(crate) fn find(table: &Table, level: Level, param: Dtype, grad: Dtype) -> Option<Kernel> {
-    let place = PLACES[param as usize][grad as usize];
-    (place < PAIRS.len()).then(|| table[level as usize][place])
 }
 
-/// The kernel of a table for states in less memory, if these types have one.
-pub(crate) fn find_small(
-    table: &Table,
-    level: Level,
-    types: (Dtype, Dtype),
-    states: StateType,
-    nearest: bool,
-) -> Option<Kernel> {
-    let way = match states {
-        StateType::Bf16 => usize::from(nearest),
-        StateType::Int8 => 2,
-        StateType::Compute => return None,
-    };
-    (types == (Dtype::F32, Dtype::F32)).then(|| table[level as usize][PAIRS.len() + way])
-}
-
-/// All kernels of the rule that `R` carries that do this.
-pub(crate) const fn table<R, const S: usize, const K: usize, const WHAT: u8>() -> Table
-where
-    R: Update<f32, S, K> + Update<f64, S, K> + Reach,
-    Arity: Loop<S>,
-{
+/// All kernels of a pass.
+pub(crate) const fn table<R: Pass>() -> Table {
+    #[cfg(target_arch = "x86_64")]
     macro_rules! row {
         ($level:ident) => {
-            pairs!(kernels $level)
-        };
-    }
-    macro_rules! kernels {
-        (($level:ident) $(($param:ty, $grad:ty))*) => {
             [
-                $(super::$level::kernel::<R, $param, $grad, <$param as Storage>::Compute, S, K, WHAT>,)*
-                super::$level::kernel::<R, f32, f32, Half<false>, S, K, WHAT>,
-                super::$level::kernel::<R, f32, f32, Half<true>, S, K, WHAT>,
-                super::$level::coded::<R, S, K, WHAT>,
+                super::$level::kernel::<R, f32, f32, f32>,
+                super::$level::kernel::<R, f64, f64, f64>,
+                super::$level::kernel::<R, f32, bf16, f32>,
+                super::$level::kernel::<R, bf16, f32, f32>,
+                super::$level::kernel::<R, bf16, bf16, f32>,
+                super::$level::kernel::<R, f32, f32, Bfloat16State<false>>,
+                super::$level::kernel::<R, f32, f32, Bfloat16State<true>>,
             ]
         };
     }
-    level::rows!(row)
+    Table {
+        baseline: [super::baseline::kernel::<R, f32, f32, f32>, super::baseline::kernel::<R, f64, f64, f64>],
+        #[cfg(target_arch = "x86_64")]
+        avx2: row!(avx2),
+        #[cfg(target_arch = "x86_64")]
+        avx512: row!(avx512),
+    }
+}
+
+/// The kernels of a text over rows or columns: float32 and float64.
+pub(crate) type VectorTable = [[Kernel; 2]; cpu::LEVELS];
+
+/// The kernel of a vector table for a compute type.
+pub(crate) fn find_vector(table: &VectorTable, level: Level, compute: Dtype) -> Kernel {
+    table[level as usize][compute as usize]
+}
+
+/// All kernels of a text over rows or columns.
+pub(crate) const fn vector_table<R: Pass>() -> VectorTable {
+    macro_rules! row {
+        ($level:ident) => {
+            [super::$level::kernel::<R, f32, f32, f32>, super::$level::kernel::<R, f64, f64, f64>]
+        };
+    }
+    cpu::rows!(row)
 }

@@ -1,0 +1,7 @@
+//! The CPU: instruction-set levels, and asking for memory ahead. Knows nothing else of the crate.
+
+pub mod level;
+mod prefetch;
+
+pub(crate) use level::{LEVELS, Level, each, rows};
+pub use prefetch::prefetch;

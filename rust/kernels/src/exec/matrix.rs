@@ -1,0 +1,144 @@
+//! An array as a matrix in memory, and how its rows and columns are cut into units of work.
+//!
+//! The cut depends on the shape alone, and so do the sums that follow it.
+
+use std::ops::Range;
+
+use crate::numeric::reduce::BLOCK;
+use crate::rule::Scope;
+
+/// How an array lies in memory as a batch of matrices, row by row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Matrix {
+    /// How many matrices.
+    pub batch: usize,
+    /// Rows of each, as they lie in memory.
+    pub rows: usize,
+    /// Elements of a row.
+    pub cols: usize,
+    /// Whether rows in memory are columns of the array (Fortran order).
+    pub transposed: bool,
+}
+
+/// Elements of a panel of rows.
+const PANEL: usize = 65_536;
+/// The fewest rows of a panel.
+const PANEL_ROWS: usize = 64;
+/// Columns that are summed at a time.
+const STRIP: usize = 4_096;
+/// Rows shorter than this go into a tile together.
+const SHORT: usize = 256;
+
+impl Matrix {
+    /// Numbers of a vector with one for each row or column of the array.
+    pub fn vector(&self, scope: Scope) -> usize {
+        self.batch * self.of_one(scope)
+    }
+
+    /// The same, for one matrix of the batch.
+    pub(crate) fn of_one(&self, scope: Scope) -> usize {
+        if self.lies_in_rows(scope) { self.rows } else { self.cols }
+    }
+
+    /// Whether what belongs to this scope of the array lies one behind the other in memory.
+    pub(crate) fn lies_in_rows(&self, scope: Scope) -> bool {
+        (scope == Scope::Row) != self.transposed
+    }
+
+    /// Elements of one matrix.
+    pub(crate) fn size(&self) -> usize {
+        self.rows * self.cols
+    }
+}
+
+/// A matrix, cut: small matrices are put together, large ones divided into panels of rows and strips of columns.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Cells {
+    pub matrix: Matrix,
+    /// Rows of a panel, panels of a matrix.
+    pub panel: usize,
+    pub panels: usize,
+    /// Columns of a strip, strips of a matrix.
+    pub strip: usize,
+    pub strips: usize,
+    /// Matrices that make one unit.
+    together: usize,
+}
+
+/// A unit: some rows, counted over the whole batch, and some columns.
+#[derive(Clone, Debug)]
+pub(crate) struct Cell {
+    pub rows: Range<usize>,
+    pub cols: Range<usize>,
+}
+
+impl Cells {
+    pub fn new(matrix: Matrix) -> Cells {
+        let panel = (PANEL / matrix.cols.max(1)).max(PANEL_ROWS).min(matrix.rows.max(1));
+        let strip = STRIP.min(matrix.cols.max(1));
+        let (panels, strips) = (matrix.rows.div_ceil(panel), matrix.cols.div_ceil(strip));
+        let together = if matrix.size() > 0 { (BLOCK / matrix.size()).max(1) } else { 1 };
+        Cells { matrix, panel, panels, strip, strips, together }
+    }
+
+    pub fn units(&self) -> usize {
+        match self.together {
+            1 => self.matrix.batch * self.panels * self.strips,
+            together => self.matrix.batch.div_ceil(together),
+        }
+    }
+
+    pub fn unit(&self, unit: usize) -> Cell {
+        let Matrix { batch, rows, cols, .. } = self.matrix;
+        if self.together > 1 {
+            let first = unit * self.together;
+            return Cell { rows: first * rows..batch.min(first + self.together) * rows, cols: 0..cols };
+        }
+        let (of_matrix, strip) = (unit / self.strips, unit % self.strips);
+        let (matrix, panel) = (of_matrix / self.panels, of_matrix % self.panels);
+        let first = panel * self.panel;
+        let last = rows.min(first + self.panel);
+        Cell {
+            rows: matrix * rows + first..matrix * rows + last,
+            cols: strip * self.strip..cols.min((strip + 1) * self.strip),
+        }
+    }
+
+    /// Rows that go through a tile together.
+    pub fn rows_at_once(&self) -> usize {
+        if self.matrix.cols <= SHORT { (BLOCK / self.matrix.cols.max(1)).max(1) } else { 1 }
+    }
+
+    /// Places of the partial sums of rows: one for each row and strip.
+    pub fn row_partials(&self) -> usize {
+        self.matrix.batch * self.matrix.rows * self.strips
+    }
+
+    /// Places of the partial sums of columns: one for each column and panel.
+    pub fn col_partials(&self) -> usize {
+        self.matrix.batch * self.panels * self.matrix.cols
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn units_cover_every_element_once() {
+        let shapes =
+            [(1, 5, 7), (192, 3, 3), (1, 70_000, 3), (2, 100, 10_000), (1, 1, 1), (3, 1, 300_000), (1, 300_000, 1)];
+        for (batch, rows, cols) in shapes {
+            let cells = Cells::new(Matrix { batch, rows, cols, transposed: false });
+            let mut seen = vec![0u8; batch * rows * cols];
+            for unit in 0..cells.units() {
+                let Cell { rows: r, cols: c } = cells.unit(unit);
+                assert!(cells.together > 1 || r.start / rows == (r.end - 1) / rows);
+                for row in r {
+                    seen[row * cols + c.start..row * cols + c.end].iter_mut().for_each(|n| *n += 1);
+                }
+            }
+            assert!(seen.iter().all(|&n| n == 1), "{batch} {rows} {cols}");
+        }
+    }
+}

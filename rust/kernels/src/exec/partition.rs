@@ -1,0 +1,127 @@
+//! How a step is cut into tasks: chunks of about equal size over all arrays. The cut depends on their sizes alone.
+
+use crate::numeric::reduce::BLOCK;
+
+/// Elements of a chunk: enough to outweigh claiming it, few enough to share work evenly.
+const CHUNK: usize = 16_384;
+/// Elements of a chunk where there are few, and where there are millions: memory likes long runs.
+const FEW: usize = 4_096;
+const MANY: usize = 65_536;
+
+/// A run of units over neighbouring arrays: from `(first, start)` up to `(last, end)`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Chunk {
+    pub first: usize,
+    pub start: usize,
+    pub last: usize,
+    pub end: usize,
+}
+
+/// What the cut needs to know of an array.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Extent {
+    /// Elements of a unit, which is never cut.
+    pub unit: usize,
+    /// How many units there are.
+    pub units: usize,
+    /// Whether one task takes all of it.
+    pub whole: bool,
+}
+
+impl Extent {
+    /// An array of so many elements, in blocks.
+    pub fn blocks(len: usize) -> Extent {
+        Extent { unit: BLOCK.min(len.max(1)), units: len.div_ceil(BLOCK), whole: false }
+    }
+}
+
+/// Cuts arrays into chunks.
+pub(crate) fn cut(extents: &[Extent], total: usize) -> Vec<Chunk> {
+    let size = (total / 16).clamp(FEW, CHUNK).max(total / 64).min(MANY).next_multiple_of(BLOCK);
+    cut_to(extents, size)
+}
+
+/// Cuts arrays into chunks of about `size` elements.
+fn cut_to(extents: &[Extent], size: usize) -> Vec<Chunk> {
+    let mut chunks = Vec::new();
+    let mut open: Option<(usize, usize, usize)> = None; // first array, unit in it, elements so far
+    for (i, extent) in extents.iter().enumerate() {
+        let mut at = 0;
+        loop {
+            let (first, start, have) = open.unwrap_or((i, at, 0));
+            let room = if extent.whole { extent.units } else { (size - have).div_ceil(extent.unit) };
+            if extent.units - at < room || extent.units == at {
+                let have = have + (extent.units - at) * extent.unit;
+                if have < size {
+                    open = Some((first, start, have));
+                } else {
+                    chunks.push(Chunk { first, start, last: i, end: extent.units });
+                    open = None;
+                }
+                break;
+            }
+            at += room;
+            let have = have + room * extent.unit;
+            if at == extent.units && have < size {
+                open = Some((first, start, have));
+                break;
+            }
+            chunks.push(Chunk { first, start, last: i, end: at });
+            open = None;
+            if at == extent.units {
+                break;
+            }
+        }
+    }
+    if let Some((first, start, _)) = open {
+        let last = extents.len() - 1;
+        chunks.push(Chunk { first, start, last, end: extents[last].units });
+    }
+    chunks
+}
+
+impl Chunk {
+    /// Calls `f` with each array of the chunk and its range of units.
+    pub fn each(&self, extents: &[Extent], mut f: impl FnMut(usize, std::ops::Range<usize>)) {
+        for i in self.first..=self.last {
+            let start = if i == self.first { self.start } else { 0 };
+            let end = if i == self.last { self.end } else { extents[i].units };
+            f(i, start..end);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chunks_cover_every_unit_once() {
+        let cases: &[&[usize]] = &[
+            &[],
+            &[0],
+            &[1],
+            &[CHUNK],
+            &[CHUNK, CHUNK],
+            &[CHUNK - 1, 2, CHUNK + 1, 0, 0],
+            &[0, 0, 5, 3 * CHUNK + 17, 0, 9, BLOCK, 100_003],
+            &[1000; 300],
+        ];
+        for lengths in cases {
+            for whole in [false, true] {
+                let extents: Vec<Extent> = lengths.iter().map(|&n| Extent { whole, ..Extent::blocks(n) }).collect();
+                let mut seen: Vec<Vec<u32>> = extents.iter().map(|extent| vec![0; extent.units]).collect();
+                for chunk in cut_to(&extents, CHUNK) {
+                    let mut elements = 0;
+                    chunk.each(&extents, |i, units| {
+                        assert!(!whole || units.len() == extents[i].units);
+                        elements += units.len() * extents[i].unit;
+                        seen[i][units].iter_mut().for_each(|n| *n += 1);
+                    });
+                    assert!(whole || elements < CHUNK + BLOCK);
+                }
+                assert!(seen.iter().flatten().all(|&n| n == 1), "{lengths:?}");
+            }
+        }
+    }
+}

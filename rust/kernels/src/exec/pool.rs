@@ -1,0 +1,300 @@
+//! Threads: a pool that helps the calling thread with numbered tasks.
+//!
+//! The caller starts on the tasks at once and waits at the end only for tasks in flight, never for a helper that has
+//! not begun: waking a sleeping helper takes as long as a small step. In a loop that steps often, helpers stay awake for
+//! the next region, and meanwhile give their CPU to whoever wants it.
+//! A pool does not survive `fork()`, so one that belongs to another process is left alone and a new one is made.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Elements from which a helper pays that has its CPU to itself.
+const HOT: usize = 16_384;
+/// Elements from which a helper pays that is awake.
+const AWAKE: usize = 32_768;
+/// Elements from which a helper pays that has to be woken.
+const ASLEEP: usize = 262_144;
+/// How long a helper keeps its CPU to itself after a region: what a loop of small steps does between them. A yield takes
+/// longer than that, and the helper would come late.
+const EAGER: Duration = Duration::from_micros(20);
+/// The longest pause between two regions that helpers stay awake for: beyond it, waking them costs little beside the pause.
+const BRISK: Duration = Duration::from_millis(2);
+
+/// Threads that a step may use, the caller included; 0 before the first question.
+static THREADS: AtomicUsize = AtomicUsize::new(0);
+/// The pool of this process, or of the process that this one was forked from.
+static POOL: AtomicPtr<Pool> = AtomicPtr::new(std::ptr::null_mut());
+
+struct Pool {
+    process: u32,
+    helpers: usize,
+    threads: rayon::ThreadPool,
+    /// The latest region, and how many there have been.
+    latest: Mutex<Arc<Job>>,
+    posted: AtomicU32,
+    /// Helpers that are at work or wait for work without sleeping.
+    awake: AtomicUsize,
+}
+
+/// The number of threads that a step may use, the caller included.
+///
+/// At first that is `SCHUSS_NUM_THREADS`, or else the number of CPUs that this process may run on.
+///
+/// # Errors
+/// `SCHUSS_NUM_THREADS` is set to something else than a positive number.
+pub fn num_threads() -> Result<usize, String> {
+    match THREADS.load(Ordering::Relaxed) {
+        0 => {
+            let threads = match std::env::var("SCHUSS_NUM_THREADS") {
+                Ok(text) if !text.is_empty() => {
+                    text.parse::<usize>().ok().filter(|&n| n >= 1).ok_or_else(|| {
+                        format!("SCHUSS_NUM_THREADS={text:?} is not a positive whole number of threads")
+                    })?
+                }
+                _ => std::thread::available_parallelism().map_or(1, |n| n.get()),
+            };
+            THREADS.store(threads, Ordering::Relaxed);
+            Ok(threads)
+        }
+        threads => Ok(threads),
+    }
+}
+
+/// Sets the number of threads that a step may use, the caller included; 0 is taken as 1.
+pub fn set_num_threads(threads: usize) {
+    THREADS.store(threads.max(1), Ordering::Relaxed);
+}
+
+/// One parallel region. Helpers may see it after it has ended, so it owns nothing but numbers.
+struct Job {
+    /// Tasks taken by the caller, from the first on, in the low half; by helpers, from the last back, in the high half.
+    /// So in a loop each finds what its own cache holds.
+    taken: AtomicU64,
+    done: AtomicUsize,
+    count: usize,
+    /// Whether tasks are taken from the middle outwards instead.
+    outwards: bool,
+    /// How many helpers may still join.
+    seats: AtomicUsize,
+    /// Whether helpers should wait for the next region.
+    brisk: bool,
+    panicked: AtomicBool,
+    task: *const (dyn Fn(usize) + Sync),
+}
+
+// SAFETY: `task` is Sync, and is only called for a claimed number below `count`; `run` outlives all of those.
+unsafe impl Send for Job {}
+// SAFETY: as above.
+unsafe impl Sync for Job {}
+
+impl Job {
+    fn new(count: usize, outwards: bool, helpers: usize, brisk: bool, task: *const (dyn Fn(usize) + Sync)) -> Job {
+        Job {
+            taken: AtomicU64::new(0),
+            done: AtomicUsize::new(0),
+            count,
+            outwards,
+            seats: AtomicUsize::new(helpers),
+            brisk,
+            panicked: AtomicBool::new(false),
+            task,
+        }
+    }
+
+    /// Claims and runs tasks until none is left.
+    fn work(&self, helper: bool) {
+        loop {
+            let taken = self.taken.fetch_add(if helper { 1 << 32 } else { 1 }, Ordering::Relaxed);
+            let (front, back) = ((taken & 0xffff_ffff) as usize, (taken >> 32) as usize);
+            if front + back >= self.count {
+                return;
+            }
+            let place = if helper { self.count - 1 - back } else { front };
+            let middle = self.count / 2;
+            let number = match self.outwards {
+                false => place,
+                true if place < middle => middle - 1 - place,
+                true => middle + (self.count - 1 - place),
+            };
+            // A panic must not keep the caller from waiting for the others; it raises it at the end.
+            // SAFETY: a number below `count` was claimed, so `run` is still waiting and the task is alive.
+            if catch_unwind(AssertUnwindSafe(|| unsafe { (*self.task)(number) })).is_err() {
+                self.panicked.store(true, Ordering::Relaxed);
+            }
+            self.done.fetch_add(1, Ordering::Release);
+        }
+    }
+}
+
+impl Pool {
+    /// What a helper does that was woken: it joins the latest region, and those that follow soon.
+    fn help(&self) {
+        let mut seen = None;
+        let mut idle: Option<Instant> = None;
+        loop {
+            let posted = self.posted.load(Ordering::SeqCst);
+            if seen != Some(posted) {
+                seen = Some(posted);
+                let job = Arc::clone(&self.latest.lock().unwrap_or_else(PoisonError::into_inner));
+                let seat = job.seats.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |seats| seats.checked_sub(1));
+                if seat.is_ok() {
+                    job.work(true);
+                }
+                idle = job.brisk.then(Instant::now);
+            } else if let Some(pause) = idle.map(|since| since.elapsed()).filter(|pause| *pause < BRISK) {
+                for _ in 0..100 {
+                    std::hint::spin_loop();
+                    if self.posted.load(Ordering::Relaxed) != posted {
+                        break;
+                    }
+                }
+                if pause > EAGER && rayon::yield_now() == Some(rayon::Yield::Idle) {
+                    std::thread::yield_now();
+                }
+            } else {
+                self.awake.fetch_sub(1, Ordering::SeqCst);
+                // Whoever has posted since may have counted on this helper.
+                if self.posted.load(Ordering::SeqCst) == posted {
+                    return;
+                }
+                self.awake.fetch_add(1, Ordering::SeqCst);
+            }
+        }
+    }
+
+    /// Runs a region with up to so many helpers.
+    fn run(
+        &'static self,
+        (count, outwards): (usize, bool),
+        helpers: usize,
+        brisk: bool,
+        task: &(dyn Fn(usize) + Sync),
+    ) {
+        // SAFETY: only the lifetime changes; the task is called for claimed numbers alone, all of which end before this
+        // function returns.
+        let task = unsafe {
+            std::mem::transmute::<*const (dyn Fn(usize) + Sync + '_), *const (dyn Fn(usize) + Sync + 'static)>(task)
+        };
+        let new = Job::new(count, outwards, helpers, brisk, task);
+        let job = {
+            let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
+            match Arc::get_mut(&mut latest) {
+                Some(old) => *old = new,
+                None => *latest = Arc::new(new),
+            }
+            Arc::clone(&latest)
+        };
+        self.posted.fetch_add(1, Ordering::SeqCst);
+        for _ in self.awake.load(Ordering::SeqCst)..helpers {
+            self.awake.fetch_add(1, Ordering::SeqCst);
+            self.threads.spawn(|| self.help());
+        }
+        job.work(false);
+        let mut rounds = 0u32;
+        while job.done.load(Ordering::Acquire) < count {
+            // Tasks take microseconds; a helper that lost its CPU takes longer, and gets ours.
+            rounds += 1;
+            if rounds < 10_000 { std::hint::spin_loop() } else { std::thread::yield_now() }
+        }
+        assert!(!job.panicked.load(Ordering::Relaxed), "a parallel task panicked");
+    }
+}
+
+/// When the last region ended, in nanoseconds of [`clock`].
+static ENDED: AtomicU64 = AtomicU64::new(0);
+
+/// Nanoseconds since the first question.
+fn clock() -> u64 {
+    static START: OnceLock<Instant> = OnceLock::new();
+    START.get_or_init(Instant::now).elapsed().as_nanos() as u64
+}
+
+/// Runs tasks `0..count`, of `elements` elements in all, each once, on up to `threads` threads, the caller among them.
+/// Beginning and end meet in the middle; `outwards` they come from there: a second look at the same memory finds in the
+/// caches what the first has left there.
+pub(crate) fn run(count: usize, outwards: bool, elements: usize, threads: usize, task: &(dyn Fn(usize) + Sync)) {
+    let alone = || (0..count).for_each(|place| task(if outwards { count - 1 - place } else { place }));
+    let helpers = threads.min(count).saturating_sub(1);
+    if helpers == 0 || elements < HOT {
+        alone();
+        return;
+    }
+    let pause = Duration::from_nanos(clock().saturating_sub(ENDED.load(Ordering::Relaxed)));
+    let brisk = pause < BRISK;
+    let pays = elements >= ASLEEP || (brisk && elements >= AWAKE) || pause < EAGER;
+    match if pays { pool(helpers) } else { None } {
+        Some(pool) => pool.run((count, outwards), helpers, brisk, task),
+        None => alone(),
+    }
+    ENDED.store(clock(), Ordering::Relaxed);
+}
+
+/// Runs tasks `0..count` like those of a step over so many elements.
+pub fn in_parallel(count: usize, elements: usize, threads: usize, task: &(dyn Fn(usize) + Sync)) {
+    run(count, false, elements, threads, task);
+}
+
+/// So many threads, or nothing when they cannot be had.
+fn workers(count: usize) -> Option<rayon::ThreadPool> {
+    rayon::ThreadPoolBuilder::new().num_threads(count).thread_name(|i| format!("schuss-{i}")).build().ok()
+}
+
+/// This process's pool with at least so many helpers, or nothing when threads cannot be had.
+fn pool(helpers: usize) -> Option<&'static Pool> {
+    let process = std::process::id();
+    let current = POOL.load(Ordering::Acquire);
+    // SAFETY: a pool that was published is never freed.
+    if let Some(pool) = unsafe { current.as_ref() }
+        && pool.process == process
+        && pool.helpers >= helpers
+    {
+        return Some(pool);
+    }
+    let helpers = helpers.max(std::thread::available_parallelism().map_or(1, |n| n.get()));
+    let threads = workers(helpers)?;
+    let latest = Mutex::new(Arc::new(Job::new(0, false, 0, false, &|_: usize| {})));
+    let (posted, awake) = (AtomicU32::new(0), AtomicUsize::new(0));
+    let new = Box::into_raw(Box::new(Pool { process, helpers, threads, latest, posted, awake }));
+    match POOL.compare_exchange(current, new, Ordering::AcqRel, Ordering::Acquire) {
+        // The old pool is leaked on purpose: another thread may be using it, and after a fork its threads are gone
+        // and joining them would hang.
+        // SAFETY: just made, and published pools are never freed.
+        Ok(_) => Some(unsafe { &*new }),
+        Err(_) => {
+            // SAFETY: never published.
+            drop(unsafe { Box::from_raw(new) });
+            pool(helpers)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_task_runs_once() {
+        // So many elements wake helpers; fewer find them awake, or alone.
+        for (elements, count) in [ASLEEP, AWAKE, HOT, HOT - 1].into_iter().flat_map(|n| [0, 1, 2, 1000].map(|c| (n, c)))
+        {
+            for (threads, outwards) in [(1, false), (1, true), (2, false), (2, true), (5, true)] {
+                let runs: Vec<_> = (0..count).map(|_| AtomicUsize::new(0)).collect();
+                run(count, outwards, elements, threads, &|i| {
+                    runs[i].fetch_add(1, Ordering::Relaxed);
+                });
+                assert!(runs.iter().all(|n| n.load(Ordering::Relaxed) == 1));
+            }
+        }
+    }
+
+    #[test]
+    fn a_panic_reaches_the_caller_and_the_pool_lives_on() {
+        for broken in [0, 50, 99] {
+            let result = catch_unwind(|| run(100, false, ASLEEP, 2, &|i| assert_ne!(i, broken)));
+            assert!(result.is_err());
+        }
+        every_task_runs_once();
+    }
+}

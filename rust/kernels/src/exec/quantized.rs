@@ -1,0 +1,177 @@
+//! Quantized states of an array: converted from and to float32 where no kernel takes them as they are.
+
+use crate::cpu::{self, LEVELS, Level};
+use crate::numeric::{
+    Bfloat16State, Dtype, QUANTIZATION_BLOCK, RandomBits, SCALES_ALIGN, StateFormat, StateStorage, quantized::int8,
+};
+
+/// Some elements of a state, from the start of a block.
+struct Part<'a> {
+    /// In float32.
+    wide: *mut f32,
+    /// As they are kept.
+    kept: *mut u8,
+    n: usize,
+    /// The scales of its blocks, where it has any.
+    scales: *mut f32,
+    /// Which of the rule's streams it is, and which block of the array's it begins at.
+    number: usize,
+    block: usize,
+    /// The random bits of the array, for stochastic rounding.
+    bits: Option<RandomBits<'a>>,
+}
+
+/// Converts a part.
+///
+/// # Safety
+/// `wide` must be valid for `n` elements, `kept` for `n` of its type and, for codes, the scales for their blocks; they may
+/// not overlap; all must be valid for writing. The CPU must have the level.
+type Convert = unsafe fn(part: &Part);
+
+/// Dequantizing, rounding stochastically and rounding to nearest bfloat16; dequantizing and quantizing codes, with sign and
+/// without.
+const KINDS: usize = 7;
+
+static TABLE: [[Convert; KINDS]; LEVELS] = {
+    macro_rules! row {
+        ($level:ident) => {
+            [
+                $level::dequantize::<Bfloat16State<false>>,
+                $level::quantize::<Bfloat16State<false>>,
+                $level::quantize::<Bfloat16State<true>>,
+                $level::dequantize_codes::<true>,
+                $level::dequantize_codes::<false>,
+                $level::quantize_codes::<true>,
+                $level::quantize_codes::<false>,
+            ]
+        };
+    }
+    cpu::rows!(row)
+};
+
+/// One quantized state of an array.
+#[derive(Clone, Copy)]
+pub(super) struct QuantizedState {
+    pub format: StateFormat,
+    /// Whether it is never negative.
+    pub nonnegative: bool,
+    /// Which of the rule's streams it is.
+    pub number: usize,
+    /// Its memory, and its elements.
+    pub data: *mut u8,
+    pub len: usize,
+}
+
+impl QuantizedState {
+    /// Reads `n` elements from `at`, which begins a block.
+    ///
+    /// # Safety
+    /// As for [`Convert`].
+    pub unsafe fn dequantize(&self, level: Level, wide: *mut f32, (at, n): (usize, usize)) {
+        let kind = match self.format {
+            StateFormat::Int8 => 3 + usize::from(self.nonnegative),
+            _ => 0,
+        };
+        // SAFETY: the caller's promise, passed on.
+        unsafe { TABLE[level as usize][kind](&self.part(wide, (at, n), None)) }
+    }
+
+    /// Writes `n` elements from `at`, which begins a block.
+    ///
+    /// # Safety
+    /// As for [`Convert`].
+    pub unsafe fn quantize(&self, level: Level, wide: *mut f32, (at, n): (usize, usize), bits: Option<RandomBits<'_>>) {
+        let kind = match self.format {
+            StateFormat::Int8 => 5 + usize::from(self.nonnegative),
+            _ => 1 + usize::from(bits.is_none()),
+        };
+        // SAFETY: the caller's promise, passed on.
+        unsafe { TABLE[level as usize][kind](&self.part(wide, (at, n), bits)) }
+    }
+
+    fn part<'a>(&self, wide: *mut f32, (at, n): (usize, usize), bits: Option<RandomBits<'a>>) -> Part<'a> {
+        let block = at / QUANTIZATION_BLOCK;
+        let scales = self.data.wrapping_add(self.len.next_multiple_of(SCALES_ALIGN)).cast::<f32>().wrapping_add(block);
+        let kept = self.data.wrapping_add(at * self.format.size(Dtype::F32));
+        Part { wide, kept, n, scales, number: self.number, block, bits }
+    }
+}
+
+cpu::each! {
+    /// # Safety
+    /// As for [`Convert`].
+    pub(super) unsafe fn dequantize<T: StateStorage<Compute = f32>>(part: &Part) {
+        // SAFETY: the caller's promise.
+        let (wide, kept) = unsafe { part.slices::<T>() };
+        for (x, kept) in wide.iter_mut().zip(kept) {
+            *x = kept.dequantize();
+        }
+    }
+
+    /// # Safety
+    /// As for [`Convert`].
+    pub(super) unsafe fn quantize<T: StateStorage<Compute = f32>>(part: &Part) {
+        // SAFETY: the caller's promise.
+        let (wide, kept) = unsafe { part.slices::<T>() };
+        for (i, (wide, kept)) in wide.chunks(QUANTIZATION_BLOCK).zip(kept.chunks_mut(QUANTIZATION_BLOCK)).enumerate() {
+            let random = part.random(i);
+            for (k, (x, kept)) in wide.iter().zip(kept).enumerate() {
+                *kept = T::quantize(*x, random.map_or(0, |(places, own)| places[k] ^ own));
+            }
+        }
+    }
+
+    /// # Safety
+    /// As for [`Convert`].
+    pub(super) unsafe fn dequantize_codes<const SIGNED: bool>(part: &Part) {
+        // SAFETY: the caller's promise.
+        let (wide, kept) = unsafe { part.slices::<u8>() };
+        let mut block = [0.0; QUANTIZATION_BLOCK];
+        for (i, (wide, kept)) in wide.chunks_mut(QUANTIZATION_BLOCK).zip(kept.chunks(QUANTIZATION_BLOCK)).enumerate() {
+            // SAFETY: as above.
+            let scale = unsafe { *part.scales.add(i) };
+            if let Ok(wide) = <&mut [f32; QUANTIZATION_BLOCK]>::try_from(&mut *wide) {
+                int8::dequantize::<SIGNED>(kept, scale, wide);
+            } else {
+                int8::dequantize::<SIGNED>(kept, scale, &mut block);
+                wide.copy_from_slice(&block[..wide.len()]);
+            }
+        }
+    }
+
+    /// # Safety
+    /// As for [`Convert`].
+    pub(super) unsafe fn quantize_codes<const SIGNED: bool>(part: &Part) {
+        // SAFETY: the caller's promise.
+        let (wide, kept) = unsafe { part.slices::<u8>() };
+        for (i, (wide, kept)) in wide.chunks(QUANTIZATION_BLOCK).zip(kept.chunks_mut(QUANTIZATION_BLOCK)).enumerate() {
+            let scale = int8::scale::<SIGNED>(wide);
+            // SAFETY: as above.
+            unsafe { *part.scales.add(i) = scale };
+            int8::quantize::<SIGNED>(wide, scale, part.random(i), kept);
+        }
+    }
+}
+
+impl Part<'_> {
+    /// The random bits of places, and those of block `i` of the part.
+    fn random(&self, i: usize) -> Option<(&[u32; QUANTIZATION_BLOCK], u32)> {
+        self.bits.map(|bits| {
+            let own: [u32; crate::kernel::MAX_STREAMS] = bits.of_block(self.block + i, self.number + 1);
+            (bits.places, own[self.number])
+        })
+    }
+
+    /// # Safety
+    /// Both must be valid for `n` aligned elements, and not overlap.
+    #[inline(always)]
+    unsafe fn slices<'a, T>(&self) -> (&'a mut [f32], &'a mut [T]) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            (
+                std::slice::from_raw_parts_mut(self.wide, self.n),
+                std::slice::from_raw_parts_mut(self.kept.cast(), self.n),
+            )
+        }
+    }
+}

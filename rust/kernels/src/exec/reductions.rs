@@ -1,0 +1,119 @@
+//! Where the partial results of an array's reductions lie, and how they become one result.
+
+use super::matrix::{Cells, Matrix};
+use super::scratch::Scratch;
+use crate::numeric::Dtype;
+use crate::numeric::reduce::{Form, combine, neutral};
+use crate::rule::{Operation, Reduction, Right, Scope, Stage};
+
+/// What is added up for a reduction.
+pub(super) fn form(reduction: &Reduction) -> Form {
+    match (reduction.operation, &reduction.right) {
+        (Operation::Max, _) => Form::Max,
+        (_, Right::None) => Form::Plain,
+        (Operation::FastSum, Right::Same) => Form::FastSquare,
+        (_, Right::Same) => Form::Square,
+        (_, Right::Factor(_)) => Form::Product,
+    }
+}
+
+/// Where a reduction's partial results lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Layout {
+    /// One for each unit.
+    Units,
+    /// One for each row in memory and strip.
+    Rows,
+    /// One for each panel and column in memory.
+    Cols,
+}
+
+pub(super) fn layout(reduction: &Reduction, matrix: Option<Matrix>) -> Layout {
+    match (reduction.scope, matrix) {
+        (Scope::Row | Scope::Col, Some(matrix)) if matrix.lies_in_rows(reduction.scope) => Layout::Rows,
+        (Scope::Row | Scope::Col, Some(_)) => Layout::Cols,
+        _ => Layout::Units,
+    }
+}
+
+/// How many partial results a reduction has.
+pub(super) fn places(reduction: &Reduction, units: usize, cells: Option<&Cells>) -> usize {
+    match (layout(reduction, cells.map(|cells| cells.matrix)), cells) {
+        (Layout::Rows, Some(cells)) => cells.row_partials(),
+        (Layout::Cols, Some(cells)) => cells.col_partials(),
+        _ => units,
+    }
+}
+
+/// How many partial results a stage's reductions have in all.
+pub(super) fn stage_places(stage: &Stage, units: usize, cells: Option<&Cells>) -> usize {
+    stage.reductions.iter().map(|reduction| places(reduction, units, cells)).sum()
+}
+
+/// The result of numbers in order.
+///
+/// # Safety
+/// Nobody may write these places meanwhile.
+pub(super) unsafe fn fold(form: Form, scratch: &Scratch, places: std::ops::Range<usize>, start: f64) -> f64 {
+    // SAFETY: the caller's promise.
+    places.fold(start, |sum, place| combine(form, sum, unsafe { scratch.get(place) }))
+}
+
+/// Turns the partial results of rows or columns into the vector of the reduction.
+///
+/// # Safety
+/// The partial results from `first` on must be there, nobody may use them or the vector meanwhile, and the vector must be valid
+/// for a number of `compute` for each row or column.
+pub(super) unsafe fn finish_vector(
+    reduction: &Reduction,
+    cells: &Cells,
+    scratch: &Scratch,
+    first: usize,
+    (compute, vector): (Dtype, *mut u8),
+) {
+    let (form, matrix) = (form(reduction), cells.matrix);
+    let count =
+        if reduction.operation == Operation::Mean { matrix.of_one(reduction.scope.other()) as f64 } else { 1.0 };
+    // SAFETY: the caller's promise; each place is within the vector.
+    let set = |i: usize, x: f64| unsafe {
+        match compute {
+            Dtype::F64 => *vector.cast::<f64>().add(i) = x / count,
+            _ => *vector.cast::<f32>().add(i) = (x / count) as f32,
+        }
+    };
+    match layout(reduction, Some(matrix)) {
+        Layout::Rows => {
+            let rows = matrix.batch * matrix.rows;
+            for row in 0..rows {
+                let places = first + row * cells.strips..first + (row + 1) * cells.strips;
+                // SAFETY: the caller's promise.
+                set(row, unsafe { fold(form, scratch, places, neutral(form)) });
+            }
+        }
+        _ => {
+            let panel = matrix.cols;
+            for of_matrix in 0..matrix.batch {
+                let place = first + of_matrix * cells.panels * panel;
+                // The first panel's place holds the sum: panels are added in order.
+                // SAFETY: the caller's promise.
+                let sums = unsafe { scratch.slice(place, cells.panels * panel) };
+                let (total, others) = sums.split_at_mut(panel);
+                for other in others.chunks_exact(panel) {
+                    for (sum, x) in total.iter_mut().zip(other) {
+                        *sum = combine(form, *sum, *x);
+                    }
+                }
+                for (col, &x) in total.iter().enumerate() {
+                    set(of_matrix * panel + col, x);
+                }
+            }
+        }
+    }
+}
+
+impl Scope {
+    /// Rows for columns, and columns for rows.
+    fn other(self) -> Scope {
+        if self == Scope::Row { Scope::Col } else { Scope::Row }
+    }
+}

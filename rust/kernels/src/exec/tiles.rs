@@ -1,0 +1,222 @@
+//! One kernel call: directly on an array's memory, or through tiles where a type has no kernel, a parameter is rounded from
+//! a float32 copy, or gradients are set to zero on the way.
+
+use std::cell::RefCell;
+use std::mem::MaybeUninit;
+
+use super::driver::Item;
+use super::quantized::QuantizedState;
+use crate::cpu::Level;
+use crate::kernel::{self, Extras, Kernel, MAX_STREAMS, States, Types};
+use crate::numeric::reduce::BLOCK;
+use crate::numeric::{Dtype, QUANTIZATION_BLOCK, RandomBits, Rounding, StateFormat, convert};
+use crate::rule::{Pass, Scope};
+
+/// Elements that go through tiles at a time: what stays in the first-level cache.
+pub(super) const TILE: usize = BLOCK;
+
+/// Memory of one tile, for elements of any type. It is not cleared: a tile is filled before it is read.
+#[repr(align(64))]
+pub(super) struct Tile(MaybeUninit<[f64; TILE]>);
+
+impl Tile {
+    pub fn pointer(&mut self) -> *mut u8 {
+        self.0.as_mut_ptr().cast()
+    }
+}
+
+/// The most operands and terms that a pass has.
+pub(super) const MAX_TAIL: usize = 16;
+
+thread_local! {
+    static STREAM_TILES: RefCell<Vec<Tile>> = const { RefCell::new(Vec::new()) };
+    static TAIL_TILES: RefCell<Vec<Tile>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Runs `f` with the tiles of this thread for streams that are converted. They are not on its stack, which may be small.
+fn with_stream_tiles<T>(f: impl FnOnce(&mut [Tile]) -> T) -> T {
+    STREAM_TILES.with(|tiles| f(made(&mut tiles.borrow_mut(), MAX_STREAMS + 1)))
+}
+
+/// Runs `f` with the tiles of this thread for row and column operands, and for terms of reductions.
+pub(super) fn with_tail_tiles<T>(f: impl FnOnce(&mut [Tile]) -> T) -> T {
+    TAIL_TILES.with(|tiles| f(made(&mut tiles.borrow_mut(), MAX_TAIL)))
+}
+
+fn made(tiles: &mut Vec<Tile>, count: usize) -> &mut [Tile] {
+    if tiles.is_empty() {
+        tiles.extend((0..count).map(|_| Tile(MaybeUninit::uninit())));
+    }
+    tiles
+}
+
+/// How a pass is run over an array.
+#[derive(Clone, Copy)]
+pub(super) struct Call<'a> {
+    /// The CPU level, which this machine must have.
+    pub level: Level,
+    /// The scalars of the rule.
+    pub scalars: &'a [f64],
+    /// Whether the gradient is set to zero once this pass has used it.
+    pub zero_grads: bool,
+    /// The random bits that quantized states are rounded with.
+    pub bits: Option<RandomBits<'a>>,
+}
+
+impl<'a> Call<'a> {
+    pub fn new(level: Level, scalars: &'a [f64], rounding: &'a Rounding, array: usize, zero_grads: bool) -> Call<'a> {
+        Call { level, scalars, zero_grads, bits: rounding.of_array(array) }
+    }
+}
+
+impl Item {
+    /// The kernel that takes the array's memory as it is, if there is one.
+    pub(super) fn direct(&self, pass: &Pass, call: &Call<'_>) -> Option<Kernel> {
+        if call.zero_grads || (self.rounded.is_some() && (pass.writes_param || pass.restores)) {
+            return None;
+        }
+        let compute = self.param_type.compute();
+        let param = if pass.reads_param { self.param_type } else { compute };
+        let grad = if pass.reads_grad { self.grad_type } else { param };
+        let states = match self.format {
+            StateFormat::Int8 if self.uses_states(pass) => return None,
+            StateFormat::Bfloat16 if self.uses_states(pass) => match call.bits {
+                Some(_) => States::Bfloat16,
+                None => States::Bfloat16Nearest,
+            },
+            _ => States::Compute,
+        };
+        kernel::find(self.compiled.kernels[pass.kernel], call.level, Types { param, grad, states })
+    }
+
+    fn uses_states(&self, pass: &Pass) -> bool {
+        (pass.reads | pass.writes) & self.state_bits != 0
+    }
+
+    /// Runs a pass over elements `at..at + n`; through tiles at most [`TILE`] of them at a time. `tail` are the pass's
+    /// operands and terms, for at most [`TILE`] elements.
+    ///
+    /// # Safety
+    /// The array's pointers must be valid and aligned for its length and types, for writing where the pass writes and, where
+    /// gradients are zeroed, for those; what is written may overlap nothing else that is used. The CPU must have the level.
+    pub(super) unsafe fn call(
+        &self,
+        streams: *const *mut u8,
+        pass: &Pass,
+        call: &Call<'_>,
+        (at, n): (usize, usize),
+        tail: *const *mut u8,
+    ) {
+        let extras = Extras { bits: call.bits, block: at / QUANTIZATION_BLOCK, states: self.states, tail };
+        if let Some(kernel) = self.direct(pass, call) {
+            // SAFETY: the caller's promise, passed on.
+            unsafe { kernel(streams, at, n, call.scalars, &extras) };
+            return;
+        }
+        with_stream_tiles(|tiles| {
+            let end = at + n;
+            for at in (at..end).step_by(TILE) {
+                // SAFETY: the caller's promise, for a part of the elements.
+                unsafe { self.through_tiles(tiles, streams, pass, call, (at, TILE.min(end - at)), &extras) };
+            }
+        });
+    }
+
+    /// # Safety
+    /// As for [`Item::call`], for at most [`TILE`] elements.
+    unsafe fn through_tiles(
+        &self,
+        tiles: &mut [Tile],
+        streams: *const *mut u8,
+        pass: &Pass,
+        call: &Call<'_>,
+        (at, n): (usize, usize),
+        extras: &Extras<'_>,
+    ) {
+        let (level, compute) = (call.level, self.param_type.compute());
+        let (size, grad_size) = (self.param_type.size(), self.grad_type.size());
+        // SAFETY: a table has these streams.
+        let of = |k: usize| unsafe { *streams.add(k) };
+        let (param, grad) = (of(0).wrapping_add(at * size), of(1).wrapping_add(at * grad_size));
+        let mut local = [std::ptr::null_mut(); MAX_STREAMS];
+        // SAFETY: the caller's promise, for `n` elements from `at`; a tile holds as many of any type.
+        unsafe {
+            if pass.reads_param {
+                local[0] = param;
+                if self.param_type != compute {
+                    local[0] = tiles[0].pointer();
+                    convert::load(level, (self.param_type, param), (compute, local[0]), n);
+                }
+            }
+            if pass.reads_grad {
+                local[1] = grad;
+                if self.grad_type != compute {
+                    local[1] = tiles[1].pointer();
+                    convert::load(level, (self.grad_type, grad), (compute, local[1]), n);
+                }
+            }
+            for (k, (scope, nonnegative)) in self.stream_states().enumerate() {
+                let (bit, tile) = (1 << k, 2 + k);
+                if (pass.reads | pass.writes) & bit == 0 {
+                    continue;
+                }
+                if scope == Scope::Backup {
+                    local[tile] = tiles[tile].pointer();
+                    if pass.saves {
+                        of(tile).add(at * size).copy_from_nonoverlapping(param, n * size);
+                    } else {
+                        // What is rounded from a float32 copy was moved alone: the copy is still where it was.
+                        let source = if self.rounded.is_some() { param } else { of(tile).add(at * size) };
+                        convert::load(level, (self.param_type, source), (compute, local[tile]), n);
+                    }
+                } else if self.format == StateFormat::Compute {
+                    local[tile] = of(tile).wrapping_add(at * compute.size());
+                } else {
+                    local[tile] = tiles[tile].pointer();
+                    let state = self.quantized(of(tile), k, nonnegative);
+                    let wide = if compute == Dtype::F64 { tiles[MAX_STREAMS].pointer() } else { local[tile] };
+                    state.dequantize(level, wide.cast(), (at, n));
+                    if compute == Dtype::F64 {
+                        convert::load(level, (Dtype::F32, wide), (compute, local[tile]), n);
+                    }
+                }
+            }
+            let types = Types { param: compute, grad: compute, states: States::Compute };
+            let kernel =
+                kernel::find(self.compiled.kernels[pass.kernel], level, types).expect("compute types have kernels");
+            kernel(local.as_ptr(), 0, n, call.scalars, &Extras { bits: None, ..*extras });
+            if pass.writes_param {
+                if self.param_type != compute {
+                    convert::store(level, local[0], (self.param_type, param), n);
+                }
+                if let Some((dtype, rounded)) = self.rounded {
+                    convert::store(level, local[0], (dtype, rounded.add(at * dtype.size())), n);
+                }
+            }
+            for (k, (scope, nonnegative)) in self.stream_states().enumerate() {
+                let tile = 2 + k;
+                if scope == Scope::Backup || self.format == StateFormat::Compute || pass.writes & 1 << k == 0 {
+                    continue;
+                }
+                let mut wide = local[tile];
+                if compute == Dtype::F64 {
+                    wide = tiles[MAX_STREAMS].pointer();
+                    convert::load(level, (Dtype::F64, local[tile]), (Dtype::F32, wide), n);
+                }
+                self.quantized(of(tile), k, nonnegative).quantize(level, wide.cast(), (at, n), call.bits);
+            }
+            if call.zero_grads {
+                grad.write_bytes(0, n * grad_size);
+            }
+        }
+    }
+
+    fn quantized(&self, data: *mut u8, number: usize, nonnegative: bool) -> QuantizedState {
+        QuantizedState { format: self.format, nonnegative, number, data, len: self.len }
+    }
+
+    /// The states that are streams: scope, and whether they are never negative.
+    fn stream_states(&self) -> impl Iterator<Item = (Scope, bool)> + use<> {
+        self.compiled.rule.streams().map(|(_, state)| (state.scope, state.nonnegative))
+    }
+}

@@ -1,0 +1,112 @@
+//! Kernels: a pass of a rule as a function over streams of memory, for each CPU level and combination of types.
+//!
+//! The macro `rules!` writes the loop of a pass; it is inlined into a function of each level and vectorized there by the
+//! compiler. Nothing here knows an optimizer or a thread.
+
+mod table;
+
+use crate::cpu;
+use crate::numeric::{QUANTIZATION_BLOCK, RandomBits, StateStorage, Storage};
+use crate::rule::{L2, Rule};
+pub(crate) use table::{States, Table, Types, VectorTable, find, find_vector, table, vector_table};
+
+/// The most streams of elements that a pass may have; the macro refuses rules with more.
+pub(crate) const MAX_STREAMS: usize = 16;
+
+/// A rule with its kernels.
+pub struct CompiledRule {
+    /// What it is.
+    pub rule: &'static Rule,
+    /// The kernels of its passes.
+    pub(crate) kernels: &'static [&'static Table],
+    /// The kernels of its texts over rows and columns.
+    pub(crate) vector_kernels: &'static [&'static VectorTable],
+}
+
+impl std::fmt::Debug for CompiledRule {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.rule.fmt(f)
+    }
+}
+
+/// Runs a pass over `n` elements. The types are those of the table's place.
+///
+/// `streams` has the first element of the parameter, the gradient and each element state and backup, in this order; the kernel
+/// starts at element `at` of each. Kernels over vectors have those of the rule's rows or columns instead.
+///
+/// # Safety
+/// Every stream that the pass uses must be valid for `n` elements of its type from `at`, aligned, and overlap no other; so
+/// must those of [`Extras::tail`] from their start. `scalars` must be those of the rule.
+pub(crate) type Kernel = unsafe fn(streams: *const *mut u8, at: usize, n: usize, scalars: &[f64], extras: &Extras<'_>);
+
+/// What a kernel needs beside the streams of an array.
+#[derive(Clone, Copy)]
+pub(crate) struct Extras<'a> {
+    /// The random bits of the array, for stochastic rounding.
+    pub bits: Option<RandomBits<'a>>,
+    /// Which block of the array the kernel starts at.
+    pub block: usize,
+    /// How many states the rule has as streams.
+    pub states: usize,
+    /// Streams that begin where the kernel starts: row and column operands, then terms of reductions.
+    pub tail: *const *mut u8,
+}
+
+impl Extras<'_> {
+    /// What most kernels need.
+    pub const NONE: Extras<'static> = Extras { bits: None, block: 0, states: 0, tail: std::ptr::null() };
+
+    /// The random bits of places in a block, and those of each state for the block `done` elements on.
+    #[inline(always)]
+    pub fn random(&self, done: usize) -> (&[u32], [u32; MAX_STREAMS]) {
+        match &self.bits {
+            Some(bits) => (&bits.places[..], bits.of_block(self.block + done / QUANTIZATION_BLOCK, self.states)),
+            None => (&[], [0; MAX_STREAMS]),
+        }
+    }
+}
+
+/// A pass, as the macro writes it.
+pub(crate) trait Pass {
+    /// Whether weight decay may be added to the gradient.
+    const DECAYS: bool;
+    /// # Safety
+    /// As for [`Kernel`]: parameters are `P`, gradients `G`, states `S`.
+    unsafe fn run<P, G, S, const L2: bool>(
+        streams: *const *mut u8,
+        at: usize,
+        n: usize,
+        scalars: &[f64],
+        extras: &Extras<'_>,
+    ) where
+        P: Storage,
+        G: Storage<Compute = P::Compute>,
+        S: StateStorage<Compute = P::Compute>;
+}
+
+cpu::each! {
+    /// # Safety
+    /// As for [`Kernel`], and the CPU must have the level.
+    pub(super) unsafe fn kernel<R, P, G, S>(
+        streams: *const *mut u8, at: usize, n: usize, scalars: &[f64], extras: &Extras<'_>,
+    )
+    where
+        R: Pass,
+        P: Storage,
+        G: Storage<Compute = P::Compute>,
+        S: StateStorage<Compute = P::Compute>,
+    {
+        // SAFETY: the caller's promise, passed on.
+        unsafe {
+            // Not left to the compiler: in the longer loops it would ask for every element.
+            if R::DECAYS && scalars[L2] != 0.0 {
+                R::run::<P, G, S, true>(streams, at, n, scalars, extras)
+            } else {
+                R::run::<P, G, S, false>(streams, at, n, scalars, extras)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,79 @@
+//! Conversions between storage and compute types, for each CPU level: what drivers use where a kernel takes no such type.
+
+use half::{bf16, f16};
+
+use super::{Dtype, Rounded, Storage};
+use crate::cpu::{self, LEVELS, Level};
+
+/// Converts `n` elements.
+///
+/// # Safety
+/// Both pointers must be valid for `n` elements of their types and not overlap; the CPU must have the level.
+type Convert = unsafe fn(source: *const u8, target: *mut u8, n: usize);
+
+/// From each storage type to float32, then to float64, then from float32 to the storage types of two bytes.
+const KINDS: usize = 10;
+
+static TABLE: [[Convert; KINDS]; LEVELS] = {
+    macro_rules! row {
+        ($level:ident) => {
+            [
+                $level::load::<f32, f32>,
+                $level::load::<Rounded, f32>,
+                $level::load::<f16, f32>,
+                $level::load::<bf16, f32>,
+                $level::load::<f32, f64>,
+                $level::load::<f64, f64>,
+                $level::load::<f16, f64>,
+                $level::load::<bf16, f64>,
+                $level::store::<f16>,
+                $level::store::<bf16>,
+            ]
+        };
+    }
+    cpu::rows!(row)
+};
+
+/// Converts `n` numbers of any type to the compute type `to`, which is `F32` or `F64`.
+///
+/// # Safety
+/// As for [`Convert`].
+pub(crate) unsafe fn load(level: Level, (from, source): (Dtype, *const u8), (to, target): (Dtype, *mut u8), n: usize) {
+    // SAFETY: the caller's promise, passed on.
+    unsafe { TABLE[level as usize][4 * to as usize + from as usize](source, target, n) }
+}
+
+/// Rounds `n` float32 numbers to a storage type of two bytes, to nearest even.
+///
+/// # Safety
+/// As for [`Convert`].
+pub(crate) unsafe fn store(level: Level, source: *const u8, (to, target): (Dtype, *mut u8), n: usize) {
+    // SAFETY: the caller's promise, passed on.
+    unsafe { TABLE[level as usize][8 + to as usize - Dtype::F16 as usize](source, target, n) }
+}
+
+cpu::each! {
+    /// # Safety
+    /// As for [`Convert`].
+    pub(super) unsafe fn load<A: Storage, C: Copy + From<A::Compute>>(source: *const u8, target: *mut u8, n: usize) {
+        // SAFETY: the caller's promise.
+        let (source, target) = unsafe {
+            (std::slice::from_raw_parts(source.cast::<A>(), n), std::slice::from_raw_parts_mut(target.cast::<C>(), n))
+        };
+        for (out, x) in target.iter_mut().zip(source) {
+            *out = x.load().into();
+        }
+    }
+
+    /// # Safety
+    /// As for [`Convert`].
+    pub(super) unsafe fn store<A: Storage<Compute = f32>>(source: *const u8, target: *mut u8, n: usize) {
+        // SAFETY: the caller's promise.
+        let (source, target) = unsafe {
+            (std::slice::from_raw_parts(source.cast::<f32>(), n), std::slice::from_raw_parts_mut(target.cast::<A>(), n))
+        };
+        for (out, x) in target.iter_mut().zip(source) {
+            *out = A::store(*x);
+        }
+    }
+}

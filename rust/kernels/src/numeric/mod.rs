@@ -1,0 +1,19 @@
+//! Numbers: storage and compute types, functions of rule texts, sums of a fixed shape, quantization, rounding.
+//!
+//! Knows CPU levels, and neither a rule nor a thread.
+
+pub(crate) mod convert;
+mod dtype;
+pub(crate) mod fpenv;
+pub(crate) mod quantized;
+mod real;
+pub(crate) mod reduce;
+mod rounding;
+
+pub(crate) use dtype::Rounded;
+pub use dtype::{Dtype, Storage};
+pub(crate) use quantized::{Bfloat16State, StateStorage};
+pub use quantized::{QUANTIZATION_BLOCK, SCALES_ALIGN, StateFormat};
+pub use real::{Real, abs, fma, max, min, pow, select, sign, sqrt};
+pub(crate) use rounding::RandomBits;
+pub use rounding::Rounding;

@@ -1,0 +1,140 @@
+//! Eight-bit states: codes with a float32 scale for each block of [`QUANTIZATION_BLOCK`](super::QUANTIZATION_BLOCK) elements.
+//!
+//! A number is scaled to between 0 and almost 2, a small constant is added, and the bits of that sum, as a float's, are cut
+//! off behind four of its mantissa: sixteen codes a power of two, and equal steps where the number is smaller than the
+//! constant. What is cut off decides how likely the next code is, so stochastic rounding is one addition of random bits;
+//! neighbouring codes lie on a straight line everywhere, so it keeps the expectation.
+//!
+//! Of the sum's exponents only as many occur as the code has bits for, and they begin where those bits are zero: the code
+//! is the eight bits at their place. A state that is never negative has sixteen powers of two, from 2^-15. One with sign has
+//! eight, from 2^-7; a positive number is divided by 2^8 before it is coded, which is the lowest bit of the exponent that
+//! the size leaves alone, so that this eighth bit of the code says that a number is negative.
+//!
+//! A whole block's codes lie in words of four: those of elements a quarter of a block apart, the first in the lowest byte.
+//! So a vector of words becomes vectors of numbers, and back, without moving anything between its lanes. A block that is
+//! not whole keeps its elements' order.
+
+use super::QUANTIZATION_BLOCK;
+
+/// Bits of a float's mantissa that are cut off.
+pub(super) const RANDOM_BITS: u32 = 19;
+/// What is added to numbers whose states have a sign, and to others.
+const SMALL: f32 = 1.0 / 128.0;
+const LEAST: f32 = 1.0 / 32768.0;
+/// Words of four codes in a block.
+const WORDS: usize = QUANTIZATION_BLOCK / 4;
+
+/// Dequantizes a block of codes, or what there is of it, into the beginning of `wide`.
+#[inline(always)]
+pub(crate) fn dequantize<const SIGNED: bool>(codes: &[u8], scale: f32, wide: &mut [f32; QUANTIZATION_BLOCK]) {
+    if let Ok(whole) = <&[u8; QUANTIZATION_BLOCK]>::try_from(codes) {
+        let [a, b, c, d] = quarters_mut(wide);
+        for (w, word) in whole.as_chunks::<4>().0.iter().enumerate() {
+            let word = u32::from_le_bytes(*word);
+            a[w] = number::<SIGNED>(word & 0xff, scale);
+            b[w] = number::<SIGNED>(word >> 8 & 0xff, scale);
+            c[w] = number::<SIGNED>(word >> 16 & 0xff, scale);
+            d[w] = number::<SIGNED>(word >> 24, scale);
+        }
+    } else {
+        for (x, code) in wide.iter_mut().zip(codes) {
+            *x = number::<SIGNED>(u32::from(*code), scale);
+        }
+    }
+}
+
+/// Quantizes a block to codes of this scale, which must be the block's. `random` are the bits of places in a block and those of
+/// its own, without which numbers are rounded to nearest.
+#[inline(always)]
+pub(crate) fn quantize<const SIGNED: bool>(
+    block: &[f32],
+    scale: f32,
+    random: Option<(&[u32; QUANTIZATION_BLOCK], u32)>,
+    codes: &mut [u8],
+) {
+    // Neither a zero nor a NaN.
+    if scale > 0.0 {
+        match random {
+            Some((places, own)) => write::<SIGNED>(block, 1.0 / scale, places, |place| place ^ own, codes),
+            None => write::<SIGNED>(block, 1.0 / scale, &[0; QUANTIZATION_BLOCK], |_| 1 << (RANDOM_BITS - 1), codes),
+        }
+    } else {
+        codes.fill(0);
+    }
+}
+
+#[inline(always)]
+fn write<const SIGNED: bool>(
+    block: &[f32],
+    inverse: f32,
+    places: &[u32; QUANTIZATION_BLOCK],
+    random: impl Fn(u32) -> u32,
+    codes: &mut [u8],
+) {
+    let code = |x: f32, place: u32| code::<SIGNED>(x, inverse, random(place));
+    if let (Ok(whole), Ok(codes)) =
+        (<&[f32; QUANTIZATION_BLOCK]>::try_from(block), <&mut [u8; QUANTIZATION_BLOCK]>::try_from(&mut *codes))
+    {
+        let ([a, b, c, d], [e, f, g, h]) = (quarters(whole), quarters(places));
+        for (w, word) in codes.as_chunks_mut::<4>().0.iter_mut().enumerate() {
+            let four = code(a[w], e[w]) | code(b[w], f[w]) << 8 | code(c[w], g[w]) << 16 | code(d[w], h[w]) << 24;
+            *word = four.to_le_bytes();
+        }
+    } else {
+        for ((x, place), small) in block.iter().zip(places).zip(codes) {
+            *small = code(*x, *place) as u8;
+        }
+    }
+}
+
+fn quarters<T>(block: &[T; QUANTIZATION_BLOCK]) -> [&[T; WORDS]; 4] {
+    let [a, b, c, d] = block.as_chunks::<WORDS>().0 else { unreachable!("a block has four") };
+    [a, b, c, d]
+}
+
+fn quarters_mut(block: &mut [f32; QUANTIZATION_BLOCK]) -> [&mut [f32; WORDS]; 4] {
+    let [a, b, c, d] = block.as_chunks_mut::<WORDS>().0 else { unreachable!("a block has four") };
+    [a, b, c, d]
+}
+
+/// What a code stands for.
+#[inline(always)]
+fn number<const SIGNED: bool>(code: u32, scale: f32) -> f32 {
+    if SIGNED {
+        let size = f32::from_bits((code & 0x7f) << RANDOM_BITS | SMALL.to_bits()) - SMALL;
+        size * f32::from_bits(scale.to_bits() ^ (code & 0x80) << 24)
+    } else {
+        (f32::from_bits(code << RANDOM_BITS | LEAST.to_bits()) - LEAST) * scale
+    }
+}
+
+/// The code of a number: of its two neighbours what is cut off, and random bits, decide.
+#[inline(always)]
+fn code<const SIGNED: bool>(x: f32, inverse: f32, random: u32) -> u32 {
+    if SIGNED {
+        let negative = (x.to_bits() as i32) < 0;
+        let inverse = if negative { -inverse } else { inverse * (1.0 / 256.0) };
+        let added = if negative { SMALL } else { LEAST };
+        (x.mul_add(inverse, added).to_bits().wrapping_add(random) >> RANDOM_BITS) & 0xff
+    } else {
+        let sum = x.mul_add(inverse, LEAST).to_bits().wrapping_add(random);
+        // None becomes zero: it will be divided by.
+        (sum.max(LEAST.to_bits() + (1 << RANDOM_BITS)) >> RANDOM_BITS) & 0xff
+    }
+}
+
+/// The scale of a block, NaN where it holds what is not finite.
+#[inline(always)]
+pub(crate) fn scale<const SIGNED: bool>(block: &[f32]) -> f32 {
+    let largest = block.iter().fold(0, |largest: u32, x| largest.max(x.to_bits() & 0x7fff_ffff));
+    // What the largest code stands for, and a little less, since sums are rounded.
+    let top = (31.0 / 16.0 - if SIGNED { SMALL } else { LEAST }) * (1.0 - 1.0 / 4096.0);
+    let largest = f32::from_bits(largest);
+    let scale = largest * (1.0 / top);
+    match (largest.is_finite(), scale.is_normal()) {
+        (false, _) => f32::NAN,
+        // It would have no inverse.
+        (true, false) => 0.0,
+        (true, true) => scale,
+    }
+}

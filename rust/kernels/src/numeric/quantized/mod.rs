@@ -1,0 +1,104 @@
+//! States in less memory: bfloat16, and eight bits with a scale for each block of elements.
+//!
+//! All arithmetic here is exact or correctly rounded, and has no branches, so that it vectorizes. Nothing here knows a
+//! rule.
+
+mod bfloat16;
+pub(crate) mod int8;
+
+use super::dtype::{Dtype, Storage};
+pub(crate) use bfloat16::Bfloat16State;
+
+/// Elements that share a scale; a tile, and a block of sums, hold a whole number of these blocks.
+pub const QUANTIZATION_BLOCK: usize = 256;
+/// Codes are followed by their scales, at the next multiple of so many bytes.
+pub const SCALES_ALIGN: usize = 64;
+
+/// What element states are kept in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum StateFormat {
+    /// The type that the parameter is computed in.
+    #[default]
+    Compute,
+    /// bfloat16.
+    Bfloat16,
+    /// Eight bits an element and a float32 for each [`QUANTIZATION_BLOCK`] of them, which follow at the next multiple of
+    /// [`SCALES_ALIGN`] bytes.
+    Int8,
+}
+
+impl StateFormat {
+    /// The format of this name: that of its dtype, or none for the compute type.
+    pub fn named(name: Option<&str>) -> Option<StateFormat> {
+        match name {
+            None => Some(StateFormat::Compute),
+            Some("bfloat16") => Some(StateFormat::Bfloat16),
+            Some("int8") => Some(StateFormat::Int8),
+            Some(_) => None,
+        }
+    }
+
+    /// Bytes of one state of `n` elements, scales included.
+    pub const fn bytes(self, compute: Dtype, n: usize) -> usize {
+        match self {
+            StateFormat::Int8 => n.next_multiple_of(SCALES_ALIGN) + n.div_ceil(QUANTIZATION_BLOCK) * size_of::<f32>(),
+            _ => n * self.size(compute),
+        }
+    }
+
+    /// Random bits that stochastic rounding takes for an element.
+    pub(super) const fn random_bits(self) -> u32 {
+        match self {
+            StateFormat::Int8 => int8::RANDOM_BITS,
+            _ => <Bfloat16State<false> as StateStorage>::RANDOM_BITS,
+        }
+    }
+
+    /// Bytes of one element beside a parameter that is computed in `compute`, scales not counted.
+    pub const fn size(self, compute: Dtype) -> usize {
+        match self {
+            StateFormat::Compute => compute.size(),
+            StateFormat::Bfloat16 => 2,
+            StateFormat::Int8 => 1,
+        }
+    }
+}
+
+/// A type that states are kept in, element by element.
+pub(crate) trait StateStorage: Copy {
+    /// What they are computed in.
+    type Compute: Copy;
+    /// Random bits that rounding takes; none to round to nearest.
+    const RANDOM_BITS: u32 = 0;
+    /// From memory.
+    fn dequantize(self) -> Self::Compute;
+    /// To memory; what is cut off and random bits decide which of two neighbours it becomes. Compute types keep a NaN as it is
+    /// until [`StateStorage::canonical`].
+    fn quantize(x: Self::Compute, random: u32) -> Self;
+    /// The same, with the one NaN that is stored in the end.
+    #[inline(always)]
+    fn canonical(self) -> Self {
+        self
+    }
+}
+
+macro_rules! plain {
+    ($($type:ty),*) => {$(
+        impl StateStorage for $type {
+            type Compute = $type;
+            #[inline(always)]
+            fn dequantize(self) -> $type {
+                self
+            }
+            #[inline(always)]
+            fn quantize(x: $type, _: u32) -> $type {
+                Storage::put(x)
+            }
+            #[inline(always)]
+            fn canonical(self) -> $type {
+                Storage::store(self)
+            }
+        }
+    )*};
+}
+plain!(f32, f64);

@@ -1,0 +1,314 @@
+//! Sums and maxima with a fixed shape.
+//!
+//! An array is cut into blocks of [`BLOCK`] elements from its start, or from the start of each row. Inside a block sixteen
+//! float64 lanes take every sixteenth element and are added in a fixed tree; blocks, then arrays, are added in order. So the
+//! result does not depend on threads, chunks or CPU level.
+
+use half::{bf16, f16};
+
+use super::{Dtype, Real, Rounded, Storage};
+use crate::cpu::{self, LEVELS, Level, prefetch};
+
+/// Elements that make one partial sum.
+pub(crate) const BLOCK: usize = 1024;
+/// Lanes that a block's elements are dealt to in turn.
+pub(crate) const LANES: usize = 16;
+
+/// What is added up of each element.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// The number itself.
+    Plain,
+    /// Its square.
+    Square,
+    /// Its square, with float32 lanes inside a block of float32 numbers.
+    FastSquare,
+    /// Its product with a second number; both have the compute type.
+    Product,
+    /// The largest instead of the sum; the number has the compute type.
+    Max,
+}
+
+/// Reduces a block of at most [`BLOCK`] elements to a float64; the second pointer is for products.
+///
+/// # Safety
+/// The pointers that the form uses must be valid for `n` aligned elements of the type, and the CPU must have the level.
+type Block = unsafe fn(left: *const u8, right: *const u8, n: usize) -> f64;
+
+/// Adds each of `n` elements to a float64 of its own; the second pointer is for products. Maxima take the larger.
+///
+/// # Safety
+/// As for [`Block`]; `sums` must be valid for `n` numbers that overlap nothing else.
+type Columns = unsafe fn(sums: *mut f64, left: *const u8, right: *const u8, n: usize);
+
+/// The storage types, then float64 that is computed in float32.
+const SOURCES: usize = 5;
+
+struct Table {
+    plain: [Block; SOURCES],
+    squares: [Block; SOURCES],
+    fast_squares: Block,
+    products: [Block; 2],
+    maxima: [Block; 2],
+    columns: [[Columns; 4]; 2],
+}
+
+static TABLE: [Table; LEVELS] = {
+    macro_rules! row {
+        ($level:ident) => {
+            Table {
+                plain: [
+                    $level::sum::<f32, false>,
+                    $level::sum::<f64, false>,
+                    $level::sum::<f16, false>,
+                    $level::sum::<bf16, false>,
+                    $level::sum::<Rounded, false>,
+                ],
+                squares: [
+                    $level::sum::<f32, true>,
+                    $level::sum::<f64, true>,
+                    $level::sum::<f16, true>,
+                    $level::sum::<bf16, true>,
+                    $level::sum::<Rounded, true>,
+                ],
+                fast_squares: $level::fast_squares,
+                products: [$level::products::<f32>, $level::products::<f64>],
+                maxima: [$level::maximum::<f32>, $level::maximum::<f64>],
+                columns: [
+                    [
+                        $level::columns::<f32, 0>,
+                        $level::columns::<f32, 1>,
+                        $level::columns::<f32, 2>,
+                        $level::columns::<f32, 3>,
+                    ],
+                    [
+                        $level::columns::<f64, 0>,
+                        $level::columns::<f64, 1>,
+                        $level::columns::<f64, 2>,
+                        $level::columns::<f64, 3>,
+                    ],
+                ],
+            }
+        };
+    }
+    cpu::rows!(row)
+};
+
+/// Reduces a block of `n` numbers of `dtype` that are computed in `compute`.
+///
+/// # Safety
+/// As for [`Block`].
+pub(crate) unsafe fn block(
+    level: Level,
+    form: Form,
+    (dtype, compute): (Dtype, Dtype),
+    (left, right): (*const u8, *const u8),
+    n: usize,
+) -> f64 {
+    let table = &TABLE[level as usize];
+    let source = if (dtype, compute) == (Dtype::F64, Dtype::F32) { 4 } else { dtype as usize };
+    let run = match form {
+        Form::Plain => table.plain[source],
+        Form::FastSquare if source == Dtype::F32 as usize => table.fast_squares,
+        Form::Square | Form::FastSquare => table.squares[source],
+        Form::Product => table.products[compute as usize],
+        Form::Max => table.maxima[compute as usize],
+    };
+    // SAFETY: the caller's promise, passed on.
+    unsafe { run(left, right, n) }
+}
+
+/// Adds `n` numbers of the compute type to sums of columns.
+///
+/// # Safety
+/// As for [`Columns`].
+pub(crate) unsafe fn columns(
+    level: Level,
+    form: Form,
+    compute: Dtype,
+    sums: *mut f64,
+    (left, right): (*const u8, *const u8),
+    n: usize,
+) {
+    let form = match form {
+        Form::Plain => 0,
+        Form::Square | Form::FastSquare => 1,
+        Form::Product => 2,
+        Form::Max => 3,
+    };
+    // SAFETY: the caller's promise, passed on.
+    unsafe { TABLE[level as usize].columns[compute as usize][form](sums, left, right, n) }
+}
+
+/// Combines two partial results.
+pub(crate) fn combine(form: Form, a: f64, b: f64) -> f64 {
+    if form == Form::Max { super::max(a, b) } else { a + b }
+}
+
+/// What nothing at all is reduced to.
+pub(crate) fn neutral(form: Form) -> f64 {
+    if form == Form::Max { f64::NEG_INFINITY } else { 0.0 }
+}
+
+/// Where the first NaN or infinity is among gradients that are computed in `compute`, if there is one.
+///
+/// # Safety
+/// `data` must be valid for `n` aligned elements of the type.
+pub(crate) unsafe fn first_nonfinite(dtype: Dtype, compute: Dtype, data: *const u8, n: usize) -> Option<usize> {
+    /// # Safety
+    /// As for `first_nonfinite`, with the type as a parameter.
+    unsafe fn scan<G: Storage<Compute: Into<f64>>>(data: *const u8, n: usize) -> Option<usize> {
+        // SAFETY: the caller's promise.
+        let values = unsafe { std::slice::from_raw_parts(data.cast::<G>(), n) };
+        values.iter().position(|x| !x.load().into().is_finite())
+    }
+    // An array without elements may lie anywhere.
+    if n == 0 {
+        return None;
+    }
+    // SAFETY: the caller's promise, passed on.
+    unsafe {
+        match dtype {
+            Dtype::F64 if compute == Dtype::F32 => scan::<Rounded>(data, n),
+            Dtype::F32 => scan::<f32>(data, n),
+            Dtype::F64 => scan::<f64>(data, n),
+            Dtype::F16 => scan::<f16>(data, n),
+            Dtype::Bf16 => scan::<bf16>(data, n),
+        }
+    }
+}
+
+cpu::each! {
+    /// # Safety
+    /// As for [`Block`].
+    pub(super) unsafe fn sum<G: Storage<Compute: Into<f64>>, const SQUARES: bool>(
+        left: *const u8, _: *const u8, n: usize,
+    ) -> f64 {
+        // SAFETY: the caller's promise.
+        let values = unsafe { std::slice::from_raw_parts(left.cast::<G>(), n) };
+        if SQUARES {
+            add(values, |sum, g| {
+                let x = g.load().into();
+                // Where the square is exact both round once, to the same number.
+                if FMA && <G::Compute as Real>::SQUARES_EXACTLY { x.mul_add(x, sum) } else { sum + x * x }
+            })
+        } else {
+            add(values, |sum, g| sum + g.load().into())
+        }
+    }
+
+    /// # Safety
+    /// As for [`Block`].
+    pub(super) unsafe fn products<C: Storage<Compute = C> + Real + Into<f64>>(
+        left: *const u8, right: *const u8, n: usize,
+    ) -> f64 {
+        // SAFETY: the caller's promise.
+        let (left, right) = unsafe {
+            (std::slice::from_raw_parts(left.cast::<C>(), n), std::slice::from_raw_parts(right.cast::<C>(), n))
+        };
+        let mut lanes = [0.0; LANES];
+        for (a, b) in left.chunks(LANES).zip(right.chunks(LANES)) {
+            for (lane, (&a, &b)) in lanes.iter_mut().zip(a.iter().zip(b)) {
+                *lane = plus_product::<C, FMA>(*lane, a, b);
+            }
+        }
+        fold(lanes)
+    }
+
+    /// # Safety
+    /// As for [`Block`].
+    pub(super) unsafe fn maximum<C: Real + Into<f64>>(left: *const u8, _: *const u8, n: usize) -> f64 {
+        // SAFETY: the caller's promise.
+        let values = unsafe { std::slice::from_raw_parts(left.cast::<C>(), n) };
+        values.iter().fold(f64::NEG_INFINITY, |largest, &x| super::super::max(largest, x.into()))
+    }
+
+    /// # Safety
+    /// As for [`Block`], of float32.
+    pub(super) unsafe fn fast_squares(left: *const u8, right: *const u8, n: usize) -> f64 {
+        // SAFETY: the caller's promise.
+        let values = unsafe { std::slice::from_raw_parts(left.cast::<f32>(), n) };
+        let mut lanes = [0.0f32; LANES];
+        let (rows, rest) = values.as_chunks::<LANES>();
+        for row in rows {
+            for lane in 0..LANES {
+                lanes[lane] += row[lane] * row[lane];
+            }
+        }
+        for (lane, x) in lanes.iter_mut().zip(rest) {
+            *lane += x * x;
+        }
+        let total = fold(lanes.map(f64::from));
+        // Where float32 overflows or loses what is small, float64 decides.
+        if (SMALLEST_FAST..f64::INFINITY).contains(&total) {
+            return total;
+        }
+        // SAFETY: the caller's promise, passed on.
+        unsafe { sum::<f32, true>(left, right, n) }
+    }
+
+    /// # Safety
+    /// As for [`Columns`].
+    pub(super) unsafe fn columns<C: Real + Into<f64>, const FORM: usize>(
+        sums: *mut f64, left: *const u8, right: *const u8, n: usize,
+    ) {
+        // SAFETY: the caller's promise.
+        let (sums, left) = unsafe {
+            (std::slice::from_raw_parts_mut(sums, n), std::slice::from_raw_parts(left.cast::<C>(), n))
+        };
+        match FORM {
+            0 => sums.iter_mut().zip(left).for_each(|(sum, &x)| *sum += x.into()),
+            1 => sums.iter_mut().zip(left).for_each(|(sum, &x)| *sum = plus_product::<C, FMA>(*sum, x, x)),
+            2 => {
+                // SAFETY: as above.
+                let right = unsafe { std::slice::from_raw_parts(right.cast::<C>(), n) };
+                for ((sum, &a), &b) in sums.iter_mut().zip(left).zip(right) {
+                    *sum = plus_product::<C, FMA>(*sum, a, b);
+                }
+            }
+            _ => sums.iter_mut().zip(left).for_each(|(sum, &x)| *sum = super::super::max(*sum, x.into())),
+        }
+    }
+}
+
+/// Sums of squares in float32 below this are made again in float64.
+const SMALLEST_FAST: f64 = 1.0 / (1u128 << 100) as f64;
+
+/// A sum and a product; rounded once where the product is exact, which makes both the same number.
+#[inline(always)]
+fn plus_product<C: Real + Into<f64>, const FMA: bool>(sum: f64, a: C, b: C) -> f64 {
+    let (a, b) = (a.into(), b.into());
+    if FMA && C::SQUARES_EXACTLY { a.mul_add(b, sum) } else { sum + a * b }
+}
+
+/// Adds what is dealt to the lanes in turn. Sums wait for memory, since they write nothing and too few reads are under way: what
+/// is read half a block later is asked for ahead.
+#[inline(always)]
+fn add<G>(values: &[G], plus: impl Fn(f64, &G) -> f64) -> f64 {
+    let mut lanes = [0.0; LANES];
+    let ahead = values.as_ptr().wrapping_add(BLOCK / 2);
+    let (rows, rest) = values.as_chunks::<LANES>();
+    for (i, row) in rows.iter().enumerate() {
+        prefetch(ahead.wrapping_add(i * LANES));
+        for lane in 0..LANES {
+            lanes[lane] = plus(lanes[lane], &row[lane]);
+        }
+    }
+    for (lane, x) in lanes.iter_mut().zip(rest) {
+        *lane = plus(*lane, x);
+    }
+    fold(lanes)
+}
+
+/// The sum of a block's lanes, in a fixed tree.
+#[inline(always)]
+fn fold(mut lanes: [f64; LANES]) -> f64 {
+    let mut width = LANES / 2;
+    while width > 0 {
+        for lane in 0..width {
+            lanes[lane] += lanes[lane + width];
+        }
+        width /= 2;
+    }
+    lanes[0]
+}

@@ -1,0 +1,81 @@
+//! The random bits of stochastic rounding: decided by the seed, the step, the array, the state and the element.
+//!
+//! They are the exclusive or of two random numbers: one for each place in a block, the same for all blocks of a step, and
+//! one for each block of each state. So they cost one operation, and any two of a step are independent of each other.
+
+use super::quantized::{QUANTIZATION_BLOCK, StateFormat};
+
+/// How a step rounds quantized states.
+#[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant)] // a step has one
+pub enum Rounding {
+    /// To nearest, ties to even in bfloat16.
+    Nearest,
+    /// Stochastically.
+    Stochastic {
+        /// A number that belongs to the step.
+        key: u64,
+        /// How many bits are wanted.
+        bits: u32,
+        /// So many random bits for each place in a block.
+        places: [u32; QUANTIZATION_BLOCK],
+    },
+}
+
+impl Rounding {
+    /// Stochastic rounding of states of this format in step number `step` under a seed.
+    pub fn stochastic(seed: u64, step: u64, states: StateFormat) -> Rounding {
+        let bits = states.random_bits();
+        let key = mix(mix(seed) ^ step);
+        let mut places = [0; QUANTIZATION_BLOCK];
+        for (k, pair) in places.as_chunks_mut::<2>().0.iter_mut().enumerate() {
+            *pair = halves(mix(key.wrapping_add(k as u64)), bits);
+        }
+        Rounding::Stochastic { key: mix(key), bits, places }
+    }
+
+    /// The random bits of an array of the step; none to round to nearest.
+    pub(crate) fn of_array(&self, array: usize) -> Option<RandomBits<'_>> {
+        match self {
+            Rounding::Nearest => None,
+            Rounding::Stochastic { key, bits, places } => {
+                Some(RandomBits { key: mix(key ^ array as u64), bits: *bits, places })
+            }
+        }
+    }
+}
+
+/// The random bits of an array.
+#[derive(Clone, Copy)]
+pub(crate) struct RandomBits<'a> {
+    key: u64,
+    bits: u32,
+    pub places: &'a [u32; QUANTIZATION_BLOCK],
+}
+
+impl RandomBits<'_> {
+    /// The bits of a block of each of the first `count` states.
+    #[inline(always)]
+    pub fn of_block<const N: usize>(&self, block: usize, count: usize) -> [u32; N] {
+        let mut result = [0; N];
+        let mut word = mix(self.key ^ block as u64);
+        for pair in result[..count.next_multiple_of(2).min(N)].as_chunks_mut::<2>().0 {
+            *pair = halves(word, self.bits);
+            word = mix(word);
+        }
+        result
+    }
+}
+
+/// The two halves of 64 bits, cut to so many bits each.
+fn halves(x: u64, bits: u32) -> [u32; 2] {
+    [x as u32, (x >> 32) as u32].map(|half| half & (u32::MAX >> (32 - bits)))
+}
+
+/// One number's 64 bits from another's (splitmix64).
+fn mix(x: u64) -> u64 {
+    let x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
+}

@@ -1,0 +1,38 @@
+//! Adam and AMSGrad; with decoupled weight decay they are AdamW.
+
+use schuss_macros::rules;
+
+rules! {
+    // bias_correction and keras_eps are 0 or 1.
+    hyper(beta1, beta2, eps, bias_correction, keras_eps);
+    each_step(lr, t) {
+        one_minus_beta1 = 1.0 - beta1;
+        one_minus_beta2 = 1.0 - beta2;
+        let bias1 = if bias_correction != 0.0 { 1.0 - pow(beta1, t) } else { 1.0 };
+        let bias2_sqrt = if bias_correction != 0.0 { sqrt(1.0 - pow(beta2, t)) } else { 1.0 };
+        step_size = lr / bias1 * if keras_eps != 0.0 { bias2_sqrt } else { 1.0 };
+        inv_bias2_sqrt = if keras_eps != 0.0 { 1.0 } else { 1.0 / bias2_sqrt };
+    }
+
+    /// Adam (arXiv:1412.6980): `m = beta1*m + (1-beta1)*g; v = beta2*v + (1-beta2)*g^2;
+    /// p -= lr/bc1 * m/(sqrt(v)/sqrt(bc2) + eps)` with `bc = 1 - beta^t`; AdamW (arXiv:1711.05101) decays `p` first.
+    adam {
+        element m, nonnegative v;
+        pass(p, g) {
+            m = fma(beta1, m, one_minus_beta1 * g);
+            v = fma(beta2, v, one_minus_beta2 * g * g);
+            p = fma(-step_size, m / fma(sqrt(v), inv_bias2_sqrt, eps), p);
+        }
+    }
+
+    /// AMSGrad (Reddi, Kale and Kumar, ICLR 2018): Adam with the largest raw `v` so far in the denominator.
+    amsgrad {
+        element m, nonnegative v, nonnegative vmax;
+        pass(p, g) {
+            m = fma(beta1, m, one_minus_beta1 * g);
+            v = fma(beta2, v, one_minus_beta2 * g * g);
+            vmax = max(vmax, v);
+            p = fma(-step_size, m / fma(sqrt(vmax), inv_bias2_sqrt, eps), p);
+        }
+    }
+}

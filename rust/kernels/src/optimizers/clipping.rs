@@ -1,0 +1,21 @@
+//! The formula of clipping as a function: the rule `clip_norm` evaluated for a sum that is known.
+
+use super::tools::clip_norm;
+use crate::numeric::fpenv;
+use crate::rule::{Common, Kind, Scope};
+
+/// What a global norm bounded by `max_norm` means for gradients that are divided by `grad_scale`: their norm after that,
+/// and the factor to multiply them by, `min(1, max_norm / (norm + 1e-6)) / grad_scale`; NaN stays NaN.
+pub fn clip_factor(sum_of_squares: f64, grad_scale: f64, max_norm: f64) -> (f64, f64) {
+    let rule = clip_norm().rule;
+    let mut scalars = Vec::new();
+    rule.scalars(&Common::default(), &[grad_scale, max_norm], 1, 1.0, &mut scalars);
+    let place = |name| rule.scalars.iter().position(|&scalar| scalar == name).expect("the rule has it");
+    scalars[place("gg")] = sum_of_squares;
+    for stage in rule.programs[0].stages {
+        if matches!(stage.kind, Kind::Text(Scope::All)) {
+            fpenv::standard(|| (stage.text)(&mut scalars));
+        }
+    }
+    (scalars[place("norm")], scalars[place("factor")])
+}

@@ -1,0 +1,51 @@
+//! The texts of all optimizers, one file a family, and the registry of them. Knows rules and kernels, and no driver.
+
+pub mod adafactor;
+pub mod adagrad;
+pub mod adam;
+mod clipping;
+pub mod lamb;
+pub mod lars;
+pub mod lion;
+pub mod nag;
+pub mod novograd;
+pub mod prodigy;
+pub mod radam;
+pub mod rmsprop;
+pub mod sgd;
+pub mod tools;
+
+use crate::kernel::CompiledRule;
+pub use clipping::clip_factor;
+
+/// Every rule that an optimizer can stand for; [`tools`] are not among them.
+pub static ALL: &[&CompiledRule] = &[
+    sgd::sgd(),
+    sgd::momentum(),
+    nag::nag(),
+    adagrad::adagrad(),
+    rmsprop::rmsprop(),
+    rmsprop::rmsprop_momentum(),
+    rmsprop::rmsprop_centered(),
+    rmsprop::rmsprop_centered_momentum(),
+    adam::adam(),
+    adam::amsgrad(),
+    radam::radam(),
+    radam::radam_centralized(),
+    lars::lars(),
+    lamb::lamb(),
+    lion::lion(),
+    novograd::novograd(),
+    adafactor::adafactor(),
+    adafactor::adafactor_vector(),
+    prodigy::prodigy(),
+];
+
+/// What is done to arrays beside optimizing.
+pub static TOOLS: &[&CompiledRule] =
+    &[tools::clip_norm(), tools::scale(), tools::lookahead(), tools::clamp(), tools::centralize(), tools::copy()];
+
+/// The rule of this name, one of the tools too.
+pub fn find(name: &str) -> Option<&'static CompiledRule> {
+    ALL.iter().chain(TOOLS).copied().find(|compiled| compiled.rule.name == name)
+}

@@ -1,0 +1,60 @@
+//! Prodigy: Adam that estimates its learning rate.
+
+use schuss_macros::rules;
+
+rules! {
+    // bias_correction, safeguard and decoupled are 0 or 1.
+    hyper(beta1, beta2, beta3, eps, weight_decay, bias_correction, safeguard, decoupled, d0, d_coef, growth_rate);
+    each_step(lr, t) {
+        let bias = sqrt(1.0 - pow(beta2, t)) / (1.0 - pow(beta1, t));
+        rate = lr * if bias_correction != 0.0 { bias } else { 1.0 };
+        coupled = if decoupled != 0.0 { 0.0 } else { weight_decay };
+        uncoupled = if decoupled != 0.0 { weight_decay } else { 0.0 };
+    }
+
+    /// Prodigy (arXiv:2306.06101): Adam over `d*g` with the learning rate `d*lr`. The distance `d` grows with
+    /// `num/den`: `num` is a running sum of `d*lr*<g, p0-p>`, `den` the sum of `abs(s)` with `s` one of `d*lr*g`.
+    prodigy {
+        element m, nonnegative v, s, p0 = p;
+        all d = d0, d_max = d0, num;
+        def gradient(g, p) {
+            select(coupled != 0.0, fma(coupled, p, g), g)
+        }
+        all {
+            step_size = d * rate;
+            weight = d / d0 * step_size;
+            gain = d / d0 * select(safeguard != 0.0, d, step_size);
+            old_d = d;
+        }
+        pass(p, g) {
+            let h = gradient(g, p);
+            // A group whose learning rate is 0 has no part in the estimate.
+            s = select(rate != 0.0, fma(beta3, s, gain * h), s);
+            let gone = select(rate != 0.0, p0 - p, 0.0);
+            sum all { dot = h * gone; den = abs(s); }
+        }
+        all {
+            let found = fma(weight, dot, beta3 * num);
+            moves = select(den != 0.0, 1.0, 0.0);
+            num = select(moves != 0.0, found, num);
+            let estimate = d_coef * num / den;
+            let first = select(d == d0 && estimate > d, estimate, d);
+            d_max = select(moves != 0.0 && estimate > d_max, estimate, d_max);
+            let grown = first * growth_rate;
+            d = select(moves != 0.0, select(d_max < grown, d_max, grown), d);
+            mean_gain = (1.0 - beta1) * old_d;
+            square_gain = (1.0 - beta2) * old_d * old_d;
+            d_eps = d * eps;
+            shrink = select(moves != 0.0, 1.0 - uncoupled * step_size, 1.0);
+            direct = select(beta1 == 0.0, 1.0, 0.0);
+        }
+        pass(p, g) {
+            let h = gradient(g, p);
+            m = fma(beta1, m, mean_gain * h);
+            v = fma(beta2, v, square_gain * h * h);
+            let mean = select(direct != 0.0, d * h, m);
+            let moved = fma(-step_size, mean / (sqrt(v) + d_eps), p * shrink);
+            p = select(moves != 0.0, moved, p);
+        }
+    }
+}

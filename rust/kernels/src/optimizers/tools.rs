@@ -1,0 +1,79 @@
+//! What is done to arrays beside optimizing, on the same drivers: each is a rule of its own.
+
+use schuss_macros::rules;
+
+rules! {
+    hyper(grad_scale, max_norm);
+    each_step(lr, t) {}
+
+    /// The global norm of gradients that are divided by `grad_scale`, and the factor that bounds it: what clipping is for every
+    /// optimizer, on every device.
+    clip_norm {
+        pass(raw g) {
+            sum all { gg = g * g; }
+        }
+        all {
+            norm = sqrt(gg) / grad_scale;
+            let coefficient = max_norm / (norm + 1e-6);
+            // Not min, which would hide a NaN.
+            factor = select(coefficient >= 1.0, 1.0, coefficient) / grad_scale;
+        }
+    }
+}
+
+rules! {
+    hyper(factor);
+    each_step(lr, t) {}
+
+    /// Multiplies an array: `p *= factor`.
+    scale {
+        pass(p) {
+            p *= factor;
+        }
+    }
+
+    /// Lookahead's synchronization (arXiv:1907.08610): `slow += factor*(p - slow); p = slow`.
+    lookahead {
+        element slow = p;
+        sync {
+            pass(p) {
+                slow = fma(factor, p - slow, slow);
+                p = slow;
+            }
+        }
+    }
+}
+
+rules! {
+    hyper(bound);
+    each_step(lr, t) {}
+
+    /// Clips each element: `p = min(max(p, -bound), bound)`; NaN stays.
+    clamp {
+        pass(p) {
+            p = min(max(p, -bound), bound);
+        }
+    }
+}
+
+rules! {
+    hyper();
+    each_step(lr, t) {}
+
+    /// Gradient centralization (arXiv:2004.01461): takes the mean of each row off an array.
+    centralize {
+        pass(p) {
+            mean row { center = p; }
+        }
+        pass(p) {
+            p -= center;
+        }
+    }
+
+    /// Copies the gradient into the parameter, as numbers of its type.
+    copy {
+        pass(p, g) {
+            p = g;
+        }
+    }
+}

@@ -1,0 +1,295 @@
+//! What a parsed family means: which names there are, where they live, and whether every text may use them as it does.
+
+use std::collections::{HashMap, HashSet};
+
+use syn::{Error, Ident, Result};
+
+use crate::tree::*;
+
+/// The scalars that every rule has in front of its own; each_step may set them.
+pub const PROLOGUE: [&str; 3] = ["gradient_factor", "l2", "decay"];
+/// The most streams of elements that a pass may have: parameter, gradient, and states.
+const MOST_STREAMS: usize = 16;
+
+/// Checks a family, and lays out the scalars and vectors of its rules.
+pub fn check(mut family: Family) -> Result<Family> {
+    let host_names = check_host(&family)?;
+    let mut rules = std::mem::take(&mut family.rules);
+    for rule in &mut rules {
+        lay_out(&family, &host_names, rule)?;
+        for program in &rule.programs {
+            for stage in &program.stages {
+                check_stage(rule, stage)?;
+            }
+        }
+    }
+    family.rules = rules;
+    Ok(family)
+}
+
+fn check_host(family: &Family) -> Result<Vec<String>> {
+    let mut known: HashSet<String> = family.hypers.iter().map(Ident::to_string).collect();
+    known.extend(PROLOGUE.map(String::from));
+    known.extend([family.rate.to_string(), family.step.to_string()]);
+    let mut names = Vec::new();
+    for statement in &family.host {
+        check_expr(&statement.value, &known, true)?;
+        let name = statement.name.to_string();
+        if statement.name == family.rate || statement.name == family.step {
+            return Err(Error::new(statement.name.span(), format!("{name} is given; use another name")));
+        }
+        if !statement.local && !PROLOGUE.contains(&name.as_str()) && !names.contains(&name) {
+            names.push(name.clone());
+        }
+        known.insert(name);
+    }
+    Ok(names)
+}
+
+/// Gives every scalar and every vector of a rule its place.
+fn lay_out(family: &Family, host: &[String], rule: &mut Rule) -> Result<()> {
+    let mut seen = HashSet::new();
+    for state in &rule.states {
+        let name = state.name.to_string();
+        let taken = PROLOGUE.contains(&name.as_str()) || host.contains(&name) || ["p", "g"].contains(&name.as_str());
+        if taken || !seen.insert(name) {
+            return Err(Error::new(state.name.span(), format!("{} is declared twice", state.name)));
+        }
+        if let Some(Initial::Scalar(Expr::Name(name))) = &state.initial
+            && !family.hypers.contains(name)
+        {
+            return Err(Error::new(
+                name.span(),
+                format!("{name} is no hyperparameter; the rule has {}", list(&family.hypers)),
+            ));
+        }
+    }
+    let streams = 2 + rule.states.iter().filter(|state| state.scope.is_stream()).count();
+    if streams > MOST_STREAMS {
+        return Err(Error::new(rule.name.span(), format!("a rule has at most {} element states", MOST_STREAMS - 2)));
+    }
+    let mut scalars: Vec<String> = PROLOGUE.map(String::from).into();
+    scalars.extend(host.iter().cloned());
+    // Hyperparameters that a text uses as they are.
+    let mut used = HashSet::new();
+    for stage in rule.programs.iter().flat_map(|program| &program.stages) {
+        stage.each_expr(|expr| expr.names(&mut |name| _ = used.insert(name.to_string())));
+    }
+    let own = |name: &String| rule.states.iter().any(|state| state.name == *name);
+    for name in family.hypers.iter().map(Ident::to_string) {
+        if used.contains(&name) && !scalars.contains(&name) && !own(&name) {
+            scalars.push(name);
+        }
+    }
+    let (mut rows, mut cols) = (Vec::new(), Vec::new());
+    for scope in [Scope::All, Scope::Array, Scope::Row, Scope::Col] {
+        if scope == Scope::Array {
+            rule.array_scalars = scalars.len();
+        }
+        let into = match scope {
+            Scope::Row => &mut rows,
+            Scope::Col => &mut cols,
+            _ => &mut scalars,
+        };
+        let mut add = |name: &Ident| {
+            let name = name.to_string();
+            if !into.contains(&name) {
+                into.push(name);
+            }
+        };
+        rule.states.iter().filter(|state| state.scope == scope).for_each(|state| add(&state.name));
+        for stage in rule.programs.iter().flat_map(|program| &program.stages) {
+            for reduction in &stage.reductions {
+                // The mean of a matrix is kept for each of its rows or columns.
+                let kept = match (reduction.scope, &stage.kind) {
+                    (Scope::Matrix, Kind::Text(scope)) => *scope,
+                    (Scope::Matrix, Kind::Pass(_)) => {
+                        let message = "a matrix's reduction is over its rows or columns: put it into row or col";
+                        return Err(Error::new(reduction.name.span(), message));
+                    }
+                    (scope, _) => scope,
+                };
+                if kept == scope {
+                    add(&reduction.name);
+                }
+            }
+            if matches!(stage.kind, Kind::Text(text) if text == scope) {
+                stage.statements.iter().filter(|s| !s.local).for_each(|s| add(&s.name));
+            }
+        }
+    }
+    (rule.scalars, rule.rows, rule.cols) = (scalars, rows, cols);
+    Ok(())
+}
+
+impl Scope {
+    /// Whether a kernel has it as a stream of elements.
+    pub fn is_stream(self) -> bool {
+        matches!(self, Scope::Element | Scope::Backup)
+    }
+}
+
+impl Stage {
+    pub fn each_expr(&self, mut f: impl FnMut(&Expr)) {
+        self.statements.iter().for_each(|statement| f(&statement.value));
+        self.reductions.iter().for_each(|reduction| f(&reduction.value));
+    }
+
+    pub fn reads(&self, name: &str) -> bool {
+        let mut found = false;
+        self.each_expr(|expr| expr.names(&mut |n| found |= n == name));
+        found
+    }
+
+    pub fn assigns(&self, name: &str) -> bool {
+        self.statements.iter().any(|statement| !statement.local && statement.name == name)
+    }
+}
+
+fn check_stage(rule: &Rule, stage: &Stage) -> Result<()> {
+    let mut known: HashSet<String> = rule.scalars.iter().cloned().collect();
+    let mut assignable: HashSet<String> = HashSet::new();
+    match &stage.kind {
+        Kind::Pass(arguments) => {
+            let names = [("p", arguments.param), ("g", arguments.grad)];
+            assignable.extend(names.iter().filter(|(_, has)| *has).map(|(name, _)| (*name).to_string()));
+            let element = rule.states.iter().filter(|state| state.scope == Scope::Element);
+            assignable.extend(element.map(|state| state.name.to_string()));
+            known.extend(rule.rows.iter().chain(&rule.cols).cloned());
+            for backup in arguments.save.iter().chain(&arguments.restore) {
+                if !rule.states.iter().any(|state| state.scope == Scope::Backup && state.name == *backup) {
+                    return Err(Error::new(
+                        backup.span(),
+                        format!("{backup} is no backup; declare it: backup {backup};"),
+                    ));
+                }
+            }
+        }
+        Kind::Text(scope) => {
+            let vectors: &[String] = match scope {
+                Scope::Row => &rule.rows,
+                Scope::Col => &rule.cols,
+                _ => &[],
+            };
+            known.extend(vectors.iter().cloned());
+            assignable.extend(known.iter().filter(|name| !PROLOGUE.contains(&name.as_str())).cloned());
+        }
+    }
+    known.extend(assignable.iter().cloned());
+    let scalar = matches!(stage.kind, Kind::Text(Scope::Array | Scope::All));
+    let mut locals: HashSet<String> = HashSet::new();
+    for statement in &stage.statements {
+        check_expr(&statement.value, &known, scalar)?;
+        let name = statement.name.to_string();
+        if statement.local {
+            if known.contains(&name) {
+                return Err(Error::new(statement.name.span(), format!("{name} is declared already; use another name")));
+            }
+            known.insert(name.clone());
+            locals.insert(name);
+        } else if !assignable.contains(&name) {
+            let message = match known.contains(&name) {
+                true => format!("{name} cannot be assigned here"),
+                false => format!("{name} is not declared; write `let {name} = …` or declare it as a state"),
+            };
+            return Err(Error::new(statement.name.span(), message));
+        }
+    }
+    for reduction in &stage.reductions {
+        check_expr(&reduction.value, &known, scalar)?;
+        let allowed: &[Scope] = match &stage.kind {
+            Kind::Pass(_) => &[Scope::Row, Scope::Col, Scope::Array, Scope::All],
+            Kind::Text(Scope::Row | Scope::Col) => &[Scope::Matrix, Scope::Array],
+            Kind::Text(_) => &[],
+        };
+        if !allowed.contains(&reduction.scope) {
+            let message = format!("no reduction over {} can stand here", reduction.scope.word());
+            return Err(Error::new(reduction.name.span(), message));
+        }
+    }
+    Ok(())
+}
+
+fn check_expr(expr: &Expr, known: &HashSet<String>, scalar: bool) -> Result<()> {
+    match expr {
+        Expr::Number(..) => Ok(()),
+        Expr::Name(name) if known.contains(&name.to_string()) => Ok(()),
+        Expr::Name(name) => {
+            let mut names: Vec<_> = known.iter().map(String::as_str).collect();
+            names.sort_unstable();
+            Err(Error::new(name.span(), format!("{name} is not known here; there are {}", names.join(", "))))
+        }
+        Expr::Unary(_, a) => check_expr(a, known, scalar),
+        Expr::Binary(_, a, b) => check_expr(a, known, scalar).and_then(|()| check_expr(b, known, scalar)),
+        Expr::Call(name, arguments) => {
+            let Some((_, count, scalars_only)) = FUNCTIONS.iter().find(|(f, ..)| name == f) else {
+                let names: Vec<_> = FUNCTIONS.iter().map(|f| f.0).collect();
+                return Err(Error::new(
+                    name.span(),
+                    format!("{name} is no function here; there are {}", names.join(", ")),
+                ));
+            };
+            if *scalars_only && !scalar {
+                let message = format!("{name} is for scalar texts: each_step, array and all");
+                return Err(Error::new(name.span(), message));
+            }
+            if arguments.len() != *count {
+                let message = format!("{name} takes {count} arguments, got {}", arguments.len());
+                return Err(Error::new(name.span(), message));
+            }
+            arguments.iter().try_for_each(|argument| check_expr(argument, known, scalar))
+        }
+    }
+}
+
+fn list(names: &[Ident]) -> String {
+    names.iter().map(Ident::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// The variables that a loop must test for NaN so that no NaN is stored unseen: a NaN in a stored state or parameter makes at
+/// least one of these NaN too.
+pub fn tested_for_nan(stage: &Stage, stored: &[String]) -> Vec<String> {
+    // For each variable, the definitions that make it NaN when they are NaN themselves.
+    let mut current: HashMap<String, usize> = HashMap::new();
+    let mut from: Vec<HashSet<usize>> = Vec::new();
+    fn sources(expr: &Expr, current: &mut HashMap<String, usize>, from: &mut Vec<HashSet<usize>>) -> HashSet<usize> {
+        match expr {
+            Expr::Number(..) => HashSet::new(),
+            Expr::Name(name) => {
+                let place = *current.entry(name.to_string()).or_insert_with(|| {
+                    from.push(HashSet::from([from.len()]));
+                    from.len() - 1
+                });
+                from[place].clone()
+            }
+            Expr::Unary(_, a) => sources(a, current, from),
+            Expr::Binary(_, a, b) => &sources(a, current, from) | &sources(b, current, from),
+            Expr::Call(name, arguments) if name == "select" => {
+                &sources(&arguments[1], current, from) & &sources(&arguments[2], current, from)
+            }
+            Expr::Call(_, arguments) => arguments.iter().flat_map(|a| sources(a, current, from)).collect(),
+        }
+    }
+    let mut order = Vec::new();
+    for statement in &stage.statements {
+        let mut found = sources(&statement.value, &mut current, &mut from);
+        found.insert(from.len());
+        current.insert(statement.name.to_string(), from.len());
+        from.push(found);
+        order.push(statement.name.to_string());
+    }
+    let covers = |tested: &str, name: &String| from[current[tested]].contains(&current[name]);
+    let mut left: Vec<&String> = stored.iter().collect();
+    let mut tested = Vec::new();
+    while !left.is_empty() {
+        // The parameter is tested where it can be: it is computed last.
+        let best = stored.iter().chain(&order).max_by_key(|name| {
+            let count = left.iter().filter(|state| covers(name, state)).count();
+            (count, *name == "p", stored.contains(name))
+        });
+        let best = best.expect("something is stored").clone();
+        left.retain(|state| !covers(&best, state));
+        tested.push(best);
+    }
+    tested
+}

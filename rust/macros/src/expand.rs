@@ -1,0 +1,164 @@
+//! From the tree to the code of a family: host scalars, scalar texts, kernels, descriptors.
+
+use proc_macro2::TokenStream;
+use quote::{format_ident, quote};
+use syn::{Ident, Result};
+
+use crate::constants;
+use crate::pass::{self, Domain};
+use crate::tree::*;
+
+/// Everything that a family becomes.
+pub fn family(family: &Family) -> Result<TokenStream> {
+    let rules = family.rules.iter().map(|one| rule(family, one)).collect::<Result<Vec<_>>>()?;
+    Ok(quote!(#(#rules)*))
+}
+
+fn rule(family: &Family, rule: &Rule) -> Result<TokenStream> {
+    let (name, docs) = (&rule.name, &rule.docs);
+    let (mut carriers, mut tables, mut vector_tables, mut programs) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for program in &rule.programs {
+        let mut stages = Vec::new();
+        for (number, stage) in program.stages.iter().enumerate() {
+            let carrier = format_ident!("{}_{}_{}", name, program.name, number);
+            let (kind, run) = match &stage.kind {
+                Kind::Pass(_) => {
+                    carriers.push(pass::kernel(rule, stage, Domain::Elements, &carrier));
+                    tables.push(quote!(&const { crate::kernel::table::<#carrier>() }));
+                    let kernel = tables.len() - 1;
+                    (constants::pass_kind(rule, stage, kernel), quote!(crate::rule::no_text))
+                }
+                Kind::Text(scope @ (Scope::Row | Scope::Col)) => {
+                    let domain = if *scope == Scope::Row { Domain::Rows } else { Domain::Cols };
+                    carriers.push(pass::kernel(rule, stage, domain, &carrier));
+                    vector_tables.push(quote!(&const { crate::kernel::vector_table::<#carrier>() }));
+                    let kernel = vector_tables.len() - 1;
+                    (constants::vector_kind(*scope, kernel), quote!(crate::rule::no_text))
+                }
+                Kind::Text(scope) => {
+                    let function = format_ident!("text_of_{}", carrier);
+                    carriers.push(text(rule, stage, &function));
+                    (constants::text_kind(*scope), quote!(#function))
+                }
+            };
+            stages.push(constants::stage(rule, stage, &kind, &run));
+        }
+        let program_name = program.name.to_string();
+        programs.push(quote!(crate::rule::Program { name: #program_name, stages: &[#(#stages),*] }));
+    }
+    let host_name = format_ident!("host_of_{}", name);
+    let host = host(family, rule, &host_name);
+    let descriptor = constants::rule(family, rule, &programs, &host_name);
+    Ok(quote! {
+        #(#carriers)*
+        #host
+        #(#[doc = #docs])*
+        pub const fn #name() -> &'static crate::kernel::CompiledRule {
+            static RULE: crate::rule::Rule = #descriptor;
+            static COMPILED: crate::kernel::CompiledRule = crate::kernel::CompiledRule {
+                rule: &RULE,
+                kernels: &[#(#tables),*],
+                vector_kernels: &[#(#vector_tables),*],
+            };
+            &COMPILED
+        }
+    })
+}
+
+/// A function over the scalars of an array, or of all arrays.
+fn text(rule: &Rule, stage: &Stage, function: &Ident) -> TokenStream {
+    let used = rule.scalars.iter().enumerate().filter(|(_, name)| stage.reads(name) || stage.assigns(name));
+    let (mut before, mut after) = (Vec::new(), Vec::new());
+    for (i, name) in used {
+        let place = format_ident!("{name}");
+        before.push(quote!(let mut #place = scalars[#i];));
+        if stage.assigns(name) {
+            after.push(quote!(scalars[#i] = #place;));
+        }
+    }
+    let statements = statements(&stage.statements);
+    quote! {
+        #[allow(unused_mut, unused_assignments, unused_imports, clippy::assign_op_pattern)]
+        fn #function(scalars: &mut [f64]) {
+            use crate::numeric::{abs, fma, max, min, pow, sign, sqrt};
+            #(#before)*
+            #statements
+            #(#after)*
+        }
+    }
+}
+
+/// The scalars of a step: those of the prologue may be set too.
+fn host(family: &Family, rule: &Rule, function: &Ident) -> TokenStream {
+    let (hypers, rate, step) = (&family.hypers, &family.rate, &family.step);
+    let mut before = Vec::new();
+    for (i, name) in crate::analyze::PROLOGUE.iter().enumerate() {
+        let place = format_ident!("{name}");
+        before.push(quote!(let mut #place = scalars[#i];));
+    }
+    let assigned = |name: &str| family.host.iter().any(|s| !s.local && s.name == name);
+    let declared: Vec<_> = rule
+        .scalars
+        .iter()
+        .skip(crate::analyze::PROLOGUE.len())
+        .filter(|name| assigned(name) && !hypers.iter().any(|hyper| hyper == name.as_str()))
+        .map(|name| format_ident!("{name}"))
+        .collect();
+    let after = rule.scalars.iter().enumerate().filter(|(i, name)| {
+        *i < crate::analyze::PROLOGUE.len() || assigned(name) || hypers.iter().any(|hyper| hyper == name.as_str())
+    });
+    let after = after.map(|(i, name)| {
+        let place = format_ident!("{name}");
+        quote!(scalars[#i] = #place;)
+    });
+    let statements = statements(&family.host);
+    quote! {
+        #[allow(unused_mut, unused_variables, unused_assignments, unused_imports, clippy::assign_op_pattern)]
+        #[allow(clippy::needless_late_init, clippy::too_many_lines)]
+        fn #function(common: &crate::rule::Common, hypers: &[f64], t: f64, scalars: &mut [f64]) {
+            use crate::numeric::{abs, fma, max, min, pow, sign, sqrt};
+            let &[#(mut #hypers),*] = hypers else { unreachable!("the caller has checked the number") };
+            let (#rate, #step) = (common.lr, t);
+            #(#before)*
+            #(let mut #declared;)*
+            #statements
+            #(#after)*
+        }
+    }
+}
+
+fn statements(statements: &[Statement]) -> TokenStream {
+    let each = statements.iter().map(|statement| {
+        let (name, value) = (&statement.name, double(&statement.value));
+        if statement.local { quote!(let #name = #value;) } else { quote!(#name = #value;) }
+    });
+    quote!(#(#each)*)
+}
+
+/// An expression in float64. Only the branch of a `select` that is taken is evaluated.
+fn double(expr: &Expr) -> TokenStream {
+    match expr {
+        Expr::Number(text, span) => {
+            let literal = syn::LitFloat::new(&format!("{text}f64"), *span);
+            quote!(#literal)
+        }
+        Expr::Name(name) => quote!(#name),
+        Expr::Unary(operator, a) => {
+            let (operator, a) = (operator.parse::<TokenStream>().expect("an operator"), double(a));
+            quote!((#operator #a))
+        }
+        Expr::Binary(operator, a, b) => {
+            let operator: TokenStream = operator.parse().expect("an operator");
+            let (a, b) = (double(a), double(b));
+            quote!((#a #operator #b))
+        }
+        Expr::Call(name, arguments) if name == "select" => {
+            let [condition, yes, no] = [0, 1, 2].map(|i| double(&arguments[i]));
+            quote!((if #condition { #yes } else { #no }))
+        }
+        Expr::Call(name, arguments) => {
+            let arguments = arguments.iter().map(double);
+            quote!(#name(#(#arguments),*))
+        }
+    }
+}

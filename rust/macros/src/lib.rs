@@ -1,0 +1,22 @@
+//! The reader of rule texts: `rules!` parses them into one tree and writes everything that the crate needs from it.
+//!
+//! The tree becomes Rust kernels, functions for scalar texts, and a constant copy of itself, from which CUDA C++ and the
+//! documentation's equations are made. Nothing here knows an optimizer or a CPU.
+//! The language is described in `docs/internals/rule_language.rst`.
+
+mod analyze;
+mod constants;
+mod expand;
+mod parse;
+mod pass;
+mod tree;
+
+/// Declares a family of optimizer rules; see the page on the language of rules in the documentation.
+#[proc_macro]
+pub fn rules(input: proc_macro::TokenStream) -> proc_macro::TokenStream {
+    let family = syn::parse_macro_input!(input as tree::Family);
+    match analyze::check(family).and_then(|family| expand::family(&family)) {
+        Ok(tokens) => tokens.into(),
+        Err(error) => error.into_compile_error().into(),
+    }
+}

@@ -1,0 +1,176 @@
+//! The tree that a rule's text is parsed into.
+
+use proc_macro2::Span;
+use syn::Ident;
+
+/// Rules that share hyperparameters and host scalars.
+pub struct Family {
+    pub hypers: Vec<Ident>,
+    /// What the text calls the learning rate and the step, counted from 1.
+    pub rate: Ident,
+    pub step: Ident,
+    /// Evaluated once a step, in float64.
+    pub host: Vec<Statement>,
+    pub rules: Vec<Rule>,
+}
+
+pub struct Rule {
+    pub docs: Vec<String>,
+    pub name: Ident,
+    pub states: Vec<State>,
+    /// The first is the one that a step runs.
+    pub programs: Vec<Program>,
+    /// The names of float64 scalars, in the order of their places; filled in by `analyze`.
+    pub scalars: Vec<String>,
+    /// The place of the first scalar of scope `array`; filled in by `analyze`.
+    pub array_scalars: usize,
+    /// The names of row and column vectors, states first; filled in by `analyze`.
+    pub rows: Vec<String>,
+    pub cols: Vec<String>,
+}
+
+pub struct State {
+    pub scope: Scope,
+    pub name: Ident,
+    pub nonnegative: bool,
+    pub initial: Option<Initial>,
+}
+
+pub enum Initial {
+    /// A number or a hyperparameter.
+    Scalar(Expr),
+    /// A copy of the parameter.
+    Param,
+}
+
+/// What a value belongs to: there is one for each of these.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Scope {
+    Element,
+    /// A copy of the parameter in its own type, which no checkpoint needs.
+    Backup,
+    Row,
+    Col,
+    /// The matrix of the last two axes; only reductions in row and column texts have it.
+    Matrix,
+    Array,
+    All,
+}
+
+impl Scope {
+    pub fn word(self) -> &'static str {
+        match self {
+            Scope::Element => "element",
+            Scope::Backup => "backup",
+            Scope::Row => "row",
+            Scope::Col => "col",
+            Scope::Matrix => "matrix",
+            Scope::Array => "array",
+            Scope::All => "all",
+        }
+    }
+}
+
+pub struct Program {
+    pub name: Ident,
+    pub stages: Vec<Stage>,
+}
+
+pub struct Stage {
+    pub kind: Kind,
+    pub statements: Vec<Statement>,
+    pub reductions: Vec<Reduction>,
+}
+
+pub enum Kind {
+    /// Runs for every element.
+    Pass(Arguments),
+    /// Runs once for each row, column, array, or for all of them.
+    Text(Scope),
+}
+
+/// What a pass is given.
+#[derive(Default, Clone)]
+pub struct Arguments {
+    pub param: bool,
+    pub grad: bool,
+    /// Gradients as they are in memory: not scaled, without decay.
+    pub raw: bool,
+    /// The backup that the parameter is saved to first.
+    pub save: Option<Ident>,
+    /// The backup that the parameter is taken from.
+    pub restore: Option<Ident>,
+}
+
+#[derive(Clone)]
+pub struct Statement {
+    pub name: Ident,
+    pub local: bool,
+    pub value: Expr,
+}
+
+pub struct Reduction {
+    pub operation: Operation,
+    pub scope: Scope,
+    pub name: Ident,
+    pub value: Expr,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Operation {
+    Sum,
+    /// A sum of squares with float32 lanes, where float32 is computed with.
+    FastSum,
+    Mean,
+    Max,
+}
+
+#[derive(Clone)]
+pub enum Expr {
+    Number(String, Span),
+    Name(Ident),
+    Unary(&'static str, Box<Expr>),
+    Binary(&'static str, Box<Expr>, Box<Expr>),
+    Call(Ident, Vec<Expr>),
+}
+
+impl Expr {
+    /// Calls `f` for each name that the expression reads.
+    pub fn names(&self, f: &mut impl FnMut(&Ident)) {
+        match self {
+            Expr::Number(..) => {}
+            Expr::Name(name) => f(name),
+            Expr::Unary(_, a) => a.names(f),
+            Expr::Binary(_, a, b) => {
+                a.names(f);
+                b.names(f);
+            }
+            Expr::Call(_, arguments) => arguments.iter().for_each(|argument| argument.names(f)),
+        }
+    }
+
+    pub fn same(&self, other: &Expr) -> bool {
+        match (self, other) {
+            (Expr::Number(a, _), Expr::Number(b, _)) => a == b,
+            (Expr::Name(a), Expr::Name(b)) => a == b,
+            (Expr::Unary(f, a), Expr::Unary(g, b)) => f == g && a.same(b),
+            (Expr::Binary(f, a, b), Expr::Binary(g, c, d)) => f == g && a.same(c) && b.same(d),
+            (Expr::Call(f, a), Expr::Call(g, b)) => {
+                f == g && a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.same(b))
+            }
+            _ => false,
+        }
+    }
+}
+
+/// The functions that texts may call, with the number of their arguments, and whether only scalar texts may.
+pub const FUNCTIONS: &[(&str, usize, bool)] = &[
+    ("fma", 3, false),
+    ("sqrt", 1, false),
+    ("abs", 1, false),
+    ("sign", 1, false),
+    ("max", 2, false),
+    ("min", 2, false),
+    ("select", 3, false),
+    ("pow", 2, true),
+];
