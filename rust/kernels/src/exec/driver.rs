@@ -207,6 +207,21 @@ impl WorkList {
         self.total
     }
 
+    /// Which entry of a step's scalars is an array's own.
+    pub fn group(&self, i: usize) -> usize {
+        self.items[i].group
+    }
+
+    /// What element states are kept in: one format for all arrays.
+    pub fn format(&self) -> StateFormat {
+        self.items.first().map_or(StateFormat::Compute, |item| item.format)
+    }
+
+    /// Whether parameters are rounded from float32 copies.
+    pub fn is_rounded(&self) -> bool {
+        self.items.first().is_some_and(|item| item.rounded.is_some())
+    }
+
     /// Sets an array's gradient for the next step.
     pub fn set_gradient(&mut self, i: usize, grad: *mut u8, grad_type: Dtype) {
         let item = &mut self.items[i];

@@ -252,8 +252,7 @@ impl Rule {
 
     /// Whether its step reads gradients.
     pub fn reads_gradient(&self) -> bool {
-        let reads = |stage: &Stage| matches!(&stage.kind, Kind::Pass(pass) if pass.reads_grad);
-        self.programs[0].stages.iter().any(reads)
+        self.programs[0].reads_gradient()
     }
 
     /// Whether some text needs to know the matrix that an array is.
@@ -263,12 +262,9 @@ impl Rule {
 }
 
 impl Program {
-    /// Its passes.
-    pub(crate) fn passes(&self) -> impl Iterator<Item = &'static Pass> + use<> {
-        self.stages.iter().filter_map(|stage| match &stage.kind {
-            Kind::Pass(pass) => Some(pass),
-            _ => None,
-        })
+    /// Whether it reads gradients.
+    pub fn reads_gradient(&self) -> bool {
+        self.stages.iter().any(|stage| matches!(&stage.kind, Kind::Pass(pass) if pass.reads_grad))
     }
 }
 

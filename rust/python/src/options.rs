@@ -1,10 +1,10 @@
-//! A step's options as nearly everybody gives them; what is unusual goes to Python, which converts or explains it.
+//! A step's options as nearly everybody gives them; Python converts or explains all others.
 
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyFloat};
 
-/// A gradient scale as nearly everybody gives it; Python judges all others.
-pub fn usual_scale(given: Option<&Bound<'_, PyAny>>) -> Option<f64> {
+/// A gradient scale that is a plain float and can be used.
+pub fn plain_scale(given: Option<&Bound<'_, PyAny>>) -> Option<f64> {
     match given {
         None => Some(1.0),
         Some(value) => {
@@ -14,7 +14,7 @@ pub fn usual_scale(given: Option<&Bound<'_, PyAny>>) -> Option<f64> {
     }
 }
 
-/// A flag that is a bool; Python judges all others.
-pub fn usual_flag(given: Option<&Bound<'_, PyAny>>) -> Option<bool> {
+/// A flag that is a bool.
+pub fn plain_flag(given: Option<&Bound<'_, PyAny>>) -> Option<bool> {
     given.map_or(Some(false), |value| value.cast_exact::<PyBool>().ok().map(|flag| flag.is_true()))
 }
