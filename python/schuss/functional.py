@@ -39,16 +39,18 @@ from typing import Any
 
 import numpy as np
 
-from schuss import _arrays, _hyper, _schuss
-from schuss._group import ParamGroup
-from schuss._optimizer import OPTIONS, Optimizer
+from schuss import _schuss
+from schuss._arrays import checks
+from schuss._core import options, validate
+from schuss._core.group import ParamGroup
+from schuss._core.optimizer import Optimizer
 from schuss.optimizers import OPTIMIZERS
 
 
 def _make(kind: type[Optimizer]) -> Callable[..., None]:
     name = f"{kind.__name__.lower()}_"
     parameters = list(inspect.signature(kind).parameters.values())[1:]
-    hypers = {parameter.name: parameter.default for parameter in parameters if parameter.name not in OPTIONS}
+    hypers = {parameter.name: parameter.default for parameter in parameters if parameter.name not in options.OPTIONS}
     keywords = {**hypers, "initial_lr": None} if "decay_form" in hypers else hypers
 
     # The types are part of the key because 1 == True, which only one hyperparameter of the two may be.
@@ -65,7 +67,7 @@ def _make(kind: type[Optimizer]) -> Callable[..., None]:
             raise TypeError("lr must be a number here: call the schedule yourself")
         initial_lr = values.pop("initial_lr", None)
         if initial_lr is not None:
-            initial_lr = _hyper.number("initial_lr", initial_lr, open_low=True)
+            initial_lr = validate.number("initial_lr", initial_lr, open_low=True)
         return ParamGroup(kind, [], values, "", initial_lr)
 
     def function(p: np.ndarray, g: Any, *states: np.ndarray, step: int, **given: Any) -> None:
@@ -76,16 +78,16 @@ def _make(kind: type[Optimizer]) -> Callable[..., None]:
         if len(states) != len(group.states):
             listed = ", ".join(["p", "g", *group.states])
             raise TypeError(f"{name} takes {listed} with these hyperparameters, got {len(states)} state arrays")
-        _arrays.check_written("p", p)
+        checks.check_written("p", p)
         for state_name, state in zip(group.states, states, strict=True):
-            _arrays.check_written(state_name, state)
-            _arrays.check_like(state_name, state, "p's state", p.shape, _arrays.compute_dtype(p.dtype))
-            if _arrays.order(state) != _arrays.order(p):
-                raise ValueError(f"{state_name} must lie in memory as p does; make it with order={_arrays.order(p)!r}")
-        _arrays.check_apart(zip(["p", *group.states], [p, *states], strict=True), "pass arrays that share no memory")
-        gradient = _arrays.as_gradient("g", g, "p", p)
+            checks.check_written(state_name, state)
+            checks.check_like(state_name, state, "p's state", p.shape, checks.compute_dtype(p.dtype))
+            if checks.order(state) != checks.order(p):
+                raise ValueError(f"{state_name} must lie in memory as p does; make it with order={checks.order(p)!r}")
+        checks.check_apart(zip(["p", *group.states], [p, *states], strict=True), "pass arrays that share no memory")
+        gradient = checks.as_gradient("g", g, "p", p)
         if any(np.may_share_memory(gradient, array) for array in (p, *states)):
-            gradient = gradient.copy(_arrays.order(gradient))
+            gradient = gradient.copy(checks.order(gradient))
         _schuss.update(group.rule, group.packed, int(step), [p], [gradient], [states], False, False)
 
     only = inspect.Parameter.KEYWORD_ONLY

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from schuss import _schuss, _small_state, _tree
-from schuss._group import ParamGroup
-from schuss._optimizer import Optimizer
+from schuss import _schuss
+from schuss._arrays import formats, trees
+from schuss._core.group import ParamGroup
+from schuss._core.optimizer import Optimizer
 
 # Where a step's values are in the layout of a group: a schedule may set both.
 _RATE, _MOMENTUM = 1, 6 + _schuss.rules()["momentum"]["hypers"].index("momentum")
@@ -22,12 +23,12 @@ class _Mover:
     def __init__(self, optimizer: Optimizer) -> None:
         self.core = _schuss.Core()
         self.values = [np.zeros(_FACTOR + 2) for _ in optimizer.param_groups]
-        kept, first = optimizer._keeping, 0
+        kept, first = optimizer._state_format, 0
         for group, values in zip(optimizer.param_groups, self.values, strict=True):
             until = first + len(group["params"])
             params = optimizer._params[first:until]
             # The momentum is the first state; a master copy behind it stays where it is.
-            states = [_small_state.for_kernels(kept, own)[:1] for own in optimizer._states[first:until]]
+            states = [formats.for_kernels(kept, own)[:1] for own in optimizer._states[first:until]]
             center, tree = [False] * len(params), [*range(until)]
             self.core._add_group("descend", values, params, states, center, tree, kept.small, False)
             first = until
@@ -151,7 +152,7 @@ class NAG(Optimizer):
         """
         if not callable(closure):
             raise TypeError("NAG needs a closure: opt.step(lambda: the gradients at the present parameters)")
-        with self._alone():
+        with self._exclusive():
             mover = self._mover = self._mover or _Mover(self)
             steps, moves = self.step_count, mover.core.step_count
             try:
@@ -185,12 +186,12 @@ class NAG(Optimizer):
     def _kept(self, grads: Any, zero_grads: bool) -> Any:
         """Gradients that stay what they are when the parameters move back: those that share memory are copied."""
         self._explain_structure(grads)
-        arrays = [leaf for _, _, leaf in _tree.leaves(self._root(), grads, "grads", "params")]
+        arrays = [leaf for _, _, leaf in trees.leaves(self._root(), grads, "grads", "params")]
         for i, array in enumerate(arrays):
             # None, too, is judged here: to a step it would mean the optimizer's own gradients.
             if not isinstance(array, np.ndarray) or self._is_written(array):
                 arrays[i] = self._gradient(i, array, True, zero_grads)
-        return _tree.build(self._root(), arrays.__getitem__)
+        return trees.build(self._root(), arrays.__getitem__)
 
     @staticmethod
     def _coefficient(group: ParamGroup, packed: list[float]) -> float:

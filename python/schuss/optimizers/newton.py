@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from schuss import _arrays, _hyper, _schuss, _tree
-from schuss._optimizer import Optimizer
+from schuss import _schuss
+from schuss._arrays import checks, trees
+from schuss._core import validate
+from schuss._core.optimizer import Optimizer
 
 
 class Newton(Optimizer):
@@ -114,20 +116,20 @@ class Newton(Optimizer):
         FloatingPointError
             A gradient has a NaN or an infinity and ``nonfinite="error"``; nothing has changed then either.
         """
-        with self._alone():
+        with self._exclusive():
             return self._take(grads, hessian, grad_scale, zero_grads)
 
     def _take(self, grads: Any, hessian: Any, grad_scale: float, zero_grads: bool) -> bool:
         if callable(grads):
             both = grads()
             if not isinstance(both, (tuple, list)) or len(both) != 2:
-                raise TypeError(f"the closure must return the gradients and the Hessian, got {_tree.kind(both)}")
+                raise TypeError(f"the closure must return the gradients and the Hessian, got {trees.kind(both)}")
             grads, hessian = both
         elif grads is None:
             grads = self._own_grads()
-        grad_scale = _hyper.grad_scale(grad_scale)
+        grad_scale = validate.grad_scale(grad_scale)
         self._explain_structure(grads)
-        given = [leaf for _, _, leaf in _tree.leaves(self._root(), grads, "grads", "params")]
+        given = [leaf for _, _, leaf in trees.leaves(self._root(), grads, "grads", "params")]
         usable = [self._usable(i, gradient, zero_grads) for i, gradient in enumerate(given)]
         matrix = self._matrix(hessian, sum(array.size for array in usable))
         if self.nonfinite != "propagate" and not all(np.isfinite(array).all() for array in usable):
@@ -154,7 +156,7 @@ class Newton(Optimizer):
         for param in self._params:
             direction.append((sign * vector[at : at + param.size]).reshape(param.shape))
             at += param.size
-        super().step(_tree.build(self._root(), direction.__getitem__))
+        super().step(trees.build(self._root(), direction.__getitem__))
         self._last_damping = used
         self._norm = norm
         self._zero(given, zero_grads)
@@ -163,7 +165,7 @@ class Newton(Optimizer):
     def _usable(self, i: int, gradient: Any, zero_grads: bool) -> np.ndarray:
         usable = self._gradient(i, gradient, False, zero_grads)
         with np.errstate(over="ignore"):  # to infinity, which the check for it is to see
-            return usable.astype(_arrays.compute_dtype(self._params[i].dtype), copy=False)
+            return usable.astype(checks.compute_dtype(self._params[i].dtype), copy=False)
 
     @staticmethod
     def _zero(gradients: list[Any], zero_grads: bool) -> None:
@@ -173,9 +175,9 @@ class Newton(Optimizer):
     def _matrix(self, hessian: Any, n: int) -> np.ndarray:
         if hessian is None:
             raise TypeError("Newton needs the Hessian: opt.step(grads, hessian), or a closure that returns both")
-        _arrays.refuse_masked("hessian", hessian)
+        checks.refuse_masked("hessian", hessian)
         matrix = np.asarray(hessian)
-        if matrix.dtype.kind not in "fiu" and not _arrays.known_dtype(matrix.dtype):
+        if matrix.dtype.kind not in "fiu" and not checks.known_dtype(matrix.dtype):
             raise TypeError(f"hessian has dtype {matrix.dtype}; it must be real numbers")
         if matrix.shape != (n, n):
             raise ValueError(f"hessian has shape {matrix.shape}, but there are {n} parameters: it must be ({n}, {n})")

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from schuss.optimizers.lookahead import Lookahead
 from schuss.optimizers.radam import RAdam
+from schuss.wrappers.lookahead import Lookahead
 
 
 class _CentralizedRAdam(RAdam):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from schuss._optimizer import Optimizer
+from schuss._core.optimizer import Optimizer
 
 
 class RMSprop(Optimizer):

@@ -150,6 +150,17 @@ def grad_scale(value: Any) -> float:
     raise error(f"grad_scale must be a finite number > 0 whose inverse is finite in float32, got {value!r}")
 
 
+def seed(place: str, value: Any) -> int:
+    """The value as a seed, which it must be."""
+    wrong = f"{place} must be a whole number >= 0 and < 2**64, got {value!r}"
+    result = whole(value)
+    if result is None:
+        raise TypeError(wrong)
+    if not 0 <= result < 2**64:
+        raise ValueError(wrong)
+    return result
+
+
 def max_norm(place: str, value: Any) -> float | None:
     """A bound on the norm of gradients, or None."""
     return None if value is None else number(place, value, open_low=True, closed_high=True)

@@ -12,17 +12,17 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from schuss import _small_state
+from schuss._arrays import formats
 
 _LINE, _PAGE = 64, 4096
 _LARGE = 16 * _PAGE
 _STAGGER = 1024
 
 
-def zeros(params: Sequence[np.ndarray], names: Sequence[str], kept: _small_state.Keeping) -> list[list[np.ndarray]]:
+def zeros(params: Sequence[np.ndarray], names: Sequence[str], kept: formats.StateFormat) -> list[list[np.ndarray]]:
     """The state arrays of each parameter, of zeros and in its memory order; a master copy has its numbers."""
     kinds = [(name, kept.dtype) for name in names] + [("master", None)] * kept.master
-    sizes = [[_small_state.state_bytes(kind, param) for param in params] for _, kind in kinds]
+    sizes = [[formats.state_bytes(kind, param) for param in params] for _, kind in kinds]
     room = sum(size + (_PAGE if size >= _LARGE else _LINE) for own in sizes for size in own)
     # Through a memoryview, so that nobody reaches the array that owns the memory, as base of a state, and resizes it.
     block = np.frombuffer(memoryview(np.zeros(room + _LINE, np.uint8)), np.uint8)  # type: ignore[arg-type]
@@ -36,7 +36,7 @@ def zeros(params: Sequence[np.ndarray], names: Sequence[str], kept: _small_state
                 at += (wanted - base - at) % _PAGE
             else:
                 at += -(base + at) % _LINE
-            own += _small_state.views(block[at : at + size], kind, name, param)
+            own += formats.views(block[at : at + size], kind, name, param)
             at += size
     if kept.master:
         for own, param in zip(states, params, strict=True):

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from schuss import _hyper, _schedule, _schuss
+from schuss import _schuss
+from schuss._core import scheduling, validate
 
 if TYPE_CHECKING:
-    from schuss._optimizer import Optimizer
+    from schuss._core.optimizer import Optimizer
 
 RULES = _schuss.rules()
 _DECAYS = {"l2": 0.0, "decoupled": 1.0, "independent": 2.0, "own": 3.0}
@@ -56,7 +57,7 @@ class ParamGroup(MutableMapping[str, Any]):
             return 0.0 if callable(rate) else float(rate)
         first = getattr(rate, "initial_lr", None) if callable(rate) else rate
         if first is None:
-            first = _hyper.scheduled_rate(f"{self._where}lr", rate, 0)
+            first = validate.scheduled_rate(f"{self._where}lr", rate, 0)
         if not first > 0:
             raise ValueError(
                 f'{self._where}decay_form "independent" divides by the first lr, which is 0; start above 0, or '
@@ -67,9 +68,9 @@ class ParamGroup(MutableMapping[str, Any]):
     def checked(self, hypers: Mapping[str, Any], where: str | None = None) -> dict[str, Any]:
         """The hyperparameters with every value checked, also against each other; `where` they stand, for messages."""
         where = self._where if where is None else where
-        result = {name: _hyper.CHECKS[name](f"{where}{name}", value) for name, value in hypers.items()}
+        result = {name: validate.CHECKS[name](f"{where}{name}", value) for name, value in hypers.items()}
         self._kind._check(result)
-        if _schedule.sets_momentum(result["lr"]):
+        if scheduling.sets_momentum(result["lr"]):
             self._check_momentum(result, where)
         return result
 
@@ -110,10 +111,10 @@ class ParamGroup(MutableMapping[str, Any]):
         values: list[float] = self.packed.tolist()
         place, rate = f"{self._where}lr", self._hypers["lr"]
         if callable(rate):
-            momentum = _schedule.momentum(place, rate, step)
+            momentum = scheduling.momentum(place, rate, step)
             if momentum is not None:
                 values = self._layout(self._with_momentum(self._hypers, momentum))
-            values[1] = _hyper.scheduled_rate(place, rate, step)
+            values[1] = validate.scheduled_rate(place, rate, step)
         return values
 
     def prepare(

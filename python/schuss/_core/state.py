@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from schuss import _arrays, _hyper, _schedule, _small_state, _tree
+from schuss._arrays import checks, formats, trees
+from schuss._core import options, scheduling, validate
 
 if TYPE_CHECKING:
-    from schuss._optimizer import Optimizer
+    from schuss._core.optimizer import Optimizer
 
 SCHEDULE = "schedule"
 _KEYS = ("optimizer", "step", "skipped_steps", "max_grad_norm", "nonfinite", "param_groups", "state")
@@ -26,7 +27,7 @@ def scalars(optimizer: Optimizer) -> dict[str, Any]:
     for group, step in zip(optimizer.param_groups, group_steps, strict=True):
         entry = group.hypers
         if callable(entry["lr"]):
-            kept = _schedule.state(entry["lr"])
+            kept = scheduling.state(entry["lr"])
             entry["lr"] = SCHEDULE if kept is None else {SCHEDULE: kept}
         if entry.get("decay_form") == "independent":
             entry["initial_lr"] = group.initial_lr
@@ -43,16 +44,16 @@ def scalars(optimizer: Optimizer) -> dict[str, Any]:
 
 def _kept(optimizer: Optimizer) -> dict[str, Any]:
     """How the state is kept, where that is not plainly; codes belong to the memory order of their parameter."""
-    kept = optimizer._keeping.as_dict()
-    if optimizer._keeping.dtype == "int8":
-        kept["memory_order"] = "".join(map(_arrays.order, optimizer._params))
+    kept = optimizer._state_format.as_dict()
+    if optimizer._state_format.dtype == "int8":
+        kept["memory_order"] = "".join(map(checks.order, optimizer._params))
     return kept
 
 
-def _check_kept(optimizer: Optimizer, state: Mapping[str, Any]) -> _small_state.Keeping:
+def _check_state_format(optimizer: Optimizer, state: Mapping[str, Any]) -> formats.StateFormat:
     """How the state was kept, which must be as this optimizer keeps it; its rounding and seed are taken over."""
-    given = {name: state.get(name, default) for name, default in _small_state.DEFAULTS.items()}
-    saved, own = _small_state.check(given), optimizer._keeping
+    given = {name: state.get(name, default) for name, default in options.STATE_FORMAT.items()}
+    saved, own = options.state_format(given), optimizer._state_format
     for name, was, this in (("state_dtype", saved.small, own.small), ("master_weights", saved.master, own.master)):
         if was != this:
             raise ValueError(
@@ -74,8 +75,8 @@ def state_dict(optimizer: Optimizer) -> dict[str, Any]:
     for g, template in enumerate(optimizer._templates):
         arrays = {}
         for k, name in enumerate(optimizer._state_names(g)):
-            views = [_arrays.shown(own[k]) if k < len(own) else None for own in optimizer._states]
-            arrays[name] = _tree.build(template, views.__getitem__)
+            views = [checks.shown(own[k]) if k < len(own) else None for own in optimizer._states]
+            arrays[name] = trees.build(template, views.__getitem__)
         state.append(arrays)
     return {**result, "state": state}
 
@@ -84,7 +85,7 @@ def load_state_dict(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
     """See :meth:`schuss.Optimizer.load_state_dict`."""
     if not isinstance(state, Mapping):
         raise TypeError(f"a state is a dict from state_dict(), got {type(state).__name__}")
-    with optimizer._alone():
+    with optimizer._exclusive():
         _load(optimizer, state)
 
 
@@ -102,9 +103,9 @@ def _load(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
             raise ValueError(f"state['state'][{g}] must be a dict with the keys {names}, got {_found(given[g])}")
         for k, name in enumerate(names):
             place = f"state['state'][{g}][{name!r}]"
-            for i, where, array in _tree.leaves(template, given[g][name], place, f"param_groups[{g}]['params']"):
+            for i, where, array in trees.leaves(template, given[g][name], place, f"param_groups[{g}]['params']"):
                 target = states[i][k]
-                _arrays.check_like(where, array, "this optimizer's", target.shape, target.dtype)
+                checks.check_like(where, array, "this optimizer's", target.shape, target.dtype)
                 copies.append((target, array))
     take_scalars()
     for target, array in copies:
@@ -131,7 +132,7 @@ def check_scalars(optimizer: Optimizer, state: Mapping[str, Any], extra: tuple[s
             raise TypeError(f"{place} must be a dict, got {type(given).__name__}")
         entry = dict(given)
         steps.append(_count(f"{place}['step']", entry.pop("step", None)))
-        initial.append(_hyper.number(f"{place}['initial_lr']", entry.pop("initial_lr", group.initial_lr)))
+        initial.append(validate.number(f"{place}['initial_lr']", entry.pop("initial_lr", group.initial_lr)))
         missing = [key for key in group.hypers if key not in entry]
         unknown = [key for key in entry if key not in group.hypers]
         if missing or unknown:
@@ -142,8 +143,8 @@ def check_scalars(optimizer: Optimizer, state: Mapping[str, Any], extra: tuple[s
         if callable(group["lr"]):
             entry["lr"] = group["lr"]
             # As with rates and functions, the schedule of this optimizer is the one that stays, whatever was saved.
-            if kept is not None and _schedule.state(group["lr"]) is not None:
-                take_schedules.append(_schedule.restorer(f"{place}['lr']", [group["lr"]], [kept]))
+            if kept is not None and scheduling.state(group["lr"]) is not None:
+                take_schedules.append(scheduling.restorer(f"{place}['lr']", [group["lr"]], [kept]))
         elif kept is not None or (isinstance(saved, str) and saved == SCHEDULE):
             raise ValueError(
                 f"{place} was saved with a learning-rate schedule, which is a function and cannot be saved; make the "
@@ -154,7 +155,7 @@ def check_scalars(optimizer: Optimizer, state: Mapping[str, Any], extra: tuple[s
     settings = {
         name: optimizer._checked(name, state[name], f"state[{name!r}]") for name in optimizer._settings if name in state
     }
-    kept = _check_kept(optimizer, state)
+    kept = _check_state_format(optimizer, state)
     step, skipped = _count("state['step']", state["step"]), _count("state['skipped_steps']", state["skipped_steps"])
 
     def take() -> None:
@@ -165,7 +166,7 @@ def check_scalars(optimizer: Optimizer, state: Mapping[str, Any], extra: tuple[s
             group.adopt(hypers)
         for name, value in settings.items():
             setattr(optimizer, name, value)
-        optimizer._keep(kept)
+        optimizer._set_state_format(kept)
         optimizer._set_counters(step, skipped, steps)
 
     return take
@@ -183,21 +184,21 @@ def _count(place: str, value: Any) -> int:
 
 def constructor_arguments(optimizer: Optimizer) -> tuple[Any, dict[str, Any], dict[int, Any]]:
     """`params`, keywords and then rates of groups that make an optimizer like this one, over the same arrays."""
-    options = {
+    given = {
         "max_grad_norm": optimizer.max_grad_norm,
         "nonfinite": optimizer.nonfinite,
-        **optimizer._keeping.as_dict(),
+        **optimizer._state_format.as_dict(),
     }
-    structures = [_tree.build(template, optimizer._params.__getitem__) for template in optimizer._templates]
+    structures = [trees.build(template, optimizer._params.__getitem__) for template in optimizer._templates]
     hypers = [group.hypers for group in optimizer.param_groups]
     rates = {}
     for i, (group, own) in enumerate(zip(optimizer.param_groups, hypers, strict=True)):
         if own.get("decay_form") == "independent":  # the present rate may be 0, or a schedule that begins there
             rates[i], own["lr"] = own["lr"], group.initial_lr
     if not optimizer._grouped:
-        return structures[0], {**hypers[0], **options}, rates
+        return structures[0], {**hypers[0], **given}, rates
     groups = [{"params": structure, **own} for structure, own in zip(structures, hypers, strict=True)]
-    return groups, {**optimizer._defaults, **options}, rates
+    return groups, {**optimizer._defaults, **given}, rates
 
 
 def rebuild(

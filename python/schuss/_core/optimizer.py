@@ -13,12 +13,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from schuss import _arrays, _block, _hyper, _schuss, _small_state, _state, _tree
-from schuss._answers import Answers
-from schuss._group import RULES, ParamGroup, is_group, without_params
-
-#: Keywords of every constructor that are for the optimizer as a whole.
-OPTIONS = ("max_grad_norm", "nonfinite", *_small_state.DEFAULTS)
+from schuss import _schuss
+from schuss._arrays import checks, formats, layout, trees
+from schuss._core import options, validate
+from schuss._core import state as _state
+from schuss._core.callbacks import Answers
+from schuss._core.group import RULES, ParamGroup, is_group, without_params
 
 
 class Optimizer(Answers):
@@ -93,15 +93,15 @@ class Optimizer(Answers):
             raise TypeError(f"this {self._name()} is made already; make a new one instead of calling __init__")
         given = {name: value for name, value in given.items() if name not in ("self", "__class__")}
         params = given.pop("params")
-        if _arrays.any_on_gpu(params):
-            importlib.import_module("schuss._on_gpu").adopt(self)
-        options = _small_state.DEFAULTS | {name: given.pop(name) for name in OPTIONS if name in given}
-        self._max_grad_norm: float | None = self._checked("max_grad_norm", options["max_grad_norm"])
-        self._nonfinite: str = self._checked("nonfinite", options["nonfinite"])
+        if checks.any_on_gpu(params):
+            importlib.import_module("schuss._backends.cuda").adopt(self)
+        whole = options.STATE_FORMAT | {name: given.pop(name) for name in options.OPTIONS if name in given}
+        self._max_grad_norm: float | None = self._checked("max_grad_norm", whole["max_grad_norm"])
+        self._nonfinite: str = self._checked("nonfinite", whole["nonfinite"])
         self._configure(self._max_grad_norm, self._nonfinite)
-        self._keep(_small_state.check(options))
+        self._set_state_format(options.state_format(whole))
         for name, value in given.items():  # also those that every group overrides
-            _hyper.CHECKS[name](name, value)
+            validate.CHECKS[name](name, value)
         self._defaults = given
         self._groups: list[ParamGroup] = []
         self._params: list[np.ndarray] = []
@@ -147,9 +147,9 @@ class Optimizer(Answers):
         True
         """
         if not is_group(group):
-            got = "one without" if isinstance(group, Mapping) else _tree.kind(group)
+            got = "one without" if isinstance(group, Mapping) else trees.kind(group)
             raise TypeError(f"a group is a dict with a 'params' key, got {got}")
-        with self._alone():
+        with self._exclusive():
             grads, was_grouped = self._grads, self._grouped
             self._grouped = True
             try:
@@ -158,7 +158,7 @@ class Optimizer(Answers):
                 self._grouped = was_grouped
                 raise
             if grads is not None:
-                new = _tree.build(self._templates[-1], self._new_gradient)
+                new = trees.build(self._templates[-1], self._new_gradient)
                 self._grads = [*grads, new] if was_grouped else [grads, new]
 
     def _extend(self, additions: list[tuple[Any, dict[str, Any]]]) -> None:
@@ -170,11 +170,11 @@ class Optimizer(Answers):
             where = f"param_groups[{index}]['params']" if self._grouped else "params"
             unknown = [name for name in given if name not in self._defaults]
             if unknown:
-                if unknown[0] in OPTIONS:
+                if unknown[0] in options.OPTIONS:
                     raise TypeError(f"param_groups[{index}] has {unknown[0]!r}, which is for the optimizer as a whole")
                 known = ", ".join(self._defaults)
                 raise TypeError(f"param_groups[{index}] has unknown {unknown[0]!r}; {self._name()} takes {known}")
-            template, leaves = _tree.flatten(structure, where, len(params))
+            template, leaves = trees.flatten(structure, where, len(params))
             if not leaves:
                 raise ValueError(f"{where} is empty; an optimizer needs at least one array")
             for suffix, array in leaves:
@@ -184,13 +184,13 @@ class Optimizer(Answers):
             prefix = f"param_groups[{index}]: " if self._grouped else ""
             groups.append(ParamGroup(type(self), [a for _, a in leaves], {**self._defaults, **given}, prefix))
             templates.append(template)
-        _arrays.check_apart((self._place("params", *at), array) for at, array in zip(suffixes, params, strict=True))
+        checks.check_apart((self._place("params", *at), array) for at, array in zip(suffixes, params, strict=True))
 
         first = len(self._params)
         named = [(self._place("params", *at), a) for at, a in zip(suffixes[first:], params[first:], strict=True)]
-        _small_state.check_params(self._keeping, named)
+        formats.check_params(self._state_format, named)
         for group in groups:
-            self._check_kept(group)
+            self._check_state_format(group)
         states = [own for group in groups for own in self._zeros(group["params"], group.states)]
         self._suffixes, self._params = suffixes, params
         self._states += states
@@ -203,20 +203,20 @@ class Optimizer(Answers):
             until = first + len(group["params"])
             root = self._templates if self._grouped else self._templates[0]
             own = params[first:until]
-            states = [_small_state.for_kernels(self._keeping, arrays) for arrays in self._states[first:until]]
+            states = [formats.for_kernels(self._state_format, arrays) for arrays in self._states[first:until]]
             center = [self._centered(group.hypers, array) for array in own]
             self._add_group(
-                group.rule, group.packed, own, states, center, root, self._keeping.small, self._keeping.master
+                group.rule, group.packed, own, states, center, root, self._state_format.small, self._state_format.master
             )
             first = until
 
     def _check_param(self, place: str, array: Any) -> None:
         """Raises unless the array can be updated in place."""
-        _arrays.check_written(place, array)
+        checks.check_written(place, array)
 
     def _zeros(self, params: list[np.ndarray], names: Sequence[str]) -> list[list[np.ndarray]]:
         """The state arrays of each parameter, of zeros; a master copy has its numbers."""
-        return _block.zeros(params, names, self._keeping)
+        return layout.zeros(params, names, self._state_format)
 
     # Gradients.
 
@@ -240,7 +240,7 @@ class Optimizer(Answers):
         array([0.5, 0.5])
         """
         if self._grads is None:
-            self._grads = _tree.build(self._root(), self._new_gradient)
+            self._grads = trees.build(self._root(), self._new_gradient)
         return self._grads
 
     @grads.setter
@@ -252,30 +252,30 @@ class Optimizer(Answers):
     def zero_grad(self) -> None:
         """Sets the optimizer's own gradient buffers to zero."""
         if self._grads is not None:
-            buffers = list(_tree.leaves(self._root(), self._grads, "grads", "params"))
+            buffers = list(trees.leaves(self._root(), self._grads, "grads", "params"))
             for _, place, gradient in buffers:
-                _arrays.check_zeroable(place, gradient)
+                checks.check_zeroable(place, gradient)
             for _, _, gradient in buffers:
                 gradient.fill(0)
 
     def _state_names(self, group: int) -> list[str]:
         """The names of the state arrays of each parameter of a group, in order."""
-        return self._keeping.names(self.param_groups[group].states)
+        return self._state_format.names(self.param_groups[group].states)
 
-    def _keep(self, kept: _small_state.Keeping) -> None:
+    def _set_state_format(self, kept: formats.StateFormat) -> None:
         """Sets how the state is kept; once there are arrays only the rounding of it may change."""
-        self._set_seed(kept.noise)
-        self._keeping = kept
+        self._set_seed(kept.rounding_seed)
+        self._state_format = kept
 
-    def _check_kept(self, group: ParamGroup) -> None:
+    def _check_state_format(self, group: ParamGroup) -> None:
         """Raises when the state of a group cannot be kept as asked for."""
-        if self._keeping.dtype == "int8" and not self._takes_int8(group.hypers):
+        if self._state_format.dtype == "int8" and not self._takes_int8(group.hypers):
             raise ValueError(f'{self._name()} with these hyperparameters has no state_dtype="int8"; use "bfloat16"')
 
     def _reset_state(self) -> None:
         """Starts the state anew, bias corrections too; the count of steps goes on, and a master copy stays."""
         for (index, _), own in zip(self._suffixes, self._states, strict=True):
-            for state in own[:-1] if self._keeping.master else own:
+            for state in own[:-1] if self._state_format.master else own:
                 state.fill(0)
             self._fill_initial(self._groups[index], own)
         steps, skipped, groups = self._counters()
@@ -283,13 +283,13 @@ class Optimizer(Answers):
 
     def _fill_initial(self, group: ParamGroup, own: list[np.ndarray]) -> None:
         """Puts first values other than zero into the states of one parameter."""
-        for name, state in zip(self._keeping.names(group.states), own, strict=True):
+        for name, state in zip(self._state_format.names(group.states), own, strict=True):
             if name in self._initial_state and group[self._initial_state[name]] != 0:
                 state.fill(group[self._initial_state[name]])
 
     def _new_gradient(self, i: int) -> np.ndarray:
         param = self._params[i]
-        return np.zeros(param.shape, _arrays.compute_dtype(param.dtype), _arrays.order(param))
+        return np.zeros(param.shape, checks.compute_dtype(param.dtype), checks.order(param))
 
     def _keep_params(self) -> Any:
         """The parameters' values, for `_restore_params`."""
@@ -304,9 +304,9 @@ class Optimizer(Answers):
 
     def _checked(self, name: str, value: Any, place: str | None = None) -> Any:
         """The value that a setting is to have, if it may."""
-        return _hyper.SETTINGS[name](place or name, value)
+        return validate.SETTINGS[name](place or name, value)
 
-    def _alone(self, *others: _schuss.Core, nobody: bool = False) -> contextlib.AbstractContextManager[None]:
+    def _exclusive(self, *others: _schuss.Core, nobody: bool = False) -> contextlib.AbstractContextManager[None]:
         """Nobody else steps, saves or loads the optimizer, and others, meanwhile; who comes second gets an error.
 
         With `nobody` neither does this thread.
@@ -390,7 +390,7 @@ class Optimizer(Answers):
         lines = [
             f"{self._name()}: step {self.step_count}, {len(self._params)} arrays, {elements:,} elements "
             f"({dtypes}), state {held:,} bytes"
-            + "".join(f", {name}={value!r}" for name, value in self._keeping.as_dict().items())
+            + "".join(f", {name}={value!r}" for name, value in self._state_format.as_dict().items())
         ]
         for i, group in enumerate(self.param_groups):
             hypers = ", ".join(f"{name}={value!r}" for name, value in group.hypers.items())

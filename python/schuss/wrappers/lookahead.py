@@ -8,10 +8,13 @@ from typing import Any, cast
 
 import numpy as np
 
-from schuss import _arrays, _hyper, _schuss, _state, _tree
-from schuss._group import ParamGroup
-from schuss._optimizer import Optimizer
-from schuss._transform import transform
+from schuss import _schuss
+from schuss._arrays import checks, trees
+from schuss._backends.tools import transform
+from schuss._core import state as _state
+from schuss._core import validate
+from schuss._core.group import ParamGroup
+from schuss._core.optimizer import Optimizer
 
 _MOMENTA = ("m", "b")
 
@@ -60,7 +63,7 @@ class Lookahead(Optimizer):
 
     def __init__(self, optimizer: Optimizer, k: int = 5, alpha: float = 0.5, pullback: str = "none") -> None:
         if not isinstance(optimizer, Optimizer):
-            raise TypeError(f"Lookahead wraps an optimizer, got {_tree.kind(optimizer)}")
+            raise TypeError(f"Lookahead wraps an optimizer, got {trees.kind(optimizer)}")
         if isinstance(optimizer, Lookahead):
             raise TypeError("Lookahead cannot wrap another Lookahead: give one of them k and alpha to suit")
         self._wrap(optimizer, k, alpha, pullback)
@@ -72,10 +75,10 @@ class Lookahead(Optimizer):
         self._begun: int | None = None
         self._k: int = self._checked("k", k)
         self._alpha: float = self._checked("alpha", alpha)
-        self._pullback: str = _hyper.SETTINGS["pullback"]("pullback", pullback)
+        self._pullback: str = validate.SETTINGS["pullback"]("pullback", pullback)
         if pullback == "pullback" and not any(self._momenta(group) for group in optimizer.param_groups):
             raise ValueError(f'pullback="pullback" needs a momentum, and {type(optimizer).__name__} here has none')
-        if pullback == "pullback" and optimizer._keeping.dtype == "int8":
+        if pullback == "pullback" and optimizer._state_format.dtype == "int8":
             raise ValueError('pullback="pullback" is not for state_dtype="int8"; use "bfloat16"')
         self._slow = [self._copies(i) for i in range(len(optimizer._params))]
 
@@ -126,12 +129,12 @@ class Lookahead(Optimizer):
         group = self._fast.param_groups[self._fast._suffixes[i][0]]
         momenta = self._momenta(group) if self._pullback == "pullback" else []
         states = self._fast._states[i]
-        return [states[-1] if self._fast._keeping.master else self._fast._params[i], *(states[k] for k in momenta)]
+        return [states[-1] if self._fast._state_format.master else self._fast._params[i], *(states[k] for k in momenta)]
 
     def _copies(self, i: int) -> list[np.ndarray]:
         """Slow companions, as precise as any state: a small part of the way would be lost in bfloat16."""
         pulled = self._pulled(i)
-        return [array.astype(_arrays.compute_dtype(array.dtype), order=_arrays.order(array)) for array in pulled]
+        return [array.astype(checks.compute_dtype(array.dtype), order=checks.order(array)) for array in pulled]
 
     # Stepping.
 
@@ -159,7 +162,7 @@ class Lookahead(Optimizer):
 
     def sync(self) -> None:
         """Moves the slow weights towards the fast ones, and the fast ones onto them; `step` does it every k-th time."""
-        with self._alone():
+        with self._exclusive():
             self._refuse_added()
             self._finish()
             self._sync()
@@ -181,7 +184,7 @@ class Lookahead(Optimizer):
         for some, copy in ((alike, True), (unlike, False)):
             transform("interpolate", [own for own, _ in some], [a for _, a in some], factor=self._alpha, copy=copy)
         copies = list(unlike)
-        if self._fast._keeping.master:
+        if self._fast._state_format.master:
             copies += [(own[-1], param) for own, param in zip(self._fast._states, self._fast._params, strict=True)]
         if copies:
             with np.errstate(all="ignore"):
@@ -210,7 +213,7 @@ class Lookahead(Optimizer):
         if self._evaluating:
             raise RuntimeError("evaluate() is under way already")
         self._refuse_added()
-        with self._fast._alone(self, nobody=True):
+        with self._fast._exclusive(self, nobody=True):
             params = self._fast._params
             fast = self._fast._keep_params()
             self._evaluating = True
@@ -297,9 +300,9 @@ class Lookahead(Optimizer):
         super()._check_idle()
         self._fast._check_idle()
 
-    def _alone(self, *others: _schuss.Core, nobody: bool = False) -> contextlib.AbstractContextManager[None]:
+    def _exclusive(self, *others: _schuss.Core, nobody: bool = False) -> contextlib.AbstractContextManager[None]:
         self._refuse_evaluating()
-        return self._fast._alone(self, *others, nobody=nobody)
+        return self._fast._exclusive(self, *others, nobody=nobody)
 
     def _refuse_evaluating(self) -> None:
         if self._evaluating:
@@ -319,8 +322,8 @@ class Lookahead(Optimizer):
         self._begun = None
         self._fast._set_counters(steps, skipped, groups)
 
-    def _keep(self, kept: Any) -> None:
-        self._fast._keep(kept)
+    def _set_state_format(self, kept: Any) -> None:
+        self._fast._set_state_format(kept)
 
     def _state_names(self, group: int) -> list[str]:
         own = self._fast.param_groups[group]
@@ -329,7 +332,7 @@ class Lookahead(Optimizer):
 
     def __getattr__(self, name: str) -> Any:
         # What the state and the checkpoint read: arrays, structure, places.
-        if name in ("_params", "_templates", "_suffixes", "_grouped", "_groups", "_defaults", "_keeping"):
+        if name in ("_params", "_templates", "_suffixes", "_grouped", "_groups", "_defaults", "_state_format"):
             return getattr(self._fast, name)
         if name == "_states":
             self._refuse_added()
