@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 # The order of the imports is the order of the registry.
 from schuss._core.optimizer import Optimizer
+from schuss.wrappers import Lookahead as Lookahead
 from schuss.optimizers.sgd import SGD as SGD
 from schuss.optimizers.adagrad import Adagrad as Adagrad
 from schuss.optimizers.rmsprop import RMSprop as RMSprop
@@ -19,9 +20,9 @@ from schuss.optimizers.newton import Newton as Newton
 OPTIMIZERS: dict[str, type[Optimizer]] = {
     name: kind
     for name, kind in list(globals().items())
-    if isinstance(kind, type) and issubclass(kind, Optimizer) and kind is not Optimizer
+    if isinstance(kind, type) and issubclass(kind, Optimizer) and kind not in (Optimizer, Lookahead)
 }
 
 # Not the names of the modules. Type checkers understand lists of literals only, and take all names without one.
 if not TYPE_CHECKING:
-    __all__ = ["OPTIMIZERS", *OPTIMIZERS]
+    __all__ = ["OPTIMIZERS", "Lookahead", *OPTIMIZERS]
