@@ -184,7 +184,7 @@ def _named(optimizer: Optimizer, include_params: bool) -> list[tuple[str, np.nda
         place = f"[{group}]{suffix}"
         if include_params:
             result.append((f"params{place}", optimizer._params[i]))
-        names = optimizer._state_names(group)
+        names = optimizer._state_names(i)
         result += [(name + place, state) for name, state in zip(names, states[i], strict=True)]
     return result
 

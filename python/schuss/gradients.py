@@ -158,7 +158,7 @@ def centralize_(grads: Any, *, conv_only: bool = False) -> None:
     array([[-1.,  1.],
            [ 0.,  0.]])
     """
-    least = 3 if validate.CHECKS["gc_conv_only"]("conv_only", conv_only) else 1
+    least = 3 if validate.flag("conv_only", conv_only) else 1
     arrays = [array for array in _writable(grads) if array.ndim > least]
     transform("replace", arrays, arrays, center=True)
 

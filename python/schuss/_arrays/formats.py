@@ -6,8 +6,9 @@ values are rounded and what a code stands for is in the kernels. Nothing here kn
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -16,6 +17,29 @@ from schuss._arrays import checks
 #: Elements that share a scale: a quantization block.
 _BLOCK = 256
 _ALIGN = 64
+
+
+Scope = Literal["element", "row", "col", "array"]
+
+
+class State(NamedTuple):
+    """A state of a rule: one value for each element, row, column or array."""
+
+    name: str
+    scope: Scope
+    #: Whether values may be negative.
+    signed: bool
+
+    def shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The state's shape for a parameter of this shape; rows and columns are those of the last two axes."""
+        if self.scope == "row":
+            return shape[:-1]
+        if self.scope == "col":
+            return (*shape[:-2], *shape[-1:])
+        return shape if self.scope == "element" else ()
+
+
+_MASTER = State("master", "element", True)
 
 
 class StateFormat(NamedTuple):
@@ -42,11 +66,18 @@ class StateFormat(NamedTuple):
         """The seed of the kernels' stochastic rounding, or None without it."""
         return self.seed if self.small is not None and self.rounding == "stochastic" else None
 
-    def names(self, states: Sequence[str]) -> list[str]:
+    def stored(self, states: Sequence[State]) -> list[tuple[State, str | None]]:
+        """What a parameter's states are stored in; only those with a value for each element are worth quantizing."""
+        stored = [(state, self.dtype if state.scope == "element" else None) for state in states]
+        return [*stored, (_MASTER, None)] if self.master else stored
+
+    def names(self, states: Sequence[State]) -> list[str]:
         """The names of the arrays that store a rule's states."""
-        scaled = self.dtype == "int8"
-        kept = [array for name in states for array in ([name, f"{name}_scale"] if scaled else [name])]
-        return [*kept, "master"] if self.master else kept
+        return [
+            name
+            for state, dtype in self.stored(states)
+            for name in ([state.name, f"{state.name}_scale"] if dtype == "int8" else [state.name])
+        ]
 
     def as_dict(self) -> dict[str, Any]:
         """The constructor's options that ask for this format; empty for the plain one."""
@@ -78,29 +109,30 @@ def bfloat16() -> np.dtype[Any]:
     return dtype
 
 
-def state_bytes(dtype: str | None, param: np.ndarray) -> int:
-    """Bytes of one state of a parameter."""
+def state_bytes(state: State, dtype: str | None, param: np.ndarray) -> int:
+    """Bytes of a state of a parameter."""
+    size = math.prod(state.shape(param.shape))
     if dtype == "int8":
-        return -(-param.size // _ALIGN) * _ALIGN + 4 * -(-param.size // _BLOCK)
-    return param.size * (2 if dtype == "bfloat16" else checks.compute_dtype(param.dtype).itemsize)
+        return -(-size // _ALIGN) * _ALIGN + 4 * -(-size // _BLOCK)
+    return size * (2 if dtype == "bfloat16" else checks.compute_dtype(param.dtype).itemsize)
 
 
-def views(memory: np.ndarray, dtype: str | None, name: str, param: np.ndarray) -> list[np.ndarray]:
-    """The arrays of one state in the memory that is its own."""
+def views(memory: np.ndarray, state: State, dtype: str | None, param: np.ndarray) -> list[np.ndarray]:
+    """The arrays of one state in its memory, in the parameter's memory order."""
+    shape = state.shape(param.shape)
     if dtype != "int8":
-        kept = bfloat16() if dtype == "bfloat16" else checks.compute_dtype(param.dtype)
-        return [memory.view(kept).reshape(param.shape, order=checks.order(param))]
-    codes = memory[: param.size].view(np.int8 if signed(name) else np.uint8)
-    scales = memory[-(-param.size // _ALIGN) * _ALIGN :].view(np.float32)
-    return [codes.reshape(param.shape, order=checks.order(param)), scales]
+        stored = bfloat16() if dtype == "bfloat16" else checks.compute_dtype(param.dtype)
+        return [memory.view(stored).reshape(shape, order=checks.order(param))]
+    size = math.prod(shape)
+    codes = memory[:size].view(np.int8 if state.signed else np.uint8)
+    scales = memory[-(-size // _ALIGN) * _ALIGN :].view(np.float32)
+    return [codes.reshape(shape, order=checks.order(param)), scales]
 
 
-def for_kernels(state_format: StateFormat, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+def for_kernels(state_format: StateFormat, states: Sequence[State], arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
     """A parameter's state arrays as the extension module takes them: codes and scales as one run of float32."""
-    if state_format.dtype != "int8":
-        return list(arrays)
-    own, master = (arrays[:-1], arrays[-1:]) if state_format.master else (arrays, [])
-    return [*map(_run, own[::2], own[1::2]), *master]
+    rest = iter(arrays)
+    return [_run(next(rest), next(rest)) if dtype == "int8" else next(rest) for _, dtype in state_format.stored(states)]
 
 
 def _run(codes: np.ndarray, scales: np.ndarray) -> np.ndarray:
@@ -112,8 +144,3 @@ def _run(codes: np.ndarray, scales: np.ndarray) -> np.ndarray:
         block = block.base
     at = codes.ctypes.data - block.ctypes.data
     return block[at : at + 4 * count].view(np.float32)
-
-
-def signed(name: str) -> bool:
-    """Whether a state of this name may be negative; the kernels tell it by the same letters."""
-    return not name.startswith(("v", "s"))

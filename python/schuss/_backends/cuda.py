@@ -88,8 +88,11 @@ class OnGpu(Optimizer):
             raise TypeError("state_dtype and master_weights are for NumPy arrays; params has arrays on a GPU")
         super()._set_state_format(keeping)
 
-    def _zeros(self, params: list[Any], names: Sequence[str]) -> list[list[Any]]:
-        return cuda_arrays.zeros(params, len(names)) if names else [[] for _ in params]
+    def _zeros(self, params: list[Any], states: Sequence[Sequence[formats.State]]) -> list[list[Any]]:
+        return cuda_arrays.zeros(params, len(states[0])) if states[0] else [[] for _ in params]
+
+    def _kernel_states(self, i: int) -> list[Any]:
+        return self._states[i]
 
     def _add_group(self, rule: str, values: Any, params: Any, states: Any, center: Any, tree: Any, *_kept: Any) -> None:
         def rows(array: DeviceArray, centered: bool) -> int:
@@ -192,7 +195,7 @@ class OnGpu(Optimizer):
                 self._busy.release()
 
     def _step(self, grads: Any, grad_scale: float, zero_grads: bool) -> bool:
-        values = [group.packed_at(self._taken) for group in self.param_groups]
+        values = self._scheduled_values(self._taken)
         seen, stream, foreign = self._read(grads, zero_grads)
         for other in foreign:
             _schuss.cuda_order(self._device, other, stream)

@@ -12,6 +12,7 @@ import numpy as np
 
 from schuss import _schuss
 from schuss._arrays import checks, trees
+from schuss._arrays.formats import State
 from schuss._core import validate
 from schuss._core.group import ParamGroup
 
@@ -22,6 +23,8 @@ class Answers(_schuss.Core):
     _groups: list[ParamGroup]
     _params: list[np.ndarray]
     _states: list[list[np.ndarray]]
+    #: What the rule of each parameter says of its states.
+    _rule_states: list[tuple[State, ...]]
     #: For each group the structure of its parameters, with their numbers.
     _templates: list[Any]
     #: For each parameter its group, and where it is in the structure of that.
@@ -75,7 +78,7 @@ class Answers(_schuss.Core):
         return scale, zero_grads is not None and validate.flag("zero_grads", zero_grads)
 
     def _scheduled_values(self, step: int) -> list[list[float]]:
-        return [group.packed_at(step) for group in self._groups]
+        return [values for group in self._groups for values in group.packed_at(step)]
 
     def _explain_structure(self, grads: Any) -> None:
         if not self._grouped:

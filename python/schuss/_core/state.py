@@ -52,8 +52,7 @@ def _kept(optimizer: Optimizer) -> dict[str, Any]:
 
 def _check_state_format(optimizer: Optimizer, state: Mapping[str, Any]) -> formats.StateFormat:
     """How the state was kept, which must be as this optimizer keeps it; its rounding and seed are taken over."""
-    given = {name: state.get(name, default) for name, default in options.STATE_FORMAT.items()}
-    saved, own = options.state_format(given), optimizer._state_format
+    saved, own = options.state_format(state), optimizer._state_format
     for name, was, this in (("state_dtype", saved.small, own.small), ("master_weights", saved.master, own.master)):
         if was != this:
             raise ValueError(
@@ -72,13 +71,25 @@ def state_dict(optimizer: Optimizer) -> dict[str, Any]:
     """See :meth:`schuss.Optimizer.state_dict`."""
     result = scalars(optimizer)  # first: from here on, work on a GPU comes behind the steps taken
     state = []
-    for g, template in enumerate(optimizer._templates):
+    named = _named_states(optimizer)
+    for template in optimizer._templates:
         arrays = {}
-        for k, name in enumerate(optimizer._state_names(g)):
-            views = [checks.shown(own[k]) if k < len(own) else None for own in optimizer._states]
+        for name in _names(template, named):
+            views = [checks.shown(own[name]) if name in own else None for own in named]
             arrays[name] = trees.build(template, views.__getitem__)
         state.append(arrays)
     return {**result, "state": state}
+
+
+def _named_states(optimizer: Optimizer) -> list[dict[str, Any]]:
+    """The state arrays of each parameter by name."""
+    states = optimizer._states  # once: Lookahead makes the list anew each time
+    return [dict(zip(optimizer._state_names(i), own, strict=True)) for i, own in enumerate(states)]
+
+
+def _names(template: Any, named: list[dict[str, Any]]) -> list[str]:
+    """The names of all state arrays of a group; not every parameter need have each."""
+    return list(dict.fromkeys(name for _, i in trees.flatten(template, "")[1] for name in named[i]))
 
 
 def load_state_dict(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
@@ -96,15 +107,19 @@ def _load(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
         count = len(optimizer.param_groups)
         raise ValueError(f"state['state'] must be a list with a dict for each group, {count} in all")
     copies = []
-    states = optimizer._states  # once: Lookahead makes the list anew each time
+    named = _named_states(optimizer)
     for g, template in enumerate(optimizer._templates):
-        names = optimizer._state_names(g)
+        names = _names(template, named)
         if not isinstance(given[g], Mapping) or set(given[g]) != set(names):
             raise ValueError(f"state['state'][{g}] must be a dict with the keys {names}, got {_found(given[g])}")
-        for k, name in enumerate(names):
+        for name in names:
             place = f"state['state'][{g}][{name!r}]"
             for i, where, array in trees.leaves(template, given[g][name], place, f"param_groups[{g}]['params']"):
-                target = states[i][k]
+                target = named[i].get(name)
+                if target is None:
+                    if array is not None:
+                        raise ValueError(f"{where} must be None: this parameter has no {name}")
+                    continue
                 checks.check_like(where, array, "this optimizer's", target.shape, target.dtype)
                 copies.append((target, array))
     take_scalars()

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import numpy as np
 
 from schuss import _schuss
 from schuss._arrays import checks, trees
 from schuss._core import validate
+from schuss._core.declaration import InitVar, option
+from schuss._core.hyperparameters import Rate, Seed
 from schuss._core.optimizer import Optimizer
+from schuss._core.options import Rounding, StateDtype
 
 
 class Newton(Optimizer):
@@ -26,10 +29,6 @@ class Newton(Optimizer):
 
     Parameters
     ----------
-    params : array, list, tuple, dict, or list of group dicts
-        Arrays to update in place: writable, contiguous, float32, float64, float16 or bfloat16.
-    lr : float or callable, default 1.0
-        Learning rate :math:`\eta`, >= 0, or a function of the step that returns it; the first step is 0.
     damping : float, default 0.0
         :math:`\delta` >= 0; for all groups.
     fallback : {"damp", "error"}, default "damp"
@@ -37,15 +36,6 @@ class Newton(Optimizer):
         the largest diagonal element, until it is; or raise. `last_damping` tells what was used.
     maximize : bool, default False
         Ascend instead of descend: :math:`-H` must be positive definite then.
-    max_grad_norm : float, optional
-        Scale all gradients so that their global norm is at most this, inside the step.
-    nonfinite : {"propagate", "skip", "error"}, default "propagate"
-        What to do about NaN and infinities in gradients.
-
-    Raises
-    ------
-    TypeError, ValueError
-        An array or a hyperparameter cannot be used; the message names it.
 
     Examples
     --------
@@ -59,21 +49,20 @@ class Newton(Optimizer):
     (array([0., 0.]), 0.0)
     """
 
+    lr: Rate = 1.0
+    damping: float = 0.0
+    fallback: Literal["damp", "error"] = "damp"
+    # There is no state that could be stored in another format.
+    state_dtype: InitVar[StateDtype | None] = option(default=None, kw_only=True, init=False)
+    state_rounding: InitVar[Rounding] = option(default="stochastic", kw_only=True, init=False)
+    state_seed: InitVar[Seed] = option(default=0, kw_only=True, init=False)
+    master_weights: InitVar[bool] = option(default=False, kw_only=True, init=False)
+
     _single_rule = False
     _on_gpu = False
 
-    def __init__(
-        self,
-        params: Any,
-        lr: float | Callable[[int], float] = 1.0,
-        damping: float = 0.0,
-        fallback: str = "damp",
-        maximize: bool = False,
-        *,
-        max_grad_norm: float | None = None,
-        nonfinite: str = "propagate",
-    ) -> None:
-        self._setup(locals())
+    def _setup(self, params: Any, hypers: dict[str, Any], whole: dict[str, Any]) -> None:
+        super()._setup(params, hypers, whole)
         self._last_damping: float | None = None
         self._norm: float | None = None
 

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from schuss._core import validate
+from schuss._core.hyperparameters import Betas, check_of
 from schuss.schedules._annealing import half_cosine
 from schuss.schedules._base import Schedule, blend, fraction, number, whole
 
 _ANNEAL = validate.choice("cos", "linear")
+_PAIR = check_of(Betas)
 
 
 @dataclass(frozen=True, init=False, repr=False)
@@ -160,7 +162,7 @@ class one_cycle(Schedule):
 
 
 def _momenta(value: Any) -> tuple[float, float]:
-    low, high = validate.CHECKS["betas"]("momentum", value)
+    low, high = _PAIR("momentum", value)
     if low > high:
         raise ValueError(f"momentum must be a pair of the lowest and the highest momentum, got {value!r}")
     return low, high

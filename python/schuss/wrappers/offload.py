@@ -101,7 +101,7 @@ class Offload:
     def _step(self, grads: Any, scale: float, zero: bool) -> bool:
         here, there = self._here, self._there
         steps, skipped, group_steps = here._counters()
-        values = [np.array(group.packed_at(steps)) for group in here.param_groups]
+        values = [np.array(group.packed_at(steps)[0]) for group in here.param_groups]
         seen, stream, foreign = there._read(grads, zero)
         inward, outward = self._streams
         factor, norm, bad = 1.0 / scale, None, None
@@ -143,7 +143,7 @@ class Offload:
         rules = _schuss.rules()
         for i, (group, _) in enumerate(self._here._suffixes):
             n = self._here._params[i].size
-            size = max(n, 1) if rules[self._here.param_groups[group].rule]["layerwise"] else _PIECE
+            size = max(n, 1) if rules[self._here.param_groups[group].rules[0]]["layerwise"] else _PIECE
             yield from ((i, at, min(size, n - at)) for at in range(0, n, size))
 
     def _reserve(self, seen: list[cuda_arrays.Seen]) -> None:
@@ -175,7 +175,7 @@ class Offload:
             master, *states = (a.ravel(order="K")[place] for a in (self._here._params[i], *self._here._states[i]))
             number = group_steps[self._here._suffixes[i][0]] + 1
             packed = values[self._here._suffixes[i][0]]
-            _schuss.update(group.rule, packed, number, [master], [gradient], [states], False, False, factor)
+            _schuss.update(group.rules[0], packed, number, [master], [gradient], [states], False, False, factor)
             self._went[k % 2].wait()
             out = self._buffers[2 + k % 2]
             transform("replace", [out.view(n, param.dtype.name)], [master])
