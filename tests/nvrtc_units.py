@@ -2,7 +2,8 @@
 
 from functools import cache
 
-from schuss import _nvrtc, _schuss
+from schuss import _schuss
+from schuss._backends import nvrtc
 
 DTYPES = ["float32", "float64", "float16", "bfloat16"]
 
@@ -16,7 +17,7 @@ def every():
 
 @cache
 def compiler():
-    _nvrtc.load(99)
+    nvrtc.load(99)
     return _schuss.cuda_compile
 
 

@@ -17,7 +17,8 @@ import nvrtc_units
 import pytest
 
 import schuss
-from schuss import _nvrtc, _schuss
+from schuss import _schuss
+from schuss._backends import nvrtc
 
 TESTS = Path(__file__).parent
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="NVRTC and the emulator are for Linux here")
@@ -75,7 +76,7 @@ def test_every_kernel_compiles(target):
 @pytest.mark.parametrize("rule", sorted(_schuss.rules()))
 def test_what_the_compiler_makes_of_it(rule):
     """Float32 arithmetic stays float32, and every rounding is the one that is written."""
-    _nvrtc.load(99)
+    nvrtc.load(99)
     for param in nvrtc_units.DTYPES:
         source, _ = _schuss.cuda_source(rule, param, param if param != "float64" else "float32", False)
         ptx = _schuss.cuda_compile(source, "compute_80").decode()
@@ -98,14 +99,14 @@ def test_what_the_compiler_makes_of_it(rule):
 
 @LINUX
 def test_a_fused_multiply_add_is_only_where_it_is_written():
-    _nvrtc.load(99)
+    nvrtc.load(99)
     source = 'extern "C" __global__ void f(float* x) { x[0] = x[1] * x[2] + x[3]; }'
     assert "fma" not in _schuss.cuda_compile(source, "compute_80").decode()
 
 
 @LINUX
 def test_a_compiler_s_words_reach_the_error():
-    _nvrtc.load(99)
+    nvrtc.load(99)
     with pytest.raises(RuntimeError, match=r"(?s)^NVRTC \d+\.\d+ for sm_90: .*nonsense.* is undefined"):
         _schuss.cuda_compile("int f() { return nonsense; }", "sm_90")
 
@@ -135,7 +136,7 @@ gpu.EMULATOR = None
 library = gpu.build()[1]
 import ctypes
 gpu.EMULATOR = ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
-from schuss import _nvrtc
+from schuss._backends import nvrtc
 """
 
 
@@ -149,9 +150,7 @@ def test_a_driver_that_does_not_start():
 @LINUX
 @pytest.mark.skipif(shutil.which("g++") is None, reason="the emulator needs g++")
 def test_without_a_compiler(tmp_path):
-    nowhere = (
-        "_nvrtc._loaded = _nvrtc._in_wheels = _nvrtc._in_toolkits = lambda: []\n_nvrtc._NAMES = ('libnone.so.13',)\n"
-    )
+    nowhere = "nvrtc._loaded = nvrtc._in_wheels = nvrtc._in_toolkits = lambda: []\nnvrtc._NAMES = ('libnone.so.13',)\n"
     told = run(EMULATED + nowhere + ARRAY).stdout
     assert "NVRTC, the CUDA compiler, was not found" in told
     assert "pip install nvidia-cuda-nvrtc, " in told and "SCHUSS_NVRTC" in told
@@ -162,7 +161,8 @@ def test_without_a_compiler(tmp_path):
 @LINUX
 def test_a_compiler_newer_than_the_driver():
     script = (
-        "from schuss import _nvrtc\ntry: _nvrtc.load(11)\nexcept RuntimeError as e: print(e, e.__cause__, sep='\\n')"
+        "from schuss._backends import nvrtc\n"
+        "try: nvrtc.load(11)\nexcept RuntimeError as e: print(e, e.__cause__, sep='\\n')"
     )
     first, second = run(script).stdout.strip().split("\n")
     assert "pip install nvidia-cuda-nvrtc-cu12, " in first
@@ -180,10 +180,10 @@ def test_import_brings_nothing_of_cuda():
 
 
 def test_a_build_without_cuda(monkeypatch):
-    from schuss import _cuda
+    from schuss._backends import cuda_arrays
 
     monkeypatch.delattr(_schuss, "CudaWork")
-    _cuda.prepare.cache_clear()
+    cuda_arrays.prepare.cache_clear()
     with pytest.raises(RuntimeError, match="this build of schuss has no CUDA"):
-        _cuda.prepare()
+        cuda_arrays.prepare()
     assert schuss.OPTIMIZERS

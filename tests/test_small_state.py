@@ -10,7 +10,7 @@ from cases import CASES
 from helpers import F32, F64, arrays, assert_same, build, cast, grads_of, is_joint, leaves, params_of, states
 
 import schuss
-from schuss import _arrays
+from schuss._arrays import checks
 
 BF16 = np.dtype(ml_dtypes.bfloat16)
 
@@ -36,7 +36,7 @@ def decode(codes, scales):
         values = np.where(flat > 0x7F, -values, values)
     with np.errstate(invalid="ignore"):
         values = values * np.repeat(scales, 256)[: flat.size]
-    return values.reshape(codes.shape, order=_arrays.order(codes))
+    return values.reshape(codes.shape, order=checks.order(codes))
 
 
 def read(opt, name):

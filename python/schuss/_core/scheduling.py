@@ -14,7 +14,7 @@ import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from schuss import _hyper
+from schuss._core import validate
 
 Rate = Callable[[int], float]
 
@@ -22,7 +22,7 @@ Rate = Callable[[int], float]
 def initial_rate(place: str, schedule: Rate) -> float:
     """The base rate: what the schedule says of itself, or its rate at step 0."""
     first = getattr(schedule, "initial_lr", None)
-    return _hyper.scheduled_rate(place, schedule, 0) if first is None else float(first)
+    return validate.scheduled_rate(place, schedule, 0) if first is None else float(first)
 
 
 def sets_momentum(schedule: Any) -> bool:
@@ -33,7 +33,7 @@ def sets_momentum(schedule: Any) -> bool:
 def momentum(place: str, schedule: Any, step: int) -> float | None:
     """The momentum that the schedule sets for a step, checked; None where it sets none."""
     value = schedule.momentum(step) if sets_momentum(schedule) else None
-    return None if value is None else _hyper.number(f"{place}.momentum({step})", value, high=1.0)
+    return None if value is None else validate.number(f"{place}.momentum({step})", value, high=1.0)
 
 
 def state(schedule: Any) -> Any:

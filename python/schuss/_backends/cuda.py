@@ -13,9 +13,11 @@ import threading
 from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
-from schuss import _arrays, _cuda, _schuss, _small_state, _tree
-from schuss._cuda import DeviceArray
-from schuss._optimizer import Optimizer
+from schuss import _schuss
+from schuss._arrays import checks, formats, trees
+from schuss._backends import cuda_arrays
+from schuss._backends.cuda_arrays import DeviceArray
+from schuss._core.optimizer import Optimizer
 
 _IN_A_STEP = (
     "this optimizer is in the middle of a step (in another thread, or called from its own schedule); "
@@ -30,7 +32,7 @@ def adopt(optimizer: Optimizer) -> None:
     """Makes an optimizer, before it has any arrays, one for a GPU."""
     if not optimizer._on_gpu:
         raise TypeError(f"{type(optimizer).__name__} works on NumPy arrays only; params has arrays on a GPU")
-    _cuda.prepare()
+    cuda_arrays.prepare()
     optimizer.__class__ = _variant(cast(Any, type(optimizer)))
     OnGpu._begin(cast(Any, optimizer))
 
@@ -47,7 +49,7 @@ class OnGpu(Optimizer):
     def _begin(self) -> None:
         self._params: list[Any]
         self._device = 0
-        self._last_stream = _cuda.LEGACY
+        self._last_stream = cuda_arrays.LEGACY
         self._work: Any = None
         # Taken by a step, and by who has more to do with the optimizer than one: then also by which thread.
         self._busy = threading.Lock()
@@ -68,12 +70,12 @@ class OnGpu(Optimizer):
         ]
         for k, (structure, given) in enumerate(additions):
             where = f"param_groups[{len(self._groups) + k}]['params']" if self._grouped else "params"
-            template, leaves = _tree.flatten(structure, where)
-            arrays = [_cuda.adapt(where + suffix, array) for suffix, array in leaves]
-            adapted.append((_tree.build(template, arrays.__getitem__), given))
+            template, leaves = trees.flatten(structure, where)
+            arrays = [cuda_arrays.adapt(where + suffix, array) for suffix, array in leaves]
+            adapted.append((trees.build(template, arrays.__getitem__), given))
             named += [(where + suffix, array) for (suffix, _), array in zip(leaves, arrays, strict=True)]
         if named:
-            device = _cuda.check_one_device(named)
+            device = cuda_arrays.check_one_device(named)
             if self._work is None:
                 self._device, self._work = device, _schuss.CudaWork(device)
         super()._extend(adapted)
@@ -81,13 +83,16 @@ class OnGpu(Optimizer):
     def _check_param(self, place: str, array: Any) -> None:
         """Nothing is left to check when it has been adapted."""
 
-    def _keep(self, keeping: _small_state.Keeping) -> None:
+    def _set_state_format(self, keeping: formats.StateFormat) -> None:
         if not keeping.plain:
             raise TypeError("state_dtype and master_weights are for NumPy arrays; params has arrays on a GPU")
-        super()._keep(keeping)
+        super()._set_state_format(keeping)
 
-    def _zeros(self, params: list[Any], names: Sequence[str]) -> list[list[Any]]:
-        return _cuda.zeros(params, len(names)) if names else [[] for _ in params]
+    def _zeros(self, params: list[Any], states: Sequence[Sequence[formats.State]]) -> list[list[Any]]:
+        return cuda_arrays.zeros(params, len(states[0])) if states[0] else [[] for _ in params]
+
+    def _kernel_states(self, i: int) -> list[Any]:
+        return self._states[i]
 
     def _add_group(self, rule: str, values: Any, params: Any, states: Any, center: Any, tree: Any, *_kept: Any) -> None:
         def rows(array: DeviceArray, centered: bool) -> int:
@@ -141,7 +146,7 @@ class OnGpu(Optimizer):
         self._follow()
 
     @contextlib.contextmanager
-    def _alone(self, *others: _schuss.Core, nobody: bool = False) -> Iterator[None]:
+    def _exclusive(self, *others: _schuss.Core, nobody: bool = False) -> Iterator[None]:
         if not self._busy.acquire(blocking=False):
             raise RuntimeError(_IN_A_STEP)
         try:
@@ -190,7 +195,7 @@ class OnGpu(Optimizer):
                 self._busy.release()
 
     def _step(self, grads: Any, grad_scale: float, zero_grads: bool) -> bool:
-        values = [group.packed_at(self._taken) for group in self.param_groups]
+        values = self._scheduled_values(self._taken)
         seen, stream, foreign = self._read(grads, zero_grads)
         for other in foreign:
             _schuss.cuda_order(self._device, other, stream)
@@ -217,7 +222,7 @@ class OnGpu(Optimizer):
         self._norm = None if self._max_grad_norm is None else ... if norm is None else norm
         return True
 
-    def _read(self, grads: Any, zero_grads: bool) -> tuple[list[_cuda.Seen], int, set[int]]:
+    def _read(self, grads: Any, zero_grads: bool) -> tuple[list[cuda_arrays.Seen], int, set[int]]:
         """The gradients, checked; the stream to work in; and others in which gradients were made."""
         leaves: list[Any] = []
         if not _collect(self._root(), grads, leaves):
@@ -232,25 +237,25 @@ class OnGpu(Optimizer):
         # PyTorch and CuPy reuse memory in the order of streams; what others free must outlive the step.
         self._kept = [leaf for leaf, one in zip(leaves, seen, strict=True) if not one.framework]
         stream = self._follow()
-        streams = {_cuda.current_stream(name, self._device) for name in {one.framework for one in seen} if name}
+        streams = {cuda_arrays.current_stream(name, self._device) for name in {one.framework for one in seen} if name}
         return seen, stream, (streams | {one.stream for one in seen if not one.framework}) - {stream}
 
     def _stream(self) -> int:
         """The stream of the library whose arrays the parameters are."""
         frameworks = (param.framework for param in self._params)
-        return _cuda.current_stream(next((name for name in frameworks if name), ""), self._device)
+        return cuda_arrays.current_stream(next((name for name in frameworks if name), ""), self._device)
 
-    def _look(self, i: int, gradient: Any, zero_grads: bool) -> _cuda.Seen:
+    def _look(self, i: int, gradient: Any, zero_grads: bool) -> cuda_arrays.Seen:
         """A gradient, checked against its parameter."""
         place, param_place = self._place("grads", *self._suffixes[i]), self._place("params", *self._suffixes[i])
         param = self._params[i]
         if gradient is None:
             raise TypeError(f"{place} is None; pass zeros for a parameter without gradient")
-        if not _arrays.is_on_gpu(gradient):
+        if not checks.is_on_gpu(gradient):
             raise TypeError(
-                f"{place} is {_tree.kind(gradient)} in host memory, but {param_place} is on a GPU; move it there first"
+                f"{place} is {trees.kind(gradient)} in host memory, but {param_place} is on a GPU; move it there first"
             )
-        seen = _cuda.see(place, gradient)
+        seen = cuda_arrays.see(place, gradient)
         if seen.dtype not in ("float32", "float64", "float16", "bfloat16"):
             raise TypeError(f"{place} has dtype {seen.dtype}; a gradient must be float32, float64, float16 or bfloat16")
         if seen.shape != param.shape:
@@ -263,7 +268,9 @@ class OnGpu(Optimizer):
             raise ValueError(
                 f"{place} does not lie in memory as {param_place} does, contiguous in {param.order} order; copy it so"
             )
-        view = DeviceArray(seen.pointer, seen.shape, _cuda.dtype_of(seen.dtype), param.order, self._device, None, "")
+        view = DeviceArray(
+            seen.pointer, seen.shape, cuda_arrays.dtype_of(seen.dtype), param.order, self._device, None, ""
+        )
         if seen.pointer % view.itemsize:
             raise ValueError(f"{place} is not aligned to its {view.itemsize}-byte elements")
         if self._is_written(view):  # type: ignore[arg-type]
@@ -272,7 +279,7 @@ class OnGpu(Optimizer):
             raise ValueError(f"{place} is read-only, so it cannot be zeroed; pass a copy")
         return seen
 
-    def _check_zeroable(self, seen: list[_cuda.Seen]) -> None:
+    def _check_zeroable(self, seen: list[cuda_arrays.Seen]) -> None:
         """Raises when a gradient cannot be set to zero, or two are one."""
         size = {"float64": 8, "float32": 4}
         ranges = []
@@ -299,12 +306,12 @@ class OnGpu(Optimizer):
 
     def _new_gradient(self, i: int) -> Any:
         param: Any = self._params[i]
-        return _cuda.allocate([param], [_arrays.compute_dtype(param.dtype)])[0]
+        return cuda_arrays.allocate([param], [checks.compute_dtype(param.dtype)])[0]
 
     def zero_grad(self) -> None:
         """Sets the optimizer's own gradient buffers to zero."""
         if self._grads is not None:
-            for _, _, gradient in list(_tree.leaves(self._root(), self._grads, "grads", "params")):
+            for _, _, gradient in list(trees.leaves(self._root(), self._grads, "grads", "params")):
                 gradient.fill(0)
 
     def __reduce__(self) -> tuple[Any, ...]:

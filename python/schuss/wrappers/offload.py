@@ -8,10 +8,12 @@ from typing import Any, cast
 
 import numpy as np
 
-from schuss import _arrays, _cuda, _schuss, _tree
-from schuss._on_gpu import OnGpu
-from schuss._optimizer import Optimizer
-from schuss._transform import transform
+from schuss import _schuss
+from schuss._arrays import checks, trees
+from schuss._backends import cuda_arrays
+from schuss._backends.cuda import OnGpu
+from schuss._backends.tools import transform
+from schuss._core.optimizer import Optimizer
 from schuss.optimizers import SGD
 
 _PIECE = 1 << 20  # elements that are copied while those before them are updated
@@ -56,7 +58,7 @@ class Offload:
     def __init__(self, kind: type[Optimizer], params: Any, **hypers: Any) -> None:
         if not (isinstance(kind, type) and issubclass(kind, Optimizer) and kind._single_rule and kind is not Optimizer):
             raise TypeError(f"Offload takes a class whose step is a rule on each array, such as AdamW, got {kind!r}")
-        if not _arrays.any_on_gpu(params):
+        if not checks.any_on_gpu(params):
             raise TypeError("Offload is for parameters on a GPU; NumPy arrays need none")
         # An optimizer without state that knows the arrays on the device, and is never stepped.
         structures = (
@@ -64,14 +66,14 @@ class Offload:
         )
         self._there = cast(OnGpu, SGD([{"params": own} for own in structures] if _grouped(params) else structures))
         self._device: int = self._there._device
-        masters = [np.asarray(p).astype(_arrays.compute_dtype(p.dtype), order="K") for p in self._there._params]
-        built = [_tree.build(template, masters.__getitem__) for template in self._there._templates]
+        masters = [np.asarray(p).astype(checks.compute_dtype(p.dtype), order="K") for p in self._there._params]
+        built = [trees.build(template, masters.__getitem__) for template in self._there._templates]
         if _grouped(params):
             groups = [{**entry, "params": own} for entry, own in zip(params, built, strict=True)]
             self._here = kind(groups, **hypers)
         else:
             self._here = kind(built[0], **hypers)
-        if not self._here._keeping.plain:
+        if not self._here._state_format.plain:
             raise TypeError(
                 "Offload keeps master copies by itself, and its state in full: no state_dtype, no master_weights"
             )
@@ -93,13 +95,13 @@ class Offload:
     def step(self, grads: Any, *, grad_scale: float = 1.0, zero_grads: bool = False) -> bool:
         """Takes one step; arguments, result and errors are those of an optimizer on the GPU."""
         scale, zero = self._here._step_options(grad_scale, zero_grads)
-        with self._here._alone():
+        with self._here._exclusive():
             return self._step(grads, scale, zero)
 
     def _step(self, grads: Any, scale: float, zero: bool) -> bool:
         here, there = self._here, self._there
         steps, skipped, group_steps = here._counters()
-        values = [np.array(group.packed_at(steps)) for group in here.param_groups]
+        values = [np.array(group.packed_at(steps)[0]) for group in here.param_groups]
         seen, stream, foreign = there._read(grads, zero)
         inward, outward = self._streams
         factor, norm, bad = 1.0 / scale, None, None
@@ -124,7 +126,7 @@ class Offload:
             here._set_counters(steps, skipped + 1, group_steps)
         if zero:
             for one, param in zip(seen, there._params, strict=True):
-                size = param.size * _cuda.dtype_of(one.dtype).itemsize
+                size = param.size * cuda_arrays.dtype_of(one.dtype).itemsize
                 _schuss.cuda_fill(self._device, one.pointer, 0, size, inward)
         for other in {stream, *foreign}:
             _schuss.cuda_order(self._device, inward, other)
@@ -141,10 +143,10 @@ class Offload:
         rules = _schuss.rules()
         for i, (group, _) in enumerate(self._here._suffixes):
             n = self._here._params[i].size
-            size = max(n, 1) if rules[self._here.param_groups[group].rule]["layerwise"] else _PIECE
+            size = max(n, 1) if rules[self._here.param_groups[group].rules[0]]["layerwise"] else _PIECE
             yield from ((i, at, min(size, n - at)) for at in range(0, n, size))
 
-    def _reserve(self, seen: list[_cuda.Seen]) -> None:
+    def _reserve(self, seen: list[cuda_arrays.Seen]) -> None:
         """Makes sure of pinned memory for two pieces each way."""
         most = max((n for _, _, n in self._pieces()), default=0)
         if not self._buffers or self._buffers[0].bytes < 8 * most:
@@ -156,7 +158,7 @@ class Offload:
 
         def fetch(k: int) -> None:
             i, at, n = pieces[k]
-            dtype = _cuda.dtype_of(seen[i].dtype)
+            dtype = cuda_arrays.dtype_of(seen[i].dtype)
             source = seen[i].pointer + at * dtype.itemsize
             _schuss.cuda_copy(self._device, self._buffers[k % 2].pointer, source, n * dtype.itemsize, inward)
             self._came[k % 2].record(inward)
@@ -173,7 +175,7 @@ class Offload:
             master, *states = (a.ravel(order="K")[place] for a in (self._here._params[i], *self._here._states[i]))
             number = group_steps[self._here._suffixes[i][0]] + 1
             packed = values[self._here._suffixes[i][0]]
-            _schuss.update(group.rule, packed, number, [master], [gradient], [states], False, False, factor)
+            _schuss.update(group.rules[0], packed, number, [master], [gradient], [states], False, False, factor)
             self._went[k % 2].wait()
             out = self._buffers[2 + k % 2]
             transform("replace", [out.view(n, param.dtype.name)], [master])
@@ -195,8 +197,8 @@ class _Pinned:
         self._memory: Any = (ctypes.c_char * max(size, 1)).from_address(self.pointer)
 
     def view(self, n: int, dtype: str) -> np.ndarray:
-        kind = _cuda.dtype_of(dtype)
-        _arrays.known_dtype(kind)
+        kind = cuda_arrays.dtype_of(dtype)
+        checks.known_dtype(kind)
         return np.frombuffer(self._memory, np.uint8, n * kind.itemsize).view(kind)
 
 

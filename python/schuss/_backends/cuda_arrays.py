@@ -15,7 +15,9 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from schuss import _arrays, _nvrtc, _schuss
+from schuss import _schuss
+from schuss._arrays import checks
+from schuss._backends import nvrtc
 
 LEGACY = 1  # the stream that the array interface calls the legacy default stream
 _TYPES = {"<f4": "float32", "<f8": "float64", "<f2": "float16"}
@@ -33,7 +35,7 @@ def prepare() -> None:
         version = _schuss.cuda_driver()
     except RuntimeError as error:
         raise RuntimeError(f"{error}: arrays on a GPU need the NVIDIA driver on this machine") from None
-    _nvrtc.load(version // 1000)
+    nvrtc.load(version // 1000)
 
 
 class Seen(NamedTuple):
@@ -265,7 +267,7 @@ def adapt(place: str, array: Any) -> DeviceArray:
     """An array of another library as one that is updated in place; raises where that cannot be."""
     if array is None:
         raise TypeError(f"{place} is None; every entry must be an array")
-    if not _arrays.is_on_gpu(array):
+    if not checks.is_on_gpu(array):
         raise ValueError(
             f"{place} is in host memory, but others are on a GPU; all arrays of an optimizer must lie on one device"
         )
@@ -325,7 +327,7 @@ def allocate(like: Sequence[DeviceArray], dtypes: Sequence[np.dtype[Any]]) -> li
 
 def zeros(params: Sequence[DeviceArray], count: int) -> list[list[DeviceArray]]:
     """`count` arrays of zeros for each parameter, of its shape, memory order and compute dtype."""
-    dtypes = [_arrays.compute_dtype(param.dtype) for param in params]
+    dtypes = [checks.compute_dtype(param.dtype) for param in params]
     made = [allocate(params, dtypes) for _ in range(count)]
     return [[state[i] for state in made] for i in range(len(params))]
 
@@ -346,7 +348,7 @@ def transform(
     bound: float = 0.0,
     copy: bool = False,
 ) -> None:
-    """Runs a tool in place over arrays of one device, as `schuss._transform.transform` does on the host."""
+    """Runs a tool in place over arrays of one device, as `schuss._backends.tools.transform` does on the host."""
     if not arrays:
         return
     device = arrays[0].device

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
-from typing import Any, cast
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, Literal, cast
 
 import numpy as np
 
-from schuss import _arrays, _hyper, _schuss, _state, _tree
-from schuss._group import ParamGroup
-from schuss._optimizer import Optimizer
-from schuss._transform import transform
+from schuss import _schuss
+from schuss._arrays import checks, trees
+from schuss._arrays.formats import State
+from schuss._backends.tools import transform
+from schuss._core import state as _state
+from schuss._core.group import ParamGroup
+from schuss._core.hyperparameters import Range, check_of
+from schuss._core.optimizer import Optimizer
 
 _MOMENTA = ("m", "b")
+
+#: How far the slow weights go.
+SlowStep = Annotated[float, Range(open_low=True, high=1.0, closed_high=True)]
+Pullback = Literal["none", "reset", "pullback"]
+_CHECKS = {"k": check_of(int), "alpha": check_of(SlowStep), "pullback": check_of(Pullback)}
 
 
 class Lookahead(Optimizer):
@@ -58,24 +67,24 @@ class Lookahead(Optimizer):
 
     _settings = (*Optimizer._settings, "k", "alpha", "pullback")
 
-    def __init__(self, optimizer: Optimizer, k: int = 5, alpha: float = 0.5, pullback: str = "none") -> None:
+    def __init__(self, optimizer: Optimizer, k: int = 5, alpha: float = 0.5, pullback: Pullback = "none") -> None:
         if not isinstance(optimizer, Optimizer):
-            raise TypeError(f"Lookahead wraps an optimizer, got {_tree.kind(optimizer)}")
+            raise TypeError(f"Lookahead wraps an optimizer, got {trees.kind(optimizer)}")
         if isinstance(optimizer, Lookahead):
             raise TypeError("Lookahead cannot wrap another Lookahead: give one of them k and alpha to suit")
         self._wrap(optimizer, k, alpha, pullback)
 
-    def _wrap(self, optimizer: Optimizer, k: int, alpha: float, pullback: str) -> None:
+    def _wrap(self, optimizer: Optimizer, k: int, alpha: float, pullback: Pullback) -> None:
         self._fast = optimizer
         self._evaluating = False
         #: The steps taken before one that has not come to its end, or None.
         self._begun: int | None = None
         self._k: int = self._checked("k", k)
         self._alpha: float = self._checked("alpha", alpha)
-        self._pullback: str = _hyper.SETTINGS["pullback"]("pullback", pullback)
-        if pullback == "pullback" and not any(self._momenta(group) for group in optimizer.param_groups):
+        self._pullback: Pullback = _CHECKS["pullback"]("pullback", pullback)
+        if pullback == "pullback" and not any(map(self._momenta, optimizer._rule_states)):
             raise ValueError(f'pullback="pullback" needs a momentum, and {type(optimizer).__name__} here has none')
-        if pullback == "pullback" and optimizer._keeping.dtype == "int8":
+        if pullback == "pullback" and optimizer._state_format.dtype == "int8":
             raise ValueError('pullback="pullback" is not for state_dtype="int8"; use "bfloat16"')
         self._slow = [self._copies(i) for i in range(len(optimizer._params))]
 
@@ -100,16 +109,16 @@ class Lookahead(Optimizer):
         self._alpha = self._checked("alpha", value)
 
     @property
-    def pullback(self) -> str:
+    def pullback(self) -> Pullback:
         """What becomes of the fast optimizer's state; "pullback" is settled when the optimizer is made."""
         return self._pullback
 
     @pullback.setter
-    def pullback(self, value: str) -> None:
+    def pullback(self, value: Pullback) -> None:
         self._pullback = self._checked("pullback", value)
 
     def _checked(self, name: str, value: Any, place: str | None = None) -> Any:
-        checked = super()._checked(name, value, place)
+        checked = _CHECKS[name](place or name, value) if name in _CHECKS else super()._checked(name, value, place)
         if name == "pullback" and (checked == "pullback") != (self._pullback == "pullback"):
             raise ValueError(
                 f"{place or name} cannot change from {self._pullback!r} to {value!r}: that needs other state arrays; "
@@ -117,21 +126,29 @@ class Lookahead(Optimizer):
             )
         return checked
 
+    def _option(self, name: str) -> Any:
+        return getattr(self, f"_{name}") if name in _CHECKS else self._fast._option(name)
+
+    def _change(self, name: str, value: Any) -> None:
+        if name in _CHECKS:
+            setattr(self, f"_{name}", self._checked(name, value))
+        else:
+            self._fast._change(name, value)
+
     @staticmethod
-    def _momenta(group: ParamGroup) -> list[int]:
-        return [k for k, name in enumerate(group.states) if name in _MOMENTA]
+    def _momenta(states: Sequence[State]) -> list[int]:
+        return [k for k, state in enumerate(states) if state.name in _MOMENTA]
 
     def _pulled(self, i: int) -> list[np.ndarray]:
         """What has slow companions: the parameter, or its master copy, and, with "pullback", its momentum."""
-        group = self._fast.param_groups[self._fast._suffixes[i][0]]
-        momenta = self._momenta(group) if self._pullback == "pullback" else []
+        momenta = self._momenta(self._fast._rule_states[i]) if self._pullback == "pullback" else []
         states = self._fast._states[i]
-        return [states[-1] if self._fast._keeping.master else self._fast._params[i], *(states[k] for k in momenta)]
+        return [states[-1] if self._fast._state_format.master else self._fast._params[i], *(states[k] for k in momenta)]
 
     def _copies(self, i: int) -> list[np.ndarray]:
         """Slow companions, as precise as any state: a small part of the way would be lost in bfloat16."""
         pulled = self._pulled(i)
-        return [array.astype(_arrays.compute_dtype(array.dtype), order=_arrays.order(array)) for array in pulled]
+        return [array.astype(checks.compute_dtype(array.dtype), order=checks.order(array)) for array in pulled]
 
     # Stepping.
 
@@ -159,7 +176,7 @@ class Lookahead(Optimizer):
 
     def sync(self) -> None:
         """Moves the slow weights towards the fast ones, and the fast ones onto them; `step` does it every k-th time."""
-        with self._alone():
+        with self._exclusive():
             self._refuse_added()
             self._finish()
             self._sync()
@@ -181,7 +198,7 @@ class Lookahead(Optimizer):
         for some, copy in ((alike, True), (unlike, False)):
             transform("interpolate", [own for own, _ in some], [a for _, a in some], factor=self._alpha, copy=copy)
         copies = list(unlike)
-        if self._fast._keeping.master:
+        if self._fast._state_format.master:
             copies += [(own[-1], param) for own, param in zip(self._fast._states, self._fast._params, strict=True)]
         if copies:
             with np.errstate(all="ignore"):
@@ -210,7 +227,7 @@ class Lookahead(Optimizer):
         if self._evaluating:
             raise RuntimeError("evaluate() is under way already")
         self._refuse_added()
-        with self._fast._alone(self, nobody=True):
+        with self._fast._exclusive(self, nobody=True):
             params = self._fast._params
             fast = self._fast._keep_params()
             self._evaluating = True
@@ -263,24 +280,6 @@ class Lookahead(Optimizer):
         """Sets the gradient buffers to zero."""
         self._fast.zero_grad()
 
-    @property
-    def max_grad_norm(self) -> float | None:
-        """The bound on the global gradient norm, or None."""
-        return self._fast.max_grad_norm
-
-    @max_grad_norm.setter
-    def max_grad_norm(self, value: float | None) -> None:
-        self._fast.max_grad_norm = value
-
-    @property
-    def nonfinite(self) -> str:
-        """What a step does about NaN and infinities in gradients."""
-        return self._fast.nonfinite
-
-    @nonfinite.setter
-    def nonfinite(self, value: str) -> None:
-        self._fast.nonfinite = value
-
     def add_param_group(self, group: Mapping[str, Any]) -> None:
         """Adds a group to the wrapped optimizer; its slow weights start at its parameters' present values."""
         self._refuse_evaluating()
@@ -297,9 +296,9 @@ class Lookahead(Optimizer):
         super()._check_idle()
         self._fast._check_idle()
 
-    def _alone(self, *others: _schuss.Core, nobody: bool = False) -> contextlib.AbstractContextManager[None]:
+    def _exclusive(self, *others: _schuss.Core, nobody: bool = False) -> contextlib.AbstractContextManager[None]:
         self._refuse_evaluating()
-        return self._fast._alone(self, *others, nobody=nobody)
+        return self._fast._exclusive(self, *others, nobody=nobody)
 
     def _refuse_evaluating(self) -> None:
         if self._evaluating:
@@ -319,17 +318,17 @@ class Lookahead(Optimizer):
         self._begun = None
         self._fast._set_counters(steps, skipped, groups)
 
-    def _keep(self, kept: Any) -> None:
-        self._fast._keep(kept)
+    def _set_state_format(self, kept: Any) -> None:
+        self._fast._set_state_format(kept)
 
-    def _state_names(self, group: int) -> list[str]:
-        own = self._fast.param_groups[group]
-        momenta = [own.states[k] for k in self._momenta(own)] if self._pullback == "pullback" else []
-        return [*self._fast._state_names(group), "slow", *(f"slow_{name}" for name in momenta)]
+    def _state_names(self, i: int) -> list[str]:
+        own = self._fast._rule_states[i]
+        momenta = [own[k].name for k in self._momenta(own)] if self._pullback == "pullback" else []
+        return [*self._fast._state_names(i), "slow", *(f"slow_{name}" for name in momenta)]
 
     def __getattr__(self, name: str) -> Any:
         # What the state and the checkpoint read: arrays, structure, places.
-        if name in ("_params", "_templates", "_suffixes", "_grouped", "_groups", "_defaults", "_keeping"):
+        if name in ("_params", "_templates", "_suffixes", "_grouped", "_groups", "_defaults", "_state_format"):
             return getattr(self._fast, name)
         if name == "_states":
             self._refuse_added()
@@ -349,7 +348,7 @@ class Lookahead(Optimizer):
         return f"{type(self).__name__}({settings}) around {self._fast!r}"
 
 
-def _rebuild(kind: type[Lookahead], optimizer: Optimizer, k: int, alpha: float, pullback: str) -> Lookahead:
+def _rebuild(kind: type[Lookahead], optimizer: Optimizer, k: int, alpha: float, pullback: Pullback) -> Lookahead:
     """Makes a copy's wrapper around the copied optimizer; its state follows."""
     result = cast(Lookahead, kind.__new__(kind))
     result._wrap(optimizer, k, alpha, pullback)

@@ -12,33 +12,40 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from schuss import _small_state
+from schuss._arrays import formats
 
 _LINE, _PAGE = 64, 4096
 _LARGE = 16 * _PAGE
 _STAGGER = 1024
 
 
-def zeros(params: Sequence[np.ndarray], names: Sequence[str], kept: _small_state.Keeping) -> list[list[np.ndarray]]:
-    """The state arrays of each parameter, of zeros and in its memory order; a master copy has its numbers."""
-    kinds = [(name, kept.dtype) for name in names] + [("master", None)] * kept.master
-    sizes = [[_small_state.state_bytes(kind, param) for param in params] for _, kind in kinds]
+def zeros(
+    params: Sequence[np.ndarray], states: Sequence[Sequence[formats.State]], state_format: formats.StateFormat
+) -> list[list[np.ndarray]]:
+    """The arrays of each parameter's own states, of zeros and in its memory order; a master copy has its numbers."""
+    stored = [state_format.stored(own) for own in states]
+    # First the first state of every parameter, then the second of every one, and so on.
+    rounds = [
+        [(i, *own[k]) for i, own in enumerate(stored) if k < len(own)] for k in range(max(map(len, stored), default=0))
+    ]
+    sizes = [[formats.state_bytes(state, dtype, params[i]) for i, state, dtype in own] for own in rounds]
     room = sum(size + (_PAGE if size >= _LARGE else _LINE) for own in sizes for size in own)
     # Through a memoryview, so that nobody reaches the array that owns the memory, as base of a state, and resizes it.
     block = np.frombuffer(memoryview(np.zeros(room + _LINE, np.uint8)), np.uint8)  # type: ignore[arg-type]
     base = block.ctypes.data
-    states: list[list[np.ndarray]] = [[] for _ in params]
+    made: list[list[np.ndarray]] = [[] for _ in params]
     at = 0
-    for k, (name, kind) in enumerate(kinds):
-        for own, param, size in zip(states, params, sizes[k], strict=True):
+    for k, own in enumerate(rounds):
+        for (i, state, dtype), size in zip(own, sizes[k], strict=True):
+            param = params[i]
             if size >= _LARGE:
                 wanted = param.ctypes.data // _LINE * _LINE + _STAGGER * (k + 1)
                 at += (wanted - base - at) % _PAGE
             else:
                 at += -(base + at) % _LINE
-            own += _small_state.views(block[at : at + size], kind, name, param)
+            made[i] += formats.views(block[at : at + size], state, dtype, param)
             at += size
-    if kept.master:
-        for own, param in zip(states, params, strict=True):
-            own[-1][...] = param
-    return states
+    if state_format.master:
+        for arrays, param in zip(made, params, strict=True):
+            arrays[-1][...] = param
+    return made

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from schuss import _hyper, _schedule, _schuss
+from schuss._arrays.formats import State
+from schuss._core import scheduling, validate
+from schuss._core.rules import RULES
 
 if TYPE_CHECKING:
-    from schuss._optimizer import Optimizer
+    from schuss._core.optimizer import Optimizer
 
-RULES = _schuss.rules()
 _DECAYS = {"l2": 0.0, "decoupled": 1.0, "independent": 2.0, "own": 3.0}
 
 
@@ -45,10 +46,19 @@ class ParamGroup(MutableMapping[str, Any]):
         self._params = params
         self._where = where
         self._hypers = self.checked(hypers)
-        self.rule = kind._rule(self._hypers)
+        #: The rule of each array.
+        self.rules = [self.rule_for(array) for array in params]
         self.initial_lr = self._first_rate() if initial_lr is None else initial_lr
-        # Laid out as the extension module reads it; it keeps a reference, so only the contents ever change.
-        self.packed = np.array(self._layout(self._hypers), dtype=np.float64)
+        self._packed: dict[str, np.ndarray] = {}
+
+    def rule_for(self, array: np.ndarray) -> str:
+        """The rule of an array under the group's hyperparameters."""
+        return self._kind._array_rule(self._hypers, array)
+
+    def _settled(self, hypers: Mapping[str, Any]) -> tuple[Any, ...]:
+        """What cannot change once the optimizer is made."""
+        rules = [self._kind._array_rule(hypers, array) for array in self._params]
+        return rules, self._kind._structure(hypers)
 
     def _first_rate(self) -> float:
         rate = self._hypers["lr"]
@@ -56,7 +66,7 @@ class ParamGroup(MutableMapping[str, Any]):
             return 0.0 if callable(rate) else float(rate)
         first = getattr(rate, "initial_lr", None) if callable(rate) else rate
         if first is None:
-            first = _hyper.scheduled_rate(f"{self._where}lr", rate, 0)
+            first = validate.scheduled_rate(f"{self._where}lr", rate, 0)
         if not first > 0:
             raise ValueError(
                 f'{self._where}decay_form "independent" divides by the first lr, which is 0; start above 0, or '
@@ -67,9 +77,9 @@ class ParamGroup(MutableMapping[str, Any]):
     def checked(self, hypers: Mapping[str, Any], where: str | None = None) -> dict[str, Any]:
         """The hyperparameters with every value checked, also against each other; `where` they stand, for messages."""
         where = self._where if where is None else where
-        result = {name: _hyper.CHECKS[name](f"{where}{name}", value) for name, value in hypers.items()}
+        result = {name: self._kind._fields[name].check(f"{where}{name}", value) for name, value in hypers.items()}
         self._kind._check(result)
-        if _schedule.sets_momentum(result["lr"]):
+        if scheduling.sets_momentum(result["lr"]):
             self._check_momentum(result, where)
         return result
 
@@ -92,7 +102,7 @@ class ParamGroup(MutableMapping[str, Any]):
             return {**hypers, "momentum": value}
         return {**hypers, "betas": (value, *hypers["betas"][1:])}
 
-    def _layout(self, hypers: Mapping[str, Any]) -> list[float]:
+    def _layout(self, rule: str, hypers: Mapping[str, Any]) -> list[float]:
         rate = hypers["lr"]
         own = self._kind._rule_values(hypers)
         return [
@@ -102,18 +112,28 @@ class ParamGroup(MutableMapping[str, Any]):
             hypers.get("weight_decay", 0.0),
             _DECAYS[self._kind._decay(hypers)],
             float(hypers["maximize"]),
-            *(float(own[name]) for name in RULES[self.rule]["hypers"]),
+            *(float(own[name]) for name in RULES[rule].hypers),
         ]
 
-    def packed_at(self, step: int) -> list[float]:
-        """The values of a step, with what the schedule says."""
-        values: list[float] = self.packed.tolist()
-        place, rate = f"{self._where}lr", self._hypers["lr"]
+    def packed(self, rule: str) -> np.ndarray:
+        """The values of a rule as the extension module reads them; it keeps the array, so only its contents change."""
+        if rule not in self._packed:
+            self._packed[rule] = np.array(self._layout(rule, self._hypers), dtype=np.float64)
+        return self._packed[rule]
+
+    def packed_at(self, step: int) -> list[list[float]]:
+        """For each rule in use its values for a step, with what the schedule says."""
+        hypers, rate, place = self._hypers, self._hypers["lr"], f"{self._where}lr"
         if callable(rate):
-            momentum = _schedule.momentum(place, rate, step)
+            momentum = scheduling.momentum(place, rate, step)
             if momentum is not None:
-                values = self._layout(self._with_momentum(self._hypers, momentum))
-            values[1] = _hyper.scheduled_rate(place, rate, step)
+                hypers = self._with_momentum(hypers, momentum)
+            rate = validate.scheduled_rate(place, rate, step)
+        values = []
+        for rule in dict.fromkeys(self.rules):
+            own = self.packed(rule).tolist() if hypers is self._hypers else self._layout(rule, hypers)
+            own[1] = rate
+            values.append(own)
         return values
 
     def prepare(
@@ -123,15 +143,13 @@ class ParamGroup(MutableMapping[str, Any]):
         checked = self.checked(hypers, where)
         where = self._where if where is None else where
         initial_lr = self.initial_lr if initial_lr is None else initial_lr
-        settled = self._kind._structure(self._hypers)
-        if self._kind._structure(checked) != settled:
+        settled = self._settled(self._hypers)
+        if self._settled(checked) != settled:
             changed = [name for name in checked if checked[name] != self._hypers[name]]
-            alone = [
-                name for name in changed if self._kind._structure({**self._hypers, name: checked[name]}) != settled
-            ]
+            alone = [name for name in changed if self._settled({**self._hypers, name: checked[name]}) != settled]
             name = (alone or changed)[0]
-            other_rule = self._kind._rule(checked) != self.rule
-            reason = "that needs other state arrays" if other_rule else "it is settled when the optimizer is made"
+            other_rules = self._settled(checked)[0] != self.rules
+            reason = "that needs other state arrays" if other_rules else "it is settled when the optimizer is made"
             raise ValueError(
                 f"{where}{name} cannot change from {self._hypers[name]!r} to {checked[name]!r}: {reason}; make a new "
                 "optimizer"
@@ -146,12 +164,13 @@ class ParamGroup(MutableMapping[str, Any]):
     def adopt(self, checked: dict[str, Any]) -> None:
         """Takes hyperparameters that :meth:`prepare` has checked."""
         self._hypers = checked
-        self.packed[:] = self._layout(checked)
+        for rule, values in self._packed.items():
+            values[:] = self._layout(rule, checked)
 
     @property
-    def states(self) -> list[str]:
-        """The names of the state arrays of each parameter, in order."""
-        return RULES[self.rule]["states"]
+    def states(self) -> list[tuple[State, ...]]:
+        """The states of each array, in order."""
+        return [RULES[rule].states for rule in self.rules]
 
     @property
     def hypers(self) -> dict[str, Any]:

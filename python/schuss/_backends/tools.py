@@ -27,9 +27,9 @@ def transform(
     if not arrays:
         return
     if not isinstance(arrays[0], np.ndarray):
-        from schuss import _cuda
+        from schuss._backends import cuda_arrays
 
-        _cuda.transform(tool, arrays, others, factor=factor, bound=bound, copy=copy)
+        cuda_arrays.transform(tool, arrays, others, factor=factor, bound=bound, copy=copy)
         return
     # As the extension module reads a group's values: no schedule, learning rate, decay or sign; then the tool's own.
     values = np.array([0.0] * 6 + [factor, bound])

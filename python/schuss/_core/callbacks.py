@@ -10,8 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from schuss import _arrays, _hyper, _schuss, _tree
-from schuss._group import ParamGroup
+from schuss import _schuss
+from schuss._arrays import checks, trees
+from schuss._arrays.formats import State
+from schuss._core import validate
+from schuss._core.group import ParamGroup
 
 
 class Answers(_schuss.Core):
@@ -20,6 +23,8 @@ class Answers(_schuss.Core):
     _groups: list[ParamGroup]
     _params: list[np.ndarray]
     _states: list[list[np.ndarray]]
+    #: What the rule of each parameter says of its states.
+    _rule_states: list[tuple[State, ...]]
     #: For each group the structure of its parameters, with their numbers.
     _templates: list[Any]
     #: For each parameter its group, and where it is in the structure of that.
@@ -46,12 +51,12 @@ class Answers(_schuss.Core):
 
     def _gradient(self, i: int, gradient: Any, shared: bool, zero_grads: bool) -> np.ndarray:
         place, param_place = self._place("grads", *self._suffixes[i]), self._place("params", *self._suffixes[i])
-        usable = _arrays.as_gradient(place, gradient, param_place, self._params[i], copy=shared)
+        usable = checks.as_gradient(place, gradient, param_place, self._params[i], copy=shared)
         # Sharing has been looked for only where the gradient could be used as it was.
         if not shared and self._is_written(usable):
-            usable = usable.copy(_arrays.order(usable))
+            usable = usable.copy(checks.order(usable))
         if zero_grads:
-            _arrays.check_zeroable(place, gradient)
+            checks.check_zeroable(place, gradient)
             if shared or self._is_written(gradient):
                 raise ValueError(
                     f"{place} shares memory with a parameter or a state, so zero_grads=True cannot zero it; pass a copy"
@@ -62,18 +67,18 @@ class Answers(_schuss.Core):
         """Whether an array may share memory with a parameter or a state."""
         if self._written is None:
             written = [array for own in (self._params, *self._states) for array in own if array.size]
-            self._written = sorted(map(_arrays.byte_range, written))
-        start, end = _arrays.byte_range(array)
+            self._written = sorted(map(checks.byte_range, written))
+        start, end = checks.byte_range(array)
         before = bisect.bisect_left(self._written, (end, 0))
         return array.size > 0 and before > 0 and self._written[before - 1][1] > start
 
     @staticmethod
     def _step_options(grad_scale: Any, zero_grads: Any) -> tuple[float, bool]:
-        scale = 1.0 if grad_scale is None else _hyper.grad_scale(grad_scale)
-        return scale, zero_grads is not None and _hyper.flag("zero_grads", zero_grads)
+        scale = 1.0 if grad_scale is None else validate.grad_scale(grad_scale)
+        return scale, zero_grads is not None and validate.flag("zero_grads", zero_grads)
 
     def _scheduled_values(self, step: int) -> list[list[float]]:
-        return [group.packed_at(step) for group in self._groups]
+        return [values for group in self._groups for values in group.packed_at(step)]
 
     def _explain_structure(self, grads: Any) -> None:
         if not self._grouped:
@@ -81,12 +86,12 @@ class Answers(_schuss.Core):
         elif isinstance(grads, (list, tuple)) and len(grads) == len(self._groups):
             pairs = [(own, f"grads[{i}]", f"param_groups[{i}]['params']") for i, own in enumerate(grads)]
         else:
-            got = f"{len(grads)} entries" if isinstance(grads, (list, tuple)) else _tree.kind(grads)
+            got = f"{len(grads)} entries" if isinstance(grads, (list, tuple)) else trees.kind(grads)
             raise ValueError(
                 f"grads must be a list with an entry for each group, {len(self._groups)} in all, got {got}"
             )
         for template, (own, name, like) in zip(self._templates, pairs, strict=True):
-            for _ in _tree.leaves(template, own, name, like):
+            for _ in trees.leaves(template, own, name, like):
                 pass
 
     def _explain_changed(self, i: int) -> None:
@@ -107,7 +112,7 @@ class Answers(_schuss.Core):
         )
 
     def _explain_nonfinite(self, i: int, at: int) -> None:
-        order = _arrays.order(self._params[i])
+        order = checks.order(self._params[i])
         index = tuple(int(k) for k in np.unravel_index(at, self._params[i].shape, order))
         raise FloatingPointError(
             f"{self._place('grads', *self._suffixes[i])} has a NaN or infinity, first at {index}; nothing was updated"

@@ -1,11 +1,14 @@
-"""Hyperparameters: which values each may have. One table for constructors, groups and assignments."""
+"""Checks of single values: each returns the value as the package needs it, or raises and says what is allowed.
+
+Nothing here knows which option has which range; that stands beside the option, on its class.
+"""
 
 from __future__ import annotations
 
 import math
 import numbers
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,8 +27,7 @@ def number(
     closed_high: bool = False,
 ) -> float:
     """The value as a float in `[low, high)`; either end can be the other kind."""
-    least, most = ">" if open_low else ">=", "<=" if closed_high else "<"
-    allowed = f"a number {least} {low:g}" + ("" if high == math.inf else f" and {most} {high:g}")
+    allowed = f"a number {interval(low, high, open_low=open_low, closed_high=closed_high)}"
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
         raise TypeError(f"{place} must be {allowed}, got {value!r}")
     try:
@@ -37,7 +39,14 @@ def number(
     return result
 
 
-def _rate(place: str, value: Any) -> Any:
+def interval(low: float, high: float, *, open_low: bool, closed_high: bool) -> str:
+    """The condition that a number has to meet, in words."""
+    least, most = ">" if open_low else ">=", "<=" if closed_high else "<"
+    return f"{least} {low:g}" + ("" if high == math.inf else f" and {most} {high:g}")
+
+
+def rate(place: str, value: Any) -> Any:
+    """The value as a learning rate: a number >= 0, or a schedule as it is."""
     if callable(value) and not isinstance(value, type):  # a class is a schedule that was not made
         return value
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
@@ -45,14 +54,20 @@ def _rate(place: str, value: Any) -> Any:
     return number(place, value)
 
 
-def _fraction(place: str, value: Any) -> float:
-    return number(place, value, high=1.0)
+def count(place: str, value: Any, low: int = 1) -> int:
+    """The value as an int that is at least `low`."""
+    result = whole(value)
+    if result is None or result < low:
+        raise ValueError(f"{place} must be a whole number >= {low}, got {value!r}")
+    return result
 
 
-def _pair(place: str, value: Any) -> tuple[float, float]:
+def pair(place: str, value: Any, allowed: str, checks: Sequence[Check]) -> tuple[Any, Any]:
+    """The value as a pair, each entry checked by its own check; `allowed` says what is."""
     if not isinstance(value, (tuple, list, np.ndarray)) or getattr(value, "ndim", 1) != 1 or len(value) != 2:
-        raise TypeError(f"{place} must be a pair of numbers >= 0 and < 1, got {value!r}")
-    return _fraction(f"{place}[0]", value[0]), _fraction(f"{place}[1]", value[1])
+        raise TypeError(f"{place} must be {allowed}, got {value!r}")
+    first, second = checks
+    return first(f"{place}[0]", value[0]), second(f"{place}[1]", value[1])
 
 
 def flag(place: str, value: Any) -> bool:
@@ -72,45 +87,6 @@ def choice(*names: str) -> Check:
         return value
 
     return check
-
-
-CHECKS: dict[str, Check] = {
-    "lr": _rate,
-    "momentum": _fraction,
-    "dampening": lambda place, value: number(place, value, high=1.0, closed_high=True),
-    "weight_decay": number,
-    "eps": number,
-    "betas": _pair,
-    "alpha": _fraction,
-    "lr_decay": number,
-    "initial_accumulator_value": number,
-    "initial_square_avg": number,
-    "nesterov": flag,
-    "maximize": flag,
-    "debias": flag,
-    "amsgrad": flag,
-    "bias_correction": flag,
-    "centered": flag,
-    "eps_inside_sqrt": flag,
-    "lr_in_momentum": flag,
-    "momentum_form": choice("heavy_ball", "velocity", "ema"),
-    "eps_form": choice("torch", "keras"),
-    "decay_form": choice("lr", "independent"),
-    "decoupled_weight_decay": flag,
-    "threshold": lambda place, value: number(place, value, low=4.0),
-    "unrectified": choice("sgd", "frozen"),
-    "trust_coefficient": number,
-    "trust_clip": flag,
-    "always_adapt": flag,
-    "adapt": flag,
-    "grad_averaging": flag,
-    "form": choice("heavy_ball", "ema"),
-    "lookahead": lambda place, value: None if value is None else number(place, value),
-    "damping": number,
-    "fallback": choice("damp", "error"),
-    "gradient_centralization": flag,
-    "gc_conv_only": flag,
-}
 
 
 def scheduled_rate(place: str, schedule: Callable[[int], Any], step: int) -> float:
@@ -150,23 +126,12 @@ def grad_scale(value: Any) -> float:
     raise error(f"grad_scale must be a finite number > 0 whose inverse is finite in float32, got {value!r}")
 
 
-def max_norm(place: str, value: Any) -> float | None:
-    """A bound on the norm of gradients, or None."""
-    return None if value is None else number(place, value, open_low=True, closed_high=True)
-
-
-def _count(place: str, value: Any) -> int:
-    count = whole(value)
-    if count is None or count < 1:
-        raise ValueError(f"{place} must be a whole number >= 1, got {value!r}")
-    return count
-
-
-# What is not a group's but the optimizer's as a whole; the last three where there are slow weights.
-SETTINGS: dict[str, Check] = {
-    "max_grad_norm": max_norm,
-    "nonfinite": choice("propagate", "skip", "error"),
-    "k": _count,
-    "alpha": lambda place, value: number(place, value, open_low=True, high=1.0, closed_high=True),
-    "pullback": choice("none", "reset", "pullback"),
-}
+def seed(place: str, value: Any) -> int:
+    """The value as a seed, which it must be."""
+    wrong = f"{place} must be a whole number >= 0 and < 2**64, got {value!r}"
+    result = whole(value)
+    if result is None:
+        raise TypeError(wrong)
+    if not 0 <= result < 2**64:
+        raise ValueError(wrong)
+    return result

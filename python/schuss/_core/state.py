@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from schuss import _arrays, _hyper, _schedule, _small_state, _tree
+from schuss._arrays import checks, formats, trees
+from schuss._core import options, scheduling, validate
 
 if TYPE_CHECKING:
-    from schuss._optimizer import Optimizer
+    from schuss._core.optimizer import Optimizer
 
 SCHEDULE = "schedule"
 _KEYS = ("optimizer", "step", "skipped_steps", "max_grad_norm", "nonfinite", "param_groups", "state")
@@ -26,7 +27,7 @@ def scalars(optimizer: Optimizer) -> dict[str, Any]:
     for group, step in zip(optimizer.param_groups, group_steps, strict=True):
         entry = group.hypers
         if callable(entry["lr"]):
-            kept = _schedule.state(entry["lr"])
+            kept = scheduling.state(entry["lr"])
             entry["lr"] = SCHEDULE if kept is None else {SCHEDULE: kept}
         if entry.get("decay_form") == "independent":
             entry["initial_lr"] = group.initial_lr
@@ -43,16 +44,15 @@ def scalars(optimizer: Optimizer) -> dict[str, Any]:
 
 def _kept(optimizer: Optimizer) -> dict[str, Any]:
     """How the state is kept, where that is not plainly; codes belong to the memory order of their parameter."""
-    kept = optimizer._keeping.as_dict()
-    if optimizer._keeping.dtype == "int8":
-        kept["memory_order"] = "".join(map(_arrays.order, optimizer._params))
+    kept = optimizer._state_format.as_dict()
+    if optimizer._state_format.dtype == "int8":
+        kept["memory_order"] = "".join(map(checks.order, optimizer._params))
     return kept
 
 
-def _check_kept(optimizer: Optimizer, state: Mapping[str, Any]) -> _small_state.Keeping:
+def _check_state_format(optimizer: Optimizer, state: Mapping[str, Any]) -> formats.StateFormat:
     """How the state was kept, which must be as this optimizer keeps it; its rounding and seed are taken over."""
-    given = {name: state.get(name, default) for name, default in _small_state.DEFAULTS.items()}
-    saved, own = _small_state.check(given), optimizer._keeping
+    saved, own = options.state_format(state), optimizer._state_format
     for name, was, this in (("state_dtype", saved.small, own.small), ("master_weights", saved.master, own.master)):
         if was != this:
             raise ValueError(
@@ -71,20 +71,32 @@ def state_dict(optimizer: Optimizer) -> dict[str, Any]:
     """See :meth:`schuss.Optimizer.state_dict`."""
     result = scalars(optimizer)  # first: from here on, work on a GPU comes behind the steps taken
     state = []
-    for g, template in enumerate(optimizer._templates):
+    named = _named_states(optimizer)
+    for template in optimizer._templates:
         arrays = {}
-        for k, name in enumerate(optimizer._state_names(g)):
-            views = [_arrays.shown(own[k]) if k < len(own) else None for own in optimizer._states]
-            arrays[name] = _tree.build(template, views.__getitem__)
+        for name in _names(template, named):
+            views = [checks.shown(own[name]) if name in own else None for own in named]
+            arrays[name] = trees.build(template, views.__getitem__)
         state.append(arrays)
     return {**result, "state": state}
+
+
+def _named_states(optimizer: Optimizer) -> list[dict[str, Any]]:
+    """The state arrays of each parameter by name."""
+    states = optimizer._states  # once: Lookahead makes the list anew each time
+    return [dict(zip(optimizer._state_names(i), own, strict=True)) for i, own in enumerate(states)]
+
+
+def _names(template: Any, named: list[dict[str, Any]]) -> list[str]:
+    """The names of all state arrays of a group; not every parameter need have each."""
+    return list(dict.fromkeys(name for _, i in trees.flatten(template, "")[1] for name in named[i]))
 
 
 def load_state_dict(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
     """See :meth:`schuss.Optimizer.load_state_dict`."""
     if not isinstance(state, Mapping):
         raise TypeError(f"a state is a dict from state_dict(), got {type(state).__name__}")
-    with optimizer._alone():
+    with optimizer._exclusive():
         _load(optimizer, state)
 
 
@@ -95,16 +107,20 @@ def _load(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
         count = len(optimizer.param_groups)
         raise ValueError(f"state['state'] must be a list with a dict for each group, {count} in all")
     copies = []
-    states = optimizer._states  # once: Lookahead makes the list anew each time
+    named = _named_states(optimizer)
     for g, template in enumerate(optimizer._templates):
-        names = optimizer._state_names(g)
+        names = _names(template, named)
         if not isinstance(given[g], Mapping) or set(given[g]) != set(names):
             raise ValueError(f"state['state'][{g}] must be a dict with the keys {names}, got {_found(given[g])}")
-        for k, name in enumerate(names):
+        for name in names:
             place = f"state['state'][{g}][{name!r}]"
-            for i, where, array in _tree.leaves(template, given[g][name], place, f"param_groups[{g}]['params']"):
-                target = states[i][k]
-                _arrays.check_like(where, array, "this optimizer's", target.shape, target.dtype)
+            for i, where, array in trees.leaves(template, given[g][name], place, f"param_groups[{g}]['params']"):
+                target = named[i].get(name)
+                if target is None:
+                    if array is not None:
+                        raise ValueError(f"{where} must be None: this parameter has no {name}")
+                    continue
+                checks.check_like(where, array, "this optimizer's", target.shape, target.dtype)
                 copies.append((target, array))
     take_scalars()
     for target, array in copies:
@@ -131,7 +147,7 @@ def check_scalars(optimizer: Optimizer, state: Mapping[str, Any], extra: tuple[s
             raise TypeError(f"{place} must be a dict, got {type(given).__name__}")
         entry = dict(given)
         steps.append(_count(f"{place}['step']", entry.pop("step", None)))
-        initial.append(_hyper.number(f"{place}['initial_lr']", entry.pop("initial_lr", group.initial_lr)))
+        initial.append(validate.number(f"{place}['initial_lr']", entry.pop("initial_lr", group.initial_lr)))
         missing = [key for key in group.hypers if key not in entry]
         unknown = [key for key in entry if key not in group.hypers]
         if missing or unknown:
@@ -142,8 +158,8 @@ def check_scalars(optimizer: Optimizer, state: Mapping[str, Any], extra: tuple[s
         if callable(group["lr"]):
             entry["lr"] = group["lr"]
             # As with rates and functions, the schedule of this optimizer is the one that stays, whatever was saved.
-            if kept is not None and _schedule.state(group["lr"]) is not None:
-                take_schedules.append(_schedule.restorer(f"{place}['lr']", [group["lr"]], [kept]))
+            if kept is not None and scheduling.state(group["lr"]) is not None:
+                take_schedules.append(scheduling.restorer(f"{place}['lr']", [group["lr"]], [kept]))
         elif kept is not None or (isinstance(saved, str) and saved == SCHEDULE):
             raise ValueError(
                 f"{place} was saved with a learning-rate schedule, which is a function and cannot be saved; make the "
@@ -154,7 +170,7 @@ def check_scalars(optimizer: Optimizer, state: Mapping[str, Any], extra: tuple[s
     settings = {
         name: optimizer._checked(name, state[name], f"state[{name!r}]") for name in optimizer._settings if name in state
     }
-    kept = _check_kept(optimizer, state)
+    kept = _check_state_format(optimizer, state)
     step, skipped = _count("state['step']", state["step"]), _count("state['skipped_steps']", state["skipped_steps"])
 
     def take() -> None:
@@ -165,7 +181,7 @@ def check_scalars(optimizer: Optimizer, state: Mapping[str, Any], extra: tuple[s
             group.adopt(hypers)
         for name, value in settings.items():
             setattr(optimizer, name, value)
-        optimizer._keep(kept)
+        optimizer._set_state_format(kept)
         optimizer._set_counters(step, skipped, steps)
 
     return take
@@ -183,21 +199,21 @@ def _count(place: str, value: Any) -> int:
 
 def constructor_arguments(optimizer: Optimizer) -> tuple[Any, dict[str, Any], dict[int, Any]]:
     """`params`, keywords and then rates of groups that make an optimizer like this one, over the same arrays."""
-    options = {
+    given = {
         "max_grad_norm": optimizer.max_grad_norm,
         "nonfinite": optimizer.nonfinite,
-        **optimizer._keeping.as_dict(),
+        **optimizer._state_format.as_dict(),
     }
-    structures = [_tree.build(template, optimizer._params.__getitem__) for template in optimizer._templates]
+    structures = [trees.build(template, optimizer._params.__getitem__) for template in optimizer._templates]
     hypers = [group.hypers for group in optimizer.param_groups]
     rates = {}
     for i, (group, own) in enumerate(zip(optimizer.param_groups, hypers, strict=True)):
         if own.get("decay_form") == "independent":  # the present rate may be 0, or a schedule that begins there
             rates[i], own["lr"] = own["lr"], group.initial_lr
     if not optimizer._grouped:
-        return structures[0], {**hypers[0], **options}, rates
+        return structures[0], {**hypers[0], **given}, rates
     groups = [{"params": structure, **own} for structure, own in zip(structures, hypers, strict=True)]
-    return groups, {**optimizer._defaults, **options}, rates
+    return groups, {**optimizer._defaults, **given}, rates
 
 
 def rebuild(

@@ -9,24 +9,31 @@ from __future__ import annotations
 import contextlib
 import importlib
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from schuss import _arrays, _block, _hyper, _schuss, _small_state, _state, _tree
-from schuss._answers import Answers
-from schuss._group import RULES, ParamGroup, is_group, without_params
+from schuss import _schuss
+from schuss._arrays import checks, formats, layout, trees
+from schuss._core import documentation, options
+from schuss._core import state as _state
+from schuss._core.callbacks import Answers
+from schuss._core.group import ParamGroup, is_group, without_params
+from schuss._core.options import Options
+from schuss._core.rules import RULES
 
-#: Keywords of every constructor that are for the optimizer as a whole.
-OPTIONS = ("max_grad_norm", "nonfinite", *_small_state.DEFAULTS)
+
+def _setting(name: str, doc: str) -> Any:
+    """An option that can be changed later: an attribute that checks what it is set to."""
+    return property(lambda self: self._option(name), lambda self, value: self._change(name, value), doc=doc)
 
 
-class Optimizer(Answers):
+class Optimizer(Answers, Options):
     """What all optimizers have in common; use one of its subclasses.
 
-    A subclass writes ``__init__`` with its hyperparameters as keywords and ends it with ``self._setup(locals())``; it
-    says with ``_rule`` which rule some hyperparameters stand for and, where names differ, with ``_rule_values`` what
-    the rule's own hyperparameters are.
+    A subclass declares its hyperparameters: annotated class attributes, with their defaults, are the parameters of its
+    constructor. It says with ``_rule`` which rule some hyperparameters stand for, where that is not the one with the
+    class's name in lower case, and with ``_rule_values`` what the rule's own hyperparameters are, where names differ.
     """
 
     #: Whether a step is one rule over each array, which is what `schuss.functional` offers.
@@ -52,15 +59,23 @@ class Optimizer(Answers):
         return next((name for name in names if name in RULES), names[0])
 
     @classmethod
+    def _array_rule(cls, hypers: Mapping[str, Any], array: np.ndarray) -> str:
+        """The rule for one array, where arrays of one group differ in it."""
+        return cls._rule(hypers)
+
+    @classmethod
     def _structure(cls, hypers: Mapping[str, Any]) -> tuple[Any, ...]:
         """What is settled when the optimizer is made: the rule, and with it the state arrays."""
         return (cls._rule(hypers),)
 
     @classmethod
     def _rule_values(cls, hypers: Mapping[str, Any]) -> Mapping[str, float]:
-        """The rule's own hyperparameters; a pair of betas is known as beta1 and beta2."""
+        """The rule's own hyperparameters; the entries of a pair end in 1 and 2, those of betas are beta1 and beta2."""
         values = dict(hypers)
-        values["beta1"], values["beta2"] = hypers.get("betas", (0.0, 0.0))
+        for name, value in hypers.items():
+            if isinstance(value, tuple):
+                name = name.removesuffix("s") if name == "betas" else name
+                values[f"{name}1"], values[f"{name}2"] = value
         return values
 
     @classmethod
@@ -84,35 +99,38 @@ class Optimizer(Answers):
 
     # Construction.
 
+    @classmethod
+    def _document(cls) -> None:
+        if "__doc__" in vars(cls):
+            defaults = {field.name: field.default for field in cls._fields.values()}
+            cls.__doc__ = documentation.completed(cls.__doc__, cls._fields, cls._takes_int8(defaults))
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         raise TypeError("Optimizer is what all optimizers have in common; make one of those in schuss.OPTIMIZERS")
 
-    def _setup(self, given: dict[str, Any]) -> None:
-        """Builds the optimizer from the constructor's `locals()`: `params`, options, and hyperparameters in order."""
+    def _setup(self, params: Any, hypers: dict[str, Any], whole: dict[str, Any]) -> None:
         if hasattr(self, "_defaults"):
             raise TypeError(f"this {self._name()} is made already; make a new one instead of calling __init__")
-        given = {name: value for name, value in given.items() if name not in ("self", "__class__")}
-        params = given.pop("params")
-        if _arrays.any_on_gpu(params):
-            importlib.import_module("schuss._on_gpu").adopt(self)
-        options = _small_state.DEFAULTS | {name: given.pop(name) for name in OPTIONS if name in given}
-        self._max_grad_norm: float | None = self._checked("max_grad_norm", options["max_grad_norm"])
-        self._nonfinite: str = self._checked("nonfinite", options["nonfinite"])
+        if checks.any_on_gpu(params):
+            importlib.import_module("schuss._backends.cuda").adopt(self)
+        self._max_grad_norm: float | None = self._checked("max_grad_norm", whole["max_grad_norm"])
+        self._nonfinite: str = self._checked("nonfinite", whole["nonfinite"])
         self._configure(self._max_grad_norm, self._nonfinite)
-        self._keep(_small_state.check(options))
-        for name, value in given.items():  # also those that every group overrides
-            _hyper.CHECKS[name](name, value)
-        self._defaults = given
+        self._set_state_format(options.state_format(whole))
+        for name, value in hypers.items():  # also those that every group overrides
+            self._fields[name].check(name, value)
+        self._defaults = hypers
         self._groups: list[ParamGroup] = []
         self._params: list[np.ndarray] = []
         self._states: list[list[np.ndarray]] = []
+        self._rule_states: list[tuple[formats.State, ...]] = []
         self._templates: list[Any] = []
         self._suffixes: list[tuple[int, str]] = []
         self._grads: Any = None
         self._written: list[tuple[int, int]] | None = None
         self._grouped = isinstance(params, (list, tuple)) and any(is_group(entry) for entry in params)
         if not self._grouped:
-            if is_group(params) and any(name in given for name in params):
+            if is_group(params) and any(name in hypers for name in params):
                 raise TypeError("params looks like one group of parameters; groups come in a list: [{'params': ...}]")
             self._extend([(params, {})])
             return
@@ -147,9 +165,9 @@ class Optimizer(Answers):
         True
         """
         if not is_group(group):
-            got = "one without" if isinstance(group, Mapping) else _tree.kind(group)
+            got = "one without" if isinstance(group, Mapping) else trees.kind(group)
             raise TypeError(f"a group is a dict with a 'params' key, got {got}")
-        with self._alone():
+        with self._exclusive():
             grads, was_grouped = self._grads, self._grouped
             self._grouped = True
             try:
@@ -158,7 +176,7 @@ class Optimizer(Answers):
                 self._grouped = was_grouped
                 raise
             if grads is not None:
-                new = _tree.build(self._templates[-1], self._new_gradient)
+                new = trees.build(self._templates[-1], self._new_gradient)
                 self._grads = [*grads, new] if was_grouped else [grads, new]
 
     def _extend(self, additions: list[tuple[Any, dict[str, Any]]]) -> None:
@@ -170,11 +188,11 @@ class Optimizer(Answers):
             where = f"param_groups[{index}]['params']" if self._grouped else "params"
             unknown = [name for name in given if name not in self._defaults]
             if unknown:
-                if unknown[0] in OPTIONS:
+                if unknown[0] in self._fields and self._fields[unknown[0]].whole:
                     raise TypeError(f"param_groups[{index}] has {unknown[0]!r}, which is for the optimizer as a whole")
                 known = ", ".join(self._defaults)
                 raise TypeError(f"param_groups[{index}] has unknown {unknown[0]!r}; {self._name()} takes {known}")
-            template, leaves = _tree.flatten(structure, where, len(params))
+            template, leaves = trees.flatten(structure, where, len(params))
             if not leaves:
                 raise ValueError(f"{where} is empty; an optimizer needs at least one array")
             for suffix, array in leaves:
@@ -184,39 +202,41 @@ class Optimizer(Answers):
             prefix = f"param_groups[{index}]: " if self._grouped else ""
             groups.append(ParamGroup(type(self), [a for _, a in leaves], {**self._defaults, **given}, prefix))
             templates.append(template)
-        _arrays.check_apart((self._place("params", *at), array) for at, array in zip(suffixes, params, strict=True))
+        checks.check_apart((self._place("params", *at), array) for at, array in zip(suffixes, params, strict=True))
 
         first = len(self._params)
         named = [(self._place("params", *at), a) for at, a in zip(suffixes[first:], params[first:], strict=True)]
-        _small_state.check_params(self._keeping, named)
+        formats.check_params(self._state_format, named)
         for group in groups:
-            self._check_kept(group)
+            self._check_state_format(group)
         states = [own for group in groups for own in self._zeros(group["params"], group.states)]
         self._suffixes, self._params = suffixes, params
         self._states += states
-        for (index, _), own in zip(suffixes[first:], states, strict=True):
-            self._fill_initial([*self._groups, *groups][index], own)
+        self._rule_states += [own for group in groups for own in group.states]
         self._written = None
         for group, template in zip(groups, templates, strict=True):
             self._groups.append(group)
             self._templates.append(template)
             until = first + len(group["params"])
+            for i in range(first, until):
+                self._fill_initial(i)
+            (rule,) = set(group.rules)  # all that the extension module knows of a group
             root = self._templates if self._grouped else self._templates[0]
             own = params[first:until]
-            states = [_small_state.for_kernels(self._keeping, arrays) for arrays in self._states[first:until]]
+            states = [self._kernel_states(i) for i in range(first, until)]
             center = [self._centered(group.hypers, array) for array in own]
             self._add_group(
-                group.rule, group.packed, own, states, center, root, self._keeping.small, self._keeping.master
+                rule, group.packed(rule), own, states, center, root, self._state_format.small, self._state_format.master
             )
             first = until
 
     def _check_param(self, place: str, array: Any) -> None:
         """Raises unless the array can be updated in place."""
-        _arrays.check_written(place, array)
+        checks.check_written(place, array)
 
-    def _zeros(self, params: list[np.ndarray], names: Sequence[str]) -> list[list[np.ndarray]]:
+    def _zeros(self, params: list[np.ndarray], states: Sequence[Sequence[formats.State]]) -> list[list[np.ndarray]]:
         """The state arrays of each parameter, of zeros; a master copy has its numbers."""
-        return _block.zeros(params, names, self._keeping)
+        return layout.zeros(params, states, self._state_format)
 
     # Gradients.
 
@@ -240,7 +260,7 @@ class Optimizer(Answers):
         array([0.5, 0.5])
         """
         if self._grads is None:
-            self._grads = _tree.build(self._root(), self._new_gradient)
+            self._grads = trees.build(self._root(), self._new_gradient)
         return self._grads
 
     @grads.setter
@@ -252,44 +272,49 @@ class Optimizer(Answers):
     def zero_grad(self) -> None:
         """Sets the optimizer's own gradient buffers to zero."""
         if self._grads is not None:
-            buffers = list(_tree.leaves(self._root(), self._grads, "grads", "params"))
+            buffers = list(trees.leaves(self._root(), self._grads, "grads", "params"))
             for _, place, gradient in buffers:
-                _arrays.check_zeroable(place, gradient)
+                checks.check_zeroable(place, gradient)
             for _, _, gradient in buffers:
                 gradient.fill(0)
 
-    def _state_names(self, group: int) -> list[str]:
-        """The names of the state arrays of each parameter of a group, in order."""
-        return self._keeping.names(self.param_groups[group].states)
+    def _state_names(self, i: int) -> list[str]:
+        """The names of the state arrays of a parameter, in order."""
+        return self._state_format.names(self._rule_states[i])
 
-    def _keep(self, kept: _small_state.Keeping) -> None:
+    def _kernel_states(self, i: int) -> list[np.ndarray]:
+        """The state arrays of a parameter as the extension module takes them."""
+        return formats.for_kernels(self._state_format, self._rule_states[i], self._states[i])
+
+    def _set_state_format(self, kept: formats.StateFormat) -> None:
         """Sets how the state is kept; once there are arrays only the rounding of it may change."""
-        self._set_seed(kept.noise)
-        self._keeping = kept
+        self._set_seed(kept.rounding_seed)
+        self._state_format = kept
 
-    def _check_kept(self, group: ParamGroup) -> None:
+    def _check_state_format(self, group: ParamGroup) -> None:
         """Raises when the state of a group cannot be kept as asked for."""
-        if self._keeping.dtype == "int8" and not self._takes_int8(group.hypers):
+        if self._state_format.dtype == "int8" and not self._takes_int8(group.hypers):
             raise ValueError(f'{self._name()} with these hyperparameters has no state_dtype="int8"; use "bfloat16"')
 
     def _reset_state(self) -> None:
         """Starts the state anew, bias corrections too; the count of steps goes on, and a master copy stays."""
-        for (index, _), own in zip(self._suffixes, self._states, strict=True):
-            for state in own[:-1] if self._keeping.master else own:
+        for i, own in enumerate(self._states):
+            for state in own[:-1] if self._state_format.master else own:
                 state.fill(0)
-            self._fill_initial(self._groups[index], own)
+            self._fill_initial(i)
         steps, skipped, groups = self._counters()
         self._set_counters(steps, skipped, [0] * len(groups))
 
-    def _fill_initial(self, group: ParamGroup, own: list[np.ndarray]) -> None:
-        """Puts first values other than zero into the states of one parameter."""
-        for name, state in zip(self._keeping.names(group.states), own, strict=True):
+    def _fill_initial(self, i: int) -> None:
+        """Puts first values other than zero into the states of a parameter."""
+        group = self._groups[self._suffixes[i][0]]
+        for name, state in zip(self._state_names(i), self._states[i], strict=True):
             if name in self._initial_state and group[self._initial_state[name]] != 0:
                 state.fill(group[self._initial_state[name]])
 
     def _new_gradient(self, i: int) -> np.ndarray:
         param = self._params[i]
-        return np.zeros(param.shape, _arrays.compute_dtype(param.dtype), _arrays.order(param))
+        return np.zeros(param.shape, checks.compute_dtype(param.dtype), checks.order(param))
 
     def _keep_params(self) -> Any:
         """The parameters' values, for `_restore_params`."""
@@ -303,37 +328,33 @@ class Optimizer(Answers):
     # Settings, state and copies.
 
     def _checked(self, name: str, value: Any, place: str | None = None) -> Any:
-        """The value that a setting is to have, if it may."""
-        return _hyper.SETTINGS[name](place or name, value)
+        """The value that an option is to have, if it may."""
+        return self._fields[name].check(place or name, value)
 
-    def _alone(self, *others: _schuss.Core, nobody: bool = False) -> contextlib.AbstractContextManager[None]:
+    def _option(self, name: str) -> Any:
+        """The present value of an option that can be changed."""
+        return getattr(self, f"_{name}")
+
+    def _change(self, name: str, value: Any) -> None:
+        """Sets an option that can be changed."""
+        checked = self._checked(name, value)
+        max_grad_norm = checked if name == "max_grad_norm" else self._max_grad_norm
+        nonfinite = checked if name == "nonfinite" else self._nonfinite
+        self._configure(max_grad_norm, nonfinite)
+        self._max_grad_norm, self._nonfinite = max_grad_norm, nonfinite
+
+    def _exclusive(self, *others: _schuss.Core, nobody: bool = False) -> contextlib.AbstractContextManager[None]:
         """Nobody else steps, saves or loads the optimizer, and others, meanwhile; who comes second gets an error.
 
         With `nobody` neither does this thread.
         """
         return _schuss.Hold(self, *others, nobody=nobody)
 
-    @property
-    def max_grad_norm(self) -> float | None:
-        """The bound on the global gradient norm, or None."""
-        return self._max_grad_norm
-
-    @max_grad_norm.setter
-    def max_grad_norm(self, value: float | None) -> None:
-        checked = self._checked("max_grad_norm", value)
-        self._configure(checked, self._nonfinite)
-        self._max_grad_norm = checked
-
-    @property
-    def nonfinite(self) -> str:
-        """What a step does about NaN and infinities in gradients: "propagate", "skip" or "error"."""
-        return self._nonfinite
-
-    @nonfinite.setter
-    def nonfinite(self, value: str) -> None:
-        checked = self._checked("nonfinite", value)
-        self._configure(self._max_grad_norm, checked)
-        self._nonfinite = checked
+    if not TYPE_CHECKING:  # type checkers know these by the declarations in Options
+        max_grad_norm = _setting("max_grad_norm", "The bound on the global gradient norm, or None.")
+        nonfinite = _setting(
+            "nonfinite", 'What a step does about NaN and infinities in gradients: "propagate", "skip" or "error".'
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a step depends on beside parameters and gradients.
@@ -390,7 +411,7 @@ class Optimizer(Answers):
         lines = [
             f"{self._name()}: step {self.step_count}, {len(self._params)} arrays, {elements:,} elements "
             f"({dtypes}), state {held:,} bytes"
-            + "".join(f", {name}={value!r}" for name, value in self._keeping.as_dict().items())
+            + "".join(f", {name}={value!r}" for name, value in self._state_format.as_dict().items())
         ]
         for i, group in enumerate(self.param_groups):
             hypers = ", ".join(f"{name}={value!r}" for name, value in group.hypers.items())
