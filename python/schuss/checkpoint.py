@@ -186,7 +186,7 @@ def _named(optimizer: Optimizer, include_params: bool) -> list[tuple[str, np.nda
             result.append((f"params{place}", optimizer._params[i]))
         names = optimizer._state_names(i)
         result += [(name + place, state) for name, state in zip(names, states[i], strict=True)]
-    return result
+    return [*result, *((f"shared[{name!r}]", value) for name, value in optimizer._shared.items())]
 
 
 def _structure(optimizer: Optimizer) -> Any:

@@ -6,8 +6,8 @@ One function a class: ``adamw_`` for `schuss.AdamW`, and so on. Each updates a p
 
 - ``p``: the parameter, a writable contiguous array of float32, float64, float16 or bfloat16;
 - ``g``: its gradient, of the same shape;
-- the state arrays, in the order of ``state_dict()["state"][0]``: of the parameter's shape and memory order, float64 for
-  float64 parameters and float32 for all others, and yours to initialize (zeros, unless the class has a keyword for it);
+- the state arrays, in the order of ``state_dict()["state"][0]``: of the shapes there and the parameter's memory order,
+  float64 for float64 parameters and float32 for all others; one number for an array is float64 always; and yours to initialize (zeros, unless the class has a keyword for it);
 - ``step``: the number of this step, counted from 1;
 - the class's hyperparameters as keywords, with its defaults; ``lr`` must be a number. For ``adamw_`` with
   ``decay_form="independent"`` there is ``initial_lr`` too, which defaults to ``lr``.
@@ -84,8 +84,8 @@ def _make(kind: type[Optimizer]) -> Callable[..., None]:
             raise TypeError(f"{name} takes {listed} with these hyperparameters, got {len(states)} state arrays")
         for own, state in zip(wanted, states, strict=True):
             checks.check_written(own.name, state)
-            checks.check_like(own.name, state, "p's state", own.shape(p.shape), checks.compute_dtype(p.dtype))
-            if checks.order(state) != checks.order(p):
+            checks.check_like(own.name, state, "p's state", own.shape(p.shape), own.dtype(p))
+            if own.scope == "element" and checks.order(state) != checks.order(p):
                 raise ValueError(f"{own.name} must lie in memory as p does; make it with order={checks.order(p)!r}")
         checks.check_apart(
             zip(["p", *(own.name for own in wanted)], [p, *states], strict=True), "pass arrays that share no memory"
@@ -93,7 +93,8 @@ def _make(kind: type[Optimizer]) -> Callable[..., None]:
         gradient = checks.as_gradient("g", g, "p", p)
         if any(np.may_share_memory(gradient, array) for array in (p, *states)):
             gradient = gradient.copy(checks.order(gradient))
-        _schuss.update(rule, group.packed(rule), int(step), [p], [gradient], [states], False, False)
+        matrix = kind._matrix(p) if RULES[rule].needs_matrix else None
+        _schuss.run(rule, "step", group.packed(rule, p.dtype), int(step), [p], [gradient], [states], [matrix])
 
     only = inspect.Parameter.KEYWORD_ONLY
     named = [inspect.Parameter("step", only)]

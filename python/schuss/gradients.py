@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from schuss import _schuss
-from schuss._arrays import checks, trees
-from schuss._backends.tools import transform
+from schuss._arrays import checks, layout, trees
+from schuss._backends import tools
 from schuss._core import validate
 
 
@@ -98,10 +98,9 @@ def clip_grad_norm_(grads: Any, max_norm: float) -> float:
     """
     bound = validate.number("max_norm", max_norm, open_low=True, closed_high=True)
     arrays = _writable(grads)
-    norm = math.sqrt(_schuss.sum_of_squares(arrays))
-    coefficient = bound / (norm + 1e-6)
-    if not coefficient >= 1.0:
-        transform("scale", arrays, factor=coefficient)
+    norm, factor = _schuss.clip_factor(_schuss.sum_of_squares(arrays), 1.0, bound)
+    if factor != 1.0:
+        tools.run("scale", arrays, [factor])
     return norm
 
 
@@ -129,7 +128,7 @@ def clip_grad_value_(grads: Any, clip_value: float) -> None:
     array([-1. ,  0.5])
     """
     bound = validate.number("clip_value", clip_value)
-    transform("clamp", _writable(grads), bound=bound)
+    tools.run("clamp", _writable(grads), [bound])
 
 
 def centralize_(grads: Any, *, conv_only: bool = False) -> None:
@@ -160,7 +159,7 @@ def centralize_(grads: Any, *, conv_only: bool = False) -> None:
     """
     least = 3 if validate.flag("conv_only", conv_only) else 1
     arrays = [array for array in _writable(grads) if array.ndim > least]
-    transform("replace", arrays, arrays, center=True)
+    tools.run("centralize", arrays, matrices=[layout.first_axis(array) for array in arrays])
 
 
 def split_groups(params: Any, **one_dimensional: Any) -> list[dict[str, Any]]:

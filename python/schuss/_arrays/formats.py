@@ -19,7 +19,7 @@ _BLOCK = 256
 _ALIGN = 64
 
 
-Scope = Literal["element", "row", "col", "array"]
+Scope = Literal["element", "row", "col", "array", "all"]
 
 
 class State(NamedTuple):
@@ -29,6 +29,8 @@ class State(NamedTuple):
     scope: Scope
     #: Whether values may be negative.
     signed: bool
+    #: What it starts at: a number, the name of a hyperparameter, or "p" for a copy of the parameter.
+    initial: float | str = 0.0
 
     def shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """The state's shape for a parameter of this shape; rows and columns are those of the last two axes."""
@@ -37,6 +39,10 @@ class State(NamedTuple):
         if self.scope == "col":
             return (*shape[:-2], *shape[-1:])
         return shape if self.scope == "element" else ()
+
+    def dtype(self, param: np.ndarray) -> np.dtype[Any]:
+        """Its dtype where it is not quantized: what the parameter is computed in; one number for an array is float64."""
+        return np.dtype(np.float64) if self.scope == "array" else checks.compute_dtype(param.dtype)
 
 
 _MASTER = State("master", "element", True)
@@ -114,14 +120,14 @@ def state_bytes(state: State, dtype: str | None, param: np.ndarray) -> int:
     size = math.prod(state.shape(param.shape))
     if dtype == "int8":
         return -(-size // _ALIGN) * _ALIGN + 4 * -(-size // _BLOCK)
-    return size * (2 if dtype == "bfloat16" else checks.compute_dtype(param.dtype).itemsize)
+    return size * (2 if dtype == "bfloat16" else state.dtype(param).itemsize)
 
 
 def views(memory: np.ndarray, state: State, dtype: str | None, param: np.ndarray) -> list[np.ndarray]:
     """The arrays of one state in its memory, in the parameter's memory order."""
     shape = state.shape(param.shape)
     if dtype != "int8":
-        stored = bfloat16() if dtype == "bfloat16" else checks.compute_dtype(param.dtype)
+        stored = bfloat16() if dtype == "bfloat16" else state.dtype(param)
         return [memory.view(stored).reshape(shape, order=checks.order(param))]
     size = math.prod(shape)
     codes = memory[:size].view(np.int8 if state.signed else np.uint8)

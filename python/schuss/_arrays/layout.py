@@ -1,4 +1,4 @@
-"""Where state arrays lie: one block of memory a group, laid out for the caches.
+"""How arrays lie in memory: as matrices, and their states in one block for a group, laid out for the caches.
 
 All arrays of one state lie together, in the order of the parameters: for a thousand small arrays that saves a step a
 quarter in cache and page misses. Large arrays start 1, 2, ... KiB behind their parameter modulo the page size: a CPU
@@ -8,11 +8,12 @@ arrays at the same one.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
-from schuss._arrays import formats
+from schuss._arrays import checks, formats
 
 _LINE, _PAGE = 64, 4096
 _LARGE = 16 * _PAGE
@@ -49,3 +50,22 @@ def zeros(
         for arrays, param in zip(made, params, strict=True):
             arrays[-1][...] = param
     return made
+
+
+#: Batch, rows and columns as they lie in memory, and whether rows of the array are columns there.
+Matrix = tuple[int, int, int, bool]
+
+
+def last_axes(array: np.ndarray) -> Matrix:
+    """An array of two or more axes as the kernels see it: matrices of the last two, the others are a batch."""
+    if checks.order(array) == "C":
+        return math.prod(array.shape[:-2]), array.shape[-2], array.shape[-1], False
+    return 1, array.shape[-1], array.shape[-2], True
+
+
+def first_axis(array: np.ndarray) -> Matrix:
+    """An array of two or more axes as one matrix, with a row for each index of the first axis."""
+    rest = math.prod(array.shape[1:])
+    if checks.order(array) == "C":
+        return 1, array.shape[0], rest, False
+    return 1, rest, array.shape[0], True

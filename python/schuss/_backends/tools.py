@@ -7,31 +7,29 @@ from collections.abc import Sequence
 import numpy as np
 
 from schuss import _schuss
+from schuss._arrays.layout import Matrix
 
 
-def transform(
+def run(
     tool: str,
     arrays: Sequence[np.ndarray],
-    others: Sequence[np.ndarray] = (),
+    values: Sequence[float] = (),
     *,
-    factor: float = 1.0,
-    bound: float = 0.0,
-    center: bool = False,
-    copy: bool = False,
+    program: str = "step",
+    grads: Sequence[np.ndarray] = (),
+    states: Sequence[Sequence[np.ndarray]] = (),
+    matrices: Sequence[Matrix] = (),
 ) -> None:
-    """Runs a tool in place over arrays, which must have been checked.
-
-    `others` stand in the gradients' places; `center` takes the means of their rows off them, `copy` copies the results
-    into them.
-    """
+    """Runs a tool in place over arrays, which must have been checked; `values` are its hyperparameters."""
     if not arrays:
         return
     if not isinstance(arrays[0], np.ndarray):
         from schuss._backends import cuda_arrays
 
-        cuda_arrays.transform(tool, arrays, others, factor=factor, bound=bound, copy=copy)
+        cuda_arrays.run(tool, arrays, values, program=program, grads=grads, states=states)
         return
     # As the extension module reads a group's values: no schedule, learning rate, decay or sign; then the tool's own.
-    values = np.array([0.0] * 6 + [factor, bound])
+    packed = np.array([0.0] * 6 + list(values))
     # Gradients must be of NumPy's very class; a memory map's plain view is the same memory.
-    _schuss.update(tool, values, 1, arrays, [np.asarray(other) for other in others], [], center, copy)
+    plain = [np.asarray(grad) for grad in grads]
+    _schuss.run(tool, program, packed, 1, arrays, plain, states, matrices)

@@ -49,7 +49,9 @@ class ParamGroup(MutableMapping[str, Any]):
         #: The rule of each array.
         self.rules = [self.rule_for(array) for array in params]
         self.initial_lr = self._first_rate() if initial_lr is None else initial_lr
-        self._packed: dict[str, np.ndarray] = {}
+        #: What has values of its own in the group: a rule for a dtype.
+        self.variants = [(rule, array.dtype) for rule, array in zip(self.rules, params, strict=True)]
+        self._packed: dict[tuple[str, np.dtype[Any]], np.ndarray] = {}
 
     def rule_for(self, array: np.ndarray) -> str:
         """The rule of an array under the group's hyperparameters."""
@@ -102,9 +104,10 @@ class ParamGroup(MutableMapping[str, Any]):
             return {**hypers, "momentum": value}
         return {**hypers, "betas": (value, *hypers["betas"][1:])}
 
-    def _layout(self, rule: str, hypers: Mapping[str, Any]) -> list[float]:
+    def _layout(self, variant: tuple[str, np.dtype[Any]], hypers: Mapping[str, Any]) -> list[float]:
+        rule, dtype = variant
         rate = hypers["lr"]
-        own = self._kind._rule_values(hypers)
+        own = self._kind._typed_rule_values(hypers, dtype)
         return [
             float(callable(rate)),
             0.0 if callable(rate) else rate,
@@ -115,14 +118,15 @@ class ParamGroup(MutableMapping[str, Any]):
             *(float(own[name]) for name in RULES[rule].hypers),
         ]
 
-    def packed(self, rule: str) -> np.ndarray:
+    def packed(self, rule: str, dtype: np.dtype[Any]) -> np.ndarray:
         """The values of a rule as the extension module reads them; it keeps the array, so only its contents change."""
-        if rule not in self._packed:
-            self._packed[rule] = np.array(self._layout(rule, self._hypers), dtype=np.float64)
-        return self._packed[rule]
+        variant = (rule, dtype)
+        if variant not in self._packed:
+            self._packed[variant] = np.array(self._layout(variant, self._hypers), dtype=np.float64)
+        return self._packed[variant]
 
     def packed_at(self, step: int) -> list[list[float]]:
-        """For each rule in use its values for a step, with what the schedule says."""
+        """For each variant in use its values for a step, with what the schedule says."""
         hypers, rate, place = self._hypers, self._hypers["lr"], f"{self._where}lr"
         if callable(rate):
             momentum = scheduling.momentum(place, rate, step)
@@ -130,8 +134,8 @@ class ParamGroup(MutableMapping[str, Any]):
                 hypers = self._with_momentum(hypers, momentum)
             rate = validate.scheduled_rate(place, rate, step)
         values = []
-        for rule in dict.fromkeys(self.rules):
-            own = self.packed(rule).tolist() if hypers is self._hypers else self._layout(rule, hypers)
+        for variant in dict.fromkeys(self.variants):
+            own = self.packed(*variant).tolist() if hypers is self._hypers else self._layout(variant, hypers)
             own[1] = rate
             values.append(own)
         return values
@@ -164,8 +168,8 @@ class ParamGroup(MutableMapping[str, Any]):
     def adopt(self, checked: dict[str, Any]) -> None:
         """Takes hyperparameters that :meth:`prepare` has checked."""
         self._hypers = checked
-        for rule, values in self._packed.items():
-            values[:] = self._layout(rule, checked)
+        for variant, values in self._packed.items():
+            values[:] = self._layout(variant, checked)
 
     @property
     def states(self) -> list[tuple[State, ...]]:

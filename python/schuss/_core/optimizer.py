@@ -44,8 +44,6 @@ class Optimizer(Answers, Options):
     _label: ClassVar[str | None] = None
     #: Whether its parameters may lie on a GPU.
     _on_gpu: ClassVar[bool] = True
-    #: The hyperparameter that holds the first value of a state array, where that is not zero.
-    _initial_state: ClassVar[Mapping[str, str]] = {}
 
     def _name(self) -> str:
         return self._label or type(self).__name__
@@ -79,14 +77,19 @@ class Optimizer(Answers, Options):
         return values
 
     @classmethod
+    def _typed_rule_values(cls, hypers: Mapping[str, Any], dtype: np.dtype[Any]) -> Mapping[str, float]:
+        """The same for parameters of a dtype, where it matters."""
+        return cls._rule_values(hypers)
+
+    @classmethod
     def _decay(cls, hypers: Mapping[str, Any]) -> str:
         """How weight decay acts: "l2", "decoupled", "independent", or "own" where the rule itself applies it."""
         return "l2"
 
     @classmethod
-    def _centered(cls, hypers: Mapping[str, Any], array: np.ndarray) -> bool:
-        """Whether the means of the gradient's rows are taken off it."""
-        return False
+    def _matrix(cls, array: np.ndarray) -> layout.Matrix:
+        """The matrix that an array is to a rule with rows or columns."""
+        return layout.last_axes(array)
 
     @classmethod
     def _takes_int8(cls, hypers: Mapping[str, Any]) -> bool:
@@ -124,6 +127,9 @@ class Optimizer(Answers, Options):
         self._params: list[np.ndarray] = []
         self._states: list[list[np.ndarray]] = []
         self._rule_states: list[tuple[formats.State, ...]] = []
+        #: The states that all arrays share: float64 numbers by name, and the array that holds them.
+        self._shared: dict[str, np.ndarray] = {}
+        self._shared_values: np.ndarray | None = None
         self._templates: list[Any] = []
         self._suffixes: list[tuple[int, str]] = []
         self._grads: Any = None
@@ -218,17 +224,40 @@ class Optimizer(Answers, Options):
             self._groups.append(group)
             self._templates.append(template)
             until = first + len(group["params"])
+            own = params[first:until]
             for i in range(first, until):
                 self._fill_initial(i)
-            (rule,) = set(group.rules)  # all that the extension module knows of a group
-            root = self._templates if self._grouped else self._templates[0]
-            own = params[first:until]
-            states = [self._kernel_states(i) for i in range(first, until)]
-            center = [self._centered(group.hypers, array) for array in own]
+            variants = list(dict.fromkeys(group.variants))
+            self._share_states(group)
             self._add_group(
-                rule, group.packed(rule), own, states, center, root, self._state_format.small, self._state_format.master
+                [(rule, group.packed(rule, dtype)) for rule, dtype in variants],
+                [variants.index(variant) for variant in group.variants],
+                params[first:until],
+                [self._kernel_states(i) for i in range(first, until)],
+                [self._matrix(a) if RULES[r].needs_matrix else None for r, a in zip(group.rules, own, strict=True)],
+                self._templates if self._grouped else self._templates[0],
+                self._state_format.small,
+                self._state_format.master,
+                self._shared_values,
             )
             first = until
+
+    def _share_states(self, group: ParamGroup) -> None:
+        """Makes the states that all arrays share, when the first group comes that has any."""
+        states = next((RULES[rule].shared for rule in group.rules if RULES[rule].shared), ())
+        if states and self._shared_values is None:
+            self._shared_values = np.zeros(len(states))
+            self._shared = {state.name: self._shared_values[k : k + 1].reshape(()) for k, state in enumerate(states)}
+            self._fill_shared(states, group)
+
+    def _fill_shared(self, states: Sequence[formats.State], group: ParamGroup) -> None:
+        for state in states:
+            self._shared[state.name][...] = self._first_value(state, group)
+
+    def _first_value(self, state: formats.State, group: ParamGroup) -> float:
+        """The number that a state starts at."""
+        first = state.initial
+        return float(self._rule_values(group.hypers)[first] if isinstance(first, str) else first)
 
     def _check_param(self, place: str, array: Any) -> None:
         """Raises unless the array can be updated in place."""
@@ -302,28 +331,29 @@ class Optimizer(Answers, Options):
             for state in own[:-1] if self._state_format.master else own:
                 state.fill(0)
             self._fill_initial(i)
+        for group in self._groups:
+            for rule in group.rules:
+                self._fill_shared(RULES[rule].shared, group)
         steps, skipped, groups = self._counters()
         self._set_counters(steps, skipped, [0] * len(groups))
 
     def _fill_initial(self, i: int) -> None:
         """Puts first values other than zero into the states of a parameter."""
         group = self._groups[self._suffixes[i][0]]
-        for name, state in zip(self._state_names(i), self._states[i], strict=True):
-            if name in self._initial_state and group[self._initial_state[name]] != 0:
-                state.fill(group[self._initial_state[name]])
+        arrays = dict(zip(self._state_names(i), self._states[i], strict=True))
+        for state in self._rule_states[i]:
+            if state.initial == "p":
+                arrays[state.name][...] = arrays.get("master", self._params[i])
+            elif (first := self._first_value(state, group)) != 0:
+                arrays[state.name].fill(first)
 
     def _new_gradient(self, i: int) -> np.ndarray:
         param = self._params[i]
         return np.zeros(param.shape, checks.compute_dtype(param.dtype), checks.order(param))
 
-    def _keep_params(self) -> Any:
-        """The parameters' values, for `_restore_params`."""
-        kept = np.empty(_schuss.block_bytes(self), np.uint8)
-        self._refuse_changed(_schuss.keep_params(self, kept))
-        return kept
-
-    def _restore_params(self, kept: Any) -> None:
-        self._refuse_changed(_schuss.restore_params(self, kept))
+    def _saved_params(self) -> contextlib.AbstractContextManager[None]:
+        """A context that ends with the parameters as they are now."""
+        return _schuss.SavedParams(self)
 
     # Settings, state and copies.
 
@@ -344,11 +374,11 @@ class Optimizer(Answers, Options):
         self._max_grad_norm, self._nonfinite = max_grad_norm, nonfinite
 
     def _exclusive(self, *others: _schuss.Core, nobody: bool = False) -> contextlib.AbstractContextManager[None]:
-        """Nobody else steps, saves or loads the optimizer, and others, meanwhile; who comes second gets an error.
+        """Exclusive access, to others too: a concurrent step, save or load raises RuntimeError.
 
-        With `nobody` neither does this thread.
+        With `nobody` this thread has none either.
         """
-        return _schuss.Hold(self, *others, nobody=nobody)
+        return _schuss.ExclusiveLock(self, *others, nobody=nobody)
 
     if not TYPE_CHECKING:  # type checkers know these by the declarations in Options
         max_grad_norm = _setting("max_grad_norm", "The bound on the global gradient norm, or None.")

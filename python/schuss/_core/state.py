@@ -78,6 +78,8 @@ def state_dict(optimizer: Optimizer) -> dict[str, Any]:
             views = [checks.shown(own[name]) if name in own else None for own in named]
             arrays[name] = trees.build(template, views.__getitem__)
         state.append(arrays)
+    if optimizer._shared:
+        result["shared"] = {name: value.view() for name, value in optimizer._shared.items()}
     return {**result, "state": state}
 
 
@@ -122,6 +124,12 @@ def _load(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
                     continue
                 checks.check_like(where, array, "this optimizer's", target.shape, target.dtype)
                 copies.append((target, array))
+    shared = state.get("shared", {})
+    if not isinstance(shared, Mapping) or set(shared) != set(optimizer._shared):
+        raise ValueError(f"state['shared'] must be a dict with the keys {list(optimizer._shared)}, got {_found(shared)}")
+    for name, target in optimizer._shared.items():
+        checks.check_like(f"state['shared'][{name!r}]", shared[name], "this optimizer's", target.shape, target.dtype)
+        copies.append((target, shared[name]))
     take_scalars()
     for target, array in copies:
         target[...] = array

@@ -14,6 +14,10 @@ from schuss.optimizers.radam import RAdam as RAdam
 from schuss.optimizers.ranger import Ranger as Ranger
 from schuss.optimizers.lars import LARS as LARS
 from schuss.optimizers.lamb import LAMB as LAMB
+from schuss.optimizers.lion import Lion as Lion
+from schuss.optimizers.novograd import NovoGrad as NovoGrad
+from schuss.optimizers.adafactor import Adafactor as Adafactor
+from schuss.optimizers.prodigy import Prodigy as Prodigy
 from schuss.optimizers.newton import Newton as Newton
 
 #: Every optimizer class of the package, by name. Lookahead is not among them: it wraps one.

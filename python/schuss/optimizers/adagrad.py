@@ -42,5 +42,3 @@ class Adagrad(Optimizer):
     initial_accumulator_value: float = 0.0
     eps: float = 1e-10
     eps_inside_sqrt: bool = False
-
-    _initial_state = {"s": "initial_accumulator_value"}

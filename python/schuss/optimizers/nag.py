@@ -9,34 +9,8 @@ import numpy as np
 
 from schuss import _schuss
 from schuss._arrays import trees
-from schuss._core.group import ParamGroup
 from schuss._core.hyperparameters import Fraction, Rate
 from schuss._core.optimizer import Optimizer
-from schuss._core.rules import RULES
-
-# Where a step's values are in the layout of a group: a schedule may set both.
-_RATE, _MOMENTUM = 1, 6 + RULES["momentum"].hypers.index("momentum")
-_FACTOR = 6  # the first hyperparameter of a tool
-
-
-class _Mover:
-    """What moves an optimizer's parameters to the look-ahead point, and the memory that keeps where they were."""
-
-    def __init__(self, optimizer: Optimizer) -> None:
-        self.core = _schuss.Core()
-        self.values = [np.zeros(_FACTOR + 2) for _ in optimizer.param_groups]
-        first = 0
-        for group, values in zip(optimizer.param_groups, self.values, strict=True):
-            until = first + len(group["params"])
-            params = optimizer._params[first:until]
-            # The momentum is the first state; a master copy behind it stays where it is.
-            states = [optimizer._kernel_states(i)[:1] for i in range(first, until)]
-            center, tree = [False] * len(params), [*range(until)]
-            self.core._add_group("descend", values, params, states, center, tree, optimizer._state_format.small, False)
-            first = until
-        self.block = np.empty(_schuss.block_bytes(optimizer), np.uint8)
-        _schuss.set_aside(self.core, self.block)
-
 
 class NAG(Optimizer):
     r"""Nesterov's accelerated gradient, with the gradient taken at the look-ahead point.
@@ -86,12 +60,6 @@ class NAG(Optimizer):
     _single_rule = False
     _on_gpu = False
 
-    def _extend(self, additions: list[tuple[Any, dict[str, Any]]]) -> None:
-        super()._extend(additions)
-        self._mover: _Mover | None = None
-        #: The values of the step under way: a schedule is asked once.
-        self._packed: list[list[float]] | None = None
-
     def step(
         self, closure: Callable[[], Any] | None = None, *, grad_scale: float = 1.0, zero_grads: bool = False
     ) -> bool:
@@ -120,32 +88,11 @@ class NAG(Optimizer):
         """
         if not callable(closure):
             raise TypeError("NAG needs a closure: opt.step(lambda: the gradients at the present parameters)")
-        with self._exclusive():
-            mover = self._mover = self._mover or _Mover(self)
-            steps, moves = self.step_count, mover.core.step_count
-            try:
-                grads = self._gradients_ahead(mover, closure, zero_grads)
-                # The step takes the parameters back itself, piece by piece on its way.
-                _schuss.set_aside(self, mover.block, restore=True)
-                return super().step(grads, grad_scale=grad_scale, zero_grads=zero_grads)
-            finally:
-                self._packed = None
-                _schuss.set_aside(self, None)
-                if self.step_count == steps and mover.core.step_count != moves:
-                    self._refuse_changed(_schuss.restore_params(self, mover.block))
-
-    def _gradients_ahead(self, mover: _Mover, closure: Callable[[], Any], zero_grads: bool) -> Any:
-        """Moves the parameters, and has the gradients made there."""
-        self._packed = self._scheduled_values(self.step_count)
-        for values, group, own in zip(mover.values, self.param_groups, self._packed, strict=True):
-            values[_FACTOR] = self._coefficient(group, own)
-        self._refuse_changed(_schuss.changed_param(self))
-        mover.core.step()
-        grads = closure()
-        return grads if _schuss.are_apart(self, grads) else self._kept(grads, zero_grads)
-
-    def _scheduled_values(self, step: int) -> list[list[float]]:
-        return self._packed or super()._scheduled_values(step)
+        with self._exclusive(), _schuss.AtLookAhead(self):
+            grads = closure()
+            # The step takes the parameters back itself, piece by piece on its way.
+            usable = grads if _schuss.are_apart(self, grads) else self._kept(grads, zero_grads)
+            return super().step(usable, grad_scale=grad_scale, zero_grads=zero_grads)
 
     def _kept(self, grads: Any, zero_grads: bool) -> Any:
         """Gradients that stay what they are when the parameters move back: those that share memory are copied."""
@@ -157,20 +104,11 @@ class NAG(Optimizer):
                 arrays[i] = self._gradient(i, array, True, zero_grads)
         return trees.build(self._root(), arrays.__getitem__)
 
-    @staticmethod
-    def _coefficient(group: ParamGroup, packed: list[float]) -> float:
-        if group["lookahead"] is not None:
-            return float(group["lookahead"])
-        return packed[_RATE] * packed[_MOMENTUM] if group["form"] == "heavy_ball" else packed[_RATE]
-
-    @classmethod
-    def _rule(cls, hypers: Mapping[str, Any]) -> str:
-        return "momentum"
-
     @classmethod
     def _rule_values(cls, hypers: Mapping[str, Any]) -> Mapping[str, float]:
-        off = dict.fromkeys(("dampening", "velocity", "nesterov", "debias"), 0.0)
-        return {**off, "momentum": hypers["momentum"], "ema": hypers["form"] == "ema"}
+        ahead = hypers["lookahead"]
+        values = {"ema": hypers["form"] == "ema", "lookahead": ahead or 0.0, "automatic": ahead is None}
+        return {"momentum": hypers["momentum"], **values}
 
     @classmethod
     def _check(cls, hypers: Mapping[str, Any]) -> None:

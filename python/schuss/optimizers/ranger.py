@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from schuss._arrays import layout
 from schuss._core.declaration import option
 from schuss._core.hyperparameters import Betas, Rate
 from schuss.optimizers.radam import RAdam, Threshold
@@ -29,16 +30,22 @@ class _CentralizedRAdam(RAdam):
         return super()._rule_values({**hypers, "unrectified": "sgd"})
 
     @classmethod
-    def _structure(cls, hypers: Mapping[str, Any]) -> tuple[Any, ...]:
-        return (*super()._structure(hypers), hypers["gradient_centralization"], hypers["gc_conv_only"])
-
-    @classmethod
     def _decay(cls, hypers: Mapping[str, Any]) -> str:
         return "decoupled"
 
     @classmethod
-    def _centered(cls, hypers: Mapping[str, Any], array: np.ndarray) -> bool:
-        return bool(hypers["gradient_centralization"]) and array.ndim > (3 if hypers["gc_conv_only"] else 1)
+    def _array_rule(cls, hypers: Mapping[str, Any], array: np.ndarray) -> str:
+        centralized = hypers["gradient_centralization"] and array.ndim > (3 if hypers["gc_conv_only"] else 1)
+        return "radam_centralized" if centralized else "radam"
+
+    @classmethod
+    def _structure(cls, hypers: Mapping[str, Any]) -> tuple[Any, ...]:
+        # Also where no array of the group is one that they are about.
+        return hypers["gradient_centralization"], hypers["gc_conv_only"]
+
+    @classmethod
+    def _matrix(cls, array: np.ndarray) -> layout.Matrix:
+        return layout.first_axis(array)
 
 
 class Ranger(Lookahead):

@@ -11,7 +11,7 @@ import numpy as np
 from schuss import _schuss
 from schuss._arrays import checks, trees
 from schuss._arrays.formats import State
-from schuss._backends.tools import transform
+from schuss._backends import tools
 from schuss._core import state as _state
 from schuss._core.group import ParamGroup
 from schuss._core.hyperparameters import Range, check_of
@@ -163,7 +163,7 @@ class Lookahead(Optimizer):
             Whether the step was taken.
         """
         self._refuse_evaluating()
-        with _schuss.Hold(self):
+        with _schuss.ExclusiveLock(self):
             if self._begun is not None:
                 self._finish()
             self._refuse_added()
@@ -189,23 +189,15 @@ class Lookahead(Optimizer):
         self._begun = None
 
     def _sync(self) -> None:
-        self._fast._refuse_changed(_schuss.changed_param(self._fast))  # on a GPU the core has none to look at
-        slow = [array for own in self._slow for array in own]
-        fast = [array for i in range(len(self._slow)) for array in self._pulled(i)]
-        pairs = list(zip(slow, fast, strict=True))
-        alike = [(own, array) for own, array in pairs if own.dtype == array.dtype]
-        unlike = [(own, array) for own, array in pairs if own.dtype != array.dtype]
-        for some, copy in ((alike, True), (unlike, False)):
-            transform("interpolate", [own for own, _ in some], [a for _, a in some], factor=self._alpha, copy=copy)
-        copies = list(unlike)
-        if self._fast._state_format.master:
-            copies += [(own[-1], param) for own, param in zip(self._fast._states, self._fast._params, strict=True)]
-        if copies:
-            with np.errstate(all="ignore"):
-                for own, array in copies:
-                    array[...] = own
+        fast = self._fast
+        fast._refuse_changed(fast._changed_param())  # on a GPU there are none to look at
+        arrays = [array for i in range(len(self._slow)) for array in self._pulled(i)]
+        slow = [[array] for own in self._slow for array in own]
+        tools.run("lookahead", arrays, [self._alpha], program="sync", states=slow)
+        if fast._state_format.master:
+            tools.run("copy", fast._params, grads=[own[-1] for own in fast._states])
         if self._pullback == "reset":
-            self._fast._reset_state()
+            fast._reset_state()
 
     @contextlib.contextmanager
     def evaluate(self) -> Iterator[None]:
@@ -227,18 +219,15 @@ class Lookahead(Optimizer):
         if self._evaluating:
             raise RuntimeError("evaluate() is under way already")
         self._refuse_added()
-        with self._fast._exclusive(self, nobody=True):
-            params = self._fast._params
-            fast = self._fast._keep_params()
+        with self._fast._exclusive(self, nobody=True), self._fast._saved_params():
             self._evaluating = True
             try:
                 with np.errstate(all="ignore"):
-                    for param, own in zip(params, self._slow, strict=True):
+                    for param, own in zip(self._fast._params, self._slow, strict=True):
                         param[...] = own[0]
                 yield
             finally:
                 self._evaluating = False
-                self._fast._restore_params(fast)
 
     # Everything else is the wrapped optimizer's.
 
@@ -283,7 +272,7 @@ class Lookahead(Optimizer):
     def add_param_group(self, group: Mapping[str, Any]) -> None:
         """Adds a group to the wrapped optimizer; its slow weights start at its parameters' present values."""
         self._refuse_evaluating()
-        with _schuss.Hold(self):
+        with _schuss.ExclusiveLock(self):
             known = len(self._slow)
             self._fast.add_param_group(group)
             self._slow += [self._copies(i) for i in range(known, len(self._fast._params))]
@@ -328,7 +317,7 @@ class Lookahead(Optimizer):
 
     def __getattr__(self, name: str) -> Any:
         # What the state and the checkpoint read: arrays, structure, places.
-        if name in ("_params", "_templates", "_suffixes", "_grouped", "_groups", "_defaults", "_state_format"):
+        if name in ("_params", "_shared", "_templates", "_suffixes", "_grouped", "_groups", "_defaults", "_state_format"):
             return getattr(self._fast, name)
         if name == "_states":
             self._refuse_added()

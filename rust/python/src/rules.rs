@@ -6,7 +6,7 @@ use schuss::rule::{Expr, Initial, Kind, Operation, PROLOGUE, PROLOGUE_NAMES, Rul
 use schuss::{CompiledRule, optimizers};
 
 /// For each rule what the package needs of it: ``hypers``, ``states`` (each a dict of ``name``, ``scope``, ``nonnegative`` and
-/// ``initial``), ``needs_matrix``, ``programs``. Tools are left out.
+/// ``initial``), ``needs_matrix``, ``elementwise``, ``programs``. Tools are left out.
 #[pyfunction]
 pub fn rules(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     let all = PyDict::new(py);
@@ -16,6 +16,7 @@ pub fn rules(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
         one.set_item("hypers", rule.hypers)?;
         one.set_item("states", states(py, rule)?)?;
         one.set_item("needs_matrix", rule.needs_matrix())?;
+        one.set_item("elementwise", rule.is_elementwise())?;
         one.set_item("programs", rule.programs.iter().map(|program| program.name).collect::<Vec<_>>())?;
         all.set_item(rule.name, one)?;
     }

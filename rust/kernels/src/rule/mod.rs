@@ -255,6 +255,12 @@ impl Rule {
         self.programs[0].reads_gradient()
     }
 
+    /// Whether its step is one pass, so that an array can be updated a part at a time.
+    pub fn is_elementwise(&self) -> bool {
+        let [stage] = self.programs[0].stages else { return false };
+        matches!(stage.kind, Kind::Pass(_)) && stage.reductions.is_empty()
+    }
+
     /// Whether some text needs to know the matrix that an array is.
     pub fn needs_matrix(&self) -> bool {
         !self.rows.is_empty() || !self.cols.is_empty()
