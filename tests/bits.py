@@ -81,18 +81,22 @@ def steps(case):
     return range(1, last + 1)
 
 
-def fingerprint(case, dtype, grad_dtype):
-    finite = sees_nonfinite(case) or sums(case)
-    params = [p.copy("K") for p in some(0, dtype, finite)]
-    opt = build(case, params, **({"master_weights": True} if is_small(case) and dtype in HALVES else {}))
-    for t in steps(case):
-        opt.step(some(t, grad_dtype, finite))
+def digest(opt):
     norm = opt.grad_norm
     h = hashlib.sha256((float(norm).hex() if norm is not None else "").encode())
     # By name: which state comes first is no part of what is computed.
     for a in [*parameters(opt), *(a for _, a in sorted(states(opt).items()))]:
         h.update(a.tobytes())
     return h.hexdigest()[:16]
+
+
+def fingerprint(case, dtype, grad_dtype):
+    finite = sees_nonfinite(case) or sums(case)
+    params = [p.copy("K") for p in some(0, dtype, finite)]
+    opt = build(case, params, **({"master_weights": True} if is_small(case) and dtype in HALVES else {}))
+    for t in steps(case):
+        opt.step(some(t, grad_dtype, finite))
+    return digest(opt)
 
 
 def runs():
