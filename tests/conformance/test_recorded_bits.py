@@ -5,14 +5,13 @@ own level and all threads run. A row that is new needs no record.
 """
 
 from itertools import groupby
-from pathlib import Path
 
 import pytest
 from bits import fingerprint
 from cases import CASES
-from helpers import DTYPES
+from helpers import DATA, DTYPES
 
-_, *LINES = (Path(__file__).parent / "data" / "bits.txt").read_text().splitlines()
+_, *LINES = (DATA / "bits.txt").read_text().splitlines()
 RECORD = {
     name: [line.split(" ", 3)[:3] for line in lines]
     for name, lines in groupby(LINES, key=lambda line: line.split(" ", 3)[3])

@@ -1,6 +1,6 @@
 """A fingerprint of what every case computes. As a script it prints them all:
 
-    SCHUSS_CPU=baseline SCHUSS_NUM_THREADS=1 python bits.py
+    SCHUSS_CPU=baseline SCHUSS_NUM_THREADS=1 python tests/support/bits.py
 
 One line a case, parameter dtype and gradient dtype: the SHA-256, cut to 64 bits, of the raw bytes of parameters and
 states after four steps, over arrays of odd sizes that together pass the size from which threads are used, with and

@@ -1,24 +1,23 @@
 """Checkpoints to keep, so that later versions can be seen to load them. As a script it makes those that are missing:
 
-    python old_checkpoints.py
+    python tests/support/old_checkpoints.py
 
-A file in data/checkpoints for each entry of MAKERS, of an optimizer that has taken STEPS steps, and a line in bits.txt
-there: the bits of one that loads the file and takes MORE.
+A file in tests/data/checkpoints for each entry of MAKERS, of an optimizer that has taken STEPS steps, and a line in
+bits.txt there: the bits of one that loads the file and takes MORE.
 """
 
 import math
 from itertools import count
-from pathlib import Path
 
 import ml_dtypes
 import numpy as np
 from bits import digest, raw
-from helpers import F32, F64, cast, leaves
+from helpers import DATA, F32, F64, cast, leaves
 
 import schuss
 from schuss import schedules
 
-FOLDER = Path(__file__).parent / "data" / "checkpoints"
+FOLDER = DATA / "checkpoints"
 STEPS, MORE = 5, 3
 BF16 = np.dtype(ml_dtypes.bfloat16)
 SHAPES = [(33,), (4, 5), (2, 3, 4, 5)]
