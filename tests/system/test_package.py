@@ -2,9 +2,10 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "benches"))
+from helpers import ROOT
+
+sys.path.insert(0, str(ROOT / "benches"))
 
 from benchmarks.package import wheel_size
 

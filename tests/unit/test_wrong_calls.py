@@ -1,14 +1,13 @@
-"""Wrong calls: each gives its error, word for word, and changes nothing. The table of them is wrong_calls.txt."""
+"""Wrong calls: each gives its error, word for word, and changes nothing. The table of them is data/wrong_calls.txt."""
 
 import copy
 import inspect
 import math
 from collections import UserDict
-from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import KEPT, WHOLE, assert_same, assert_unchanged, leaves, snapshot
+from helpers import DATA, KEPT, WHOLE, assert_same, assert_unchanged, leaves, snapshot
 
 import schuss
 
@@ -17,7 +16,7 @@ F32 = np.float32
 
 def table():
     """The rows of wrong_calls.txt: a call and its error."""
-    lines = Path(__file__).with_name("wrong_calls.txt").read_text(encoding="utf-8").splitlines()
+    lines = (DATA / "wrong_calls.txt").read_text(encoding="utf-8").splitlines()
     return [(line[4:], lines[i + 1]) for i, line in enumerate(lines) if line.startswith(">>> ")]
 
 

@@ -1,7 +1,7 @@
 """Everything about GPUs that can be tested without one, and the tests that need one where there is one.
 
 The kernels are compiled by NVRTC for four architectures, and run on the host by an emulator of driver and compiler
-(cuda/emulator.cpp) in processes of its own.
+(support/emulator.cpp) in processes of its own.
 """
 
 import os
@@ -15,18 +15,19 @@ from pathlib import Path
 
 import nvrtc_units
 import pytest
+from helpers import ROOT
 
 import schuss
 from schuss import _schuss
 from schuss._backends import nvrtc
 
-TESTS = Path(__file__).parent
+HERE = Path(__file__).parent
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="NVRTC and the emulator are for Linux here")
 CLEAN = {name: value for name, value in os.environ.items() if not name.startswith(("EMULATOR", "SCHUSS"))}
 
 
 def run(script, **env):
-    path = os.pathsep.join([str(TESTS), *sys.path])
+    path = os.pathsep.join(sys.path)
     env = CLEAN | {"PYTHONPATH": path} | env
     return subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True, check=False)
 
@@ -44,9 +45,9 @@ def driver():
     ("files", "env"), [(".", {}), ("test_gpu_steps.py", {"EMULATOR_LAZY": "1"})], ids=["eager", "lazy"]
 )
 def test_on_the_emulator(files, env):
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(TESTS / "cuda" / files)]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(HERE / files)]
     env = CLEAN | {"SCHUSS_TEST_CUDA": "emulator"} | env
-    done = subprocess.run(command, env=env, cwd=TESTS.parent, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
     assert " skipped" not in done.stdout.splitlines()[-1]
 
@@ -54,8 +55,8 @@ def test_on_the_emulator(files, env):
 def test_on_a_gpu():
     if driver() in ("", "0"):
         pytest.skip("needs an NVIDIA GPU and its driver; make test-cuda runs this where there is one")
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(TESTS / "cuda")]
-    done = subprocess.run(command, env=CLEAN | {"SCHUSS_TEST_CUDA": "gpu"}, cwd=TESTS.parent, check=False)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(HERE)]
+    done = subprocess.run(command, env=CLEAN | {"SCHUSS_TEST_CUDA": "gpu"}, cwd=ROOT, check=False)
     assert done.returncode == 0
 
 

@@ -3,17 +3,16 @@
 import json
 import math
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import F32, F64
+from helpers import DATA, F32, F64
 from hypothesis import given
 from hypothesis import strategies as st
 
 from schuss import init
 
-TORCH = json.loads(next((Path(__file__).parent / "goldens").glob("torch-schedules-*.json")).read_text())
+TORCH = json.loads(next(DATA.glob("torch-schedules-*.json")).read_text())
 
 # The initializers that go by fans, with what they make of fan in and fan out: a bound, or a standard deviation.
 BOUNDS = {

@@ -6,10 +6,10 @@ import json
 import math
 import re
 from fractions import Fraction
-from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import DATA
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from schedule_cases import COPIES, FORMS, each_schedule, from_torch, refused
@@ -18,7 +18,7 @@ import schuss
 from schuss import schedules as sch
 
 each_copy = pytest.mark.parametrize("how", COPIES.values(), ids=list(COPIES))
-TORCH = json.loads(next((Path(__file__).parent / "goldens").glob("torch-schedules-*.json")).read_text())
+TORCH = json.loads(next(DATA.glob("torch-schedules-*.json")).read_text())
 
 
 @pytest.mark.parametrize("name", FORMS)

@@ -259,11 +259,19 @@ SMALL: dict[str, dict[str, Any]] = {
 INT8 = {"SGD", "NAG", "Adam", "AdamW", "RAdam", "Ranger", "LARS", *(f"Lookahead({name})" for name in ("SGD", "AdamW"))}
 
 
+# Those that keep state only if told so.
+STATEFUL: dict[str, dict[str, Any]] = {name: dict(momentum=0.9) for name in ("SGD", "Lookahead(SGD)")}
+
+
 def small_rows(optimizer: str) -> dict[str, dict[str, Any]]:
     """Of those that keep state; Newton has none, and no such options."""
     if optimizer == "Newton":
         return {}
-    return {row: kwargs for row, kwargs in SMALL.items() if row != "int8 state" or optimizer in INT8}
+    return {
+        row: STATEFUL.get(optimizer, {}) | kwargs
+        for row, kwargs in SMALL.items()
+        if row != "int8 state" or optimizer in INT8
+    }
 
 
 # What has no default, for rows that do not say it.

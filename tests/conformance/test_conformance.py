@@ -4,12 +4,12 @@ import copy
 import inspect
 import json
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
 from cases import CASES, REQUIRED, ROWS
 from helpers import (
+    DATA,
     DTYPES,
     F32,
     F64,
@@ -112,7 +112,7 @@ def test_small_states_follow_the_equations(case, dtype):
         assert 0 < off < (0.1 if is_coded(case) else 0.02) * far
 
 
-GOLDENS = json.loads((Path(__file__).parent / "goldens" / "torch-2.13.0.json").read_text())
+GOLDENS = json.loads((DATA / "torch-2.13.0.json").read_text())
 RECORDED = [g for g in GOLDENS["cases"] if g["optimizer"] in schuss.OPTIMIZERS]
 
 
@@ -123,7 +123,7 @@ def torch_arrays(element):
 
 
 def torch_grads(t):
-    """The gradients of step t, by the formula of goldens/make_torch_goldens.py."""
+    """The gradients of step t, by the formula of data/make_torch_goldens.py."""
     return torch_arrays(lambda k, i: math.sin(0.7 * t * (i + 1) + k) * 10.0 ** ((i % 5) - 2))
 
 

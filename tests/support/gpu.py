@@ -1,4 +1,4 @@
-"""Arrays on a GPU for the tests in tests/cuda: a real one, or one that cuda/emulator.cpp plays on the host.
+"""Arrays on a GPU for the tests in tests/cuda: a real one, or one that emulator.cpp plays on the host.
 
 The environment variable SCHUSS_TEST_CUDA says which, "gpu" or "emulator". The emulator takes the places of NVIDIA's
 driver and compiler in the whole process, so those tests run in processes of their own: see test_cuda.py.
@@ -15,7 +15,7 @@ import numpy as np
 from schuss import _schuss
 
 MODE = os.environ.get("SCHUSS_TEST_CUDA")
-SOURCE = Path(__file__).parent / "cuda" / "emulator.cpp"
+SOURCE = Path(__file__).with_name("emulator.cpp")
 CODES = {"float32": "<f4", "float64": "<f8", "float16": "<f2", "bfloat16": "<V2"}
 EMULATOR = None
 

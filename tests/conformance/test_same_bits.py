@@ -7,21 +7,20 @@ import os
 import subprocess
 import sys
 from functools import cache
-from pathlib import Path
 
+import bits
 import pytest
 from helpers import CASES, is_joint
 
 import schuss
 
-SCRIPT = Path(__file__).parent / "bits.py"
 RUNS = [(level, threads) for level in schuss.cpu_levels() for threads in (1, 2, 3)]
 
 
 @cache
 def lines(level, threads):
     env = os.environ | {"SCHUSS_CPU": level, "SCHUSS_NUM_THREADS": str(threads)}
-    done = subprocess.run([sys.executable, SCRIPT], env=env, capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, bits.__file__], env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     first, *rest = done.stdout.splitlines()
     assert first.split() == [level, str(threads)]

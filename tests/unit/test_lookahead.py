@@ -1,7 +1,4 @@
-"""What is special to one optimizer: look-ahead points, slow weights, layers, a system to solve.
-
-That they are optimizers like all others is in the conformance table, not here.
-"""
+"""Lookahead: slow weights by hand, their settings, and unusual circumstances: memory maps, interruptions."""
 
 import copy
 import threading
@@ -11,14 +8,10 @@ import pytest
 import safetensors.numpy
 from helpers import (
     CLASSES,
-    F32,
-    F64,
     Interrupted,
-    arrays,
     assert_close,
     assert_same,
     assert_unchanged,
-    cast,
     compute_dtype,
     each_dtype,
     grads_of,
@@ -26,50 +19,8 @@ from helpers import (
     refused,
     snapshot,
 )
-from reference import Reference
 
 import schuss
-
-each_order = pytest.mark.parametrize("order", ["C", "F"])
-each_compute_dtype = pytest.mark.parametrize("dtype", [F32, F64], ids=str)
-
-
-@pytest.fixture(autouse=True)
-def threads():
-    before = schuss.get_num_threads()
-    yield
-    schuss.set_num_threads(before)
-
-
-# RAdam.
-
-
-@pytest.mark.parametrize("betas", [(0.9, 0.999), (0.0, 0.9), (0.5, 0.5), (0.9, 0.99), (0.9, 0.0)])
-@pytest.mark.parametrize("threshold", [4.0, 5.0, 50.0])
-def test_radam_never_ascends(betas, threshold):
-    """Against gradients of one sign, whichever phase it is in."""
-    w = np.array([1.0, -1.0])
-    opt = schuss.RAdam(w, lr=0.1, betas=betas, threshold=threshold)
-    for t in range(100):
-        before = w.copy()
-        opt.step(np.array([1.0, -1.0]) * (1 + t % 3))
-        assert w[0] < before[0] and w[1] > before[1]
-
-
-@pytest.mark.parametrize("decoupled", [False, True])
-@each_dtype
-def test_radam_frozen_leaves_parameters_alone(decoupled, dtype):
-    w = cast(np.array([1.0, -0.0, np.nan, np.inf, 1e-40, 6e-8, 100.0]), dtype)
-    start = w.copy()
-    options = dict(lr=0.5, weight_decay=0.5, decoupled_weight_decay=decoupled, unrectified="frozen")
-    opt = schuss.RAdam(w, **options)
-    for t in range(1, 7):
-        opt.step(np.full(7, t, dtype))
-        assert (w.tobytes() == start.tobytes()) is (t < 6)
-        assert opt.state_dict()["state"][0]["m"][-1] > 0, "moments go on"
-
-
-# Lookahead.
 
 
 def test_lookahead_defaults():
@@ -273,93 +224,84 @@ def test_lookahead_wrong_calls():
     assert_unchanged(opt, before)
 
 
-# Ranger.
+# Unusual circumstances.
 
-CONVOLUTION = [(4, 3, 2, 2), (6, 10), (3, 2, 2), (7,), (), (0, 3), (3, 0)]
-
-
-@each_compute_dtype
-@each_order
-@pytest.mark.parametrize("conv_only", [False, True])
-def test_ranger_is_lookahead_around_radam(dtype, order, conv_only):
-    """On gradients centralized by hand; they are eighths, so that their sums are exact."""
-    rng = np.random.default_rng(4)
-    params, want = ([np.asarray(p, order=order) for p in params_of(CONVOLUTION, dtype)] for _ in range(2))
-    options = dict(lr=0.1, betas=(0.95, 0.99), eps=1e-5, weight_decay=0.1)
-    opt = schuss.Ranger(params, gc_conv_only=conv_only, **options)
-    twin = schuss.Lookahead(schuss.RAdam(want, decoupled_weight_decay=True, **options), k=6)
-    for _ in range(20):
-        grads = [np.asarray(rng.integers(-800, 800, s) / 8, dtype, order=order) for s in CONVOLUTION]
-        opt.step(grads)
-        twin.step([centered(g, 3 if conv_only else 1) for g in grads])
-    assert_same(arrays(opt), arrays(twin))
+SHAPES = [(5, 3), (33,)]
 
 
-def centered(g, least):
-    if g.ndim <= least or not g.size:
-        return g
-    mean = g.sum(axis=tuple(range(1, g.ndim)), keepdims=True, dtype=F64) / (g.size // len(g))
-    return g - mean.astype(g.dtype)
+def mapped(folder, array):
+    """A memory map with these numbers."""
+    result = np.memmap(folder / f"{array.size}", array.dtype, "w+", shape=array.shape)
+    result[...] = array
+    return result
 
 
-# LARS and LAMB.
-
-LAYERWISE = {
-    "LARS": dict(lr=0.1, weight_decay=0.01, trust_coefficient=0.1),
-    "LAMB": dict(lr=0.01, max_grad_norm=None),
-}
-each_layerwise = pytest.mark.parametrize("name", LAYERWISE)
-# Blocks of 1024 elements; up to 32768 one task takes an array through both phases, above they are two regions.
-LAYERS = [(1,), (1023,), (1025,), (32, 1024), (32769,), (300, 301), (0,)]
-
-
-@each_layerwise
-@each_dtype
-@each_order
-def test_layers_of_all_sizes(name, dtype, order):
-    """The equations, with any number of threads to the same bits, and each layer as if it were alone."""
-    params = [np.asarray(p, order=order) for p in params_of(LAYERS, dtype)]
-    alone = [p.copy("K") for p in params]
-    grads = [[np.asarray(g, order=order) for g in grads_of(t, LAYERS, dtype)] for t in (1, 2, 3)]
-    reference = Reference(name, params, **LAYERWISE[name])
-    results = []
-    for count in (1, 2, 3):
-        schuss.set_num_threads(count)
-        own = [p.copy("K") for p in params]
-        opt = getattr(schuss, name)(own, **LAYERWISE[name])
-        for g in grads:
-            given = [a.copy("K") for a in g]
-            opt.step(given, zero_grads=count > 1)
-            assert count == 1 or not any(a.any() for a in given)
-        results.append(arrays(opt))
-    assert_same(results[1], results[0], "2 threads")
-    assert_same(results[2], results[0], "3 threads")
-    for p, own in zip(alone, zip(*grads, strict=True), strict=True):
-        opt = getattr(schuss, name)(p, **LAYERWISE[name])
-        for g in own:
-            opt.step(g)
-    assert_same(alone, results[0][: len(alone)], "alone")
-    if dtype == compute_dtype(dtype):
-        for g in grads:
-            reference.step(g)
-        assert_close(results[0][: len(params)], reference.params, 1e-12 if dtype == F64 else 2e-5)
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda w: schuss.Lookahead(schuss.SGD(w, lr=0.1), k=1),
+        lambda w: schuss.Lookahead(schuss.SGD(w, lr=0.1, momentum=0.9), k=2, pullback="pullback"),
+        lambda w: schuss.Ranger(w, lr=0.1, k=2),
+    ],
+    ids=["Lookahead", "pullback", "Ranger"],
+)
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_memory_maps(make, dtype, tmp_path):
+    """As parameters and gradients they give the bits of plain arrays."""
+    plain = params_of(SHAPES, dtype)
+    maps = [mapped(tmp_path, w) for w in plain]
+    opt, twin = make(maps), make(plain)
+    for t in range(1, 5):
+        grads = grads_of(t, SHAPES, dtype)
+        opt.step([g.view(np.memmap) for g in grads])
+        twin.step(grads)
+    assert_same(maps, plain)
 
 
-@each_layerwise
-@pytest.mark.parametrize("size", [100, 40_000])
-def test_norms_of_zero(name, size):
-    """The ratio is 1 for a layer that is zero, or whose direction is."""
-    rng = np.random.default_rng(2)
-    g, p = rng.standard_normal(size), np.zeros(size)
-    getattr(schuss, name)(p, **LAYERWISE[name]).step(g)
-    assert_close([p], [-0.1 * g if name == "LARS" else -0.01 * g / (abs(g) + 1e-6)], 1e-13)
-    p = rng.standard_normal(size)
-    before = p.copy()
-    getattr(schuss, name)(p, **LAYERWISE[name] | {"weight_decay": 0.0, "always_adapt": True}).step(np.zeros(size))
-    assert_same([p], [before])
+@pytest.mark.parametrize("then", ["step", "sync", "load_state_dict"])
+@pytest.mark.parametrize("interrupted", [1, 2])
+def test_an_interruption_behind_the_fast_step(then, interrupted, monkeypatch):
+    """As Ctrl-C comes, when the call returns: the step counts, so its synchronization follows."""
+    (w,), (x,) = params_of([(40,)]), params_of([(40,)])
+    opt, twin = (schuss.Lookahead(schuss.SGD(p, lr=0.1, momentum=0.9), k=2) for p in (w, x))
+
+    def step(grads):
+        schuss.SGD.step(opt.optimizer, grads)
+        raise Interrupted
+
+    for t in range(1, interrupted + 1):
+        twin.step(grads_of(t, [(40,)])[0])
+        if t < interrupted:
+            opt.step(grads_of(t, [(40,)])[0])
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        patch.setattr(opt.optimizer, "step", step)
+        opt.step(grads_of(interrupted, [(40,)])[0])
+    if then == "load_state_dict":
+        w[...] = x
+        opt.load_state_dict(twin.state_dict())
+    for o in (opt, twin):
+        if then == "sync":
+            o.sync()
+        o.step(grads_of(3, [(40,)])[0])
+    assert_unchanged(opt, snapshot(twin))
 
 
-def test_a_rate_of_zero_clips_nothing():
-    p = np.ones(5)
-    schuss.LARS(p, lr=0.0, always_adapt=True, trust_clip=True).step(np.ones(5))
-    assert_same([p], [np.ones(5)])
+def test_a_failed_step_leaves_nothing_to_finish():
+    w = np.ones(3)
+    opt = schuss.Lookahead(schuss.SGD(w, lr=0.1), k=1)
+    with pytest.raises(ValueError, match="shape"):
+        opt.step(np.ones(2))
+    opt.step(np.ones(3))
+    assert_same([w], [np.full(3, 0.95)])
+
+
+def test_the_state_of_many_arrays_is_not_read_for_each(tmp_path, monkeypatch):
+    """Which would take a time that grows with the square of their number."""
+    opt = schuss.Lookahead(schuss.SGD([np.ones(2) for _ in range(100)], momentum=0.9))
+    state, reads, read = opt.state_dict(), [], schuss.Lookahead.__getattr__
+    monkeypatch.setattr(schuss.Lookahead, "__getattr__", lambda o, name: reads.append(name) or read(o, name))
+    opt.load_state_dict(state)
+    schuss.save(tmp_path / "file", opt)
+    schuss.load(tmp_path / "file", opt)
+    copy.deepcopy(opt)
+    assert 0 < reads.count("_states") < 20

@@ -2,9 +2,10 @@
 
 import re
 import sys
-from pathlib import Path
 
-README = Path(__file__).parent.parent / "README.md"
+from helpers import ROOT
+
+README = ROOT / "README.md"
 
 
 def test_the_readme_runs(tmp_path, monkeypatch):
@@ -20,7 +21,7 @@ def test_the_readme_runs(tmp_path, monkeypatch):
 
 def test_the_speed_table_is_what_was_recorded():
     """And every figure of the page can be made of the record, which may lack a section that is new."""
-    sys.path.insert(0, str(README.parent / "benches"))
+    sys.path.insert(0, str(ROOT / "benches"))
     import page
 
     results = page.load()

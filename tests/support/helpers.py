@@ -3,6 +3,7 @@
 import copy
 import functools
 import re
+from pathlib import Path
 
 import ml_dtypes
 import numpy as np
@@ -11,6 +12,10 @@ from cases import AROUND, CASES
 from reference import defaults_of, hessian, inner
 
 import schuss
+
+# The repository, and what the tests compare with.
+ROOT = Path(__file__).parents[2]
+DATA = ROOT / "tests" / "data"
 
 F32, F64 = np.dtype(np.float32), np.dtype(np.float64)
 DTYPES = {str(np.dtype(d)): np.dtype(d) for d in (np.float32, np.float64, np.float16, ml_dtypes.bfloat16)}

@@ -5,9 +5,9 @@ import platform
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from helpers import ROOT
 
 STEPS = 500
 
@@ -58,7 +58,7 @@ def counting(tmp_path_factory):
     if platform.libc_ver()[0] != "glibc" or not shutil.which("rustc"):
         pytest.skip("needs glibc, and rustc to build the allocator that counts")
     library = tmp_path_factory.mktemp("counting") / "libcounting_malloc.so"
-    source = Path(__file__).with_name("counting_malloc.rs")
+    source = ROOT / "tests" / "support" / "counting_malloc.rs"
     command = ["rustc", "--edition=2024", "--crate-type=cdylib", "-O", "-o", library, source]
     subprocess.run(command, check=True)
     return library

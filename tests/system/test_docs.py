@@ -9,15 +9,15 @@ import re
 import sys
 import textwrap
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import ROOT
 
 import schuss
 from schuss import functional
 
-DOCS = Path(__file__).parents[1] / "docs"
+DOCS = ROOT / "docs"
 sys.path.insert(0, str(DOCS / "_ext"))
 
 import equations  # noqa: E402 - the path comes first
