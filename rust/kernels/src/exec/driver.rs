@@ -450,6 +450,7 @@ impl WorkList {
             }
         }
         let mut groups: Vec<usize> = self.items.iter().filter(|item| mine(item)).map(|item| item.group).collect();
+        groups.sort_unstable();
         groups.dedup();
         for &group in &groups {
             let scalars = &mut step.scalars[group];
