@@ -291,6 +291,10 @@ impl WorkList {
                 break;
             }
             let of = |item: &Item| {
+                // An array without elements has no means: its states stay as they are.
+                if item.len == 0 {
+                    return None;
+                }
                 let place = rules.iter().position(|rule| std::ptr::eq(*rule, item.compiled));
                 place.and_then(|place| rounds[place].as_ref())
             };
