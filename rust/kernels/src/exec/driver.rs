@@ -306,6 +306,10 @@ impl WorkList {
                 break;
             }
             let of = |item: &Item| {
+                // An array without elements has no means: its states stay as they are.
+                if item.len == 0 {
+                    return None;
+                }
                 let place = rules.iter().position(|rule| std::ptr::eq(*rule, item.compiled));
                 place.and_then(|place| rounds[place].as_ref())
             };
@@ -465,6 +469,7 @@ impl WorkList {
             }
         }
         let mut groups: Vec<usize> = self.items.iter().filter(|item| mine(item)).map(|item| item.group).collect();
+        groups.sort_unstable();
         groups.dedup();
         for &group in &groups {
             let scalars = &mut step.scalars[group];
