@@ -161,6 +161,8 @@ pub struct Pass {
     pub operands: &'static [Operand],
     /// How many streams of terms it writes for its reductions.
     pub tiles: usize,
+    /// The term of a pass before that it can read instead of computing it again; the kernel that does so is the next one.
+    pub recalls: Option<usize>,
 }
 
 /// A row or column vector that a pass reads.
