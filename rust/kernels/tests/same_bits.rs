@@ -1,0 +1,304 @@
+//! Every rule gives the same bits at every CPU level, thread count and cut, for every pair of types and on special
+//! values: the baseline on one thread is the oracle.
+
+mod support;
+
+use schuss::level::Level;
+use schuss::rule::Scope;
+use schuss::{Common, CompiledRule, Decay, Dtype, Matrix, Rounding, StateFormat, WorkList};
+use support::{Buffer, How, Owned, buffer, first_shared, len, matrix, random, random_state, run, scalars};
+
+const DTYPES: [Dtype; 4] = [Dtype::F32, Dtype::F64, Dtype::F16, Dtype::Bf16];
+
+/// Every kind of matrix, and every kind of tail: nothing, one element, one column, one row, short rows, batches, rows that are
+/// no whole number of quantization blocks, and arrays that are cut, by rows and by columns.
+const SHAPES: [Matrix; 12] = [
+    matrix(1, 0, 5, false),
+    matrix(1, 1, 1, false),
+    matrix(1, 7, 1, false),
+    matrix(1, 1, 16, true),
+    matrix(3, 1, 11, true),
+    matrix(10, 10, 10, false),
+    matrix(1, 1, 4097, false),
+    matrix(1, 64, 64, true),
+    matrix(2, 5, 300, false),
+    matrix(1, 8, 4100, false),
+    matrix(3, 60, 191, true),
+    matrix(1, 11_000, 3, false),
+];
+
+/// The same, past what one thread does alone.
+const LARGE: [Matrix; 7] = [
+    matrix(1, 30, 1000, false),
+    matrix(1, 5, 20_003, true),
+    matrix(1, 1, 70_001, false),
+    matrix(1, 30_001, 3, false),
+    matrix(100, 1, 7, true),
+    matrix(2, 170, 300, true),
+    matrix(1, 300, 130, false),
+];
+
+/// What a case is run on.
+#[derive(Clone, Copy, Debug)]
+struct Case {
+    /// The value of the hyperparameters that switch something on.
+    flags: f64,
+    types: (Dtype, Dtype),
+    format: StateFormat,
+    /// Whether states are rounded to nearest.
+    nearest: bool,
+    /// Whether parameters are rounded from a float32 copy.
+    master: bool,
+    /// Whether the numbers are of every kind, NaN and infinities among them. They spread through sums: so there are cases
+    /// without them.
+    specials: bool,
+    /// Whether the last step sets gradients to zero.
+    zero_grads: bool,
+}
+
+const PLAIN: Case = Case {
+    flags: 0.0,
+    types: (Dtype::F32, Dtype::F32),
+    format: StateFormat::Compute,
+    nearest: true,
+    master: false,
+    specials: false,
+    zero_grads: true,
+};
+
+/// Random numbers, with special ones among them.
+fn numbers(dtype: Dtype, n: usize, seed: u64, specials: bool) -> Buffer {
+    let tiny = if dtype == Dtype::F64 { 5e-324 } else { 1e-42 };
+    let special = [f64::NAN, f64::INFINITY, -0.0, f64::NEG_INFINITY, tiny, -f64::NAN, 1e300, 6e-8];
+    let one = |(i, x)| if specials && i % 97 == 5 { special[i / 97 % 8] } else { x };
+    buffer(dtype, random(seed).take(n).enumerate().map(one))
+}
+
+fn arrays(rule: &CompiledRule, case: &Case, shapes: &[Matrix]) -> Vec<Owned> {
+    let (param_type, grad_type) = case.types;
+    let updated = if case.master { Dtype::F32 } else { param_type };
+    let compute = param_type.compute();
+    let one = |(i, &shape): (usize, &Matrix)| {
+        let (n, seed) = (len(shape), i as u64 + 1);
+        let states = rule.rule.states.iter().zip(1..).map(|(state, k)| match state.scope {
+            Scope::Element => match case.format {
+                StateFormat::Compute => {
+                    let state = numbers(compute, n, seed + 200 * k, case.specials);
+                    // Squares are not negative.
+                    let sign = if compute == Dtype::F64 { 1 << 63 } else { 1 << 63 | 1 << 31 };
+                    state.iter().map(|bits| bits & !sign).collect()
+                }
+                format => random_state(format, compute, n, seed + 200 * k),
+            },
+            Scope::Row | Scope::Col => {
+                buffer(compute, random(seed + 200 * k).take(shape.vector(state.scope)).map(f64::abs))
+            }
+            Scope::Array => buffer(Dtype::F64, [0.7]),
+            Scope::Backup | Scope::Matrix | Scope::All => Vec::new(),
+        });
+        Owned {
+            states: states.collect(),
+            param: numbers(updated, n, seed, case.specials),
+            grad: numbers(grad_type, n, seed + 100, case.specials),
+            backup: vec![0; n],
+            rounded: case.master.then(|| (param_type, vec![0; n])),
+            param_type: updated,
+            grad_type,
+            format: case.format,
+            matrix: shape,
+            group: i % 2,
+        }
+    };
+    shapes.iter().enumerate().map(one).collect()
+}
+
+fn hypers(rule: &CompiledRule, flags: f64) -> Vec<f64> {
+    let value = |&name: &&str| match name {
+        "eps" => 1e-8,
+        "eps1" | "eps2" | "d0" => 1e-3,
+        "momentum" | "beta1" | "alpha" | "grad_scale" => 0.9,
+        "beta2" | "beta3" => 0.99,
+        "beta2_decay" => -0.8,
+        "dampening" | "lr_decay" | "factor" | "trust_coefficient" => 0.1,
+        "threshold" => 2.0 * flags,
+        "weight_decay" => 0.01 * flags,
+        "d" | "d_coef" | "bound" => 1.0,
+        "growth_rate" | "max_norm" => 1.5,
+        _ => flags,
+    };
+    rule.rule.hypers.iter().map(value).collect()
+}
+
+/// Three steps over the arrays: plain, with L2 and clipping, with decoupled decay and ascending. Of each every program is run,
+/// `step` last. Returns everything in memory in the end.
+fn steps(rule: &'static CompiledRule, case: &Case, shapes: &[Matrix], level: Level, threads: usize) -> Vec<Buffer> {
+    let mut arrays = arrays(rule, case, shapes);
+    let hypers = hypers(rule, case.flags);
+    let mut shared = first_shared(rule.rule, &hypers);
+    let plain = Common { lr: 0.01, ..Common::default() };
+    let l2 = Common { weight_decay: 0.1, ..plain };
+    let decoupled = Common { decay: Decay::Decoupled, maximize: true, ..l2 };
+    for ((common, factor), t) in [(plain, 1.0), (l2, 0.37), (decoupled, 1.0)].iter().zip(1..) {
+        let slower = Common { lr: 0.5 * common.lr, ..*common };
+        let mut of_groups = [common, &slower].map(|common| scalars(rule.rule, common, &hypers, t, *factor));
+        let rounding = if case.nearest { Rounding::Nearest } else { Rounding::stochastic(5, t, case.format) };
+        for program in rule.rule.programs.iter().rev() {
+            let zero_grads = case.zero_grads && t == 3 && program.name == "step";
+            let how = How { level, threads, zero_grads, rounding: rounding.clone() };
+            run(rule, program.name, &mut arrays, &how, &mut of_groups, &mut shared);
+        }
+    }
+    let mut memory = vec![shared.iter().map(|x| x.to_bits()).collect()];
+    for array in arrays {
+        memory.extend([array.param, array.grad, array.backup]);
+        memory.extend(array.states);
+        memory.extend(array.rounded.map(|(_, buffer)| buffer));
+    }
+    memory
+}
+
+fn rules() -> impl Iterator<Item = &'static CompiledRule> {
+    schuss::optimizers::ALL.iter().chain(schuss::optimizers::TOOLS).copied()
+}
+
+fn check(rule: &'static CompiledRule, case: &Case, shapes: &[Matrix], threads: &[usize]) {
+    let oracle = steps(rule, case, shapes, Level::Baseline, 1);
+    for level in Level::found() {
+        for &threads in threads {
+            if (level, threads) == (Level::Baseline, 1) {
+                continue;
+            }
+            let found = steps(rule, case, shapes, level, threads);
+            let place = found.iter().zip(&oracle).position(|(a, b)| a != b);
+            assert!(place.is_none(), "{rule:?} {case:?} at {level:?} on {threads} threads: buffer {place:?} differs");
+        }
+    }
+}
+
+#[test]
+fn every_level_gives_the_bits_of_the_baseline() {
+    for rule in rules() {
+        for (k, types) in DTYPES.iter().flat_map(|&p| DTYPES.iter().map(move |&g| (p, g))).enumerate() {
+            for specials in [false, true] {
+                let flags = f64::from((k % 2 == 0) == specials);
+                check(rule, &Case { flags, types, specials, ..PLAIN }, &SHAPES, &[1]);
+            }
+        }
+    }
+}
+
+#[test]
+fn every_number_of_threads_gives_the_bits_of_one() {
+    for rule in rules() {
+        for (types, flags) in [((Dtype::F32, Dtype::F32), 1.0), ((Dtype::Bf16, Dtype::F16), 0.0)] {
+            check(rule, &Case { flags, types, ..PLAIN }, &LARGE, &[1, 2, 3]);
+        }
+    }
+}
+
+/// Formats of states that are quantized, and whether they are rounded to nearest.
+const QUANTIZED: [(StateFormat, bool); 4] = [
+    (StateFormat::Bfloat16, false),
+    (StateFormat::Bfloat16, true),
+    (StateFormat::Int8, false),
+    (StateFormat::Int8, true),
+];
+
+#[test]
+fn so_do_quantized_states_and_float32_copies() {
+    use Dtype::{Bf16, F16, F32, F64};
+    use StateFormat::{Bfloat16, Compute, Int8};
+    for rule in rules() {
+        for (format, nearest) in QUANTIZED {
+            for types in [(F32, F32), (Bf16, F32), (F64, F16)] {
+                check(rule, &Case { flags: 1.0, types, format, nearest, specials: true, ..PLAIN }, &SHAPES, &[1]);
+            }
+            check(rule, &Case { format, nearest, zero_grads: false, ..PLAIN }, &LARGE, &[1, 3]);
+        }
+        for (format, grad) in [(Compute, F32), (Compute, Bf16), (Bfloat16, F32), (Int8, F16)] {
+            let case = Case { format, master: true, nearest: false, specials: true, ..PLAIN };
+            check(rule, &Case { types: (Bf16, grad), ..case }, &SHAPES, &[1]);
+            check(rule, &Case { types: (F16, grad), flags: 1.0, specials: false, ..case }, &SHAPES, &[1, 3]);
+        }
+    }
+}
+
+#[test]
+fn gradients_that_are_zeroed_change_nothing_else() {
+    for rule in rules() {
+        for (format, nearest) in QUANTIZED.into_iter().chain([(StateFormat::Compute, true)]) {
+            for types in [(Dtype::F32, Dtype::F32), (Dtype::F64, Dtype::F32)] {
+                let [kept, zeroed] = [false, true].map(|zero_grads| {
+                    let case = Case { types, format, nearest, zero_grads, ..PLAIN };
+                    let mut memory = steps(rule, &case, &SHAPES, Level::Baseline, 1);
+                    let per_array = 3 + rule.rule.states.len();
+                    let grads: Vec<Buffer> =
+                        (0..SHAPES.len()).map(|i| std::mem::take(&mut memory[1 + per_array * i + 1])).collect();
+                    (memory, grads)
+                });
+                assert!(kept.0 == zeroed.0, "{rule:?} {types:?} {format:?} nearest {nearest}");
+                let zero = zeroed.1.iter().flatten().all(|&bits| bits == 0);
+                assert_eq!(zero, rule.rule.reads_gradient() && rule.rule.program("step").is_some(), "{rule:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_sum_of_squares_has_one_shape() {
+    for dtype in DTYPES {
+        let rule = schuss::optimizers::find("clip_norm").unwrap();
+        let case = Case { types: (dtype, dtype), ..PLAIN };
+        let shapes = [SHAPES.as_slice(), &LARGE].concat();
+        let mut memory = arrays(rule, &case, &shapes);
+        // The sum that clipping makes has the same shape.
+        let (hypers, mut shared) = ([1.0, 1.0], []);
+        let mut of_groups = [(); 2].map(|()| scalars(rule.rule, &Common::default(), &hypers, 1, 1.0));
+        run(rule, "step", &mut memory, &How { threads: 3, ..How::default() }, &mut of_groups, &mut shared);
+        let place = rule.rule.scalars.iter().position(|&name| name == "gg").unwrap();
+        let oracle = of_groups[0][place];
+        assert!(oracle.is_finite() && oracle > 0.0);
+        // Rules with rows cut arrays another way, the sum does not.
+        for rule in [rule, schuss::optimizers::find("adafactor").unwrap()] {
+            let mut memory = arrays(rule, &case, &shapes);
+            let mut work = WorkList::default();
+            // SAFETY: the memory lives until the last sum.
+            work.extend(memory.iter_mut().map(|array| unsafe { array.array(rule) }));
+            for level in Level::found() {
+                for threads in [1, 2, 5] {
+                    // SAFETY: gradients are valid for their lengths, and only read.
+                    let sum = unsafe { work.sum_of_squares(level, threads) };
+                    assert_eq!(sum.to_bits(), oracle.to_bits(), "{dtype:?} {level:?} {threads}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn quantized_states_are_those_of_their_tiles() {
+    // Gradients of two bytes go through tiles; these are the same numbers.
+    let shapes = [matrix(1, 10, 300, false), matrix(1, 1, 33_000, false)];
+    for rule in rules().filter(|rule| rule.rule.states.iter().any(|state| state.scope == Scope::Element)) {
+        for (format, nearest) in QUANTIZED {
+            let [wide, narrow] = [Dtype::F32, Dtype::F16].map(|grad_type| {
+                let case = Case { format, nearest, ..PLAIN };
+                let mut arrays = arrays(rule, &case, &shapes);
+                for array in &mut arrays {
+                    let values: Vec<f64> = (0..array.len()).map(|i| (i % 7) as f64 - 2.5).collect();
+                    (array.grad, array.grad_type) = (buffer(grad_type, values), grad_type);
+                }
+                let hypers = hypers(rule, 1.0);
+                let mut shared = first_shared(rule.rule, &hypers);
+                for t in 1..3 {
+                    let mut of_groups = [(); 2].map(|()| scalars(rule.rule, &Common::default(), &hypers, t, 1.0));
+                    let rounding = if nearest { Rounding::Nearest } else { Rounding::stochastic(3, t, format) };
+                    let how = How { rounding, ..How::default() };
+                    run(rule, "step", &mut arrays, &how, &mut of_groups, &mut shared);
+                }
+                arrays.into_iter().map(|array| (array.param, array.states)).collect::<Vec<_>>()
+            });
+            assert!(wide == narrow, "{rule:?} {format:?} nearest {nearest}");
+        }
+    }
+}
