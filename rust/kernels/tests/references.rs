@@ -355,8 +355,7 @@ impl Prodigy {
 fn prodigy_is_one_over_all_groups() {
     // Arrays of both groups by turns: a group's text must not run twice.
     let shapes: Vec<Matrix> = [32_769, 5, 1024, 0, 4097].map(|n| matrix(1, 1, n, false)).into();
-    for (groups, rates) in
-        [([0, 0, 0, 0, 0], [1.0, 1.0]), ([0, 1, 0, 1, 0], [1.0, 1.0]), ([0, 1, 1, 0, 1], [1.0, 0.0])]
+    for (groups, rates) in [([0, 0, 0, 0, 0], [1.0, 1.0]), ([0, 1, 0, 1, 0], [1.0, 1.0]), ([0, 1, 1, 0, 1], [1.0, 0.0])]
     {
         for (bias, safeguard, decoupled, growth) in [(0.0, 0.0, 1.0, f64::INFINITY), (1.0, 1.0, 0.0, 1.02)] {
             let hypers = [0.9, 0.99, 0.995, 1e-8, 0.01, bias, safeguard, decoupled, 1e-2, 2.0, growth];
@@ -367,8 +366,7 @@ fn prodigy_is_one_over_all_groups() {
                 .map(|i| Owned::doubles(rule.rule, &hypers, shapes[i], groups[i], &starts[i]))
                 .collect();
             let states = starts.iter().map(|start| vec![[0.0; 3]; start.len()]).collect();
-            let mut reference =
-                Prodigy { hypers, d: 1e-2, d_max: 1e-2, numerator: 0.0, start: starts.clone(), states };
+            let mut reference = Prodigy { hypers, d: 1e-2, d_max: 1e-2, numerator: 0.0, start: starts.clone(), states };
             let (mut expected, mut shared) = (starts.clone(), first_shared(rule.rule, &hypers));
             let of_arrays = groups.map(|group| rates[group]);
             for t in 1..=STEPS {

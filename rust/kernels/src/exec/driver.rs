@@ -135,6 +135,15 @@ impl WorkList {
         let rule = array.rule.rule;
         let cells = array.matrix.filter(|_| rule.needs_matrix()).map(Cells::new);
         let units = cells.as_ref().map_or(array.len.div_ceil(BLOCK), Cells::units);
+        let reduces_with_states = |stage: &Stage| {
+            matches!(&stage.kind, Kind::Pass(pass) if pass.reads | pass.writes != 0) && !stage.reductions.is_empty()
+        };
+        assert!(
+            cells.is_none()
+                || array.format == StateFormat::Compute
+                || !rule.programs.iter().flat_map(|program| program.stages).any(reduces_with_states),
+            "{rule:?}: a pass over a matrix cannot both reduce and use quantized states: their blocks do not begin where rows do"
+        );
         let (streams, vectors, array_states) = (self.streams.len(), self.vectors.len(), self.array_states.len());
         self.streams.extend([array.param, array.grad]);
         self.streams.extend(rule.streams().map(|(place, _)| array.states[place]));
@@ -220,7 +229,7 @@ impl WorkList {
         (self.streams[item.streams + 1], item.grad_type, item.len)
     }
 
-    /// Sets the memory of an array's backups.
+    /// Sets the memory of an array's backups: for as many elements of the parameter's type, or of the type that it is rounded to.
     pub fn set_backup(&mut self, i: usize, backup: *mut u8) {
         let item = &self.items[i];
         for (k, (_, state)) in item.compiled.rule.streams().enumerate() {
@@ -268,7 +277,8 @@ impl WorkList {
             let Some(Stage { kind: Kind::Pass(pass), .. }) = program.stages.first() else { return };
             let (start, end) = (units.start * BLOCK, item.len.min(units.end * BLOCK));
             if start < end {
-                let call = Call::new(step.level, &step.scalars[item.group], step.rounding, i, step.zero_grads);
+                let zero_grads = step.zero_grads && pass.reads_grad;
+                let call = Call::new(step.level, &step.scalars[item.group], step.rounding, i, zero_grads);
                 // SAFETY: the caller's promise; the range lies within the array.
                 unsafe { item.call(this.streams_of(i), pass, &call, (start, end - start), std::ptr::null()) };
             }

@@ -16,11 +16,11 @@ use crate::rule::{Factor, Kind, L2, Operand, Operation, Pass, Reduction, Right, 
 struct Piece {
     at: usize,
     n: usize,
-    /// The first row, counted over the batch, and how many.
+    /// The row that it begins in, counted over the batch, and the column.
     row: usize,
-    rows: usize,
-    /// The first column, and how many elements of each row.
     col: usize,
+    /// For reductions: how many rows, and how many elements of each.
+    rows: usize,
     cols: usize,
 }
 
@@ -44,6 +44,19 @@ impl WorkList {
             let mut tail = [std::ptr::null_mut::<u8>(); MAX_TAIL];
             for (pointer, tile) in tail.iter_mut().zip(tiles) {
                 *pointer = tile.pointer();
+            }
+            if stage.reductions.is_empty() && item.quantizes(pass) {
+                // Quantization blocks are counted through the array and do not begin where rows do.
+                let blocks = item.len.div_ceil(BLOCK);
+                let width = item.matrix().map_or(item.len, |matrix| matrix.cols);
+                for block in units.start * blocks / item.units..units.end * blocks / item.units {
+                    let at = block * BLOCK;
+                    let n = BLOCK.min(item.len - at);
+                    let piece = Piece { at, n, row: at / width, rows: 1, col: at % width, cols: n };
+                    // SAFETY: the caller's promise: other units have other blocks.
+                    unsafe { self.piece(i, stage, pass, call, 0, piece, &tail) };
+                }
+                return;
             }
             for unit in units {
                 for reduction in stage.reductions.iter().enumerate() {
@@ -132,7 +145,10 @@ impl WorkList {
             }
             let terms = &tail[pass.operands.len()..];
             let scaled = call.scalars[0] != 1.0 || call.scalars[L2] != 0.0;
-            let wanted = |factor: &Factor| factor.memory.is_none() || (factor.unscaled && scaled);
+            // Gradients that are zeroed on the way are no longer in memory then.
+            let gone =
+                |factor: &Factor| factor.memory == Some(Stream::Grad) && (call.zero_grads || factor.unscaled && scaled);
+            let wanted = |factor: &Factor| factor.memory.is_none() || gone(factor);
             let needs_terms = stage.reductions.iter().any(|reduction| {
                 wanted(&reduction.left) || matches!(&reduction.right, Right::Factor(factor) if wanted(factor))
             });
@@ -142,7 +158,7 @@ impl WorkList {
             for (k, reduction) in stage.reductions.iter().enumerate() {
                 let factor = |factor: &Factor| match factor.memory {
                     Some(Stream::Param) => (item.param_type, self.stream(i, 0, piece.at)),
-                    Some(Stream::Grad) if !(factor.unscaled && scaled) => (item.grad_type, self.stream(i, 1, piece.at)),
+                    Some(Stream::Grad) if !gone(factor) => (item.grad_type, self.stream(i, 1, piece.at)),
                     _ => (compute, terms[factor.tile]),
                 };
                 let left = factor(&reduction.left);
@@ -151,6 +167,9 @@ impl WorkList {
                 if let Right::Factor(second) = &reduction.right {
                     // A product needs both in the compute type.
                     right = self.widened(call.level, factor(second), compute, tiles[MAX_TAIL - 1], piece.n);
+                    left = self.widened(call.level, left, compute, tiles[MAX_TAIL - 2], piece.n);
+                } else if reduction.operation == Operation::Max {
+                    // So does a maximum.
                     left = self.widened(call.level, left, compute, tiles[MAX_TAIL - 2], piece.n);
                 }
                 self.reduce(i, stage, (k, reduction), call.level, unit, piece, left, right.1);
@@ -257,35 +276,32 @@ impl WorkList {
         let matrix = self.items[i].matrix().expect("rules with operands have matrices");
         let vector = self.vector(i, operand.scope, operand.place);
         let by_row = matrix.lies_in_rows(operand.scope);
-        // SAFETY: the caller's promise; all places are within the vector and the tile.
-        unsafe {
-            if by_row {
-                for row in 0..piece.rows {
-                    match compute {
-                        Dtype::F64 => {
-                            let value = *vector.cast::<f64>().add(piece.row + row);
-                            let into = tile.cast::<f64>().add(row * piece.cols);
-                            std::slice::from_raw_parts_mut(into, piece.cols).fill(value);
-                        }
-                        _ => {
-                            let value = *vector.cast::<f32>().add(piece.row + row);
-                            let into = tile.cast::<f32>().add(row * piece.cols);
-                            std::slice::from_raw_parts_mut(into, piece.cols).fill(value);
-                        }
+        let size = compute.size();
+        let of_col = |row: usize, col: usize| vector.wrapping_add((row / matrix.rows * matrix.cols + col) * size);
+        if !by_row && piece.col + piece.n <= matrix.cols {
+            return of_col(piece.row, piece.col);
+        }
+        let (mut row, mut col, mut done) = (piece.row, piece.col, 0);
+        while done < piece.n {
+            let n = (matrix.cols - col).min(piece.n - done);
+            let into = tile.wrapping_add(done * size);
+            // SAFETY: the caller's promise; all places are within the vector and the tile.
+            unsafe {
+                match (by_row, compute) {
+                    (false, _) => into.copy_from_nonoverlapping(of_col(row, col), n * size),
+                    (true, Dtype::F64) => {
+                        let value = *vector.cast::<f64>().add(row);
+                        std::slice::from_raw_parts_mut(into.cast::<f64>(), n).fill(value);
+                    }
+                    (true, _) => {
+                        let value = *vector.cast::<f32>().add(row);
+                        std::slice::from_raw_parts_mut(into.cast::<f32>(), n).fill(value);
                     }
                 }
-                return tile;
             }
-            let size = compute.size();
-            let of_row = |row: usize| vector.add(((piece.row + row) / matrix.rows * matrix.cols + piece.col) * size);
-            if piece.rows == 1 {
-                return of_row(0);
-            }
-            for row in 0..piece.rows {
-                tile.add(row * piece.cols * size).copy_from_nonoverlapping(of_row(row), piece.cols * size);
-            }
-            tile
+            (row, col, done) = (row + 1, 0, done + n);
         }
+        tile
     }
 
     /// Turns the partial results of a pass into scalars and vectors of the array; those over all arrays stay.

@@ -89,6 +89,11 @@ impl Item {
         kernel::find(self.compiled.kernels[pass.kernel], call.level, Types { param, grad, states })
     }
 
+    /// Whether the pass uses states that are quantized.
+    pub(super) fn quantizes(&self, pass: &Pass) -> bool {
+        self.format != StateFormat::Compute && self.uses_states(pass)
+    }
+
     fn uses_states(&self, pass: &Pass) -> bool {
         (pass.reads | pass.writes) & self.state_bits != 0
     }
@@ -141,11 +146,16 @@ impl Item {
         let mut local = [std::ptr::null_mut(); MAX_STREAMS];
         // SAFETY: the caller's promise, for `n` elements from `at`; a tile holds as many of any type.
         unsafe {
+            // Looking ahead moves what is rounded from a float32 copy, and not the copy: the step starts from there.
+            let (dtype, source) = match self.rounded.filter(|_| pass.saves) {
+                Some((dtype, rounded)) => (dtype, rounded.add(at * dtype.size())),
+                None => (self.param_type, param),
+            };
             if pass.reads_param {
-                local[0] = param;
-                if self.param_type != compute {
+                local[0] = source;
+                if dtype != compute {
                     local[0] = tiles[0].pointer();
-                    convert::load(level, (self.param_type, param), (compute, local[0]), n);
+                    convert::load(level, (dtype, source), (compute, local[0]), n);
                 }
             }
             if pass.reads_grad {
@@ -163,9 +173,10 @@ impl Item {
                 if scope == Scope::Backup {
                     local[tile] = tiles[tile].pointer();
                     if pass.saves {
-                        of(tile).add(at * size).copy_from_nonoverlapping(param, n * size);
+                        let size = dtype.size();
+                        of(tile).add(at * size).copy_from_nonoverlapping(source, n * size);
                     } else {
-                        // What is rounded from a float32 copy was moved alone: the copy is still where it was.
+                        // A float32 copy is still where it was.
                         let source = if self.rounded.is_some() { param } else { of(tile).add(at * size) };
                         convert::load(level, (self.param_type, source), (compute, local[tile]), n);
                     }
