@@ -609,3 +609,6 @@ fn stage_places_before(stage: &Stage, k: usize, item: &Item) -> usize {
 fn place_of(names: &[&str], name: &str) -> usize {
     names.iter().position(|&known| known == name).expect("states have places among the scalars")
 }
+
+#[cfg(test)]
+mod tests;
