@@ -1,12 +1,12 @@
 //! Fits a line to points with AdamW: `cargo run --release --example fit_line`.
 
-use schuss::{Common, Decay, Optimizer, rules};
+use schuss::{Common, Decay, Optimizer, optimizers};
 
 fn main() -> Result<(), schuss::Error> {
     let points: Vec<(f32, f32)> = (0..100).map(|i| i as f32 / 50.0 - 1.0).map(|x| (x, 3.0 * x - 0.5)).collect();
     let hypers = [("beta1", 0.9), ("beta2", 0.999), ("eps", 1e-8), ("bias_correction", 1.0), ("keras_eps", 0.0)];
     let common = Common { lr: 0.05, weight_decay: 1e-4, decay: Decay::Decoupled, ..Common::default() };
-    let mut adamw = Optimizer::new(rules::adam::adam(), &hypers, common)?;
+    let mut adamw = Optimizer::new(optimizers::adam::adam(), &hypers, common)?;
 
     let (mut slope, mut offset) = ([0.0f32], [0.0f32]);
     for _ in 0..500 {

@@ -10,6 +10,9 @@
 #[cfg(doctest)]
 struct Readme;
 
+#[cfg(test)]
+extern crate self as schuss; // for what unit tests share with those in tests/
+
 pub mod cpu;
 #[cfg(feature = "cuda")]
 pub mod cuda;

@@ -1,7 +1,7 @@
 //! The safe front for Rust programs: what it computes, and what it refuses.
 
 use half::bf16;
-use schuss::{Common, Decay, Optimizer, rules};
+use schuss::{Common, Decay, Optimizer, optimizers};
 
 fn common(lr: f64) -> Common {
     Common { lr, ..Common::default() }
@@ -11,7 +11,7 @@ fn common(lr: f64) -> Common {
 fn gradient_descent_is_what_it_says() {
     let (mut a, mut b) = ([1.0f64, -2.0], [0.5f64]);
     let hypers = ["momentum", "dampening", "velocity", "ema", "nesterov", "debias"].map(|name| (name, 0.0));
-    let mut sgd = Optimizer::new(rules::sgd::sgd(), &hypers, common(0.5)).unwrap();
+    let mut sgd = Optimizer::new(optimizers::sgd::sgd(), &hypers, common(0.5)).unwrap();
     sgd.step(&mut [&mut a, &mut b], &[&[2.0, 4.0], &[1.0]]).unwrap();
     assert_eq!((a, b), ([0.0, -4.0], [0.0]));
 }
@@ -20,8 +20,8 @@ fn gradient_descent_is_what_it_says() {
 fn two_byte_parameters_take_float_gradients() {
     let mut p = [bf16::from_f32(1.0); 5];
     let mut adagrad = Optimizer::new(
-        rules::adagrad::adagrad(),
-        &[("lr_decay", 0.0), ("eps", 0.0), ("eps_inside_sqrt", 0.0)],
+        optimizers::adagrad::adagrad(),
+        &[("lr_decay", 0.0), ("eps", 0.0), ("eps_inside_sqrt", 0.0), ("initial_accumulator_value", 0.0)],
         Common { weight_decay: 0.5, decay: Decay::Decoupled, ..common(0.5) },
     )
     .unwrap();
@@ -31,13 +31,14 @@ fn two_byte_parameters_take_float_gradients() {
 
 #[test]
 fn wrong_calls_say_what_is_wrong_and_change_nothing() {
-    let rule = rules::adagrad::adagrad();
+    let rule = optimizers::adagrad::adagrad();
     let missing = Optimizer::<f32>::new(rule, &[("eps", 0.0)], common(0.1)).err().unwrap();
     assert_eq!(
         missing.to_string(),
-        r#"adagrad takes the hyperparameters ["lr_decay", "eps", "eps_inside_sqrt"], each once"#
+        "adagrad takes the hyperparameters \
+         [\"lr_decay\", \"eps\", \"eps_inside_sqrt\", \"initial_accumulator_value\"], each once"
     );
-    let hypers = [("lr_decay", 0.0), ("eps", 0.0), ("eps_inside_sqrt", 0.0)];
+    let hypers = [("lr_decay", 0.0), ("eps", 0.0), ("eps_inside_sqrt", 0.0), ("initial_accumulator_value", 0.0)];
     let mut optimizer = Optimizer::new(rule, &hypers, common(0.1)).unwrap();
     let (mut a, mut b) = ([1.0f32; 3], [1.0f32; 2]);
     let error = optimizer.step(&mut [&mut a], &[&[1.0f32; 2][..]]).unwrap_err();
@@ -49,4 +50,46 @@ fn wrong_calls_say_what_is_wrong_and_change_nothing() {
     let error = optimizer.step(&mut [&mut b], &[&[1.0f32; 2]]).unwrap_err();
     assert_eq!(error.to_string(), "the parameters have other lengths than at the first step");
     assert_eq!(b, [1.0; 2]);
+}
+
+#[test]
+fn states_start_where_the_rule_says() {
+    // A hyperparameter.
+    let mut p = [1.0f64];
+    let hypers = [("lr_decay", 0.0), ("eps", 0.0), ("eps_inside_sqrt", 0.0), ("initial_accumulator_value", 16.0)];
+    let mut adagrad = Optimizer::new(optimizers::adagrad::adagrad(), &hypers, common(1.0)).unwrap();
+    adagrad.step(&mut [&mut p], &[&[3.0]]).unwrap();
+    assert_eq!(p, [1.0 - 3.0 / 5.0]);
+    // A copy of the parameter, and numbers that all arrays share and that stay from step to step.
+    let names = [
+        "beta1",
+        "beta2",
+        "beta3",
+        "eps",
+        "weight_decay",
+        "bias_correction",
+        "safeguard",
+        "decoupled",
+        "d0",
+        "d_coef",
+        "growth_rate",
+    ];
+    let values = [0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.5, 1.0, f64::INFINITY];
+    let hypers: Vec<_> = names.into_iter().zip(values).collect();
+    let mut prodigy = Optimizer::new(optimizers::prodigy::prodigy(), &hypers, common(1.0)).unwrap();
+    let (mut a, mut b) = ([4.0f64], [-4.0f64]);
+    // Every step moves by d, here the largest mean distance from the start so far that was above the first d.
+    for expected in [3.5, 3.0, 2.5, 1.75] {
+        prodigy.step(&mut [&mut a, &mut b], &[&[1.0], &[-1.0]]).unwrap();
+        assert_eq!((a, b), ([expected], [-expected]));
+    }
+}
+
+#[test]
+fn rules_that_need_more_than_slices_are_refused() {
+    for rule in [optimizers::radam::radam_centralized(), optimizers::nag::nag()] {
+        let hypers: Vec<_> = rule.rule.hypers.iter().map(|&name| (name, 0.5)).collect();
+        let error = Optimizer::<f32>::new(rule, &hypers, common(0.1)).err().unwrap();
+        assert_eq!(error.to_string(), format!("{} needs more than slices; use WorkList", rule.rule.name));
+    }
 }

@@ -56,8 +56,6 @@ pub struct Inner {
 pub struct LookAhead {
     /// Memory of the backups, as the parameters lie one behind the other.
     pub block: Vec<u64>,
-    /// The arrays that are moved, where those of the step are float32 copies.
-    pub work: Option<WorkList>,
     /// Whether the parameters are at the look-ahead point now.
     pub moved: bool,
     pub scheduled: Option<Vec<Vec<f64>>>,

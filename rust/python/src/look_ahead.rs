@@ -5,12 +5,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use pyo3::exceptions::{PyMemoryError, PyRuntimeError};
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
-use schuss::{Rounding, Step, WorkList, level, padded_length};
+use schuss::{Rounding, Step, level, padded_length};
 
 use crate::arrays::{Known, Pinned};
 use crate::callbacks::{Problem, explain};
 use crate::core::{Core, fill_scalars, scheduled_values};
-use crate::group::{Format, RELEASE_GIL, array, detach_if};
+use crate::group::{RELEASE_GIL, detach_if};
 use crate::inner::{Inner, LookAhead};
 
 /// The parameters at their look-ahead point: a context that begins when it is made. The optimizer's step takes them back and ends
@@ -41,10 +41,9 @@ impl AtLookAhead {
         let mut step =
             Step { level, threads, scalars, zero_grads: false, rounding: &Rounding::Nearest, shared: &mut [], lead };
         look_ahead.scheduled = scheduled;
-        let moved = look_ahead.work.as_mut().unwrap_or(work);
         // SAFETY: parameters were found unchanged, and are pinned like the states; backups are memory of their own. The lock
         // keeps others out.
-        detach_if(py, release, || unsafe { moved.run("look_ahead", &mut step) });
+        detach_if(py, release, || unsafe { work.run("look_ahead", &mut step) });
         look_ahead.moved = true;
         Ok(AtLookAhead(core.clone().unbind()))
     }
@@ -68,24 +67,12 @@ impl Drop for AtLookAhead {
     }
 }
 
-/// Memory for the backups, and the arrays that are moved: where a step updates float32 copies, the parameters themselves.
+/// Memory for the backups.
 fn prepare(inner: &mut Inner) -> PyResult<LookAhead> {
     let mut look_ahead = LookAhead { block: block(&inner.params)?, ..LookAhead::default() };
-    let format = Format { states: inner.work.format(), master: inner.work.is_rounded() };
-    if format.master {
-        let mut work = WorkList::default();
-        let plain = Format { master: false, ..format };
-        let per_array = inner.states.len() / inner.params.len().max(1);
-        for (i, (param, states)) in inner.params.iter().zip(inner.states.chunks(per_array)).enumerate() {
-            let entry = inner.work.group(i);
-            let rule = inner.entries[entry].rule;
-            work.extend([array(rule, entry, param, &states[..per_array - 1], plain, None)?]);
-        }
-        look_ahead.work = Some(work);
-    }
     let mut place: *mut u8 = look_ahead.block.as_mut_ptr().cast();
     for (i, param) in inner.params.iter().enumerate() {
-        look_ahead.work.as_mut().unwrap_or(&mut inner.work).set_backup(i, place);
+        inner.work.set_backup(i, place);
         place = place.wrapping_add(padded_length(param.len * param.dtype.size()));
     }
     Ok(look_ahead)

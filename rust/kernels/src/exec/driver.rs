@@ -275,3 +275,6 @@ impl WorkList {
 fn place_of(names: &[&str], name: &str) -> usize {
     names.iter().position(|&known| known == name).expect("states have places among the scalars")
 }
+
+#[cfg(test)]
+mod tests;

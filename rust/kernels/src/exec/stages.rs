@@ -66,7 +66,8 @@ impl WorkList {
             return;
         }
         let scaled = call.scalars[0] != 1.0 || call.scalars[L2] != 0.0;
-        let wanted = |factor: &Factor| factor.memory.is_none() || (factor.unscaled && scaled);
+        // Gradients that the pass sets to zero are no longer in memory when they are reduced.
+        let wanted = |factor: &Factor| !in_memory(factor, scaled, call.zero_grads);
         let needs_terms = stage.reductions.iter().any(|reduction| {
             wanted(&reduction.left) || matches!(&reduction.right, Right::Factor(factor) if wanted(factor))
         });
@@ -179,7 +180,7 @@ impl WorkList {
             for (k, reduction) in stage.reductions.iter().enumerate() {
                 let factor = |factor: &Factor| match factor.memory {
                     Some(Stream::Param) => (item.param_type, self.stream(i, 0, piece.at)),
-                    Some(Stream::Grad) if !(factor.unscaled && run.scaled) => {
+                    Some(Stream::Grad) if in_memory(factor, run.scaled, call.zero_grads) => {
                         (item.grad_type, self.stream(i, 1, piece.at))
                     }
                     _ => (compute, terms[factor.tile]),
@@ -189,6 +190,9 @@ impl WorkList {
                 if let Right::Factor(second) = &reduction.right {
                     // A product needs both in the compute type.
                     right = self.widened(call.level, factor(second), compute, run.tiles[MAX_TAIL - 1], piece.n);
+                    left = self.widened(call.level, left, compute, run.tiles[MAX_TAIL - 2], piece.n);
+                } else if reduction.operation == Operation::Max {
+                    // So does a maximum.
                     left = self.widened(call.level, left, compute, run.tiles[MAX_TAIL - 2], piece.n);
                 }
                 self.reduce(run, (k, reduction), unit, piece, (left, right.1));
@@ -430,6 +434,15 @@ impl WorkList {
         let item = &self.items[i];
         let size = if k == 0 { item.param_type.size() } else { item.grad_type.size() };
         self.streams[item.streams + k].wrapping_add(at * size)
+    }
+}
+
+/// Whether a factor lies in memory when the pass is done.
+fn in_memory(factor: &Factor, scaled: bool, zero_grads: bool) -> bool {
+    match factor.memory {
+        Some(Stream::Grad) => !zero_grads && !(factor.unscaled && scaled),
+        Some(Stream::Param) => true,
+        None => false,
     }
 }
 

@@ -170,11 +170,16 @@ impl Item {
         let mut local = [std::ptr::null_mut(); MAX_STREAMS];
         // SAFETY: the caller's promise, for `n` elements from `at`; a tile holds as many of any type.
         unsafe {
+            // Looking ahead moves what is rounded from a float32 copy, and not the copy: the step starts from there.
+            let (dtype, source) = match self.rounded.filter(|_| pass.saves) {
+                Some((dtype, rounded)) => (dtype, rounded.add(at * dtype.size())),
+                None => (self.param_type, param),
+            };
             if pass.reads_param {
-                local[0] = param;
-                if self.param_type != compute {
+                local[0] = source;
+                if dtype != compute {
                     local[0] = tiles[0].pointer();
-                    convert::load(level, (self.param_type, param), (compute, local[0]), n);
+                    convert::load(level, (dtype, source), (compute, local[0]), n);
                 }
             }
             if pass.reads_grad {
@@ -192,9 +197,10 @@ impl Item {
                 if scope == Scope::Backup {
                     local[tile] = tiles[tile].pointer();
                     if pass.saves {
-                        of(tile).add(at * size).copy_from_nonoverlapping(param, n * size);
+                        let size = dtype.size();
+                        of(tile).add(at * size).copy_from_nonoverlapping(source, n * size);
                     } else {
-                        // What is rounded from a float32 copy was moved alone: the copy is still where it was.
+                        // A float32 copy is still where it was.
                         let source = if self.rounded.is_some() { param } else { of(tile).add(at * size) };
                         convert::load(level, (self.param_type, source), (compute, local[tile]), n);
                     }

@@ -11,7 +11,7 @@ use crate::cpu::Level;
 use crate::kernel::CompiledRule;
 use crate::numeric::reduce::{self, BLOCK, Form};
 use crate::numeric::{Dtype, StateFormat, fpenv};
-use crate::rule::{Scope, Stage};
+use crate::rule::{Kind, Scope, Stage};
 
 /// The longest array that one task takes through all its stages: the later ones find it in that CPU's cache.
 pub(super) const WHOLE: usize = 32_768;
@@ -115,6 +115,14 @@ impl WorkList {
     fn add(&mut self, array: Array) {
         let rule = array.rule.rule;
         let cells = array.matrix.filter(|_| rule.needs_matrix()).map(Cells::new);
+        let cuts_states =
+            |stage: &Stage| by_cells(stage) && matches!(&stage.kind, Kind::Pass(pass) if pass.reads | pass.writes != 0);
+        assert!(
+            cells.is_none()
+                || array.format == StateFormat::Compute
+                || !rule.programs.iter().flat_map(|program| program.stages).any(cuts_states),
+            "{rule:?}: a pass cannot both sum rows or columns and use quantized states, whose blocks do not begin with rows"
+        );
         let (streams, vectors, array_states) = (self.streams.len(), self.vectors.len(), self.array_states.len());
         self.streams.extend([array.param, array.grad]);
         self.streams.extend(rule.streams().map(|(place, _)| array.states[place]));
@@ -205,19 +213,9 @@ impl WorkList {
         self.total
     }
 
-    /// Which entry of a step's scalars is an array's own.
-    pub fn group(&self, i: usize) -> usize {
-        self.items[i].group
-    }
-
     /// What element states are kept in: one format for all arrays.
     pub fn format(&self) -> StateFormat {
         self.items.first().map_or(StateFormat::Compute, |item| item.format)
-    }
-
-    /// Whether parameters are rounded from float32 copies.
-    pub fn is_rounded(&self) -> bool {
-        self.items.first().is_some_and(|item| item.rounded.is_some())
     }
 
     /// Sets an array's gradient for the next step.
@@ -233,7 +231,8 @@ impl WorkList {
         (self.streams[item.streams + 1], item.grad_type, item.len)
     }
 
-    /// Sets the memory of an array's backups.
+    /// Sets the memory of an array's backups: for as many elements of the parameter's type, or of the type that it is rounded
+    /// to.
     pub fn set_backup(&mut self, i: usize, backup: *mut u8) {
         let item = &self.items[i];
         for (k, (_, state)) in item.compiled.rule.streams().enumerate() {

@@ -1,68 +1,13 @@
-//! Kernels that ask for memory ahead leave the same bits as those that do not, wherever an array ends; and every NaN that a
-//! kernel leaves is the one.
-
-use half::{bf16, f16};
+//! Every NaN that a kernel stores is the canonical one, whatever it was made of.
 
 use super::*;
-use crate::fetch::{AHEAD, GROUP};
-use crate::level::Level;
-use crate::rules;
-use crate::storage::Dtype;
+use crate::cpu::Level;
+use crate::numeric::{Dtype, Rounding, StateFormat};
+use crate::optimizers;
+use crate::rule::{Kind, Scope};
 
-const LENGTHS: [usize; 12] = [0, 1, 63, 64, 65, GROUP + AHEAD - 1, GROUP + AHEAD, 383, 384, 385, 1000, 4096];
-
-/// Numbers of a type, between a half and one and a half.
-fn numbers(dtype: Dtype, n: usize, seed: usize) -> Vec<u64> {
-    let mut bytes = Vec::new();
-    for i in 0..n {
-        let x = 0.5 + (i.wrapping_mul(2_654_435_761).wrapping_add(seed * 977) % 1000) as f64 / 1000.0;
-        match dtype {
-            Dtype::F32 => bytes.extend((x as f32).to_ne_bytes()),
-            Dtype::F64 => bytes.extend(x.to_ne_bytes()),
-            Dtype::F16 => bytes.extend(f16::from_f64(x).to_ne_bytes()),
-            Dtype::Bf16 => bytes.extend(bf16::from_f64(x).to_ne_bytes()),
-        }
-    }
-    aligned(bytes)
-}
-
-/// Bytes in memory that is aligned for every type.
-fn aligned(mut bytes: Vec<u8>) -> Vec<u64> {
-    bytes.resize(bytes.len().next_multiple_of(8), 0);
-    bytes.chunks_exact(8).map(|word| u64::from_ne_bytes(word.try_into().unwrap())).collect()
-}
-
-/// What a kernel leaves of parameter, gradient, states and copy.
-fn run(kernel: Kernel, (param, grad): (Dtype, Dtype), n: usize, far: bool) -> Vec<Vec<u64>> {
-    let state = param.compute();
-    let types = [param, grad, param, state, state, state, state];
-    let mut memory: Vec<_> = types.iter().zip(1..).map(|(&dtype, seed)| numbers(dtype, n, seed)).collect();
-    let [param, grad, aside, states @ ..] =
-        <[*mut u8; 3 + MAX_STATES]>::try_from(memory.iter_mut().map(|b| b.as_mut_ptr().cast()).collect::<Vec<_>>())
-            .unwrap();
-    let scalars = std::array::from_fn(|k| [0.5, 0.25, 0.125, 0.75][k % 4]);
-    // SAFETY: every stream is a buffer of its own of `n` elements; the level was found.
-    unsafe { kernel(&Streams { param, grad, states }, n, &scalars, &Beside { aside, far, ..Beside::NOTHING }) };
-    memory
-}
-
-#[test]
-fn asking_for_memory_ahead_changes_no_bit() {
-    use Dtype::{Bf16, F16, F32, F64};
-    for &rule in rules::ALL.iter().chain(rules::tools::ALL) {
-        let tables = [Some(&rule.kernels), rule.aside.as_ref().map(|(_, table)| table)];
-        for (table, level) in tables.into_iter().flatten().flat_map(|t| Level::found().into_iter().map(move |l| (t, l)))
-        {
-            for types in [(F32, F32), (F64, F64), (F16, F16), (Bf16, F32), (F32, Bf16)] {
-                let kernel = find(table, level, types.0, types.1).unwrap();
-                for n in LENGTHS {
-                    let same = run(kernel, types, n, true) == run(kernel, types, n, false);
-                    assert!(same, "{rule:?} {types:?} at {level:?}, {n} elements");
-                }
-            }
-        }
-    }
-}
+/// Elements: not a whole vector of any level.
+const N: usize = 9;
 
 /// One, infinity and two NaNs of their own in a type, then the NaN that is stored.
 fn specials(dtype: Dtype) -> [u64; 5] {
@@ -74,60 +19,148 @@ fn specials(dtype: Dtype) -> [u64; 5] {
     }
 }
 
+/// A stream with the same number in all elements.
+fn stream(dtype: Dtype, special: usize) -> Vec<u64> {
+    let mut bytes = specials(dtype)[special].to_le_bytes()[..dtype.size()].repeat(N);
+    bytes.resize(bytes.len().next_multiple_of(8), 0);
+    bytes.chunks_exact(8).map(|word| u64::from_le_bytes(word.try_into().unwrap())).collect()
+}
+
+/// A bit pattern in a stream that is a NaN but not the canonical one.
+fn wrong_nan(dtype: Dtype, stream: &[u64]) -> Option<u64> {
+    let [_, infinity, .., nan] = specials(dtype);
+    let bytes: Vec<u8> = stream.iter().flat_map(|word| word.to_le_bytes()).collect();
+    let sign = 1 << (8 * dtype.size() - 1);
+    bytes[..N * dtype.size()]
+        .chunks(dtype.size())
+        .map(|bytes| bytes.iter().rev().fold(0, |bits: u64, byte| bits << 8 | u64::from(*byte)))
+        .find(|&bits| bits & !sign > infinity && bits != nan)
+}
+
+/// A kernel and its streams.
+struct Case<'a> {
+    kernel: Kernel,
+    what: String,
+    /// The streams of elements that it uses: place, type, whether they are written.
+    streams: Vec<(usize, Dtype, bool)>,
+    /// How many operands it reads behind them, and how many streams of terms it writes.
+    operands: usize,
+    tiles: usize,
+    compute: Dtype,
+    scalars: usize,
+    bits: Option<RandomBits<'a>>,
+    states: usize,
+}
+
+impl Case<'_> {
+    /// Runs the kernel on every choice of special values, with scalars of which some are zero and some are NaN.
+    fn check(&self) {
+        let places = self.streams.len() + self.operands;
+        for choice in 0..4usize.pow(places as u32) * 16 {
+            let (values, pattern) = (choice / 16, choice % 16);
+            let scalar = |k: usize| match (values + k + 1) * (pattern + 1) % 7 {
+                6 if pattern >= 12 => f64::from_bits(specials(Dtype::F64)[3]),
+                3.. => 0.5,
+                _ => 0.0,
+            };
+            let scalars: Vec<f64> = (0..self.scalars).map(scalar).collect();
+            let special = |k: usize| values >> (2 * k) & 3;
+            let types = self.streams.iter().map(|&(_, dtype, _)| dtype);
+            let types = types.chain(std::iter::repeat_n(self.compute, self.operands));
+            let mut memory: Vec<_> = types.enumerate().map(|(k, dtype)| stream(dtype, special(k))).collect();
+            memory.resize(places + self.tiles, vec![0; N]);
+            let mut pointers = memory.iter_mut().map(|buffer| buffer.as_mut_ptr().cast::<u8>());
+            let mut streams = [std::ptr::null_mut(); MAX_STREAMS];
+            for &(place, ..) in &self.streams {
+                streams[place] = pointers.next().unwrap();
+            }
+            let tail: Vec<*mut u8> = pointers.collect();
+            let extras = Extras { bits: self.bits, block: 0, states: self.states, tail: tail.as_ptr() };
+            // SAFETY: every stream is a buffer of its own of `N` elements; the level was found.
+            unsafe { (self.kernel)(streams.as_ptr(), 0, N, &scalars, &extras) };
+            for (&(place, dtype, written), buffer) in self.streams.iter().zip(&memory) {
+                let wrong = wrong_nan(dtype, buffer).filter(|_| written);
+                assert!(wrong.is_none(), "{}, stream {place}, scalars {scalars:?}: {:#x}", self.what, wrong.unwrap());
+            }
+        }
+    }
+}
+
 #[test]
-fn every_nan_that_is_stored_is_the_one() {
+fn passes_store_the_canonical_nan() {
     use Dtype::{Bf16, F32, F64};
-    const N: usize = 9;
-    for &rule in rules::ALL {
-        let layer = rule.layer.as_ref().map(|layer| (&layer.measures, (layer.direction)().states.len(), true));
-        let tables = [Some((&rule.kernels, rule.states.len(), false)), layer];
-        for ((table, states, measures), level) in
-            tables.into_iter().flatten().flat_map(|t| Level::found().into_iter().map(move |l| (t, l)))
-        {
-            for (param, grad) in [(F32, F32), (F64, F64), (Bf16, F32)] {
-                let kernel = find(table, level, param, grad).unwrap();
-                let types = [param, grad].into_iter().chain(std::iter::repeat_n(param.compute(), states));
-                let types: Vec<Dtype> = types.collect();
-                // Every choice of special values, the same in all elements, with scalars of which some are zero.
-                for choice in 0..4usize.pow(types.len() as u32) * 16 {
-                    let scalars =
-                        std::array::from_fn(|k| f64::from(((choice / 16) + k + 1) * (choice % 16 + 1) % 7 > 2) / 2.0);
-                    let mut memory: Vec<Vec<u64>> = Vec::new();
-                    for (k, &dtype) in types.iter().enumerate() {
-                        let value = specials(dtype)[((choice / 16) >> (2 * k)) & 3];
-                        memory.push(aligned(value.to_le_bytes()[..dtype.size()].repeat(N)));
-                    }
-                    let mut streams = Streams {
-                        param: std::ptr::null_mut(),
-                        grad: std::ptr::null(),
-                        states: [std::ptr::null_mut(); MAX_STATES],
-                    };
-                    for (k, buffer) in memory.iter_mut().enumerate() {
-                        let pointer = buffer.as_mut_ptr().cast();
-                        match k {
-                            0 => streams.param = pointer,
-                            1 => streams.grad = pointer,
-                            _ => streams.states[k - 2] = pointer,
-                        }
-                    }
-                    // SAFETY: every stream is a buffer of its own of `N` elements; the level was found.
-                    unsafe { kernel(&streams, N, &scalars, &Beside::NOTHING) };
-                    for (k, buffer) in memory.iter().enumerate().filter(|(k, _)| {
-                        *k != 1 && (*k != 0 || !measures) && (*k < 2 || measures || rule.writes_states)
-                    }) {
-                        let [_, infinity, .., nan] = specials(types[k]);
-                        let bytes: Vec<u8> = buffer.iter().flat_map(|word| word.to_ne_bytes()).collect();
-                        for value in bytes[..N * types[k].size()].chunks(types[k].size()) {
-                            let bits = value.iter().rev().fold(0, |bits: u64, byte| bits << 8 | u64::from(*byte));
-                            let sign = 1 << (8 * types[k].size() - 1);
-                            let one = bits & !sign <= infinity || bits == nan;
-                            assert!(
-                                one,
-                                "{rule:?} {types:?} at {level:?}, stream {k}: {bits:#x}; see `hides nan` in rule.rs"
-                            );
-                        }
+    let rounding = Rounding::stochastic(1, 2, StateFormat::Bfloat16);
+    for compiled in optimizers::ALL.iter().chain(optimizers::TOOLS) {
+        let rule = compiled.rule;
+        for pass in rule.programs.iter().flat_map(|program| program.passes()) {
+            for (param, grad, states) in [
+                (F32, F32, States::Compute),
+                (F64, F64, States::Compute),
+                (Bf16, F32, States::Compute),
+                (F32, F32, States::Bfloat16),
+                (F32, F32, States::Bfloat16Nearest),
+            ] {
+                let state_type = if states == States::Compute { param.compute() } else { Bf16 };
+                let mut streams = Vec::new();
+                if pass.reads_param {
+                    streams.push((0, param, pass.writes_param));
+                }
+                if pass.reads_grad {
+                    streams.push((1, grad, false));
+                }
+                for (k, (_, state)) in rule.streams().enumerate() {
+                    if (pass.reads | pass.writes) & 1 << k != 0 {
+                        // A backup keeps every bit of the parameter.
+                        let backup = state.scope == Scope::Backup;
+                        let written = !backup && pass.writes & 1 << k != 0;
+                        streams.push((2 + k, if backup { param } else { state_type }, written));
                     }
                 }
+                for level in Level::found() {
+                    let types = Types { param, grad, states };
+                    let Some(kernel) = find(compiled.kernels[pass.kernel], level, types) else { continue };
+                    let case = Case {
+                        kernel,
+                        what: format!("{rule:?}, kernel {} of {types:?} at {level:?}", pass.kernel),
+                        streams: streams.clone(),
+                        operands: pass.operands.len(),
+                        tiles: pass.tiles,
+                        compute: param.compute(),
+                        scalars: rule.scalars.len(),
+                        bits: rounding.of_array(0).filter(|_| states == States::Bfloat16),
+                        states: rule.streams().count(),
+                    };
+                    case.check();
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn texts_over_rows_and_columns_store_the_canonical_nan() {
+    for compiled in optimizers::ALL {
+        let rule = compiled.rule;
+        for stage in rule.programs.iter().flat_map(|program| program.stages) {
+            let Kind::Vector { scope, kernel } = stage.kind else { continue };
+            let vectors = if scope == Scope::Row { rule.rows } else { rule.cols };
+            for (compute, level) in
+                [Dtype::F32, Dtype::F64].iter().flat_map(|c| Level::found().into_iter().map(move |l| (*c, l)))
+            {
+                let written = |name: &str| stage.statements.iter().any(|s| !s.local && s.name == name);
+                let streams = vectors.iter().enumerate().map(|(k, name)| (k, compute, written(name)));
+                let case = Case {
+                    kernel: find_vector(compiled.vector_kernels[kernel], level, compute),
+                    what: format!("{rule:?}, text {kernel} over {scope:?} of {compute:?} at {level:?}"),
+                    streams: streams.collect(),
+                    operands: 0,
+                    tiles: stage.reductions.len() * 2,
+                    compute,
+                    scalars: rule.scalars.len(),
+                    bits: None,
+                    states: 0,
+                };
+                case.check();
             }
         }
     }

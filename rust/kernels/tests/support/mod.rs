@@ -157,6 +157,20 @@ pub fn random_state(format: StateFormat, compute: Dtype, n: usize, seed: u64) ->
     }
 }
 
+/// The arrays as drivers take them.
+///
+/// # Safety
+/// As for [`Owned::array`].
+pub unsafe fn work_list(rule: &'static CompiledRule, arrays: &mut [Owned]) -> WorkList {
+    let mut work = WorkList::default();
+    // SAFETY: the caller's promise.
+    work.extend(arrays.iter_mut().map(|array| unsafe { array.array(rule) }));
+    for (i, array) in arrays.iter_mut().enumerate() {
+        work.set_backup(i, array.backup.as_mut_ptr().cast());
+    }
+    work
+}
+
 /// How programs are run.
 pub struct How {
     pub level: Level,
@@ -180,12 +194,8 @@ pub fn run(
     scalars: &mut [Vec<f64>],
     shared: &mut [f64],
 ) {
-    let mut work = WorkList::default();
     // SAFETY: the memory lives, and is not touched, until the program has run.
-    work.extend(arrays.iter_mut().map(|array| unsafe { array.array(rule) }).collect::<Vec<_>>());
-    for (i, array) in arrays.iter_mut().enumerate() {
-        work.set_backup(i, array.backup.as_mut_ptr().cast());
-    }
+    let mut work = unsafe { work_list(rule, arrays) };
     let How { level, threads, zero_grads, ref rounding } = *how;
     let mut step = Step { level, threads, scalars, zero_grads, rounding, shared, lead: 0 };
     // SAFETY: every pointer leads to a buffer of its own that is long enough; the level is one that this CPU has.
@@ -202,4 +212,114 @@ pub fn scalars(rule: &Rule, common: &Common, hypers: &[f64], t: u64, factor: f64
 /// Weight decay that a rule applies itself.
 pub fn own_decay(lr: f64) -> Common {
     Common { lr, decay: Decay::Own, ..Common::default() }
+}
+
+/// Every kind of matrix, and every kind of tail: nothing, one element, one column, one row, short rows, batches, rows that are
+/// no whole number of quantization blocks, and arrays that are cut, by rows and by columns.
+pub const SHAPES: [Matrix; 12] = [
+    matrix(1, 0, 5, false),
+    matrix(1, 1, 1, false),
+    matrix(1, 7, 1, false),
+    matrix(1, 1, 16, true),
+    matrix(3, 1, 11, true),
+    matrix(10, 10, 10, false),
+    matrix(1, 1, 4097, false),
+    matrix(1, 64, 64, true),
+    matrix(2, 5, 300, false),
+    matrix(1, 8, 4100, false),
+    matrix(3, 60, 191, true),
+    matrix(1, 11_000, 3, false),
+];
+
+/// What a case is run on.
+#[derive(Clone, Copy, Debug)]
+pub struct Case {
+    /// The value of the hyperparameters that switch something on.
+    pub flags: f64,
+    pub types: (Dtype, Dtype),
+    pub format: StateFormat,
+    /// Whether states are rounded to nearest.
+    pub nearest: bool,
+    /// Whether parameters are rounded from a float32 copy.
+    pub master: bool,
+    /// Whether the numbers are of every kind, NaN and infinities among them. They spread through sums: so there are cases
+    /// without them.
+    pub specials: bool,
+    /// Whether the last step sets gradients to zero.
+    pub zero_grads: bool,
+}
+
+pub const PLAIN: Case = Case {
+    flags: 0.0,
+    types: (Dtype::F32, Dtype::F32),
+    format: StateFormat::Compute,
+    nearest: true,
+    master: false,
+    specials: false,
+    zero_grads: true,
+};
+
+/// Random numbers, with special ones among them.
+pub fn numbers(dtype: Dtype, n: usize, seed: u64, specials: bool) -> Buffer {
+    let tiny = if dtype == Dtype::F64 { 5e-324 } else { 1e-42 };
+    let special = [f64::NAN, f64::INFINITY, -0.0, f64::NEG_INFINITY, tiny, -f64::NAN, 1e300, 6e-8];
+    let one = |(i, x)| if specials && i % 97 == 5 { special[i / 97 % 8] } else { x };
+    buffer(dtype, random(seed).take(n).enumerate().map(one))
+}
+
+/// Arrays of random numbers of these shapes, in two groups by turns.
+pub fn arrays(rule: &CompiledRule, case: &Case, shapes: &[Matrix]) -> Vec<Owned> {
+    let (param_type, grad_type) = case.types;
+    let updated = if case.master { Dtype::F32 } else { param_type };
+    let compute = param_type.compute();
+    let one = |(i, &shape): (usize, &Matrix)| {
+        let (n, seed) = (len(shape), i as u64 + 1);
+        let states = rule.rule.states.iter().zip(1..).map(|(state, k)| match state.scope {
+            Scope::Element => match case.format {
+                StateFormat::Compute => {
+                    let state = numbers(compute, n, seed + 200 * k, case.specials);
+                    // Squares are not negative.
+                    let sign = if compute == Dtype::F64 { 1 << 63 } else { 1 << 63 | 1 << 31 };
+                    state.iter().map(|bits| bits & !sign).collect()
+                }
+                format => random_state(format, compute, n, seed + 200 * k),
+            },
+            Scope::Row | Scope::Col => {
+                buffer(compute, random(seed + 200 * k).take(shape.vector(state.scope)).map(f64::abs))
+            }
+            Scope::Array => buffer(Dtype::F64, [0.7]),
+            Scope::Backup | Scope::Matrix | Scope::All => Vec::new(),
+        });
+        Owned {
+            states: states.collect(),
+            param: numbers(updated, n, seed, case.specials),
+            grad: numbers(grad_type, n, seed + 100, case.specials),
+            backup: vec![0; n],
+            rounded: case.master.then(|| (param_type, vec![0; n])),
+            param_type: updated,
+            grad_type,
+            format: case.format,
+            matrix: shape,
+            group: i % 2,
+        }
+    };
+    shapes.iter().enumerate().map(one).collect()
+}
+
+/// Hyperparameters of a rule, those that switch something on from `flags`.
+pub fn hypers(rule: &CompiledRule, flags: f64) -> Vec<f64> {
+    let value = |&name: &&str| match name {
+        "eps" => 1e-8,
+        "eps1" | "eps2" | "d0" => 1e-3,
+        "momentum" | "beta1" | "alpha" | "grad_scale" => 0.9,
+        "beta2" | "beta3" => 0.99,
+        "beta2_decay" => -0.8,
+        "dampening" | "lr_decay" | "factor" | "trust_coefficient" => 0.1,
+        "threshold" => 2.0 * flags,
+        "weight_decay" => 0.01 * flags,
+        "d" | "d_coef" | "bound" => 1.0,
+        "growth_rate" | "max_norm" => 1.5,
+        _ => flags,
+    };
+    rule.rule.hypers.iter().map(value).collect()
 }

@@ -1,0 +1,267 @@
+//! What the driver promises of every rule: how an array is cut changes no bit, and a reduction is what its text says, over
+//! every scope, type and shape.
+
+use schuss_macros::rules;
+
+use super::super::partition::cut;
+use super::*;
+use crate::numeric::Dtype;
+use crate::optimizers;
+use crate::rule::Common;
+
+#[path = "../../../tests/support/mod.rs"]
+mod support;
+use support::{Case, How, Owned, PLAIN, SHAPES, arrays, first_shared, hypers, len, run, scalars, work_list};
+
+/// Takes arrays apart that one task would take through all their stages.
+fn cut_all(work: &mut WorkList) {
+    work.items.iter_mut().for_each(|item| item.whole = false);
+    work.extents.iter_mut().chain(&mut work.blocks).for_each(|extent| extent.whole = false);
+    (work.chunks, work.block_chunks) = (cut(&work.extents, work.total()), cut(&work.blocks, work.total()));
+}
+
+#[test]
+fn an_array_that_is_cut_has_the_bits_of_one_that_is_not() {
+    for &rule in optimizers::ALL.iter().chain(optimizers::TOOLS) {
+        for (param, grad) in [(Dtype::F32, Dtype::F32), (Dtype::F64, Dtype::F64), (Dtype::Bf16, Dtype::F16)] {
+            let case = Case { types: (param, grad), flags: 1.0, ..PLAIN };
+            let hypers = hypers(rule, 1.0);
+            let outcomes = [false, true].map(|cuts| {
+                let mut arrays = arrays(rule, &case, &SHAPES);
+                let mut shared = first_shared(rule.rule, &hypers);
+                // SAFETY: the memory lives until the last step.
+                let mut work = unsafe { work_list(rule, &mut arrays) };
+                assert!(rule.rule.programs[0].stages.len() == 1 || work.items.iter().any(|item| item.whole));
+                if cuts {
+                    cut_all(&mut work);
+                }
+                for t in 1..3 {
+                    let mut of_groups = [(); 2].map(|()| scalars(rule.rule, &Common::default(), &hypers, t, 1.0));
+                    let mut step = Step {
+                        level: Level::Baseline,
+                        threads: 2,
+                        scalars: &mut of_groups,
+                        zero_grads: false,
+                        rounding: &Rounding::Nearest,
+                        shared: &mut shared,
+                        lead: 0,
+                    };
+                    // SAFETY: every pointer leads to a buffer of its own that is long enough.
+                    rule.rule.programs.iter().rev().for_each(|program| unsafe { work.run(program.name, &mut step) });
+                }
+                let memory: Vec<_> = arrays.into_iter().map(|array| (array.param, array.states)).collect();
+                (memory, shared.iter().map(|x| x.to_bits()).collect::<Vec<_>>())
+            });
+            assert!(outcomes[0] == outcomes[1], "{rule:?} {param:?} {grad:?}");
+        }
+    }
+}
+
+rules! {
+    hyper();
+    each_step(lr, t) {}
+
+    /// Reduces everything in every way; its states are what comes out.
+    measure {
+        element m;
+        row row_mean, row_sum, row_max, row_product, row_mean_of_matrix, row_max_of_matrix;
+        col col_mean, col_sum, col_max, col_product;
+        array array_mean, array_sum, array_max, array_product, array_square, array_of_rows;
+        all all_sum, all_max, all_product;
+        pass(p, g) {
+            m = g;
+            mean row { rm = g; }
+            sum row { rs = p; }
+            max row { rx = p; }
+            sum row { rp = p * g; }
+            mean col { cm = g * g; }
+            sum col { cs = g; }
+            max col { cx = abs(g); }
+            sum col { cp = g * p; }
+            mean array { am = p; }
+            sum array { as_ = g; aq = g * g; ap = p * g; }
+            max array { ax = g; }
+            sum all { ls = g; lp = p * g; }
+            max all { lx = p; }
+        }
+        row {
+            row_mean = rm;
+            row_sum = rs;
+            row_max = rx;
+            row_product = rp;
+            mean matrix { mm = row_sum; }
+            max matrix { mx = row_sum; }
+            sum array { ar = row_sum * row_mean; }
+        }
+        row {
+            row_mean_of_matrix = mm;
+            row_max_of_matrix = mx;
+        }
+        col {
+            col_mean = cm;
+            col_sum = cs;
+            col_max = cx;
+            col_product = cp;
+        }
+        array {
+            array_mean = am;
+            array_sum = as_;
+            array_max = ax;
+            array_product = ap;
+            array_square = aq;
+            array_of_rows = ar;
+        }
+        all {
+            all_sum = ls;
+            all_max = lx;
+            all_product = lp;
+        }
+    }
+}
+
+/// The numbers of a type in memory.
+fn values(dtype: Dtype, buffer: &[u64], n: usize) -> Vec<f64> {
+    let bytes: Vec<u8> = buffer.iter().flat_map(|word| word.to_ne_bytes()).collect();
+    let one = |bytes: &[u8]| match dtype {
+        Dtype::F32 => f32::from_ne_bytes(bytes.try_into().unwrap()).into(),
+        Dtype::F64 => f64::from_ne_bytes(bytes.try_into().unwrap()),
+        Dtype::F16 => half::f16::from_ne_bytes(bytes.try_into().unwrap()).into(),
+        Dtype::Bf16 => half::bf16::from_ne_bytes(bytes.try_into().unwrap()).into(),
+    };
+    bytes.chunks_exact(dtype.size()).map(one).take(n).collect()
+}
+
+/// What numbers, dealt to places, are reduced to.
+#[derive(Default)]
+struct Reduced {
+    sum: Vec<f64>,
+    max: Vec<f64>,
+    /// The sum of sizes, which errors are relative to.
+    size: Vec<f64>,
+    count: Vec<f64>,
+}
+
+impl Reduced {
+    fn of(numbers: impl Iterator<Item = (usize, f64)>) -> Reduced {
+        let mut all = Reduced::default();
+        for (place, x) in numbers {
+            if all.sum.len() <= place {
+                all.sum.resize(place + 1, 0.0);
+                all.max.resize(place + 1, f64::NEG_INFINITY);
+                all.size.resize(place + 1, 0.0);
+                all.count.resize(place + 1, 0.0);
+            }
+            all.sum[place] += x;
+            all.max[place] = all.max[place].max(x);
+            all.size[place] += x.abs();
+            all.count[place] += 1.0;
+        }
+        all
+    }
+
+    fn mean(&self) -> Vec<f64> {
+        self.sum.iter().zip(&self.count).map(|(sum, count)| sum / count).collect()
+    }
+}
+
+#[test]
+fn reductions_are_what_their_texts_say() {
+    use Dtype::{Bf16, F16, F32, F64};
+    let rule = measure();
+    let shapes: Vec<Matrix> = SHAPES
+        .into_iter()
+        .filter(|&shape| len(shape) > 0)
+        .chain([
+            Matrix { batch: 1, rows: 700, cols: 100, transposed: false },
+            Matrix { batch: 1, rows: 5, cols: 9001, transposed: true },
+        ])
+        .collect();
+    for types in [(F64, F64), (F32, F32), (F32, F16), (Bf16, F32), (F16, F64)] {
+        for (factor, zero_grads) in [(1.0, false), (1.0, true), (0.5, false), (0.5, true)] {
+            let mut arrays = arrays(rule, &Case { types, ..PLAIN }, &shapes);
+            let before = arrays.clone();
+            let mut shared = first_shared(rule.rule, &[]);
+            let mut of_groups = [(); 2].map(|()| scalars(rule.rule, &Common::default(), &[], 1, factor));
+            let how = How { threads: 2, zero_grads, ..How::default() };
+            run(rule, "step", &mut arrays, &how, &mut of_groups, &mut shared);
+            let compute = types.0.compute();
+            let state = |array: &Owned, name: &str, n: usize| {
+                let k = rule.rule.states.iter().position(|state| state.name == name).unwrap();
+                let dtype = if rule.rule.states[k].scope == Scope::Array { F64 } else { compute };
+                values(dtype, &array.states[k], n)
+            };
+            let (mut sums, mut largest, mut products) = (0.0, f64::NEG_INFINITY, 0.0);
+            for (array, before) in arrays.iter().zip(&before) {
+                let (n, shape) = (array.len(), array.matrix);
+                let p = values(types.0, &before.param, n);
+                let g: Vec<f64> = values(types.1, &before.grad, n)
+                    .iter()
+                    .map(|g| if compute == F32 { f64::from(*g as f32) * factor } else { g * factor })
+                    .collect();
+                let close = |name: &str, expected: &[f64], sizes: &[f64]| {
+                    let found = state(array, name, expected.len());
+                    let epsilon = if compute == F32 { 1e-6 } else { 1e-13 };
+                    for (i, (found, expected)) in found.iter().zip(expected).enumerate() {
+                        assert!(
+                            (found - expected).abs() <= epsilon * sizes[i].max(expected.abs()),
+                            "{types:?} {shape:?} {factor} {zero_grads}: {name} {i} is {found} for {expected}"
+                        );
+                    }
+                };
+                assert!(values(compute, &array.states[0], n) == g, "{types:?} {shape:?} {factor} {zero_grads}");
+                let row_and_col = |i: usize| {
+                    let (row, col) = (i / shape.cols, i / (shape.rows * shape.cols) * shape.cols + i % shape.cols);
+                    if shape.transposed { (col, row) } else { (row, col) }
+                };
+                let over = |value: &dyn Fn(usize) -> f64, scope: Scope| {
+                    Reduced::of((0..n).map(|i| {
+                        let (row, col) = row_and_col(i);
+                        (
+                            if scope == Scope::Row {
+                                row
+                            } else if scope == Scope::Col {
+                                col
+                            } else {
+                                0
+                            },
+                            value(i),
+                        )
+                    }))
+                };
+                let (of_p, of_g) = (|i: usize| p[i], |i: usize| g[i]);
+                let (square, product) = (|i: usize| g[i] * g[i], |i: usize| p[i] * g[i]);
+                let (rows, cols, whole) = (Scope::Row, Scope::Col, Scope::Array);
+                let row_sums = over(&of_p, rows);
+                close("row_mean", &over(&of_g, rows).mean(), &over(&of_g, rows).size);
+                close("row_sum", &row_sums.sum, &row_sums.size);
+                close("row_max", &row_sums.max, &row_sums.size);
+                close("row_product", &over(&product, rows).sum, &over(&product, rows).size);
+                close("col_mean", &over(&square, cols).mean(), &over(&square, cols).size);
+                close("col_sum", &over(&of_g, cols).sum, &over(&of_g, cols).size);
+                close("col_max", &over(&|i| g[i].abs(), cols).max, &over(&of_g, cols).size);
+                close("col_product", &over(&product, cols).sum, &over(&product, cols).size);
+                close("array_mean", &over(&of_p, whole).mean(), &over(&of_p, whole).size);
+                close("array_sum", &over(&of_g, whole).sum, &over(&of_g, whole).size);
+                close("array_max", &over(&of_g, whole).max, &over(&of_g, whole).size);
+                close("array_product", &over(&product, whole).sum, &over(&product, whole).size);
+                close("array_square", &over(&square, whole).sum, &over(&square, whole).size);
+                // Of what the rows have come to, in their type.
+                let count = shape.vector(rows);
+                let (found_sums, found_means) = (state(array, "row_sum", count), state(array, "row_mean", count));
+                let of_one = count / shape.batch;
+                let of_matrix = Reduced::of(found_sums.iter().enumerate().map(|(i, &x)| (i / of_one, x)));
+                let spread = |values: &[f64]| (0..count).map(|row| values[row / of_one]).collect::<Vec<_>>();
+                close("row_mean_of_matrix", &spread(&of_matrix.mean()), &spread(&of_matrix.size));
+                close("row_max_of_matrix", &spread(&of_matrix.max), &spread(&of_matrix.max));
+                let dots = Reduced::of(found_sums.iter().zip(&found_means).map(|(a, b)| (0, a * b)));
+                close("array_of_rows", &dots.sum, &dots.size);
+                sums += over(&of_g, whole).sum[0];
+                products += over(&product, whole).sum[0];
+                largest = largest.max(over(&of_p, whole).max[0]);
+            }
+            for (found, expected) in shared.iter().zip([sums, largest, products]) {
+                assert!((found - expected).abs() <= 1e-6 * expected.abs().max(1e3), "{found} for {expected}");
+            }
+        }
+    }
+}
