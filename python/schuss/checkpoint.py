@@ -160,7 +160,7 @@ def _load(path: str, optimizer: Optimizer, include_params: bool) -> None:
                     raise ValueError(f"{path} has {name} as {found}, but this optimizer's is {wanted}")
             for at, param in zip(optimizer._suffixes, optimizer._params, strict=True):
                 if include_params:
-                    optimizer._check_param(optimizer._place("params", *at), param)
+                    optimizer._backend.adapt(optimizer._place("params", *at), param)
             # One tensor at a time lies in memory twice; the file was found whole when it was opened.
             for name, target in targets:
                 target[...] = file.get_tensor(name)

@@ -7,6 +7,7 @@ hyperparameters stand for. The step itself is in the extension module.
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -14,10 +15,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from schuss import _schuss
-from schuss._arrays import checks, formats, layout, trees
+from schuss._arrays import checks, formats, trees
+from schuss._backends.host import HOST
+from schuss._backends.protocol import Backend
 from schuss._core import documentation, options
 from schuss._core import state as _state
-from schuss._core.callbacks import Answers
+from schuss._core.callbacks import Callbacks
 from schuss._core.group import ParamGroup, is_group, without_params
 from schuss._core.options import Options
 from schuss._core.rules import RULES
@@ -28,7 +31,7 @@ def _setting(name: str, doc: str) -> Any:
     return property(lambda self: self._option(name), lambda self, value: self._change(name, value), doc=doc)
 
 
-class Optimizer(Answers, Options):
+class Optimizer(Callbacks, Options):
     """What all optimizers have in common; use one of its subclasses.
 
     A subclass declares its hyperparameters: annotated class attributes, with their defaults, are the parameters of its
@@ -42,6 +45,8 @@ class Optimizer(Answers, Options):
     _settings: ClassVar[tuple[str, ...]] = ("max_grad_norm", "nonfinite")
     #: What the class is called in messages and checkpoints, where that is not its name.
     _label: ClassVar[str | None] = None
+    #: Whether the extension module takes its steps.
+    _native_step: ClassVar[bool] = True
     #: Whether its parameters may lie on a GPU.
     _on_gpu: ClassVar[bool] = True
     #: The hyperparameter that holds the first value of a state array, where that is not zero.
@@ -105,17 +110,25 @@ class Optimizer(Answers, Options):
             defaults = {field.name: field.default for field in cls._fields.values()}
             cls.__doc__ = documentation.completed(cls.__doc__, cls._fields, cls._takes_int8(defaults))
 
+    if not TYPE_CHECKING:
+
+        def __new__(cls, *args, **kwargs):
+            """Python's own, but for parameters on a GPU."""
+            params = args[0] if args else kwargs.get("params")
+            return super().__new__(_python_step(cls) if cls._native_step and checks.any_on_gpu(params) else cls)
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         raise TypeError("Optimizer is what all optimizers have in common; make one of those in schuss.OPTIMIZERS")
 
     def _setup(self, params: Any, hypers: dict[str, Any], whole: dict[str, Any]) -> None:
         if hasattr(self, "_defaults"):
             raise TypeError(f"this {self._name()} is made already; make a new one instead of calling __init__")
-        if checks.any_on_gpu(params):
-            importlib.import_module("schuss._backends.cuda").adopt(self)
+        self._backend: Backend = HOST
+        if not self._native_step:
+            self._use_cuda()
         self._max_grad_norm: float | None = self._checked("max_grad_norm", whole["max_grad_norm"])
         self._nonfinite: str = self._checked("nonfinite", whole["nonfinite"])
-        self._configure(self._max_grad_norm, self._nonfinite)
+        self._configure_step(self._max_grad_norm, self._nonfinite)
         self._set_state_format(options.state_format(whole))
         for name, value in hypers.items():  # also those that every group overrides
             self._fields[name].check(name, value)
@@ -195,21 +208,22 @@ class Optimizer(Answers, Options):
             template, leaves = trees.flatten(structure, where, len(params))
             if not leaves:
                 raise ValueError(f"{where} is empty; an optimizer needs at least one array")
-            for suffix, array in leaves:
-                self._check_param(where + suffix, array)
+            arrays = [self._backend.adapt(where + suffix, array) for suffix, array in leaves]
             suffixes += [(index, suffix) for suffix, _ in leaves]
-            params += [array for _, array in leaves]
+            params += arrays
             prefix = f"param_groups[{index}]: " if self._grouped else ""
-            groups.append(ParamGroup(type(self), [a for _, a in leaves], {**self._defaults, **given}, prefix))
+            groups.append(ParamGroup(type(self), arrays, {**self._defaults, **given}, prefix))
             templates.append(template)
-        checks.check_apart((self._place("params", *at), array) for at, array in zip(suffixes, params, strict=True))
-
         first = len(self._params)
-        named = [(self._place("params", *at), a) for at, a in zip(suffixes[first:], params[first:], strict=True)]
-        formats.check_params(self._state_format, named)
+        named = [(self._place("params", *at), array) for at, array in zip(suffixes, params, strict=True)]
+        self._backend.check_together(named)
+        checks.check_apart(named)
+        formats.check_params(self._state_format, named[first:])
         for group in groups:
             self._check_state_format(group)
-        states = [own for group in groups for own in self._zeros(group["params"], group.states)]
+        states = []
+        for group in groups:
+            states += self._backend.zeros(group["params"], group.states, self._state_format)
         self._suffixes, self._params = suffixes, params
         self._states += states
         self._rule_states += [own for group in groups for own in group.states]
@@ -217,26 +231,19 @@ class Optimizer(Answers, Options):
         for group, template in zip(groups, templates, strict=True):
             self._groups.append(group)
             self._templates.append(template)
-            until = first + len(group["params"])
-            for i in range(first, until):
+            count = len(group["params"])
+            for i in range(first, first + count):
                 self._fill_initial(i)
-            (rule,) = set(group.rules)  # all that the extension module knows of a group
-            root = self._templates if self._grouped else self._templates[0]
-            own = params[first:until]
-            states = [self._kernel_states(i) for i in range(first, until)]
-            center = [self._centered(group.hypers, array) for array in own]
-            self._add_group(
-                rule, group.packed(rule), own, states, center, root, self._state_format.small, self._state_format.master
-            )
-            first = until
+            (rule,) = set(group.rules)  # all that the backends know of a group
+            centralize = [self._centered(group.hypers, array) for array in group["params"]]
+            self._backend.add_group(self, rule, group.packed(rule), first, count, centralize)
+            first += count
 
-    def _check_param(self, place: str, array: Any) -> None:
-        """Raises unless the array can be updated in place."""
-        checks.check_written(place, array)
-
-    def _zeros(self, params: list[np.ndarray], states: Sequence[Sequence[formats.State]]) -> list[list[np.ndarray]]:
-        """The state arrays of each parameter, of zeros; a master copy has its numbers."""
-        return layout.zeros(params, states, self._state_format)
+    def _use_cuda(self) -> None:
+        """Makes the optimizer one over arrays on a GPU; for NumPy arrays nothing of this is loaded."""
+        if not self._on_gpu:
+            raise TypeError(f"{self._name()} works on NumPy arrays only; params has arrays on a GPU")
+        self._backend = importlib.import_module("schuss._backends.cuda").Cuda()
 
     # Gradients.
 
@@ -274,7 +281,7 @@ class Optimizer(Answers, Options):
         if self._grads is not None:
             buffers = list(trees.leaves(self._root(), self._grads, "grads", "params"))
             for _, place, gradient in buffers:
-                checks.check_zeroable(place, gradient)
+                self._backend.check_zeroable(place, gradient)
             for _, _, gradient in buffers:
                 gradient.fill(0)
 
@@ -282,12 +289,9 @@ class Optimizer(Answers, Options):
         """The names of the state arrays of a parameter, in order."""
         return self._state_format.names(self._rule_states[i])
 
-    def _kernel_states(self, i: int) -> list[np.ndarray]:
-        """The state arrays of a parameter as the extension module takes them."""
-        return formats.for_kernels(self._state_format, self._rule_states[i], self._states[i])
-
     def _set_state_format(self, kept: formats.StateFormat) -> None:
         """Sets how the state is kept; once there are arrays only the rounding of it may change."""
+        self._backend.check_format(kept)
         self._set_seed(kept.rounding_seed)
         self._state_format = kept
 
@@ -302,8 +306,8 @@ class Optimizer(Answers, Options):
             for state in own[:-1] if self._state_format.master else own:
                 state.fill(0)
             self._fill_initial(i)
-        steps, skipped, groups = self._counters()
-        self._set_counters(steps, skipped, [0] * len(groups))
+        steps, skipped, groups = self._read_counters()
+        self._write_counters(steps, skipped, [0] * len(groups))
 
     def _fill_initial(self, i: int) -> None:
         """Puts first values other than zero into the states of a parameter."""
@@ -312,18 +316,8 @@ class Optimizer(Answers, Options):
             if name in self._initial_state and group[self._initial_state[name]] != 0:
                 state.fill(group[self._initial_state[name]])
 
-    def _new_gradient(self, i: int) -> np.ndarray:
-        param = self._params[i]
-        return np.zeros(param.shape, checks.compute_dtype(param.dtype), checks.order(param))
-
-    def _keep_params(self) -> Any:
-        """The parameters' values, for `_restore_params`."""
-        kept = np.empty(_schuss.block_bytes(self), np.uint8)
-        self._refuse_changed(_schuss.keep_params(self, kept))
-        return kept
-
-    def _restore_params(self, kept: Any) -> None:
-        self._refuse_changed(_schuss.restore_params(self, kept))
+    def _new_gradient(self, i: int) -> Any:
+        return self._backend.new_gradient(self._params[i])
 
     # Settings, state and copies.
 
@@ -340,15 +334,36 @@ class Optimizer(Answers, Options):
         checked = self._checked(name, value)
         max_grad_norm = checked if name == "max_grad_norm" else self._max_grad_norm
         nonfinite = checked if name == "nonfinite" else self._nonfinite
-        self._configure(max_grad_norm, nonfinite)
+        self._configure_step(max_grad_norm, nonfinite)
         self._max_grad_norm, self._nonfinite = max_grad_norm, nonfinite
 
-    def _exclusive(self, *others: _schuss.Core, nobody: bool = False) -> contextlib.AbstractContextManager[None]:
-        """Nobody else steps, saves or loads the optimizer, and others, meanwhile; who comes second gets an error.
+    def _configure_step(self, max_grad_norm: float | None, nonfinite: str) -> None:
+        self._backend.configure(self, max_grad_norm, nonfinite)
 
-        With `nobody` neither does this thread.
+    def _read_counters(self) -> tuple[int, int, list[int]]:
+        """Steps taken, steps skipped, and the steps of each group."""
+        return self._backend.counters(self)
+
+    def _write_counters(self, steps: int, skipped: int, groups: Sequence[int]) -> None:
+        self._backend.set_counters(self, steps, skipped, groups)
+
+    def _exclusive(self, *others: _schuss.Core, nobody: bool = False) -> contextlib.AbstractContextManager[None]:
+        """Exclusive access for a block, also to others; a concurrent step, save or load raises RuntimeError.
+
+        With `nobody` this thread is kept out too.
         """
-        return _schuss.Hold(self, *others, nobody=nobody)
+        return self._backend.exclusive(self, *others, nobody=nobody)
+
+    def _check_idle(self) -> None:
+        self._backend.check_idle(self)
+
+    @property
+    def grad_norm(self) -> float | None:
+        """The global norm of the last step's gradients, before clipping; None unless ``max_grad_norm`` is set.
+
+        They are divided by ``grad_scale`` first. On a GPU this waits for the step.
+        """
+        return self._backend.grad_norm(self)
 
     if not TYPE_CHECKING:  # type checkers know these by the declarations in Options
         max_grad_norm = _setting("max_grad_norm", "The bound on the global gradient norm, or None.")
@@ -397,6 +412,7 @@ class Optimizer(Answers, Options):
         _state.load_state_dict(self, state)
 
     def __reduce__(self) -> tuple[Any, ...]:
+        self._backend.check_picklable()
         arguments = (type(self), *_state.constructor_arguments(self))
         return _state.rebuild, arguments, (_state.state_dict(self), self._grads)
 
@@ -417,3 +433,19 @@ class Optimizer(Answers, Options):
             hypers = ", ".join(f"{name}={value!r}" for name, value in group.hypers.items())
             lines.append(f"  group {i}: {len(group['params'])} arrays, {hypers}")
         return "\n".join(lines)
+
+
+@functools.cache
+def _python_step(kind: type[Optimizer]) -> type[Optimizer]:
+    """A class whose step is its backend's.
+
+    The extension module's step knows arrays of the host only, and a step over these shall not pass through Python. When
+    it asks the backend itself where that is another one, this class goes.
+    """
+
+    def step(self: Optimizer, grads: Any = None, *, grad_scale: float = 1.0, zero_grads: bool = False) -> bool:
+        taken: bool = self._backend.step(self, grads, grad_scale=grad_scale, zero_grads=zero_grads)
+        return taken
+
+    names = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__}
+    return type(kind.__name__, (kind,), {**names, "step": step, "_native_step": False})

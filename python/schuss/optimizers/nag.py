@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from schuss import _schuss
-from schuss._arrays import trees
+from schuss._arrays import formats, trees
 from schuss._core.group import ParamGroup
 from schuss._core.hyperparameters import Fraction, Rate
 from schuss._core.optimizer import Optimizer
@@ -30,7 +30,10 @@ class _Mover:
             until = first + len(group["params"])
             params = optimizer._params[first:until]
             # The momentum is the first state; a master copy behind it stays where it is.
-            states = [optimizer._kernel_states(i)[:1] for i in range(first, until)]
+            states = [
+                formats.for_kernels(optimizer._state_format, optimizer._rule_states[i], optimizer._states[i])[:1]
+                for i in range(first, until)
+            ]
             center, tree = [False] * len(params), [*range(until)]
             self.core._add_group("descend", values, params, states, center, tree, optimizer._state_format.small, False)
             first = until
@@ -132,14 +135,14 @@ class NAG(Optimizer):
                 self._packed = None
                 _schuss.set_aside(self, None)
                 if self.step_count == steps and mover.core.step_count != moves:
-                    self._refuse_changed(_schuss.restore_params(self, mover.block))
+                    self._backend.restore(self, mover.block)
 
     def _gradients_ahead(self, mover: _Mover, closure: Callable[[], Any], zero_grads: bool) -> Any:
         """Moves the parameters, and has the gradients made there."""
         self._packed = self._scheduled_values(self.step_count)
         for values, group, own in zip(mover.values, self.param_groups, self._packed, strict=True):
             values[_FACTOR] = self._coefficient(group, own)
-        self._refuse_changed(_schuss.changed_param(self))
+        self._backend.refuse_changed(self)
         mover.core.step()
         grads = closure()
         return grads if _schuss.are_apart(self, grads) else self._kept(grads, zero_grads)

@@ -11,6 +11,7 @@ import numpy as np
 from schuss import _schuss
 from schuss._arrays import checks, trees
 from schuss._arrays.formats import State
+from schuss._backends.host import HOST
 from schuss._backends.tools import transform
 from schuss._core import state as _state
 from schuss._core.group import ParamGroup
@@ -65,6 +66,7 @@ class Lookahead(Optimizer):
     array([0.9])
     """
 
+    _native_step = False
     _settings = (*Optimizer._settings, "k", "alpha", "pullback")
 
     def __init__(self, optimizer: Optimizer, k: int = 5, alpha: float = 0.5, pullback: Pullback = "none") -> None:
@@ -189,7 +191,7 @@ class Lookahead(Optimizer):
         self._begun = None
 
     def _sync(self) -> None:
-        self._fast._refuse_changed(_schuss.changed_param(self._fast))  # on a GPU the core has none to look at
+        self._fast._backend.refuse_changed(self._fast)
         slow = [array for own in self._slow for array in own]
         fast = [array for i in range(len(self._slow)) for array in self._pulled(i)]
         pairs = list(zip(slow, fast, strict=True))
@@ -229,7 +231,7 @@ class Lookahead(Optimizer):
         self._refuse_added()
         with self._fast._exclusive(self, nobody=True):
             params = self._fast._params
-            fast = self._fast._keep_params()
+            fast = self._fast._backend.backup(self._fast)
             self._evaluating = True
             try:
                 with np.errstate(all="ignore"):
@@ -238,7 +240,7 @@ class Lookahead(Optimizer):
                 yield
             finally:
                 self._evaluating = False
-                self._fast._restore_params(fast)
+                self._fast._backend.restore(self._fast, fast)
 
     # Everything else is the wrapped optimizer's.
 
@@ -293,7 +295,7 @@ class Lookahead(Optimizer):
 
     def _check_idle(self) -> None:
         self._refuse_evaluating()
-        super()._check_idle()
+        HOST.check_idle(self)
         self._fast._check_idle()
 
     def _exclusive(self, *others: _schuss.Core, nobody: bool = False) -> contextlib.AbstractContextManager[None]:
@@ -311,12 +313,12 @@ class Lookahead(Optimizer):
                 f"{type(self).__name__}, and add groups with its own add_param_group"
             )
 
-    def _counters(self) -> tuple[int, int, list[int]]:
-        return self._fast._counters()
+    def _read_counters(self) -> tuple[int, int, list[int]]:
+        return self._fast._read_counters()
 
-    def _set_counters(self, steps: int, skipped: int, groups: Any) -> None:
+    def _write_counters(self, steps: int, skipped: int, groups: Any) -> None:
         self._begun = None
-        self._fast._set_counters(steps, skipped, groups)
+        self._fast._write_counters(steps, skipped, groups)
 
     def _set_state_format(self, kept: Any) -> None:
         self._fast._set_state_format(kept)
@@ -328,7 +330,16 @@ class Lookahead(Optimizer):
 
     def __getattr__(self, name: str) -> Any:
         # What the state and the checkpoint read: arrays, structure, places.
-        if name in ("_params", "_templates", "_suffixes", "_grouped", "_groups", "_defaults", "_state_format"):
+        if name in (
+            "_params",
+            "_templates",
+            "_suffixes",
+            "_grouped",
+            "_groups",
+            "_defaults",
+            "_state_format",
+            "_backend",
+        ):
             return getattr(self._fast, name)
         if name == "_states":
             self._refuse_added()
