@@ -105,10 +105,9 @@ class Optimizer(Callbacks, Options):
     # Construction.
 
     @classmethod
-    def _document(cls) -> None:
-        if "__doc__" in vars(cls):
-            defaults = {field.name: field.default for field in cls._fields.values()}
-            cls.__doc__ = documentation.completed(cls.__doc__, cls._fields, cls._takes_int8(defaults))
+    def _documented(cls, doc: str) -> str:
+        defaults = {field.name: field.default for field in cls._fields.values()}
+        return documentation.completed(doc, cls._fields, cls._takes_int8(defaults))
 
     if not TYPE_CHECKING:
 

@@ -36,7 +36,7 @@ def scalars(optimizer: Optimizer) -> dict[str, Any]:
         "optimizer": optimizer._name(),
         "step": steps,
         "skipped_steps": skipped,
-        **{name: getattr(optimizer, name) for name in optimizer._settings},
+        **{name: optimizer._option(name) for name in optimizer._settings},
         **_kept(optimizer),
         "param_groups": groups,
     }
@@ -180,7 +180,7 @@ def check_scalars(optimizer: Optimizer, state: Mapping[str, Any], extra: tuple[s
             group.initial_lr = rate
             group.adopt(hypers)
         for name, value in settings.items():
-            setattr(optimizer, name, value)
+            optimizer._change(name, value)
         optimizer._set_state_format(kept)
         optimizer._write_counters(step, skipped, steps)
 
