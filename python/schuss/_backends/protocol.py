@@ -45,7 +45,8 @@ class Owner(_schuss.Core):
     if TYPE_CHECKING:
 
         def _own_grads(self) -> Any: ...
-        def _step_options(self, grad_scale: Any, zero_grads: Any) -> tuple[float, bool]: ...
+        @staticmethod
+        def _step_options(grad_scale: Any, zero_grads: Any) -> tuple[float, bool]: ...
         def _scheduled_values(self, step: int) -> list[list[float]]: ...
         def _is_written(self, array: Any) -> bool: ...
         def _refuse_changed(self, i: int | None) -> None: ...
@@ -84,6 +85,7 @@ class Backend(Protocol):
 
     def step(self, owner: Owner, grads: Any = None, *, grad_scale: float = 1.0, zero_grads: bool = False) -> bool:
         """Takes a step; see `schuss._schuss.Core.step`."""
+        ...
 
     def add_group(
         self, owner: Owner, rule: str, values: Any, first: int, count: int, centralize: Sequence[bool]
@@ -102,12 +104,14 @@ class Backend(Protocol):
         self, owner: Owner, *others: _schuss.Core, nobody: bool = False
     ) -> contextlib.AbstractContextManager[None]:
         """Exclusive access to the optimizer and others; with `nobody` this thread is kept out too."""
+        ...
 
     def check_idle(self, owner: Owner) -> None:
         """Raises when a step, save or load is under way."""
 
     def counters(self, owner: Owner) -> tuple[int, int, list[int]]:
         """Steps taken, steps skipped, and the steps of each group."""
+        ...
 
     def set_counters(self, owner: Owner, steps: int, skipped: int, groups: Sequence[int]) -> None:
         """Sets them."""

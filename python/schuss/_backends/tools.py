@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -11,8 +12,8 @@ from schuss import _schuss
 
 def transform(
     tool: str,
-    arrays: Sequence[np.ndarray],
-    others: Sequence[np.ndarray] = (),
+    arrays: Sequence[Any],
+    others: Sequence[Any] = (),
     *,
     factor: float = 1.0,
     bound: float = 0.0,

@@ -206,7 +206,7 @@ class ParamGroup(MutableMapping[str, Any]):
 
     # Of dicts with arrays one cannot ask whether they are equal; a group is itself, for `index` and `in`.
     __eq__ = object.__eq__
-    __hash__ = object.__hash__
+    __hash__ = object.__hash__  # pyright: ignore[reportAssignmentType] - a Mapping has none
 
     def __repr__(self) -> str:
         hypers = ", ".join(f"{name}={value!r}" for name, value in self._hypers.items())

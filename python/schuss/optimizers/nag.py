@@ -95,7 +95,7 @@ class NAG(Optimizer):
         #: The values of the step under way: a schedule is asked once.
         self._packed: list[list[float]] | None = None
 
-    def step(
+    def step(  # pyright: ignore[reportIncompatibleMethodOverride] - a closure in the place of gradients
         self, closure: Callable[[], Any] | None = None, *, grad_scale: float = 1.0, zero_grads: bool = False
     ) -> bool:
         """Takes one step; if the closure raises, parameters and state are as before.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -258,6 +258,6 @@ class Wrapper(Optimizer):
 
 def _rebuild(kind: type[Wrapper], optimizer: Optimizer, settings: Mapping[str, Any]) -> Wrapper:
     """Makes a copy's wrapper around the copied optimizer; its state follows."""
-    result = cast(Wrapper, kind.__new__(kind))
+    result = kind.__new__(kind)
     result._wrap(optimizer, **settings)
     return result
