@@ -11,14 +11,12 @@ import contextlib
 import errno
 import os
 import stat
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from schuss._core import state as _state
-
-if TYPE_CHECKING:
-    from schuss._core.optimizer import Optimizer
+from schuss._core.optimizer import Optimizer
 
 _FORMAT = 1
 _METADATA = "schuss"
@@ -170,8 +168,6 @@ def _load(path: str, optimizer: Optimizer, include_params: bool) -> None:
 
 
 def _check_optimizer(optimizer: Any) -> None:
-    from schuss._core.optimizer import Optimizer
-
     if not isinstance(optimizer, Optimizer):
         raise TypeError(f"the optimizer must be one of schuss, got {type(optimizer).__name__}")
 

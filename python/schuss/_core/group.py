@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, MutableMapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from schuss._arrays.formats import State
 from schuss._core import scheduling, validate
+from schuss._core.kind import Kind
 from schuss._core.rules import RULES
-
-if TYPE_CHECKING:
-    from schuss._core.optimizer import Optimizer
 
 _DECAYS = {"l2": 0.0, "decoupled": 1.0, "independent": 2.0, "own": 3.0}
 
@@ -35,7 +33,7 @@ class ParamGroup(MutableMapping[str, Any]):
 
     def __init__(
         self,
-        kind: type[Optimizer],
+        kind: type[Kind],
         params: list[np.ndarray],
         hypers: Mapping[str, Any],
         where: str,

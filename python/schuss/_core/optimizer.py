@@ -22,8 +22,7 @@ from schuss._core import documentation, options
 from schuss._core import state as _state
 from schuss._core.callbacks import Callbacks
 from schuss._core.group import ParamGroup, is_group, without_params
-from schuss._core.options import Options
-from schuss._core.rules import RULES
+from schuss._core.kind import Kind
 
 
 def _setting(name: str, doc: str) -> Any:
@@ -31,7 +30,7 @@ def _setting(name: str, doc: str) -> Any:
     return property(lambda self: self._option(name), lambda self, value: self._change(name, value), doc=doc)
 
 
-class Optimizer(Callbacks, Options):
+class Optimizer(Callbacks, Kind):
     """What all optimizers have in common; use one of its subclasses.
 
     A subclass declares its hyperparameters: annotated class attributes, with their defaults, are the parameters of its
@@ -39,68 +38,11 @@ class Optimizer(Callbacks, Options):
     class's name in lower case, and with ``_rule_values`` what the rule's own hyperparameters are, where names differ.
     """
 
-    #: Whether a step is one rule over each array, which is what `schuss.functional` offers.
-    _single_rule: ClassVar[bool] = True
-    #: What is set for the optimizer as a whole, by attributes that are part of its state.
-    _settings: ClassVar[tuple[str, ...]] = ("max_grad_norm", "nonfinite")
-    #: What the class is called in messages and checkpoints, where that is not its name.
-    _label: ClassVar[str | None] = None
     #: Whether the extension module takes its steps.
     _native_step: ClassVar[bool] = True
-    #: Whether its parameters may lie on a GPU.
-    _on_gpu: ClassVar[bool] = True
-    #: The hyperparameter that holds the first value of a state array, where that is not zero.
-    _initial_state: ClassVar[Mapping[str, str]] = {}
 
     def _name(self) -> str:
         return self._label or type(self).__name__
-
-    # What a subclass says about itself.
-
-    @classmethod
-    def _rule(cls, hypers: Mapping[str, Any]) -> str:
-        """The name of the rule that these hyperparameters stand for; a class made from another has that one's."""
-        names = [kind.__name__.lower() for kind in cls.__mro__]
-        return next((name for name in names if name in RULES), names[0])
-
-    @classmethod
-    def _array_rule(cls, hypers: Mapping[str, Any], array: np.ndarray) -> str:
-        """The rule for one array, where arrays of one group differ in it."""
-        return cls._rule(hypers)
-
-    @classmethod
-    def _structure(cls, hypers: Mapping[str, Any]) -> tuple[Any, ...]:
-        """What is settled when the optimizer is made: the rule, and with it the state arrays."""
-        return (cls._rule(hypers),)
-
-    @classmethod
-    def _rule_values(cls, hypers: Mapping[str, Any]) -> Mapping[str, float]:
-        """The rule's own hyperparameters; the entries of a pair end in 1 and 2, those of betas are beta1 and beta2."""
-        values = dict(hypers)
-        for name, value in hypers.items():
-            if isinstance(value, tuple):
-                name = name.removesuffix("s") if name == "betas" else name
-                values[f"{name}1"], values[f"{name}2"] = value
-        return values
-
-    @classmethod
-    def _decay(cls, hypers: Mapping[str, Any]) -> str:
-        """How weight decay acts: "l2", "decoupled", "independent", or "own" where the rule itself applies it."""
-        return "l2"
-
-    @classmethod
-    def _centered(cls, hypers: Mapping[str, Any], array: np.ndarray) -> bool:
-        """Whether the means of the gradient's rows are taken off it."""
-        return False
-
-    @classmethod
-    def _takes_int8(cls, hypers: Mapping[str, Any]) -> bool:
-        """Whether eight bits are enough for the state."""
-        return False
-
-    @classmethod
-    def _check(cls, hypers: Mapping[str, Any]) -> None:
-        """Raises ValueError when hyperparameters exclude each other."""
 
     # Construction.
 
