@@ -212,8 +212,13 @@ impl Core {
     ) -> PyResult<bool> {
         let optimizer = slf.as_any();
         let core = &slf.get().0;
-        let mut inner = core.lock()?;
-        let inner = &mut *inner;
+        let mut guard = core.lock()?;
+        if let Some(backend) = &guard.backend {
+            let backend = backend.bind(slf.py()).clone();
+            drop(guard);
+            return callbacks::backend_step(&backend, optimizer, grads, grad_scale, zero_grads);
+        }
+        let inner = &mut *guard;
         let (grad_scale, zero_grads) = match (plain_scale(grad_scale), plain_flag(zero_grads)) {
             (Some(grad_scale), Some(zero_grads)) => (grad_scale, zero_grads),
             _ => callbacks::step_options(optimizer, grad_scale, zero_grads)?,

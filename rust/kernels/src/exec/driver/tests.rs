@@ -3,6 +3,7 @@
 
 use schuss_macros::rules;
 
+use super::super::matrix::Matrix;
 use super::super::partition::cut;
 use super::*;
 use crate::numeric::Dtype;
