@@ -34,8 +34,9 @@ test-rust: toolchain
 lint: $(VENV)/.test $(VENV)/.built
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-cache
 	$(BIN)/mypy
-	$(BIN)/python -m mypy.stubtest schuss --mypy-config-file pyproject.toml --allowlist tests/stubtest_allowlist.txt
+	$(BIN)/python -m mypy.stubtest schuss --mypy-config-file pyproject.toml --allowlist tests/data/stubtest_allowlist.txt
 
 test-python: $(VENV)/.test $(VENV)/.built
 	$(BIN)/python -m pytest

@@ -13,7 +13,8 @@ import time
 
 import numpy as np
 
-from schuss import AdamW, _cuda, _schuss
+from schuss import AdamW, _schuss
+from schuss._backends import cuda_arrays
 
 STEP, COPY = 28, 8  # bytes an element
 BETWEEN = 20  # steps between two looks at the clock
@@ -23,8 +24,8 @@ def ours(sizes):
     """A step over arrays of these sizes, in memory of the package's own."""
 
     def arrays(first):
-        like = [_cuda.DeviceArray(0, (n,), np.dtype(np.float32), "C", 0, None, "") for n in sizes]
-        made = _cuda.allocate(like, [array.dtype for array in like])
+        like = [cuda_arrays.DeviceArray(0, (n,), np.dtype(np.float32), "C", 0, None, "") for n in sizes]
+        made = cuda_arrays.allocate(like, [array.dtype for array in like])
         for i, array in enumerate(made):
             array[...] = np.full(array.shape, first + i % 7, np.float32)
         return made
@@ -36,7 +37,7 @@ def ours(sizes):
 
 def copying(n):
     blocks = [_schuss.CudaBlock(0, 4 * n, False) for _ in range(2)]
-    return lambda: _schuss.cuda_copy(0, blocks[0].pointer, blocks[1].pointer, 4 * n, _cuda.LEGACY)
+    return lambda: _schuss.cuda_copy(0, blocks[0].pointer, blocks[1].pointer, 4 * n, cuda_arrays.LEGACY)
 
 
 def fused(sizes):
@@ -60,11 +61,11 @@ def medians(jobs, rounds):
     for number in range(rounds + 1):
         for name in seconds:
             jobs[name]()
-            _schuss.cuda_synchronize(0, _cuda.LEGACY)
+            _schuss.cuda_synchronize(0, cuda_arrays.LEGACY)
             start = time.perf_counter()
             for _ in range(BETWEEN):
                 jobs[name]()
-            _schuss.cuda_synchronize(0, _cuda.LEGACY)
+            _schuss.cuda_synchronize(0, cuda_arrays.LEGACY)
             if number:  # the first round warms up
                 seconds[name].append((time.perf_counter() - start) / BETWEEN)
     return {name: statistics.median(taken) for name, taken in seconds.items()}
@@ -77,7 +78,7 @@ def main():
     parser.add_argument("--length", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=15)
     given = parser.parse_args()
-    _cuda.prepare()
+    cuda_arrays.prepare()
 
     n = given.elements
     took = medians({"copy": copying(n), "schuss": ours([n]), "torch": fused([n])}, given.rounds)

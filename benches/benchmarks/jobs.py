@@ -125,7 +125,7 @@ class Job:
 
     def divider(self):
         """Divisions and square roots an element, as the rule's text has them."""
-        rule = self.optimizer.param_groups[0].rule
+        rule = self.optimizer.param_groups[0].rules[0]
         text = schuss._schuss.rules()[rule]["update"]
         phases = 2 if rule == "lamb" else 1
         return phases * text.count("/"), phases * text.count("sqrt(")

@@ -19,7 +19,7 @@ from sphinx.util.docutils import SphinxDirective
 from variants import RULES, Kernels, Variant, has_rules, optimizers, variants
 
 import schuss
-from schuss._optimizer import Optimizer
+from schuss._core.optimizer import Optimizer
 
 _DECAY = {
     "decoupled": "1.0 - lr * weight_decay",

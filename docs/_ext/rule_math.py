@@ -2,7 +2,7 @@
 
 A rule serves many settings: its host scalars hold the ``if`` of every option. :func:`cases` fixes the options, folds
 what has become constant, and writes host scalars out in the update where that keeps it readable. :mod:`rule_latex`
-prints what is left. ``tests/test_docs.py`` evaluates the result beside the kernel.
+prints what is left. ``tests/system/test_docs.py`` evaluates the result beside the kernel.
 """
 
 from __future__ import annotations

@@ -6,19 +6,18 @@ say which rule and which values some hyperparameters stand for. A class that joi
 
 from __future__ import annotations
 
-import inspect
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from rule_math import Case, cases
 
 import schuss
-from schuss import _hyper, _schuss
-from schuss._optimizer import Optimizer
+from schuss import _schuss
+from schuss._core.optimizer import Optimizer
 
 RULES: Mapping[str, Any] = _schuss.rules()
 _NUDGE = 0.0123  # added to a number to find out which of the rule's hyperparameters follow it
@@ -64,7 +63,7 @@ class Kernels:
         """Whether these options go together."""
         try:
             for name, value in options.items():
-                _hyper.CHECKS[name](name, value)
+                self.kind._fields[name].check(name, value)
             self.kind._check({**self.defaults, **options})
         except (TypeError, ValueError):
             return False
@@ -79,7 +78,7 @@ class Kernels:
             if isinstance(default, bool):
                 result[name] = [not default]
             elif isinstance(default, str):
-                given = inspect.getclosurevars(_hyper.CHECKS[name]).nonlocals.get("names", ())
+                given = get_args(self.kind._fields[name].type)
                 result[name] = [value for value in given if value != default]
             elif isinstance(default, float) and name != "lr":
                 values = [value for value in (0.0, 0.5) if value != default and self.allows({name: value})]

@@ -15,8 +15,8 @@ from schuss._config import cpu_levels as cpu_levels
 from schuss._config import get_num_threads as get_num_threads
 from schuss._config import set_num_threads as set_num_threads
 from schuss._config import show_config as show_config
-from schuss._group import ParamGroup as ParamGroup
-from schuss._optimizer import Optimizer as Optimizer
+from schuss._core.group import ParamGroup as ParamGroup
+from schuss._core.optimizer import Optimizer as Optimizer
 from schuss._schuss import __version__ as __version__
 from schuss.checkpoint import load as load
 from schuss.checkpoint import save as save
@@ -31,13 +31,13 @@ if TYPE_CHECKING:
     from schuss import functional as functional
     from schuss import init as init
     from schuss import schedules as schedules
-    from schuss._offload import Offload as Offload
+    from schuss.wrappers.offload import Offload as Offload
 
 
 def __getattr__(name: str) -> Any:
     # These are imported when first used: importing the package should cost no more than NumPy does.
     if name == "Offload":
-        return importlib.import_module("schuss._offload").Offload
+        return importlib.import_module("schuss.wrappers.offload").Offload
     if name in ("functional", "init", "schedules"):
         return importlib.import_module(f"schuss.{name}")
     raise AttributeError(f"module 'schuss' has no attribute {name!r}")

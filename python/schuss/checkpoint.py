@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from schuss import _state
+from schuss._core import state as _state
 
 if TYPE_CHECKING:
-    from schuss._optimizer import Optimizer
+    from schuss._core.optimizer import Optimizer
 
 _FORMAT = 1
 _METADATA = "schuss"
@@ -65,7 +65,7 @@ def save(path: str | os.PathLike[str], optimizer: Optimizer, *, include_params: 
     """
     _check_optimizer(optimizer)
     path = os.path.realpath(os.fsdecode(path))  # through a symbolic link, as any write goes
-    with optimizer._alone():
+    with optimizer._exclusive():
         _save(path, optimizer, include_params)
 
 
@@ -133,7 +133,7 @@ def load(path: str | os.PathLike[str], optimizer: Optimizer, *, include_params: 
     _check_optimizer(optimizer)
     path = os.fsdecode(path)
     open(path, "rb").close()  # for Python's own words on a file that cannot be read
-    with optimizer._alone():
+    with optimizer._exclusive():
         _load(path, optimizer, include_params)
 
 
@@ -170,7 +170,7 @@ def _load(path: str, optimizer: Optimizer, include_params: bool) -> None:
 
 
 def _check_optimizer(optimizer: Any) -> None:
-    from schuss._optimizer import Optimizer
+    from schuss._core.optimizer import Optimizer
 
     if not isinstance(optimizer, Optimizer):
         raise TypeError(f"the optimizer must be one of schuss, got {type(optimizer).__name__}")
@@ -184,9 +184,9 @@ def _named(optimizer: Optimizer, include_params: bool) -> list[tuple[str, np.nda
         place = f"[{group}]{suffix}"
         if include_params:
             result.append((f"params{place}", optimizer._params[i]))
-        names = optimizer._state_names(group)
+        names = optimizer._state_names(i)
         result += [(name + place, state) for name, state in zip(names, states[i], strict=True)]
-    return result
+    return [*result, *((f"shared[{name!r}]", value) for name, value in optimizer._shared.items())]
 
 
 def _structure(optimizer: Optimizer) -> Any:

@@ -6,8 +6,8 @@ One function a class: ``adamw_`` for `schuss.AdamW`, and so on. Each updates a p
 
 - ``p``: the parameter, a writable contiguous array of float32, float64, float16 or bfloat16;
 - ``g``: its gradient, of the same shape;
-- the state arrays, in the order of ``state_dict()["state"][0]``: of the parameter's shape and memory order, float64 for
-  float64 parameters and float32 for all others, and yours to initialize (zeros, unless the class has a keyword for it);
+- the state arrays, in the order of ``state_dict()["state"][0]``: of the shapes there and the parameter's memory order,
+  float64 for float64 parameters and float32 for all others; one number for an array is float64 always; and yours to initialize (zeros, unless the class has a keyword for it);
 - ``step``: the number of this step, counted from 1;
 - the class's hyperparameters as keywords, with its defaults; ``lr`` must be a number. For ``adamw_`` with
   ``decay_form="independent"`` there is ``initial_lr`` too, which defaults to ``lr``.
@@ -39,16 +39,19 @@ from typing import Any
 
 import numpy as np
 
-from schuss import _arrays, _hyper, _schuss
-from schuss._group import ParamGroup
-from schuss._optimizer import OPTIONS, Optimizer
+from schuss import _schuss
+from schuss._arrays import checks
+from schuss._core import validate
+from schuss._core.declaration import REQUIRED
+from schuss._core.group import ParamGroup
+from schuss._core.optimizer import Optimizer
+from schuss._core.rules import RULES
 from schuss.optimizers import OPTIMIZERS
 
 
 def _make(kind: type[Optimizer]) -> Callable[..., None]:
     name = f"{kind.__name__.lower()}_"
-    parameters = list(inspect.signature(kind).parameters.values())[1:]
-    hypers = {parameter.name: parameter.default for parameter in parameters if parameter.name not in OPTIONS}
+    hypers = {name: field.default for name, field in kind._fields.items() if field.init and not field.whole}
     keywords = {**hypers, "initial_lr": None} if "decay_form" in hypers else hypers
 
     # The types are part of the key because 1 == True, which only one hyperparameter of the two may be.
@@ -58,14 +61,14 @@ def _make(kind: type[Optimizer]) -> Callable[..., None]:
         unknown = [key for key in values if key not in keywords]
         if unknown:
             raise TypeError(f"{name} got an unexpected keyword {unknown[0]!r}; it takes {', '.join(keywords)}")
-        missing = [key for key, value in values.items() if value is inspect.Parameter.empty]
+        missing = [key for key, value in values.items() if value is REQUIRED]
         if missing:
             raise TypeError(f"{name} needs {missing[0]}, which has no default")
         if callable(values["lr"]):
             raise TypeError("lr must be a number here: call the schedule yourself")
         initial_lr = values.pop("initial_lr", None)
         if initial_lr is not None:
-            initial_lr = _hyper.number("initial_lr", initial_lr, open_low=True)
+            initial_lr = validate.number("initial_lr", initial_lr, open_low=True)
         return ParamGroup(kind, [], values, "", initial_lr)
 
     def function(p: np.ndarray, g: Any, *states: np.ndarray, step: int, **given: Any) -> None:
@@ -73,29 +76,34 @@ def _make(kind: type[Optimizer]) -> Callable[..., None]:
         group = (prepared if _hashable(key) else prepared.__wrapped__)(key)
         if isinstance(step, bool) or not isinstance(step, (int, np.integer)) or not 1 <= step < 2**63:
             raise ValueError(f"step must be a whole number >= 1 and < 2**63, got {step!r}")
-        if len(states) != len(group.states):
-            listed = ", ".join(["p", "g", *group.states])
+        checks.check_written("p", p)
+        rule = group.rule_for(p)
+        wanted = RULES[rule].states
+        if len(states) != len(wanted):
+            listed = ", ".join(["p", "g", *(own.name for own in wanted)])
             raise TypeError(f"{name} takes {listed} with these hyperparameters, got {len(states)} state arrays")
-        _arrays.check_written("p", p)
-        for state_name, state in zip(group.states, states, strict=True):
-            _arrays.check_written(state_name, state)
-            _arrays.check_like(state_name, state, "p's state", p.shape, _arrays.compute_dtype(p.dtype))
-            if _arrays.order(state) != _arrays.order(p):
-                raise ValueError(f"{state_name} must lie in memory as p does; make it with order={_arrays.order(p)!r}")
-        _arrays.check_apart(zip(["p", *group.states], [p, *states], strict=True), "pass arrays that share no memory")
-        gradient = _arrays.as_gradient("g", g, "p", p)
+        for own, state in zip(wanted, states, strict=True):
+            checks.check_written(own.name, state)
+            checks.check_like(own.name, state, "p's state", own.shape(p.shape), own.dtype(p))
+            if own.scope == "element" and checks.order(state) != checks.order(p):
+                raise ValueError(f"{own.name} must lie in memory as p does; make it with order={checks.order(p)!r}")
+        checks.check_apart(
+            zip(["p", *(own.name for own in wanted)], [p, *states], strict=True), "pass arrays that share no memory"
+        )
+        gradient = checks.as_gradient("g", g, "p", p)
         if any(np.may_share_memory(gradient, array) for array in (p, *states)):
-            gradient = gradient.copy(_arrays.order(gradient))
-        _schuss.update(group.rule, group.packed, int(step), [p], [gradient], [states], False, False)
+            gradient = gradient.copy(checks.order(gradient))
+        matrix = kind._matrix(p) if RULES[rule].needs_matrix else None
+        _schuss.run(rule, "step", group.packed(rule, p.dtype), int(step), [p], [gradient], [states], [matrix])
 
     only = inspect.Parameter.KEYWORD_ONLY
     named = [inspect.Parameter("step", only)]
-    named += [inspect.Parameter(key, only, default=value) for key, value in keywords.items()]
+    named += [inspect.Parameter(key, only, default=_empty(value)) for key, value in keywords.items()]
     positional = [inspect.Parameter(key, inspect.Parameter.POSITIONAL_OR_KEYWORD) for key in ("p", "g")]
     states = [inspect.Parameter("states", inspect.Parameter.VAR_POSITIONAL)]
     function.__signature__ = inspect.Signature(positional + states + named)  # type: ignore[attr-defined]
     function.__name__ = function.__qualname__ = name
-    bound = next((parameter.default for parameter in parameters if parameter.name == "max_grad_norm"), None)
+    bound = kind._fields["max_grad_norm"].default
     clips = ""
     if bound is not None:
         clips = f" The class clips to a norm of {bound:g} by default; for that call `schuss.clip_grad_norm_` first."
@@ -105,6 +113,10 @@ def _make(kind: type[Optimizer]) -> Callable[..., None]:
         f"are explained in `schuss.functional`.{clips}"
     )
     return function
+
+
+def _empty(default: Any) -> Any:
+    return inspect.Parameter.empty if default is REQUIRED else default
 
 
 def _hashable(thing: Any) -> bool:

@@ -11,23 +11,25 @@ from typing import Any
 
 import numpy as np
 
-from schuss import _arrays, _hyper, _schuss, _tree
-from schuss._transform import transform
+from schuss import _schuss
+from schuss._arrays import checks, layout, trees
+from schuss._backends import tools
+from schuss._core import validate
 
 
 def _writable(grads: Any) -> list[np.ndarray]:
-    _, leaves = _tree.flatten(grads, "grads")
+    _, leaves = trees.flatten(grads, "grads")
     for suffix, array in leaves:
-        _arrays.check_written(f"grads{suffix}", array)
-    _arrays.check_apart((f"grads{suffix}", array) for suffix, array in leaves)
+        checks.check_written(f"grads{suffix}", array)
+    checks.check_apart((f"grads{suffix}", array) for suffix, array in leaves)
     return [array for _, array in leaves]
 
 
 def _readable(place: str, array: Any) -> np.ndarray:
     if not isinstance(array, np.ndarray) and not hasattr(array, "__array__"):
-        raise TypeError(f"{place} must be an array, got {_tree.kind(array)}")
+        raise TypeError(f"{place} must be an array, got {trees.kind(array)}")
     array = np.asanyarray(array)
-    return _arrays.as_gradient(place, array, place, array)
+    return checks.as_gradient(place, array, place, array)
 
 
 def global_norm(grads: Any) -> float:
@@ -55,7 +57,7 @@ def global_norm(grads: Any) -> float:
     >>> schuss.global_norm({"w": np.array([3.0]), "b": np.array([4.0])})
     5.0
     """
-    _, leaves = _tree.flatten(grads, "grads")
+    _, leaves = trees.flatten(grads, "grads")
     arrays = [_readable(f"grads{suffix}", array) for suffix, array in leaves]
     return math.sqrt(_schuss.sum_of_squares(arrays))
 
@@ -94,12 +96,11 @@ def clip_grad_norm_(grads: Any, max_norm: float) -> float:
     >>> grads[0].round(4)
     array([0.6, 0.8])
     """
-    bound = _hyper.number("max_norm", max_norm, open_low=True, closed_high=True)
+    bound = validate.number("max_norm", max_norm, open_low=True, closed_high=True)
     arrays = _writable(grads)
-    norm = math.sqrt(_schuss.sum_of_squares(arrays))
-    coefficient = bound / (norm + 1e-6)
-    if not coefficient >= 1.0:
-        transform("scale", arrays, factor=coefficient)
+    norm, factor = _schuss.clip_factor(_schuss.sum_of_squares(arrays), 1.0, bound)
+    if factor != 1.0:
+        tools.run("scale", arrays, [factor])
     return norm
 
 
@@ -126,8 +127,8 @@ def clip_grad_value_(grads: Any, clip_value: float) -> None:
     >>> grads
     array([-1. ,  0.5])
     """
-    bound = _hyper.number("clip_value", clip_value)
-    transform("clamp", _writable(grads), bound=bound)
+    bound = validate.number("clip_value", clip_value)
+    tools.run("clamp", _writable(grads), [bound])
 
 
 def centralize_(grads: Any, *, conv_only: bool = False) -> None:
@@ -156,9 +157,9 @@ def centralize_(grads: Any, *, conv_only: bool = False) -> None:
     array([[-1.,  1.],
            [ 0.,  0.]])
     """
-    least = 3 if _hyper.CHECKS["gc_conv_only"]("conv_only", conv_only) else 1
+    least = 3 if validate.flag("conv_only", conv_only) else 1
     arrays = [array for array in _writable(grads) if array.ndim > least]
-    transform("replace", arrays, arrays, center=True)
+    tools.run("centralize", arrays, matrices=[layout.first_axis(array) for array in arrays])
 
 
 def split_groups(params: Any, **one_dimensional: Any) -> list[dict[str, Any]]:
@@ -185,7 +186,7 @@ def split_groups(params: Any, **one_dimensional: Any) -> list[dict[str, Any]]:
     [(["['w']"], True), (["['b']"], False)]
     >>> opt = schuss.LARS(groups, lr=0.1, weight_decay=1e-4)
     """
-    _, leaves = _tree.flatten(params, "params")
+    _, leaves = trees.flatten(params, "params")
     if len({place for place, _ in leaves}) < len(leaves):
         raise ValueError("two keys of params have the same repr, which names arrays here; make groups of your own")
     many = {place: array for place, array in leaves if np.ndim(array) > 1}

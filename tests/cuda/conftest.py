@@ -1,5 +1,5 @@
 import gpu
 
-# Without a GPU, real or emulated, nothing is collected here: test_cuda.py runs these tests in processes that have one.
-collect_ignore_glob = [] if gpu.MODE else ["*.py"]
+# test_cuda.py starts the others in processes of their own, which have a GPU, real or emulated.
+collect_ignore_glob = ["test_cuda.py"] if gpu.MODE else ["test_gpu_*.py"]
 gpu.start()

@@ -5,7 +5,7 @@ from itertools import groupby
 import gpu
 import numpy as np
 import pytest
-from bits import STEPS, runs, some
+from bits import runs, some, steps
 from helpers import arrays, build, is_small, sees_nonfinite, sums
 
 # Neither NAG nor small state runs on a GPU.
@@ -19,7 +19,7 @@ def test_bits(name):
         finite = sees_nonfinite(case) or sums(case)
         here = build(case, [p.copy("K") for p in some(0, dtype, finite)])
         there = build(case, [gpu.Array(p) for p in some(0, dtype, finite)])
-        for t in range(1, STEPS + 1):
+        for t in steps(case):
             grads = some(t, grad_dtype, finite)
             here.step(grads)
             there.step([gpu.Array(g) for g in grads])

@@ -7,14 +7,14 @@ import pytest
 from helpers import arrays
 
 import schuss
-from schuss import _offload
+from schuss.wrappers import offload
 
 BF16 = np.dtype(ml_dtypes.bfloat16)
 
 
 @pytest.fixture(autouse=True)
 def small_pieces(monkeypatch):
-    monkeypatch.setattr(_offload, "_PIECE", 1000)
+    monkeypatch.setattr(offload, "_PIECE", 1000)
 
 
 def some(shape, dtype=np.float32, seed=0):

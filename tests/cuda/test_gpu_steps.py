@@ -362,7 +362,7 @@ def test_the_producer_s_stream():
 @emulated
 def test_the_stream_of_the_parameters_library(monkeypatch):
     now = [0x51]
-    monkeypatch.setattr("schuss._cuda.current_stream", lambda framework, device: now[0])
+    monkeypatch.setattr("schuss._backends.cuda_arrays.current_stream", lambda framework, device: now[0])
     here, there = pair(schuss.Adam, [some(5000)])
     for t in range(4):
         step_both(here, there, [some(5000, seed=t)])

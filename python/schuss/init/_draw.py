@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from schuss import _hyper
+from schuss._core import validate
 
 Shape = int | tuple[int, ...]
 Seed = int | np.random.Generator | np.random.BitGenerator | np.random.SeedSequence | None
 
-_LAYOUT = _hyper.choice("in_out", "out_in")
+_LAYOUT = validate.choice("in_out", "out_in")
 _DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 _CHUNK = 1 << 16  # values drawn at a time: a large float32 array needs no float64 array of its size beside it
 
@@ -47,7 +47,7 @@ def fans(sizes: tuple[int, ...], layout: Any) -> tuple[int, int]:
 
 def positive(place: str, value: Any) -> float:
     """The value as a float > 0."""
-    return _hyper.number(place, value, open_low=True)
+    return validate.number(place, value, open_low=True)
 
 
 def real(place: str, value: Any, *, finite: bool = True) -> float:

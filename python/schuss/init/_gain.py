@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from schuss import _hyper
+from schuss._core import validate
 
 _GAINS = {
     "linear": 1.0,
@@ -15,7 +15,7 @@ _GAINS = {
     "leaky_relu": math.sqrt(2.0),
     "selu": 0.75,
 }
-_NONLINEARITY = _hyper.choice(*_GAINS)
+_NONLINEARITY = validate.choice(*_GAINS)
 
 
 def gain(nonlinearity: str, a: float = 0.0) -> float:
@@ -58,7 +58,7 @@ def gain(nonlinearity: str, a: float = 0.0) -> float:
     1.414214
     """
     name = _NONLINEARITY("nonlinearity", nonlinearity)
-    slope = _hyper.number("a", a)
+    slope = validate.number("a", a)
     if name == "leaky_relu":
         return math.sqrt(2.0 / (1.0 + slope * slope))
     if slope != 0:

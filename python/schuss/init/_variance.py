@@ -7,11 +7,11 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from schuss import _hyper
+from schuss._core import validate
 from schuss.init._draw import Seed, Shape, as_shape, fans, fill, positive
 from schuss.init._gain import gain
 
-_MODE = _hyper.choice("fan_in", "fan_out")
+_MODE = validate.choice("fan_in", "fan_out")
 
 
 def xavier_uniform(

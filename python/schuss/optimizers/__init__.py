@@ -3,20 +3,24 @@
 from typing import TYPE_CHECKING
 
 # The order of the imports is the order of the registry.
-from schuss._optimizer import Optimizer
+from schuss._core.optimizer import Optimizer
+from schuss.wrappers import Lookahead as Lookahead
 from schuss.optimizers.sgd import SGD as SGD
 from schuss.optimizers.adagrad import Adagrad as Adagrad
 from schuss.optimizers.rmsprop import RMSprop as RMSprop
 from schuss.optimizers.nag import NAG as NAG
 from schuss.optimizers.adam import Adam as Adam, AdamW as AdamW
 from schuss.optimizers.radam import RAdam as RAdam
-from schuss.optimizers.lookahead import Lookahead as Lookahead
 from schuss.optimizers.ranger import Ranger as Ranger
 from schuss.optimizers.lars import LARS as LARS
 from schuss.optimizers.lamb import LAMB as LAMB
+from schuss.optimizers.lion import Lion as Lion
+from schuss.optimizers.novograd import NovoGrad as NovoGrad
+from schuss.optimizers.adafactor import Adafactor as Adafactor
+from schuss.optimizers.prodigy import Prodigy as Prodigy
 from schuss.optimizers.newton import Newton as Newton
 
-#: Every optimizer class of the package, by name; Lookahead is none of itself, it wraps one.
+#: Every optimizer class of the package, by name. Lookahead is not among them: it wraps one.
 OPTIMIZERS: dict[str, type[Optimizer]] = {
     name: kind
     for name, kind in list(globals().items())

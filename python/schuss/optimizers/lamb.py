@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from schuss._optimizer import Optimizer
+from schuss._core.declaration import option
+from schuss._core.hyperparameters import Betas, Bound, Rate
+from schuss._core.optimizer import Optimizer
 
 
 class LAMB(Optimizer):
@@ -27,14 +29,6 @@ class LAMB(Optimizer):
 
     Parameters
     ----------
-    params : array, list, tuple, dict, or list of group dicts
-        Arrays to update in place: writable, contiguous, float32, float64, float16 or bfloat16.
-    lr : float or callable, default 1e-3
-        Learning rate :math:`\eta`, >= 0, or a function of the step that returns it; the first step is 0.
-    betas : pair of float, default (0.9, 0.999)
-        :math:`\beta_1, \beta_2` in [0, 1).
-    eps : float, default 1e-6
-        :math:`\epsilon` >= 0.
     weight_decay : float, default 1e-2
         :math:`\lambda` >= 0.
     bias_correction : bool, default True
@@ -47,26 +41,8 @@ class LAMB(Optimizer):
         Hold the ratio at 1 or below.
     adapt : bool, default True
         Use the ratio at all; meant for groups.
-    maximize : bool, default False
-        Ascend instead of descend.
     max_grad_norm : float, optional, default 1.0
         Scale all gradients so that their global norm is at most this, inside the step; None leaves them.
-    nonfinite : {"propagate", "skip", "error"}, default "propagate"
-        What to do about NaN and infinities in gradients.
-    state_dtype : {"float32", "bfloat16"}, optional
-        What the state is kept in; by default what the update is computed in.
-    state_rounding : {"stochastic", "nearest"}, default "stochastic"
-        How a smaller state is rounded.
-    state_seed : int, default 0
-        What the random bits of stochastic rounding depend on, beside the step and the place.
-    master_weights : bool, default False
-        Keep a float32 copy of float16 or bfloat16 parameters in the state and update that; the parameters are rounded
-        from it.
-
-    Raises
-    ------
-    TypeError, ValueError
-        An array or a hyperparameter cannot be used; the message names it.
 
     References
     ----------
@@ -82,28 +58,16 @@ class LAMB(Optimizer):
     array([ 2.6464, -3.6464])
     """
 
-    def __init__(
-        self,
-        params: Any,
-        lr: float | Callable[[int], float] = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-6,
-        weight_decay: float = 1e-2,
-        bias_correction: bool = True,
-        grad_averaging: bool = True,
-        always_adapt: bool = False,
-        trust_clip: bool = False,
-        adapt: bool = True,
-        maximize: bool = False,
-        *,
-        max_grad_norm: float | None = 1.0,
-        nonfinite: str = "propagate",
-        state_dtype: str | None = None,
-        state_rounding: str = "stochastic",
-        state_seed: int = 0,
-        master_weights: bool = False,
-    ) -> None:
-        self._setup(locals())
+    lr: Rate = 1e-3
+    betas: Betas = (0.9, 0.999)
+    eps: float = 1e-6
+    weight_decay: float = 1e-2
+    bias_correction: bool = True
+    grad_averaging: bool = True
+    always_adapt: bool = False
+    trust_clip: bool = False
+    adapt: bool = True
+    max_grad_norm: Bound | None = option(default=1.0, kw_only=True)
 
     @classmethod
     def _decay(cls, hypers: Mapping[str, Any]) -> str:

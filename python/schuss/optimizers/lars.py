@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from schuss._optimizer import Optimizer
+from schuss._core.hyperparameters import ClosedFraction, Fraction, Rate
+from schuss._core.optimizer import Optimizer
 
 
 class LARS(Optimizer):
@@ -26,8 +27,6 @@ class LARS(Optimizer):
 
     Parameters
     ----------
-    params : array, list, tuple, dict, or list of group dicts
-        Arrays to update in place: writable, contiguous, float32, float64, float16 or bfloat16.
     lr : float or callable
         Learning rate :math:`\eta`, >= 0, or a function of the step that returns it; the first step is 0. No default:
         it grows with the batch.
@@ -37,8 +36,6 @@ class LARS(Optimizer):
         :math:`\lambda` >= 0.
     trust_coefficient : float, default 1e-3
         :math:`\tau` >= 0.
-    eps : float, default 1e-8
-        :math:`\epsilon` >= 0.
     nesterov : bool, default False
         Step by :math:`\mu b` plus the newest term instead of by :math:`b`.
     dampening : float, default 0.0
@@ -51,26 +48,6 @@ class LARS(Optimizer):
         ``False`` is timm's form: :math:`b \leftarrow \mu b + r (g + \lambda p)`, :math:`p \leftarrow p - \eta b`.
     adapt : bool, default True
         Use the ratio at all; meant for groups.
-    maximize : bool, default False
-        Ascend instead of descend.
-    max_grad_norm : float, optional
-        Scale all gradients so that their global norm is at most this, inside the step.
-    nonfinite : {"propagate", "skip", "error"}, default "propagate"
-        What to do about NaN and infinities in gradients.
-    state_dtype : {"float32", "bfloat16", "int8"}, optional
-        What the state is kept in; by default what the update is computed in.
-    state_rounding : {"stochastic", "nearest"}, default "stochastic"
-        How a smaller state is rounded.
-    state_seed : int, default 0
-        What the random bits of stochastic rounding depend on, beside the step and the place.
-    master_weights : bool, default False
-        Keep a float32 copy of float16 or bfloat16 parameters in the state and update that; the parameters are rounded
-        from it.
-
-    Raises
-    ------
-    TypeError, ValueError
-        An array or a hyperparameter cannot be used; the message names it.
 
     References
     ----------
@@ -87,30 +64,17 @@ class LARS(Optimizer):
     array([2.25, 1.75])
     """
 
-    def __init__(
-        self,
-        params: Any,
-        lr: float | Callable[[int], float],
-        momentum: float = 0.9,
-        weight_decay: float = 0.0,
-        trust_coefficient: float = 1e-3,
-        eps: float = 1e-8,
-        nesterov: bool = False,
-        dampening: float = 0.0,
-        trust_clip: bool = False,
-        always_adapt: bool = False,
-        lr_in_momentum: bool = True,
-        adapt: bool = True,
-        maximize: bool = False,
-        *,
-        max_grad_norm: float | None = None,
-        nonfinite: str = "propagate",
-        state_dtype: str | None = None,
-        state_rounding: str = "stochastic",
-        state_seed: int = 0,
-        master_weights: bool = False,
-    ) -> None:
-        self._setup(locals())
+    lr: Rate
+    momentum: Fraction = 0.9
+    weight_decay: float = 0.0
+    trust_coefficient: float = 1e-3
+    eps: float = 1e-8
+    nesterov: bool = False
+    dampening: ClosedFraction = 0.0
+    trust_clip: bool = False
+    always_adapt: bool = False
+    lr_in_momentum: bool = True
+    adapt: bool = True
 
     @classmethod
     def _decay(cls, hypers: Mapping[str, Any]) -> str:

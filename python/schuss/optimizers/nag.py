@@ -3,37 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from schuss import _schuss, _small_state, _tree
-from schuss._group import ParamGroup
-from schuss._optimizer import Optimizer
-
-# Where a step's values are in the layout of a group: a schedule may set both.
-_RATE, _MOMENTUM = 1, 6 + _schuss.rules()["momentum"]["hypers"].index("momentum")
-_FACTOR = 6  # the first hyperparameter of a tool
-
-
-class _Mover:
-    """What moves an optimizer's parameters to the look-ahead point, and the memory that keeps where they were."""
-
-    def __init__(self, optimizer: Optimizer) -> None:
-        self.core = _schuss.Core()
-        self.values = [np.zeros(_FACTOR + 2) for _ in optimizer.param_groups]
-        kept, first = optimizer._keeping, 0
-        for group, values in zip(optimizer.param_groups, self.values, strict=True):
-            until = first + len(group["params"])
-            params = optimizer._params[first:until]
-            # The momentum is the first state; a master copy behind it stays where it is.
-            states = [_small_state.for_kernels(kept, own)[:1] for own in optimizer._states[first:until]]
-            center, tree = [False] * len(params), [*range(until)]
-            self.core._add_group("descend", values, params, states, center, tree, kept.small, False)
-            first = until
-        self.block = np.empty(_schuss.block_bytes(optimizer), np.uint8)
-        _schuss.set_aside(self.core, self.block)
-
+from schuss import _schuss
+from schuss._arrays import trees
+from schuss._core.hyperparameters import Fraction, Rate
+from schuss._core.optimizer import Optimizer
 
 class NAG(Optimizer):
     r"""Nesterov's accelerated gradient, with the gradient taken at the look-ahead point.
@@ -47,10 +24,6 @@ class NAG(Optimizer):
 
     Parameters
     ----------
-    params : array, list, tuple, dict, or list of group dicts
-        Arrays to update in place: writable, contiguous, float32, float64, float16 or bfloat16.
-    lr : float or callable, default 1e-3
-        Learning rate :math:`\eta`, >= 0, or a function of the step that returns it; the first step is 0.
     momentum : float, default 0.9
         :math:`\mu` in (0, 1).
     form : {"heavy_ball", "ema"}, default "heavy_ball"
@@ -62,26 +35,6 @@ class NAG(Optimizer):
         L2: ``weight_decay * p`` is added to the gradient, with p where the step starts from and not at the look-ahead
         point. There ``SGD(nesterov=True, weight_decay=...)`` takes it, and so does a loss that has the penalty in it:
         for that, leave this at 0 and return ``g + weight_decay * p`` from the closure.
-    maximize : bool, default False
-        Ascend instead of descend.
-    max_grad_norm : float, optional
-        Scale all gradients so that their global norm is at most this, inside the step.
-    nonfinite : {"propagate", "skip", "error"}, default "propagate"
-        What to do about NaN and infinities in gradients.
-    state_dtype : {"float32", "bfloat16", "int8"}, optional
-        What the state is kept in; by default what the update is computed in.
-    state_rounding : {"stochastic", "nearest"}, default "stochastic"
-        How a smaller state is rounded.
-    state_seed : int, default 0
-        What the random bits of stochastic rounding depend on, beside the step and the place.
-    master_weights : bool, default False
-        Keep a float32 copy of float16 or bfloat16 parameters in the state and update that; the parameters are rounded
-        from it.
-
-    Raises
-    ------
-    TypeError, ValueError
-        An array or a hyperparameter cannot be used; the message names it.
 
     References
     ----------
@@ -98,30 +51,14 @@ class NAG(Optimizer):
     array([0.5])
     """
 
+    lr: Rate = 1e-3
+    momentum: Fraction = 0.9
+    form: Literal["heavy_ball", "ema"] = "heavy_ball"
+    lookahead: float | None = None
+    weight_decay: float = 0.0
+
     _single_rule = False
     _on_gpu = False
-    _mover: _Mover | None
-    #: The values of the step under way: a schedule is asked once.
-    _packed: list[list[float]] | None = None
-
-    def __init__(
-        self,
-        params: Any,
-        lr: float | Callable[[int], float] = 1e-3,
-        momentum: float = 0.9,
-        form: str = "heavy_ball",
-        lookahead: float | None = None,
-        weight_decay: float = 0.0,
-        maximize: bool = False,
-        *,
-        max_grad_norm: float | None = None,
-        nonfinite: str = "propagate",
-        state_dtype: str | None = None,
-        state_rounding: str = "stochastic",
-        state_seed: int = 0,
-        master_weights: bool = False,
-    ) -> None:
-        self._setup(locals())
 
     def step(
         self, closure: Callable[[], Any] | None = None, *, grad_scale: float = 1.0, zero_grads: bool = False
@@ -151,61 +88,27 @@ class NAG(Optimizer):
         """
         if not callable(closure):
             raise TypeError("NAG needs a closure: opt.step(lambda: the gradients at the present parameters)")
-        with self._alone():
-            mover = self._mover = self._mover or _Mover(self)
-            steps, moves = self.step_count, mover.core.step_count
-            try:
-                grads = self._gradients_ahead(mover, closure, zero_grads)
-                # The step takes the parameters back itself, piece by piece on its way.
-                _schuss.set_aside(self, mover.block, restore=True)
-                return super().step(grads, grad_scale=grad_scale, zero_grads=zero_grads)
-            finally:
-                self._packed = None
-                _schuss.set_aside(self, None)
-                if self.step_count == steps and mover.core.step_count != moves:
-                    self._refuse_changed(_schuss.restore_params(self, mover.block))
-
-    def _extend(self, additions: list[tuple[Any, dict[str, Any]]]) -> None:
-        super()._extend(additions)
-        self._mover = None
-
-    def _gradients_ahead(self, mover: _Mover, closure: Callable[[], Any], zero_grads: bool) -> Any:
-        """Moves the parameters, and has the gradients made there."""
-        self._packed = self._scheduled_values(self.step_count)
-        for values, group, own in zip(mover.values, self.param_groups, self._packed, strict=True):
-            values[_FACTOR] = self._coefficient(group, own)
-        self._refuse_changed(_schuss.changed_param(self))
-        mover.core.step()
-        grads = closure()
-        return grads if _schuss.are_apart(self, grads) else self._kept(grads, zero_grads)
-
-    def _scheduled_values(self, step: int) -> list[list[float]]:
-        return self._packed or super()._scheduled_values(step)
+        with self._exclusive(), _schuss.AtLookAhead(self):
+            grads = closure()
+            # The step takes the parameters back itself, piece by piece on its way.
+            usable = grads if _schuss.are_apart(self, grads) else self._kept(grads, zero_grads)
+            return super().step(usable, grad_scale=grad_scale, zero_grads=zero_grads)
 
     def _kept(self, grads: Any, zero_grads: bool) -> Any:
         """Gradients that stay what they are when the parameters move back: those that share memory are copied."""
         self._explain_structure(grads)
-        arrays = [leaf for _, _, leaf in _tree.leaves(self._root(), grads, "grads", "params")]
+        arrays = [leaf for _, _, leaf in trees.leaves(self._root(), grads, "grads", "params")]
         for i, array in enumerate(arrays):
             # None, too, is judged here: to a step it would mean the optimizer's own gradients.
             if not isinstance(array, np.ndarray) or self._is_written(array):
                 arrays[i] = self._gradient(i, array, True, zero_grads)
-        return _tree.build(self._root(), arrays.__getitem__)
-
-    @staticmethod
-    def _coefficient(group: ParamGroup, packed: list[float]) -> float:
-        if group["lookahead"] is not None:
-            return float(group["lookahead"])
-        return packed[_RATE] * packed[_MOMENTUM] if group["form"] == "heavy_ball" else packed[_RATE]
-
-    @classmethod
-    def _rule(cls, hypers: Mapping[str, Any]) -> str:
-        return "momentum"
+        return trees.build(self._root(), arrays.__getitem__)
 
     @classmethod
     def _rule_values(cls, hypers: Mapping[str, Any]) -> Mapping[str, float]:
-        off = dict.fromkeys(("dampening", "velocity", "nesterov", "debias"), 0.0)
-        return {**off, "momentum": hypers["momentum"], "ema": hypers["form"] == "ema"}
+        ahead = hypers["lookahead"]
+        values = {"ema": hypers["form"] == "ema", "lookahead": ahead or 0.0, "automatic": ahead is None}
+        return {"momentum": hypers["momentum"], **values}
 
     @classmethod
     def _check(cls, hypers: Mapping[str, Any]) -> None:

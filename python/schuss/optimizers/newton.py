@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import numpy as np
 
-from schuss import _arrays, _hyper, _schuss, _tree
-from schuss._optimizer import Optimizer
+from schuss import _schuss
+from schuss._arrays import checks, trees
+from schuss._core import validate
+from schuss._core.declaration import InitVar, option
+from schuss._core.hyperparameters import Rate, Seed
+from schuss._core.optimizer import Optimizer
+from schuss._core.options import Rounding, StateDtype
 
 
 class Newton(Optimizer):
@@ -24,10 +29,6 @@ class Newton(Optimizer):
 
     Parameters
     ----------
-    params : array, list, tuple, dict, or list of group dicts
-        Arrays to update in place: writable, contiguous, float32, float64, float16 or bfloat16.
-    lr : float or callable, default 1.0
-        Learning rate :math:`\eta`, >= 0, or a function of the step that returns it; the first step is 0.
     damping : float, default 0.0
         :math:`\delta` >= 0; for all groups.
     fallback : {"damp", "error"}, default "damp"
@@ -35,15 +36,6 @@ class Newton(Optimizer):
         the largest diagonal element, until it is; or raise. `last_damping` tells what was used.
     maximize : bool, default False
         Ascend instead of descend: :math:`-H` must be positive definite then.
-    max_grad_norm : float, optional
-        Scale all gradients so that their global norm is at most this, inside the step.
-    nonfinite : {"propagate", "skip", "error"}, default "propagate"
-        What to do about NaN and infinities in gradients.
-
-    Raises
-    ------
-    TypeError, ValueError
-        An array or a hyperparameter cannot be used; the message names it.
 
     Examples
     --------
@@ -57,21 +49,20 @@ class Newton(Optimizer):
     (array([0., 0.]), 0.0)
     """
 
+    lr: Rate = 1.0
+    damping: float = 0.0
+    fallback: Literal["damp", "error"] = "damp"
+    # There is no state that could be stored in another format.
+    state_dtype: InitVar[StateDtype | None] = option(default=None, kw_only=True, init=False)
+    state_rounding: InitVar[Rounding] = option(default="stochastic", kw_only=True, init=False)
+    state_seed: InitVar[Seed] = option(default=0, kw_only=True, init=False)
+    master_weights: InitVar[bool] = option(default=False, kw_only=True, init=False)
+
     _single_rule = False
     _on_gpu = False
 
-    def __init__(
-        self,
-        params: Any,
-        lr: float | Callable[[int], float] = 1.0,
-        damping: float = 0.0,
-        fallback: str = "damp",
-        maximize: bool = False,
-        *,
-        max_grad_norm: float | None = None,
-        nonfinite: str = "propagate",
-    ) -> None:
-        self._setup(locals())
+    def _setup(self, params: Any, hypers: dict[str, Any], whole: dict[str, Any]) -> None:
+        super()._setup(params, hypers, whole)
         self._last_damping: float | None = None
         self._norm: float | None = None
 
@@ -114,20 +105,20 @@ class Newton(Optimizer):
         FloatingPointError
             A gradient has a NaN or an infinity and ``nonfinite="error"``; nothing has changed then either.
         """
-        with self._alone():
+        with self._exclusive():
             return self._take(grads, hessian, grad_scale, zero_grads)
 
     def _take(self, grads: Any, hessian: Any, grad_scale: float, zero_grads: bool) -> bool:
         if callable(grads):
             both = grads()
             if not isinstance(both, (tuple, list)) or len(both) != 2:
-                raise TypeError(f"the closure must return the gradients and the Hessian, got {_tree.kind(both)}")
+                raise TypeError(f"the closure must return the gradients and the Hessian, got {trees.kind(both)}")
             grads, hessian = both
         elif grads is None:
             grads = self._own_grads()
-        grad_scale = _hyper.grad_scale(grad_scale)
+        grad_scale = validate.grad_scale(grad_scale)
         self._explain_structure(grads)
-        given = [leaf for _, _, leaf in _tree.leaves(self._root(), grads, "grads", "params")]
+        given = [leaf for _, _, leaf in trees.leaves(self._root(), grads, "grads", "params")]
         usable = [self._usable(i, gradient, zero_grads) for i, gradient in enumerate(given)]
         matrix = self._matrix(hessian, sum(array.size for array in usable))
         if self.nonfinite != "propagate" and not all(np.isfinite(array).all() for array in usable):
@@ -154,7 +145,7 @@ class Newton(Optimizer):
         for param in self._params:
             direction.append((sign * vector[at : at + param.size]).reshape(param.shape))
             at += param.size
-        super().step(_tree.build(self._root(), direction.__getitem__))
+        super().step(trees.build(self._root(), direction.__getitem__))
         self._last_damping = used
         self._norm = norm
         self._zero(given, zero_grads)
@@ -163,7 +154,7 @@ class Newton(Optimizer):
     def _usable(self, i: int, gradient: Any, zero_grads: bool) -> np.ndarray:
         usable = self._gradient(i, gradient, False, zero_grads)
         with np.errstate(over="ignore"):  # to infinity, which the check for it is to see
-            return usable.astype(_arrays.compute_dtype(self._params[i].dtype), copy=False)
+            return usable.astype(checks.compute_dtype(self._params[i].dtype), copy=False)
 
     @staticmethod
     def _zero(gradients: list[Any], zero_grads: bool) -> None:
@@ -173,9 +164,9 @@ class Newton(Optimizer):
     def _matrix(self, hessian: Any, n: int) -> np.ndarray:
         if hessian is None:
             raise TypeError("Newton needs the Hessian: opt.step(grads, hessian), or a closure that returns both")
-        _arrays.refuse_masked("hessian", hessian)
+        checks.refuse_masked("hessian", hessian)
         matrix = np.asarray(hessian)
-        if matrix.dtype.kind not in "fiu" and not _arrays.known_dtype(matrix.dtype):
+        if matrix.dtype.kind not in "fiu" and not checks.known_dtype(matrix.dtype):
             raise TypeError(f"hessian has dtype {matrix.dtype}; it must be real numbers")
         if matrix.shape != (n, n):
             raise ValueError(f"hessian has shape {matrix.shape}, but there are {n} parameters: it must be ({n}, {n})")

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from schuss._optimizer import Optimizer
+from schuss._core.hyperparameters import Betas, Range, Rate
+from schuss._core.optimizer import Optimizer
+
+#: The length of the average above which a step is rectified; at 4 and below there is no variance.
+Threshold = Annotated[float, Range(low=4.0)]
 
 
 class RAdam(Optimizer):
@@ -24,14 +28,6 @@ class RAdam(Optimizer):
 
     Parameters
     ----------
-    params : array, list, tuple, dict, or list of group dicts
-        Arrays to update in place: writable, contiguous, float32, float64, float16 or bfloat16.
-    lr : float or callable, default 1e-3
-        Learning rate :math:`\eta`, >= 0, or a function of the step that returns it; the first step is 0.
-    betas : pair of float, default (0.9, 0.999)
-        :math:`\beta_1, \beta_2` in [0, 1).
-    eps : float, default 1e-8
-        :math:`\epsilon` >= 0.
     weight_decay : float, default 0.0
         L2: ``weight_decay * p`` is added to the gradient; or decoupled.
     decoupled_weight_decay : bool, default False
@@ -41,26 +37,6 @@ class RAdam(Optimizer):
     unrectified : {"sgd", "frozen"}, default "sgd"
         Before that, step without the denominator as PyTorch does, or leave the parameter as it is, decay included:
         the default of the authors' code.
-    maximize : bool, default False
-        Ascend instead of descend.
-    max_grad_norm : float, optional
-        Scale all gradients so that their global norm is at most this, inside the step.
-    nonfinite : {"propagate", "skip", "error"}, default "propagate"
-        What to do about NaN and infinities in gradients.
-    state_dtype : {"float32", "bfloat16", "int8"}, optional
-        What the state is kept in; by default what the update is computed in.
-    state_rounding : {"stochastic", "nearest"}, default "stochastic"
-        How a smaller state is rounded.
-    state_seed : int, default 0
-        What the random bits of stochastic rounding depend on, beside the step and the place.
-    master_weights : bool, default False
-        Keep a float32 copy of float16 or bfloat16 parameters in the state and update that; the parameters are rounded
-        from it.
-
-    Raises
-    ------
-    TypeError, ValueError
-        An array or a hyperparameter cannot be used; the message names it.
 
     References
     ----------
@@ -76,26 +52,13 @@ class RAdam(Optimizer):
     array([ 0.7, -1.6])
     """
 
-    def __init__(
-        self,
-        params: Any,
-        lr: float | Callable[[int], float] = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 0.0,
-        decoupled_weight_decay: bool = False,
-        threshold: float = 5.0,
-        unrectified: str = "sgd",
-        maximize: bool = False,
-        *,
-        max_grad_norm: float | None = None,
-        nonfinite: str = "propagate",
-        state_dtype: str | None = None,
-        state_rounding: str = "stochastic",
-        state_seed: int = 0,
-        master_weights: bool = False,
-    ) -> None:
-        self._setup(locals())
+    lr: Rate = 1e-3
+    betas: Betas = (0.9, 0.999)
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    decoupled_weight_decay: bool = False
+    threshold: Threshold = 5.0
+    unrectified: Literal["sgd", "frozen"] = "sgd"
 
     @classmethod
     def _rule(cls, hypers: Mapping[str, Any]) -> str:

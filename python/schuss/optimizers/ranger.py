@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import numpy as np
 
-from schuss.optimizers.lookahead import Lookahead
-from schuss.optimizers.radam import RAdam
+from schuss._arrays import layout
+from schuss._core.declaration import option
+from schuss._core.hyperparameters import Betas, Rate
+from schuss.optimizers.radam import RAdam, Threshold
+from schuss.wrappers.lookahead import Lookahead, SlowStep
 
 
 class _CentralizedRAdam(RAdam):
@@ -16,42 +19,33 @@ class _CentralizedRAdam(RAdam):
 
     _label = "Ranger"
 
-    def __init__(
-        self,
-        params: Any,
-        lr: float | Callable[[int], float],
-        betas: tuple[float, float],
-        eps: float,
-        weight_decay: float,
-        threshold: float,
-        gradient_centralization: bool,
-        gc_conv_only: bool,
-        maximize: bool,
-        *,
-        max_grad_norm: float | None,
-        nonfinite: str,
-        state_dtype: str | None = None,
-        state_rounding: str = "stochastic",
-        state_seed: int = 0,
-        master_weights: bool = False,
-    ) -> None:
-        self._setup(locals())
+    gradient_centralization: bool = True
+    gc_conv_only: bool = False
+    # Ranger has one form of each.
+    decoupled_weight_decay: bool = option(default=True, init=False)
+    unrectified: Literal["sgd", "frozen"] = option(default="sgd", init=False)
 
     @classmethod
     def _rule_values(cls, hypers: Mapping[str, Any]) -> Mapping[str, float]:
         return super()._rule_values({**hypers, "unrectified": "sgd"})
 
     @classmethod
-    def _structure(cls, hypers: Mapping[str, Any]) -> tuple[Any, ...]:
-        return (*super()._structure(hypers), hypers["gradient_centralization"], hypers["gc_conv_only"])
-
-    @classmethod
     def _decay(cls, hypers: Mapping[str, Any]) -> str:
         return "decoupled"
 
     @classmethod
-    def _centered(cls, hypers: Mapping[str, Any], array: np.ndarray) -> bool:
-        return bool(hypers["gradient_centralization"]) and array.ndim > (3 if hypers["gc_conv_only"] else 1)
+    def _array_rule(cls, hypers: Mapping[str, Any], array: np.ndarray) -> str:
+        centralized = hypers["gradient_centralization"] and array.ndim > (3 if hypers["gc_conv_only"] else 1)
+        return "radam_centralized" if centralized else "radam"
+
+    @classmethod
+    def _structure(cls, hypers: Mapping[str, Any]) -> tuple[Any, ...]:
+        # Also where no array of the group is one that they are about.
+        return hypers["gradient_centralization"], hypers["gc_conv_only"]
+
+    @classmethod
+    def _matrix(cls, array: np.ndarray) -> layout.Matrix:
+        return layout.first_axis(array)
 
 
 class Ranger(Lookahead):
@@ -125,42 +119,16 @@ class Ranger(Lookahead):
     _single_rule = False
     _label = "Ranger"
 
-    def __init__(
-        self,
-        params: Any,
-        lr: float | Callable[[int], float] = 1e-3,
-        betas: tuple[float, float] = (0.95, 0.999),
-        eps: float = 1e-5,
-        weight_decay: float = 0.0,
-        k: int = 6,
-        alpha: float = 0.5,
-        threshold: float = 5.0,
-        gradient_centralization: bool = True,
-        gc_conv_only: bool = False,
-        maximize: bool = False,
-        *,
-        max_grad_norm: float | None = None,
-        nonfinite: str = "propagate",
-        state_dtype: str | None = None,
-        state_rounding: str = "stochastic",
-        state_seed: int = 0,
-        master_weights: bool = False,
-    ) -> None:
-        fast = _CentralizedRAdam(
-            params,
-            lr,
-            betas,
-            eps,
-            weight_decay,
-            threshold,
-            gradient_centralization,
-            gc_conv_only,
-            maximize,
-            max_grad_norm=max_grad_norm,
-            nonfinite=nonfinite,
-            state_dtype=state_dtype,
-            state_rounding=state_rounding,
-            state_seed=state_seed,
-            master_weights=master_weights,
-        )
-        self._wrap(fast, k, alpha, "none")
+    lr: Rate = 1e-3
+    betas: Betas = (0.95, 0.999)
+    eps: float = 1e-5
+    weight_decay: float = 0.0
+    k: int = 6  # pyright: ignore[reportIncompatibleMethodOverride]
+    alpha: SlowStep = 0.5  # pyright: ignore[reportIncompatibleMethodOverride]
+    threshold: Threshold = 5.0
+    gradient_centralization: bool = True
+    gc_conv_only: bool = False
+
+    def _setup(self, params: Any, hypers: dict[str, Any], whole: dict[str, Any]) -> None:
+        fast = {name: value for name, value in hypers.items() if name not in ("k", "alpha")}
+        self._wrap(_CentralizedRAdam(params, **fast, **whole), hypers["k"], hypers["alpha"], "none")

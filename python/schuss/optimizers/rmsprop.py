@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from schuss._optimizer import Optimizer
+from schuss._core.hyperparameters import Fraction, Rate
+from schuss._core.optimizer import Optimizer
 
 
 class RMSprop(Optimizer):
@@ -22,16 +23,8 @@ class RMSprop(Optimizer):
 
     Parameters
     ----------
-    params : array, list, tuple, dict, or list of group dicts
-        Arrays to update in place: writable, contiguous, float32, float64, float16 or bfloat16.
-    lr : float or callable, default 1e-2
-        Learning rate :math:`\eta`, >= 0, or a function of the step that returns it; the first step is 0.
     alpha : float, default 0.99
         Smoothing constant :math:`\alpha` in [0, 1).
-    eps : float, default 1e-8
-        :math:`\epsilon` >= 0.
-    weight_decay : float, default 0.0
-        L2: ``weight_decay * p`` is added to the gradient.
     momentum : float, default 0.0
         :math:`\mu` in [0, 1).
     centered : bool, default False
@@ -43,26 +36,6 @@ class RMSprop(Optimizer):
         :math:`p \leftarrow p - b`.
     initial_square_avg : float, default 0.0
         First value of :math:`v`, >= 0.
-    maximize : bool, default False
-        Ascend instead of descend.
-    max_grad_norm : float, optional
-        Scale all gradients so that their global norm is at most this, inside the step.
-    nonfinite : {"propagate", "skip", "error"}, default "propagate"
-        What to do about NaN and infinities in gradients.
-    state_dtype : {"float32", "bfloat16"}, optional
-        What the state is kept in; by default what the update is computed in.
-    state_rounding : {"stochastic", "nearest"}, default "stochastic"
-        How a smaller state is rounded.
-    state_seed : int, default 0
-        What the random bits of stochastic rounding depend on, beside the step and the place.
-    master_weights : bool, default False
-        Keep a float32 copy of float16 or bfloat16 parameters in the state and update that; the parameters are rounded
-        from it.
-
-    Raises
-    ------
-    TypeError, ValueError
-        An array or a hyperparameter cannot be used; the message names it.
 
     References
     ----------
@@ -78,30 +51,16 @@ class RMSprop(Optimizer):
     array([ 0.8, -1.8])
     """
 
-    _initial_state = {"v": "initial_square_avg"}
+    lr: Rate = 1e-2
+    alpha: Fraction = 0.99
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    momentum: Fraction = 0.0
+    centered: bool = False
+    eps_inside_sqrt: bool = False
+    lr_in_momentum: bool = False
+    initial_square_avg: float = 0.0
 
-    def __init__(
-        self,
-        params: Any,
-        lr: float | Callable[[int], float] = 1e-2,
-        alpha: float = 0.99,
-        eps: float = 1e-8,
-        weight_decay: float = 0.0,
-        momentum: float = 0.0,
-        centered: bool = False,
-        eps_inside_sqrt: bool = False,
-        lr_in_momentum: bool = False,
-        initial_square_avg: float = 0.0,
-        maximize: bool = False,
-        *,
-        max_grad_norm: float | None = None,
-        nonfinite: str = "propagate",
-        state_dtype: str | None = None,
-        state_rounding: str = "stochastic",
-        state_seed: int = 0,
-        master_weights: bool = False,
-    ) -> None:
-        self._setup(locals())
 
     @classmethod
     def _rule(cls, hypers: Mapping[str, Any]) -> str:

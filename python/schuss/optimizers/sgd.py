@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Literal
 
-from schuss._optimizer import Optimizer
+from schuss._core.hyperparameters import ClosedFraction, Fraction, Rate
+from schuss._core.optimizer import Optimizer
 
 
 class SGD(Optimizer):
@@ -23,42 +24,16 @@ class SGD(Optimizer):
 
     Parameters
     ----------
-    params : array, list, tuple, dict, or list of group dicts
-        Arrays to update in place: writable, contiguous, float32, float64, float16 or bfloat16.
-    lr : float or callable, default 1e-3
-        Learning rate :math:`\eta`, >= 0, or a function of the step that returns it; the first step is 0.
     momentum : float, default 0.0
         :math:`\mu` in [0, 1).
     dampening : float, default 0.0
         :math:`d` in [0, 1]; heavy ball only.
-    weight_decay : float, default 0.0
-        L2: ``weight_decay * p`` is added to the gradient.
     nesterov : bool, default False
         Nesterov's momentum, without a look-ahead gradient; needs momentum and no dampening.
-    maximize : bool, default False
-        Ascend instead of descend.
     momentum_form : {"heavy_ball", "velocity", "ema"}, default "heavy_ball"
         Which of the forms above.
     debias : bool, default False
         Correct the EMA's start at zero.
-    max_grad_norm : float, optional
-        Scale all gradients so that their global norm is at most this, inside the step.
-    nonfinite : {"propagate", "skip", "error"}, default "propagate"
-        What to do about NaN and infinities in gradients.
-    state_dtype : {"float32", "bfloat16", "int8"}, optional
-        What the state is kept in; by default what the update is computed in.
-    state_rounding : {"stochastic", "nearest"}, default "stochastic"
-        How a smaller state is rounded.
-    state_seed : int, default 0
-        What the random bits of stochastic rounding depend on, beside the step and the place.
-    master_weights : bool, default False
-        Keep a float32 copy of float16 or bfloat16 parameters in the state and update that; the parameters are rounded
-        from it.
-
-    Raises
-    ------
-    TypeError, ValueError
-        An array or a hyperparameter cannot be used; the message names it.
 
     References
     ----------
@@ -76,26 +51,13 @@ class SGD(Optimizer):
     array([ 0.9, -2.1])
     """
 
-    def __init__(
-        self,
-        params: Any,
-        lr: float | Callable[[int], float] = 1e-3,
-        momentum: float = 0.0,
-        dampening: float = 0.0,
-        weight_decay: float = 0.0,
-        nesterov: bool = False,
-        maximize: bool = False,
-        momentum_form: str = "heavy_ball",
-        debias: bool = False,
-        *,
-        max_grad_norm: float | None = None,
-        nonfinite: str = "propagate",
-        state_dtype: str | None = None,
-        state_rounding: str = "stochastic",
-        state_seed: int = 0,
-        master_weights: bool = False,
-    ) -> None:
-        self._setup(locals())
+    lr: Rate = 1e-3
+    momentum: Fraction = 0.0
+    dampening: ClosedFraction = 0.0
+    weight_decay: float = 0.0
+    nesterov: bool = False
+    momentum_form: Literal["heavy_ball", "velocity", "ema"] = "heavy_ball"
+    debias: bool = False
 
     @classmethod
     def _rule(cls, hypers: Mapping[str, Any]) -> str:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from schuss import _hyper
+from schuss._core import validate
 from schuss.schedules._base import Schedule, blend, fraction, number, whole
 
-_AFTER = _hyper.choice("hold", "periodic")
+_AFTER = validate.choice("hold", "periodic")
 
 
 def half_cosine(part: float) -> float:

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from schuss import _hyper, _schedule
-from schuss._schedule import Rate
+from schuss._core import scheduling, validate
+from schuss._core.scheduling import Rate
 
-number = _hyper.number
+number = validate.number
 
 
 class Schedule(ABC):
@@ -101,7 +101,7 @@ class Composed(Schedule):
     @property
     def sets_momentum(self) -> bool:
         """Whether :meth:`momentum` ever returns a number."""
-        return any(_schedule.sets_momentum(part) for part in self._parts)
+        return any(scheduling.sets_momentum(part) for part in self._parts)
 
     def state_dict(self) -> dict[str, Any] | None:
         """The states of the schedules inside, in order, for JSON; None when none of them keeps any.
@@ -110,7 +110,7 @@ class Composed(Schedule):
         -------
         dict or None
         """
-        states = [_schedule.state(part) for part in self._parts]
+        states = [scheduling.state(part) for part in self._parts]
         return None if all(state is None for state in states) else {"parts": states}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -127,15 +127,15 @@ class Composed(Schedule):
             It is not such a state.
         """
         states = state.get("parts") if isinstance(state, Mapping) else None
-        own = [_schedule.state(part) is None for part in self._parts]
+        own = [scheduling.state(part) is None for part in self._parts]
         if not isinstance(states, (list, tuple)) or [given is None for given in states] != own:
             raise ValueError(f"the state of a {type(self).__name__} must be a dict with 'parts', one for each schedule")
-        _schedule.restorer("the state", self._parts, states)()
+        scheduling.restorer("the state", self._parts, states)()
 
 
 def whole(place: str, value: Any, least: int = 0) -> int:
     """The value as an int >= least."""
-    result = _hyper.whole(value)
+    result = validate.whole(value)
     if result is None:
         raise TypeError(f"{place} must be a whole number >= {least}, got {value!r}")
     if result < least:

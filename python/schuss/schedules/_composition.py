@@ -6,8 +6,8 @@ import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from schuss import _hyper, _schedule
-from schuss._schedule import Rate
+from schuss._core import scheduling, validate
+from schuss._core.scheduling import Rate
 from schuss.schedules._base import Composed, increasing, inner, number
 
 
@@ -64,15 +64,15 @@ class join(Composed):
         return f"schedules[{i}]", self.schedules[i], step - self.boundaries[i - 1] if i else step
 
     def _at(self, step: int) -> float:
-        return _hyper.scheduled_rate(*self._find(step))
+        return validate.scheduled_rate(*self._find(step))
 
     def _momentum_at(self, step: int) -> float | None:
-        return _schedule.momentum(*self._find(step))
+        return scheduling.momentum(*self._find(step))
 
     @property
     def initial_lr(self) -> float:
         """The largest of the schedules' base rates."""
-        return max(_schedule.initial_rate(f"schedules[{i}]", part) for i, part in enumerate(self.schedules))
+        return max(scheduling.initial_rate(f"schedules[{i}]", part) for i, part in enumerate(self.schedules))
 
 
 @dataclass(frozen=True)
@@ -112,12 +112,12 @@ class scale(Composed):
         return (self.schedule,)
 
     def _at(self, step: int) -> float:
-        return self.factor * _hyper.scheduled_rate("schedule", self.schedule, step)
+        return self.factor * validate.scheduled_rate("schedule", self.schedule, step)
 
     def _momentum_at(self, step: int) -> float | None:
-        return _schedule.momentum("schedule", self.schedule, step)
+        return scheduling.momentum("schedule", self.schedule, step)
 
     @property
     def initial_lr(self) -> float:
         """That of the schedule inside, times the factor."""
-        return self.factor * _schedule.initial_rate("schedule", self.schedule)
+        return self.factor * scheduling.initial_rate("schedule", self.schedule)

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from schuss import _hyper
+from schuss._core import validate
+from schuss._core.hyperparameters import Betas, check_of
 from schuss.schedules._annealing import half_cosine
 from schuss.schedules._base import Schedule, blend, fraction, number, whole
 
-_ANNEAL = _hyper.choice("cos", "linear")
+_ANNEAL = validate.choice("cos", "linear")
+_PAIR = check_of(Betas)
 
 
 @dataclass(frozen=True, init=False, repr=False)
@@ -103,7 +105,7 @@ class one_cycle(Schedule):
         self._settle(
             max_lr=number("max_lr", max_lr),
             total_steps=whole("total_steps", total_steps, 1),
-            three_phase=_hyper.flag("three_phase", three_phase),
+            three_phase=validate.flag("three_phase", three_phase),
             pct_start=fraction("pct_start", pct_start, 0.5 if three_phase else 1.0),
             div_factor=number("div_factor", div_factor, open_low=True),
             final_div_factor=number("final_div_factor", final_div_factor, open_low=True),
@@ -160,7 +162,7 @@ class one_cycle(Schedule):
 
 
 def _momenta(value: Any) -> tuple[float, float]:
-    low, high = _hyper.CHECKS["betas"]("momentum", value)
+    low, high = _PAIR("momentum", value)
     if low > high:
         raise ValueError(f"momentum must be a pair of the lowest and the highest momentum, got {value!r}")
     return low, high

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from schuss import _hyper
+from schuss._core import validate
 from schuss.schedules._base import Schedule, fraction, number, whole
 
-_MODE = _hyper.choice("min", "max")
-_THRESHOLD_MODE = _hyper.choice("rel", "abs")
+_MODE = validate.choice("min", "max")
+_THRESHOLD_MODE = validate.choice("rel", "abs")
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ class reduce_on_plateau(Schedule):
         TypeError
             `metric` is not a number.
         """
-        value = _hyper.plain(metric)
+        value = validate.plain(metric)
         if value is None:
             raise TypeError(f"metric must be a number, got {metric!r}")
         rate, best, bad, cooldown = dataclasses.astuple(self.progress)

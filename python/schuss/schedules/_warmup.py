@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from schuss import _hyper, _schedule
-from schuss._schedule import Rate
+from schuss._core import scheduling, validate
+from schuss._core.scheduling import Rate
 from schuss.schedules._annealing import cosine
 from schuss.schedules._base import Composed, fraction, inner, whole
 
@@ -70,7 +70,7 @@ class warmup(Composed):
             schedule=inner("schedule", self.schedule),
             steps=whole("steps", self.steps),
             start=fraction("start", self.start),
-            skip_first=_hyper.flag("skip_first", self.skip_first),
+            skip_first=validate.flag("skip_first", self.skip_first),
         )
 
     @property
@@ -79,18 +79,18 @@ class warmup(Composed):
 
     def _at(self, step: int) -> float:
         if step >= self.steps:
-            return _hyper.scheduled_rate("schedule", self.schedule, step - self.steps)
+            return validate.scheduled_rate("schedule", self.schedule, step - self.steps)
         extra = int(self.skip_first)
         part = (step + extra) / (self.steps + extra)
-        return (self.start + (1.0 - self.start) * part) * _hyper.scheduled_rate("schedule", self.schedule, 0)
+        return (self.start + (1.0 - self.start) * part) * validate.scheduled_rate("schedule", self.schedule, 0)
 
     def _momentum_at(self, step: int) -> float | None:
-        return _schedule.momentum("schedule", self.schedule, max(step - self.steps, 0))
+        return scheduling.momentum("schedule", self.schedule, max(step - self.steps, 0))
 
     @property
     def initial_lr(self) -> float:
         """That of the schedule inside."""
-        return _schedule.initial_rate("schedule", self.schedule)
+        return scheduling.initial_rate("schedule", self.schedule)
 
 
 def warmup_cosine(

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use syn::{Error, Ident, Result};
 
+use crate::pass::Factors;
 use crate::tree::*;
 
 /// The scalars that every rule has in front of its own; each_step may set them.
@@ -18,13 +19,29 @@ pub fn check(mut family: Family) -> Result<Family> {
     for rule in &mut rules {
         lay_out(&family, &host_names, rule)?;
         for program in &rule.programs {
-            for stage in &program.stages {
+            for (number, stage) in program.stages.iter().enumerate() {
                 check_stage(rule, stage)?;
+                for statement in stage.statements.iter().filter(|statement| statement.recall) {
+                    if recalled_tile(program, number, &statement.name).is_none() {
+                        let message =
+                            "what is recalled is a factor of a reduction in a pass before: sum array { uu = u * u; }";
+                        return Err(Error::new(statement.name.span(), message));
+                    }
+                }
             }
         }
     }
     family.rules = rules;
     Ok(family)
+}
+
+/// The tile that a pass before a stage has written this name to, for its reductions.
+pub fn recalled_tile(program: &Program, before: usize, name: &Ident) -> Option<usize> {
+    program.stages[..before].iter().rev().find_map(|stage| {
+        let declared = stage.statements.iter().any(|statement| statement.local && statement.name == *name);
+        let tile = Factors::new(stage).tile(&Expr::Name(name.clone()));
+        tile.filter(|_| declared && matches!(stage.kind, Kind::Pass(_)))
+    })
 }
 
 fn check_host(family: &Family) -> Result<Vec<String>> {

@@ -4,6 +4,7 @@ use proc_macro2::TokenStream;
 use quote::quote;
 use syn::Ident;
 
+use crate::analyze::recalled_tile;
 use crate::pass::{self, Factors, Memory, in_memory, operands, stored, term};
 use crate::tree::*;
 
@@ -64,7 +65,8 @@ fn scope(scope: Scope) -> TokenStream {
     quote!(crate::rule::Scope::#word)
 }
 
-pub fn pass_kind(rule: &Rule, stage: &Stage, kernel: usize) -> TokenStream {
+pub fn pass_kind(rule: &Rule, program: &Program, number: usize, kernel: usize) -> TokenStream {
+    let stage = &program.stages[number];
     let Kind::Pass(arguments) = &stage.kind else { unreachable!("only passes are asked for") };
     let stored = stored(rule, stage, pass::Domain::Elements);
     let streams = rule.states.iter().filter(|state| state.scope.is_stream());
@@ -85,6 +87,10 @@ pub fn pass_kind(rule: &Rule, stage: &Stage, kernel: usize) -> TokenStream {
         quote!(crate::rule::Operand { scope: #of, place: #place, name: #name })
     });
     let tiles = Factors::new(stage).tiles.len();
+    let recalls = match pass::recalled(stage).and_then(|name| recalled_tile(program, number, name)) {
+        Some(tile) => quote!(Some(#tile)),
+        None => quote!(None),
+    };
     quote! {
         crate::rule::Kind::Pass(crate::rule::Pass {
             kernel: #kernel,
@@ -98,6 +104,7 @@ pub fn pass_kind(rule: &Rule, stage: &Stage, kernel: usize) -> TokenStream {
             writes: #writes,
             operands: &[#(#operands),*],
             tiles: #tiles,
+            recalls: #recalls,
         })
     }
 }

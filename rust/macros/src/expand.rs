@@ -23,14 +23,20 @@ fn rule(family: &Family, rule: &Rule) -> Result<TokenStream> {
             let carrier = format_ident!("{}_{}_{}", name, program.name, number);
             let (kind, run) = match &stage.kind {
                 Kind::Pass(_) => {
-                    carriers.push(pass::kernel(rule, stage, Domain::Elements, &carrier));
-                    tables.push(quote!(&const { crate::kernel::table::<#carrier>() }));
-                    let kernel = tables.len() - 1;
-                    (constants::pass_kind(rule, stage, kernel), quote!(crate::rule::no_text))
+                    let mut kernels = vec![(carrier.clone(), false)];
+                    if pass::recalled(stage).is_some() {
+                        kernels.push((format_ident!("{}_recalled", carrier), true));
+                    }
+                    let kernel = tables.len();
+                    for (carrier, recalls) in kernels {
+                        carriers.push(pass::kernel(rule, stage, Domain::Elements, &carrier, recalls));
+                        tables.push(quote!(&const { crate::kernel::table::<#carrier>() }));
+                    }
+                    (constants::pass_kind(rule, program, number, kernel), quote!(crate::rule::no_text))
                 }
                 Kind::Text(scope @ (Scope::Row | Scope::Col)) => {
                     let domain = if *scope == Scope::Row { Domain::Rows } else { Domain::Cols };
-                    carriers.push(pass::kernel(rule, stage, domain, &carrier));
+                    carriers.push(pass::kernel(rule, stage, domain, &carrier, false));
                     vector_tables.push(quote!(&const { crate::kernel::vector_table::<#carrier>() }));
                     let kernel = vector_tables.len() - 1;
                     (constants::vector_kind(*scope, kernel), quote!(crate::rule::no_text))

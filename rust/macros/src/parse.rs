@@ -16,6 +16,7 @@ mod keyword {
     syn::custom_keyword!(raw);
     syn::custom_keyword!(save);
     syn::custom_keyword!(restore);
+    syn::custom_keyword!(recall);
 }
 
 /// A function of the text: its calls are replaced by its body.
@@ -272,8 +273,11 @@ fn parse_reductions(
 
 /// One statement, in front of it the statements of the functions that it calls. `p -= x` becomes `p = p - x`.
 fn statement(input: ParseStream, defs: &[Def], into: &mut Vec<Statement>) -> Result<()> {
-    let local = input.peek(Token![let]);
-    if local {
+    let recall = input.peek(keyword::recall) && input.peek2(Ident);
+    let local = recall || input.peek(Token![let]);
+    if recall {
+        input.parse::<keyword::recall>()?;
+    } else if local {
         input.parse::<Token![let]>()?;
     }
     let name: Ident = input.parse().map_err(|error| {
@@ -297,7 +301,7 @@ fn statement(input: ParseStream, defs: &[Def], into: &mut Vec<Statement>) -> Res
         Some(operator) => Expr::Binary(operator, Box::new(Expr::Name(name.clone())), Box::new(value)),
         None => value,
     };
-    into.push(Statement { name, local, value });
+    into.push(Statement { name, local, recall, value });
     Ok(())
 }
 
@@ -391,7 +395,7 @@ fn inline(def: &Def, called: &Ident, arguments: Vec<Expr>, before: &mut Vec<Stat
             name = Ident::new(&format!("{name}_"), called.span());
         }
         let value = substitute(&statement.value, &known);
-        before.push(Statement { name: name.clone(), local: true, value });
+        before.push(Statement { name: name.clone(), local: true, recall: false, value });
         known.retain(|(parameter, _)| *parameter != statement.name);
         known.push((statement.name.clone(), Expr::Name(name)));
     }

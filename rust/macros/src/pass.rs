@@ -155,9 +155,14 @@ impl Stream {
     }
 }
 
-/// The type that carries a pass, with its loop.
-pub fn kernel(rule: &Rule, stage: &Stage, domain: Domain, carrier: &Ident) -> TokenStream {
-    let streams = streams(rule, stage, domain);
+/// The name that a stage recalls from a pass before.
+pub fn recalled(stage: &Stage) -> Option<&Ident> {
+    stage.statements.iter().find(|statement| statement.recall).map(|statement| &statement.name)
+}
+
+/// The type that carries a pass, with its loop. With `recalls` it reads what it recalls from a stream.
+pub fn kernel(rule: &Rule, stage: &Stage, domain: Domain, carrier: &Ident, recalls: bool) -> TokenStream {
+    let streams = streams(rule, stage, domain, recalls);
     let stored = stored(rule, stage, domain);
     let arguments = match &stage.kind {
         Kind::Pass(arguments) => arguments.clone(),
@@ -204,7 +209,8 @@ pub fn kernel(rule: &Rule, stage: &Stage, domain: Domain, carrier: &Ident) -> To
     if stored.iter().any(|name| name == "p") {
         prologue.extend(quote!(p = p * decay;));
     }
-    let body = stage.statements.iter().map(|statement| {
+    let kept = stage.statements.iter().filter(|statement| !(recalls && statement.recall));
+    let body = kept.map(|statement| {
         let (name, value) = (&statement.name, real(&statement.value));
         if statement.local { quote!(let #name = #value;) } else { quote!(#name = #value;) }
     });
@@ -356,7 +362,7 @@ fn stream_writes_state(streams: &[Stream], stored: &[String]) -> bool {
 }
 
 /// The streams of a loop, in the order of the tables that drivers make.
-fn streams(rule: &Rule, stage: &Stage, domain: Domain) -> Vec<Stream> {
+fn streams(rule: &Rule, stage: &Stage, domain: Domain, recalls: bool) -> Vec<Stream> {
     let mut result = Vec::new();
     let stored = stored(rule, stage, domain);
     let stores = |name: &str| stored.iter().any(|stored| stored == name);
@@ -382,6 +388,10 @@ fn streams(rule: &Rule, stage: &Stage, domain: Domain) -> Vec<Stream> {
         }
         for (_, _, name) in operands(rule, stage) {
             result.push(Stream::new(name, StreamKind::Operand(tail), false, true));
+            tail += 1;
+        }
+        if let Some(name) = recalled(stage).filter(|_| recalls) {
+            result.push(Stream::new(&name.to_string(), StreamKind::Operand(tail), false, true));
             tail += 1;
         }
     } else {

@@ -106,6 +106,8 @@ pub struct Arguments {
 pub struct Statement {
     pub name: Ident,
     pub local: bool,
+    /// Whether the value may be taken from a pass before, where it is still at hand.
+    pub recall: bool,
     pub value: Expr,
 }
 

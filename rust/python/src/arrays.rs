@@ -100,7 +100,7 @@ impl<'py> Known<'py> {
     /// Asks for an array's shape before it is read, if it is an array.
     pub fn fetch_shape(&self, object: &Py<PyAny>) {
         if let Some(fields) = self.exact(object) {
-            schuss::fetch(fields.dimensions);
+            schuss::prefetch(fields.dimensions);
         }
     }
 }
@@ -134,9 +134,9 @@ unsafe fn fields<T>(array: &Py<T>) -> &PyArrayObject_fields {
 /// Asks for an object before it is read.
 pub fn fetch<T>(object: &Py<T>) {
     let start = object.as_ptr().cast::<u8>();
-    schuss::fetch(start);
+    schuss::prefetch(start);
     // An array's flags lie behind the first line.
-    schuss::fetch(start.wrapping_add(64));
+    schuss::prefetch(start.wrapping_add(64));
 }
 
 fn shape(fields: &PyArrayObject_fields) -> &[isize] {
@@ -213,7 +213,7 @@ impl Pinned {
 
     /// Asks for the array's shape before it is read.
     pub fn fetch_shape(&self, known: &Known<'_>) {
-        schuss::fetch(self.fields(known).dimensions);
+        schuss::prefetch(self.fields(known).dimensions);
     }
 
     fn fields<'a>(&'a self, _held: &Known<'_>) -> &'a PyArrayObject_fields {

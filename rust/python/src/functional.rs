@@ -3,58 +3,72 @@
 use numpy::{PyArray1, PyArrayMethods, PyUntypedArray};
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::prelude::*;
-use schuss::rule::MAX_STATES;
-use schuss::{After, Form, Noise, Segment, Step, WorkList, level};
+use schuss::{Array, Rounding, Step, WorkList, level, optimizers};
 
 use crate::arrays::{Known, Pinned};
-use crate::group::{GroupValues, Keeping, RELEASE_GIL, detach_if, find_rule, segment};
+use crate::group::{Format, GroupValues, MatrixShape, RELEASE_GIL, array, detach_if, find_rule};
 
-/// One update of arrays whose state the caller owns; Python has checked them. `center` takes the means of their rows off the
-/// gradients first; `copy` copies the new parameters into the gradients' places; `factor` multiplies the gradients.
+/// Runs a program of a rule over arrays whose state the caller owns; Python has checked them. `factor` multiplies the gradients;
+/// `shared` are the states of scope `all`.
 #[pyfunction]
-#[pyo3(signature = (rule, values, step, params, grads, states, center, copy, factor=1.0))]
+#[pyo3(signature = (rule, program, values, step, params, grads, states, matrices, shared=None, factor=1.0))]
 #[allow(clippy::too_many_arguments)] // what a step needs, spelled out by the one caller
-pub fn update(
+pub fn run(
     py: Python<'_>,
     rule: &str,
+    program: &str,
     values: Bound<'_, PyArray1<f64>>,
     step: u64,
     params: Vec<Bound<'_, PyUntypedArray>>,
     grads: Vec<Bound<'_, PyAny>>,
     states: Vec<Vec<Bound<'_, PyUntypedArray>>>,
-    center: bool,
-    copy: bool,
+    matrices: Vec<Option<MatrixShape>>,
+    shared: Option<Bound<'_, PyArray1<f64>>>,
     factor: f64,
 ) -> PyResult<()> {
     let rule = find_rule(rule, values.len()?)?;
-    let mut work = WorkList::default();
-    let mut segments = Vec::with_capacity(params.len());
+    let Some(wanted) = rule.rule.program(program) else {
+        return Err(PyTypeError::new_err("the rule has no such program"));
+    };
+    let reads_grad = wanted.reads_gradient();
+    let mut arrays = Vec::with_capacity(params.len());
     for (i, param) in params.iter().enumerate() {
         let param = Pinned::new(param)?;
         let states = states.get(i).map_or(&[][..], Vec::as_slice);
         let states = states.iter().map(Pinned::new).collect::<PyResult<Vec<_>>>()?;
-        let rows = if center { param.rows() } else { 0 };
-        let mut segment = segment(rule, 0, &param, &states, Keeping::PLAIN, rows)?;
+        let matrix = matrices.get(i).copied().flatten();
+        let mut array = array(rule, 0, &param, &states, Format::PLAIN, matrix)?;
         if let Some(grad) = grads.get(i) {
-            (segment.grad, segment.grad_type) = param
-                .gradient(grad.as_unbound(), copy, &Known::new(py))
-                .filter(|&(_, dtype)| !copy || dtype == param.dtype)
+            (array.grad, array.grad_type) = param
+                .gradient(grad.as_unbound(), false, &Known::new(py))
                 .ok_or_else(|| PyTypeError::new_err("the gradient does not fit the parameter"))?;
-        } else if rule.reads_gradient {
+        } else if reads_grad {
             return Err(PyTypeError::new_err("the rule needs gradients"));
         }
-        segments.push(segment);
+        arrays.push(array);
     }
-    work.extend(segments);
+    let mut work = WorkList::default();
+    work.extend(arrays);
     let level = level::in_use().map_err(PyRuntimeError::new_err)?;
     let threads = schuss::num_threads().map_err(PyRuntimeError::new_err)?;
+    let mut scalars = vec![Vec::new()];
     // SAFETY: contiguous float64, made by Python; the GIL is held.
-    let scalars = [GroupValues(unsafe { values.as_slice()? }).scalars(rule, step, factor)];
-    let after = if copy { After::Copy } else { After::Keep };
-    let step = Step { level, threads, scalars: &scalars, after, noise: &Noise::Nearest };
+    GroupValues(unsafe { values.as_slice()? }).scalars(rule, step, factor, &mut scalars[0]);
+    let mut none = [];
+    let shared = match &shared {
+        // SAFETY: as above, and nobody else uses it during the call.
+        Some(shared) => unsafe { shared.as_slice_mut()? },
+        None => &mut none[..],
+    };
+    let count = rule.rule.states.iter().filter(|state| state.scope == schuss::rule::Scope::All).count();
+    if shared.len() != count {
+        return Err(PyTypeError::new_err("the states that all arrays share do not fit the rule"));
+    }
+    let rounding = &Rounding::Nearest;
+    let mut step = Step { level, threads, scalars: &mut scalars, zero_grads: false, rounding, shared, lead: 0 };
     // SAFETY: Python has checked that what is written does not overlap; types, shapes and order were checked above, a rule
     // that reads gradients was given them, and the caller holds references to the arrays during the call.
-    detach_if(py, work.total() >= RELEASE_GIL, || unsafe { work.run(&step) });
+    detach_if(py, work.total() >= RELEASE_GIL, || unsafe { work.run(program, &mut step) });
     Ok(())
 }
 
@@ -63,20 +77,18 @@ pub fn update(
 pub fn sum_of_squares(py: Python<'_>, arrays: Vec<Bound<'_, PyUntypedArray>>) -> PyResult<f64> {
     let mut work = WorkList::default();
     let pinned = arrays.iter().map(Pinned::readable).collect::<PyResult<Vec<_>>>()?;
-    work.extend(pinned.iter().map(|array| Segment {
-        rule: schuss::rules::tools::replace(),
-        group: 0,
-        len: array.len,
-        param_type: array.dtype,
-        param: std::ptr::null_mut(),
-        states: [std::ptr::null_mut(); MAX_STATES],
-        grad_type: array.dtype,
+    work.extend(pinned.iter().map(|array| Array {
         grad: array.data,
-        center: None,
-        form: Form::default(),
+        ..Array::new(optimizers::tools::clip_norm(), 0, std::ptr::null_mut(), array.dtype, array.len)
     }));
     let level = level::in_use().map_err(PyRuntimeError::new_err)?;
     let threads = schuss::num_threads().map_err(PyRuntimeError::new_err)?;
     // SAFETY: the arrays were checked, are only read, and the caller holds references to them during the call.
     Ok(detach_if(py, work.total() >= RELEASE_GIL, || unsafe { work.sum_of_squares(level, threads) }))
+}
+
+/// The norm of gradients that are divided by ``grad_scale``, and the factor that bounds it; see the rule ``clip_norm``.
+#[pyfunction]
+pub fn clip_factor(sum_of_squares: f64, grad_scale: f64, max_norm: f64) -> (f64, f64) {
+    schuss::clip_factor(sum_of_squares, grad_scale, max_norm)
 }

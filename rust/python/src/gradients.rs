@@ -9,7 +9,8 @@ use pyo3::prelude::*;
 use schuss::{Dtype, WorkList};
 
 use crate::arrays::{self, Known, Pinned};
-use crate::core::{Core, Inner};
+use crate::callbacks::{self, Problem, explain};
+use crate::inner::Inner;
 
 /// How many arrays ahead their objects are fetched, and after that what these point to.
 const AHEAD: [usize; 2] = [12, 6];
@@ -39,7 +40,7 @@ impl Gradients {
             }
             drop(gradient.into_bound(py));
         }
-        inner.room = self.kept;
+        inner.gradients = self.kept;
         Ok(())
     }
 }
@@ -47,30 +48,30 @@ impl Gradients {
 /// Reads gradients, where a step takes them, and looks whether parameters are what they were; what is off is an error, in
 /// Python's words.
 pub fn read(
-    slf: &Bound<'_, Core>,
+    optimizer: &Bound<'_, PyAny>,
     inner: &mut Inner,
     grads: Option<&Bound<'_, PyAny>>,
     zero_grads: bool,
 ) -> PyResult<Gradients> {
-    let mut read = Gradients { kept: std::mem::take(&mut inner.room), converted: Vec::new() };
+    let mut read = Gradients { kept: std::mem::take(&mut inner.gradients), converted: Vec::new() };
     read.kept.clear();
     let Some(grads) = grads else {
-        let known = Known::new(slf.py());
+        let known = Known::new(optimizer.py());
         return match inner.params.iter().position(|param| !param.unchanged(&known)) {
-            Some(i) => Err(explain(slf, "_explain_changed", (i,))),
+            Some(i) => Err(explain(optimizer, Problem::Changed(i))),
             None => Ok(read),
         };
     };
     if !inner.tree.collect(grads, &mut read.kept)? {
-        return Err(explain(slf, "_explain_structure", (grads,)));
+        return Err(explain(optimizer, Problem::Structure(grads)));
     }
-    let same = as_before(inner, &read.kept, zero_grads, &Known::new(slf.py()))?;
-    let changed = if same { None } else { one_by_one(slf, inner, &mut read, zero_grads)? };
+    let same = as_before(inner, &read.kept, zero_grads, &Known::new(optimizer.py()))?;
+    let changed = if same { None } else { one_by_one(optimizer, inner, &mut read, zero_grads)? };
     if zero_grads && let Some((i, k)) = shared_gradients(&inner.work) {
-        return Err(explain(slf, "_explain_shared", (i, k)));
+        return Err(explain(optimizer, Problem::Shared(i, k)));
     }
     match changed {
-        Some(i) => Err(explain(slf, "_explain_changed", (i,))),
+        Some(i) => Err(explain(optimizer, Problem::Changed(i))),
         None => Ok(read),
     }
 }
@@ -90,7 +91,7 @@ fn ahead(params: &[Pinned], gradients: &[Py<PyAny>], i: usize, known: &Known<'_>
 /// Whether parameters and gradients are what they were in the last step, as in nearly all loops. Objects are only read, and this
 /// thread holds the GIL meanwhile, so others may help: each then has what it is about to update in its own cache.
 fn as_before(inner: &Inner, gradients: &[Py<PyAny>], zero_grads: bool, known: &Known<'_>) -> PyResult<bool> {
-    let (params, clear) = (&inner.params, &inner.clear);
+    let (params, verified) = (&inner.params, &inner.verified);
     let off = AtomicBool::new(false);
     let threads = schuss::num_threads().map_err(PyRuntimeError::new_err)?;
     schuss::in_parallel(params.len().div_ceil(RANGE), params.len() * ELEMENTS, threads, &|range| {
@@ -98,7 +99,7 @@ fn as_before(inner: &Inner, gradients: &[Py<PyAny>], zero_grads: bool, known: &K
         let same = |i: usize| {
             ahead(params, gradients, i, known);
             let found = params[i].gradient(&gradients[i], zero_grads, known).map(place);
-            found.is_some() && found == clear[i] && params[i].unchanged(known)
+            found.is_some() && found == verified[i] && params[i].unchanged(known)
         };
         if !off.load(Ordering::Relaxed) && !range.all(same) {
             off.store(true, Ordering::Relaxed);
@@ -115,12 +116,12 @@ fn place((pointer, dtype): (*mut u8, Dtype)) -> (usize, Dtype) {
 /// Looks at everything and takes the gradients that fit into the work list; Python converts or explains all others. Answers
 /// which parameter is not what it was.
 fn one_by_one(
-    slf: &Bound<'_, Core>,
+    optimizer: &Bound<'_, PyAny>,
     inner: &mut Inner,
     read: &mut Gradients,
     zero_grads: bool,
 ) -> PyResult<Option<usize>> {
-    let (py, known) = (slf.py(), Known::new(slf.py()));
+    let (py, known) = (optimizer.py(), Known::new(optimizer.py()));
     let (mut changed, mut foreign) = (None, false);
     for i in 0..inner.params.len() {
         ahead(&inner.params, &read.kept, i, &known);
@@ -129,24 +130,24 @@ fn one_by_one(
             changed = Some(i);
         }
         let found = param.gradient(&read.kept[i], zero_grads, &known);
-        if found.is_some() && found.map(place) == inner.clear[i] {
+        if found.is_some() && found.map(place) == inner.verified[i] {
             continue;
         }
-        inner.clear[i] = None;
+        inner.verified[i] = None;
         if let Some((pointer, dtype)) = found
             && !inner.overlaps(pointer, param.len * dtype.size())
         {
-            inner.clear[i] = found.map(place);
+            inner.verified[i] = found.map(place);
             inner.work.set_gradient(i, pointer, dtype);
             continue;
         }
         // Python converts, copies or explains.
         foreign = true;
         if !inner.params[i].unchanged(&known) {
-            return Err(explain(slf, "_explain_changed", (i,)));
+            return Err(explain(optimizer, Problem::Changed(i)));
         }
         let object = &read.kept[i];
-        let usable = slf.call_method1("_gradient", (i, object, found.is_some(), zero_grads))?;
+        let usable = callbacks::usable_gradient(optimizer, i, object, found.is_some(), zero_grads)?;
         if zero_grads && !usable.is(object) {
             read.converted.push(object.clone_ref(py));
         }
@@ -159,8 +160,9 @@ fn one_by_one(
     // A conversion may have run anything, also something that moves what was looked at before it.
     if foreign {
         let known = Known::new(py);
-        let moved = inner.params.iter().zip(&read.kept).zip(inner.work.segments()).any(|((param, usable), segment)| {
-            param.gradient(usable, false, &known) != Some((segment.grad, segment.grad_type))
+        let moved = inner.params.iter().zip(&read.kept).enumerate().any(|(i, (param, usable))| {
+            let (grad, dtype, _) = inner.work.gradient(i);
+            param.gradient(usable, false, &known) != Some((grad, dtype))
         });
         if moved {
             return Err(PyValueError::new_err("gradients changed while they were being read; nothing was updated"));
@@ -170,22 +172,12 @@ fn one_by_one(
     Ok(changed)
 }
 
-/// The error that Python words for something that is off.
-pub fn explain<'py>(slf: &Bound<'py, Core>, method: &str, args: impl pyo3::call::PyCallArgs<'py>) -> PyErr {
-    match slf.call_method1(method, args) {
-        Ok(_) => PyRuntimeError::new_err(format!("{method} found nothing wrong")),
-        Err(error) => error,
-    }
-}
-
 /// Two gradients that share memory: zeroing one would change the other before it is read.
 fn shared_gradients(work: &WorkList) -> Option<(usize, usize)> {
-    let mut ranges: Vec<_> = work
-        .segments()
-        .iter()
-        .enumerate()
-        .filter(|(_, s)| s.len > 0)
-        .map(|(i, s)| (s.grad as usize, s.grad as usize + s.len * s.grad_type.size(), i))
+    let mut ranges: Vec<_> = (0..work.len())
+        .map(|i| (work.gradient(i), i))
+        .filter(|((_, _, len), _)| *len > 0)
+        .map(|((grad, dtype, len), i)| (grad as usize, grad as usize + len * dtype.size(), i))
         .collect();
     ranges.sort_unstable();
     ranges.windows(2).find(|pair| pair[0].1 > pair[1].0).map(|pair| (pair[0].2, pair[1].2))

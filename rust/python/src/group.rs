@@ -1,16 +1,41 @@
-//! What a group is to the kernels: its values as Python lays them out, its rule, and segments over its arrays.
+//! What a group is to the kernels: its values as Python lays them out, its rules, and arrays of the work list.
 
+use numpy::{PyArray1, PyArrayMethods};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use schuss::rule::{MAX_STATES, Scalars};
-use schuss::{Common, Decay, Dtype, Form, Rows, Rule, Segment, StateType};
+use schuss::rule::{Scope, State};
+use schuss::{Array, Common, CompiledRule, Decay, Dtype, Matrix, StateFormat, optimizers};
 
 use crate::arrays::Pinned;
 
 /// Elements from which a step is long enough to let other Python threads run.
 pub const RELEASE_GIL: usize = 16_384;
 
-/// A group's values: scheduled, lr, initial_lr, weight_decay, decay, maximize, then the rule's hyperparameters.
+/// A rule with the values of a group. A group has one for each rule that its arrays have.
+pub struct Entry {
+    pub rule: &'static CompiledRule,
+    pub values: Py<PyArray1<f64>>,
+    /// Which group it belongs to.
+    pub group: usize,
+}
+
+impl Entry {
+    pub fn new(name: &str, values: Bound<'_, PyArray1<f64>>, group: usize) -> PyResult<Entry> {
+        let rule = find_rule(name, values.len()?)?;
+        Ok(Entry { rule, values: values.unbind(), group })
+    }
+
+    pub fn values(&self, py: Python<'_>) -> GroupValues<'_> {
+        // SAFETY: Python makes this array, contiguous and float64, writes to it under the GIL only, which is held, and
+        // never resizes it.
+        GroupValues(unsafe {
+            let values = self.values.bind(py);
+            std::slice::from_raw_parts(values.data(), values.len().unwrap_or(0))
+        })
+    }
+}
+
+/// Values: scheduled, lr, initial_lr, weight_decay, decay, maximize, then the rule's hyperparameters.
 pub struct GroupValues<'a>(pub &'a [f64]);
 
 impl GroupValues<'_> {
@@ -20,7 +45,11 @@ impl GroupValues<'_> {
         self.0[0] != 0.0
     }
 
-    pub fn scalars(&self, rule: &Rule, t: u64, gradient_factor: f64) -> Scalars {
+    pub fn rate(&self) -> f64 {
+        self.0[1]
+    }
+
+    pub fn scalars(&self, rule: &CompiledRule, t: u64, gradient_factor: f64, into: &mut Vec<f64>) {
         let common = Common {
             lr: self.0[1],
             initial_lr: self.0[2],
@@ -33,85 +62,90 @@ impl GroupValues<'_> {
             },
             maximize: self.0[5] != 0.0,
         };
-        rule.scalars(&common, &self.0[Self::COMMON..], t, gradient_factor)
+        rule.rule.scalars(&common, &self.0[Self::COMMON..], t, gradient_factor, into);
     }
 }
 
-pub fn find_rule(name: &str, values: usize) -> PyResult<&'static Rule> {
-    let rule = schuss::rules::find(name).ok_or_else(|| PyValueError::new_err(format!("no rule {name:?}")))?;
-    if values != GroupValues::COMMON + rule.hypers.len() {
-        return Err(PyValueError::new_err(format!("{name} needs {:?}", rule.hypers)));
+pub fn find_rule(name: &str, values: usize) -> PyResult<&'static CompiledRule> {
+    let rule = optimizers::find(name).ok_or_else(|| PyValueError::new_err(format!("no rule {name:?}")))?;
+    if values != GroupValues::COMMON + rule.rule.hypers.len() {
+        return Err(PyValueError::new_err(format!("{name} needs {:?}", rule.rule.hypers)));
     }
     Ok(rule)
 }
 
-/// How a group keeps its states, and whether behind them a master copy of the parameter, which is updated in its place.
+/// A matrix as Python describes it: batch, rows and columns as they lie in memory, and whether rows are columns there.
+pub type MatrixShape = (usize, usize, usize, bool);
+
+/// How a group keeps its states, and whether behind them a float32 copy of the parameter, which is updated in its place.
 #[derive(Clone, Copy)]
-pub struct Keeping {
-    pub states: StateType,
+pub struct Format {
+    pub states: StateFormat,
     pub master: bool,
 }
 
-impl Keeping {
-    pub const PLAIN: Keeping = Keeping { states: StateType::Compute, master: false };
+impl Format {
+    pub const PLAIN: Format = Format { states: StateFormat::Compute, master: false };
 
-    pub fn new(states: Option<&str>, master: bool) -> PyResult<Keeping> {
+    pub fn new(states: Option<&str>, master: bool) -> PyResult<Format> {
         let unknown = || PyValueError::new_err(format!("no state type {states:?}"));
-        Ok(Keeping { states: StateType::named(states).ok_or_else(unknown)?, master })
+        Ok(Format { states: StateFormat::named(states).ok_or_else(unknown)?, master })
     }
 
-    /// Whether an array is a state of this parameter; states with scales come as one run of float32.
-    fn fits(self, state: &Pinned, param: &Pinned) -> bool {
+    /// Whether an array is this state of the parameter; states with scales come as one run of float32.
+    fn fits(self, kind: &State, state: &Pinned, param: &Pinned, matrix: Option<Matrix>) -> bool {
         let compute = param.dtype.compute();
-        match self.states {
-            StateType::Compute => state.dtype == compute && state.congruent(param),
-            StateType::Bf16 => state.dtype == Dtype::Bf16 && state.congruent(param),
-            StateType::Int8 => state.dtype == Dtype::F32 && state.len * 4 == self.states.bytes(compute, param.len),
+        match (kind.scope, self.states) {
+            (Scope::Element, StateFormat::Compute) => state.dtype == compute && state.congruent(param),
+            (Scope::Element, StateFormat::Bfloat16) => state.dtype == Dtype::Bf16 && state.congruent(param),
+            (Scope::Element, StateFormat::Int8) => {
+                state.dtype == Dtype::F32 && state.len * 4 == self.states.bytes(compute, param.len)
+            }
+            (Scope::Array, _) => state.dtype == Dtype::F64 && state.len == 1,
+            (scope, _) => state.dtype == compute && matrix.is_some_and(|matrix| state.len == matrix.vector(scope)),
         }
     }
 }
 
-/// A segment over a parameter and its state; the gradient is set at each step, centered by so many rows if any.
-pub fn segment(
-    rule: &'static Rule,
-    group: usize,
+/// The work list's array of a parameter and its states, which Python gives in the order of the rule's, the float32 copy behind
+/// them; states without memory of the array's own are left out. The gradient is set at each step.
+pub fn array(
+    rule: &'static CompiledRule,
+    entry: usize,
     param: &Pinned,
     states: &[Pinned],
-    keeping: Keeping,
-    rows: usize,
-) -> PyResult<Segment> {
-    let (states, master) =
-        if keeping.master { states.split_at(rule.states.len().min(states.len())) } else { (states, &[][..]) };
+    format: Format,
+    matrix: Option<MatrixShape>,
+) -> PyResult<Array> {
+    let wrong = || PyTypeError::new_err("states do not fit the rule and the parameter");
+    let matrix = matrix.map(|(batch, rows, cols, transposed)| Matrix { batch, rows, cols, transposed });
+    if matrix.is_some_and(|matrix| matrix.batch * matrix.rows * matrix.cols != param.len)
+        || (rule.rule.needs_matrix() && matrix.is_none())
+    {
+        return Err(PyTypeError::new_err("the matrix does not fit the parameter"));
+    }
+    let own = |(_, state): &(usize, &State)| !matches!(state.scope, Scope::Backup | Scope::All);
+    let kept: Vec<(usize, &State)> = rule.rule.states.iter().enumerate().filter(own).collect();
+    let (states, master) = states.split_at(kept.len().min(states.len()));
     let halves = matches!(param.dtype, Dtype::F16 | Dtype::Bf16);
     let copies = |master: &Pinned| halves && master.dtype == Dtype::F32 && master.congruent(param);
-    if states.len() != rule.states.len()
-        || !states.iter().all(|state| keeping.fits(state, param))
-        || master.len() != usize::from(keeping.master)
+    if states.len() != kept.len()
+        || !kept.iter().zip(states).all(|((_, kind), state)| format.fits(kind, state, param, matrix))
+        || master.len() != usize::from(format.master)
         || !master.iter().all(copies)
     {
-        return Err(PyTypeError::new_err("states do not fit the rule and the parameter"));
-    }
-    let mut pointers = [std::ptr::null_mut(); MAX_STATES];
-    for (pointer, state) in pointers.iter_mut().zip(states) {
-        *pointer = state.data;
+        return Err(wrong());
     }
     let updated = master.first().unwrap_or(param);
-    Ok(Segment {
-        rule,
-        group,
-        len: param.len,
-        param_type: updated.dtype,
-        param: updated.data,
-        states: pointers,
-        grad_type: param.dtype,
-        grad: std::ptr::null_mut(),
-        center: (rows > 0).then(|| Rows { count: rows, strided: param.fortran() }),
-        form: Form {
-            states: keeping.states,
-            rounded: keeping.master.then_some((param.dtype, param.data)),
-            aside: None,
-        },
-    })
+    let mut array = Array::new(rule, entry, updated.data, updated.dtype, param.len);
+    for ((place, _), state) in kept.iter().zip(states) {
+        array.states[*place] = state.data;
+    }
+    array.grad_type = param.dtype;
+    array.format = format.states;
+    array.rounded = format.master.then_some((param.dtype, param.data));
+    array.matrix = matrix;
+    Ok(array)
 }
 
 /// Runs `f` without the GIL if it is worth that.

@@ -17,6 +17,11 @@ pub(super) fn form(reduction: &Reduction) -> Form {
     }
 }
 
+/// What a reduction over nothing is.
+pub(super) fn neutral_of(reduction: &Reduction) -> f64 {
+    neutral(form(reduction))
+}
+
 /// Where a reduction's partial results lie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Layout {
@@ -34,6 +39,11 @@ pub(super) fn layout(reduction: &Reduction, matrix: Option<Matrix>) -> Layout {
         (Scope::Row | Scope::Col, Some(_)) => Layout::Cols,
         _ => Layout::Units,
     }
+}
+
+/// Whether a stage goes over an array cell by cell, and not block by block: where it reduces rows or columns.
+pub(super) fn by_cells(stage: &Stage) -> bool {
+    stage.reductions.iter().any(|reduction| matches!(reduction.scope, Scope::Row | Scope::Col))
 }
 
 /// How many partial results a reduction has.

@@ -2,177 +2,200 @@
 
 use std::ops::Range;
 
-use super::driver::{Item, WorkList};
-use super::reductions::{Layout, finish_vector, fold, form, layout, places};
-use super::tiles::{Call, MAX_TAIL, TILE, with_tail_tiles};
+use super::matrix::Cells;
+use super::plan::Numbered;
+use super::reductions::{Layout, by_cells, finish_vector, fold, form, layout, places};
+use super::tiles::{Call, MAX_TAIL, TILE, with_kept_term, with_tail_tiles};
+use super::work_list::{Item, WorkList};
 use crate::cpu::Level;
 use crate::kernel::{Extras, find_vector};
 use crate::numeric::reduce::{self, BLOCK, combine, neutral};
-use crate::numeric::{Dtype, convert};
+use crate::numeric::{Dtype, StateFormat, convert};
 use crate::rule::{Factor, Kind, L2, Operand, Operation, Pass, Reduction, Right, Scope, Stage, Stream};
 
-/// Some neighbouring elements of an array, and where they lie among its rows and columns.
+/// Some neighbouring elements of an array. In a cell they are a run within a row, or some whole short rows.
 #[derive(Clone, Copy)]
 struct Piece {
     at: usize,
     n: usize,
-    /// The row that it begins in, counted over the batch, and the column.
+    /// The first row, counted over the batch, and how many.
     row: usize,
-    col: usize,
-    /// For reductions: how many rows, and how many elements of each.
     rows: usize,
+    /// The first column, and how many elements of each row.
+    col: usize,
     cols: usize,
 }
 
+/// A pass that is run over an array.
+struct Run<'a> {
+    i: usize,
+    item: &'a Item,
+    stage: &'a Stage,
+    pass: &'a Pass,
+    call: &'a Call<'a>,
+    /// Whether gradients are scaled, so that they must go through the kernel to be reduced.
+    scaled: bool,
+    /// Whether the kernel has anything to do.
+    computes: bool,
+    /// The first partial result of each reduction.
+    places: [usize; MAX_TAIL],
+    /// The tiles for operands and terms.
+    tiles: [*mut u8; MAX_TAIL],
+    /// The term of all elements that a later pass recalls, and which one it is.
+    kept: *mut u8,
+    recalled: Option<usize>,
+}
+
 impl WorkList {
-    /// Runs a pass over some units of an array.
+    /// Runs a pass over some units of an array, or over all of a `whole` one: then a term that a later pass recalls is kept.
     ///
     /// # Safety
     /// As for [`WorkList::run`]; nobody else may run a pass over these units meanwhile.
-    pub(super) unsafe fn pass(&self, i: usize, stage: &Stage, pass: &Pass, call: &Call<'_>, units: Range<usize>) {
-        let item = &self.items[i];
-        let streams = self.streams_of(i);
-        if stage.reductions.is_empty() && pass.operands.is_empty() && item.cells.is_none() {
+    pub(super) unsafe fn pass(&self, i: usize, numbered: Numbered, call: &Call<'_>, units: Range<usize>, whole: bool) {
+        let (item, stage) = (&self.items[i], numbered.stage);
+        let Kind::Pass(pass) = &stage.kind else { unreachable!("the stage is a pass") };
+        // What is computed again from quantized states is another number than before.
+        let keeps = whole && item.format == StateFormat::Compute;
+        let recalls = keeps && pass.recalls.is_some();
+        if stage.reductions.is_empty() && pass.operands.is_empty() && !recalls {
             let (start, end) = (units.start * BLOCK, item.len.min(units.end * BLOCK));
             if start < end {
                 // SAFETY: the caller's promise, passed on.
-                unsafe { item.call(streams, pass, call, (start, end - start), std::ptr::null()) };
+                unsafe { item.call(self.streams_of(i), pass, call, (start, end - start), std::ptr::null()) };
             }
             return;
         }
+        let scaled = call.scalars[0] != 1.0 || call.scalars[L2] != 0.0;
+        // Gradients that the pass sets to zero are no longer in memory when they are reduced.
+        let wanted = |factor: &Factor| !in_memory(factor, scaled, call.zero_grads);
+        let needs_terms = stage.reductions.iter().any(|reduction| {
+            wanted(&reduction.left) || matches!(&reduction.right, Right::Factor(factor) if wanted(factor))
+        });
+        let mut run = Run {
+            i,
+            item,
+            stage,
+            pass,
+            call,
+            scaled,
+            computes: needs_terms || pass.writes != 0 || pass.writes_param || call.zero_grads,
+            places: [0; MAX_TAIL],
+            tiles: [std::ptr::null_mut(); MAX_TAIL],
+            kept: std::ptr::null_mut(),
+            recalled: numbered.recalled,
+        };
+        for (k, place) in run.places.iter_mut().enumerate().take(stage.reductions.len()) {
+            *place = self.first_place(item, stage, numbered.number, k);
+        }
         with_tail_tiles(|tiles| {
-            let mut tail = [std::ptr::null_mut::<u8>(); MAX_TAIL];
-            for (pointer, tile) in tail.iter_mut().zip(tiles) {
+            for (pointer, tile) in run.tiles.iter_mut().zip(tiles) {
                 *pointer = tile.pointer();
             }
-            if stage.reductions.is_empty() && item.quantizes(pass) {
-                // Quantization blocks are counted through the array and do not begin where rows do.
-                let blocks = item.len.div_ceil(BLOCK);
-                let width = item.matrix().map_or(item.len, |matrix| matrix.cols);
-                for block in units.start * blocks / item.units..units.end * blocks / item.units {
-                    let at = block * BLOCK;
-                    let n = BLOCK.min(item.len - at);
-                    let piece = Piece { at, n, row: at / width, rows: 1, col: at % width, cols: n };
-                    // SAFETY: the caller's promise: other units have other blocks.
-                    unsafe { self.piece(i, stage, pass, call, 0, piece, &tail) };
-                }
-                return;
-            }
-            for unit in units {
-                for reduction in stage.reductions.iter().enumerate() {
-                    self.start_unit(i, stage, reduction, unit);
-                }
+            let all = |run: &Run<'_>| {
                 // SAFETY: the caller's promise, passed on.
-                self.each_piece(item, unit, |piece| unsafe { self.piece(i, stage, pass, call, unit, piece, &tail) });
+                unsafe { self.units(run, units.clone()) }
+            };
+            if recalls || (keeps && numbered.recalled.is_some()) {
+                with_kept_term(|kept| {
+                    run.kept = kept;
+                    all(&run);
+                });
+            } else {
+                all(&run);
             }
         });
     }
 
-    /// Clears the partial results that a unit adds to.
-    fn start_unit(&self, i: usize, stage: &Stage, (k, reduction): (usize, &Reduction), unit: usize) {
-        let (item, form) = (&self.items[i], form(reduction));
-        let first = self.first_place(item, stage, k);
-        // SAFETY: these places belong to the unit alone.
-        unsafe {
-            match (layout(reduction, item.matrix()), &item.cells) {
-                (Layout::Rows, Some(cells)) => {
-                    let cell = cells.unit(unit);
-                    let strip = cell.cols.start / cells.strip;
-                    for row in cell.rows {
-                        self.partials.set(first + row * cells.strips + strip, neutral(form));
-                    }
-                }
-                (Layout::Cols, Some(cells)) => {
-                    let (cell, matrix) = (cells.unit(unit), cells.matrix);
-                    let mut row = cell.rows.start;
-                    while row < cell.rows.end {
-                        let place = first + col_place(cells, row) + cell.cols.start;
-                        self.partials.slice(place, cell.cols.len()).fill(neutral(form));
-                        row = (row / matrix.rows + 1) * matrix.rows;
-                    }
-                }
-                _ => self.partials.set(first + unit, neutral(form)),
+    /// # Safety
+    /// As for [`WorkList::pass`].
+    unsafe fn units(&self, run: &Run<'_>, units: Range<usize>) {
+        let Some(cells) = run.item.cells.as_ref().filter(|_| by_cells(run.stage)) else {
+            for unit in units {
+                let at = unit * BLOCK;
+                let n = BLOCK.min(run.item.len - at);
+                // SAFETY: the caller's promise, passed on.
+                unsafe { self.piece(run, unit, Piece { at, n, row: 0, rows: 1, col: at, cols: n }) };
             }
+            return;
+        };
+        for unit in units {
+            for (k, reduction) in run.stage.reductions.iter().enumerate() {
+                self.start_cell(run.places[k], cells, reduction, unit);
+            }
+            // SAFETY: the caller's promise, passed on.
+            each_piece(cells, unit, |piece| unsafe { self.piece(run, unit, piece) });
         }
     }
 
-    /// The pieces of a unit: runs within a row, or some whole short rows.
-    fn each_piece(&self, item: &Item, unit: usize, mut f: impl FnMut(Piece)) {
-        let Some(cells) = &item.cells else {
-            let at = unit * BLOCK;
-            let n = BLOCK.min(item.len - at);
-            return f(Piece { at, n, row: 0, rows: 1, col: at, cols: n });
-        };
-        let (cell, width) = (cells.unit(unit), cells.matrix.cols);
-        let together = cells.rows_at_once();
-        if together > 1 {
-            let mut row = cell.rows.start;
-            while row < cell.rows.end {
-                let rows = together.min(cell.rows.end - row);
-                f(Piece { at: row * width, n: rows * width, row, rows, col: 0, cols: width });
-                row += rows;
-            }
-            return;
-        }
-        for row in cell.rows.clone() {
-            for col in cell.cols.clone().step_by(TILE) {
-                let n = TILE.min(cell.cols.end - col);
-                f(Piece { at: row * width + col, n, row, rows: 1, col, cols: n });
+    /// Clears the partial results that a cell adds to.
+    fn start_cell(&self, first: usize, cells: &Cells, reduction: &Reduction, unit: usize) {
+        let nothing = neutral(form(reduction));
+        let cell = cells.unit(unit);
+        // SAFETY: these places belong to the cell alone.
+        unsafe {
+            match layout(reduction, Some(cells.matrix)) {
+                Layout::Rows => {
+                    let strip = cell.cols.start / cells.strip;
+                    for row in cell.rows {
+                        self.partials.set(first + row * cells.strips + strip, nothing);
+                    }
+                }
+                Layout::Cols => {
+                    let mut row = cell.rows.start;
+                    while row < cell.rows.end {
+                        let place = first + col_place(cells, row) + cell.cols.start;
+                        self.partials.slice(place, cell.cols.len()).fill(nothing);
+                        row = (row / cells.matrix.rows + 1) * cells.matrix.rows;
+                    }
+                }
+                Layout::Units => self.partials.set(first + unit, nothing),
             }
         }
     }
 
     /// # Safety
     /// As for [`WorkList::pass`].
-    #[allow(clippy::too_many_arguments)] // what a piece needs, from the one caller
-    unsafe fn piece(
-        &self,
-        i: usize,
-        stage: &Stage,
-        pass: &Pass,
-        call: &Call<'_>,
-        unit: usize,
-        piece: Piece,
-        tiles: &[*mut u8; MAX_TAIL],
-    ) {
-        let item = &self.items[i];
+    unsafe fn piece(&self, run: &Run<'_>, unit: usize, piece: Piece) {
+        let Run { i, item, stage, pass, call, kept, .. } = *run;
         let compute = item.param_type.compute();
-        let mut tail = *tiles;
+        let mut tail = run.tiles;
         // SAFETY: the caller's promise; a tile holds a piece, and each pass has at most so many operands and terms.
         unsafe {
             for (k, operand) in pass.operands.iter().enumerate() {
-                tail[k] = self.operand(i, operand, compute, piece, tiles[k]);
+                tail[k] = self.operand(i, operand, compute, piece, run.tiles[k]);
+            }
+            let term = kept.wrapping_add(piece.at * compute.size());
+            if pass.recalls.is_some() && !kept.is_null() {
+                tail[pass.operands.len()] = term;
+                item.call_recalling(self.streams_of(i), pass, call, (piece.at, piece.n), tail.as_ptr());
+                return;
+            }
+            if let (Some(tile), false) = (run.recalled, kept.is_null()) {
+                tail[pass.operands.len() + tile] = term;
             }
             let terms = &tail[pass.operands.len()..];
-            let scaled = call.scalars[0] != 1.0 || call.scalars[L2] != 0.0;
-            // Gradients that are zeroed on the way are no longer in memory then.
-            let gone =
-                |factor: &Factor| factor.memory == Some(Stream::Grad) && (call.zero_grads || factor.unscaled && scaled);
-            let wanted = |factor: &Factor| factor.memory.is_none() || gone(factor);
-            let needs_terms = stage.reductions.iter().any(|reduction| {
-                wanted(&reduction.left) || matches!(&reduction.right, Right::Factor(factor) if wanted(factor))
-            });
-            if needs_terms || pass.writes != 0 || pass.writes_param || call.zero_grads {
+            if run.computes {
                 item.call(self.streams_of(i), pass, call, (piece.at, piece.n), tail.as_ptr());
             }
             for (k, reduction) in stage.reductions.iter().enumerate() {
                 let factor = |factor: &Factor| match factor.memory {
                     Some(Stream::Param) => (item.param_type, self.stream(i, 0, piece.at)),
-                    Some(Stream::Grad) if !gone(factor) => (item.grad_type, self.stream(i, 1, piece.at)),
+                    Some(Stream::Grad) if in_memory(factor, run.scaled, call.zero_grads) => {
+                        (item.grad_type, self.stream(i, 1, piece.at))
+                    }
                     _ => (compute, terms[factor.tile]),
                 };
-                let left = factor(&reduction.left);
+                let mut left = factor(&reduction.left);
                 let mut right = (compute, std::ptr::null_mut());
-                let mut left = left;
                 if let Right::Factor(second) = &reduction.right {
                     // A product needs both in the compute type.
-                    right = self.widened(call.level, factor(second), compute, tiles[MAX_TAIL - 1], piece.n);
-                    left = self.widened(call.level, left, compute, tiles[MAX_TAIL - 2], piece.n);
+                    right = self.widened(call.level, factor(second), compute, run.tiles[MAX_TAIL - 1], piece.n);
+                    left = self.widened(call.level, left, compute, run.tiles[MAX_TAIL - 2], piece.n);
                 } else if reduction.operation == Operation::Max {
                     // So does a maximum.
-                    left = self.widened(call.level, left, compute, tiles[MAX_TAIL - 2], piece.n);
+                    left = self.widened(call.level, left, compute, run.tiles[MAX_TAIL - 2], piece.n);
                 }
-                self.reduce(i, stage, (k, reduction), call.level, unit, piece, left, right.1);
+                self.reduce(run, (k, reduction), unit, piece, (left, right.1));
             }
         }
     }
@@ -201,21 +224,16 @@ impl WorkList {
     ///
     /// # Safety
     /// As for [`WorkList::pass`]; the numbers must be valid for the piece.
-    #[allow(clippy::too_many_arguments)] // as above
     unsafe fn reduce(
         &self,
-        i: usize,
-        stage: &Stage,
+        run: &Run<'_>,
         (k, reduction): (usize, &Reduction),
-        level: Level,
         unit: usize,
         piece: Piece,
-        (dtype, left): (Dtype, *mut u8),
-        right: *mut u8,
+        ((dtype, left), right): ((Dtype, *mut u8), *mut u8),
     ) {
-        let item = &self.items[i];
-        let (form, compute) = (form(reduction), item.param_type.compute());
-        let first = self.first_place(item, stage, k);
+        let (form, first, level) = (form(reduction), run.places[k], run.call.level);
+        let compute = run.item.param_type.compute();
         let offset = |data: *mut u8, dtype: Dtype, elements: usize| data.wrapping_add(elements * dtype.size());
         // SAFETY: the caller's promise; the places belong to the unit.
         unsafe {
@@ -223,49 +241,30 @@ impl WorkList {
                 let pair = (offset(left, dtype, at).cast_const(), offset(right, compute, at).cast_const());
                 reduce::block(level, form, (dtype, compute), pair, n)
             };
+            let Some(cells) = run.item.cells.as_ref().filter(|_| by_cells(run.stage)) else {
+                return self.partials.set(first + unit, block(0, piece.n));
+            };
             let add = |place: usize, x: f64| self.partials.set(place, combine(form, self.partials.get(place), x));
-            match (layout(reduction, item.matrix()), &item.cells) {
-                (Layout::Rows, Some(cells)) => {
+            match layout(reduction, Some(cells.matrix)) {
+                Layout::Rows => {
                     let strip = piece.col / cells.strip;
                     for row in 0..piece.rows {
                         let place = first + (piece.row + row) * cells.strips + strip;
                         add(place, block(row * piece.cols, piece.cols));
                     }
                 }
-                (Layout::Cols, Some(cells)) => {
+                Layout::Cols => {
+                    let (_, data) = self.widened(level, (dtype, left), compute, run.tiles[MAX_TAIL - 2], piece.n);
                     for row in 0..piece.rows {
                         let at = row * piece.cols;
                         let place = first + col_place(cells, piece.row + row) + piece.col;
-                        let data = self.widened_row((dtype, left), compute, (at, piece.cols), level);
-                        let pair = (data.cast_const(), offset(right, compute, at).cast_const());
+                        let pair = (offset(data, compute, at).cast_const(), offset(right, compute, at).cast_const());
                         reduce::columns(level, form, compute, self.partials.at(place), pair, piece.cols);
                     }
                 }
-                _ => add(first + unit, block(0, piece.n)),
+                Layout::Units => add(first + unit, block(0, piece.n)),
             }
         }
-    }
-
-    /// A row of numbers in the compute type; columns are not summed in any other.
-    ///
-    /// # Safety
-    /// As for [`WorkList::reduce`].
-    unsafe fn widened_row(
-        &self,
-        (dtype, data): (Dtype, *mut u8),
-        compute: Dtype,
-        (at, n): (usize, usize),
-        level: Level,
-    ) -> *mut u8 {
-        let data = data.wrapping_add(at * dtype.size());
-        if dtype == compute {
-            return data;
-        }
-        thread_local!(static ROW: std::cell::UnsafeCell<[f64; TILE]> = const { std::cell::UnsafeCell::new([0.0; TILE]) });
-        let tile = ROW.with(|row| row.get().cast::<u8>());
-        // SAFETY: the caller's promise; the tile is this thread's own, and read before the next call.
-        unsafe { convert::load(level, (dtype, data), (compute, tile), n) };
-        tile
     }
 
     /// The stream of a row or column vector for a piece: the vector itself where it lies as the elements do, else a tile.
@@ -276,30 +275,33 @@ impl WorkList {
         let matrix = self.items[i].matrix().expect("rules with operands have matrices");
         let vector = self.vector(i, operand.scope, operand.place);
         let by_row = matrix.lies_in_rows(operand.scope);
-        let size = compute.size();
-        let of_col = |row: usize, col: usize| vector.wrapping_add((row / matrix.rows * matrix.cols + col) * size);
-        if !by_row && piece.col + piece.n <= matrix.cols {
-            return of_col(piece.row, piece.col);
-        }
-        let (mut row, mut col, mut done) = (piece.row, piece.col, 0);
-        while done < piece.n {
-            let n = (matrix.cols - col).min(piece.n - done);
-            let into = tile.wrapping_add(done * size);
+        let (size, end) = (compute.size(), piece.at + piece.n);
+        let mut at = piece.at;
+        while at < end {
+            let (row, col) = (at / matrix.cols, at % matrix.cols);
+            let run = (matrix.cols - col).min(end - at);
+            let into = tile.wrapping_add((at - piece.at) * size);
             // SAFETY: the caller's promise; all places are within the vector and the tile.
             unsafe {
                 match (by_row, compute) {
-                    (false, _) => into.copy_from_nonoverlapping(of_col(row, col), n * size),
                     (true, Dtype::F64) => {
                         let value = *vector.cast::<f64>().add(row);
-                        std::slice::from_raw_parts_mut(into.cast::<f64>(), n).fill(value);
+                        std::slice::from_raw_parts_mut(into.cast::<f64>(), run).fill(value);
                     }
                     (true, _) => {
                         let value = *vector.cast::<f32>().add(row);
-                        std::slice::from_raw_parts_mut(into.cast::<f32>(), n).fill(value);
+                        std::slice::from_raw_parts_mut(into.cast::<f32>(), run).fill(value);
+                    }
+                    (false, _) => {
+                        let from = vector.add((row / matrix.rows * matrix.cols + col) * size);
+                        if run == piece.n {
+                            return from;
+                        }
+                        into.copy_from_nonoverlapping(from, run * size);
                     }
                 }
             }
-            (row, col, done) = (row + 1, 0, done + n);
+            at += run;
         }
         tile
     }
@@ -308,11 +310,11 @@ impl WorkList {
     ///
     /// # Safety
     /// All units of the pass must be done, and nobody else may use the array's places meanwhile.
-    pub(super) unsafe fn finish_pass(&self, i: usize, stage: &Stage) {
-        let item = &self.items[i];
+    pub(super) unsafe fn finish_pass(&self, i: usize, numbered: Numbered) {
+        let (item, stage) = (&self.items[i], numbered.stage);
         let compute = item.param_type.compute();
         for (k, reduction) in stage.reductions.iter().enumerate() {
-            let (form, first) = (form(reduction), self.first_place(item, stage, k));
+            let (form, first) = (form(reduction), self.first_place(item, stage, numbered.number, k));
             // SAFETY: the caller's promise.
             unsafe {
                 match reduction.scope {
@@ -322,7 +324,7 @@ impl WorkList {
                         finish_vector(reduction, cells, &self.partials, first, (compute, vector));
                     }
                     Scope::Array => {
-                        let result = fold(form, &self.partials, first..first + item.units, neutral(form));
+                        let result = fold(form, &self.partials, first..first + item.units(stage), neutral(form));
                         let count = if reduction.operation == Operation::Mean { item.len as f64 } else { 1.0 };
                         self.scalars.set(item.scalars + reduction.place, result / count);
                     }
@@ -423,9 +425,9 @@ impl WorkList {
     }
 
     /// The first partial result of reduction `k` of a stage.
-    fn first_place(&self, item: &Item, stage: &Stage, k: usize) -> usize {
-        let before = stage.reductions[..k].iter();
-        item.partials + before.map(|reduction| places(reduction, item.units, item.cells.as_ref())).sum::<usize>()
+    pub(super) fn first_place(&self, item: &Item, stage: &Stage, number: usize, k: usize) -> usize {
+        let (units, cells) = (item.units(stage), item.cells.as_ref());
+        item.partials[number] + stage.reductions[..k].iter().map(|one| places(one, units, cells)).sum::<usize>()
     }
 
     fn stream(&self, i: usize, k: usize, at: usize) -> *mut u8 {
@@ -435,8 +437,38 @@ impl WorkList {
     }
 }
 
+/// Whether a factor lies in memory when the pass is done.
+fn in_memory(factor: &Factor, scaled: bool, zero_grads: bool) -> bool {
+    match factor.memory {
+        Some(Stream::Grad) => !zero_grads && !(factor.unscaled && scaled),
+        Some(Stream::Param) => true,
+        None => false,
+    }
+}
+
+/// The pieces of a cell.
+fn each_piece(cells: &Cells, unit: usize, mut f: impl FnMut(Piece)) {
+    let (cell, width) = (cells.unit(unit), cells.matrix.cols);
+    let together = cells.rows_at_once();
+    if together > 1 {
+        let mut row = cell.rows.start;
+        while row < cell.rows.end {
+            let rows = together.min(cell.rows.end - row);
+            f(Piece { at: row * width, n: rows * width, row, rows, col: 0, cols: width });
+            row += rows;
+        }
+        return;
+    }
+    for row in cell.rows.clone() {
+        for col in cell.cols.clone().step_by(TILE) {
+            let n = TILE.min(cell.cols.end - col);
+            f(Piece { at: row * width + col, n, row, rows: 1, col, cols: n });
+        }
+    }
+}
+
 /// The place of a row's column sums: those of its matrix and panel.
-fn col_place(cells: &super::matrix::Cells, row: usize) -> usize {
+fn col_place(cells: &Cells, row: usize) -> usize {
     let (matrix, within) = (row / cells.matrix.rows, row % cells.matrix.rows);
     (matrix * cells.panels + within / cells.panel) * cells.matrix.cols
 }

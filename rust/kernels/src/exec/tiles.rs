@@ -4,8 +4,8 @@
 use std::cell::RefCell;
 use std::mem::MaybeUninit;
 
-use super::driver::Item;
 use super::quantized::QuantizedState;
+use super::work_list::{Item, WHOLE};
 use crate::cpu::Level;
 use crate::kernel::{self, Extras, Kernel, MAX_STREAMS, States, Types};
 use crate::numeric::reduce::BLOCK;
@@ -31,6 +31,7 @@ pub(super) const MAX_TAIL: usize = 16;
 thread_local! {
     static STREAM_TILES: RefCell<Vec<Tile>> = const { RefCell::new(Vec::new()) };
     static TAIL_TILES: RefCell<Vec<Tile>> = const { RefCell::new(Vec::new()) };
+    static KEPT_TERM: RefCell<Vec<f64>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Runs `f` with the tiles of this thread for streams that are converted. They are not on its stack, which may be small.
@@ -41,6 +42,17 @@ fn with_stream_tiles<T>(f: impl FnOnce(&mut [Tile]) -> T) -> T {
 /// Runs `f` with the tiles of this thread for row and column operands, and for terms of reductions.
 pub(super) fn with_tail_tiles<T>(f: impl FnOnce(&mut [Tile]) -> T) -> T {
     TAIL_TILES.with(|tiles| f(made(&mut tiles.borrow_mut(), MAX_TAIL)))
+}
+
+/// Runs `f` with memory of this thread for a term of each element of a whole array, which a later pass recalls.
+pub(super) fn with_kept_term<T>(f: impl FnOnce(*mut u8) -> T) -> T {
+    KEPT_TERM.with(|terms| {
+        let mut terms = terms.borrow_mut();
+        if terms.is_empty() {
+            terms.resize(WHOLE, 0.0);
+        }
+        f(terms.as_mut_ptr().cast())
+    })
 }
 
 fn made(tiles: &mut Vec<Tile>, count: usize) -> &mut [Tile] {
@@ -89,13 +101,25 @@ impl Item {
         kernel::find(self.compiled.kernels[pass.kernel], call.level, Types { param, grad, states })
     }
 
-    /// Whether the pass uses states that are quantized.
-    pub(super) fn quantizes(&self, pass: &Pass) -> bool {
-        self.format != StateFormat::Compute && self.uses_states(pass)
-    }
-
     fn uses_states(&self, pass: &Pass) -> bool {
         (pass.reads | pass.writes) & self.state_bits != 0
+    }
+
+    /// Runs a pass whose kernel reads a term of an earlier pass, the last of `tail`, instead of computing it again.
+    ///
+    /// # Safety
+    /// As for [`Item::call`].
+    pub(super) unsafe fn call_recalling(
+        &self,
+        streams: *const *mut u8,
+        pass: &Pass,
+        call: &Call<'_>,
+        range: (usize, usize),
+        tail: *const *mut u8,
+    ) {
+        let recalling = Pass { kernel: pass.kernel + 1, ..*pass };
+        // SAFETY: the caller's promise, passed on.
+        unsafe { self.call(streams, &recalling, call, range, tail) };
     }
 
     /// Runs a pass over elements `at..at + n`; through tiles at most [`TILE`] of them at a time. `tail` are the pass's

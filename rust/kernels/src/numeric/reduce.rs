@@ -13,6 +13,8 @@ use crate::cpu::{self, LEVELS, Level, prefetch};
 pub(crate) const BLOCK: usize = 1024;
 /// Lanes that a block's elements are dealt to in turn.
 pub(crate) const LANES: usize = 16;
+/// Lanes of float32 that squares are dealt to where float32 will do.
+const FAST_LANES: usize = 64;
 
 /// What is added up of each element.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -228,10 +230,10 @@ cpu::each! {
     pub(super) unsafe fn fast_squares(left: *const u8, right: *const u8, n: usize) -> f64 {
         // SAFETY: the caller's promise.
         let values = unsafe { std::slice::from_raw_parts(left.cast::<f32>(), n) };
-        let mut lanes = [0.0f32; LANES];
-        let (rows, rest) = values.as_chunks::<LANES>();
+        let mut lanes = [0.0f32; FAST_LANES];
+        let (rows, rest) = values.as_chunks::<FAST_LANES>();
         for row in rows {
-            for lane in 0..LANES {
+            for lane in 0..FAST_LANES {
                 lanes[lane] += row[lane] * row[lane];
             }
         }
@@ -302,8 +304,8 @@ fn add<G>(values: &[G], plus: impl Fn(f64, &G) -> f64) -> f64 {
 
 /// The sum of a block's lanes, in a fixed tree.
 #[inline(always)]
-fn fold(mut lanes: [f64; LANES]) -> f64 {
-    let mut width = LANES / 2;
+fn fold<const N: usize>(mut lanes: [f64; N]) -> f64 {
+    let mut width = N / 2;
     while width > 0 {
         for lane in 0..width {
             lanes[lane] += lanes[lane + width];

@@ -15,8 +15,8 @@ rules! {
     }
 
     /// LAMB (arXiv:1904.00962): `m` and `v` as in Adam, `u = (m/bc1)/(sqrt(v/bc2) + eps) + wd*p`, and for each array
-    /// `p -= lr * ratio * u` with `ratio = |p|/|u|`. The direction is computed again from `m` and `v`: that moves fewer
-    /// bytes than keeping it.
+    /// `p -= lr * ratio * u` with `ratio = |p|/|u|`. Past the caches the direction is computed again from
+    /// `m` and `v`: that moves fewer bytes than keeping it.
     lamb {
         element m, nonnegative v;
         def direction(m, v, p) {
@@ -38,7 +38,7 @@ rules! {
             ratio = select(adapted == 0.0 || norm_p == 0.0 || norm_u == 0.0, 1.0, bounded);
         }
         pass(p) {
-            let u = direction(m, v, p);
+            recall u = direction(m, v, p);
             p = fma(-(rate * ratio), u, p);
         }
     }

@@ -161,6 +161,8 @@ pub struct Pass {
     pub operands: &'static [Operand],
     /// How many streams of terms it writes for its reductions.
     pub tiles: usize,
+    /// The term of a pass before that it can read instead of computing it again; the kernel that does so is the next one.
+    pub recalls: Option<usize>,
 }
 
 /// A row or column vector that a pass reads.
@@ -252,8 +254,13 @@ impl Rule {
 
     /// Whether its step reads gradients.
     pub fn reads_gradient(&self) -> bool {
-        let reads = |stage: &Stage| matches!(&stage.kind, Kind::Pass(pass) if pass.reads_grad);
-        self.programs[0].stages.iter().any(reads)
+        self.programs[0].reads_gradient()
+    }
+
+    /// Whether its step is one pass, so that an array can be updated a part at a time.
+    pub fn is_elementwise(&self) -> bool {
+        let [stage] = self.programs[0].stages else { return false };
+        matches!(stage.kind, Kind::Pass(_)) && stage.reductions.is_empty()
     }
 
     /// Whether some text needs to know the matrix that an array is.
@@ -263,12 +270,9 @@ impl Rule {
 }
 
 impl Program {
-    /// Its passes.
-    pub(crate) fn passes(&self) -> impl Iterator<Item = &'static Pass> + use<> {
-        self.stages.iter().filter_map(|stage| match &stage.kind {
-            Kind::Pass(pass) => Some(pass),
-            _ => None,
-        })
+    /// Whether it reads gradients.
+    pub fn reads_gradient(&self) -> bool {
+        self.stages.iter().any(|stage| matches!(&stage.kind, Kind::Pass(pass) if pass.reads_grad))
     }
 }
 

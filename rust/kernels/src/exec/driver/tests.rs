@@ -3,7 +3,9 @@
 
 use schuss_macros::rules;
 
+use super::super::partition::cut;
 use super::*;
+use crate::numeric::Dtype;
 use crate::optimizers;
 use crate::rule::Common;
 
@@ -13,10 +15,9 @@ use support::{Case, How, Owned, PLAIN, SHAPES, arrays, first_shared, hypers, len
 
 /// Takes arrays apart that one task would take through all their stages.
 fn cut_all(work: &mut WorkList) {
-    for (item, extent) in work.items.iter_mut().zip(&mut work.extents) {
-        (item.whole, extent.whole) = (false, false);
-    }
-    work.chunks = cut(&work.extents, work.total);
+    work.items.iter_mut().for_each(|item| item.whole = false);
+    work.extents.iter_mut().chain(&mut work.blocks).for_each(|extent| extent.whole = false);
+    (work.chunks, work.block_chunks) = (cut(&work.extents, work.total()), cut(&work.blocks, work.total()));
 }
 
 #[test]

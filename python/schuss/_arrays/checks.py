@@ -1,0 +1,200 @@
+"""What an array must be to serve as a parameter, a state or a gradient, and the messages when it is not.
+
+Every message names the array by its place, says what is wrong and what to do. Nothing here knows an optimizer.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from schuss import _schuss
+
+_NATIVE = {"float32", "float64", "float16"}
+_USE_IT = "and use that array in the model too"
+_NAMES = "float32, float64, float16 or bfloat16 (ml_dtypes)"
+
+
+def known_dtype(dtype: np.dtype[Any]) -> bool:
+    """Whether the kernels take this dtype; makes ml_dtypes' bfloat16 known to them when it is that."""
+    if not dtype.isnative:
+        return False
+    if dtype.name == "bfloat16":
+        _schuss.register_bfloat16(dtype)
+        return True
+    return dtype.name in _NATIVE
+
+
+def compute_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """What parameters of this dtype are computed in, which is also their state's dtype."""
+    return np.dtype(np.float64 if dtype == np.float64 else np.float32)
+
+
+def machine_epsilon(dtype: np.dtype[Any]) -> float:
+    """The distance from 1 to the next number of a dtype."""
+    return 2.0**-7 if dtype.name == "bfloat16" else float(np.finfo(dtype).eps)
+
+
+def order(array: np.ndarray) -> Literal["C", "F"]:
+    """`"C"` or `"F"`, for a contiguous array."""
+    return "C" if array.flags.c_contiguous else "F"
+
+
+def is_on_gpu(thing: Any) -> bool:
+    """Whether something is an array that lies on an NVIDIA GPU."""
+    if type(thing) is np.ndarray:
+        return False
+    if hasattr(thing, "__cuda_array_interface__"):
+        return True
+    try:
+        return int(thing.__dlpack_device__()[0]) == 2
+    except Exception:  # no array, or one that says nothing of a device
+        return False
+
+
+def any_on_gpu(structure: Any, depth: int = 0) -> bool:
+    """Whether a structure holds an array on a GPU; too deep a one is somebody else's business."""
+    if isinstance(structure, (dict, list, tuple)) and depth <= 100:
+        entries = structure.values() if isinstance(structure, dict) else structure
+        return any(any_on_gpu(entry, depth + 1) for entry in entries)
+    return is_on_gpu(structure)
+
+
+def shown(array: Any) -> np.ndarray:
+    """An array as `state_dict` gives it out: a view, or from a GPU a copy."""
+    result: np.ndarray = array.view() if isinstance(array, np.ndarray) else array.numpy()
+    return result
+
+
+def check_written(place: str, array: Any) -> None:
+    """Raises unless the array can be updated in place."""
+    if array is None:
+        raise TypeError(f"{place} is None; every entry must be a NumPy array")
+    if not isinstance(array, np.ndarray):
+        if is_on_gpu(array):
+            raise TypeError(f"{place} is on a GPU; here it must be a NumPy array, in host memory")
+        raise TypeError(f"{place} is {_a(array)}, not a NumPy array; {_advice(place, array)}")
+    refuse_masked(place, array)
+    if not known_dtype(array.dtype):
+        if array.dtype.kind == "f" and not array.dtype.isnative:
+            native = array.dtype.newbyteorder("=")
+            raise ValueError(
+                f"{place} is big-endian ({array.dtype.str}); convert it once with .astype(np.{native.name}) {_USE_IT}"
+            )
+        advice = _conversion(array.dtype)
+        raise TypeError(f"{place} has dtype {array.dtype}; it must be {_NAMES}{advice and f'{advice} {_USE_IT}'}")
+    if not array.flags.writeable:
+        raise ValueError(f"{place} is read-only; pass a writable array, or copy it once {_USE_IT}")
+    if not (array.flags.c_contiguous or array.flags.f_contiguous):
+        raise ValueError(
+            f"{place} is not contiguous (shape {array.shape}, strides {array.strides}); make it so once with "
+            f"np.ascontiguousarray {_USE_IT}"
+        )
+    if not array.flags.aligned:
+        raise ValueError(f"{place} is not aligned to its {array.itemsize}-byte elements; copy it once {_USE_IT}")
+
+
+def check_apart(
+    named: Iterable[tuple[str, np.ndarray]], same: str = "list a shared array once and add its gradients up"
+) -> None:
+    """Raises when two arrays share memory; `same` is what to do about one array that is there twice."""
+    ranges = sorted((byte_range(array), i, place) for i, (place, array) in enumerate(named) if array.size)
+    for one, other in itertools.pairwise(ranges):
+        if one[0][1] > other[0][0]:
+            (_, _, first), (_, _, second) = sorted((one, other), key=lambda entry: entry[1])
+            if one[0] == other[0]:
+                raise ValueError(f"{second} is the same memory as {first}; {same}")
+            raise ValueError(f"{second} overlaps the memory of {first}; pass arrays that share no memory")
+
+
+def byte_range(array: np.ndarray) -> tuple[int, int]:
+    """Where an array begins and ends in memory; it may leave gaps in between."""
+    start = array.ctypes.data
+    if array.flags.contiguous:
+        return start, start + array.nbytes
+    spans = [(n - 1) * stride for n, stride in zip(array.shape, array.strides, strict=True)]
+    return start + sum(span for span in spans if span < 0), start + array.itemsize + sum(s for s in spans if s > 0)
+
+
+def check_zeroable(place: str, gradient: Any) -> None:
+    """Raises unless a gradient can be set to zero in place."""
+    if not isinstance(gradient, np.ndarray):
+        raise TypeError(f"{place} is {_a(gradient)}, not a NumPy array, so it cannot be zeroed in place")
+    if not gradient.flags.writeable:
+        raise ValueError(f"{place} is read-only, so it cannot be zeroed; pass a copy")
+
+
+def as_gradient(place: str, gradient: Any, param_place: str, param: np.ndarray, *, copy: bool = False) -> np.ndarray:
+    """The gradient as an array that a kernel can read beside this parameter: converted as little as possible."""
+    if gradient is None:
+        raise TypeError(f"{place} is None; pass zeros, np.zeros_like({param_place}), for a parameter without gradient")
+    if not isinstance(gradient, np.ndarray):
+        if is_on_gpu(gradient):
+            raise TypeError(f"{place} is on a GPU, but {param_place} is in host memory; copy the gradient to the host")
+        if not any(hasattr(gradient, name) for name in ("__array__", "__array_interface__", "__dlpack__")):
+            advice = "" if isinstance(gradient, Mapping) else "; pass np.array(..., dtype=np.float32)"
+            raise TypeError(f"{place} is {_a(gradient)}, not an array like {param_place}{advice}")
+        try:
+            gradient = np.asarray(gradient)
+        except Exception as error:
+            raise TypeError(f"{place} is {_a(gradient)} that NumPy cannot read: {error}") from error
+    refuse_masked(place, gradient)
+    dtype = gradient.dtype
+    known = known_dtype(dtype)
+    if not known and dtype.kind != "f":
+        raise TypeError(f"{place} has dtype {dtype}; a gradient must be {_NAMES}{_conversion(dtype)}")
+    if gradient.shape != param.shape:
+        turned = param.ndim == 2 and gradient.shape == param.shape[::-1]
+        advice = f"; it looks transposed: pass {place}.T" if turned else ""
+        raise ValueError(f"{place} has shape {gradient.shape}, but {param_place} has shape {param.shape}{advice}")
+    if not known:
+        native = dtype.newbyteorder("=")
+        dtype = native if known_dtype(native) else np.dtype(np.float64)
+    needs_copy = copy or not gradient.flags.aligned
+    return np.array(gradient, dtype=dtype, order=order(param), copy=True if needs_copy else _IF_NEEDED, subok=False)
+
+
+_IF_NEEDED: Any = None if np.lib.NumpyVersion(np.__version__) >= "2.0.0" else False
+
+
+def check_like(place: str, array: Any, like: str, shape: Sequence[int], dtype: np.dtype[Any]) -> None:
+    """Raises unless it is an array of this shape and dtype, which are those of `like`."""
+    if not isinstance(array, np.ndarray):
+        raise TypeError(f"{place} is {_a(array)}, not a NumPy array")
+    refuse_masked(place, array)
+    if array.shape != tuple(shape):
+        raise ValueError(f"{place} has shape {array.shape}, but {like} has shape {tuple(shape)}")
+    if array.dtype != dtype:
+        raise TypeError(f"{place} has dtype {array.dtype}, but {like} has dtype {dtype}")
+
+
+def refuse_masked(place: str, array: Any) -> None:
+    """Raises when it is a masked array, whose mask would be lost."""
+    if isinstance(array, np.ma.MaskedArray):
+        raise TypeError(f"{place} is a masked array; pass its .data, or .filled(0)")
+
+
+def _a(thing: Any) -> str:
+    if thing is None:
+        return "None"
+    name = type(thing).__name__
+    return f"{'an' if name[:1].lower() in 'aeio' else 'a'} {name}"
+
+
+def _conversion(dtype: np.dtype[Any]) -> str:
+    if dtype.kind == "c":
+        return f": take its real and imaginary parts with .view(np.float{dtype.itemsize * 4})"
+    if dtype.kind not in "biuf":
+        return ""
+    return f": convert it with .astype(np.{'float64' if dtype.kind == 'f' else 'float32'})"
+
+
+def _advice(place: str, thing: Any) -> str:
+    if hasattr(thing, "__dlpack__") or hasattr(thing, "__array__"):
+        return f"pass a writable NumPy view of its memory, for example {place}.numpy()"
+    if isinstance(thing, Iterable) and not isinstance(thing, (str, bytes, list, tuple)):
+        return "structures of arrays are lists, tuples and dicts"
+    return "put the numbers into np.array(..., dtype=np.float32) and update the model from that array"

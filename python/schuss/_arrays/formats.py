@@ -1,0 +1,152 @@
+"""State formats: the dtype that states are stored in, and master copies of 16-bit parameters.
+
+An 8-bit state is a block of quantized values, followed by one float32 scale for each 256 of them in memory order. How
+values are rounded and what a code stands for is in the kernels. Nothing here knows an optimizer or its options.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from schuss._arrays import checks
+
+#: Elements that share a scale: a quantization block.
+_BLOCK = 256
+_ALIGN = 64
+
+
+Scope = Literal["element", "row", "col", "array", "all"]
+
+
+class State(NamedTuple):
+    """A state of a rule: one value for each element, row, column or array."""
+
+    name: str
+    scope: Scope
+    #: Whether values may be negative.
+    signed: bool
+    #: What it starts at: a number, the name of a hyperparameter, or "p" for a copy of the parameter.
+    initial: float | str = 0.0
+
+    def shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The state's shape for a parameter of this shape; rows and columns are those of the last two axes."""
+        if self.scope == "row":
+            return shape[:-1]
+        if self.scope == "col":
+            return (*shape[:-2], *shape[-1:])
+        return shape if self.scope == "element" else ()
+
+    def dtype(self, param: np.ndarray) -> np.dtype[Any]:
+        """Its dtype where it is not quantized: what the parameter is computed in; one number for an array is float64."""
+        return np.dtype(np.float64) if self.scope == "array" else checks.compute_dtype(param.dtype)
+
+
+_MASTER = State("master", "element", True)
+
+
+class StateFormat(NamedTuple):
+    """How an optimizer stores its state."""
+
+    #: None for the dtype that the update is computed in.
+    dtype: str | None = None
+    rounding: str = "stochastic"
+    seed: int = 0
+    master: bool = False
+
+    @property
+    def plain(self) -> bool:
+        """Whether states have the compute dtype, and there are no master copies."""
+        return self.small is None and not self.master
+
+    @property
+    def small(self) -> str | None:
+        """The dtype, if it is smaller than the compute dtype."""
+        return None if self.dtype == "float32" else self.dtype
+
+    @property
+    def rounding_seed(self) -> int | None:
+        """The seed of the kernels' stochastic rounding, or None without it."""
+        return self.seed if self.small is not None and self.rounding == "stochastic" else None
+
+    def stored(self, states: Sequence[State]) -> list[tuple[State, str | None]]:
+        """What a parameter's states are stored in; only those with a value for each element are worth quantizing."""
+        stored = [(state, self.dtype if state.scope == "element" else None) for state in states]
+        return [*stored, (_MASTER, None)] if self.master else stored
+
+    def names(self, states: Sequence[State]) -> list[str]:
+        """The names of the arrays that store a rule's states."""
+        return [
+            name
+            for state, dtype in self.stored(states)
+            for name in ([state.name, f"{state.name}_scale"] if dtype == "int8" else [state.name])
+        ]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The constructor's options that ask for this format; empty for the plain one."""
+        names = ("state_dtype", "state_rounding", "state_seed", "master_weights")
+        return {} if self.plain else dict(zip(names, self, strict=True))
+
+
+def check_params(state_format: StateFormat, named: Sequence[tuple[str, np.ndarray]]) -> None:
+    """Raises unless the states of these parameters can be stored in this format."""
+    for place, param in named:
+        if state_format.dtype == "float32" and param.dtype == np.float64:
+            raise TypeError(
+                f"{place} is float64, and its state too; leave out state_dtype, or convert the parameter to float32"
+            )
+        if state_format.master and param.dtype.itemsize != 2:
+            raise TypeError(
+                f"{place} is {param.dtype}, which needs no master copy; master_weights=True is for float16 and bfloat16"
+            )
+
+
+def bfloat16() -> np.dtype[Any]:
+    """The dtype, known to the kernels."""
+    try:
+        import ml_dtypes
+    except ImportError:
+        raise ImportError('state_dtype="bfloat16" needs the package ml_dtypes: pip install ml_dtypes') from None
+    dtype: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
+    checks.known_dtype(dtype)
+    return dtype
+
+
+def state_bytes(state: State, dtype: str | None, param: np.ndarray) -> int:
+    """Bytes of a state of a parameter."""
+    size = math.prod(state.shape(param.shape))
+    if dtype == "int8":
+        return -(-size // _ALIGN) * _ALIGN + 4 * -(-size // _BLOCK)
+    return size * (2 if dtype == "bfloat16" else state.dtype(param).itemsize)
+
+
+def views(memory: np.ndarray, state: State, dtype: str | None, param: np.ndarray) -> list[np.ndarray]:
+    """The arrays of one state in its memory, in the parameter's memory order."""
+    shape = state.shape(param.shape)
+    if dtype != "int8":
+        stored = bfloat16() if dtype == "bfloat16" else state.dtype(param)
+        return [memory.view(stored).reshape(shape, order=checks.order(param))]
+    size = math.prod(shape)
+    codes = memory[:size].view(np.int8 if state.signed else np.uint8)
+    scales = memory[-(-size // _ALIGN) * _ALIGN :].view(np.float32)
+    return [codes.reshape(shape, order=checks.order(param)), scales]
+
+
+def for_kernels(state_format: StateFormat, states: Sequence[State], arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """A parameter's state arrays as the extension module takes them: codes and scales as one run of float32."""
+    rest = iter(arrays)
+    return [_run(next(rest), next(rest)) if dtype == "int8" else next(rest) for _, dtype in state_format.stored(states)]
+
+
+def _run(codes: np.ndarray, scales: np.ndarray) -> np.ndarray:
+    count = (-(-codes.size // _ALIGN) * _ALIGN) // 4 + scales.size
+    if count == 0:
+        return np.zeros(0, np.float32)
+    block = codes
+    while isinstance(block.base, np.ndarray):
+        block = block.base
+    at = codes.ctypes.data - block.ctypes.data
+    return block[at : at + 4 * count].view(np.float32)

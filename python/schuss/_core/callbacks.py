@@ -1,0 +1,119 @@
+"""What the extension module asks of an optimizer in the middle of a step: to convert, to copy, or to explain.
+
+A step whose gradients fit comes here for nothing but what its schedules say.
+"""
+
+from __future__ import annotations
+
+import bisect
+from typing import Any
+
+import numpy as np
+
+from schuss import _schuss
+from schuss._arrays import checks, trees
+from schuss._arrays.formats import State
+from schuss._core import validate
+from schuss._core.group import ParamGroup
+
+
+class Answers(_schuss.Core):
+    """The base of `Optimizer` that has these answers, and knows what the places of its arrays are called."""
+
+    _groups: list[ParamGroup]
+    _params: list[np.ndarray]
+    _states: list[list[np.ndarray]]
+    #: What the rule of each parameter says of its states.
+    _rule_states: list[tuple[State, ...]]
+    #: For each group the structure of its parameters, with their numbers.
+    _templates: list[Any]
+    #: For each parameter its group, and where it is in the structure of that.
+    _suffixes: list[tuple[int, str]]
+    #: Whether the parameters were given in groups, as the gradients then are.
+    _grouped: bool
+    #: The optimizer's own gradients, once somebody has asked for them.
+    _grads: Any
+    #: What a step writes, as sorted ranges of bytes, once that was needed.
+    _written: list[tuple[int, int]] | None
+
+    def _root(self) -> Any:
+        return self._templates if self._grouped else self._templates[0]
+
+    def _place(self, name: str, group: int, suffix: str) -> str:
+        if not self._grouped:
+            return name + suffix
+        return f"param_groups[{group}]['params']{suffix}" if name == "params" else f"{name}[{group}]{suffix}"
+
+    def _own_grads(self) -> Any:
+        if self._grads is None:
+            raise ValueError("step() without gradients uses opt.grads, which nothing has been put into; pass gradients")
+        return self._grads
+
+    def _gradient(self, i: int, gradient: Any, shared: bool, zero_grads: bool) -> np.ndarray:
+        place, param_place = self._place("grads", *self._suffixes[i]), self._place("params", *self._suffixes[i])
+        usable = checks.as_gradient(place, gradient, param_place, self._params[i], copy=shared)
+        # Sharing has been looked for only where the gradient could be used as it was.
+        if not shared and self._is_written(usable):
+            usable = usable.copy(checks.order(usable))
+        if zero_grads:
+            checks.check_zeroable(place, gradient)
+            if shared or self._is_written(gradient):
+                raise ValueError(
+                    f"{place} shares memory with a parameter or a state, so zero_grads=True cannot zero it; pass a copy"
+                )
+        return usable
+
+    def _is_written(self, array: np.ndarray) -> bool:
+        """Whether an array may share memory with a parameter or a state."""
+        if self._written is None:
+            written = [array for own in (self._params, *self._states) for array in own if array.size]
+            self._written = sorted(map(checks.byte_range, written))
+        start, end = checks.byte_range(array)
+        before = bisect.bisect_left(self._written, (end, 0))
+        return array.size > 0 and before > 0 and self._written[before - 1][1] > start
+
+    @staticmethod
+    def _step_options(grad_scale: Any, zero_grads: Any) -> tuple[float, bool]:
+        scale = 1.0 if grad_scale is None else validate.grad_scale(grad_scale)
+        return scale, zero_grads is not None and validate.flag("zero_grads", zero_grads)
+
+    def _scheduled_values(self, step: int) -> list[list[float]]:
+        return [values for group in self._groups for values in group.packed_at(step)]
+
+    def _explain_structure(self, grads: Any) -> None:
+        if not self._grouped:
+            pairs = [(grads, "grads", "params")]
+        elif isinstance(grads, (list, tuple)) and len(grads) == len(self._groups):
+            pairs = [(own, f"grads[{i}]", f"param_groups[{i}]['params']") for i, own in enumerate(grads)]
+        else:
+            got = f"{len(grads)} entries" if isinstance(grads, (list, tuple)) else trees.kind(grads)
+            raise ValueError(
+                f"grads must be a list with an entry for each group, {len(self._groups)} in all, got {got}"
+            )
+        for template, (own, name, like) in zip(self._templates, pairs, strict=True):
+            for _ in trees.leaves(template, own, name, like):
+                pass
+
+    def _explain_changed(self, i: int) -> None:
+        raise ValueError(
+            f"{self._place('params', *self._suffixes[i])} was resized, re-pointed, retyped or made read-only after the "
+            "optimizer was made; make a new optimizer"
+        )
+
+    def _refuse_changed(self, i: int | None) -> None:
+        if i is not None:
+            self._explain_changed(i)
+
+    def _explain_shared(self, i: int, k: int) -> None:
+        one, other = sorted((i, k))
+        raise ValueError(
+            f"{self._place('grads', *self._suffixes[other])} shares memory with "
+            f"{self._place('grads', *self._suffixes[one])}; zero_grads=True needs gradients that share none"
+        )
+
+    def _explain_nonfinite(self, i: int, at: int) -> None:
+        order = checks.order(self._params[i])
+        index = tuple(int(k) for k in np.unravel_index(at, self._params[i].shape, order))
+        raise FloatingPointError(
+            f"{self._place('grads', *self._suffixes[i])} has a NaN or infinity, first at {index}; nothing was updated"
+        )

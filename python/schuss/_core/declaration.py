@@ -1,0 +1,156 @@
+"""Constructors are declarations: an annotation on a class is a parameter of its constructor.
+
+::
+
+    class Lion(Optimizer):
+        lr: Rate = 1e-4
+        betas: Betas = (0.9, 0.99)
+        weight_decay: float = 0.0
+
+has the constructor ``Lion(params, lr=1e-4, betas=(0.9, 0.99), weight_decay=0.0, *, maximize=False, ...)``. What type
+checkers know through ``dataclass_transform``, `Declaration` does when a class is made. It knows no optimizer, and no
+option by name.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, get_origin
+
+from schuss._core import hyperparameters, validate
+
+if TYPE_CHECKING:
+    from dataclasses import InitVar as InitVar
+
+    from typing_extensions import dataclass_transform
+else:
+    # Type checkers alone need the real ones: `dataclasses` loads `inspect`, Python 3.10 has no `dataclass_transform`.
+    class InitVar:
+        """A parameter of the constructor that is not an attribute."""
+
+        def __class_getitem__(cls, kind):
+            return kind
+
+    def dataclass_transform(**_):
+        """Nothing, but for type checkers."""
+        return lambda cls: cls
+
+
+class _Required:
+    def __repr__(self) -> str:
+        return "<required>"
+
+
+REQUIRED: Any = _Required()
+
+
+class Field(NamedTuple):
+    """One parameter of a constructor."""
+
+    name: str
+    type: Any
+    check: validate.Check
+    default: Any = REQUIRED
+    #: Whether it can be given by keyword only.
+    kw_only: bool = False
+    #: Whether it is one of the constructor's at all; a class can drop one that it inherits.
+    init: bool = True
+    #: Whether it is for the optimizer as a whole, so that no group overrides it.
+    whole: bool = False
+
+
+class _Option(NamedTuple):
+    default: Any
+    kw_only: bool
+    init: bool
+
+
+def option(*, default: Any, kw_only: bool = False, init: bool = True) -> Any:
+    """A default that says more: whether the parameter is keyword-only, and with ``init=False`` that there is none."""
+    return _Option(default, kw_only, init)
+
+
+@dataclass_transform(field_specifiers=(option,))
+class Declaration:
+    """The base of classes whose annotations are their constructor's parameters.
+
+    Names with a leading underscore and ``ClassVar`` are attributes as ever. A class with an ``__init__`` of its own
+    keeps it.
+    """
+
+    #: The parameters behind `params`, in order; those of base classes come first.
+    _fields: ClassVar[Mapping[str, Field]] = MappingProxyType({})
+
+    def __init_subclass__(cls, *, kw_only: bool = False, whole: bool = False, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        own = {field.name: field for field in _declared(cls, kw_only, whole)}
+        for name in own:
+            # A default left on the class would pass for the value that an optimizer has.
+            if name in vars(cls):
+                delattr(cls, name)
+        if not own:
+            return
+        # What is given by keyword only comes last, as in the signature.
+        fields = sorted({**cls._fields, **own}.values(), key=lambda field: field.kw_only)
+        cls._fields = MappingProxyType({field.name: field for field in fields})
+        if "__init__" not in vars(cls):
+            cls.__init__ = _constructor(cls)  # type: ignore[method-assign]
+            cls._document()
+
+    @classmethod
+    def _document(cls) -> None:
+        """Called when a class has got its constructor: the place to complete its docstring."""
+
+    def _setup(self, params: Any, hypers: dict[str, Any], whole: dict[str, Any]) -> None:
+        """What the constructor does with its arguments: hyperparameters and options, with defaults filled in."""
+        raise NotImplementedError
+
+
+def _declared(cls: type[Declaration], kw_only: bool, whole: bool) -> list[Field]:
+    result = []
+    for name, hint in cls.__annotations__.items():
+        if name.startswith("_") or name == "params":
+            continue
+        if isinstance(hint, str):  # under `from __future__ import annotations`
+            hint = eval(hint, vars(sys.modules[cls.__module__]), dict(vars(cls)))
+        if ClassVar in (hint, get_origin(hint)):
+            continue
+        try:
+            check = hyperparameters.check_of(hint)
+        except TypeError as error:
+            raise TypeError(
+                f"{cls.__name__}.{name}: {error}; annotate attributes that are none with ClassVar, or give them a "
+                "leading underscore"
+            ) from None
+        default = vars(cls).get(name, REQUIRED)
+        if not isinstance(default, _Option):
+            default = _Option(default, kw_only, True)
+        before = cls._fields.get(name)
+        belongs = whole if before is None else before.whole
+        result.append(Field(name, hint, check, *default, belongs))
+    return result
+
+
+def _constructor(cls: type[Declaration]) -> Any:
+    """An ``__init__`` with the class's parameters, made from text like those of dataclasses."""
+    fields = [field for field in cls._fields.values() if field.init]
+    defaults = {f"_{field.name}": field.default for field in fields if field.default is not REQUIRED}
+
+    def listed(chosen: list[Field]) -> list[str]:
+        return [field.name + f"=_{field.name}" * (f"_{field.name}" in defaults) for field in chosen]
+
+    def passed(whole: bool) -> str:
+        return ", ".join(f"{field.name!r}: {field.name}" for field in fields if field.whole is whole)
+
+    positional = listed([field for field in fields if not field.kw_only])
+    keywords = listed([field for field in fields if field.kw_only])
+    parameters = ", ".join(["self", "params", *positional, *["*"] * bool(keywords), *keywords])
+    source = f"def __init__({parameters}):\n    self._setup(params, {{{passed(False)}}}, {{{passed(True)}}})\n"
+    exec(compile(source, f"<constructor of {cls.__qualname__}>", "exec"), defaults)
+    function = defaults["__init__"]
+    function.__qualname__, function.__module__ = f"{cls.__qualname__}.__init__", cls.__module__
+    types = {field.name: hyperparameters.plain(field.type) for field in fields}
+    function.__annotations__ = {"params": Any, **types, "return": None}
+    return function

@@ -1,0 +1,227 @@
+"""A parameter group: its arrays and its hyperparameters, checked whenever one is set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, MutableMapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from schuss._arrays.formats import State
+from schuss._core import scheduling, validate
+from schuss._core.rules import RULES
+
+if TYPE_CHECKING:
+    from schuss._core.optimizer import Optimizer
+
+_DECAYS = {"l2": 0.0, "decoupled": 1.0, "independent": 2.0, "own": 3.0}
+
+
+class ParamGroup(MutableMapping[str, Any]):
+    """One group of parameters, in the manner of a dict.
+
+    ``group["params"]`` is a tuple of its arrays; every other key is a hyperparameter. Setting one checks it, and the
+    next step uses it. A hyperparameter that decides which state arrays there are (``amsgrad``, ``centered``, momentum
+    on or off) is fixed once the optimizer is made.
+
+    Examples
+    --------
+    >>> import numpy as np, schuss
+    >>> opt = schuss.SGD(np.ones(3, np.float32), lr=0.1)
+    >>> opt.param_groups[0]["lr"] = 0.01
+    >>> opt.param_groups[0]["lr"]
+    0.01
+    """
+
+    def __init__(
+        self,
+        kind: type[Optimizer],
+        params: list[np.ndarray],
+        hypers: Mapping[str, Any],
+        where: str,
+        initial_lr: float | None = None,
+    ) -> None:
+        self._kind = kind
+        self._label = kind._label or kind.__name__
+        self._params = params
+        self._where = where
+        self._hypers = self.checked(hypers)
+        #: The rule of each array.
+        self.rules = [self.rule_for(array) for array in params]
+        self.initial_lr = self._first_rate() if initial_lr is None else initial_lr
+        #: What has values of its own in the group: a rule for a dtype.
+        self.variants = [(rule, array.dtype) for rule, array in zip(self.rules, params, strict=True)]
+        self._packed: dict[tuple[str, np.dtype[Any]], np.ndarray] = {}
+
+    def rule_for(self, array: np.ndarray) -> str:
+        """The rule of an array under the group's hyperparameters."""
+        return self._kind._array_rule(self._hypers, array)
+
+    def _settled(self, hypers: Mapping[str, Any]) -> tuple[Any, ...]:
+        """What cannot change once the optimizer is made."""
+        rules = [self._kind._array_rule(hypers, array) for array in self._params]
+        return rules, self._kind._structure(hypers)
+
+    def _first_rate(self) -> float:
+        rate = self._hypers["lr"]
+        if self._hypers.get("decay_form") != "independent":
+            return 0.0 if callable(rate) else float(rate)
+        first = getattr(rate, "initial_lr", None) if callable(rate) else rate
+        if first is None:
+            first = validate.scheduled_rate(f"{self._where}lr", rate, 0)
+        if not first > 0:
+            raise ValueError(
+                f'{self._where}decay_form "independent" divides by the first lr, which is 0; start above 0, or '
+                "give the schedule an attribute initial_lr"
+            )
+        return float(first)
+
+    def checked(self, hypers: Mapping[str, Any], where: str | None = None) -> dict[str, Any]:
+        """The hyperparameters with every value checked, also against each other; `where` they stand, for messages."""
+        where = self._where if where is None else where
+        result = {name: self._kind._fields[name].check(f"{where}{name}", value) for name, value in hypers.items()}
+        self._kind._check(result)
+        if scheduling.sets_momentum(result["lr"]):
+            self._check_momentum(result, where)
+        return result
+
+    def _check_momentum(self, hypers: Mapping[str, Any], where: str) -> None:
+        """Raises unless there is a momentum for the schedule to set, with the state that it needs."""
+        if "momentum" not in hypers and "betas" not in hypers:
+            raise ValueError(
+                f"{where}lr is a schedule that sets the momentum too, but {self._label} has neither "
+                "momentum nor betas; use a schedule that does not (one_cycle: momentum=None)"
+            )
+        if self._kind._rule(self._with_momentum(hypers, 0.5)) != self._kind._rule(hypers):
+            raise ValueError(
+                f"{where}lr is a schedule that sets the momentum too, but momentum=0 keeps no buffer for it; "
+                "make the optimizer with momentum > 0, or use a schedule that does not (one_cycle: momentum=None)"
+            )
+
+    @staticmethod
+    def _with_momentum(hypers: Mapping[str, Any], value: float) -> dict[str, Any]:
+        if "momentum" in hypers:
+            return {**hypers, "momentum": value}
+        return {**hypers, "betas": (value, *hypers["betas"][1:])}
+
+    def _layout(self, variant: tuple[str, np.dtype[Any]], hypers: Mapping[str, Any]) -> list[float]:
+        rule, dtype = variant
+        rate = hypers["lr"]
+        own = self._kind._typed_rule_values(hypers, dtype)
+        return [
+            float(callable(rate)),
+            0.0 if callable(rate) else rate,
+            self.initial_lr,
+            hypers.get("weight_decay", 0.0),
+            _DECAYS[self._kind._decay(hypers)],
+            float(hypers["maximize"]),
+            *(float(own[name]) for name in RULES[rule].hypers),
+        ]
+
+    def packed(self, rule: str, dtype: np.dtype[Any]) -> np.ndarray:
+        """The values of a rule as the extension module reads them; it keeps the array, so only its contents change."""
+        variant = (rule, dtype)
+        if variant not in self._packed:
+            self._packed[variant] = np.array(self._layout(variant, self._hypers), dtype=np.float64)
+        return self._packed[variant]
+
+    def packed_at(self, step: int) -> list[list[float]]:
+        """For each variant in use its values for a step, with what the schedule says."""
+        hypers, rate, place = self._hypers, self._hypers["lr"], f"{self._where}lr"
+        if callable(rate):
+            momentum = scheduling.momentum(place, rate, step)
+            if momentum is not None:
+                hypers = self._with_momentum(hypers, momentum)
+            rate = validate.scheduled_rate(place, rate, step)
+        values = []
+        for variant in dict.fromkeys(self.variants):
+            own = self.packed(*variant).tolist() if hypers is self._hypers else self._layout(variant, hypers)
+            own[1] = rate
+            values.append(own)
+        return values
+
+    def prepare(
+        self, hypers: Mapping[str, Any], where: str | None = None, initial_lr: float | None = None
+    ) -> dict[str, Any]:
+        """Checks hyperparameters that are to replace these ones; they must need the same state."""
+        checked = self.checked(hypers, where)
+        where = self._where if where is None else where
+        initial_lr = self.initial_lr if initial_lr is None else initial_lr
+        settled = self._settled(self._hypers)
+        if self._settled(checked) != settled:
+            changed = [name for name in checked if checked[name] != self._hypers[name]]
+            alone = [name for name in changed if self._settled({**self._hypers, name: checked[name]}) != settled]
+            name = (alone or changed)[0]
+            other_rules = self._settled(checked)[0] != self.rules
+            reason = "that needs other state arrays" if other_rules else "it is settled when the optimizer is made"
+            raise ValueError(
+                f"{where}{name} cannot change from {self._hypers[name]!r} to {checked[name]!r}: {reason}; make a new "
+                "optimizer"
+            )
+        if checked.get("decay_form") == "independent" and not initial_lr > 0:
+            raise ValueError(
+                f'{where}decay_form "independent" divides by the first lr, which was 0 or a schedule\'s; make a new '
+                "optimizer"
+            )
+        return checked
+
+    def adopt(self, checked: dict[str, Any]) -> None:
+        """Takes hyperparameters that :meth:`prepare` has checked."""
+        self._hypers = checked
+        for variant, values in self._packed.items():
+            values[:] = self._layout(variant, checked)
+
+    @property
+    def states(self) -> list[tuple[State, ...]]:
+        """The states of each array, in order."""
+        return [RULES[rule].states for rule in self.rules]
+
+    @property
+    def hypers(self) -> dict[str, Any]:
+        """The hyperparameters as a dict of their own."""
+        return dict(self._hypers)
+
+    def __getitem__(self, name: str) -> Any:
+        return tuple(self._params) if name == "params" else self._hypers[name]
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        self.update({name: value})
+
+    def update(self, *args: Any, **kwargs: Any) -> None:
+        """Sets several hyperparameters at once, or none when one of them is wrong."""
+        changes = dict(*args, **kwargs)
+        if "params" in changes:
+            raise TypeError("a group's arrays cannot be replaced; use add_param_group or make a new optimizer")
+        unknown = [name for name in changes if name not in self._hypers]
+        if unknown:
+            known = ", ".join(self._hypers)
+            raise TypeError(f"{self._label} has no hyperparameter {unknown[0]!r}; it has {known}")
+        self.adopt(self.prepare({**self._hypers, **changes}))
+
+    def __delitem__(self, name: str) -> None:
+        raise TypeError("a group's entries cannot be deleted; a hyperparameter always has a value")
+
+    def __iter__(self) -> Iterator[str]:
+        yield "params"
+        yield from self._hypers
+
+    def __len__(self) -> int:
+        return 1 + len(self._hypers)
+
+    # Of dicts with arrays one cannot ask whether they are equal; a group is itself, for `index` and `in`.
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
+    def __repr__(self) -> str:
+        hypers = ", ".join(f"{name}={value!r}" for name, value in self._hypers.items())
+        return f"ParamGroup({len(self._params)} arrays, {hypers})"
+
+
+def is_group(entry: Any) -> bool:
+    """Whether something is a group as constructors take it."""
+    return isinstance(entry, Mapping) and "params" in entry
+
+
+def without_params(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """A group's hyperparameters."""
+    return {name: value for name, value in entry.items() if name != "params"}

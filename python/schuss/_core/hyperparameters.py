@@ -1,0 +1,91 @@
+"""Types of hyperparameters: what an annotation on a class says about the values that it takes.
+
+``float`` is a finite number >= 0, ``bool`` a flag, ``int`` a whole number >= 1, ``Literal`` a choice, ``tuple[float,
+float]`` a pair; ``| None`` allows None too, also inside a pair. ``Annotated[float, Range(...)]`` has another range, and
+a function in ``Annotated`` is the check itself. Nothing here knows a class.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import operator
+import types
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
+
+from schuss._core import validate
+
+
+class Range(NamedTuple):
+    """The range of a number, or of every number of a pair; ``closed_high`` without ``high`` allows infinity."""
+
+    low: float = 0.0
+    high: float = math.inf
+    open_low: bool = False
+    closed_high: bool = False
+
+    @property
+    def words(self) -> str:
+        """The condition in words."""
+        return validate.interval(self.low, self.high, open_low=self.open_low, closed_high=self.closed_high)
+
+
+#: A learning rate, or a schedule: a callable from the step to a rate.
+Rate = Annotated[float | Callable[[int], float], validate.rate]
+#: A number in [0, 1).
+Fraction = Annotated[float, Range(high=1.0)]
+#: A number in [0, 1].
+ClosedFraction = Annotated[float, Range(high=1.0, closed_high=True)]
+#: A pair of numbers in [0, 1).
+Betas = Annotated[tuple[float, float], Range(high=1.0)]
+#: A bound > 0; infinity bounds nothing.
+Bound = Annotated[float, Range(open_low=True, closed_high=True)]
+#: A seed of random numbers.
+Seed = Annotated[int, validate.seed]
+
+
+def check_of(hint: Any, limits: Range | None = None) -> validate.Check:
+    """The check of a type; raises `TypeError` for a type that no hyperparameter can have."""
+    arguments = get_args(hint)
+    if get_origin(hint) is Annotated:
+        for note in arguments[1:]:
+            if isinstance(note, types.FunctionType):
+                return note
+            limits = note if isinstance(note, Range) else limits
+        return check_of(arguments[0], limits)
+    if hint is bool:
+        return validate.flag
+    if hint is int:
+        return functools.partial(validate.count, low=int(limits.low)) if limits else validate.count
+    if get_origin(hint) is Literal:
+        return validate.choice(*arguments)
+    numbers = limits or Range()
+    if hint is float:
+        return functools.partial(validate.number, **numbers._asdict())
+    if get_origin(hint) is tuple and len(arguments) == 2:
+        words = [f"{numbers.words}{' or None' if type(None) in get_args(item) else ''}" for item in arguments]
+        same = f"a pair of numbers {words[0]}"
+        allowed = same if words[0] == words[1] else f"a pair of a number {words[0]} and a number {words[1]}"
+        checks = [check_of(item, limits) for item in arguments]
+        return lambda place, value: validate.pair(place, value, allowed, checks)
+    if get_origin(hint) in (Union, types.UnionType) and len(arguments) == 2 and type(None) in arguments:
+        (kind,) = (kind for kind in arguments if kind is not type(None))
+        check = check_of(kind, limits)
+        return lambda place, value: None if value is None else check(place, value)
+    raise TypeError(f"{hint} is not the type of a hyperparameter")
+
+
+def choices_of(hint: Any) -> tuple[Any, ...]:
+    """The values of a choice; none for other types."""
+    return get_args(hint) if get_origin(hint) is Literal else ()
+
+
+def plain(hint: Any) -> Any:
+    """The type without what it says about ranges, as signatures show it."""
+    if get_origin(hint) is Annotated:
+        return get_args(hint)[0]
+    if get_origin(hint) in (Union, types.UnionType):
+        first, *others = map(plain, get_args(hint))
+        return functools.reduce(operator.or_, others, first)
+    return hint

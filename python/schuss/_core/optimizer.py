@@ -1,0 +1,449 @@
+"""The base class of all optimizers: structures, groups, state, gradients.
+
+It knows arrays and hyperparameters, and no rule: what a class adds is its constructor and which rule its
+hyperparameters stand for. The step itself is in the extension module.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from schuss import _schuss
+from schuss._arrays import checks, formats, layout, trees
+from schuss._core import documentation, options
+from schuss._core import state as _state
+from schuss._core.callbacks import Answers
+from schuss._core.group import ParamGroup, is_group, without_params
+from schuss._core.options import Options
+from schuss._core.rules import RULES
+
+
+def _setting(name: str, doc: str) -> Any:
+    """An option that can be changed later: an attribute that checks what it is set to."""
+    return property(lambda self: self._option(name), lambda self, value: self._change(name, value), doc=doc)
+
+
+class Optimizer(Answers, Options):
+    """What all optimizers have in common; use one of its subclasses.
+
+    A subclass declares its hyperparameters: annotated class attributes, with their defaults, are the parameters of its
+    constructor. It says with ``_rule`` which rule some hyperparameters stand for, where that is not the one with the
+    class's name in lower case, and with ``_rule_values`` what the rule's own hyperparameters are, where names differ.
+    """
+
+    #: Whether a step is one rule over each array, which is what `schuss.functional` offers.
+    _single_rule: ClassVar[bool] = True
+    #: What is set for the optimizer as a whole, by attributes that are part of its state.
+    _settings: ClassVar[tuple[str, ...]] = ("max_grad_norm", "nonfinite")
+    #: What the class is called in messages and checkpoints, where that is not its name.
+    _label: ClassVar[str | None] = None
+    #: Whether its parameters may lie on a GPU.
+    _on_gpu: ClassVar[bool] = True
+
+    def _name(self) -> str:
+        return self._label or type(self).__name__
+
+    # What a subclass says about itself.
+
+    @classmethod
+    def _rule(cls, hypers: Mapping[str, Any]) -> str:
+        """The name of the rule that these hyperparameters stand for; a class made from another has that one's."""
+        names = [kind.__name__.lower() for kind in cls.__mro__]
+        return next((name for name in names if name in RULES), names[0])
+
+    @classmethod
+    def _array_rule(cls, hypers: Mapping[str, Any], array: np.ndarray) -> str:
+        """The rule for one array, where arrays of one group differ in it."""
+        return cls._rule(hypers)
+
+    @classmethod
+    def _structure(cls, hypers: Mapping[str, Any]) -> tuple[Any, ...]:
+        """What is settled when the optimizer is made: the rule, and with it the state arrays."""
+        return (cls._rule(hypers),)
+
+    @classmethod
+    def _rule_values(cls, hypers: Mapping[str, Any]) -> Mapping[str, float]:
+        """The rule's own hyperparameters; the entries of a pair end in 1 and 2, those of betas are beta1 and beta2."""
+        values = dict(hypers)
+        for name, value in hypers.items():
+            if isinstance(value, tuple):
+                name = name.removesuffix("s") if name == "betas" else name
+                values[f"{name}1"], values[f"{name}2"] = value
+        return values
+
+    @classmethod
+    def _typed_rule_values(cls, hypers: Mapping[str, Any], dtype: np.dtype[Any]) -> Mapping[str, float]:
+        """The same for parameters of a dtype, where it matters."""
+        return cls._rule_values(hypers)
+
+    @classmethod
+    def _decay(cls, hypers: Mapping[str, Any]) -> str:
+        """How weight decay acts: "l2", "decoupled", "independent", or "own" where the rule itself applies it."""
+        return "l2"
+
+    @classmethod
+    def _matrix(cls, array: np.ndarray) -> layout.Matrix:
+        """The matrix that an array is to a rule with rows or columns."""
+        return layout.last_axes(array)
+
+    @classmethod
+    def _takes_int8(cls, hypers: Mapping[str, Any]) -> bool:
+        """Whether eight bits are enough for the state."""
+        return False
+
+    @classmethod
+    def _check(cls, hypers: Mapping[str, Any]) -> None:
+        """Raises ValueError when hyperparameters exclude each other."""
+
+    # Construction.
+
+    @classmethod
+    def _document(cls) -> None:
+        if "__doc__" in vars(cls):
+            defaults = {field.name: field.default for field in cls._fields.values()}
+            cls.__doc__ = documentation.completed(cls.__doc__, cls._fields, cls._takes_int8(defaults))
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        raise TypeError("Optimizer is what all optimizers have in common; make one of those in schuss.OPTIMIZERS")
+
+    def _setup(self, params: Any, hypers: dict[str, Any], whole: dict[str, Any]) -> None:
+        if hasattr(self, "_defaults"):
+            raise TypeError(f"this {self._name()} is made already; make a new one instead of calling __init__")
+        if checks.any_on_gpu(params):
+            importlib.import_module("schuss._backends.cuda").adopt(self)
+        self._max_grad_norm: float | None = self._checked("max_grad_norm", whole["max_grad_norm"])
+        self._nonfinite: str = self._checked("nonfinite", whole["nonfinite"])
+        self._configure(self._max_grad_norm, self._nonfinite)
+        self._set_state_format(options.state_format(whole))
+        for name, value in hypers.items():  # also those that every group overrides
+            self._fields[name].check(name, value)
+        self._defaults = hypers
+        self._groups: list[ParamGroup] = []
+        self._params: list[np.ndarray] = []
+        self._states: list[list[np.ndarray]] = []
+        self._rule_states: list[tuple[formats.State, ...]] = []
+        #: The states that all arrays share: float64 numbers by name, and the array that holds them.
+        self._shared: dict[str, np.ndarray] = {}
+        self._shared_values: np.ndarray | None = None
+        self._templates: list[Any] = []
+        self._suffixes: list[tuple[int, str]] = []
+        self._grads: Any = None
+        self._written: list[tuple[int, int]] | None = None
+        self._grouped = isinstance(params, (list, tuple)) and any(is_group(entry) for entry in params)
+        if not self._grouped:
+            if is_group(params) and any(name in hypers for name in params):
+                raise TypeError("params looks like one group of parameters; groups come in a list: [{'params': ...}]")
+            self._extend([(params, {})])
+            return
+        for i, entry in enumerate(params):
+            if not is_group(entry):
+                raise TypeError(f"params[{i}] must be a dict with a 'params' key, like the other groups")
+        self._extend([(entry["params"], without_params(entry)) for entry in params])
+
+    @property
+    def param_groups(self) -> tuple[ParamGroup, ...]:
+        """The groups of parameters, in order; ``param_groups[0]["lr"] = ...`` sets a hyperparameter."""
+        return tuple(self._groups)
+
+    def add_param_group(self, group: Mapping[str, Any]) -> None:
+        """Adds a group.
+
+        From then on gradients are a list with one structure a group. The group's bias corrections start at its own
+        first step; a learning-rate schedule sees the optimizer's step.
+
+        Parameters
+        ----------
+        group : dict
+            ``{"params": <structure of arrays>, "lr": ..., ...}``; hyperparameters that it lacks have the
+            constructor's values.
+
+        Examples
+        --------
+        >>> import numpy as np, schuss
+        >>> opt = schuss.SGD([np.ones(3)], lr=0.1)
+        >>> opt.add_param_group({"params": [np.ones(2)], "lr": 0.01})
+        >>> opt.step([[np.ones(3)], [np.ones(2)]])
+        True
+        """
+        if not is_group(group):
+            got = "one without" if isinstance(group, Mapping) else trees.kind(group)
+            raise TypeError(f"a group is a dict with a 'params' key, got {got}")
+        with self._exclusive():
+            grads, was_grouped = self._grads, self._grouped
+            self._grouped = True
+            try:
+                self._extend([(group["params"], without_params(group))])
+            except BaseException:
+                self._grouped = was_grouped
+                raise
+            if grads is not None:
+                new = trees.build(self._templates[-1], self._new_gradient)
+                self._grads = [*grads, new] if was_grouped else [grads, new]
+
+    def _extend(self, additions: list[tuple[Any, dict[str, Any]]]) -> None:
+        """Adds groups, or raises and leaves everything as it was."""
+        suffixes, params, templates = list(self._suffixes), list(self._params), []
+        groups: list[ParamGroup] = []
+        for structure, given in additions:
+            index = len(self._groups) + len(groups)
+            where = f"param_groups[{index}]['params']" if self._grouped else "params"
+            unknown = [name for name in given if name not in self._defaults]
+            if unknown:
+                if unknown[0] in self._fields and self._fields[unknown[0]].whole:
+                    raise TypeError(f"param_groups[{index}] has {unknown[0]!r}, which is for the optimizer as a whole")
+                known = ", ".join(self._defaults)
+                raise TypeError(f"param_groups[{index}] has unknown {unknown[0]!r}; {self._name()} takes {known}")
+            template, leaves = trees.flatten(structure, where, len(params))
+            if not leaves:
+                raise ValueError(f"{where} is empty; an optimizer needs at least one array")
+            for suffix, array in leaves:
+                self._check_param(where + suffix, array)
+            suffixes += [(index, suffix) for suffix, _ in leaves]
+            params += [array for _, array in leaves]
+            prefix = f"param_groups[{index}]: " if self._grouped else ""
+            groups.append(ParamGroup(type(self), [a for _, a in leaves], {**self._defaults, **given}, prefix))
+            templates.append(template)
+        checks.check_apart((self._place("params", *at), array) for at, array in zip(suffixes, params, strict=True))
+
+        first = len(self._params)
+        named = [(self._place("params", *at), a) for at, a in zip(suffixes[first:], params[first:], strict=True)]
+        formats.check_params(self._state_format, named)
+        for group in groups:
+            self._check_state_format(group)
+        states = [own for group in groups for own in self._zeros(group["params"], group.states)]
+        self._suffixes, self._params = suffixes, params
+        self._states += states
+        self._rule_states += [own for group in groups for own in group.states]
+        self._written = None
+        for group, template in zip(groups, templates, strict=True):
+            self._groups.append(group)
+            self._templates.append(template)
+            until = first + len(group["params"])
+            own = params[first:until]
+            for i in range(first, until):
+                self._fill_initial(i)
+            variants = list(dict.fromkeys(group.variants))
+            self._share_states(group)
+            self._add_group(
+                [(rule, group.packed(rule, dtype)) for rule, dtype in variants],
+                [variants.index(variant) for variant in group.variants],
+                params[first:until],
+                [self._kernel_states(i) for i in range(first, until)],
+                [self._matrix(a) if RULES[r].needs_matrix else None for r, a in zip(group.rules, own, strict=True)],
+                self._templates if self._grouped else self._templates[0],
+                self._state_format.small,
+                self._state_format.master,
+                self._shared_values,
+            )
+            first = until
+
+    def _share_states(self, group: ParamGroup) -> None:
+        """Makes the states that all arrays share, when the first group comes that has any."""
+        states = next((RULES[rule].shared for rule in group.rules if RULES[rule].shared), ())
+        if states and self._shared_values is None:
+            self._shared_values = np.zeros(len(states))
+            self._shared = {state.name: self._shared_values[k : k + 1].reshape(()) for k, state in enumerate(states)}
+            self._fill_shared(states, group)
+
+    def _fill_shared(self, states: Sequence[formats.State], group: ParamGroup) -> None:
+        for state in states:
+            self._shared[state.name][...] = self._first_value(state, group)
+
+    def _first_value(self, state: formats.State, group: ParamGroup) -> float:
+        """The number that a state starts at."""
+        first = state.initial
+        return float(self._rule_values(group.hypers)[first] if isinstance(first, str) else first)
+
+    def _check_param(self, place: str, array: Any) -> None:
+        """Raises unless the array can be updated in place."""
+        checks.check_written(place, array)
+
+    def _zeros(self, params: list[np.ndarray], states: Sequence[Sequence[formats.State]]) -> list[list[np.ndarray]]:
+        """The state arrays of each parameter, of zeros; a master copy has its numbers."""
+        return layout.zeros(params, states, self._state_format)
+
+    # Gradients.
+
+    @property
+    def grads(self) -> Any:
+        """Gradient buffers of the optimizer's own, in the structure of the parameters.
+
+        They are made, full of zeros, when first asked for; ``step()`` without gradients uses them. Their dtype is what
+        the update is computed in: float64 for float64 parameters, float32 for all others.
+
+        Examples
+        --------
+        >>> import numpy as np, schuss
+        >>> w = np.ones(2)
+        >>> opt = schuss.SGD({"w": w}, lr=0.5)
+        >>> for _ in range(2):
+        ...     opt.grads["w"] += 0.5
+        >>> opt.step(zero_grads=True)
+        True
+        >>> w
+        array([0.5, 0.5])
+        """
+        if self._grads is None:
+            self._grads = trees.build(self._root(), self._new_gradient)
+        return self._grads
+
+    @grads.setter
+    def grads(self, value: Any) -> None:
+        if value is None or value is not self._grads:  # what `opt.grads += g` has added to is put back
+            place = self._place("opt.grads", *self._suffixes[0])
+            raise AttributeError(f"grads cannot be replaced; write into its arrays: {place}[...] = g")
+
+    def zero_grad(self) -> None:
+        """Sets the optimizer's own gradient buffers to zero."""
+        if self._grads is not None:
+            buffers = list(trees.leaves(self._root(), self._grads, "grads", "params"))
+            for _, place, gradient in buffers:
+                checks.check_zeroable(place, gradient)
+            for _, _, gradient in buffers:
+                gradient.fill(0)
+
+    def _state_names(self, i: int) -> list[str]:
+        """The names of the state arrays of a parameter, in order."""
+        return self._state_format.names(self._rule_states[i])
+
+    def _kernel_states(self, i: int) -> list[np.ndarray]:
+        """The state arrays of a parameter as the extension module takes them."""
+        return formats.for_kernels(self._state_format, self._rule_states[i], self._states[i])
+
+    def _set_state_format(self, kept: formats.StateFormat) -> None:
+        """Sets how the state is kept; once there are arrays only the rounding of it may change."""
+        self._set_seed(kept.rounding_seed)
+        self._state_format = kept
+
+    def _check_state_format(self, group: ParamGroup) -> None:
+        """Raises when the state of a group cannot be kept as asked for."""
+        if self._state_format.dtype == "int8" and not self._takes_int8(group.hypers):
+            raise ValueError(f'{self._name()} with these hyperparameters has no state_dtype="int8"; use "bfloat16"')
+
+    def _reset_state(self) -> None:
+        """Starts the state anew, bias corrections too; the count of steps goes on, and a master copy stays."""
+        for i, own in enumerate(self._states):
+            for state in own[:-1] if self._state_format.master else own:
+                state.fill(0)
+            self._fill_initial(i)
+        for group in self._groups:
+            for rule in group.rules:
+                self._fill_shared(RULES[rule].shared, group)
+        steps, skipped, groups = self._counters()
+        self._set_counters(steps, skipped, [0] * len(groups))
+
+    def _fill_initial(self, i: int) -> None:
+        """Puts first values other than zero into the states of a parameter."""
+        group = self._groups[self._suffixes[i][0]]
+        arrays = dict(zip(self._state_names(i), self._states[i], strict=True))
+        for state in self._rule_states[i]:
+            if state.initial == "p":
+                arrays[state.name][...] = arrays.get("master", self._params[i])
+            elif (first := self._first_value(state, group)) != 0:
+                arrays[state.name].fill(first)
+
+    def _new_gradient(self, i: int) -> np.ndarray:
+        param = self._params[i]
+        return np.zeros(param.shape, checks.compute_dtype(param.dtype), checks.order(param))
+
+    def _saved_params(self) -> contextlib.AbstractContextManager[None]:
+        """A context that ends with the parameters as they are now."""
+        return _schuss.SavedParams(self)
+
+    # Settings, state and copies.
+
+    def _checked(self, name: str, value: Any, place: str | None = None) -> Any:
+        """The value that an option is to have, if it may."""
+        return self._fields[name].check(place or name, value)
+
+    def _option(self, name: str) -> Any:
+        """The present value of an option that can be changed."""
+        return getattr(self, f"_{name}")
+
+    def _change(self, name: str, value: Any) -> None:
+        """Sets an option that can be changed."""
+        checked = self._checked(name, value)
+        max_grad_norm = checked if name == "max_grad_norm" else self._max_grad_norm
+        nonfinite = checked if name == "nonfinite" else self._nonfinite
+        self._configure(max_grad_norm, nonfinite)
+        self._max_grad_norm, self._nonfinite = max_grad_norm, nonfinite
+
+    def _exclusive(self, *others: _schuss.Core, nobody: bool = False) -> contextlib.AbstractContextManager[None]:
+        """Exclusive access, to others too: a concurrent step, save or load raises RuntimeError.
+
+        With `nobody` this thread has none either.
+        """
+        return _schuss.ExclusiveLock(self, *others, nobody=nobody)
+
+    if not TYPE_CHECKING:  # type checkers know these by the declarations in Options
+        max_grad_norm = _setting("max_grad_norm", "The bound on the global gradient norm, or None.")
+        nonfinite = _setting(
+            "nonfinite", 'What a step does about NaN and infinities in gradients: "propagate", "skip" or "error".'
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that a step depends on beside parameters and gradients.
+
+        Returns
+        -------
+        dict
+            ``optimizer`` (the class's name), ``step``, ``skipped_steps``, ``max_grad_norm``, ``nonfinite``,
+            ``param_groups`` (a dict of hyperparameters and its ``step`` for each group, with ``initial_lr`` where
+            ``decay_form="independent"``) and ``state``: for each group a dict from the state's name to arrays in the
+            structure of the group's parameters. The arrays are views of the live state, or copies of it where it lies
+            on a GPU: copy views to keep a snapshot. `Lookahead` and `Ranger` add ``k``, ``alpha``, ``pullback`` and the
+            slow weights. State in less memory and master weights add the options ``state_dtype``, ``state_rounding``,
+            ``state_seed`` and ``master_weights``, and the array ``master``; with ``"int8"`` there are
+            ``memory_order``, and an array ``<name>_scale`` beside each state. A learning-rate schedule is a function
+            and is not saved; in its place stands ``"schedule"``, or ``{"schedule": state}`` for one that keeps state.
+
+        Examples
+        --------
+        >>> import numpy as np, schuss
+        >>> opt = schuss.Adam({"w": np.ones(2)})
+        >>> opt.state_dict()["state"][0]["m"]
+        {'w': array([0., 0.])}
+        """
+        return _state.state_dict(self)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restores what :meth:`state_dict` gave; the next step then is the one that would have been taken.
+
+        Arrays are copied. A learning-rate schedule that this optimizer was made with is kept, and gets back its state
+        if it keeps any. Everything is checked first: on an error nothing has changed.
+
+        Raises
+        ------
+        TypeError, ValueError
+            It is the state of another class or structure, or a shape, dtype or hyperparameter is off.
+        RuntimeError
+            The optimizer is in the middle of a step, or of being saved or loaded, in another thread.
+        """
+        _state.load_state_dict(self, state)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        arguments = (type(self), *_state.constructor_arguments(self))
+        return _state.rebuild, arguments, (_state.state_dict(self), self._grads)
+
+    def __setstate__(self, state: tuple[Mapping[str, Any], Any]) -> None:
+        self.load_state_dict(state[0])
+        self._grads = state[1]
+
+    def __repr__(self) -> str:
+        elements = sum(array.size for array in self._params)
+        dtypes = ", ".join(sorted({array.dtype.name for array in self._params}))
+        held = sum(state.nbytes for states in self._states for state in states)
+        lines = [
+            f"{self._name()}: step {self.step_count}, {len(self._params)} arrays, {elements:,} elements "
+            f"({dtypes}), state {held:,} bytes"
+            + "".join(f", {name}={value!r}" for name, value in self._state_format.as_dict().items())
+        ]
+        for i, group in enumerate(self.param_groups):
+            hypers = ", ".join(f"{name}={value!r}" for name, value in group.hypers.items())
+            lines.append(f"  group {i}: {len(group['params'])} arrays, {hypers}")
+        return "\n".join(lines)

@@ -1,0 +1,48 @@
+"""The parameters that all optimizers have, declared and documented once.
+
+`maximize` is a hyperparameter, which groups may override; the others are for the optimizer as a whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from schuss._arrays import formats
+from schuss._core.declaration import Declaration, InitVar
+from schuss._core.hyperparameters import Bound, Seed
+
+StateDtype = Literal["float32", "bfloat16", "int8"]
+Rounding = Literal["stochastic", "nearest"]
+
+
+class _Arrays(Declaration):
+    params: InitVar[Any]
+
+
+class _PerGroup(_Arrays, kw_only=True):
+    maximize: InitVar[bool] = False
+
+
+class Options(_PerGroup, kw_only=True, whole=True):
+    """The base of `Optimizer` that has these parameters."""
+
+    max_grad_norm: Bound | None = None
+    nonfinite: Literal["propagate", "skip", "error"] = "propagate"
+    state_dtype: InitVar[StateDtype | None] = None
+    state_rounding: InitVar[Rounding] = "stochastic"
+    state_seed: InitVar[Seed] = 0
+    master_weights: InitVar[bool] = False
+
+
+#: The options that settle the state format, in the order of its fields.
+STATE_FORMAT = ("state_dtype", "state_rounding", "state_seed", "master_weights")
+
+
+def state_format(given: Mapping[str, Any]) -> formats.StateFormat:
+    """The state format that options ask for, checked as far as that goes without arrays; the others have defaults."""
+    fields = [Options._fields[name] for name in STATE_FORMAT]
+    checked = [field.check(field.name, given.get(field.name, field.default)) for field in fields]
+    if checked[0] == "bfloat16":
+        formats.bfloat16()
+    return formats.StateFormat(*checked)

@@ -1,0 +1,37 @@
+"""What the kernels say of their rules: hyperparameters, and states with scope, sign and first value. It knows no class."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from schuss import _schuss
+from schuss._arrays.formats import State
+
+
+class Rule(NamedTuple):
+    """One rule of the kernels."""
+
+    #: The names of its hyperparameters, in the order of a group's values.
+    hypers: tuple[str, ...]
+    #: The states of each array, in order.
+    states: tuple[State, ...]
+    #: The states that all arrays share.
+    shared: tuple[State, ...]
+    #: Whether it works on rows or columns.
+    needs_matrix: bool
+    #: Whether an array can be updated a part at a time.
+    elementwise: bool
+
+
+def _described(rule: _schuss._Rule) -> Rule:
+    states = [
+        State(own["name"], own["scope"], not own["nonnegative"], own["initial"])
+        for own in rule["states"]
+        if own["scope"] != "backup"
+    ]
+    own = tuple(state for state in states if state.scope != "all")
+    shared = tuple(state for state in states if state.scope == "all")
+    return Rule(tuple(rule["hypers"]), own, shared, rule["needs_matrix"], rule["elementwise"])
+
+
+RULES = {name: _described(rule) for name, rule in _schuss.rules().items()}

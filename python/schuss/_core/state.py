@@ -1,0 +1,234 @@
+"""State as plain dicts: giving it out, checking it, taking it back.
+
+Everything is checked before anything is changed. Files are :mod:`schuss.checkpoint`'s business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from schuss._arrays import checks, formats, trees
+from schuss._core import options, scheduling, validate
+
+if TYPE_CHECKING:
+    from schuss._core.optimizer import Optimizer
+
+SCHEDULE = "schedule"
+_KEYS = ("optimizer", "step", "skipped_steps", "max_grad_norm", "nonfinite", "param_groups", "state")
+
+
+def scalars(optimizer: Optimizer) -> dict[str, Any]:
+    """The part of a state that is not arrays; every value can be written as JSON."""
+    steps, skipped, group_steps = optimizer._counters()
+    groups = []
+    for group, step in zip(optimizer.param_groups, group_steps, strict=True):
+        entry = group.hypers
+        if callable(entry["lr"]):
+            kept = scheduling.state(entry["lr"])
+            entry["lr"] = SCHEDULE if kept is None else {SCHEDULE: kept}
+        if entry.get("decay_form") == "independent":
+            entry["initial_lr"] = group.initial_lr
+        groups.append({**entry, "step": step})
+    return {
+        "optimizer": optimizer._name(),
+        "step": steps,
+        "skipped_steps": skipped,
+        **{name: getattr(optimizer, name) for name in optimizer._settings},
+        **_kept(optimizer),
+        "param_groups": groups,
+    }
+
+
+def _kept(optimizer: Optimizer) -> dict[str, Any]:
+    """How the state is kept, where that is not plainly; codes belong to the memory order of their parameter."""
+    kept = optimizer._state_format.as_dict()
+    if optimizer._state_format.dtype == "int8":
+        kept["memory_order"] = "".join(map(checks.order, optimizer._params))
+    return kept
+
+
+def _check_state_format(optimizer: Optimizer, state: Mapping[str, Any]) -> formats.StateFormat:
+    """How the state was kept, which must be as this optimizer keeps it; its rounding and seed are taken over."""
+    saved, own = options.state_format(state), optimizer._state_format
+    for name, was, this in (("state_dtype", saved.small, own.small), ("master_weights", saved.master, own.master)):
+        if was != this:
+            raise ValueError(
+                f"the state was saved with {name}={was!r}, but the optimizer has {name}={this!r}; "
+                f"make it with {name}={was!r} to load this state"
+            )
+    order = _kept(optimizer).get("memory_order")
+    if state.get("memory_order") != order:
+        raise ValueError(
+            "the state was saved for parameters in another memory order (C or Fortran), to which its scales belong"
+        )
+    return saved
+
+
+def state_dict(optimizer: Optimizer) -> dict[str, Any]:
+    """See :meth:`schuss.Optimizer.state_dict`."""
+    result = scalars(optimizer)  # first: from here on, work on a GPU comes behind the steps taken
+    state = []
+    named = _named_states(optimizer)
+    for template in optimizer._templates:
+        arrays = {}
+        for name in _names(template, named):
+            views = [checks.shown(own[name]) if name in own else None for own in named]
+            arrays[name] = trees.build(template, views.__getitem__)
+        state.append(arrays)
+    if optimizer._shared:
+        result["shared"] = {name: value.view() for name, value in optimizer._shared.items()}
+    return {**result, "state": state}
+
+
+def _named_states(optimizer: Optimizer) -> list[dict[str, Any]]:
+    """The state arrays of each parameter by name."""
+    states = optimizer._states  # once: Lookahead makes the list anew each time
+    return [dict(zip(optimizer._state_names(i), own, strict=True)) for i, own in enumerate(states)]
+
+
+def _names(template: Any, named: list[dict[str, Any]]) -> list[str]:
+    """The names of all state arrays of a group; not every parameter need have each."""
+    return list(dict.fromkeys(name for _, i in trees.flatten(template, "")[1] for name in named[i]))
+
+
+def load_state_dict(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
+    """See :meth:`schuss.Optimizer.load_state_dict`."""
+    if not isinstance(state, Mapping):
+        raise TypeError(f"a state is a dict from state_dict(), got {type(state).__name__}")
+    with optimizer._exclusive():
+        _load(optimizer, state)
+
+
+def _load(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
+    take_scalars = check_scalars(optimizer, state, extra=("state",))
+    given = state["state"]
+    if not isinstance(given, (list, tuple)) or len(given) != len(optimizer.param_groups):
+        count = len(optimizer.param_groups)
+        raise ValueError(f"state['state'] must be a list with a dict for each group, {count} in all")
+    copies = []
+    named = _named_states(optimizer)
+    for g, template in enumerate(optimizer._templates):
+        names = _names(template, named)
+        if not isinstance(given[g], Mapping) or set(given[g]) != set(names):
+            raise ValueError(f"state['state'][{g}] must be a dict with the keys {names}, got {_found(given[g])}")
+        for name in names:
+            place = f"state['state'][{g}][{name!r}]"
+            for i, where, array in trees.leaves(template, given[g][name], place, f"param_groups[{g}]['params']"):
+                target = named[i].get(name)
+                if target is None:
+                    if array is not None:
+                        raise ValueError(f"{where} must be None: this parameter has no {name}")
+                    continue
+                checks.check_like(where, array, "this optimizer's", target.shape, target.dtype)
+                copies.append((target, array))
+    shared = state.get("shared", {})
+    if not isinstance(shared, Mapping) or set(shared) != set(optimizer._shared):
+        raise ValueError(f"state['shared'] must be a dict with the keys {list(optimizer._shared)}, got {_found(shared)}")
+    for name, target in optimizer._shared.items():
+        checks.check_like(f"state['shared'][{name!r}]", shared[name], "this optimizer's", target.shape, target.dtype)
+        copies.append((target, shared[name]))
+    take_scalars()
+    for target, array in copies:
+        target[...] = array
+
+
+def check_scalars(optimizer: Optimizer, state: Mapping[str, Any], extra: tuple[str, ...] = ()) -> Any:
+    """Checks the part of a state that is not arrays; returns the function that takes it over."""
+    missing = [key for key in _KEYS if key not in state and (key != "state" or key in extra)]
+    if missing:
+        raise ValueError(f"the state lacks {', '.join(map(repr, missing))}; it must come from state_dict()")
+    name = optimizer._name()
+    if not isinstance(state["optimizer"], str) or state["optimizer"] != name:
+        raise ValueError(f"this is the state of {state['optimizer']!r}, but the optimizer is {name!r}")
+    entries = state["param_groups"]
+    if not isinstance(entries, (list, tuple)) or len(entries) != len(optimizer.param_groups):
+        count = len(optimizer.param_groups)
+        raise ValueError(f"state['param_groups'] must be a list with a dict for each group, {count} in all")
+    checked, steps, initial = [], [], []
+    take_schedules = []
+    for g, (group, given) in enumerate(zip(optimizer.param_groups, entries, strict=True)):
+        place = f"state['param_groups'][{g}]"
+        if not isinstance(given, Mapping):
+            raise TypeError(f"{place} must be a dict, got {type(given).__name__}")
+        entry = dict(given)
+        steps.append(_count(f"{place}['step']", entry.pop("step", None)))
+        initial.append(validate.number(f"{place}['initial_lr']", entry.pop("initial_lr", group.initial_lr)))
+        missing = [key for key in group.hypers if key not in entry]
+        unknown = [key for key in entry if key not in group.hypers]
+        if missing or unknown:
+            wrong = f"lacks {missing[0]!r}" if missing else f"has unknown {unknown[0]!r}"
+            raise ValueError(f"{place} {wrong}; {name} has {', '.join(group.hypers)}")
+        saved = entry["lr"]
+        kept = saved.get(SCHEDULE) if isinstance(saved, Mapping) else None
+        if callable(group["lr"]):
+            entry["lr"] = group["lr"]
+            # As with rates and functions, the schedule of this optimizer is the one that stays, whatever was saved.
+            if kept is not None and scheduling.state(group["lr"]) is not None:
+                take_schedules.append(scheduling.restorer(f"{place}['lr']", [group["lr"]], [kept]))
+        elif kept is not None or (isinstance(saved, str) and saved == SCHEDULE):
+            raise ValueError(
+                f"{place} was saved with a learning-rate schedule, which is a function and cannot be saved; make the "
+                "optimizer with lr=<that schedule> before loading"
+            )
+        checked.append(group.prepare({name: entry[name] for name in group.hypers}, f"{place}: ", initial[-1]))
+    # A state from before k, alpha and pullback were part of it leaves them as they are.
+    settings = {
+        name: optimizer._checked(name, state[name], f"state[{name!r}]") for name in optimizer._settings if name in state
+    }
+    kept = _check_state_format(optimizer, state)
+    step, skipped = _count("state['step']", state["step"]), _count("state['skipped_steps']", state["skipped_steps"])
+
+    def take() -> None:
+        for take_schedule in take_schedules:
+            take_schedule()
+        for group, hypers, rate in zip(optimizer.param_groups, checked, initial, strict=True):
+            group.initial_lr = rate
+            group.adopt(hypers)
+        for name, value in settings.items():
+            setattr(optimizer, name, value)
+        optimizer._set_state_format(kept)
+        optimizer._set_counters(step, skipped, steps)
+
+    return take
+
+
+def _found(thing: Any) -> str:
+    return str(list(thing)) if isinstance(thing, Mapping) else type(thing).__name__
+
+
+def _count(place: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not 0 <= value < 2**63:
+        raise ValueError(f"{place} must be a whole number >= 0 and < 2**63, got {value!r}")
+    return int(value)
+
+
+def constructor_arguments(optimizer: Optimizer) -> tuple[Any, dict[str, Any], dict[int, Any]]:
+    """`params`, keywords and then rates of groups that make an optimizer like this one, over the same arrays."""
+    given = {
+        "max_grad_norm": optimizer.max_grad_norm,
+        "nonfinite": optimizer.nonfinite,
+        **optimizer._state_format.as_dict(),
+    }
+    structures = [trees.build(template, optimizer._params.__getitem__) for template in optimizer._templates]
+    hypers = [group.hypers for group in optimizer.param_groups]
+    rates = {}
+    for i, (group, own) in enumerate(zip(optimizer.param_groups, hypers, strict=True)):
+        if own.get("decay_form") == "independent":  # the present rate may be 0, or a schedule that begins there
+            rates[i], own["lr"] = own["lr"], group.initial_lr
+    if not optimizer._grouped:
+        return structures[0], {**hypers[0], **given}, rates
+    groups = [{"params": structure, **own} for structure, own in zip(structures, hypers, strict=True)]
+    return groups, {**optimizer._defaults, **given}, rates
+
+
+def rebuild(
+    kind: type[Optimizer], params: Any, keywords: dict[str, Any], rates: Mapping[int, Any] | None = None
+) -> Optimizer:
+    """Makes a copy's optimizer; its state follows through `load_state_dict`."""
+    optimizer = kind(params, **keywords)
+    for i, rate in (rates or {}).items():
+        optimizer.param_groups[i]["lr"] = rate
+    return optimizer

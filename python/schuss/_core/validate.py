@@ -1,0 +1,137 @@
+"""Checks of single values: each returns the value as the package needs it, or raises and says what is allowed.
+
+Nothing here knows which option has which range; that stands beside the option, on its class.
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+Check = Callable[[str, Any], Any]
+_LARGEST = float(np.finfo(np.float32).max)
+
+
+def number(
+    place: str,
+    value: Any,
+    low: float = 0.0,
+    high: float = math.inf,
+    *,
+    open_low: bool = False,
+    closed_high: bool = False,
+) -> float:
+    """The value as a float in `[low, high)`; either end can be the other kind."""
+    allowed = f"a number {interval(low, high, open_low=open_low, closed_high=closed_high)}"
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{place} must be {allowed}, got {value!r}")
+    try:
+        result = float(value)
+    except OverflowError:  # an integer beyond float64
+        result = math.inf
+    if not (low < result if open_low else low <= result) or not (result <= high if closed_high else result < high):
+        raise ValueError(f"{place} must be {allowed}, got {value!r}")
+    return result
+
+
+def interval(low: float, high: float, *, open_low: bool, closed_high: bool) -> str:
+    """The condition that a number has to meet, in words."""
+    least, most = ">" if open_low else ">=", "<=" if closed_high else "<"
+    return f"{least} {low:g}" + ("" if high == math.inf else f" and {most} {high:g}")
+
+
+def rate(place: str, value: Any) -> Any:
+    """The value as a learning rate: a number >= 0, or a schedule as it is."""
+    if callable(value) and not isinstance(value, type):  # a class is a schedule that was not made
+        return value
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{place} must be a number >= 0 or a callable of the step, got {value!r}")
+    return number(place, value)
+
+
+def count(place: str, value: Any, low: int = 1) -> int:
+    """The value as an int that is at least `low`."""
+    result = whole(value)
+    if result is None or result < low:
+        raise ValueError(f"{place} must be a whole number >= {low}, got {value!r}")
+    return result
+
+
+def pair(place: str, value: Any, allowed: str, checks: Sequence[Check]) -> tuple[Any, Any]:
+    """The value as a pair, each entry checked by its own check; `allowed` says what is."""
+    if not isinstance(value, (tuple, list, np.ndarray)) or getattr(value, "ndim", 1) != 1 or len(value) != 2:
+        raise TypeError(f"{place} must be {allowed}, got {value!r}")
+    first, second = checks
+    return first(f"{place}[0]", value[0]), second(f"{place}[1]", value[1])
+
+
+def flag(place: str, value: Any) -> bool:
+    """The value as a bool, which it must be."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{place} must be True or False, got {value!r}")
+    return bool(value)
+
+
+def choice(*names: str) -> Check:
+    """A check for one of these strings."""
+
+    def check(place: str, value: Any) -> str:
+        if not isinstance(value, str) or value not in names:
+            error = ValueError if isinstance(value, str) else TypeError
+            raise error(f"{place} must be {' or '.join(repr(name) for name in names)}, got {value!r}")
+        return value
+
+    return check
+
+
+def scheduled_rate(place: str, schedule: Callable[[int], Any], step: int) -> float:
+    """What a schedule says for a step, checked."""
+    value = schedule(step)
+    rate = plain(value)
+    if rate is None or not 0.0 <= rate < math.inf:
+        error = TypeError if rate is None else ValueError
+        raise error(f"{place} returned {value!r} at step {step}; it must return a number >= 0")
+    return rate
+
+
+def plain(value: Any) -> float | None:
+    """The value as a float, or None when it is no number; `float` itself would take strings and booleans."""
+    try:
+        return None if isinstance(value, (str, bytes, bool, np.bool_)) else float(value)
+    except OverflowError:
+        return math.inf
+    except (TypeError, ValueError):
+        return None
+
+
+def whole(value: Any) -> int | None:
+    """The value as an int, or None when it is no whole number."""
+    try:
+        return None if isinstance(value, (bool, np.bool_)) else operator.index(value)
+    except TypeError:  # also of arrays and classes, which have an __index__ that refuses
+        return None
+
+
+def grad_scale(value: Any) -> float:
+    """What gradients are divided by: a number whose inverse, by which they are multiplied, is one in float32 too."""
+    scale = plain(value) if isinstance(value, numbers.Real) else None
+    if scale is not None and 0 < scale < math.inf and 1 / scale <= _LARGEST:
+        return scale
+    error = TypeError if scale is None else ValueError
+    raise error(f"grad_scale must be a finite number > 0 whose inverse is finite in float32, got {value!r}")
+
+
+def seed(place: str, value: Any) -> int:
+    """The value as a seed, which it must be."""
+    wrong = f"{place} must be a whole number >= 0 and < 2**64, got {value!r}"
+    result = whole(value)
+    if result is None:
+        raise TypeError(wrong)
+    if not 0 <= result < 2**64:
+        raise ValueError(wrong)
+    return result

@@ -1,0 +1,90 @@
+"""Adafactor."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import numpy as np
+
+from schuss._arrays import checks
+from schuss._core.hyperparameters import Range, Rate
+from schuss._core.optimizer import Optimizer
+
+#: The exponent of a power that does not grow.
+Falling = Annotated[float, Range(low=-np.inf, high=0.0, closed_high=True)]
+#: At least 1.
+Threshold = Annotated[float, Range(low=1.0)]
+
+
+class Adafactor(Optimizer):
+    r"""Adafactor: the second moment of a matrix kept as one number a row and one a column.
+
+    With :math:`\beta = 1 - t^{\kappa}` the mean squares of the gradient's rows and columns are averaged in `r` and `c`,
+    :math:`r_i \leftarrow \beta r_i + (1 - \beta) \overline{g_{i \cdot}^2}` and likewise :math:`c_j`; then
+
+    .. math:: v_{ij} = \frac{r_i c_j}{\max(\bar r, \epsilon_1)}, \quad
+       u = \frac{g}{\sqrt{\max(v, \epsilon_1^2)}}, \quad
+       p \leftarrow (1 - \eta \lambda) p
+       - \max(\epsilon_2, \mathrm{rms}(p)) \, \rho \, \frac{u}{\max(1, \mathrm{rms}(u) / d)}, \quad
+       \rho = \min\left(\eta, \frac{1}{\sqrt t}\right)
+
+    This is PyTorch's form. Matrices are the last two axes of an array, the others a batch of them; arrays of fewer than
+    two dimensions keep `v` for each element. Arrays of more than two dimensions must be in C order.
+
+    Parameters
+    ----------
+    beta2_decay : float, default -0.8
+        :math:`\kappa` <= 0.
+    eps : pair of float, default (None, 1e-3)
+        :math:`\epsilon_1, \epsilon_2` >= 0; None is the machine epsilon of the parameter's dtype.
+    d : float, default 1.0
+        The root mean square that an update is scaled down to, >= 1.
+    weight_decay : float, default 0.0
+        :math:`\lambda` >= 0, decoupled: the parameter is multiplied by :math:`1 - \eta \lambda`, after `rms(p)` is taken.
+    relative_step : bool, default False
+        :math:`\rho = \min(10^{-2}, 1/\sqrt t)` without a learning rate, as the authors have it; `lr` then counts for
+        weight decay alone.
+
+    References
+    ----------
+    Shazeer and Stern, "Adafactor: adaptive learning rates with sublinear memory cost", arXiv:1804.04235.
+
+    Examples
+    --------
+    >>> import numpy as np, schuss
+    >>> w = np.array([[1.0, -2.0], [3.0, -4.0]])
+    >>> opt = schuss.Adafactor(w, lr=0.1)
+    >>> opt.step(np.ones((2, 2)))
+    True
+    >>> opt.state_dict()["state"][0]["r"]
+    array([1., 1.])
+    """
+
+    lr: Rate = 1e-2
+    beta2_decay: Falling = -0.8
+    eps: tuple[float | None, float] = (None, 1e-3)
+    d: Threshold = 1.0
+    weight_decay: float = 0.0
+    relative_step: bool = False
+
+    @classmethod
+    def _array_rule(cls, hypers: Mapping[str, Any], array: np.ndarray) -> str:
+        return "adafactor" if array.ndim > 1 else "adafactor_vector"
+
+    @classmethod
+    def _typed_rule_values(cls, hypers: Mapping[str, Any], dtype: np.dtype[Any]) -> Mapping[str, float]:
+        first, second = hypers["eps"]
+        return cls._rule_values({**hypers, "eps": (checks.machine_epsilon(dtype) if first is None else first, second)})
+
+    @classmethod
+    def _decay(cls, hypers: Mapping[str, Any]) -> str:
+        return "decoupled"
+
+    def _check_param(self, place: str, array: Any) -> None:
+        super()._check_param(place, array)
+        if array.ndim > 2 and checks.order(array) == "F":
+            raise ValueError(
+                f"{place} has {array.ndim} dimensions in Fortran order; Adafactor takes those in C order only: make it so "
+                "once with np.ascontiguousarray and use that array in the model too"
+            )

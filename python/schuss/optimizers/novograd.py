@@ -1,0 +1,60 @@
+"""NovoGrad."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from schuss._core.hyperparameters import Betas, Rate
+from schuss._core.optimizer import Optimizer
+
+
+class NovoGrad(Optimizer):
+    r"""NovoGrad: momentum over gradients that are divided by a running norm of their array (layer).
+
+    For each array :math:`v \leftarrow \lVert g \rVert^2` at step 1, later
+    :math:`v \leftarrow \beta_2 v + (1 - \beta_2) \lVert g \rVert^2`; then
+
+    .. math:: m \leftarrow \beta_1 m + \frac{g}{\sqrt{v} + \epsilon} + \lambda p, \quad p \leftarrow p - \eta m
+
+    The state `v` is one float64 number for each array.
+
+    Norms are added up in the order of memory: they do not depend on CPU or threads, but an array in Fortran order may
+    differ in the last bits from one with the same values in C order.
+
+    Parameters
+    ----------
+    weight_decay : float, default 0.0
+        :math:`\lambda` >= 0, part of what the momentum averages.
+    grad_averaging : bool, default False
+        Multiply what is added to the momentum by :math:`1 - \beta_1`, at step 1 too as NVIDIA's code does; PyTorch
+        Optimizer leaves step 1 out.
+
+    References
+    ----------
+    Ginsburg et al., "Stochastic gradient methods with layer-wise adaptive moments for training of deep networks",
+    arXiv:1905.11286.
+
+    Examples
+    --------
+    >>> import numpy as np, schuss
+    >>> w = np.array([1.0, -2.0])
+    >>> schuss.NovoGrad(w, lr=0.5, eps=0.0).step(np.array([3.0, -4.0]))
+    True
+    >>> w
+    array([ 0.7, -1.6])
+    """
+
+    lr: Rate = 1e-3
+    betas: Betas = (0.95, 0.98)
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    grad_averaging: bool = False
+
+    @classmethod
+    def _decay(cls, hypers: Mapping[str, Any]) -> str:
+        return "own"
+
+    @classmethod
+    def _takes_int8(cls, hypers: Mapping[str, Any]) -> bool:
+        return True

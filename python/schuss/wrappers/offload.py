@@ -1,0 +1,210 @@
+"""Parameters on a GPU whose optimizer works on the host: for state that does not fit there."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator
+from typing import Any, cast
+
+import numpy as np
+
+from schuss import _schuss
+from schuss._arrays import checks, trees
+from schuss._backends import cuda_arrays
+from schuss._backends.cuda import OnGpu
+from schuss._backends.tools import transform
+from schuss._core.optimizer import Optimizer
+from schuss.optimizers import SGD
+
+_PIECE = 1 << 20  # elements that are copied while those before them are updated
+
+
+class Offload:
+    """An optimizer whose state and master weights lie in host memory, and whose parameters and gradients on a GPU.
+
+    Gradients are copied to the host piece by piece; while one piece is on its way, the CPU's kernels update the one
+    before, and the one before that goes back to the GPU in the parameters' own dtype. Master weights have the dtype
+    that the update is computed in, so parameters of two bytes lose nothing to rounding. A step returns when the host is
+    through with it.
+
+    Parameters
+    ----------
+    kind : type
+        One of the package's classes whose step is a rule on each array (not `Lookahead`, `Ranger`, `NAG` or `Newton`).
+    params : array, list, tuple, dict, or list of group dicts
+        Arrays on one GPU, to be updated in place.
+    **hypers
+        What `kind` takes beside `params`, but for ``state_dtype`` and ``master_weights``: the state is kept in full,
+        and there are master copies anyway.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An array or a hyperparameter cannot be used; the message names it.
+    RuntimeError
+        There is no driver or no NVRTC; the message says what is missing.
+
+    Notes
+    -----
+    The wrapped optimizer is `optimizer`: its groups, state and checkpoints are used as ever, with the master weights in
+    the place of parameters. After ``schuss.load(path, offload.optimizer, include_params=True)`` or other changes of the
+    master weights, `upload` brings them to the GPU.
+
+    Examples
+    --------
+    ``opt = schuss.Offload(schuss.AdamW, params, lr=1e-4)``, then ``opt.step(grads)``.
+    """
+
+    def __init__(self, kind: type[Optimizer], params: Any, **hypers: Any) -> None:
+        if not (isinstance(kind, type) and issubclass(kind, Optimizer) and kind._single_rule and kind is not Optimizer):
+            raise TypeError(f"Offload takes a class whose step is a rule on each array, such as AdamW, got {kind!r}")
+        if not checks.any_on_gpu(params):
+            raise TypeError("Offload is for parameters on a GPU; NumPy arrays need none")
+        # An optimizer without state that knows the arrays on the device, and is never stepped.
+        structures = (
+            [entry["params"] if _is_group(entry) else entry for entry in params] if _grouped(params) else params
+        )
+        self._there = cast(OnGpu, SGD([{"params": own} for own in structures] if _grouped(params) else structures))
+        self._device: int = self._there._device
+        masters = [np.asarray(p).astype(checks.compute_dtype(p.dtype), order="K") for p in self._there._params]
+        built = [trees.build(template, masters.__getitem__) for template in self._there._templates]
+        if _grouped(params):
+            groups = [{**entry, "params": own} for entry, own in zip(params, built, strict=True)]
+            self._here = kind(groups, **hypers)
+        else:
+            self._here = kind(built[0], **hypers)
+        if not self._here._state_format.plain:
+            raise TypeError(
+                "Offload keeps master copies by itself, and its state in full: no state_dtype, no master_weights"
+            )
+        self._streams = [_schuss.cuda_stream(self._device) for _ in range(2)]  # from the device, and to it
+        self._came, self._went = ([_schuss.CudaEvent(self._device) for _ in range(2)] for _ in range(2))
+        self._buffers: list[_Pinned] = []
+        self._norm: float | None = None
+
+    @property
+    def optimizer(self) -> Optimizer:
+        """The optimizer on the host, over the master weights."""
+        return self._here
+
+    @property
+    def grad_norm(self) -> float | None:
+        """The global norm of the last step's gradients, where ``max_grad_norm`` is set."""
+        return self._norm
+
+    def step(self, grads: Any, *, grad_scale: float = 1.0, zero_grads: bool = False) -> bool:
+        """Takes one step; arguments, result and errors are those of an optimizer on the GPU."""
+        scale, zero = self._here._step_options(grad_scale, zero_grads)
+        with self._here._exclusive():
+            return self._step(grads, scale, zero)
+
+    def _step(self, grads: Any, scale: float, zero: bool) -> bool:
+        here, there = self._here, self._there
+        steps, skipped, group_steps = here._counters()
+        values = [np.array(group.packed_at(steps)[0]) for group in here.param_groups]
+        seen, stream, foreign = there._read(grads, zero)
+        inward, outward = self._streams
+        factor, norm, bad = 1.0 / scale, None, None
+        if here.max_grad_norm is not None or here.nonfinite != "propagate":
+            for other in foreign:
+                _schuss.cuda_order(self._device, other, stream)
+            pointers, types = [one.pointer for one in seen], [one.dtype for one in seen]
+            bad, measured, clipped = there._work.measure(pointers, types, scale, here.max_grad_norm, stream)
+            if here.max_grad_norm is not None:
+                factor, norm = clipped, measured
+        if bad is not None and here.nonfinite == "error":
+            there._explain_nonfinite(*bad)
+        for other in {stream, *foreign}:
+            _schuss.cuda_order(self._device, other, inward)
+            _schuss.cuda_order(self._device, other, outward)
+        if bad is None or here.nonfinite == "propagate":
+            self._reserve(seen)
+            self._run(list(self._pieces()), seen, values, group_steps, factor)
+            here._set_counters(steps + 1, skipped, [count + 1 for count in group_steps])
+            self._norm = norm
+        else:
+            here._set_counters(steps, skipped + 1, group_steps)
+        if zero:
+            for one, param in zip(seen, there._params, strict=True):
+                size = param.size * cuda_arrays.dtype_of(one.dtype).itemsize
+                _schuss.cuda_fill(self._device, one.pointer, 0, size, inward)
+        for other in {stream, *foreign}:
+            _schuss.cuda_order(self._device, inward, other)
+            _schuss.cuda_order(self._device, outward, other)
+        return bad is None or here.nonfinite == "propagate"
+
+    def upload(self) -> None:
+        """Brings the master weights to the GPU, after something other than a step has changed them."""
+        for param, master in zip(self._there._params, self._here._params, strict=True):
+            param[...] = master.astype(param.dtype)
+
+    def _pieces(self) -> Iterator[tuple[int, int, int]]:
+        """Array, first element and elements of each piece; a layerwise rule takes its array whole."""
+        rules = _schuss.rules()
+        for i, (group, _) in enumerate(self._here._suffixes):
+            n = self._here._params[i].size
+            size = max(n, 1) if rules[self._here.param_groups[group].rules[0]]["layerwise"] else _PIECE
+            yield from ((i, at, min(size, n - at)) for at in range(0, n, size))
+
+    def _reserve(self, seen: list[cuda_arrays.Seen]) -> None:
+        """Makes sure of pinned memory for two pieces each way."""
+        most = max((n for _, _, n in self._pieces()), default=0)
+        if not self._buffers or self._buffers[0].bytes < 8 * most:
+            _schuss.cuda_synchronize(self._device, self._streams[1])  # nothing is under way from the old ones
+            self._buffers = [_Pinned(self._device, 8 * most) for _ in range(4)]
+
+    def _run(self, pieces: list[Any], seen: Any, values: Any, group_steps: list[int], factor: float) -> None:
+        inward, outward = self._streams
+
+        def fetch(k: int) -> None:
+            i, at, n = pieces[k]
+            dtype = cuda_arrays.dtype_of(seen[i].dtype)
+            source = seen[i].pointer + at * dtype.itemsize
+            _schuss.cuda_copy(self._device, self._buffers[k % 2].pointer, source, n * dtype.itemsize, inward)
+            self._came[k % 2].record(inward)
+
+        if pieces:
+            fetch(0)
+        for k, (i, at, n) in enumerate(pieces):
+            if k + 1 < len(pieces):
+                fetch(k + 1)  # into memory that the update before this one has been through with
+            group = self._here.param_groups[self._here._suffixes[i][0]]
+            param, place = self._there._params[i], slice(at, at + n)
+            self._came[k % 2].wait()
+            gradient = self._buffers[k % 2].view(n, seen[i].dtype)
+            master, *states = (a.ravel(order="K")[place] for a in (self._here._params[i], *self._here._states[i]))
+            number = group_steps[self._here._suffixes[i][0]] + 1
+            packed = values[self._here._suffixes[i][0]]
+            _schuss.update(group.rules[0], packed, number, [master], [gradient], [states], False, False, factor)
+            self._went[k % 2].wait()
+            out = self._buffers[2 + k % 2]
+            transform("replace", [out.view(n, param.dtype.name)], [master])
+            size = n * param.itemsize
+            _schuss.cuda_copy(self._device, param.pointer + at * param.itemsize, out.pointer, size, outward)
+            self._went[k % 2].record(outward)
+
+    def __repr__(self) -> str:
+        return f"Offload from device {self._device} to {self._here!r}"
+
+
+class _Pinned:
+    """Pinned memory of the host as NumPy arrays."""
+
+    def __init__(self, device: int, size: int) -> None:
+        self.bytes = size
+        self._block = _schuss.CudaBlock(device, size, True)
+        self.pointer = self._block.pointer
+        self._memory: Any = (ctypes.c_char * max(size, 1)).from_address(self.pointer)
+
+    def view(self, n: int, dtype: str) -> np.ndarray:
+        kind = cuda_arrays.dtype_of(dtype)
+        checks.known_dtype(kind)
+        return np.frombuffer(self._memory, np.uint8, n * kind.itemsize).view(kind)
+
+
+def _is_group(entry: Any) -> bool:
+    return isinstance(entry, dict) and "params" in entry
+
+
+def _grouped(params: Any) -> bool:
+    return isinstance(params, (list, tuple)) and any(map(_is_group, params))

@@ -1,0 +1,111 @@
+//! The stages of a rule's programs as drivers run them: rounds between texts over all arrays. Made once.
+
+use crate::kernel::CompiledRule;
+use crate::rule::{Kind, Program, Scope, Stage};
+
+/// The programs of a rule.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub compiled: &'static CompiledRule,
+    pub programs: Vec<ProgramPlan>,
+    /// Whether each program is one pass without reductions.
+    pub plain: bool,
+}
+
+/// A program, cut at its texts over all arrays.
+#[derive(Debug)]
+pub(super) struct ProgramPlan {
+    pub name: &'static str,
+    pub rounds: Vec<Round>,
+}
+
+/// The stages between two texts over all arrays.
+pub(super) struct Round {
+    /// The stages, each with its number among those of all programs of the rule.
+    pub stages: Vec<Numbered>,
+    /// The places of the passes among them.
+    pub passes: Vec<usize>,
+    /// The text over all arrays that ends the round.
+    pub text: Option<&'static Stage>,
+}
+
+/// A stage, and what depends on where it stands.
+#[derive(Clone, Copy)]
+pub(super) struct Numbered {
+    pub stage: &'static Stage,
+    pub number: usize,
+    /// Whether it is the last pass of its program that reads gradients.
+    pub last_gradient: bool,
+    /// The term of it that the next pass recalls.
+    pub recalled: Option<usize>,
+}
+
+impl std::fmt::Debug for Round {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.stages.fmt(f)
+    }
+}
+
+impl Numbered {
+    pub fn is_pass(&self) -> bool {
+        matches!(self.stage.kind, Kind::Pass(_))
+    }
+}
+
+impl std::fmt::Debug for Numbered {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "stage {}", self.number)
+    }
+}
+
+impl Plan {
+    /// The rounds of the program of this name; none where the rule has no such program.
+    pub fn rounds(&self, program: &str) -> &[Round] {
+        self.programs.iter().find(|own| own.name == program).map_or(&[], |own| &own.rounds)
+    }
+}
+
+/// The plan of a rule.
+pub(super) fn plans(compiled: &'static CompiledRule) -> Plan {
+    let rule = compiled.rule;
+    let mut number = 0;
+    let programs: Vec<ProgramPlan> = rule
+        .programs
+        .iter()
+        .map(|program| {
+            let first = number;
+            number += program.stages.len();
+            ProgramPlan { name: program.name, rounds: rounds(program, first) }
+        })
+        .collect();
+    let one_pass = |program: &Program| matches!(program.stages, [Stage { kind: Kind::Pass(_), reductions, .. }] if reductions.is_empty());
+    Plan { compiled, programs, plain: rule.programs.iter().all(one_pass) }
+}
+
+fn rounds(program: &'static Program, first: usize) -> Vec<Round> {
+    let reads = |stage: &Stage| matches!(&stage.kind, Kind::Pass(pass) if pass.reads_grad);
+    let last = program.stages.iter().rposition(reads);
+    let mut rounds = Vec::new();
+    let mut stages = Vec::new();
+    let mut finish = |stages: Vec<Numbered>, text| {
+        let passes = (0..stages.len()).filter(|&place| stages[place].is_pass()).collect();
+        rounds.push(Round { stages, passes, text });
+    };
+    for (place, stage) in program.stages.iter().enumerate() {
+        if matches!(stage.kind, Kind::Text(Scope::All)) {
+            finish(std::mem::take(&mut stages), Some(stage));
+            continue;
+        }
+        if let Kind::Pass(pass) = &stage.kind
+            && let Some(before) = stages.iter_mut().rev().find(|one: &&mut Numbered| one.is_pass())
+        {
+            before.recalled = pass.recalls;
+        }
+        let last_gradient = last == Some(place);
+        stages.push(Numbered { stage, number: first + place, last_gradient, recalled: None });
+    }
+    if !stages.is_empty() {
+        finish(stages, None);
+    }
+    rounds
+}

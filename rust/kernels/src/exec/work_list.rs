@@ -1,0 +1,322 @@
+//! All arrays of an optimizer, where their numbers lie, and how they are cut into tasks. Runs nothing but sums of gradients.
+
+use super::array::Array;
+use super::matrix::{Cells, Matrix};
+use super::partition::{Chunk, Extent, cut};
+use super::plan::{Plan, plans};
+use super::pool;
+use super::reductions::{by_cells, fold, stage_places};
+use super::scratch::Scratch;
+use crate::cpu::Level;
+use crate::kernel::CompiledRule;
+use crate::numeric::reduce::{self, BLOCK, Form};
+use crate::numeric::{Dtype, StateFormat, fpenv};
+use crate::rule::{Kind, Scope, Stage};
+
+/// The longest array that one task takes through all its stages: the later ones find it in that CPU's cache.
+pub(super) const WHOLE: usize = 32_768;
+
+/// An array as the driver has it.
+#[derive(Debug)]
+pub(super) struct Item {
+    pub compiled: &'static CompiledRule,
+    pub group: usize,
+    pub len: usize,
+    pub param_type: Dtype,
+    pub grad_type: Dtype,
+    pub format: StateFormat,
+    pub rounded: Option<(Dtype, *mut u8)>,
+    pub cells: Option<Cells>,
+    /// Where its streams begin, and the vectors of its rows and columns.
+    pub streams: usize,
+    vectors: usize,
+    /// How many streams are states, and which of those are no backups.
+    pub states: usize,
+    pub state_bits: u32,
+    /// Where its array states are.
+    pub array_states: usize,
+    /// Where its scalars begin.
+    pub scalars: usize,
+    /// Where the partial results of each stage begin, over all programs; none for a rule of one pass.
+    pub partials: Vec<usize>,
+    /// Where its blocks begin among those of all arrays.
+    first_block: usize,
+    /// Whether one task takes it through all its stages.
+    pub whole: bool,
+    /// Its rule's place among the plans.
+    pub plan: usize,
+}
+
+impl Item {
+    pub fn matrix(&self) -> Option<Matrix> {
+        self.cells.map(|cells| cells.matrix)
+    }
+
+    /// The units that a stage goes over: cells or blocks.
+    pub fn units(&self, stage: &Stage) -> usize {
+        let cells = self.cells.as_ref().filter(|_| by_cells(stage));
+        cells.map_or(self.len.div_ceil(BLOCK), Cells::units)
+    }
+
+    /// Whether its scalars are its own, and not just its group's.
+    pub fn has_scalars(&self) -> bool {
+        let rule = self.compiled.rule;
+        rule.array_scalars < rule.scalars.len() || rule.needs_matrix()
+    }
+}
+
+/// All arrays of an optimizer, and how a step over them is shared among threads.
+#[derive(Debug, Default)]
+pub struct WorkList {
+    pub(super) items: Vec<Item>,
+    pub(super) streams: Vec<*mut u8>,
+    vectors: Vec<*mut u8>,
+    pub(super) array_states: Vec<*mut f64>,
+    /// Memory of vectors that are no states; never moved.
+    vector_memory: Vec<Box<[u64]>>,
+    pub(super) scalars: Scratch,
+    pub(super) partials: Scratch,
+    pub(super) extents: Vec<Extent>,
+    pub(super) chunks: Vec<Chunk>,
+    /// The same for what goes block by block through all arrays, matrices too.
+    pub(super) blocks: Vec<Extent>,
+    pub(super) block_chunks: Vec<Chunk>,
+    /// The stages of each rule that occurs.
+    pub(super) plans: Vec<Plan>,
+    total: usize,
+    partial_count: usize,
+    block_count: usize,
+    scalar_count: usize,
+    /// Whether every rule is one pass without reductions.
+    pub(super) plain: bool,
+    /// Which way the next look at all arrays goes.
+    pub(super) reverse: bool,
+}
+
+// SAFETY: the pointers are only followed inside functions whose callers answer for them.
+unsafe impl Send for WorkList {}
+// SAFETY: as above.
+unsafe impl Sync for WorkList {}
+
+impl WorkList {
+    /// Adds arrays behind those already there.
+    pub fn extend(&mut self, arrays: impl IntoIterator<Item = Array>) {
+        for array in arrays {
+            self.add(array);
+        }
+        self.total = self.items.iter().map(|item| item.len).sum();
+        self.chunks = cut(&self.extents, self.total);
+        self.block_chunks = cut(&self.blocks, self.total);
+        self.plain = self.plans.iter().all(|plan| plan.plain) && !self.items.iter().any(Item::has_scalars);
+        self.partials.grow(self.partial_count.max(self.block_count));
+        self.scalars.grow(self.scalar_count);
+    }
+
+    fn add(&mut self, array: Array) {
+        let rule = array.rule.rule;
+        let cells = array.matrix.filter(|_| rule.needs_matrix()).map(Cells::new);
+        let cuts_states =
+            |stage: &Stage| by_cells(stage) && matches!(&stage.kind, Kind::Pass(pass) if pass.reads | pass.writes != 0);
+        assert!(
+            cells.is_none()
+                || array.format == StateFormat::Compute
+                || !rule.programs.iter().flat_map(|program| program.stages).any(cuts_states),
+            "{rule:?}: a pass cannot both sum rows or columns and use quantized states, whose blocks do not begin with rows"
+        );
+        let (streams, vectors, array_states) = (self.streams.len(), self.vectors.len(), self.array_states.len());
+        self.streams.extend([array.param, array.grad]);
+        self.streams.extend(rule.streams().map(|(place, _)| array.states[place]));
+        let compute = array.param_type.compute();
+        for scope in [Scope::Row, Scope::Col] {
+            let names = if scope == Scope::Row { rule.rows } else { rule.cols };
+            let states = rule.states_of(scope).map(|(place, _)| array.states[place]);
+            let length = array.matrix.map_or(0, |matrix| matrix.vector(scope));
+            self.vectors.extend(states);
+            for _ in rule.states_of(scope).count()..names.len() {
+                let mut memory = vec![0u64; (length * compute.size()).div_ceil(8)].into_boxed_slice();
+                self.vectors.push(memory.as_mut_ptr().cast());
+                self.vector_memory.push(memory);
+            }
+        }
+        self.array_states.extend(rule.states_of(Scope::Array).map(|(place, _)| array.states[place].cast::<f64>()));
+        let state_bits = rule
+            .streams()
+            .enumerate()
+            .filter(|(_, (_, state))| state.scope == Scope::Element)
+            .map(|(k, _)| 1 << k)
+            .sum();
+        let stages = || rule.programs.iter().flat_map(|program| program.stages);
+        let staged = stages().any(|stage| !stage.reductions.is_empty()) || stages().count() > rule.programs.len();
+        let partials = if staged {
+            stages()
+                .map(|stage| {
+                    let first = self.partial_count;
+                    let units =
+                        cells.as_ref().filter(|_| by_cells(stage)).map_or(array.len.div_ceil(BLOCK), Cells::units);
+                    self.partial_count += stage_places(stage, units, cells.as_ref());
+                    first
+                })
+                .collect()
+        } else {
+            Vec::new()
+        };
+        let known = self.plans.iter().position(|plan| std::ptr::eq(plan.compiled, array.rule));
+        let plan = known.unwrap_or_else(|| {
+            self.plans.push(plans(array.rule));
+            self.plans.len() - 1
+        });
+        let item = Item {
+            compiled: array.rule,
+            group: array.group,
+            len: array.len,
+            param_type: array.param_type,
+            grad_type: array.grad_type,
+            format: array.format,
+            rounded: array.rounded,
+            cells,
+            streams,
+            vectors,
+            states: rule.streams().count(),
+            state_bits,
+            array_states,
+            scalars: self.scalar_count,
+            partials,
+            first_block: self.block_count,
+            whole: staged && array.len <= WHOLE,
+            plan,
+        };
+        self.block_count += array.len.div_ceil(BLOCK);
+        self.scalar_count += rule.scalars.len();
+        let blocks = Extent { whole: item.whole, ..Extent::blocks(array.len) };
+        self.blocks.push(blocks);
+        self.extents.push(match &cells {
+            Some(cells) => {
+                Extent { unit: array.len.div_ceil(cells.units().max(1)).max(1), units: cells.units(), ..blocks }
+            }
+            None => blocks,
+        });
+        self.items.push(item);
+    }
+
+    /// How many arrays there are.
+    pub fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    /// Elements of all arrays.
+    pub fn total(&self) -> usize {
+        self.total
+    }
+
+    /// What element states are kept in: one format for all arrays.
+    pub fn format(&self) -> StateFormat {
+        self.items.first().map_or(StateFormat::Compute, |item| item.format)
+    }
+
+    /// Sets an array's gradient for the next step.
+    pub fn set_gradient(&mut self, i: usize, grad: *mut u8, grad_type: Dtype) {
+        let item = &mut self.items[i];
+        item.grad_type = grad_type;
+        self.streams[item.streams + 1] = grad;
+    }
+
+    /// An array's gradient: pointer, type, elements.
+    pub fn gradient(&self, i: usize) -> (*mut u8, Dtype, usize) {
+        let item = &self.items[i];
+        (self.streams[item.streams + 1], item.grad_type, item.len)
+    }
+
+    /// Sets the memory of an array's backups: for as many elements of the parameter's type, or of the type that it is rounded
+    /// to.
+    pub fn set_backup(&mut self, i: usize, backup: *mut u8) {
+        let item = &self.items[i];
+        for (k, (_, state)) in item.compiled.rule.streams().enumerate() {
+            if state.scope == Scope::Backup {
+                self.streams[item.streams + 2 + k] = backup;
+            }
+        }
+    }
+
+    /// The sum of squares of all gradients as they lie in memory: what the rule `clip_norm` asks for, in float64 and with a shape
+    /// that depends on the lengths alone.
+    ///
+    /// # Safety
+    /// Every array's gradient must be valid and aligned for reading; the CPU must have the level.
+    pub unsafe fn sum_of_squares(&mut self, level: Level, threads: usize) -> f64 {
+        self.reverse = !self.reverse;
+        let this = &*self;
+        this.share(threads, &this.block_chunks, &this.blocks, &|i, units| {
+            let item = &this.items[i];
+            for unit in units {
+                let (at, types) = (unit * BLOCK, (item.grad_type, item.param_type.compute()));
+                let grad = this.streams[item.streams + 1].wrapping_add(at * item.grad_type.size()).cast_const();
+                // SAFETY: the block lies within the array, whose gradient is the caller's promise; its place is this task's.
+                unsafe {
+                    let sum = reduce::block(level, Form::Square, types, (grad, grad), BLOCK.min(item.len - at));
+                    this.partials.set(item.first_block + unit, sum);
+                }
+            }
+        });
+        // SAFETY: no task runs.
+        fpenv::standard(|| unsafe { fold(Form::Square, &this.partials, 0..this.block_count, 0.0) })
+    }
+
+    /// Zeroes all gradients, for a step that is not taken.
+    ///
+    /// # Safety
+    /// Every array's gradient must be valid for writing, and nobody else may read or write there meanwhile.
+    pub unsafe fn zero_grads(&self) {
+        for i in 0..self.items.len() {
+            let (grad, dtype, len) = self.gradient(i);
+            // SAFETY: the caller's promise.
+            unsafe { grad.write_bytes(0, len * dtype.size()) };
+        }
+    }
+
+    /// The first gradient that holds a NaN or an infinity, and where: array and flat index.
+    ///
+    /// # Safety
+    /// Every array's gradient must be valid and aligned for reading.
+    pub unsafe fn first_nonfinite(&self) -> Option<(usize, usize)> {
+        self.items.iter().enumerate().find_map(|(i, item)| {
+            let (grad, dtype, len) = self.gradient(i);
+            // SAFETY: the caller's promise.
+            unsafe { reduce::first_nonfinite(dtype, item.param_type.compute(), grad, len) }.map(|at| (i, at))
+        })
+    }
+
+    /// Runs `part` over all units, given as an array's number and a range, in one parallel region or without any.
+    pub(super) fn share(
+        &self,
+        threads: usize,
+        chunks: &[Chunk],
+        extents: &[Extent],
+        part: &(impl Fn(usize, std::ops::Range<usize>) + Sync),
+    ) {
+        let task = |i: usize| fpenv::standard(|| chunks[i].each(extents, part));
+        // Each look at the arrays begins where the last one ended, also from step to step: it finds in the caches what was
+        // touched last.
+        pool::run(chunks.len(), self.reverse, self.total, threads, &task);
+    }
+
+    pub(super) fn streams_of(&self, i: usize) -> *const *mut u8 {
+        self.streams[self.items[i].streams..].as_ptr()
+    }
+
+    /// The vectors of an array's rows or columns.
+    pub(super) fn vectors_of(&self, i: usize, scope: Scope) -> *const *mut u8 {
+        let item = &self.items[i];
+        let first = if scope == Scope::Row { 0 } else { item.compiled.rule.rows.len() };
+        self.vectors[item.vectors + first..].as_ptr()
+    }
+
+    pub(super) fn vector(&self, i: usize, scope: Scope, place: usize) -> *mut u8 {
+        // SAFETY: a rule's vectors are in the table.
+        unsafe { *self.vectors_of(i, scope).add(place) }
+    }
+}

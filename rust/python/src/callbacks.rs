@@ -1,0 +1,71 @@
+//! What a step asks of the optimizer's Python half: to convert, to look up, and to explain. The only place that knows the names
+//! of Python methods; `python/schuss/_core/callbacks.py` has them.
+
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::prelude::*;
+
+/// Why a step cannot be taken.
+pub enum Problem<'a, 'py> {
+    /// The gradients do not have the structure of the parameters.
+    Structure(&'a Bound<'py, PyAny>),
+    /// A parameter is not what it was when the optimizer was made.
+    Changed(usize),
+    /// Two gradients share memory, and are to be set to zero.
+    Shared(usize, usize),
+    /// A gradient has a NaN or an infinity, at a flat index.
+    Nonfinite(usize, usize),
+}
+
+/// The error that Python words for a problem.
+pub fn explain(optimizer: &Bound<'_, PyAny>, problem: Problem<'_, '_>) -> PyErr {
+    let result = match problem {
+        Problem::Structure(grads) => optimizer.call_method1("_explain_structure", (grads,)),
+        Problem::Changed(i) => optimizer.call_method1("_explain_changed", (i,)),
+        Problem::Shared(i, k) => optimizer.call_method1("_explain_shared", (i, k)),
+        Problem::Nonfinite(i, at) => optimizer.call_method1("_explain_nonfinite", (i, at)),
+    };
+    match result {
+        Ok(_) => PyRuntimeError::new_err("nothing was found wrong with what a step refused"),
+        Err(error) => error,
+    }
+}
+
+/// A step's options, of which one is not as nearly everybody gives it.
+pub fn step_options(
+    optimizer: &Bound<'_, PyAny>,
+    grad_scale: Option<&Bound<'_, PyAny>>,
+    zero_grads: Option<&Bound<'_, PyAny>>,
+) -> PyResult<(f64, bool)> {
+    optimizer.call_method1("_step_options", (grad_scale, zero_grads))?.extract()
+}
+
+/// The optimizer's own gradients.
+pub fn own_grads<'py>(optimizer: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    optimizer.call_method0("_own_grads")
+}
+
+/// The values of each entry at a step, with what the schedules say.
+pub fn scheduled_values(optimizer: &Bound<'_, PyAny>, step: u64) -> PyResult<Vec<Vec<f64>>> {
+    optimizer.call_method1("_scheduled_values", (step,))?.extract()
+}
+
+/// A gradient that can be used in the place of one that cannot.
+pub fn usable_gradient<'py>(
+    optimizer: &Bound<'py, PyAny>,
+    i: usize,
+    gradient: &Py<PyAny>,
+    shared: bool,
+    zero_grads: bool,
+) -> PyResult<Bound<'py, PyAny>> {
+    optimizer.call_method1("_gradient", (i, gradient, shared, zero_grads))
+}
+
+/// A step of an optimizer whose arrays are not in host memory: its backend takes it.
+pub fn backend_step(
+    backend: &Bound<'_, PyAny>,
+    grads: Option<&Bound<'_, PyAny>>,
+    grad_scale: f64,
+    zero_grads: bool,
+) -> PyResult<bool> {
+    backend.call_method1("step", (grads, grad_scale, zero_grads))?.extract()
+}

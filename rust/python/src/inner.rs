@@ -1,0 +1,174 @@
+//! What an optimizer holds on the native side, and the lock around it. Knows no Python class.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, TryLockError};
+
+use numpy::PyArray1;
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::prelude::*;
+use schuss::{Dtype, WorkList};
+
+use crate::arrays::Pinned;
+use crate::group::Entry;
+use crate::tree::Tree;
+
+/// What a step does about NaN and infinities in gradients.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Nonfinite {
+    Propagate,
+    Skip,
+    Error,
+}
+
+/// Everything but the counters.
+pub struct Inner {
+    pub entries: Vec<Entry>,
+    /// Steps that each group has taken.
+    pub group_steps: Vec<u64>,
+    pub params: Vec<Pinned>,
+    /// Kept alive for their pointers in the work list.
+    pub states: Vec<Pinned>,
+    pub work: WorkList,
+    pub tree: Tree,
+    /// Whether there is a rule that reads gradients; without one a step takes none.
+    pub reads_gradients: bool,
+    /// What a step writes, sorted: byte ranges that gradients must stay clear of.
+    pub written: Vec<(usize, usize)>,
+    /// Gradients that were found clear of it, and are in the work list.
+    pub verified: Vec<Option<(usize, Dtype)>>,
+    /// The states that all arrays share, made by Python.
+    pub shared: Option<Py<PyArray1<f64>>>,
+    /// Where a step's gradients are kept; empty between steps.
+    pub gradients: Vec<Py<PyAny>>,
+    pub max_grad_norm: Option<f64>,
+    pub nonfinite: Nonfinite,
+    /// Of the stochastic rounding of quantized states; without one they are rounded to nearest.
+    pub seed: Option<u64>,
+    pub scalars: Vec<Vec<f64>>,
+    /// The parameters while they are at a look-ahead point, and what the schedules said for the step.
+    pub look_ahead: Option<LookAhead>,
+    /// Takes the steps of arrays that are not in host memory.
+    pub backend: Option<Py<PyAny>>,
+}
+
+/// What a look-ahead keeps.
+#[derive(Default)]
+pub struct LookAhead {
+    /// Memory of the backups, as the parameters lie one behind the other.
+    pub block: Vec<u64>,
+    /// Whether the parameters are at the look-ahead point now.
+    pub moved: bool,
+    pub scheduled: Option<Vec<Vec<f64>>>,
+}
+
+impl Inner {
+    pub fn new() -> Inner {
+        Inner {
+            entries: Vec::new(),
+            group_steps: Vec::new(),
+            params: Vec::new(),
+            states: Vec::new(),
+            work: WorkList::default(),
+            tree: Tree::Sequence(Vec::new()),
+            reads_gradients: false,
+            written: Vec::new(),
+            verified: Vec::new(),
+            shared: None,
+            gradients: Vec::new(),
+            max_grad_norm: None,
+            nonfinite: Nonfinite::Propagate,
+            seed: None,
+            scalars: Vec::new(),
+            look_ahead: None,
+            backend: None,
+        }
+    }
+
+    pub fn overlaps(&self, grad: *mut u8, bytes: usize) -> bool {
+        let (start, end) = (grad as usize, grad as usize + bytes);
+        let before = self.written.partition_point(|range| range.0 < end);
+        before > 0 && self.written[before - 1].1 > start
+    }
+}
+
+/// Holds an optimizer that nobody may change, and everybody read; no thread.
+pub const NOBODY: usize = usize::MAX;
+
+/// What tells the threads that are alive apart, never 0.
+pub fn this_thread() -> usize {
+    thread_local!(static MARK: u8 = const { 0 });
+    MARK.with(|mark| std::ptr::from_ref(mark) as usize)
+}
+
+/// No norm: the bits of a NaN that is never computed.
+pub const NO_NORM: u64 = u64::MAX;
+
+/// An optimizer's native half behind its lock.
+pub struct Locked {
+    inner: Mutex<Inner>,
+    /// The thread that has the optimizer to itself over several calls; 0 is none.
+    holder: AtomicUsize,
+    // Beside the lock, so that a schedule may read them while a step runs.
+    pub steps: AtomicU64,
+    pub skipped: AtomicU64,
+    /// The bits of the last step's norm, or [`NO_NORM`].
+    pub norm: AtomicU64,
+}
+
+impl Locked {
+    pub fn new() -> Locked {
+        Locked {
+            inner: Mutex::new(Inner::new()),
+            holder: AtomicUsize::new(0),
+            steps: AtomicU64::new(0),
+            skipped: AtomicU64::new(0),
+            norm: AtomicU64::new(NO_NORM),
+        }
+    }
+
+    /// Everything but the counters, for a thread that may have it now.
+    pub fn lock(&self) -> PyResult<MutexGuard<'_, Inner>> {
+        self.lock_unless(|holder| holder != 0 && holder != this_thread())
+    }
+
+    /// The same for whoever holds it exclusively, from whichever thread.
+    pub fn lock_as_holder(&self) -> PyResult<MutexGuard<'_, Inner>> {
+        self.lock_unless(|_| false)
+    }
+
+    /// The same, unless a step is under way or somebody holds it.
+    pub fn lock_idle(&self) -> PyResult<MutexGuard<'_, Inner>> {
+        self.lock_unless(|holder| holder != 0)
+    }
+
+    /// The same for reading, also while nobody may change it.
+    pub fn lock_to_read(&self) -> PyResult<MutexGuard<'_, Inner>> {
+        self.lock_unless(|holder| ![0, NOBODY, this_thread()].contains(&holder))
+    }
+
+    /// Keeps it for a holder, until [`Locked::release`].
+    pub fn hold(&self, holder: usize) -> PyResult<()> {
+        let _inner = self.lock_idle()?;
+        self.holder.store(holder, Ordering::Relaxed);
+        Ok(())
+    }
+
+    pub fn release(&self) {
+        self.holder.store(0, Ordering::Relaxed);
+    }
+
+    fn lock_unless(&self, taken: impl Fn(usize) -> bool) -> PyResult<MutexGuard<'_, Inner>> {
+        let inner = match self.inner.try_lock() {
+            Ok(inner) => Some(inner),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        };
+        // Looked at behind the lock, under which a holder comes.
+        inner.filter(|_| !taken(self.holder.load(Ordering::Relaxed))).ok_or_else(|| {
+            PyRuntimeError::new_err(
+                "this optimizer is in the middle of a step, or of being saved or loaded (in another thread, or around \
+                 this call); use it from one place at a time",
+            )
+        })
+    }
+}

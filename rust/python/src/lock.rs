@@ -1,0 +1,53 @@
+//! Exclusive access to optimizers over several calls.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use pyo3::prelude::*;
+use pyo3::types::PyTuple;
+
+use crate::core::Core;
+use crate::inner::{NOBODY, this_thread};
+
+/// Exclusive access for this thread, or, with ``nobody``, for none: a context that begins when it is made. It also ends when it is
+/// dropped, since an exception may come between any two instructions of Python.
+#[pyclass(frozen, module = "schuss._schuss")]
+pub struct ExclusiveLock {
+    cores: Vec<Py<Core>>,
+    over: AtomicBool,
+}
+
+#[pymethods]
+impl ExclusiveLock {
+    /// Raises when something is under way in one of them.
+    #[new]
+    #[pyo3(signature = (*cores, nobody=false))]
+    fn new(cores: Vec<Py<Core>>, nobody: bool) -> PyResult<ExclusiveLock> {
+        let mut lock = ExclusiveLock { cores: Vec::with_capacity(cores.len()), over: AtomicBool::new(false) };
+        for core in cores {
+            core.get().0.hold(if nobody { NOBODY } else { this_thread() })?;
+            lock.cores.push(core);
+        }
+        Ok(lock)
+    }
+
+    fn __enter__(&self) {}
+
+    #[pyo3(signature = (*_raised))]
+    fn __exit__(&self, _raised: &Bound<'_, PyTuple>) {
+        self.end();
+    }
+}
+
+impl ExclusiveLock {
+    fn end(&self) {
+        if !self.over.swap(true, Ordering::Relaxed) {
+            self.cores.iter().for_each(|core| core.get().0.release());
+        }
+    }
+}
+
+impl Drop for ExclusiveLock {
+    fn drop(&mut self) {
+        self.end();
+    }
+}

@@ -1,0 +1,190 @@
+//! Parameters that are elsewhere for a while, and are put back to the last bit: at a look-ahead point, or at other weights.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use pyo3::exceptions::{PyMemoryError, PyRuntimeError};
+use pyo3::prelude::*;
+use pyo3::types::PyTuple;
+use schuss::{Rounding, Step, level, padded_length};
+
+use crate::arrays::{Known, Pinned};
+use crate::callbacks::{Problem, explain};
+use crate::core::{Core, fill_scalars, scheduled_values};
+use crate::group::{RELEASE_GIL, detach_if};
+use crate::inner::{Inner, LookAhead};
+
+/// The parameters at their look-ahead point: a context that begins when it is made. The optimizer's step takes them back and ends
+/// it; without one, its end or the object's puts them back.
+#[pyclass(frozen, module = "schuss._schuss")]
+pub struct AtLookAhead(Py<Core>);
+
+#[pymethods]
+impl AtLookAhead {
+    #[new]
+    fn new(core: Bound<'_, Core>) -> PyResult<AtLookAhead> {
+        let (py, optimizer) = (core.py(), core.as_any());
+        let mut inner = core.get().0.lock_as_holder()?;
+        let inner = &mut *inner;
+        let scheduled = scheduled_values(optimizer, &inner.entries, core.get().0.steps.load(Ordering::Relaxed))?;
+        let known = Known::new(py);
+        if let Some(i) = inner.params.iter().position(|param| !param.unchanged(&known)) {
+            return Err(explain(optimizer, Problem::Changed(i)));
+        }
+        if inner.look_ahead.is_none() {
+            inner.look_ahead = Some(prepare(inner)?);
+        }
+        let level = level::in_use().map_err(PyRuntimeError::new_err)?;
+        let threads = schuss::num_threads().map_err(PyRuntimeError::new_err)?;
+        let lead = fill_scalars(py, inner, scheduled.as_deref(), 1.0);
+        let release = inner.work.total() >= RELEASE_GIL;
+        let Inner { scalars, work, look_ahead: Some(look_ahead), .. } = inner else { unreachable!("just prepared") };
+        let mut step =
+            Step { level, threads, scalars, zero_grads: false, rounding: &Rounding::Nearest, shared: &mut [], lead };
+        look_ahead.scheduled = scheduled;
+        // SAFETY: parameters were found unchanged, and are pinned like the states; backups are memory of their own. The lock
+        // keeps others out.
+        detach_if(py, release, || unsafe { work.run("look_ahead", &mut step) });
+        look_ahead.moved = true;
+        Ok(AtLookAhead(core.clone().unbind()))
+    }
+
+    fn __enter__(&self) {}
+
+    #[pyo3(signature = (*_raised))]
+    fn __exit__(slf: &Bound<'_, Self>, _raised: &Bound<'_, PyTuple>) -> PyResult<()> {
+        let core = slf.get().0.bind(slf.py());
+        match put_back(core)? {
+            Some(i) => Err(explain(core.as_any(), Problem::Changed(i))),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for AtLookAhead {
+    fn drop(&mut self) {
+        // Nothing can be raised here; what cannot be put back was moved away by its owner.
+        Python::attach(|py| _ = put_back(self.0.bind(py)));
+    }
+}
+
+/// Memory for the backups.
+fn prepare(inner: &mut Inner) -> PyResult<LookAhead> {
+    let mut look_ahead = LookAhead { block: block(&inner.params)?, ..LookAhead::default() };
+    let mut place: *mut u8 = look_ahead.block.as_mut_ptr().cast();
+    for (i, param) in inner.params.iter().enumerate() {
+        inner.work.set_backup(i, place);
+        place = place.wrapping_add(padded_length(param.len * param.dtype.size()));
+    }
+    Ok(look_ahead)
+}
+
+/// Puts parameters back that are at their look-ahead point; the first that no longer lies where it lay, if any.
+fn put_back(core: &Bound<'_, Core>) -> PyResult<Option<usize>> {
+    let mut inner = core.get().0.lock_as_holder()?;
+    let Inner { params, look_ahead: Some(look_ahead), .. } = &mut *inner else { return Ok(None) };
+    look_ahead.scheduled = None;
+    if !std::mem::take(&mut look_ahead.moved) {
+        return Ok(None);
+    }
+    unpack(core.py(), params, &mut look_ahead.block)
+}
+
+/// The parameters' values, kept: a context that begins when it is made. Its end, or the object's, puts them back.
+#[pyclass(frozen, module = "schuss._schuss")]
+pub struct SavedParams {
+    core: Py<Core>,
+    block: std::sync::Mutex<Vec<u64>>,
+    over: AtomicBool,
+}
+
+#[pymethods]
+impl SavedParams {
+    #[new]
+    fn new(core: Bound<'_, Core>) -> PyResult<SavedParams> {
+        let py = core.py();
+        let inner = core.get().0.lock_as_holder()?;
+        let known = Known::new(py);
+        if let Some(i) = inner.params.iter().position(|param| !param.unchanged(&known)) {
+            return Err(explain(core.as_any(), Problem::Changed(i)));
+        }
+        let mut block = block(&inner.params)?;
+        let arrays = inner.params.iter().map(|param| (param.data, param.len * param.dtype.size())).collect();
+        copy(py, arrays, &mut block, false)?;
+        drop(inner);
+        Ok(SavedParams { core: core.unbind(), block: block.into(), over: AtomicBool::new(false) })
+    }
+
+    fn __enter__(&self) {}
+
+    #[pyo3(signature = (*_raised))]
+    fn __exit__(slf: &Bound<'_, Self>, _raised: &Bound<'_, PyTuple>) -> PyResult<()> {
+        match slf.get().restore(slf.py())? {
+            Some(i) => Err(explain(slf.get().core.bind(slf.py()).as_any(), Problem::Changed(i))),
+            None => Ok(()),
+        }
+    }
+}
+
+impl SavedParams {
+    fn restore(&self, py: Python<'_>) -> PyResult<Option<usize>> {
+        if self.over.swap(true, Ordering::Relaxed) {
+            return Ok(None);
+        }
+        let inner = self.core.bind(py).get().0.lock_as_holder()?;
+        let mut block = self.block.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        unpack(py, &inner.params, &mut block)
+    }
+}
+
+impl Drop for SavedParams {
+    fn drop(&mut self) {
+        Python::attach(|py| _ = self.restore(py));
+    }
+}
+
+/// Memory for all parameters, one behind the other.
+fn block(params: &[Pinned]) -> PyResult<Vec<u64>> {
+    let bytes: usize = params.iter().map(|param| padded_length(param.len * param.dtype.size())).sum();
+    let mut block = Vec::new();
+    block.try_reserve_exact(bytes.div_ceil(8)).map_err(|_| PyMemoryError::new_err("no memory for the parameters"))?;
+    block.resize(bytes.div_ceil(8), 0);
+    Ok(block)
+}
+
+/// Copies parameters back, also into those that were made read-only meanwhile; the first that no longer lies where it lay.
+fn unpack(py: Python<'_>, params: &[Pinned], block: &mut [u64]) -> PyResult<Option<usize>> {
+    let moved = params.iter().position(|param| !param.in_place(py));
+    let place = |param: &Pinned| if param.in_place(py) { param.data } else { std::ptr::null_mut() };
+    let arrays = params.iter().map(|param| (place(param), param.len * param.dtype.size())).collect();
+    copy(py, arrays, block, true)?;
+    Ok(moved)
+}
+
+/// Copies between arrays, given by pointer and bytes, and a block for them; one whose pointer is null is left out.
+fn copy(py: Python<'_>, arrays: Vec<(*mut u8, usize)>, block: &mut [u64], back: bool) -> PyResult<()> {
+    struct Arrays(Vec<(*mut u8, usize)>, *mut u8);
+    // SAFETY: the pointers are those of arrays that are kept alive over the call.
+    unsafe impl Send for Arrays {}
+    let threads = schuss::num_threads().map_err(PyRuntimeError::new_err)?;
+    let bytes = arrays.iter().map(|array| padded_length(array.1)).sum::<usize>();
+    debug_assert!(bytes <= 8 * block.len());
+    let arrays = Arrays(arrays, block.as_mut_ptr().cast());
+    detach_if(py, bytes >= 4 * RELEASE_GIL, || {
+        let Arrays(arrays, block) = { arrays };
+        // SAFETY: the arrays are as long as when they were pinned, the block as long as all of them, and it is nobody else's.
+        unsafe { if back { schuss::unpack(&arrays, block, threads) } else { schuss::pack(&arrays, block, threads) } }
+    });
+    Ok(())
+}
+
+/// Whether gradients are what a step takes as they are, and share no memory with what it writes.
+#[pyfunction]
+pub fn are_apart(core: &Bound<'_, Core>, grads: &Bound<'_, PyAny>) -> PyResult<bool> {
+    let inner = core.get().0.lock_as_holder()?;
+    let (known, mut arrays) = (Known::new(core.py()), Vec::new());
+    Ok(inner.tree.collect(grads, &mut arrays)?
+        && arrays.iter().zip(&inner.params).all(|(array, param)| {
+            let found = param.gradient(array, false, &known);
+            found.is_some_and(|(data, dtype)| !inner.overlaps(data, param.len * dtype.size()))
+        }))
+}

@@ -1,0 +1,39 @@
+"""The same bits at every CPU level and with any number of threads, NaN, infinities and denormals included.
+
+Of every optimizer but Newton, which bits.py explains.
+"""
+
+import os
+import subprocess
+import sys
+from functools import cache
+
+import bits
+import pytest
+from helpers import CASES, is_joint
+
+import schuss
+
+RUNS = [(level, threads) for level in schuss.cpu_levels() for threads in (1, 2, 3)]
+
+
+@cache
+def lines(level, threads):
+    env = os.environ | {"SCHUSS_CPU": level, "SCHUSS_NUM_THREADS": str(threads)}
+    done = subprocess.run([sys.executable, bits.__file__], env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    first, *rest = done.stdout.splitlines()
+    assert first.split() == [level, str(threads)]
+    return rest
+
+
+def test_baseline_is_always_there():
+    assert RUNS[0] == ("baseline", 1)
+    assert {line.split(" ", 3)[3] for line in lines(*RUNS[0])} == {c.name for c in CASES if not is_joint(c)}
+
+
+@pytest.mark.parametrize(("level", "threads"), RUNS[1:])
+def test_same_bits(level, threads):
+    want, got = lines(*RUNS[0]), lines(level, threads)
+    different = [g.split(" ", 1)[1] for g, w in zip(got, want, strict=True) if g != w]
+    assert not different

@@ -1,0 +1,190 @@
+"""Everything about GPUs that can be tested without one, and the tests that need one where there is one.
+
+The kernels are compiled by NVRTC for four architectures, and run on the host by an emulator of driver and compiler
+(support/emulator.cpp) in processes of its own.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import nvrtc_units
+import pytest
+from helpers import ROOT
+
+import schuss
+from schuss import _schuss
+from schuss._backends import nvrtc
+
+HERE = Path(__file__).parent
+LINUX = pytest.mark.skipif(sys.platform != "linux", reason="NVRTC and the emulator are for Linux here")
+CLEAN = {name: value for name, value in os.environ.items() if not name.startswith(("EMULATOR", "SCHUSS"))}
+
+
+def run(script, **env):
+    path = os.pathsep.join(sys.path)
+    env = CLEAN | {"PYTHONPATH": path} | env
+    return subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True, check=False)
+
+
+def driver():
+    return run("from schuss import _schuss; print(_schuss.cuda_count())").stdout.strip()
+
+
+# On a GPU, real or emulated.
+
+
+@LINUX
+@pytest.mark.skipif(shutil.which("g++") is None, reason="the emulator needs g++")
+@pytest.mark.parametrize(
+    ("files", "env"), [(".", {}), ("test_gpu_steps.py", {"EMULATOR_LAZY": "1"})], ids=["eager", "lazy"]
+)
+def test_on_the_emulator(files, env):
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(HERE / files)]
+    env = CLEAN | {"SCHUSS_TEST_CUDA": "emulator"} | env
+    done = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
+    assert " skipped" not in done.stdout.splitlines()[-1]
+
+
+def test_on_a_gpu():
+    if driver() in ("", "0"):
+        pytest.skip("needs an NVIDIA GPU and its driver; make test-cuda runs this where there is one")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(HERE)]
+    done = subprocess.run(command, env=CLEAN | {"SCHUSS_TEST_CUDA": "gpu"}, cwd=ROOT, check=False)
+    assert done.returncode == 0
+
+
+# The compiler.
+
+
+@LINUX
+@pytest.mark.parametrize("target", ["sm_75", "sm_80", "sm_90", "sm_100"])
+def test_every_kernel_compiles(target):
+    units = nvrtc_units.every()
+    assert len(units) > 200
+    with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as pool:
+        failures = [told for told in pool.map(nvrtc_units.failure, units, [target] * len(units), chunksize=16) if told]
+    assert not failures
+
+
+@LINUX
+@pytest.mark.parametrize("rule", sorted(_schuss.rules()))
+def test_what_the_compiler_makes_of_it(rule):
+    """Float32 arithmetic stays float32, and every rounding is the one that is written."""
+    nvrtc.load(99)
+    for param in nvrtc_units.DTYPES:
+        source, _ = _schuss.cuda_source(rule, param, param if param != "float64" else "float32", False)
+        ptx = _schuss.cuda_compile(source, "compute_80").decode()
+        kernels = dict(re.findall(r"\.entry (\w+)\((.*?)\n}", ptx, re.DOTALL))
+        update = kernels["update"]
+        compute = "f64" if param == "float64" else "f32"
+        if compute == "f32":
+            assert ".f64" not in update
+        used = set(re.findall(r"\b(?:div|sqrt|fma|mad|mul|add|sub|rcp|rsqrt)\.[\w.]*f(?:32|64)", update))
+        text = _schuss.rules()[rule]["update"]
+        allowed = {f"{name}.rn.{compute}" for name in ("mul", "add", "sub", "fma")}
+        allowed |= {f"div.rn.{compute}"} if "/" in text else set()
+        allowed |= {f"sqrt.rn.{compute}"} if "sqrt" in text else set()
+        assert used <= allowed
+        # Without the ones that are written there are none: nothing is contracted.
+        unfused = re.sub(r"return __fmaf?_rn\(a, b, c\)", "return a * b + c", source)
+        assert unfused != source and "fma." not in _schuss.cuda_compile(unfused, "compute_80").decode()
+        assert "ld.local" not in ptx and "st.local" not in ptx and not re.search(r"\b(?:ld|st)\.(?:v\d\.)?[fu]\d", ptx)
+
+
+@LINUX
+def test_a_fused_multiply_add_is_only_where_it_is_written():
+    nvrtc.load(99)
+    source = 'extern "C" __global__ void f(float* x) { x[0] = x[1] * x[2] + x[3]; }'
+    assert "fma" not in _schuss.cuda_compile(source, "compute_80").decode()
+
+
+@LINUX
+def test_a_compiler_s_words_reach_the_error():
+    nvrtc.load(99)
+    with pytest.raises(RuntimeError, match=r"(?s)^NVRTC \d+\.\d+ for sm_90: .*nonsense.* is undefined"):
+        _schuss.cuda_compile("int f() { return nonsense; }", "sm_90")
+
+
+# Machines that lack something.
+
+ARRAY = """
+class Array:
+    __cuda_array_interface__ = dict(shape=(3,), typestr="<f4", data=(4096, False), strides=None, version=3)
+import schuss
+try:
+    schuss.AdamW({"w": Array()})
+except RuntimeError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(driver() not in ("", "0"), reason="there is a driver here")
+def test_without_a_driver():
+    told = run(ARRAY).stdout
+    assert told.startswith("the NVIDIA driver's library (libcuda.so.1) is not on this machine: arrays on a GPU need")
+
+
+EMULATED = """
+import gpu
+gpu.EMULATOR = None
+library = gpu.build()[1]
+import ctypes
+gpu.EMULATOR = ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
+from schuss._backends import nvrtc
+"""
+
+
+@LINUX
+@pytest.mark.skipif(shutil.which("g++") is None, reason="the emulator needs g++")
+def test_a_driver_that_does_not_start():
+    told = run(EMULATED + ARRAY, EMULATOR_BROKEN="1").stdout
+    assert told.startswith("the NVIDIA driver does not start: CUDA error")
+
+
+@LINUX
+@pytest.mark.skipif(shutil.which("g++") is None, reason="the emulator needs g++")
+def test_without_a_compiler(tmp_path):
+    nowhere = "nvrtc._loaded = nvrtc._in_wheels = nvrtc._in_toolkits = lambda: []\nnvrtc._NAMES = ('libnone.so.13',)\n"
+    told = run(EMULATED + nowhere + ARRAY).stdout
+    assert "NVRTC, the CUDA compiler, was not found" in told
+    assert "pip install nvidia-cuda-nvrtc, " in told and "SCHUSS_NVRTC" in told
+    told = run(EMULATED + ARRAY, SCHUSS_NVRTC=str(tmp_path / "no.so")).stdout
+    assert told.startswith("SCHUSS_NVRTC names no NVRTC that can be used: ") and "no.so" in told
+
+
+@LINUX
+def test_a_compiler_newer_than_the_driver():
+    script = (
+        "from schuss._backends import nvrtc\n"
+        "try: nvrtc.load(11)\nexcept RuntimeError as e: print(e, e.__cause__, sep='\\n')"
+    )
+    first, second = run(script).stdout.strip().split("\n")
+    assert "pip install nvidia-cuda-nvrtc-cu12, " in first
+    assert re.search(r"is version \d+, newer than the driver", second)
+
+
+def test_import_brings_nothing_of_cuda():
+    script = (
+        "import sys, numpy, schuss; schuss.SGD(numpy.ones(3)).step(numpy.ones(3));"
+        "assert not any('cuda' in m or 'gpu' in m for m in sys.modules if m.startswith('schuss'));"
+        "maps = open('/proc/self/maps').read() if sys.platform == 'linux' else '';"
+        "print('libcuda' in maps or 'nvrtc' in maps)"
+    )
+    assert run(script).stdout.strip() == "False"
+
+
+def test_a_build_without_cuda(monkeypatch):
+    from schuss._backends import cuda_arrays
+
+    monkeypatch.delattr(_schuss, "CudaWork")
+    cuda_arrays.prepare.cache_clear()
+    with pytest.raises(RuntimeError, match="this build of schuss has no CUDA"):
+        cuda_arrays.prepare()
+    assert schuss.OPTIMIZERS

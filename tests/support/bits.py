@@ -1,0 +1,124 @@
+"""A fingerprint of what every case computes. As a script it prints them all:
+
+    SCHUSS_CPU=baseline SCHUSS_NUM_THREADS=1 python tests/support/bits.py
+
+One line a case, parameter dtype and gradient dtype: the SHA-256, cut to 64 bits, of the raw bytes of parameters and
+states after four steps, over arrays of odd sizes that together pass the size from which threads are used, with and
+without rows. The inputs are the same on every machine and with every NumPy, so that prints can be kept and compared.
+Newton is not here: the library that solves its system chooses its kernels, and the order of its sums, by CPU and
+threads.
+"""
+
+import hashlib
+import math
+from functools import cache
+
+import ml_dtypes
+import numpy as np
+from cases import CASES
+from helpers import (
+    DTYPES,
+    F32,
+    F64,
+    build,
+    cast,
+    clips,
+    has_slow_weights,
+    is_joint,
+    is_small,
+    parameters,
+    sees_nonfinite,
+    states,
+    sums,
+)
+from reference import inner
+
+import schuss
+
+SHAPES = [(0,), (1,), (), (7,), (16,), (33,), (1000,), (4, 33, 65), (31, 3, 7, 5), (303, 331), (100_003,)]
+SIZES = [math.prod(shape) for shape in SHAPES]
+HALVES = [dtype for dtype in DTYPES.values() if dtype.itemsize == 2]
+
+
+def specials(dtype):
+    info = ml_dtypes.finfo(dtype)
+    tiny, smallest, largest = (float(x) for x in (info.tiny, info.smallest_subnormal, info.max))
+    values = [0.0, -0.0, 1.0, smallest, -3 * smallest, tiny, -tiny, tiny - smallest, largest, -largest]
+    values += [math.sqrt(largest), -math.sqrt(tiny)]
+    return cast(np.array(values), dtype), cast(np.array([np.nan, np.inf, -np.inf]), dtype)
+
+
+def raw(*seed, n):
+    """Random integers of 64 bits; NumPy's promise is that these never change, as its distributions may."""
+    return np.random.PCG64(seed).random_raw(n)
+
+
+@cache
+def pool(t, dtype, finite):
+    """Random values over eight decades, every sixteenth a special one; cut into arrays by `some`."""
+    n = sum(SIZES)
+    bits = raw(t, finite, 0, n=n)
+    fraction, sign = bits & ((1 << 52) - 1), bits & (1 << 63)
+    exponent = (bits >> 52) % 27 + (1023 - 20)
+    values = cast((sign | exponent << 52 | fraction).view(F64), dtype)
+    tame, wild = specials(dtype)
+    # A sum would turn one infinity, or one square that overflows, into NaN everywhere.
+    extra = tame[:8] if finite else np.concatenate([tame, wild])
+    bits = raw(t, finite, 1, n=n)
+    where = bits % 16 == 0
+    values[where] = extra[(bits[where] >> 4) % len(extra)]
+    return values
+
+
+def some(t, dtype, finite):
+    parts = np.split(pool(t, dtype, finite), np.cumsum(SIZES)[:-1])
+    return [part.reshape(shape, order="F" if len(shape) == 4 else "C") for part, shape in zip(parts, SHAPES)]
+
+
+def steps(case):
+    """From 1; far enough for slow weights, and for the first rectified step, the sixth, with room behind it."""
+    last = 7 if has_slow_weights(case) or case.optimizer == "RAdam" else 4
+    return range(1, last + 1)
+
+
+def digest(opt):
+    norm = opt.grad_norm
+    h = hashlib.sha256((float(norm).hex() if norm is not None else "").encode())
+    # By name: which state comes first is no part of what is computed.
+    for a in [*parameters(opt), *(a for _, a in sorted(states(opt).items()))]:
+        h.update(a.tobytes())
+    return h.hexdigest()[:16]
+
+
+def fingerprint(case, dtype, grad_dtype):
+    finite = sees_nonfinite(case) or sums(case)
+    params = [p.copy("K") for p in some(0, dtype, finite)]
+    opt = build(case, params, **({"master_weights": True} if is_small(case) and dtype in HALVES else {}))
+    for t in steps(case):
+        opt.step(some(t, grad_dtype, finite))
+    return digest(opt)
+
+
+def runs():
+    """All cases in float32 and float64; all pairs of dtypes for each rule and set of states."""
+    seen = set()
+    for case in CASES:
+        if is_joint(case):
+            continue
+        state = build(case, np.ones(1)).state_dict()["state"][0]
+        key = (case.optimizer, tuple(state), clips(case))
+        pairs = [(F32, F32), (F64, F64)]
+        if is_small(case):
+            pairs += [(HALVES[-1], p) for p in (F32, HALVES[-1])] + [(F32, HALVES[0]), (HALVES[0], F64)]
+        elif key not in seen:
+            wrapped = inner(case.optimizer) != case.optimizer
+            pairs = [(p, g) for p in DTYPES.values() for g in ([F32, F64] if wrapped else DTYPES.values())]
+        seen.add(key)
+        for p, g in pairs:
+            yield case, p, g
+
+
+if __name__ == "__main__":
+    print(schuss.cpu_level(), schuss.get_num_threads())
+    for case, dtype, grad_dtype in runs():
+        print(fingerprint(case, dtype, grad_dtype), dtype, grad_dtype, case.name)

@@ -1,0 +1,258 @@
+"""What the tests share: dtypes, seeded arrays, building and running optimizers, bit-for-bit comparison."""
+
+import copy
+import functools
+import re
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import pytest
+from cases import AROUND, CASES
+from reference import defaults_of, hessian, inner
+
+import schuss
+
+# The repository, and what the tests compare with.
+ROOT = Path(__file__).parents[2]
+DATA = ROOT / "tests" / "data"
+
+F32, F64 = np.dtype(np.float32), np.dtype(np.float64)
+DTYPES = {str(np.dtype(d)): np.dtype(d) for d in (np.float32, np.float64, np.float16, ml_dtypes.bfloat16)}
+
+# Odd sizes around the vector widths, nothing at all, a scalar, and more than one dimension.
+SHAPES = [(0,), (1,), (7,), (16,), (33,), (1000,), (), (5, 3), (2, 3, 4), (3, 0)]
+
+# Options of the optimizer as a whole, and of its constructor only: groups and functions do not take them.
+WHOLE = {"max_grad_norm", "nonfinite"}
+KEPT = {"state_dtype", "state_rounding", "state_seed", "master_weights"}  # also such, where there is state
+AROUND_ONLY = {"k", "alpha", "pullback"}  # also such, where there are slow weights
+
+
+class NAG(schuss.NAG):
+    """Stepped like the others, with gradients that are the same at the look-ahead point."""
+
+    def step(self, grads=None, **options):
+        return super().step(lambda: self._own_grads() if grads is None else grads, **options)
+
+
+class Newton(schuss.Newton):
+    """Stepped like the others, with one Hessian for each number of parameters, which is scaled as the gradients are."""
+
+    def step(self, grads=None, *, grad_scale=1.0, **options):
+        sign = -1 if self.param_groups[0]["maximize"] else 1
+        h = sign * grad_scale * hessian(sum(p.size for p in parameters(self)))
+        return super().step(grads, h, grad_scale=grad_scale, **options)
+
+
+CLASSES = schuss.OPTIMIZERS | {"NAG": NAG, "Newton": Newton}
+
+
+def around(name):
+    """Lookahead around an optimizer, made like the others; a class of this module's, so that it can be pickled."""
+
+    def init(self, params, *, k=5, alpha=0.5, pullback="none", **kwargs):
+        schuss.Lookahead.__init__(self, CLASSES[name](params, **kwargs), k, alpha, pullback)
+
+    made = type(f"Lookahead({name})", (schuss.Lookahead,), {"__init__": init, "__module__": __name__})
+    globals()[made.__name__] = made
+    return made
+
+
+CLASSES |= {f"Lookahead({name})": around(name) for name in AROUND}
+
+
+# What sets some cases apart.
+
+
+def has_slow_weights(case):
+    return case.optimizer == "Ranger" or inner(case.optimizer) != case.optimizer
+
+
+def clips(case):
+    """Clipping sums over all arrays, so that results depend on what else there is."""
+    return (defaults_of(case.optimizer) | case.kwargs)["max_grad_norm"] is not None
+
+
+def sees_nonfinite(case):
+    return clips(case) or "nonfinite" in case.kwargs
+
+
+def is_small(case):
+    """Its state is kept in less memory, so it follows the equations from afar."""
+    return "state_dtype" in case.kwargs
+
+
+def is_coded(case):
+    """Eight bits, whose scale is that of 256 elements."""
+    return case.kwargs.get("state_dtype") == "int8"
+
+
+def is_placed(case):
+    """What an element becomes depends on where it lies: its random bits, and the scale of its neighbours."""
+    return is_small(case) and case.kwargs.get("state_rounding") != "nearest"
+
+
+def is_joint(case):
+    """One system of all parameters; and one too large for many of them."""
+    return case.optimizer == "Newton"
+
+
+def sums(case):
+    """What an element does depends on the norm of its array or the mean of its row, summed in memory order."""
+    centralizes = case.optimizer == "Ranger" and case.kwargs.get("gradient_centralization", True)
+    return inner(case.optimizer) in ("LARS", "LAMB") or centralizes
+
+
+def each_case_but(*kinds):
+    return pytest.mark.parametrize("case", [c for c in CASES if not any(kind(c) for kind in kinds)], ids=repr)
+
+
+each_case = each_case_but()
+each_dtype = pytest.mark.parametrize("dtype", DTYPES.values(), ids=list(DTYPES))
+
+
+def of_class(optimizer):
+    return [c for c in CASES if c.optimizer == optimizer]
+
+
+# One row an optimizer that keeps state and has no optimizer-wide options, where the rule itself does not matter.
+TYPICAL = {
+    name: next((c for c in of_class(name) if "momentum" in c.kwargs), of_class(name)[0])
+    for name in dict.fromkeys(c.optimizer for c in CASES)
+}
+# Those that take arrays of any size.
+each_optimizer = pytest.mark.parametrize(
+    "case", [c for c in TYPICAL.values() if not is_joint(c)], ids=lambda c: c.optimizer
+)
+each_optimizer_newton_too = pytest.mark.parametrize("case", TYPICAL.values(), ids=list(TYPICAL))
+
+
+def compute_dtype(dtype):
+    return F64 if dtype == F64 else F32
+
+
+def cast(a, dtype):
+    """astype, silent about overflow to infinity."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.asarray(a).astype(dtype)
+
+
+@functools.lru_cache(maxsize=256)
+def random_values(seed, shapes, spread):
+    rng = np.random.default_rng(seed)
+    return [rng.standard_normal(s) * 10.0 ** (spread * rng.uniform(-1, 0.5, s)) for s in shapes]
+
+
+def random_arrays(seed, shapes, dtype=F64, spread=1.0):
+    """Arrays of about unit size; `spread` decades around it. Each call gives new memory."""
+    return [cast(a, dtype) for a in random_values(seed, tuple(shapes), spread)]
+
+
+def params_of(shapes, dtype=F64, seed=1):
+    return random_arrays(seed, shapes, dtype, spread=0.5)
+
+
+def grads_of(t, shapes, dtype=F64, seed=7):
+    """The gradients of step t."""
+    return random_arrays((seed, t), shapes, dtype)
+
+
+def shapes_of(case):
+    """SHAPES, without the long one where there is a Hessian of them all."""
+    return [s for s in SHAPES if s != (1000,) or not is_joint(case)]
+
+
+def class_of(case):
+    return CLASSES[case.optimizer]
+
+
+def build(case, params, **more):
+    return class_of(case)(params, **(case.kwargs | more))
+
+
+def whole_options(case):
+    """What of the case is for the constructor only."""
+    names = WHOLE | KEPT | (AROUND_ONLY if has_slow_weights(case) else set())
+    return {k: v for k, v in case.kwargs.items() if k in names}
+
+
+def group_options(case):
+    """Every hyperparameter a group of this case has, defaults written out."""
+    names = WHOLE | KEPT | (AROUND_ONLY if has_slow_weights(case) else set())
+    return {k: v for k, v in (defaults_of(case.optimizer) | case.kwargs).items() if k not in names}
+
+
+def leaves(structure):
+    """The arrays of a nested structure, depth first."""
+    if isinstance(structure, np.ndarray):
+        return [structure]
+    items = structure.values() if isinstance(structure, dict) else structure
+    return [a for item in items for a in leaves(item)]
+
+
+def states(opt):
+    """The state arrays by (group, name, index)."""
+    return {
+        (i, name, k): a
+        for i, group in enumerate(opt.state_dict()["state"])
+        for name, structure in group.items()
+        for k, a in enumerate(leaves(structure))
+    }
+
+
+def parameters(opt):
+    return [p for group in opt.param_groups for p in group["params"]]
+
+
+def arrays(opt):
+    """Parameters and states, in one order whatever the structure."""
+    return parameters(opt) + list(states(opt).values())
+
+
+def snapshot(opt):
+    """A copy of everything that a step may change."""
+    d = opt.state_dict()
+    steps = (d["step"], d["skipped_steps"], [g["step"] for g in d["param_groups"]])
+    return copy.deepcopy(arrays(opt)), steps
+
+
+def assert_same(got, want, what=""):
+    """Equal dtypes, shapes and bits (-0.0 is not 0.0, a NaN has a sign)."""
+    assert len(got) == len(want), what
+    pairs = zip(map(np.asarray, got), map(np.asarray, want), strict=True)
+    for k, (a, b) in enumerate(pairs):
+        assert (a.dtype, a.shape) == (b.dtype, b.shape), f"{what}: array {k}"
+        if a.tobytes() != b.tobytes():
+            x, y = (np.frombuffer(c.tobytes(), f"u{c.itemsize}") for c in (a, b))
+            bad = np.flatnonzero(x != y)
+            i = bad[0]
+            raise AssertionError(
+                f"{what}: array {k} ({a.dtype}, {a.shape}): {len(bad)} of {a.size} elements differ, "
+                f"first [{i}]: {a.ravel()[i]!r} ({x[i]:#x}) is not {b.ravel()[i]!r} ({y[i]:#x})"
+            )
+
+
+def assert_unchanged(opt, before, what=""):
+    now = snapshot(opt)
+    assert now[1] == before[1], what
+    assert_same(now[0], before[0], what)
+
+
+def assert_close(got, want, rtol, what=""):
+    """Within rtol of the largest value (at least 1)."""
+    assert len(got) == len(want), what
+    for k in range(len(got)):
+        a, b = np.asarray(got[k], F64), np.asarray(want[k], F64)
+        assert a.shape == b.shape
+        scale = max(1.0, np.max(np.abs(b), initial=0))
+        np.testing.assert_allclose(a, b, rtol=rtol, atol=rtol * scale, err_msg=f"{what}: array {k}")
+
+
+def refused(error, message):
+    """Expects exactly this error."""
+    return pytest.raises(error, match=f"^{re.escape(message)}$")
+
+
+class Interrupted(BaseException):
+    """Not even an Exception."""

@@ -1,0 +1,75 @@
+"""LARS and LAMB, whose step depends on the norms of each array: of all sizes, and where a norm is zero."""
+
+import numpy as np
+import pytest
+from helpers import F64, arrays, assert_close, assert_same, compute_dtype, each_dtype, grads_of, params_of
+from reference import Reference
+
+import schuss
+
+LAYERWISE = {
+    "LARS": dict(lr=0.1, weight_decay=0.01, trust_coefficient=0.1),
+    "LAMB": dict(lr=0.01, max_grad_norm=None),
+}
+each_layerwise = pytest.mark.parametrize("name", LAYERWISE)
+# Blocks of 1024 elements; up to 32768 one task takes an array through both phases, above they are two regions.
+LAYERS = [(1,), (1023,), (1025,), (32, 1024), (32769,), (300, 301), (0,)]
+
+
+@pytest.fixture(autouse=True)
+def threads():
+    before = schuss.get_num_threads()
+    yield
+    schuss.set_num_threads(before)
+
+
+@each_layerwise
+@each_dtype
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_layers_of_all_sizes(name, dtype, order):
+    """The equations, with any number of threads to the same bits, and each layer as if it were alone."""
+    params = [np.asarray(p, order=order) for p in params_of(LAYERS, dtype)]
+    alone = [p.copy("K") for p in params]
+    grads = [[np.asarray(g, order=order) for g in grads_of(t, LAYERS, dtype)] for t in (1, 2, 3)]
+    reference = Reference(name, params, **LAYERWISE[name])
+    results = []
+    for count in (1, 2, 3):
+        schuss.set_num_threads(count)
+        own = [p.copy("K") for p in params]
+        opt = getattr(schuss, name)(own, **LAYERWISE[name])
+        for g in grads:
+            given = [a.copy("K") for a in g]
+            opt.step(given, zero_grads=count > 1)
+            assert count == 1 or not any(a.any() for a in given)
+        results.append(arrays(opt))
+    assert_same(results[1], results[0], "2 threads")
+    assert_same(results[2], results[0], "3 threads")
+    for p, own in zip(alone, zip(*grads, strict=True), strict=True):
+        opt = getattr(schuss, name)(p, **LAYERWISE[name])
+        for g in own:
+            opt.step(g)
+    assert_same(alone, results[0][: len(alone)], "alone")
+    if dtype == compute_dtype(dtype):
+        for g in grads:
+            reference.step(g)
+        assert_close(results[0][: len(params)], reference.params, 1e-12 if dtype == F64 else 2e-5)
+
+
+@each_layerwise
+@pytest.mark.parametrize("size", [100, 40_000])
+def test_norms_of_zero(name, size):
+    """The ratio is 1 for a layer that is zero, or whose direction is."""
+    rng = np.random.default_rng(2)
+    g, p = rng.standard_normal(size), np.zeros(size)
+    getattr(schuss, name)(p, **LAYERWISE[name]).step(g)
+    assert_close([p], [-0.1 * g if name == "LARS" else -0.01 * g / (abs(g) + 1e-6)], 1e-13)
+    p = rng.standard_normal(size)
+    before = p.copy()
+    getattr(schuss, name)(p, **LAYERWISE[name] | {"weight_decay": 0.0, "always_adapt": True}).step(np.zeros(size))
+    assert_same([p], [before])
+
+
+def test_a_rate_of_zero_clips_nothing():
+    p = np.ones(5)
+    schuss.LARS(p, lr=0.0, always_adapt=True, trust_clip=True).step(np.ones(5))
+    assert_same([p], [np.ones(5)])
