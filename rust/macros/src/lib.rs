@@ -9,6 +9,8 @@ mod constants;
 mod expand;
 mod parse;
 mod pass;
+#[cfg(test)]
+mod tests;
 mod tree;
 
 /// Declares a family of optimizer rules; see the page on the language of rules in the documentation.

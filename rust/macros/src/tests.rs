@@ -1,0 +1,145 @@
+//! What the reader of rules says of wrong texts, and where it points.
+
+use crate::tree::Family;
+use crate::{analyze, expand};
+
+/// A text with a rule of this body, and what the reader makes of it.
+fn read(body: &str) -> Result<String, String> {
+    read_text(&family(body))
+}
+
+fn family(body: &str) -> String {
+    format!("hyper(beta, eps); each_step(lr, t) {{ rate = lr; }} rule {{ {body} }}")
+}
+
+/// The message of an error and the words that it points at.
+fn read_text(text: &str) -> Result<String, String> {
+    let family = syn::parse_str::<Family>(text).and_then(analyze::check);
+    match family.and_then(|family| expand::family(&family)) {
+        Ok(tokens) => Ok(tokens.to_string()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+fn says(body: &str, message: &str) {
+    assert_eq!(read(body).err().as_deref(), Some(message), "of: {body}");
+}
+
+const EXPRESSIONS: &str =
+    "expected numbers, names, + - * /, comparisons, && || !, calls of functions, or if/else with values";
+
+#[test]
+fn right_texts_are_read() {
+    for body in [
+        "element m, nonnegative v = eps; pass(p, g) { m = g; v = g * g; p -= rate * m; }",
+        "row r; col nonnegative c; pass(g) { mean row { a = g; } max col { b = abs(g); } } row { r = a; } col { c = b; }",
+        "all d = 1e-6; pass(p) { sum all { s = p; } } all { d = pow(s, 2.0); }",
+        "backup b; pass(p restore b, g) { p = p - g; } ahead { pass(p save b) { p *= rate; } }",
+        "def twice(x) { let y = x + x; y } pass(p, g) { p = twice(g) - twice(p); }",
+        "pass(p, g) { fast sum array { s = g * g; } } array { q = if s > 1.0 && !(s == 2.0) { s } else { 1.0 }; } \
+         pass(p) { p = p * q; }",
+    ] {
+        assert!(read(body).is_ok(), "{:?} of: {body}", read(body));
+    }
+}
+
+#[test]
+fn names() {
+    says(
+        "pass(p, g) { p = p - speed * g; }",
+        "speed is not known here; there are decay, g, gradient_factor, l2, p, rate",
+    );
+    says(
+        "pass(p, g) { p = tan(g); }",
+        "tan is no function here; there are fma, sqrt, abs, sign, max, min, select, pow",
+    );
+    says("pass(p, g) { p = fma(p, g); }", "fma takes 3 arguments, got 2");
+    says("pass(p, g) { p = pow(g, 2.0); }", "pow is for scalar texts: each_step, array and all");
+    says(
+        "row r; pass(g) { sum row { s = g; } } row { r = pow(s, 2.0); }",
+        "pow is for scalar texts: each_step, array and all",
+    );
+    says("pass(p, g) { q = g; }", "q is not declared; write `let q = …` or declare it as a state");
+    says("pass(p, g) { rate = g; }", "rate cannot be assigned here");
+    says("row r; pass(p, g) { r = g; }", "r cannot be assigned here");
+    says("pass(p) { p = g; }", "g is not known here; there are decay, gradient_factor, l2, p, rate");
+    says("element m; pass(p, g) { let m = g; p = m; }", "m is declared already; use another name");
+    says("pass(p, g) { let x = g; let x = p; p = x; }", "x is declared already; use another name");
+    says("element m; array m; pass(p, g) { p = g; }", "m is declared twice");
+    says("element rate; pass(p, g) { p = g; }", "rate is declared twice");
+    says("element p; pass(p, g) { p = g; }", "p is declared twice");
+    says("element m = gamma; pass(p, g) { p = g; }", "gamma is no hyperparameter; the rule has beta, eps");
+    says("pass(p save m, g) { p = g; }", "m is no backup; declare it: backup m;");
+    says("element m; pass(p save m, g) { p = g; }", "m is no backup; declare it: backup m;");
+}
+
+#[test]
+fn expressions() {
+    says("pass(p, g) { p = 2 * g; }", "numbers have a point: 1.0");
+    says("pass(p, g) { p = g; p = 1.0f32; }", EXPRESSIONS);
+    says("pass(p, g) { p = g % p; }", EXPRESSIONS);
+    says("pass(p, g) { p = g.abs(); }", EXPRESSIONS);
+    says("pass(p, g) { p = if g > 0.0 { g }; }", "an `if` needs an `else` here");
+    says(
+        "pass(p, g) { p = if g > 0.0 { let x = g; x } else { p }; }",
+        "a branch is one expression here; write `let` in front of the statement",
+    );
+    says("def twice(x) { x + x } pass(p, g) { p = twice(g, p); }", "twice takes 1 arguments, got 2");
+}
+
+#[test]
+fn statements_and_stages() {
+    says("pass(p, g) { sum array { s = g; } p = g; }", "reductions come last in a stage");
+    says("pass(p, g) { sum planet { s = g; } }", "a reduction is over row, col, matrix, array or all");
+    says("pass(p, g) { sum element { s = g; } }", "a reduction is over row, col, matrix, array or all");
+    says(
+        "pass(p, g) { mean matrix { s = g; } }",
+        "a matrix's reduction is over its rows or columns: put it into row or col",
+    );
+    says("array { sum array { s = rate; } }", "no reduction over array can stand here");
+    says("row r; row { sum all { s = r; } }", "no reduction over all can stand here");
+    says("matrix m; pass(p, g) { p = g; }", "no state has one value a matrix; use row, col or array");
+    says("element { p = 1.0; }", "a text has the scope row, col, array or all");
+    says("pass(q) { p = 1.0; }", "a pass takes p, g or both: pass(p, g)");
+    says("element m = 1.0 + eps; pass(p, g) { p = g; }", "a state starts at a number, a hyperparameter, or p");
+    says("ahead { p = 1.0; }", "expected a stage: pass(p, g) { … }, row { … }, col { … }, array { … } or all { … }");
+    says("pass(p, g) { 1.0; }", "expected a statement: `let x = …;`, `x = …;`, or one with +=, -=, *= or /=");
+    says("pass(p, g) { p = g }", "expected `;`");
+    let states: Vec<String> = (0..15).map(|k| format!("s{k}")).collect();
+    says(&format!("element {}; pass(p, g) {{ p = g; }}", states.join(", ")), "a rule has at most 14 element states");
+}
+
+#[test]
+fn families() {
+    for (text, message) in [
+        ("each_step(lr, t) {} rule { }", "expected `hyper`"),
+        ("hyper(a); rule { }", "expected `each_step`"),
+        ("hyper(a); each_step(lr) {} rule { }", "each_step takes the learning rate and the step: each_step(lr, t)"),
+        ("hyper(a); each_step(lr, t) { lr = 1.0; } rule { }", "lr is given; use another name"),
+        (
+            "hyper(a); each_step(lr, t) { x = b; } rule { }",
+            "b is not known here; there are a, decay, gradient_factor, l2, lr, t",
+        ),
+        ("hyper(a); each_step(lr, t) {} #[path = \"x\"] rule { }", "a rule takes doc comments only"),
+    ] {
+        assert_eq!(read_text(text).err().as_deref(), Some(message), "of: {text}");
+    }
+}
+
+#[test]
+fn an_error_points_at_the_word_that_is_wrong() {
+    for (body, word) in [
+        ("pass(p, g) {\n p = speed * g;\n }", "speed"),
+        ("pass(p, g) {\n p = tan(g);\n }", "tan"),
+        ("pass(p, g) {\n rate = g;\n }", "rate"),
+        ("pass(p, g) {\n let p = g;\n }", "p"),
+        ("pass(p, g) {\n p = 2 * g;\n }", "2"),
+        ("pass(p, g) { \n sum planet { s = g; } }", "planet"),
+    ] {
+        let text = family(body);
+        let error = syn::parse_str::<Family>(&text).and_then(analyze::check).err().expect(body);
+        let (start, end) = (error.span().start(), error.span().end());
+        let line: Vec<char> = text.lines().nth(start.line - 1).unwrap().chars().collect();
+        assert_eq!(line[start.column..end.column].iter().collect::<String>(), word, "of: {body}");
+    }
+}
