@@ -277,6 +277,10 @@ int cuEventSynchronize(Event* event) { CALL("wait", join(event->stream)); drain(
 
 int cuModuleLoadData(void** out, const char* image) {
     CALL("load");
+    // Kernels look for threads and barriers among the symbols of the whole process.
+    Dl_info own;
+    static void* const everywhere = dladdr((void*)cuModuleLoadData, &own) ? dlopen(own.dli_fname, RTLD_NOW | RTLD_GLOBAL) : nullptr;
+    if (!everywhere) return NOT_FOUND;
     u64 length;
     if (memcmp(image, "EMULATED", 8)) return INVALID_IMAGE;
     memcpy(&length, image + 8, 8);
@@ -323,6 +327,7 @@ extern "C" { extern Dim emulated_thread, emulated_block; void emulated_barrier()
 #define blockIdx emulated_block
 #define __syncthreads emulated_barrier
 #define DEVICE static inline __attribute__((always_inline))
+#define METHOD inline __attribute__((always_inline))
 #define SHARED static
 #define GLOBAL(pointer)
 #define KERNEL(name) static void name##_body(const schuss::Args& args); \

@@ -39,10 +39,12 @@ fn memory(arrays: Vec<Owned>, shared: &[f64], norms: Vec<f64>) -> Vec<Buffer> {
 }
 
 /// The steps of a run: hyperparameters, whether gradients are clipped, whether they are zeroed.
-fn plan(case: &Case) -> [(Common, bool, bool); 3] {
+fn plan(rule: &CompiledRule, case: &Case) -> [(Common, bool, bool); 3] {
     let plain = Common { lr: 0.01, ..Common::default() };
     let l2 = Common { weight_decay: 0.1, ..plain };
-    let decoupled = Common { decay: Decay::Decoupled, maximize: true, ..l2 };
+    // Rules that apply weight decay themselves have no other.
+    let decay = if rule.rule.hypers.contains(&"weight_decay") { Decay::Own } else { Decay::Decoupled };
+    let decoupled = Common { decay, maximize: true, ..l2 };
     [(plain, false, false), (l2, !case.specials, false), (decoupled, false, true)]
 }
 
@@ -55,7 +57,7 @@ fn on_host(rule: &'static CompiledRule, case: &Case, shapes: &[Matrix]) -> Vec<B
     let mut arrays = arrays(rule, case, shapes);
     let hypers = hypers(rule, case.flags);
     let (mut shared, mut norms) = (first_shared(rule.rule, &hypers), Vec::new());
-    for ((common, clips, zero_grads), t) in plan(case).iter().zip(1..) {
+    for ((common, clips, zero_grads), t) in plan(rule, case).iter().zip(1..) {
         // SAFETY: the memory lives, and is not touched, until the programs have run.
         let mut work = unsafe { work_list(rule, &mut arrays) };
         let mut factor = unscale_factor(GRAD_SCALE);
@@ -63,7 +65,8 @@ fn on_host(rule: &'static CompiledRule, case: &Case, shapes: &[Matrix]) -> Vec<B
             // SAFETY: as above.
             let sum = unsafe { work.sum_of_squares(Level::Baseline, 1) };
             let (norm, clipped) = clip_factor(sum, GRAD_SCALE, MAX_NORM);
-            (factor, norms) = (clipped, vec![norm]);
+            factor = clipped;
+            norms.extend(rule.rule.program("step").map(|_| norm));
         }
         let mut scalars = of_groups(rule, common, &hypers, t, factor);
         for program in rule.rule.programs.iter().rev() {
@@ -86,7 +89,7 @@ fn on_device(rule: &'static CompiledRule, case: &Case, shapes: &[Matrix]) -> Vec
     work.extend(arrays.iter_mut().map(|array| unsafe { array.array(rule) }).collect()).unwrap();
     work.set_shared(&first_shared(rule.rule, &hypers)).unwrap();
     let mut norms = Vec::new();
-    for ((common, clips, zero_grads), t) in plan(case).iter().zip(1..) {
+    for ((common, clips, zero_grads), t) in plan(rule, case).iter().zip(1..) {
         let scalars = of_groups(rule, common, &hypers, t, unscale_factor(GRAD_SCALE));
         for program in rule.rule.programs.iter().rev() {
             let is_step = program.name == "step";
@@ -103,7 +106,7 @@ fn on_device(rule: &'static CompiledRule, case: &Case, shapes: &[Matrix]) -> Vec
             assert_eq!(unsafe { work.run(program.name, &step) }, Ok(Outcome::Taken { norm: None }));
         }
         if *clips {
-            norms.extend(if rule.rule.programs[0].name == "step" { work.norm().unwrap() } else { None });
+            norms.extend(work.norm().unwrap());
         }
     }
     let shared = work.shared().unwrap();

@@ -11,7 +11,7 @@ template <class T> struct Streams {
     S* s[T::STATES + 1];
     void* const* pointers;
 
-    DEVICE Streams(const Args& args, const Array& array, u32 number) {
+    METHOD Streams(const Args& args, const Array& array, u32 number) {
         pointers = args.pointers + array.pointers;
         p = T::PARAM ? (P*)get(pointers) : nullptr;
         g = T::GRAD ? (G*)get(args.grads + number) : nullptr;
@@ -105,13 +105,13 @@ template <class T> struct Sums {
     double sum[T::SUMS];
     float fast[T::SUMS][4];
 
-    DEVICE Sums() {
+    METHOD Sums() {
         for (int k = 0; k < T::SUMS; k++) {
             sum[k] = neutral(T::Form(k));
             for (int j = 0; j < 4; j++) fast[k][j] = 0.0f;
         }
     }
-    DEVICE void add(const T& one, int j) {
+    METHOD void add(const T& one, int j) {
         F left[T::SUMS], right[T::SUMS];
         one.Terms(left, right);
         for (int k = 0; k < T::SUMS; k++) {

@@ -3,6 +3,7 @@
 
 #ifdef __CUDACC__ // else whoever compiles it for a host has said what these are
 #define DEVICE static __device__ __forceinline__
+#define METHOD __device__ __forceinline__ // of an object
 #define SHARED __shared__
 #define GLOBAL(pointer) __builtin_assume(__isGlobal(pointer)) // so that accesses are not generic ones
 #pragma nv_diag_suppress 177 // a unit has more than it needs

@@ -62,21 +62,21 @@ pub fn pass(context: Context, place: usize, pass: &Pass) -> String {
     );
     line!(text, "    F {};\n    bool L2;", members.join(", "));
     text += &scalars(rule, &wanted, decays);
-    text += "    DEVICE void In(const F* states) {\n";
+    text += "    METHOD void In(const F* states) {\n";
     for (k, state) in streams.iter().enumerate().filter(|(k, _)| pass.reads >> k & 1 != 0) {
         line!(text, "        {} = states[{k}];", name(state));
     }
-    text += "    }\n    DEVICE void Out(F* states) const {\n";
+    text += "    }\n    METHOD void Out(F* states) const {\n";
     for (k, state) in streams.iter().enumerate().filter(|(k, _)| pass.writes >> k & 1 != 0) {
         line!(text, "        states[{k}] = {};", name(state));
     }
-    text += "    }\n    DEVICE void Operands(void* const* pointers, const Array& array, Place place) {\n";
+    text += "    }\n    METHOD void Operands(void* const* pointers, const Array& array, Place place) {\n";
     for operand in pass.operands {
         let (at, row) = (vector(rule, operand.scope, operand.place), operand.scope == Scope::Row);
         let place = format!("schuss::adjacent(array, {row}) ? place.along : place.across");
         line!(text, "        {} = schuss::get((const F*)schuss::get(pointers + {at}) + ({place}));", name(operand.name));
     }
-    text += "    }\n    DEVICE void Text() {\n";
+    text += "    }\n    METHOD void Text() {\n";
     let [scale, decay, shrink] = PROLOGUE;
     if scales {
         line!(text, "        {scale};");
@@ -134,18 +134,18 @@ pub fn vectors(context: Context, place: usize, scope: Scope) -> String {
         members.join(", "),
     );
     text += &scalars(rule, &wanted, false);
-    text += "    DEVICE void In(void* const* pointers, u64 i) {\n";
+    text += "    METHOD void In(void* const* pointers, u64 i) {\n";
     for (k, one) in used() {
         let at = vector(rule, scope, k);
         line!(text, "        {} = schuss::get((const F*)schuss::get(pointers + {at}) + i);", name(one));
     }
-    text += "    }\n    DEVICE void Out(void* const* pointers, u64 i) const {\n";
+    text += "    }\n    METHOD void Out(void* const* pointers, u64 i) const {\n";
     for (k, one) in used().filter(|(_, name)| assigns(stage, name)) {
         let at = vector(rule, scope, k);
         line!(text, "        F Kept{k};\n        schuss::store(Kept{k}, {});", name(one));
         line!(text, "        schuss::put((F*)schuss::get(pointers + {at}) + i, Kept{k});");
     }
-    text += "    }\n    DEVICE void Text() {\n";
+    text += "    }\n    METHOD void Text() {\n";
     text += &statements(stage.statements, compute);
     text += &terms(stage, compute);
     text += "    }\n";
@@ -166,9 +166,9 @@ pub fn text(context: Context, place: usize) -> String {
         line!(text, "    double {};", members.join(", "));
     }
     text += &scalars(rule, &used().collect::<Vec<_>>(), false);
-    text += "    DEVICE void Text() {\n";
+    text += "    METHOD void Text() {\n";
     text += &statements(stage.statements, Dtype::F64);
-    text += "    }\n    DEVICE void Out(const Args& args, const Array& array) const {\n";
+    text += "    }\n    METHOD void Out(const Args& args, const Array& array) const {\n";
     for k in used().filter(|&k| assigns(stage, rule.scalars[k])) {
         line!(text, "        {}", stored(rule, k, &name(rule.scalars[k])));
     }
@@ -190,7 +190,7 @@ pub fn stored(rule: &Rule, place: usize, value: &str) -> String {
 
 /// The method that reads scalars, once for each thread.
 fn scalars(rule: &Rule, wanted: &[usize], decays: bool) -> String {
-    let mut text = String::from("    DEVICE void Scalars(const Args& args, const Array& array) {\n");
+    let mut text = String::from("    METHOD void Scalars(const Args& args, const Array& array) {\n");
     if decays {
         text += "        L2 = args.l2 != 0;\n";
     }
@@ -237,7 +237,7 @@ fn terms(stage: &Stage, compute: Dtype) -> String {
 /// The members of a structure that say what its sums are; `scope` is that of the text where it is over rows or columns.
 fn sums(context: Context, scope: Scope, of: &[(usize, &Reduction)]) -> String {
     let Context { rule, param, compute, .. } = context;
-    let mut text = format!("    enum {{ SUMS = {} }};\n    DEVICE void Terms(F* left, F* right) const {{\n", of.len());
+    let mut text = format!("    enum {{ SUMS = {} }};\n    METHOD void Terms(F* left, F* right) const {{\n", of.len());
     for (i, (k, reduction)) in of.iter().enumerate() {
         line!(text, "        left[{i}] = Left{k};");
         if matches!(reduction.right, Right::Factor(_)) {
