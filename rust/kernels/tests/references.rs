@@ -66,7 +66,7 @@ fn norm(values: &[f64]) -> f64 {
 
 /// For each element in memory, which row and which column of the array it belongs to, counted over the batch.
 fn places(shape: Matrix) -> Vec<(usize, usize)> {
-    let Matrix { batch, rows, cols, transposed } = shape;
+    let Matrix { batch, rows, cols, transposed, interleaved: 1 } = shape;
     let mut places = Vec::new();
     for b in 0..batch {
         for i in 0..rows {

@@ -173,8 +173,8 @@ fn reductions_are_what_their_texts_say() {
         .into_iter()
         .filter(|&shape| len(shape) > 0)
         .chain([
-            Matrix { batch: 1, rows: 700, cols: 100, transposed: false },
-            Matrix { batch: 1, rows: 5, cols: 9001, transposed: true },
+            Matrix { batch: 1, rows: 700, cols: 100, transposed: false, interleaved: 1 },
+            Matrix { batch: 1, rows: 5, cols: 9001, transposed: true, interleaved: 1 },
         ])
         .collect();
     for types in [(F64, F64), (F32, F32), (F32, F16), (Bf16, F32), (F16, F64)] {
