@@ -10,7 +10,6 @@ struct Readme;
 
 #[cfg(feature = "cuda")]
 pub mod cuda;
-pub mod dense;
 mod exchange;
 mod fetch;
 mod fpenv;

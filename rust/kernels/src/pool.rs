@@ -31,9 +31,6 @@ struct Pool {
     process: u32,
     helpers: usize,
     threads: rayon::ThreadPool,
-    /// For libraries that bring rayon tasks: in the other pool one that waits for its own may get a helper instead, which does not
-    /// come back as long as another thread steps.
-    guests: OnceLock<Option<rayon::ThreadPool>>,
     /// The latest region, and how many there have been.
     latest: Mutex<Arc<Job>>,
     posted: AtomicU32,
@@ -239,15 +236,6 @@ pub fn in_parallel(count: usize, elements: usize, threads: usize, task: &(dyn Fn
     run(count, false, elements, threads, task);
 }
 
-/// Runs `f` where libraries find threads for rayon tasks of their own; on the calling thread where one is enough.
-pub(crate) fn install<R: Send>(threads: usize, f: impl FnOnce() -> R + Send) -> R {
-    let pool = if threads > 1 { pool(threads - 1) } else { None };
-    match pool.and_then(|pool| pool.guests.get_or_init(|| workers(pool.helpers + 1)).as_ref()) {
-        Some(guests) => guests.install(f),
-        None => f(),
-    }
-}
-
 /// So many threads, or nothing when they cannot be had.
 fn workers(count: usize) -> Option<rayon::ThreadPool> {
     rayon::ThreadPoolBuilder::new().num_threads(count).thread_name(|i| format!("schuss-{i}")).build().ok()
@@ -268,8 +256,7 @@ fn pool(helpers: usize) -> Option<&'static Pool> {
     let threads = workers(helpers)?;
     let latest = Mutex::new(Arc::new(Job::new(0, false, 0, false, &|_: usize| {})));
     let (posted, awake) = (AtomicU32::new(0), AtomicUsize::new(0));
-    let new =
-        Box::into_raw(Box::new(Pool { process, helpers, threads, guests: OnceLock::new(), latest, posted, awake }));
+    let new = Box::into_raw(Box::new(Pool { process, helpers, threads, latest, posted, awake }));
     match POOL.compare_exchange(current, new, Ordering::AcqRel, Ordering::Acquire) {
         // The old pool is leaked on purpose: another thread may be using it, and after a fork its threads are gone
         // and joining them would hang.

@@ -8,7 +8,6 @@ mod arrays;
 mod core;
 #[cfg(feature = "cuda")]
 mod cuda;
-mod dense;
 mod functional;
 mod gradients;
 mod group;
@@ -83,7 +82,6 @@ fn _schuss(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(ahead::are_apart, module)?)?;
     module.add_function(wrap_pyfunction!(ahead::changed_param, module)?)?;
     module.add_function(wrap_pyfunction!(ahead::set_aside, module)?)?;
-    module.add_function(wrap_pyfunction!(dense::solve_damped, module)?)?;
     module.add_function(wrap_pyfunction!(arrays::register_bfloat16, module)?)?;
     module.add_function(wrap_pyfunction!(get_num_threads, module)?)?;
     module.add_function(wrap_pyfunction!(set_num_threads, module)?)?;
