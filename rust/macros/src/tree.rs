@@ -33,6 +33,8 @@ pub struct State {
     pub scope: Scope,
     pub name: Ident,
     pub nonnegative: bool,
+    /// Whether it is never quantized.
+    pub exact: bool,
     pub initial: Option<Initial>,
 }
 
