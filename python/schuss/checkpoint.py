@@ -11,14 +11,12 @@ import contextlib
 import errno
 import os
 import stat
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from schuss._core import state as _state
-
-if TYPE_CHECKING:
-    from schuss._core.optimizer import Optimizer
+from schuss._core.optimizer import Optimizer
 
 _FORMAT = 1
 _METADATA = "schuss"
@@ -160,7 +158,7 @@ def _load(path: str, optimizer: Optimizer, include_params: bool) -> None:
                     raise ValueError(f"{path} has {name} as {found}, but this optimizer's is {wanted}")
             for at, param in zip(optimizer._suffixes, optimizer._params, strict=True):
                 if include_params:
-                    optimizer._check_param(optimizer._place("params", *at), param)
+                    optimizer._backend.adapt(optimizer._place("params", *at), param)
             # One tensor at a time lies in memory twice; the file was found whole when it was opened.
             for name, target in targets:
                 target[...] = file.get_tensor(name)
@@ -170,8 +168,6 @@ def _load(path: str, optimizer: Optimizer, include_params: bool) -> None:
 
 
 def _check_optimizer(optimizer: Any) -> None:
-    from schuss._core.optimizer import Optimizer
-
     if not isinstance(optimizer, Optimizer):
         raise TypeError(f"the optimizer must be one of schuss, got {type(optimizer).__name__}")
 

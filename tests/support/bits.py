@@ -28,6 +28,7 @@ from helpers import (
     is_small,
     parameters,
     sees_nonfinite,
+    shared,
     states,
     sums,
 )
@@ -85,7 +86,7 @@ def digest(opt):
     norm = opt.grad_norm
     h = hashlib.sha256((float(norm).hex() if norm is not None else "").encode())
     # By name: which state comes first is no part of what is computed.
-    for a in [*parameters(opt), *(a for _, a in sorted(states(opt).items()))]:
+    for a in [*parameters(opt), *(a for named in (states(opt), shared(opt)) for _, a in sorted(named.items()))]:
         h.update(a.tobytes())
     return h.hexdigest()[:16]
 

@@ -215,6 +215,79 @@ ROWS["LAMB"] = {
 }  # fmt: skip
 ROWS["LAMB"]["defaults"] = {}
 
+ROWS["Lion"] = {
+    "defaults": {},
+    "lr": dict(lr=0.01),
+    "betas": dict(lr=0.01, betas=(0.8, 0.95)),
+    "beta1 zero": dict(lr=0.01, betas=(0.0, 0.9)),
+    "decay": dict(lr=0.01, weight_decay=0.3),
+    "decay, schedule": dict(lr=schedule, weight_decay=0.3),
+    "all": dict(lr=schedule, betas=(0.85, 0.9), weight_decay=0.1, maximize=True, max_grad_norm=3.0),
+}
+
+ROWS["NovoGrad"] = {
+    "defaults": {},
+    "lr": dict(lr=0.01),
+    "betas": dict(lr=0.01, betas=(0.8, 0.5)),
+    "beta1 zero": dict(lr=0.01, betas=(0.0, 0.9)),
+    "eps": dict(lr=0.01, eps=1.0),
+    "decay": dict(lr=0.01, weight_decay=0.3),
+    "averaging": dict(lr=0.01, grad_averaging=True),
+    "averaging, decay, schedule": dict(lr=schedule, grad_averaging=True, weight_decay=0.1),
+    "all": dict(
+        lr=schedule, betas=(0.85, 0.9), eps=1e-2, weight_decay=0.1, grad_averaging=True, maximize=True,
+        max_grad_norm=3.0,
+    ),
+}  # fmt: skip
+
+# In the last two axes of an array; of those with one axis it keeps a state as Adagrad does.
+ROWS["Adafactor"] = {
+    "defaults": {},
+    "lr": dict(lr=0.1),
+    "beta2_decay": dict(lr=0.1, beta2_decay=-0.3),
+    "eps": dict(lr=0.1, eps=(0.5, 0.1)),
+    "eps of the dtype": dict(lr=0.1, eps=(None, 2.0)),
+    "d": dict(lr=0.1, d=2.0),
+    "decay": dict(lr=0.1, weight_decay=0.3),
+    "decay, schedule": dict(lr=schedule, weight_decay=0.3),
+    "rate above 1/sqrt(t)": dict(lr=0.4),
+    "relative step": dict(relative_step=True),
+    "relative step, decay": dict(lr=0.1, relative_step=True, weight_decay=0.3),
+    "all": dict(
+        lr=schedule, beta2_decay=-0.5, eps=(1e-3, 1e-2), d=1.5, weight_decay=0.1, relative_step=True, maximize=True,
+        max_grad_norm=3.0,
+    ),
+}  # fmt: skip
+
+# Options with which the estimate of the distance grows, and so is seen, within a few steps of random gradients.
+PRODIGY: dict[str, Any] = dict(d0=0.01, beta3=0.2, d_coef=4.0)
+ROWS["Prodigy"] = {"growing": PRODIGY, "defaults": {}, "d0": dict(d0=0.01)} | {
+    row: PRODIGY | kwargs
+    for row, kwargs in {
+        "lr": dict(lr=0.5),
+        "betas": dict(betas=(0.8, 0.95)),
+        "beta1 zero": dict(betas=(0.0, 0.9)),
+        "beta3": dict(beta3=0.5),
+        "beta3 zero": dict(beta3=0.0),
+        "beta3 of beta2": dict(beta3=None, betas=(0.9, 0.25)),
+        "eps": dict(eps=1e-2),
+        "decay": dict(weight_decay=0.3),
+        "L2 decay": dict(weight_decay=0.3, decoupled_weight_decay=False),
+        "corrected": dict(use_bias_correction=True),
+        "corrected, decay, schedule": dict(lr=schedule, use_bias_correction=True, weight_decay=0.3, d_coef=400.0),
+        "safeguard": dict(lr=0.5, safeguard_warmup=True, d_coef=8.0),
+        "safeguard, schedule": dict(lr=schedule, safeguard_warmup=True, d_coef=2000.0),
+        "d_coef": dict(d_coef=8.0),
+        "growth_rate": dict(growth_rate=1.05),
+        "decay, schedule": dict(lr=schedule, weight_decay=0.3, d_coef=90.0),
+        "all": dict(
+            lr=schedule, betas=(0.85, 0.9), beta3=0.1, eps=1e-3, weight_decay=0.1, decoupled_weight_decay=False,
+            use_bias_correction=True, safeguard_warmup=True, d0=0.02, d_coef=2000.0, growth_rate=1.5, maximize=True,
+            max_grad_norm=3.0,
+        ),
+    }.items()
+}  # fmt: skip
+
 # The tests' Hessian is positive definite; where it is not, and the fallbacks, is in test_newton.py.
 ROWS["Newton"] = {
     "defaults": {},
@@ -238,6 +311,9 @@ AROUND: dict[str, dict[str, dict[str, Any]]] = {
     },
     "NAG": {"pullback": dict(lr=0.1, form="ema", k=2, pullback="pullback")},
     "LAMB": {"pullback": dict(lr=0.01, max_grad_norm=None, k=3, pullback="pullback")},
+    "Lion": {"pullback": dict(lr=0.01, k=3, pullback="pullback")},
+    "NovoGrad": {"reset": dict(lr=0.01, k=3, pullback="reset")},
+    "Adafactor": {"reset": dict(lr=0.1, k=3, pullback="reset")},
 }
 
 # What every optimizer must do, new ones included.
@@ -248,6 +324,11 @@ SHARED: dict[str, dict[str, Any]] = {
     "skip": dict(nonfinite="skip"),
 }
 
+
+def shared_rows(optimizer: str) -> dict[str, dict[str, Any]]:
+    return {row: (PRODIGY if optimizer == "Prodigy" else {}) | kwargs for row, kwargs in SHARED.items()}
+
+
 # State that takes less memory. Master copies are for parameters of two bytes: test_small_state.py has them.
 SMALL: dict[str, dict[str, Any]] = {
     "bfloat16 state": dict(state_dtype="bfloat16", state_seed=3, master_weights=False),
@@ -256,11 +337,13 @@ SMALL: dict[str, dict[str, Any]] = {
 }
 
 # Whose state eight bits are enough for.
-INT8 = {"SGD", "NAG", "Adam", "AdamW", "RAdam", "Ranger", "LARS", *(f"Lookahead({name})" for name in ("SGD", "AdamW"))}
+INT8 = {"SGD", "NAG", "Adam", "AdamW", "RAdam", "Ranger", "LARS", "Lion"}
+INT8 |= {f"Lookahead({name})" for name in ("SGD", "AdamW")}
 
 
-# Those that keep state only if told so.
+# Those that keep state only if told so, or hardly move.
 STATEFUL: dict[str, dict[str, Any]] = {name: dict(momentum=0.9) for name in ("SGD", "Lookahead(SGD)")}
+STATEFUL["Prodigy"] = PRODIGY
 
 
 def small_rows(optimizer: str) -> dict[str, dict[str, Any]]:
@@ -280,5 +363,5 @@ REQUIRED: dict[str, dict[str, Any]] = {"LARS": dict(lr=0.1)}
 CASES = [
     Case(f"{optimizer}: {row}", optimizer, REQUIRED.get(optimizer, {}) | kwargs)
     for optimizer, rows in (ROWS | {f"Lookahead({name})": rows for name, rows in AROUND.items()}).items()
-    for row, kwargs in (rows | SHARED | small_rows(optimizer)).items()
+    for row, kwargs in (rows | shared_rows(optimizer) | small_rows(optimizer)).items()
 ]

@@ -70,8 +70,12 @@ def has_slow_weights(case):
 
 
 def clips(case):
-    """Clipping sums over all arrays, so that results depend on what else there is."""
     return (defaults_of(case.optimizer) | case.kwargs)["max_grad_norm"] is not None
+
+
+def spans_arrays(case):
+    """Results depend on what other arrays there are: clipping and Prodigy's estimate sum over all of them."""
+    return clips(case) or inner(case.optimizer) == "Prodigy"
 
 
 def sees_nonfinite(case):
@@ -99,9 +103,9 @@ def is_joint(case):
 
 
 def sums(case):
-    """What an element does depends on the norm of its array or the mean of its row, summed in memory order."""
+    """What an element does depends on a sum over its array, its row or everything, in memory order."""
     centralizes = case.optimizer == "Ranger" and case.kwargs.get("gradient_centralization", True)
-    return inner(case.optimizer) in ("LARS", "LAMB") or centralizes
+    return inner(case.optimizer) in ("LARS", "LAMB", "NovoGrad", "Adafactor", "Prodigy") or centralizes
 
 
 def each_case_but(*kinds):
@@ -121,11 +125,15 @@ TYPICAL = {
     name: next((c for c in of_class(name) if "momentum" in c.kwargs), of_class(name)[0])
     for name in dict.fromkeys(c.optimizer for c in CASES)
 }
-# Those that take arrays of any size.
-each_optimizer = pytest.mark.parametrize(
-    "case", [c for c in TYPICAL.values() if not is_joint(c)], ids=lambda c: c.optimizer
-)
-each_optimizer_newton_too = pytest.mark.parametrize("case", TYPICAL.values(), ids=list(TYPICAL))
+
+
+def each_optimizer_but(*kinds):
+    cases = [c for c in TYPICAL.values() if not any(kind(c) for kind in kinds)]
+    return pytest.mark.parametrize("case", cases, ids=lambda c: c.optimizer)
+
+
+each_optimizer = each_optimizer_but(is_joint)
+each_optimizer_newton_too = each_optimizer_but()
 
 
 def compute_dtype(dtype):
@@ -163,6 +171,31 @@ def shapes_of(case):
     return [s for s in SHAPES if s != (1000,) or not is_joint(case)]
 
 
+# States that are not one number an element: NovoGrad has one for each array, Adafactor one for each row and each column
+# of the last two axes.
+SCOPES = {"NovoGrad": {"v": "array"}, "Adafactor": {"r": "row", "c": "col"}}
+
+
+def scope(case, name):
+    return SCOPES.get(inner(case.optimizer), {}).get(name, "element")
+
+
+def state_shape(case, name, shape):
+    """Of the state of a parameter of this shape; None where it has none of this name."""
+    if inner(case.optimizer) == "Adafactor" and name in ("r", "c", "v") and (name == "v") == (len(shape) > 1):
+        return None
+    if scope(case, name) == "row":
+        return (*shape[:-1], 1)
+    if scope(case, name) == "col":
+        return (*shape[:-2], 1, shape[-1])
+    return () if scope(case, name) == "array" else shape
+
+
+def state_dtype(case, name, dtype):
+    """Of a state that is not kept in less memory, of a parameter of this dtype; numbers of an array are float64."""
+    return F64 if scope(case, name) == "array" else compute_dtype(dtype)
+
+
 def class_of(case):
     return CLASSES[case.optimizer]
 
@@ -184,8 +217,8 @@ def group_options(case):
 
 
 def leaves(structure):
-    """The arrays of a nested structure, depth first."""
-    if isinstance(structure, np.ndarray):
+    """The arrays of a nested structure, depth first; None is where a parameter has no such state."""
+    if structure is None or isinstance(structure, np.ndarray):
         return [structure]
     items = structure.values() if isinstance(structure, dict) else structure
     return [a for item in items for a in leaves(item)]
@@ -198,7 +231,13 @@ def states(opt):
         for i, group in enumerate(opt.state_dict()["state"])
         for name, structure in group.items()
         for k, a in enumerate(leaves(structure))
+        if a is not None
     }
+
+
+def shared(opt):
+    """The numbers that an optimizer keeps once for all its arrays, by name."""
+    return opt.state_dict().get("shared", {})
 
 
 def parameters(opt):
@@ -206,8 +245,8 @@ def parameters(opt):
 
 
 def arrays(opt):
-    """Parameters and states, in one order whatever the structure."""
-    return parameters(opt) + list(states(opt).values())
+    """Parameters, states and shared numbers, in one order whatever the structure."""
+    return parameters(opt) + list(states(opt).values()) + list(shared(opt).values())
 
 
 def snapshot(opt):

@@ -2,9 +2,10 @@
 
 Written from the papers' equations, never from the kernels. One function an optimizer, named like its class in lower
 case: `rule(s, p, g, t, *, lr, ...)` takes the state `s` (a dict, filled and changed in place, names as in
-`state_dict()`), the parameter, the gradient and the step `t` counted from 1, and returns the new parameter. What all
-optimizers share (learning-rate schedules, maximize, grad_scale, clipping) and Lookahead are in `Reference`. The keyword
-defaults here are those the package must have.
+`state_dict()`), the parameter, the gradient and the step `t` counted from 1, and returns the new parameter. Newton and
+Prodigy look at all parameters at once, and get them as one vector. What all optimizers share (learning-rate schedules,
+maximize, grad_scale, clipping) and Lookahead are in `Reference`. The keyword defaults here are those the package must
+have.
 """
 
 import functools
@@ -174,6 +175,85 @@ def lamb(
     return p - lr * ratio * u
 
 
+def lion(s, p, g, t, *, lr=1e-4, betas=(0.9, 0.99), weight_decay=0.0):
+    beta1, beta2 = betas
+    m = s.get("m", 0)
+    s["m"] = beta2 * m + (1 - beta2) * g
+    return p * (1 - lr * weight_decay) - lr * np.sign(beta1 * m + (1 - beta1) * g)
+
+
+def novograd(s, p, g, t, *, lr=1e-3, betas=(0.95, 0.98), eps=1e-8, weight_decay=0.0, grad_averaging=False):
+    beta1, beta2 = betas
+    squares = np.sum(g * g)
+    v = s["v"] = squares if t == 1 else beta2 * s["v"] + (1 - beta2) * squares
+    u = l2(g / (np.sqrt(v) + eps), p, weight_decay)
+    m = s["m"] = beta1 * s.get("m", 0) + (1 - beta1 if grad_averaging else 1) * u
+    return p - lr * m
+
+
+def rms(a):
+    return np.sqrt(np.mean(a * a))
+
+
+def adafactor(
+    s, p, g, t, *, lr=1e-2, beta2_decay=-0.8, eps=(None, 1e-3), d=1.0, weight_decay=0.0, relative_step=False,
+    machine_eps=2.0**-52,
+):  # fmt: skip
+    """PyTorch's form; `relative_step` is the rate of the paper's authors. An array without elements stays as it is."""
+    eps1, eps2 = machine_eps if eps[0] is None else eps[0], eps[1]
+    beta2 = 1 - t**beta2_decay  # 0 at the first step: there is no bias to correct
+    rho = min(1e-2 if relative_step else lr, 1 / math.sqrt(t))
+    shapes = {"v": p.shape}
+    if p.ndim > 1:  # rows and columns of the last two axes
+        shapes = {"r": (*p.shape[:-1], 1), "c": (*p.shape[:-2], 1, p.shape[-1])}
+    for name, shape in shapes.items():
+        s.setdefault(name, np.zeros(shape))
+    if p.size == 0:
+        return p
+    rate = np.maximum(eps2, rms(p)) * rho
+    if p.ndim > 1:
+        r = s["r"] = beta2 * s["r"] + (1 - beta2) * np.mean(g * g, axis=-1, keepdims=True)
+        c = s["c"] = beta2 * s["c"] + (1 - beta2) * np.mean(g * g, axis=-2, keepdims=True)
+        v = r * c / np.maximum(np.mean(r, axis=-2, keepdims=True), eps1)
+    else:
+        v = s["v"] = beta2 * s["v"] + (1 - beta2) * g * g
+    u = g / np.sqrt(np.maximum(v, eps1 * eps1))
+    return p * (1 - lr * weight_decay) - rate * u / np.maximum(1, rms(u) / d)
+
+
+def prodigy(
+    s, p, g, t, *, lr=1.0, betas=(0.9, 0.999), beta3=None, eps=1e-8, weight_decay=0.0, decoupled_weight_decay=True,
+    use_bias_correction=False, safeguard_warmup=False, d0=1e-6, d_coef=1.0, growth_rate=math.inf, frozen=None,
+):  # fmt: skip
+    """`frozen` is true for elements whose group has a learning rate of 0: for them nothing happens."""
+    beta1, beta2 = betas
+    beta3 = math.sqrt(beta2) if beta3 is None else beta3
+    zero = np.zeros_like(p)
+    for name, start in dict(m=zero, v=zero, s=zero, p0=p, d=d0, d_max=d0, num=0.0).items():
+        s.setdefault(name, start)
+    live = np.full(p.shape, lr != 0) if frozen is None else ~frozen
+    d = s["d"]
+    dlr = d * lr * (math.sqrt(1 - beta2**t) / (1 - beta1**t) if use_bias_correction else 1)
+    if not decoupled_weight_decay:
+        g = l2(g, p, weight_decay)
+    num = beta3 * s["num"] + d / d0 * dlr * np.sum((g * (s["p0"] - p))[live])
+    s["m"] = np.where(live, beta1 * s["m"] + (1 - beta1) * d * g, s["m"])
+    s["v"] = np.where(live, beta2 * s["v"] + (1 - beta2) * d * d * g * g, s["v"])
+    s["s"] = np.where(live, beta3 * s["s"] + d / d0 * (d if safeguard_warmup else dlr) * g, s["s"])
+    den = np.sum(np.abs(s["s"][live]))
+    if den == 0:
+        return p
+    s["num"] = num
+    estimate = d_coef * num / den
+    d = max(d, estimate) if d == d0 else d
+    s["d_max"] = max(s["d_max"], estimate)  # a NaN is no progress, and changes neither
+    d = s["d"] = min(s["d_max"], d * growth_rate)
+    if decoupled_weight_decay:
+        p = np.where(live, p * (1 - weight_decay * dlr), p)
+    m = s["m"] if beta1 else d * g
+    return np.where(live, p - dlr * m / (np.sqrt(s["v"]) + d * eps), p)
+
+
 @functools.cache
 def hessian(n):
     """The tests' Hessian of n unknowns: full, symmetric and positive definite."""
@@ -184,6 +264,10 @@ def hessian(n):
 def newton(s, p, g, t, *, lr=1.0, damping=0.0, fallback="damp"):
     """All parameters as one vector."""
     return p - lr * np.linalg.solve(hessian(p.size) + damping * np.eye(p.size), g)
+
+
+# What rules are told beside the optimizer's keywords.
+NO_KEYWORDS = {"initial_lr", "machine_eps", "frozen"}
 
 
 def rule_of(optimizer):
@@ -197,7 +281,7 @@ def inner(optimizer):
 
 def defaults_of(optimizer):
     """What each keyword must be by default; one without a default is not there."""
-    rule = {k: v for k, v in rule_of(optimizer).__kwdefaults__.items() if k != "initial_lr"}
+    rule = {k: v for k, v in rule_of(optimizer).__kwdefaults__.items() if k not in NO_KEYWORDS}
     whole = dict(maximize=False, max_grad_norm=1.0 if inner(optimizer) == "LAMB" else None, nonfinite="propagate")
     if inner(optimizer) != "Newton":
         whole |= dict(state_dtype=None, state_rounding="stochastic", state_seed=0, master_weights=False)
@@ -209,8 +293,10 @@ class Reference:
     """One group of float64 copies of arrays, stepped like the optimizer class of that name."""
 
     def __init__(self, optimizer, params, **given):
-        self.rule, self.joint = rule_of(optimizer), optimizer == "Newton"
+        self.rule, self.joint = rule_of(optimizer), inner(optimizer) in ("Newton", "Prodigy")
+        self.machine_eps = [2.0**-52 if np.asarray(p).dtype == np.float64 else 2.0**-23 for p in params]
         self.params = [np.array(p, dtype=np.float64) for p in params]
+        self.shared = {}  # the states of all parameters as one vector, and the numbers that belong to all of them
         self.state = [{} for _ in params]
         self.t = self.since = 0  # steps in all, and since the state was last made anew
         options = defaults_of(optimizer) | given
@@ -237,14 +323,23 @@ class Reference:
         options = self.options | {"lr": self.schedule(self.t - 1)}
         if self.joint:
             p, g = (np.concatenate([a.ravel() for a in arrays]) for arrays in (self.params, gs))
-            parts = np.split(self.rule({}, p, g, self.t, **options), np.cumsum([p.size for p in self.params])[:-1])
-            self.params = [part.reshape(p.shape) for part, p in zip(parts, self.params, strict=True)]
+            self.params = self.parts(self.rule(self.shared, p, g, self.t, **options))
+            for name in [name for name, value in self.shared.items() if np.ndim(value)]:
+                for s, part in zip(self.state, self.parts(self.shared[name]), strict=True):
+                    s[name] = part
             return
+        own = [{"machine_eps": eps} if self.rule is adafactor else {} for eps in self.machine_eps]
         self.params = [
-            self.rule(s, p, g, self.since, **options) for s, p, g in zip(self.state, self.params, gs, strict=True)
+            self.rule(s, p, g, self.since, **options, **more)
+            for s, p, g, more in zip(self.state, self.params, gs, own, strict=True)
         ]
         if self.k and self.t % self.k == 0:
             self.sync()
+
+    def parts(self, vector):
+        """One vector for all parameters, cut into arrays of their shapes."""
+        parts = np.split(vector, np.cumsum([p.size for p in self.params])[:-1])
+        return [part.reshape(p.shape) for part, p in zip(parts, self.params, strict=True)]
 
     def sync(self):
         """Lookahead's slow weights, and what happens to the state of the optimizer inside."""

@@ -1,4 +1,4 @@
-"""LARS and LAMB, whose step depends on the norms of each array: of all sizes, and where a norm is zero."""
+"""Steps that depend on sums over each array, its rows or its columns: of all sizes, and where a norm is zero."""
 
 import numpy as np
 import pytest
@@ -14,6 +14,12 @@ LAYERWISE = {
 each_layerwise = pytest.mark.parametrize("name", LAYERWISE)
 # Blocks of 1024 elements; up to 32768 one task takes an array through both phases, above they are two regions.
 LAYERS = [(1,), (1023,), (1025,), (32, 1024), (32769,), (300, 301), (0,)]
+# Many rows or columns, very long ones, and a batch; for those that go by rows and columns.
+MATRICES = [(1, 1), (5, 7), (40_000, 2), (2, 40_000), (1, 3000), (3000, 1), (3, 90, 500), (700, 3, 3), (2, 3, 0)]
+SUMMED = LAYERWISE | {
+    "NovoGrad": dict(lr=0.01, weight_decay=0.01),
+    "Adafactor": dict(lr=0.1, weight_decay=0.01),
+}
 
 
 @pytest.fixture(autouse=True)
@@ -23,20 +29,21 @@ def threads():
     schuss.set_num_threads(before)
 
 
-@each_layerwise
+@pytest.mark.parametrize("name", SUMMED)
 @each_dtype
 @pytest.mark.parametrize("order", ["C", "F"])
 def test_layers_of_all_sizes(name, dtype, order):
     """The equations, with any number of threads to the same bits, and each layer as if it were alone."""
-    params = [np.asarray(p, order=order) for p in params_of(LAYERS, dtype)]
+    shapes = LAYERS + (MATRICES if name == "Adafactor" else [])
+    params = [np.asarray(p, order=order) for p in params_of(shapes, dtype)]
     alone = [p.copy("K") for p in params]
-    grads = [[np.asarray(g, order=order) for g in grads_of(t, LAYERS, dtype)] for t in (1, 2, 3)]
-    reference = Reference(name, params, **LAYERWISE[name])
+    grads = [[np.asarray(g, order=order) for g in grads_of(t, shapes, dtype)] for t in (1, 2, 3)]
+    reference = Reference(name, params, **SUMMED[name])
     results = []
     for count in (1, 2, 3):
         schuss.set_num_threads(count)
         own = [p.copy("K") for p in params]
-        opt = getattr(schuss, name)(own, **LAYERWISE[name])
+        opt = getattr(schuss, name)(own, **SUMMED[name])
         for g in grads:
             given = [a.copy("K") for a in g]
             opt.step(given, zero_grads=count > 1)
@@ -45,7 +52,7 @@ def test_layers_of_all_sizes(name, dtype, order):
     assert_same(results[1], results[0], "2 threads")
     assert_same(results[2], results[0], "3 threads")
     for p, own in zip(alone, zip(*grads, strict=True), strict=True):
-        opt = getattr(schuss, name)(p, **LAYERWISE[name])
+        opt = getattr(schuss, name)(p, **SUMMED[name])
         for g in own:
             opt.step(g)
     assert_same(alone, results[0][: len(alone)], "alone")

@@ -22,7 +22,10 @@ from helpers import (
     leaves,
     parameters,
     params_of,
+    shared,
     snapshot,
+    spans_arrays,
+    state_shape,
     states,
 )
 
@@ -172,12 +175,17 @@ def test_state_dict(case):
     take(opt, [1, 2])
     d = opt.state_dict()
     assert (d["step"], d["param_groups"][0]["step"]) == (2, 2)
+    assert all(type(a) is np.ndarray and (a.shape, a.dtype) == ((), F64) for a in shared(opt).values())
     assert list(d["state"][0]) == list(state), "the state is there before the first step"
     for name, tree in state.items():
         assert type(tree) is dict and type(tree["rest"]) is tuple and type(tree["rest"][1]) is list
         for a, b, shape in zip(leaves(tree), leaves(d["state"][0][name]), SHAPES, strict=True):
+            if state_shape(case, name, shape) is None:
+                assert a is None and b is None
+                continue
             assert type(a) is np.ndarray
-            assert (a.shape == shape or name.endswith("_scale")) and (a.dtype == F64 or is_small(case))
+            assert a.shape == state_shape(case, name, shape) or name.endswith("_scale")
+            assert a.dtype == F64 or is_small(case)
             assert_same([a], [b], "a view is live")
             assert a.size == 0 or np.shares_memory(a, b)
     for key, value in group.items():
@@ -188,12 +196,13 @@ def test_state_dict(case):
 @each_optimizer_newton_too
 def test_resume_groups(case):
     """Hyperparameters and step counts travel with their groups, one that joined later included."""
+    rate = 0.0 if spans_arrays(case) else 0.125  # Prodigy's rates are alike or 0
 
     def fresh(params):
         return class_of(case)([{"params": params[:1]}, {"params": params[1]}], lr=0.01)
 
     def late(params):
-        return {"params": {"c": params[2]}} | group_options(case)
+        return {"params": {"c": params[2]}} | group_options(case) | {"lr": 0.01}
 
     def grads(t):
         a, b, c, _ = grads_of(t, SHAPES)
@@ -204,7 +213,7 @@ def test_resume_groups(case):
     for t in range(1, 4):
         opt.step(grads(t)[:2])
     opt.add_param_group(late(params))
-    opt.param_groups[1]["lr"] = 0.125
+    opt.param_groups[1]["lr"] = rate
     name = "weight_decay" if "weight_decay" in opt.param_groups[0] else "lr"
     opt.param_groups[0][name] = 0.25
     opt.step(grads(4))
@@ -212,7 +221,7 @@ def test_resume_groups(case):
     other = fresh(again)
     other.add_param_group(late(again))
     other.load_state_dict(copy.deepcopy(opt.state_dict()))
-    assert other.param_groups[1]["lr"] == 0.125 and other.param_groups[0][name] == 0.25
+    assert other.param_groups[1]["lr"] == rate and other.param_groups[0][name] == 0.25
     assert [g["step"] for g in other.state_dict()["param_groups"]] == [4, 4, 1]
     for t in range(5, 8):
         opt.step(grads(t))

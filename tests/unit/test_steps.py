@@ -329,7 +329,7 @@ def test_a_schedule_that_fails_changes_nothing(case, wrong):
         return wrong
 
     params = params_of(SHAPES)
-    opt = build(case, [{"params": params[:2]}, {"params": params[2:], "lr": lr}])
+    opt = build(case, [{"params": params[:2]}, {"params": params[2:], "lr": lr}], lr=0.1)
     for t in (1, 2):
         opt.step([grads_of(t, SHAPES)[:2], grads_of(t, SHAPES)[2:]])
     before, grads = snapshot(opt), grads_of(3, SHAPES)

@@ -106,6 +106,12 @@ BAD = {
     str: ["nonsense", "", None, 3, True],
     tuple: [0.9, "ab", None, (), (0.9,), (0.9, 0.9, 0.9, 0.9), (-0.1, 0.9), (0.9, math.nan), (0.9, 1.0), ("0.9", 0.9)],
 }
+# Those of which other values are bad.
+BAD_OF = {
+    "eps": [0.9, "ab", None, (), (0.9,), (0.9, 0.9, 0.9), (-0.1, 0.9), (0.9, math.nan), (0.9, None), ("0.9", 0.9)],
+    "beta2_decay": [0.1, math.nan, -math.inf, True, "-0.1", None, [-0.1]],
+    "growth_rate": [-1.0, math.nan, -math.inf, True, "2", None, [2.0]],
+}
 SIGNATURES = {
     kind: {n: p.default for n, p in list(inspect.signature(kind).parameters.items())[1:] if n not in WHOLE | KEPT}
     for kind in schuss.OPTIMIZERS.values()
@@ -136,8 +142,11 @@ def test_bad_hyperparameters(kind, name, default):
     opt = make(kind, [p])
     good = opt.param_groups[0].get(name, default)
     before, hypers, state = snapshot(opt), without_params(opt.param_groups[0]), opt.state_dict()
-    states = [np.zeros(3, F32) for _ in state["state"][0]]
-    for bad in BAD.get(type(good), ["nonsense", math.nan, {}]):
+    states = [np.zeros_like(a) for tree in state["state"][0].values() for a in leaves(tree) if a is not None]
+    values = BAD.get(type(good), ["nonsense", math.nan, {}])
+    if name in BAD_OF and not (name == "eps" and isinstance(good, float)):
+        values = BAD_OF[name]
+    for bad in values:
         ways = {
             "constructor": lambda: make(kind, q, **{name: bad}),  # noqa: B023
             "group": lambda: make(kind, [{"params": q}, {"params": p, name: bad}]),  # noqa: B023

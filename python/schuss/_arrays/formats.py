@@ -35,9 +35,9 @@ class State(NamedTuple):
     def shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """The state's shape for a parameter of this shape; rows and columns are those of the last two axes."""
         if self.scope == "row":
-            return shape[:-1]
+            return (*shape[:-1], 1)
         if self.scope == "col":
-            return (*shape[:-2], *shape[-1:])
+            return (*shape[:-2], 1, shape[-1])
         return shape if self.scope == "element" else ()
 
     def dtype(self, param: np.ndarray) -> np.dtype[Any]:

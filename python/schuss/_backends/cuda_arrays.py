@@ -9,7 +9,7 @@ import ctypes
 import functools
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from types import SimpleNamespace
 from typing import Any, Literal, NamedTuple
 
@@ -70,10 +70,10 @@ def see(place: str, array: Any) -> Seen:
         return _through_dlpack(place, array)
     if said.get("mask") is not None:
         raise TypeError(f"{place} is a masked array; pass its data")
-    shape, kind = tuple(said["shape"]), _TYPES.get(said["typestr"], said["typestr"])
+    shape, named = tuple(said["shape"]), str(said["typestr"])
     dtype = getattr(array, "dtype", None)
-    kind = "bfloat16" if str(dtype) == "bfloat16" else kind
-    size = int(said["typestr"][2:])
+    kind = "bfloat16" if str(dtype) == "bfloat16" else _TYPES.get(named, named)
+    size = int(named[2:])
     steps = said.get("strides")
     strides = None if steps is None else tuple(step // size for step in steps)
     pointer, read_only = said["data"]
@@ -85,14 +85,20 @@ def _order(shape: Sequence[int], strides: Sequence[int] | None) -> Literal["C", 
     """The memory order of an array with these strides, in elements; C where both fit."""
     if strides is None or math.prod(shape) == 0:
         return "C"
-    for order in ("C", "F"):
-        step, fits = 1, True
-        for n, stride in zip(shape[:: -1 if order == "C" else 1], strides[:: -1 if order == "C" else 1], strict=True):
-            fits = fits and (n == 1 or stride == step)
-            step *= n
-        if fits:
-            return "C" if order == "C" else "F"
-    return None
+    pairs = list(zip(shape, strides, strict=True))
+    if _is_packed(reversed(pairs)):
+        return "C"
+    return "F" if _is_packed(pairs) else None
+
+
+def _is_packed(pairs: Iterable[tuple[int, int]]) -> bool:
+    """Whether axes of these lengths and strides, the innermost first, leave no gaps."""
+    step = 1
+    for n, stride in pairs:
+        if n != 1 and stride != step:
+            return False
+        step *= n
+    return True
 
 
 class _Tensor(ctypes.Structure):
@@ -152,6 +158,8 @@ class DeviceArray:
     """
 
     __slots__ = ("device", "dtype", "framework", "order", "owner", "pointer", "shape")
+
+    order: Literal["C", "F"]
 
     def __init__(
         self,

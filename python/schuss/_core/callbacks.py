@@ -10,39 +10,20 @@ from typing import Any
 
 import numpy as np
 
-from schuss import _schuss
 from schuss._arrays import checks, trees
-from schuss._arrays.formats import State
+from schuss._backends.protocol import Owner
 from schuss._core import validate
 from schuss._core.group import ParamGroup
 
 
-class Answers(_schuss.Core):
-    """The base of `Optimizer` that has these answers, and knows what the places of its arrays are called."""
+class Callbacks(Owner):
+    """The base of `Optimizer` that has these callbacks."""
 
     _groups: list[ParamGroup]
-    _params: list[np.ndarray]
-    _states: list[list[np.ndarray]]
-    #: What the rule of each parameter says of its states.
-    _rule_states: list[tuple[State, ...]]
-    #: For each group the structure of its parameters, with their numbers.
-    _templates: list[Any]
-    #: For each parameter its group, and where it is in the structure of that.
-    _suffixes: list[tuple[int, str]]
-    #: Whether the parameters were given in groups, as the gradients then are.
-    _grouped: bool
     #: The optimizer's own gradients, once somebody has asked for them.
     _grads: Any
     #: What a step writes, as sorted ranges of bytes, once that was needed.
     _written: list[tuple[int, int]] | None
-
-    def _root(self) -> Any:
-        return self._templates if self._grouped else self._templates[0]
-
-    def _place(self, name: str, group: int, suffix: str) -> str:
-        if not self._grouped:
-            return name + suffix
-        return f"param_groups[{group}]['params']{suffix}" if name == "params" else f"{name}[{group}]{suffix}"
 
     def _own_grads(self) -> Any:
         if self._grads is None:
@@ -116,4 +97,10 @@ class Answers(_schuss.Core):
         index = tuple(int(k) for k in np.unravel_index(at, self._params[i].shape, order))
         raise FloatingPointError(
             f"{self._place('grads', *self._suffixes[i])} has a NaN or infinity, first at {index}; nothing was updated"
+        )
+
+    def _explain_rates(self, one: float, other: float) -> None:
+        raise ValueError(
+            f"lr is {one:g} in one group and {other:g} in another; {self._name()} makes one estimate for all groups, so "
+            "it must be the same in all, or 0 to leave a group out; nothing was updated"
         )

@@ -14,8 +14,9 @@ option by name.
 
 from __future__ import annotations
 
+import functools
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, get_origin
 
@@ -96,16 +97,36 @@ class Declaration:
         fields = sorted({**cls._fields, **own}.values(), key=lambda field: field.kw_only)
         cls._fields = MappingProxyType({field.name: field for field in fields})
         if "__init__" not in vars(cls):
-            cls.__init__ = _constructor(cls)  # type: ignore[method-assign]
-            cls._document()
+            cls.__init__ = _Later("__init__", cls, _constructor)  # type: ignore[method-assign, assignment]
+            if vars(cls).get("__doc__"):
+                doc = vars(cls)["__doc__"]
+                cls.__doc__ = _Later("__doc__", cls, lambda cls: cls._documented(doc))  # type: ignore[assignment]
 
     @classmethod
-    def _document(cls) -> None:
-        """Called when a class has got its constructor: the place to complete its docstring."""
+    def _documented(cls, doc: str) -> str:
+        """The docstring of a class that has got its constructor, completed."""
+        return doc
 
     def _setup(self, params: Any, hypers: dict[str, Any], whole: dict[str, Any]) -> None:
         """What the constructor does with its arguments: hyperparameters and options, with defaults filled in."""
         raise NotImplementedError
+
+
+class _Later:
+    """An attribute of a class that is made when somebody asks for it: most programs use few of the classes."""
+
+    def __init__(self, name: str, cls: type[Declaration], make: Callable[[type[Declaration]], Any]) -> None:
+        self._name, self._cls, self._make = name, cls, make
+
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        made = self._make(self._cls)
+        setattr(self._cls, self._name, made)
+        return made.__get__(instance, owner) if hasattr(made, "__get__") else made
+
+
+@functools.cache
+def _code(text: str) -> Any:
+    return compile(text, "<annotation>", "eval")
 
 
 def _declared(cls: type[Declaration], kw_only: bool, whole: bool) -> list[Field]:
@@ -114,7 +135,7 @@ def _declared(cls: type[Declaration], kw_only: bool, whole: bool) -> list[Field]
         if name.startswith("_") or name == "params":
             continue
         if isinstance(hint, str):  # under `from __future__ import annotations`
-            hint = eval(hint, vars(sys.modules[cls.__module__]), dict(vars(cls)))
+            hint = eval(_code(hint), vars(sys.modules[cls.__module__]), dict(vars(cls)))
         if ClassVar in (hint, get_origin(hint)):
             continue
         try:

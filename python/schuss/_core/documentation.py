@@ -6,7 +6,6 @@ the section "Parameters" comes from here: the arrays, the usual hyperparameters 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -56,35 +55,32 @@ Raises
 TypeError, ValueError
     An array or a hyperparameter cannot be used; the message names it."""
 
-_SECTION = re.compile(r"^[A-Z][A-Za-z ]+\n-+$", re.MULTILINE)
-_INDENT = re.compile(r"^( *)Parameters\n", re.MULTILINE)
 
-
-def completed(doc: str | None, fields: Mapping[str, Field], takes_int8: bool) -> str | None:
+def completed(doc: str, fields: Mapping[str, Field], takes_int8: bool) -> str:
     """A class's docstring with what it leaves out; one without a section "Parameters" stays as it is."""
-    found = _INDENT.search(doc or "")
-    if doc is None or found is None:
+    lines = doc.split("\n")
+    start = next((i for i, line in enumerate(lines) if line.strip() == "Parameters"), None)
+    if start is None:
         return doc
-    indent = found[1]
-    text = re.sub(rf"^{indent}", "", doc, flags=re.MULTILINE)
-    starts = [match.start() for match in _SECTION.finditer(text)]
-    sections = [text[a:b].rstrip() for a, b in zip([0, *starts], [*starts, len(text)], strict=True)]
-    at = next(i for i, section in enumerate(sections) if section.startswith("Parameters\n"))
-    head, rule, *lines = sections[at].split("\n")
-    own = re.findall(r"^\S.*(?:\n(?:[ ].*)?)*", "\n".join(lines), re.MULTILINE)
-    documented = {
-        name: entry.rstrip() for entry in own for name in entry.partition(" : ")[0].split("\n")[0].split(", ")
-    }
-    entries = [documented.get("params", _PARAMS)]
+    indent = lines[start].removesuffix("Parameters")
+    end = next((i for i in range(start + 2, len(lines) - 1) if set(lines[i + 1].strip()) == {"-"}), len(lines)) - 1
+    entries: list[list[str]] = []
+    for line in lines[start + 2 : end]:
+        if line and not line.removeprefix(indent).startswith(" "):
+            entries.append([])
+        if line:
+            entries[-1].append(line.removeprefix(indent))
+    documented = {}
+    for entry in entries:
+        for name in entry[0].partition(" : ")[0].split(", "):
+            documented[name] = "\n".join(entry)
+    complete = [documented.get("params", _PARAMS)]
     for name, field in fields.items():
-        if not field.init:
-            continue
-        entry = documented.get(name) or _usual(field, takes_int8)
-        entries += [entry] if entry and entry not in entries else []
-    sections[at] = "\n".join([head, rule, *entries])
-    if not any(section.startswith("Raises\n") for section in sections):
-        sections.insert(at + 1, _RAISES)
-    return re.sub(r"^(?=.)", indent, "\n\n".join(sections), flags=re.MULTILINE).removeprefix(indent) + "\n" + indent
+        text = documented.get(name) or _usual(field, takes_int8)
+        if field.init and text and text not in complete:
+            complete.append(text)
+    middle = "\n".join([*complete, "", *([] if "Raises" in map(str.strip, lines) else [_RAISES, ""])]).split("\n")
+    return "\n".join([*lines[: start + 2], *(line and indent + line for line in middle), *lines[end + 1 :]])
 
 
 def _usual(field: Field, takes_int8: bool) -> str:

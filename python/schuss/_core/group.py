@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, MutableMapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from schuss._arrays.formats import State
 from schuss._core import scheduling, validate
+from schuss._core.kind import Kind
 from schuss._core.rules import RULES
-
-if TYPE_CHECKING:
-    from schuss._core.optimizer import Optimizer
 
 _DECAYS = {"l2": 0.0, "decoupled": 1.0, "independent": 2.0, "own": 3.0}
 
@@ -35,7 +33,7 @@ class ParamGroup(MutableMapping[str, Any]):
 
     def __init__(
         self,
-        kind: type[Optimizer],
+        kind: type[Kind],
         params: list[np.ndarray],
         hypers: Mapping[str, Any],
         where: str,
@@ -210,7 +208,7 @@ class ParamGroup(MutableMapping[str, Any]):
 
     # Of dicts with arrays one cannot ask whether they are equal; a group is itself, for `index` and `in`.
     __eq__ = object.__eq__
-    __hash__ = object.__hash__
+    __hash__ = object.__hash__  # pyright: ignore[reportAssignmentType] - a Mapping has none
 
     def __repr__(self) -> str:
         hypers = ", ".join(f"{name}={value!r}" for name, value in self._hypers.items())

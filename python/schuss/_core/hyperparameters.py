@@ -45,6 +45,7 @@ Bound = Annotated[float, Range(open_low=True, closed_high=True)]
 Seed = Annotated[int, validate.seed]
 
 
+@functools.cache
 def check_of(hint: Any, limits: Range | None = None) -> validate.Check:
     """The check of a type; raises `TypeError` for a type that no hyperparameter can have."""
     arguments = get_args(hint)

@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from schuss import _schuss
-from schuss._arrays import checks, formats, layout, trees
+from schuss._arrays import checks, formats, trees
+from schuss._backends.host import HOST
+from schuss._backends.protocol import Backend
 from schuss._core import documentation, options
 from schuss._core import state as _state
-from schuss._core.callbacks import Answers
+from schuss._core.callbacks import Callbacks
 from schuss._core.group import ParamGroup, is_group, without_params
-from schuss._core.options import Options
+from schuss._core.kind import Kind
 from schuss._core.rules import RULES
 
 
@@ -28,7 +30,7 @@ def _setting(name: str, doc: str) -> Any:
     return property(lambda self: self._option(name), lambda self, value: self._change(name, value), doc=doc)
 
 
-class Optimizer(Answers, Options):
+class Optimizer(Callbacks, Kind):
     """What all optimizers have in common; use one of its subclasses.
 
     A subclass declares its hyperparameters: annotated class attributes, with their defaults, are the parameters of its
@@ -36,77 +38,15 @@ class Optimizer(Answers, Options):
     class's name in lower case, and with ``_rule_values`` what the rule's own hyperparameters are, where names differ.
     """
 
-    #: Whether a step is one rule over each array, which is what `schuss.functional` offers.
-    _single_rule: ClassVar[bool] = True
-    #: What is set for the optimizer as a whole, by attributes that are part of its state.
-    _settings: ClassVar[tuple[str, ...]] = ("max_grad_norm", "nonfinite")
-    #: What the class is called in messages and checkpoints, where that is not its name.
-    _label: ClassVar[str | None] = None
-    #: Whether its parameters may lie on a GPU.
-    _on_gpu: ClassVar[bool] = True
-
     def _name(self) -> str:
         return self._label or type(self).__name__
-
-    # What a subclass says about itself.
-
-    @classmethod
-    def _rule(cls, hypers: Mapping[str, Any]) -> str:
-        """The name of the rule that these hyperparameters stand for; a class made from another has that one's."""
-        names = [kind.__name__.lower() for kind in cls.__mro__]
-        return next((name for name in names if name in RULES), names[0])
-
-    @classmethod
-    def _array_rule(cls, hypers: Mapping[str, Any], array: np.ndarray) -> str:
-        """The rule for one array, where arrays of one group differ in it."""
-        return cls._rule(hypers)
-
-    @classmethod
-    def _structure(cls, hypers: Mapping[str, Any]) -> tuple[Any, ...]:
-        """What is settled when the optimizer is made: the rule, and with it the state arrays."""
-        return (cls._rule(hypers),)
-
-    @classmethod
-    def _rule_values(cls, hypers: Mapping[str, Any]) -> Mapping[str, float]:
-        """The rule's own hyperparameters; the entries of a pair end in 1 and 2, those of betas are beta1 and beta2."""
-        values = dict(hypers)
-        for name, value in hypers.items():
-            if isinstance(value, tuple):
-                name = name.removesuffix("s") if name == "betas" else name
-                values[f"{name}1"], values[f"{name}2"] = value
-        return values
-
-    @classmethod
-    def _typed_rule_values(cls, hypers: Mapping[str, Any], dtype: np.dtype[Any]) -> Mapping[str, float]:
-        """The same for parameters of a dtype, where it matters."""
-        return cls._rule_values(hypers)
-
-    @classmethod
-    def _decay(cls, hypers: Mapping[str, Any]) -> str:
-        """How weight decay acts: "l2", "decoupled", "independent", or "own" where the rule itself applies it."""
-        return "l2"
-
-    @classmethod
-    def _matrix(cls, array: np.ndarray) -> layout.Matrix:
-        """The matrix that an array is to a rule with rows or columns."""
-        return layout.last_axes(array)
-
-    @classmethod
-    def _takes_int8(cls, hypers: Mapping[str, Any]) -> bool:
-        """Whether eight bits are enough for the state."""
-        return False
-
-    @classmethod
-    def _check(cls, hypers: Mapping[str, Any]) -> None:
-        """Raises ValueError when hyperparameters exclude each other."""
 
     # Construction.
 
     @classmethod
-    def _document(cls) -> None:
-        if "__doc__" in vars(cls):
-            defaults = {field.name: field.default for field in cls._fields.values()}
-            cls.__doc__ = documentation.completed(cls.__doc__, cls._fields, cls._takes_int8(defaults))
+    def _documented(cls, doc: str) -> str:
+        defaults = {field.name: field.default for field in cls._fields.values()}
+        return documentation.completed(doc, cls._fields, cls._takes_int8(defaults))
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         raise TypeError("Optimizer is what all optimizers have in common; make one of those in schuss.OPTIMIZERS")
@@ -114,11 +54,12 @@ class Optimizer(Answers, Options):
     def _setup(self, params: Any, hypers: dict[str, Any], whole: dict[str, Any]) -> None:
         if hasattr(self, "_defaults"):
             raise TypeError(f"this {self._name()} is made already; make a new one instead of calling __init__")
+        self._backend: Backend = HOST
         if checks.any_on_gpu(params):
-            importlib.import_module("schuss._backends.cuda").adopt(self)
+            self._use_cuda()
         self._max_grad_norm: float | None = self._checked("max_grad_norm", whole["max_grad_norm"])
         self._nonfinite: str = self._checked("nonfinite", whole["nonfinite"])
-        self._configure(self._max_grad_norm, self._nonfinite)
+        self._configure_step(self._max_grad_norm, self._nonfinite)
         self._set_state_format(options.state_format(whole))
         for name, value in hypers.items():  # also those that every group overrides
             self._fields[name].check(name, value)
@@ -201,21 +142,22 @@ class Optimizer(Answers, Options):
             template, leaves = trees.flatten(structure, where, len(params))
             if not leaves:
                 raise ValueError(f"{where} is empty; an optimizer needs at least one array")
-            for suffix, array in leaves:
-                self._check_param(where + suffix, array)
+            arrays = [self._backend.adapt(where + suffix, array) for suffix, array in leaves]
             suffixes += [(index, suffix) for suffix, _ in leaves]
-            params += [array for _, array in leaves]
+            params += arrays
             prefix = f"param_groups[{index}]: " if self._grouped else ""
-            groups.append(ParamGroup(type(self), [a for _, a in leaves], {**self._defaults, **given}, prefix))
+            groups.append(ParamGroup(type(self), arrays, {**self._defaults, **given}, prefix))
             templates.append(template)
-        checks.check_apart((self._place("params", *at), array) for at, array in zip(suffixes, params, strict=True))
-
         first = len(self._params)
-        named = [(self._place("params", *at), a) for at, a in zip(suffixes[first:], params[first:], strict=True)]
-        formats.check_params(self._state_format, named)
+        named = [(self._place("params", *at), array) for at, array in zip(suffixes, params, strict=True)]
+        self._backend.check_together(named)
+        checks.check_apart(named)
+        formats.check_params(self._state_format, named[first:])
         for group in groups:
             self._check_state_format(group)
-        states = [own for group in groups for own in self._zeros(group["params"], group.states)]
+        states = []
+        for group in groups:
+            states += self._backend.zeros(group["params"], group.states, self._state_format)
         self._suffixes, self._params = suffixes, params
         self._states += states
         self._rule_states += [own for group in groups for own in group.states]
@@ -223,49 +165,44 @@ class Optimizer(Answers, Options):
         for group, template in zip(groups, templates, strict=True):
             self._groups.append(group)
             self._templates.append(template)
-            until = first + len(group["params"])
-            own = params[first:until]
-            for i in range(first, until):
+            count = len(group["params"])
+            for i in range(first, first + count):
                 self._fill_initial(i)
-            variants = list(dict.fromkeys(group.variants))
             self._share_states(group)
-            self._add_group(
+            variants = list(dict.fromkeys(group.variants))
+            self._backend.add_group(
+                self,
                 [(rule, group.packed(rule, dtype)) for rule, dtype in variants],
                 [variants.index(variant) for variant in group.variants],
-                params[first:until],
-                [self._kernel_states(i) for i in range(first, until)],
-                [self._matrix(a) if RULES[r].needs_matrix else None for r, a in zip(group.rules, own, strict=True)],
-                self._templates if self._grouped else self._templates[0],
-                self._state_format.small,
-                self._state_format.master,
-                self._shared_values,
+                [self._matrix(a) if RULES[r].needs_matrix else None for r, a in zip(group.rules, group["params"], strict=True)],
+                first,
             )
-            first = until
+            first += count
 
     def _share_states(self, group: ParamGroup) -> None:
         """Makes the states that all arrays share, when the first group comes that has any."""
         states = next((RULES[rule].shared for rule in group.rules if RULES[rule].shared), ())
-        if states and self._shared_values is None:
+        if states and not self._shared:
             self._shared_values = np.zeros(len(states))
             self._shared = {state.name: self._shared_values[k : k + 1].reshape(()) for k, state in enumerate(states)}
-            self._fill_shared(states, group)
+            self._fill_shared(group)
 
-    def _fill_shared(self, states: Sequence[formats.State], group: ParamGroup) -> None:
-        for state in states:
-            self._shared[state.name][...] = self._first_value(state, group)
+    def _fill_shared(self, group: ParamGroup) -> None:
+        for rule in group.rules:
+            for state in RULES[rule].shared:
+                self._shared[state.name][...] = self._first_value(state, group)
 
     def _first_value(self, state: formats.State, group: ParamGroup) -> float:
         """The number that a state starts at."""
         first = state.initial
         return float(self._rule_values(group.hypers)[first] if isinstance(first, str) else first)
 
-    def _check_param(self, place: str, array: Any) -> None:
-        """Raises unless the array can be updated in place."""
-        checks.check_written(place, array)
-
-    def _zeros(self, params: list[np.ndarray], states: Sequence[Sequence[formats.State]]) -> list[list[np.ndarray]]:
-        """The state arrays of each parameter, of zeros; a master copy has its numbers."""
-        return layout.zeros(params, states, self._state_format)
+    def _use_cuda(self) -> None:
+        """Makes the optimizer one over arrays on a GPU; for NumPy arrays nothing of this is loaded."""
+        if not self._on_gpu:
+            raise TypeError(f"{self._name()} works on NumPy arrays only; params has arrays on a GPU")
+        self._backend = importlib.import_module("schuss._backends.cuda").Cuda()
+        self._set_backend(self._backend)
 
     # Gradients.
 
@@ -303,7 +240,7 @@ class Optimizer(Answers, Options):
         if self._grads is not None:
             buffers = list(trees.leaves(self._root(), self._grads, "grads", "params"))
             for _, place, gradient in buffers:
-                checks.check_zeroable(place, gradient)
+                self._backend.check_zeroable(place, gradient)
             for _, _, gradient in buffers:
                 gradient.fill(0)
 
@@ -311,12 +248,9 @@ class Optimizer(Answers, Options):
         """The names of the state arrays of a parameter, in order."""
         return self._state_format.names(self._rule_states[i])
 
-    def _kernel_states(self, i: int) -> list[np.ndarray]:
-        """The state arrays of a parameter as the extension module takes them."""
-        return formats.for_kernels(self._state_format, self._rule_states[i], self._states[i])
-
     def _set_state_format(self, kept: formats.StateFormat) -> None:
         """Sets how the state is kept; once there are arrays only the rounding of it may change."""
+        self._backend.check_format(kept)
         self._set_seed(kept.rounding_seed)
         self._state_format = kept
 
@@ -332,10 +266,9 @@ class Optimizer(Answers, Options):
                 state.fill(0)
             self._fill_initial(i)
         for group in self._groups:
-            for rule in group.rules:
-                self._fill_shared(RULES[rule].shared, group)
-        steps, skipped, groups = self._counters()
-        self._set_counters(steps, skipped, [0] * len(groups))
+            self._fill_shared(group)
+        steps, skipped, groups = self._read_counters()
+        self._write_counters(steps, skipped, [0] * len(groups))
 
     def _fill_initial(self, i: int) -> None:
         """Puts first values other than zero into the states of a parameter."""
@@ -347,13 +280,8 @@ class Optimizer(Answers, Options):
             elif (first := self._first_value(state, group)) != 0:
                 arrays[state.name].fill(first)
 
-    def _new_gradient(self, i: int) -> np.ndarray:
-        param = self._params[i]
-        return np.zeros(param.shape, checks.compute_dtype(param.dtype), checks.order(param))
-
-    def _saved_params(self) -> contextlib.AbstractContextManager[None]:
-        """A context that ends with the parameters as they are now."""
-        return _schuss.SavedParams(self)
+    def _new_gradient(self, i: int) -> Any:
+        return self._backend.new_gradient(self._params[i])
 
     # Settings, state and copies.
 
@@ -370,15 +298,36 @@ class Optimizer(Answers, Options):
         checked = self._checked(name, value)
         max_grad_norm = checked if name == "max_grad_norm" else self._max_grad_norm
         nonfinite = checked if name == "nonfinite" else self._nonfinite
-        self._configure(max_grad_norm, nonfinite)
+        self._configure_step(max_grad_norm, nonfinite)
         self._max_grad_norm, self._nonfinite = max_grad_norm, nonfinite
 
-    def _exclusive(self, *others: _schuss.Core, nobody: bool = False) -> contextlib.AbstractContextManager[None]:
-        """Exclusive access, to others too: a concurrent step, save or load raises RuntimeError.
+    def _configure_step(self, max_grad_norm: float | None, nonfinite: str) -> None:
+        self._backend.configure(self, max_grad_norm, nonfinite)
 
-        With `nobody` this thread has none either.
+    def _read_counters(self) -> tuple[int, int, list[int]]:
+        """Steps taken, steps skipped, and the steps of each group."""
+        return self._backend.counters(self)
+
+    def _write_counters(self, steps: int, skipped: int, groups: Sequence[int]) -> None:
+        self._backend.set_counters(self, steps, skipped, groups)
+
+    def _exclusive(self, *others: _schuss.Core, nobody: bool = False) -> contextlib.AbstractContextManager[None]:
+        """Exclusive access for a block, also to others; a concurrent step, save or load raises RuntimeError.
+
+        With `nobody` this thread is kept out too.
         """
-        return _schuss.ExclusiveLock(self, *others, nobody=nobody)
+        return self._backend.exclusive(self, *others, nobody=nobody)
+
+    def _check_idle(self) -> None:
+        self._backend.check_idle(self)
+
+    @property
+    def grad_norm(self) -> float | None:
+        """The global norm of the last step's gradients, before clipping; None unless ``max_grad_norm`` is set.
+
+        They are divided by ``grad_scale`` first. On a GPU this waits for the step.
+        """
+        return self._backend.grad_norm(self)
 
     if not TYPE_CHECKING:  # type checkers know these by the declarations in Options
         max_grad_norm = _setting("max_grad_norm", "The bound on the global gradient norm, or None.")
@@ -427,6 +376,7 @@ class Optimizer(Answers, Options):
         _state.load_state_dict(self, state)
 
     def __reduce__(self) -> tuple[Any, ...]:
+        self._backend.check_picklable()
         arguments = (type(self), *_state.constructor_arguments(self))
         return _state.rebuild, arguments, (_state.state_dict(self), self._grads)
 

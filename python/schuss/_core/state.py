@@ -22,7 +22,7 @@ _KEYS = ("optimizer", "step", "skipped_steps", "max_grad_norm", "nonfinite", "pa
 
 def scalars(optimizer: Optimizer) -> dict[str, Any]:
     """The part of a state that is not arrays; every value can be written as JSON."""
-    steps, skipped, group_steps = optimizer._counters()
+    steps, skipped, group_steps = optimizer._read_counters()
     groups = []
     for group, step in zip(optimizer.param_groups, group_steps, strict=True):
         entry = group.hypers
@@ -36,7 +36,7 @@ def scalars(optimizer: Optimizer) -> dict[str, Any]:
         "optimizer": optimizer._name(),
         "step": steps,
         "skipped_steps": skipped,
-        **{name: getattr(optimizer, name) for name in optimizer._settings},
+        **{name: optimizer._option(name) for name in optimizer._settings},
         **_kept(optimizer),
         "param_groups": groups,
     }
@@ -188,9 +188,9 @@ def check_scalars(optimizer: Optimizer, state: Mapping[str, Any], extra: tuple[s
             group.initial_lr = rate
             group.adopt(hypers)
         for name, value in settings.items():
-            setattr(optimizer, name, value)
+            optimizer._change(name, value)
         optimizer._set_state_format(kept)
-        optimizer._set_counters(step, skipped, steps)
+        optimizer._write_counters(step, skipped, steps)
 
     return take
 

@@ -6,17 +6,19 @@ import math
 import numbers
 import operator
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from schuss._core import validate
+from schuss._core.hyperparameters import check_of
 
 Shape = int | tuple[int, ...]
 Seed = int | np.random.Generator | np.random.BitGenerator | np.random.SeedSequence | None
 
-_LAYOUT = validate.choice("in_out", "out_in")
+Layout = Literal["in_out", "out_in"]
+_LAYOUT = check_of(Layout)
 _DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 _CHUNK = 1 << 16  # values drawn at a time: a large float32 array needs no float64 array of its size beside it
 
@@ -68,10 +70,10 @@ def generator(rng: Any) -> np.random.Generator:
     """Where random numbers come from."""
     if isinstance(rng, np.random.Generator):
         return rng
-    seed = isinstance(rng, (int, np.integer)) and not isinstance(rng, bool)
-    if rng is not None and not seed and not isinstance(rng, (np.random.BitGenerator, np.random.SeedSequence)):
+    seed = int(rng) if isinstance(rng, (int, np.integer)) and not isinstance(rng, bool) else None
+    if rng is not None and seed is None and not isinstance(rng, (np.random.BitGenerator, np.random.SeedSequence)):
         raise TypeError(f"rng must be a seed (a whole number >= 0) or a numpy.random.Generator, got {rng!r}")
-    if seed and rng < 0:
+    if seed is not None and seed < 0:
         raise ValueError(f"rng must be a seed (a whole number >= 0) or a numpy.random.Generator, got {rng!r}")
     return np.random.default_rng(rng)
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 from schuss._core import validate
+from schuss._core.hyperparameters import check_of
 
-_GAINS = {
+Nonlinearity = Literal["linear", "conv", "sigmoid", "tanh", "relu", "leaky_relu", "selu"]
+_GAINS: dict[Nonlinearity, float] = {
     "linear": 1.0,
     "conv": 1.0,
     "sigmoid": 1.0,
@@ -15,10 +18,10 @@ _GAINS = {
     "leaky_relu": math.sqrt(2.0),
     "selu": 0.75,
 }
-_NONLINEARITY = validate.choice(*_GAINS)
+_NONLINEARITY = check_of(Nonlinearity)
 
 
-def gain(nonlinearity: str, a: float = 0.0) -> float:
+def gain(nonlinearity: Nonlinearity, a: float = 0.0) -> float:
     r"""The factor by which weights in front of a nonlinearity are larger, so that activations keep their size.
 
     ==================================  =============================
@@ -57,7 +60,7 @@ def gain(nonlinearity: str, a: float = 0.0) -> float:
     >>> round(init.gain("relu"), 6)
     1.414214
     """
-    name = _NONLINEARITY("nonlinearity", nonlinearity)
+    name: Nonlinearity = _NONLINEARITY("nonlinearity", nonlinearity)
     slope = validate.number("a", a)
     if name == "leaky_relu":
         return math.sqrt(2.0 / (1.0 + slope * slope))

@@ -7,14 +7,14 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from schuss.init._draw import Seed, Shape, as_shape, as_target, fans, generator, positive
+from schuss.init._draw import Layout, Seed, Shape, as_shape, as_target, fans, generator, positive
 
 
 def orthogonal(
     shape: Shape,
     *,
     gain: float = 1.0,
-    layout: str = "in_out",
+    layout: Layout = "in_out",
     rng: Seed = None,
     dtype: npt.DTypeLike = np.float32,
     out: np.ndarray | None = None,

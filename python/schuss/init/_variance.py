@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from schuss._core import validate
-from schuss.init._draw import Seed, Shape, as_shape, fans, fill, positive
-from schuss.init._gain import gain
+from schuss._core.hyperparameters import check_of
+from schuss.init._draw import Layout, Seed, Shape, as_shape, fans, fill, positive
+from schuss.init._gain import Nonlinearity, gain
 
-_MODE = validate.choice("fan_in", "fan_out")
+Mode = Literal["fan_in", "fan_out"]
+_MODE = check_of(Mode)
 
 
 def xavier_uniform(
     shape: Shape,
     *,
     gain: float = 1.0,
-    layout: str = "in_out",
+    layout: Layout = "in_out",
     rng: Seed = None,
     dtype: npt.DTypeLike = np.float32,
     out: np.ndarray | None = None,
@@ -73,7 +75,7 @@ def xavier_normal(
     shape: Shape,
     *,
     gain: float = 1.0,
-    layout: str = "in_out",
+    layout: Layout = "in_out",
     rng: Seed = None,
     dtype: npt.DTypeLike = np.float32,
     out: np.ndarray | None = None,
@@ -129,10 +131,10 @@ def xavier_normal(
 def kaiming_uniform(
     shape: Shape,
     *,
-    nonlinearity: str = "relu",
+    nonlinearity: Nonlinearity = "relu",
     a: float = 0.0,
-    mode: str = "fan_in",
-    layout: str = "in_out",
+    mode: Mode = "fan_in",
+    layout: Layout = "in_out",
     rng: Seed = None,
     dtype: npt.DTypeLike = np.float32,
     out: np.ndarray | None = None,
@@ -192,10 +194,10 @@ def kaiming_uniform(
 def kaiming_normal(
     shape: Shape,
     *,
-    nonlinearity: str = "relu",
+    nonlinearity: Nonlinearity = "relu",
     a: float = 0.0,
-    mode: str = "fan_in",
-    layout: str = "in_out",
+    mode: Mode = "fan_in",
+    layout: Layout = "in_out",
     rng: Seed = None,
     dtype: npt.DTypeLike = np.float32,
     out: np.ndarray | None = None,
@@ -254,7 +256,7 @@ def kaiming_normal(
 def lecun_uniform(
     shape: Shape,
     *,
-    layout: str = "in_out",
+    layout: Layout = "in_out",
     rng: Seed = None,
     dtype: npt.DTypeLike = np.float32,
     out: np.ndarray | None = None,
@@ -304,7 +306,7 @@ def lecun_uniform(
 def lecun_normal(
     shape: Shape,
     *,
-    layout: str = "in_out",
+    layout: Layout = "in_out",
     rng: Seed = None,
     dtype: npt.DTypeLike = np.float32,
     out: np.ndarray | None = None,

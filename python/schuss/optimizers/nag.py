@@ -60,7 +60,7 @@ class NAG(Optimizer):
     _single_rule = False
     _on_gpu = False
 
-    def step(
+    def step(  # pyright: ignore[reportIncompatibleMethodOverride] - a closure in the place of gradients
         self, closure: Callable[[], Any] | None = None, *, grad_scale: float = 1.0, zero_grads: bool = False
     ) -> bool:
         """Takes one step; if the closure raises, parameters and state are as before.

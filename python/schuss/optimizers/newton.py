@@ -125,8 +125,8 @@ class Newton(Optimizer):
             if self.nonfinite == "error":
                 i = next(i for i, array in enumerate(usable) if not np.isfinite(array).all())
                 self._explain_nonfinite(i, int(np.flatnonzero(~np.isfinite(usable[i].ravel(order="K")))[0]))
-            steps, skipped, groups = self._counters()
-            self._set_counters(steps, skipped + 1, groups)
+            steps, skipped, groups = self._read_counters()
+            self._write_counters(steps, skipped + 1, groups)
             self._zero(given, zero_grads)
             return False
         sign = -1.0 if self._agreed("maximize") else 1.0
@@ -191,7 +191,7 @@ class Newton(Optimizer):
             raise ValueError(f"all groups must have the same {name}, since there is one system to solve")
         return values.pop()
 
-    def _configure(self, max_grad_norm: float | None, nonfinite: str) -> None:
+    def _configure_step(self, max_grad_norm: float | None, nonfinite: str) -> None:
         """Clipping and the check for NaN are done on the gradients, not on the direction that the core gets to see."""
 
     @classmethod

@@ -60,14 +60,8 @@ class Ranger(Lookahead):
 
     Parameters
     ----------
-    params : array, list, tuple, dict, or list of group dicts
-        Arrays to update in place: writable, contiguous, float32, float64, float16 or bfloat16.
-    lr : float or callable, default 1e-3
-        Learning rate :math:`\eta`, >= 0, or a function of the step that returns it; the first step is 0.
     betas : pair of float, default (0.95, 0.999)
         :math:`\beta_1, \beta_2` in [0, 1), of each group.
-    eps : float, default 1e-5
-        :math:`\epsilon` >= 0.
     weight_decay : float, default 0.0
         :math:`\lambda` >= 0, decoupled.
     k : int, default 6
@@ -80,26 +74,8 @@ class Ranger(Lookahead):
         Take the means off; fixed once the optimizer is made.
     gc_conv_only : bool, default False
         Only from gradients of more than three dimensions.
-    maximize : bool, default False
-        Ascend instead of descend.
     max_grad_norm : float, optional
         Scale all gradients so that their global norm is at most this, inside the step, before the means are taken.
-    nonfinite : {"propagate", "skip", "error"}, default "propagate"
-        What to do about NaN and infinities in gradients.
-    state_dtype : {"float32", "bfloat16", "int8"}, optional
-        What the state is kept in; by default what the update is computed in.
-    state_rounding : {"stochastic", "nearest"}, default "stochastic"
-        How a smaller state is rounded.
-    state_seed : int, default 0
-        What the random bits of stochastic rounding depend on, beside the step and the place.
-    master_weights : bool, default False
-        Keep a float32 copy of float16 or bfloat16 parameters in the state and update that; the parameters are rounded
-        from it.
-
-    Raises
-    ------
-    TypeError, ValueError
-        An array or a hyperparameter cannot be used; the message names it.
 
     References
     ----------
@@ -131,4 +107,9 @@ class Ranger(Lookahead):
 
     def _setup(self, params: Any, hypers: dict[str, Any], whole: dict[str, Any]) -> None:
         fast = {name: value for name, value in hypers.items() if name not in ("k", "alpha")}
-        self._wrap(_CentralizedRAdam(params, **fast, **whole), hypers["k"], hypers["alpha"], "none")
+        optimizer = _CentralizedRAdam(params, **fast, **whole)
+        self._wrap(optimizer, k=hypers["k"], alpha=hypers["alpha"], pullback="none")
+
+    @classmethod
+    def _takes_int8(cls, hypers: Mapping[str, Any]) -> bool:
+        return True

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
-from schuss._core import validate
+from schuss._core.hyperparameters import check_of
 from schuss.schedules._base import Schedule, blend, fraction, number, whole
 
-_AFTER = validate.choice("hold", "periodic")
+After = Literal["hold", "periodic"]
+_AFTER = check_of(After)
 
 
 def half_cosine(part: float) -> float:
@@ -60,7 +62,7 @@ class cosine(Schedule):
     lr_max: float
     lr_min: float
     T: int
-    after: str = "hold"
+    after: After = "hold"
 
     def __post_init__(self) -> None:
         lr_max = number("lr_max", self.lr_max)

@@ -6,7 +6,7 @@ import itertools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -171,8 +171,7 @@ def inner(place: str, value: Any) -> Rate:
     """The value, if it can be called with a step."""
     if not callable(value) or isinstance(value, type):  # a class is a schedule that was not made
         raise TypeError(f"{place} must be a callable of the step, such as schedules.constant(0.1), got {value!r}")
-    rate: Rate = value
-    return rate
+    return cast(Rate, value)
 
 
 def power(base: float, exponent: int) -> float:

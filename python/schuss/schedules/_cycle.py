@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from schuss._core import validate
 from schuss._core.hyperparameters import Betas, check_of
 from schuss.schedules._annealing import half_cosine
 from schuss.schedules._base import Schedule, blend, fraction, number, whole
 
-_ANNEAL = validate.choice("cos", "linear")
+Anneal = Literal["cos", "linear"]
+_ANNEAL = check_of(Anneal)
 _PAIR = check_of(Betas)
 
 
@@ -97,7 +98,7 @@ class one_cycle(Schedule):
         pct_start: float = 0.3,
         div_factor: float = 25.0,
         final_div_factor: float = 1e4,
-        anneal: str = "cos",
+        anneal: Anneal = "cos",
         three_phase: bool = False,
         momentum: tuple[float, float] | None = (0.85, 0.95),
     ) -> None:

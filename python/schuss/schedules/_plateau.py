@@ -6,13 +6,16 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from schuss._core import validate
+from schuss._core.hyperparameters import check_of
 from schuss.schedules._base import Schedule, fraction, number, whole
 
-_MODE = validate.choice("min", "max")
-_THRESHOLD_MODE = validate.choice("rel", "abs")
+Mode = Literal["min", "max"]
+ThresholdMode = Literal["rel", "abs"]
+_MODE = check_of(Mode)
+_THRESHOLD_MODE = check_of(ThresholdMode)
 
 
 @dataclass(frozen=True)
@@ -81,11 +84,11 @@ class reduce_on_plateau(Schedule):
     """
 
     lr: float
-    mode: str = "min"
+    mode: Mode = "min"
     factor: float = 0.1
     patience: int = 10
     threshold: float = 1e-4
-    threshold_mode: str = "rel"
+    threshold_mode: ThresholdMode = "rel"
     cooldown: int = 0
     min_lr: float = 0.0
     eps: float = 1e-8

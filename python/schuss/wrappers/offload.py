@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 import numpy as np
@@ -11,12 +11,27 @@ import numpy as np
 from schuss import _schuss
 from schuss._arrays import checks, trees
 from schuss._backends import cuda_arrays
-from schuss._backends.cuda import OnGpu
+from schuss._backends.cuda import Cuda
 from schuss._backends.tools import transform
+from schuss._core.hyperparameters import Rate
 from schuss._core.optimizer import Optimizer
-from schuss.optimizers import SGD
+from schuss._core.rules import RULES
 
 _PIECE = 1 << 20  # elements that are copied while those before them are updated
+
+
+class _Device(Optimizer):
+    """The parameters on the GPU, and their gradients; it is never stepped."""
+
+    lr: Rate = 0.0
+
+    @classmethod
+    def _rule(cls, hypers: Mapping[str, Any]) -> str:
+        return "sgd"
+
+    @classmethod
+    def _rule_values(cls, hypers: Mapping[str, Any]) -> Mapping[str, float]:
+        return dict.fromkeys(RULES["sgd"].hypers, 0.0)
 
 
 class Offload:
@@ -60,12 +75,12 @@ class Offload:
             raise TypeError(f"Offload takes a class whose step is a rule on each array, such as AdamW, got {kind!r}")
         if not checks.any_on_gpu(params):
             raise TypeError("Offload is for parameters on a GPU; NumPy arrays need none")
-        # An optimizer without state that knows the arrays on the device, and is never stepped.
         structures = (
             [entry["params"] if _is_group(entry) else entry for entry in params] if _grouped(params) else params
         )
-        self._there = cast(OnGpu, SGD([{"params": own} for own in structures] if _grouped(params) else structures))
-        self._device: int = self._there._device
+        self._there = _Device([{"params": own} for own in structures] if _grouped(params) else structures)
+        self._gpu = cast(Cuda, self._there._backend)
+        self._device: int = self._gpu.device
         masters = [np.asarray(p).astype(checks.compute_dtype(p.dtype), order="K") for p in self._there._params]
         built = [trees.build(template, masters.__getitem__) for template in self._there._templates]
         if _grouped(params):
@@ -100,16 +115,16 @@ class Offload:
 
     def _step(self, grads: Any, scale: float, zero: bool) -> bool:
         here, there = self._here, self._there
-        steps, skipped, group_steps = here._counters()
+        steps, skipped, group_steps = here._read_counters()
         values = [np.array(group.packed_at(steps)[0]) for group in here.param_groups]
-        seen, stream, foreign = there._read(grads, zero)
+        seen, stream, foreign = self._gpu.read(there, grads, zero)
         inward, outward = self._streams
         factor, norm, bad = 1.0 / scale, None, None
         if here.max_grad_norm is not None or here.nonfinite != "propagate":
             for other in foreign:
                 _schuss.cuda_order(self._device, other, stream)
             pointers, types = [one.pointer for one in seen], [one.dtype for one in seen]
-            bad, measured, clipped = there._work.measure(pointers, types, scale, here.max_grad_norm, stream)
+            bad, measured, clipped = self._gpu.work.measure(pointers, types, scale, here.max_grad_norm, stream)
             if here.max_grad_norm is not None:
                 factor, norm = clipped, measured
         if bad is not None and here.nonfinite == "error":
@@ -120,10 +135,10 @@ class Offload:
         if bad is None or here.nonfinite == "propagate":
             self._reserve(seen)
             self._run(list(self._pieces()), seen, values, group_steps, factor)
-            here._set_counters(steps + 1, skipped, [count + 1 for count in group_steps])
+            here._write_counters(steps + 1, skipped, [count + 1 for count in group_steps])
             self._norm = norm
         else:
-            here._set_counters(steps, skipped + 1, group_steps)
+            here._write_counters(steps, skipped + 1, group_steps)
         if zero:
             for one, param in zip(seen, there._params, strict=True):
                 size = param.size * cuda_arrays.dtype_of(one.dtype).itemsize

@@ -3,6 +3,7 @@
 
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
+use pyo3::types::PyDict;
 
 /// Why a step cannot be taken.
 pub enum Problem<'a, 'py> {
@@ -14,6 +15,8 @@ pub enum Problem<'a, 'py> {
     Shared(usize, usize),
     /// A gradient has a NaN or an infinity, at a flat index.
     Nonfinite(usize, usize),
+    /// Groups that share an estimate have these two learning rates.
+    Rates(f64, f64),
 }
 
 /// The error that Python words for a problem.
@@ -22,6 +25,7 @@ pub fn explain(optimizer: &Bound<'_, PyAny>, problem: Problem<'_, '_>) -> PyErr 
         Problem::Structure(grads) => optimizer.call_method1("_explain_structure", (grads,)),
         Problem::Changed(i) => optimizer.call_method1("_explain_changed", (i,)),
         Problem::Shared(i, k) => optimizer.call_method1("_explain_shared", (i, k)),
+        Problem::Rates(one, other) => optimizer.call_method1("_explain_rates", (one, other)),
         Problem::Nonfinite(i, at) => optimizer.call_method1("_explain_nonfinite", (i, at)),
     };
     match result {
@@ -63,9 +67,16 @@ pub fn usable_gradient<'py>(
 /// A step of an optimizer whose arrays are not in host memory: its backend takes it.
 pub fn backend_step(
     backend: &Bound<'_, PyAny>,
+    optimizer: &Bound<'_, PyAny>,
     grads: Option<&Bound<'_, PyAny>>,
-    grad_scale: f64,
-    zero_grads: bool,
+    grad_scale: Option<&Bound<'_, PyAny>>,
+    zero_grads: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<bool> {
-    backend.call_method1("step", (grads, grad_scale, zero_grads))?.extract()
+    let options = PyDict::new(backend.py());
+    for (name, value) in [("grad_scale", grad_scale), ("zero_grads", zero_grads)] {
+        if let Some(value) = value {
+            options.set_item(name, value)?;
+        }
+    }
+    backend.call_method("step", (optimizer, grads), Some(&options))?.extract()
 }

@@ -86,18 +86,21 @@ impl Case<'_> {
     }
 }
 
+fn pass_of(stage: &'static crate::rule::Stage) -> Option<&'static crate::rule::Pass> {
+    match &stage.kind {
+        crate::rule::Kind::Pass(pass) => Some(pass),
+        _ => None,
+    }
+}
+
 #[test]
 fn passes_store_the_canonical_nan() {
     use Dtype::{Bf16, F32, F64};
     let rounding = Rounding::stochastic(1, 2, StateFormat::Bfloat16);
     for compiled in optimizers::ALL.iter().chain(optimizers::TOOLS) {
         let rule = compiled.rule;
-        let stages = rule.programs.iter().flat_map(|program| program.stages);
-        let passes = stages.filter_map(|stage| match &stage.kind {
-            Kind::Pass(pass) => Some(pass),
-            _ => None,
-        });
         // A pass that recalls a term has a second kernel, with one more operand.
+        let passes = rule.programs.iter().flat_map(|program| program.stages).filter_map(pass_of);
         let kernels = passes.flat_map(|pass| (0..=usize::from(pass.recalls.is_some())).map(move |more| (pass, more)));
         for (pass, more) in kernels {
             for (param, grad, states) in [

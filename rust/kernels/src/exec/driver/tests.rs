@@ -3,10 +3,10 @@
 
 use schuss_macros::rules;
 
+use super::super::matrix::Matrix;
 use super::super::partition::cut;
 use super::super::work_list::WHOLE;
 use super::*;
-use crate::exec::Matrix;
 use crate::kernel::CompiledRule;
 use crate::numeric::{Dtype, StateFormat};
 use crate::optimizers;

@@ -1,0 +1,261 @@
+"""The base of what stands around an optimizer and is used in its place, as slow weights and averages do.
+
+All that a wrapper does not define itself is the wrapped optimizer's: groups, gradients, counters, options, state. A
+wrapper adds what follows a step, state arrays of its own, and settings of its own; it knows no optimizer class.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from schuss import _schuss
+from schuss._arrays import trees
+from schuss._backends.host import HOST
+from schuss._core import state as _state
+from schuss._core.group import ParamGroup
+from schuss._core.optimizer import Optimizer
+from schuss._core.validate import Check
+
+
+def _wrapped(name: str) -> Any:
+    """An attribute that is the wrapped optimizer's."""
+    return property(lambda self: getattr(self.optimizer, name))
+
+
+class Wrapper(Optimizer):
+    """An optimizer around another one.
+
+    A subclass has a constructor that ends in ``self._wrap(optimizer, ...)``. It says with ``_follow`` what comes after
+    each step taken, and with ``_new_extra`` and ``_extra_names`` which state arrays it adds to those of a parameter.
+    """
+
+    #: The checks of the settings that are the wrapper's own; the value of each is in an attribute ``_<name>``.
+    _own_settings: ClassVar[Mapping[str, Check]] = {}
+    #: What the class is called in checkpoints, in front of the wrapped optimizer's name; a subclass keeps it.
+    _wrapper: ClassVar[str] = "Wrapper"
+    #: Where the parameters are while `_showing` shows them, for messages.
+    _shown: ClassVar[str] = "other values"
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        raise TypeError("Wrapper is what stands around an optimizer; make one of its subclasses")
+
+    def _wrap(self, optimizer: Optimizer, **settings: Any) -> None:
+        """Puts this around an optimizer; `settings` has a value for each of the wrapper's own."""
+        if not isinstance(optimizer, Optimizer):
+            raise TypeError(f"{type(self).__name__} wraps an optimizer, got {trees.kind(optimizer)}")
+        self._optimizer = optimizer
+        self._showing_others = False
+        #: The steps taken before one that has not come to its end, or None.
+        self._begun: int | None = None
+        for name, value in settings.items():
+            setattr(self, f"_{name}", self._own_settings[name](name, value))
+        self._check_wrapped()
+        #: The arrays that the wrapper adds to the states of each parameter.
+        self._extra = [self._new_extra(i) for i in range(len(optimizer._params))]
+
+    # What a subclass says.
+
+    def _check_wrapped(self) -> None:
+        """Raises when the settings do not suit the wrapped optimizer."""
+
+    def _new_extra(self, i: int) -> list[np.ndarray]:
+        """The arrays to add to the states of a parameter."""
+        return []
+
+    def _extra_names(self, i: int) -> list[str]:
+        """Their names."""
+        return []
+
+    def _follow(self, steps: int) -> None:
+        """What comes after a step, the `steps`-th; made up for before the next one where it was interrupted."""
+
+    # Stepping.
+
+    def step(self, *args: Any, **kwargs: Any) -> bool:
+        """Takes a step of the wrapped optimizer, and does what follows it here.
+
+        Arguments and errors are those of the wrapped optimizer's ``step``.
+
+        Returns
+        -------
+        bool
+            Whether the step was taken.
+        """
+        self._refuse_shown()
+        with _schuss.ExclusiveLock(self):
+            if self._begun is not None:
+                self._finish()
+            self._refuse_added()
+            self._begun = steps = self._optimizer.step_count
+            taken = self._optimizer.step(*args, **kwargs)
+            if taken:
+                self._follow(steps + 1)
+            self._begun = None
+            return taken
+
+    def _finish(self) -> None:
+        """Ends a step that was interrupted when the wrapped optimizer had taken its own."""
+        steps = self._optimizer.step_count
+        if self._begun not in (None, steps):
+            self._follow(steps)
+        self._begun = None
+
+    @contextlib.contextmanager
+    def _showing(self, values: Sequence[np.ndarray]) -> Iterator[None]:
+        """The parameters have these values inside this context, and their own again behind it."""
+        if self._showing_others:
+            raise RuntimeError("evaluate() is under way already")
+        self._refuse_added()
+        owner = self._optimizer
+        with owner._exclusive(self, nobody=True), owner._backend.saved_params(owner):
+            self._showing_others = True
+            try:
+                with np.errstate(all="ignore"):
+                    for param, value in zip(self._params, values, strict=True):
+                        param[...] = value
+                yield
+            finally:
+                self._showing_others = False
+
+    def _refuse_shown(self) -> None:
+        if self._showing_others:
+            raise RuntimeError(f"the parameters are at {self._shown}; leave evaluate() first")
+
+    def _refuse_added(self) -> None:
+        if len(self._extra) != len(self._optimizer._params):
+            raise ValueError(
+                f"a group was added to the wrapped optimizer itself, and has no {self._shown.removeprefix('the ')}; "
+                f"make a new {type(self).__name__}, and add groups with its own add_param_group"
+            )
+
+    # The wrapped optimizer's.
+
+    @property
+    def optimizer(self) -> Optimizer:
+        """The wrapped optimizer."""
+        return self._optimizer
+
+    @property
+    def param_groups(self) -> tuple[ParamGroup, ...]:
+        """The wrapped optimizer's groups."""
+        return self._optimizer.param_groups
+
+    @property
+    def step_count(self) -> int:
+        """Steps taken."""
+        return self._optimizer.step_count
+
+    @property
+    def skipped_steps(self) -> int:
+        """Steps not taken because a gradient was not finite."""
+        return self._optimizer.skipped_steps
+
+    @property
+    def grad_norm(self) -> float | None:
+        """The global norm of the last step's gradients, where it was measured."""
+        return self._optimizer.grad_norm
+
+    @property
+    def grads(self) -> Any:
+        """The wrapped optimizer's gradient buffers."""
+        return self._optimizer.grads
+
+    @grads.setter
+    def grads(self, value: Any) -> None:
+        self._optimizer.grads = value
+
+    def zero_grad(self) -> None:
+        """Sets the gradient buffers to zero."""
+        self._optimizer.zero_grad()
+
+    def add_param_group(self, group: Mapping[str, Any]) -> None:
+        """Adds a group to the wrapped optimizer; what the wrapper adds to its state starts at the present values."""
+        self._refuse_shown()
+        with _schuss.ExclusiveLock(self):
+            known = len(self._extra)
+            self._optimizer.add_param_group(group)
+            self._extra += [self._new_extra(i) for i in range(known, len(self._optimizer._params))]
+
+    if not TYPE_CHECKING:  # to type checkers these are the base's
+        _params = _wrapped("_params")
+        _rule_states = _wrapped("_rule_states")
+        _shared = _wrapped("_shared")
+        _templates = _wrapped("_templates")
+        _suffixes = _wrapped("_suffixes")
+        _grouped = _wrapped("_grouped")
+        _groups = _wrapped("_groups")
+        _defaults = _wrapped("_defaults")
+        _state_format = _wrapped("_state_format")
+        _backend = _wrapped("_backend")
+
+        @property
+        def _settings(self) -> tuple[str, ...]:
+            return (*self._optimizer._settings, *self._own_settings)
+
+        @property
+        def _states(self) -> list[list[np.ndarray]]:
+            self._refuse_added()
+            return [[*own, *extra] for own, extra in zip(self._optimizer._states, self._extra, strict=True)]
+
+    def _state_names(self, i: int) -> list[str]:
+        return [*self._optimizer._state_names(i), *self._extra_names(i)]
+
+    def _name(self) -> str:
+        return self._label or f"{self._wrapper}({self._optimizer._name()})"
+
+    def _checked(self, name: str, value: Any, place: str | None = None) -> Any:
+        if name in self._own_settings:
+            return self._own_settings[name](place or name, value)
+        return self._optimizer._checked(name, value, place)
+
+    def _option(self, name: str) -> Any:
+        return getattr(self, f"_{name}") if name in self._own_settings else self._optimizer._option(name)
+
+    def _change(self, name: str, value: Any) -> None:
+        if name in self._own_settings:
+            setattr(self, f"_{name}", self._checked(name, value))
+        else:
+            self._optimizer._change(name, value)
+
+    def _check_idle(self) -> None:
+        self._refuse_shown()
+        HOST.check_idle(self)
+        self._optimizer._check_idle()
+
+    def _exclusive(self, *others: _schuss.Core, nobody: bool = False) -> contextlib.AbstractContextManager[None]:
+        self._refuse_shown()
+        return self._optimizer._exclusive(self, *others, nobody=nobody)
+
+    def _read_counters(self) -> tuple[int, int, list[int]]:
+        return self._optimizer._read_counters()
+
+    def _write_counters(self, steps: int, skipped: int, groups: Sequence[int]) -> None:
+        self._begun = None
+        self._optimizer._write_counters(steps, skipped, groups)
+
+    def _set_state_format(self, kept: Any) -> None:
+        self._optimizer._set_state_format(kept)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        self._check_idle()
+        settings = {name: self._option(name) for name in self._own_settings}
+        return _rebuild, (type(self), self._optimizer, settings), _state.state_dict(self)
+
+    def __setstate__(self, state: Any) -> None:
+        self.load_state_dict(state)
+
+    def __repr__(self) -> str:
+        values = {name: self._option(name) for name in self._own_settings}
+        settings = ", ".join(f"{n}={v:g}" if isinstance(v, float) else f"{n}={v!r}" for n, v in values.items())
+        return f"{type(self).__name__}({settings}) around {self._optimizer!r}"
+
+
+def _rebuild(kind: type[Wrapper], optimizer: Optimizer, settings: Mapping[str, Any]) -> Wrapper:
+    """Makes a copy's wrapper around the copied optimizer; its state follows."""
+    result = kind.__new__(kind)
+    result._wrap(optimizer, **settings)
+    return result

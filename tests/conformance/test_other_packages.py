@@ -1,0 +1,78 @@
+"""Other packages' recorded trajectories: the equations of reference.py follow them, and so do our optimizers.
+
+The inputs are formulas, those of data/make_wider.py; data/README.md says what is recorded.
+"""
+
+import json
+import math
+
+import numpy as np
+import pytest
+from helpers import DATA
+from reference import Reference
+
+import schuss
+
+WIDER = json.loads((DATA / "wider.json").read_text())
+
+
+def waves(t, k, i, p):
+    return math.sin(0.7 * t * (i + 1) + k) * 10.0 ** ((i % 5) - 2)
+
+
+def bowl(t, k, i, p):
+    return 10.0 ** ((i % 3) - 1) * (p - math.sin(0.9 * (i + 1) + k))
+
+
+def mild(t, k, i, p):
+    return math.sin(0.05 * t * (1 + i % 3) + 0.8 * i * i + k) + 0.1 * p
+
+
+PROBLEMS = {"waves": waves, "bowl": bowl, "mild": mild}
+
+
+def starts():
+    made = ([math.cos(1.3 * (i + 1) + k) * 2.0 for i in range(math.prod(s))] for k, s in enumerate(WIDER["shapes"]))
+    return [np.reshape(values, shape) for values, shape in zip(made, WIDER["shapes"], strict=True)]
+
+
+def gradients(problem, t, params):
+    made = ([PROBLEMS[problem](t, k, i, x) for i, x in enumerate(p.ravel().tolist())] for k, p in enumerate(params))
+    return [np.reshape(values, p.shape) for values, p in zip(made, params, strict=True)]
+
+
+def options(case):
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in case["kwargs"].items()}
+
+
+def assert_follows(case, opt, params):
+    """At each recorded step, to ten times what the equations were off then, of the way from the start.
+
+    `params` is a function: what are the parameters of the optimizer now.
+    """
+    recorded = dict(zip(WIDER["steps"], case["params"], strict=True))
+    for t in range(1, WIDER["steps"][-1] + 1):
+        opt.step(gradients(case["problem"], t, params()))
+        if t in recorded:
+            want = [np.reshape(values, shape) for values, shape in zip(recorded[t], WIDER["shapes"], strict=True)]
+            far = max(np.max(abs(a - b)) for a, b in zip(want, starts(), strict=True))
+            off = max(np.max(abs(a - b)) for a, b in zip(want, params(), strict=True))
+            assert far > 0 and off <= max(10 * case["spec_error"], 1e-9) * far, f"step {t}"
+
+
+each_record = pytest.mark.parametrize(
+    "case", WIDER["cases"], ids=lambda c: f"{c['peer']} {c['optimizer']} {c['kwargs']} {c['problem']}"
+)
+
+
+@each_record
+def test_the_equations(case):
+    reference = Reference(case["optimizer"], starts(), **options(case))
+    assert_follows(case, reference, lambda: reference.params)
+
+
+@each_record
+def test_schuss(case):
+    params = starts()
+    opt = getattr(schuss, case["optimizer"])(params, **options(case))
+    assert_follows(case, opt, lambda: params)

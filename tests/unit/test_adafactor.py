@@ -1,0 +1,69 @@
+"""Adafactor: the floors under its second moments, gradients of zero, and its two rates.
+
+That it is an optimizer like all others is in the conformance table; sums of all sizes are in test_layerwise.py.
+"""
+
+import numpy as np
+import pytest
+from helpers import F64, assert_close, assert_same, cast, each_dtype, grads_of, parameters, params_of
+from reference import Reference
+
+import schuss
+
+SHAPES = [(33,), (5, 3), (2, 3, 4)]
+
+
+@each_dtype
+@pytest.mark.parametrize("size", [1000.0, 1.0, 0.1])
+def test_the_floor_is_that_of_the_compute_dtype(dtype, size):
+    """eps[0]=None is its machine epsilon: float32's for parameters of two bytes too."""
+    params, wide = params_of(SHAPES, dtype), np.float64 if dtype == F64 else np.float32
+    eps = float(np.finfo(wide).eps)
+    default, given = schuss.Adafactor(params), schuss.Adafactor([p.copy() for p in params], eps=(eps, 1e-3))
+    reference = Reference("Adafactor", [p.astype(wide) for p in params])
+    for t in (1, 2, 3):
+        grads = [cast(g * size * eps, wide) for g in grads_of(t, SHAPES)]
+        for opt in (default, given, reference):
+            opt.step(grads)
+    assert_same(parameters(default), parameters(given))
+    if dtype.itemsize > 2:
+        assert_close(params, reference.params, 1e-12 if dtype == F64 else 2e-6)
+
+
+def test_each_array_has_the_floor_of_its_own_dtype():
+    dtypes, shape = ["float64", "float32", "bfloat16", "float64"], (4, 6)
+    together, alone = ([params_of([shape], d)[0] for d in dtypes] for _ in range(2))
+    opts = [schuss.Adafactor(together), *(schuss.Adafactor([p]) for p in alone)]
+    for t in (1, 2, 3):
+        g = grads_of(t, [shape])[0] * 1e-8
+        opts[0].step([g] * 4)
+        for opt in opts[1:]:
+            opt.step([g])
+    assert_same(together, alone)
+
+
+@each_dtype
+def test_gradients_of_zero(dtype):
+    """Rows, columns and arrays of them stay where they are, and are no NaN."""
+    params = params_of([(4, 5), (4, 5), (6,)], dtype)
+    opt, start = schuss.Adafactor(params, lr=0.1), [p.copy() for p in params]
+    for t in (1, 2, 3):
+        partly = grads_of(t, [(4, 5)], dtype)[0]
+        partly[2] = partly[:, 3] = 0
+        opt.step([partly, np.zeros((4, 5), dtype), np.zeros(6, dtype)])
+    assert_same(params[1:], start[1:])
+    moved = params[0] != start[0]
+    assert not moved[2].any() and not moved[:, 3].any() and moved.sum() == 12
+    assert np.isfinite(params[0].astype(F64)).all()
+
+
+def test_the_relative_step_does_not_ask_for_a_rate():
+    """Which only decays then."""
+    results = []
+    for lr in (1e-4, 0.5):
+        params = params_of(SHAPES)
+        opt = schuss.Adafactor(params, lr=lr, relative_step=True)
+        for t in (1, 2, 3):
+            opt.step(grads_of(t, SHAPES))
+        results.append(params)
+    assert_same(*results)

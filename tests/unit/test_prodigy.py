@@ -1,0 +1,183 @@
+"""Prodigy: one estimate of the distance for all arrays of all groups, what freezes it, and where it is kept.
+
+That it is an optimizer like all others is in the conformance table, not here.
+"""
+
+import copy
+
+import numpy as np
+import pytest
+from cases import PRODIGY
+from helpers import (
+    F64,
+    arrays,
+    assert_close,
+    assert_same,
+    assert_unchanged,
+    cast,
+    grads_of,
+    parameters,
+    params_of,
+    shared,
+    snapshot,
+    states,
+)
+from reference import Reference, prodigy
+
+import schuss
+
+# Blocks of 1024 elements; up to 32768 one task takes an array, above it is divided.
+SHAPES = [(1,), (1023,), (1025,), (32, 1024), (0,), (32769,), (300, 301)]
+SMALL = [(33,), (5, 3), (), (7,)]
+
+
+@pytest.fixture(autouse=True)
+def threads():
+    before = schuss.get_num_threads()
+    yield
+    schuss.set_num_threads(before)
+
+
+def slope(t, shapes, dtype=F64):
+    """Gradients that point the same way by and large, so that the estimate grows."""
+    return [cast(3 * g + h, dtype) for g, h in zip(grads_of(0, shapes), grads_of(t, shapes), strict=True)]
+
+
+def take(opt, steps, shapes, dtype=F64):
+    """Steps of an optimizer with one group, or with one group for each array."""
+    for t in steps:
+        grads = slope(t, shapes, dtype)
+        assert opt.step(grads if len(opt.param_groups) == 1 else [[g] for g in grads])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
+def test_the_estimate_is_of_everything(dtype):
+    """Whatever the number of threads, and however the arrays are put into groups."""
+    results = []
+    for count in (1, 2, 3):
+        schuss.set_num_threads(count)
+        opt = schuss.Prodigy(params_of(SHAPES, dtype), **PRODIGY)
+        take(opt, range(1, 9), SHAPES, dtype)
+        results.append(arrays(opt))
+    assert_same(results[1], results[0], "2 threads")
+    assert_same(results[2], results[0], "3 threads")
+    grouped = schuss.Prodigy([{"params": [p]} for p in params_of(SHAPES, dtype)], **PRODIGY)
+    take(grouped, range(1, 9), SHAPES, dtype)
+    assert_same(parameters(grouped) + list(shared(grouped).values()), parameters(opt) + list(shared(opt).values()))
+    assert shared(opt)["d"] > PRODIGY["d0"]
+    if dtype != "bfloat16":
+        reference = Reference("Prodigy", params_of(SHAPES, dtype), **PRODIGY)
+        for t in range(1, 9):
+            reference.step(slope(t, SHAPES, dtype))
+        assert_close(parameters(opt), reference.params, 1e-11 if dtype == "float64" else 2e-5)
+
+
+def joined(arrays):
+    return np.concatenate([np.ravel(a) for a in arrays])
+
+
+def test_a_rate_of_zero_freezes_its_group():
+    """Nothing of it moves, and it has no part in the estimate; the others go on."""
+    params = params_of(SMALL)
+    opt = schuss.Prodigy([{"params": params[:2]}, {"params": params[2:]}], **PRODIGY)
+    state, p = {}, joined(params)
+    second = np.arange(p.size) >= joined(params[:2]).size
+    before = None
+    for t in range(1, 13):
+        frozen = 4 <= t <= 8
+        opt.param_groups[1]["lr"] = 0.0 if frozen else 1.0
+        if t == 4:
+            before = copy.deepcopy([a for key, a in states(opt).items() if key[0] == 1] + params[2:])
+        grads = slope(t, SMALL)
+        opt.step([grads[:2], grads[2:]])
+        p = prodigy(state, p, joined(grads), t, **PRODIGY, frozen=second & frozen)
+        assert_close([joined(params)], [p], 1e-12, f"step {t}")
+        assert_close(list(shared(opt).values()), [state[name] for name in shared(opt)], 1e-12, f"step {t}")
+        if t == 8:
+            assert_same([a for key, a in states(opt).items() if key[0] == 1] + params[2:], before)
+    assert shared(opt)["d"] > PRODIGY["d0"]
+
+
+def test_a_schedule_that_begins_at_zero():
+    """A step that moves nothing counts, as each does."""
+    params = params_of(SMALL)
+    options = PRODIGY | dict(lr=lambda step: 0.25 * min(step, 4), use_bias_correction=True)
+    opt, reference = schuss.Prodigy(params, **options), Reference("Prodigy", params, **options)
+    start = snapshot(opt)[0]
+    for t in range(1, 9):
+        opt.step(slope(t, SMALL))
+        reference.step(slope(t, SMALL))
+        if t == 1:
+            assert_same(arrays(opt), start)
+        assert_close(params, reference.params, 1e-12, f"step {t}")
+    assert opt.step_count == 8
+
+
+def test_rates_that_differ_are_refused():
+    """They would be two estimates."""
+    rates = {0: 1.0, 1: 0.0, 2: 0.5}
+    params = params_of(SMALL)
+    groups = [{"params": params[:2]}, {"params": params[2:], "lr": rates.get}]
+    opt = schuss.Prodigy(groups, lr=1.0, **PRODIGY)
+    for t in (1, 2, 3):
+        before, grads = snapshot(opt), slope(t, SMALL)
+        if t < 3:
+            assert opt.step([grads[:2], grads[2:]])
+            continue
+        with pytest.raises(ValueError, match="lr"):
+            opt.step([grads[:2], grads[2:]])
+        assert_unchanged(opt, before)
+
+
+def test_distances_are_from_where_the_optimizer_was_made():
+    """Not from where the parameters are at the first step."""
+    w, late = np.linspace(-1, 1, 9), np.linspace(2, 3, 4)
+    opt = schuss.Prodigy([w], **PRODIGY)
+    start = w.copy()
+    w += 0.5
+    assert_same([opt.state_dict()["state"][0]["p0"][0]], [start])
+    reference = Reference("Prodigy", [start], **PRODIGY)
+    reference.shared["p0"], reference.params = start.copy(), [w.copy()]
+    for t in range(1, 6):
+        opt.step(slope(t, [(9,)]))
+        reference.step(slope(t, [(9,)]))
+        assert_close([w], reference.params, 1e-12, f"step {t}")
+    opt.add_param_group({"params": late})
+    assert_same([opt.state_dict()["state"][1]["p0"]], [np.linspace(2, 3, 4)])
+
+
+def test_gradients_of_zero_move_nothing():
+    params = params_of(SMALL)
+    opt = schuss.Prodigy(params, weight_decay=0.5, **PRODIGY)
+    before = snapshot(opt)[0]
+    assert opt.step([np.zeros(s) for s in SMALL])
+    assert_same(arrays(opt), before)
+    take(opt, range(2, 6), SMALL)
+    reference = Reference("Prodigy", params_of(SMALL), weight_decay=0.5, **PRODIGY)
+    reference.step([np.zeros(s) for s in SMALL])
+    for t in range(2, 6):
+        reference.step(slope(t, SMALL))
+    assert_close(params, reference.params, 1e-12)
+
+
+REFUSED = {
+    "no shared numbers": lambda d: {k: v for k, v in d.items() if k != "shared"},
+    "one missing": lambda d: d | {"shared": {k: v for k, v in d["shared"].items() if k != "num"}},
+    "one too many": lambda d: d | {"shared": d["shared"] | {"e": np.array(1.0)}},
+    "an array": lambda d: d | {"shared": d["shared"] | {"d": np.ones(3)}},
+    "no number": lambda d: d | {"shared": d["shared"] | {"d": "far"}},
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_a_refused_state_changes_nothing(what):
+    opt = schuss.Prodigy(params_of(SMALL), **PRODIGY)
+    take(opt, range(1, 4), SMALL)
+    good = copy.deepcopy(opt.state_dict())
+    take(opt, [4], SMALL)
+    before = snapshot(opt)
+    with pytest.raises((ValueError, TypeError, KeyError)):
+        opt.load_state_dict(REFUSED[what](good))
+    assert_unchanged(opt, before)
+    opt.load_state_dict(good)
+    assert opt.step_count == 3 and shared(opt) == good["shared"]

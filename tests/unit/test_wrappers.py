@@ -1,0 +1,96 @@
+"""The base of what stands around an optimizer, by a wrapper that is small: an exponential moving average."""
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+from helpers import assert_same
+
+import schuss
+from schuss._core.hyperparameters import Fraction, check_of
+from schuss.wrappers.base import Wrapper
+
+
+class Ema(Wrapper):
+    """An average of the parameters that is updated after each step."""
+
+    _own_settings = {"decay": check_of(Fraction)}
+    _wrapper = "Ema"
+    _shown = "the average"
+
+    def __init__(self, optimizer, decay=0.5):
+        self._wrap(optimizer, decay=decay)
+
+    def _new_extra(self, i):
+        return [self._params[i].copy()]
+
+    def _extra_names(self, i):
+        return ["average"]
+
+    def _follow(self, steps):
+        for (average,), param in zip(self._extra, self._params, strict=True):
+            average += (1 - self._decay) * (param - average)
+
+    def evaluate(self):
+        return self._showing([average for (average,) in self._extra])
+
+
+def made(decay=0.5):
+    w = np.array([1.0, 2.0])
+    return w, Ema(schuss.SGD({"w": w}, lr=0.5, momentum=0.5), decay)
+
+
+def test_a_wrapper_is_used_in_the_optimizer_s_place(tmp_path):
+    w, opt = made()
+    opt.max_grad_norm = 10.0
+    assert opt.optimizer.max_grad_norm == opt.max_grad_norm == 10.0
+    opt.grads["w"] += 1.0
+    assert opt.step(zero_grads=True) and opt.step_count == opt.optimizer.step_count == 1
+    assert w.tolist() == [0.5, 1.5] and opt.grad_norm == np.sqrt(2.0) and not opt.grads["w"].any()
+    state = opt.state_dict()
+    assert state["optimizer"] == "Ema(SGD)" and list(state["state"][0]) == ["b", "average"]
+    assert state["state"][0]["average"]["w"].tolist() == [0.75, 1.75]
+    with opt.evaluate():
+        assert w.tolist() == [0.75, 1.75]
+        with pytest.raises(RuntimeError, match=r"^the parameters are at the average; leave evaluate"):
+            opt.step({"w": w})
+    assert w.tolist() == [0.5, 1.5]
+    schuss.save(tmp_path / "file", opt, include_params=True)
+    x, other = made()
+    schuss.load(tmp_path / "file", other, include_params=True)
+    for o, p in ((opt, w), (other, x)):
+        o.step({"w": np.ones(2)})
+        o.param_groups[0]["lr"] = 0.25
+        o.add_param_group({"params": [p.copy()]})
+        o.step([{"w": np.ones(2)}, [np.ones(2)]])
+    assert_same([w, *opt._states[0], *opt._states[1]], [x, *other._states[0], *other._states[1]])
+    assert repr(opt).startswith("Ema(decay=0.5) around SGD: step 3, 2 arrays")
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda opt: pickle.loads(pickle.dumps(opt))], ids=["copy", "pickle"])
+def test_copies(copied):
+    w, opt = made(0.25)
+    opt.step({"w": w.copy()})
+    again = copied(opt)
+    assert type(again) is Ema and again._decay == 0.25 and again.optimizer is not opt.optimizer
+    for o in (opt, again):
+        o.step({"w": np.ones(2)})
+    assert_same([*opt._params, *opt._states[0]], [*again._params, *again._states[0]])
+
+
+def test_wrong_calls():
+    w, opt = made()
+    with pytest.raises(TypeError, match=r"^Ema wraps an optimizer, got int$"):
+        Ema(3)
+    with pytest.raises(ValueError, match=r"^decay must be a number >= 0 and < 1, got 1\.0$"):
+        Ema(opt.optimizer, 1.0)
+    with pytest.raises(TypeError, match="make one of its subclasses"):
+        Wrapper(opt.optimizer)
+    opt.optimizer.add_param_group({"params": [w.copy()]})
+    with pytest.raises(
+        ValueError, match=r"^a group was added to the wrapped optimizer itself, and has no average; make a"
+    ):
+        opt.step([{"w": w.copy()}, [w.copy()]])
+    with pytest.raises(AttributeError, match="no attribute '_nonsense'"):
+        opt._nonsense  # noqa: B018
