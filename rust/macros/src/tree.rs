@@ -153,6 +153,15 @@ impl Expr {
         }
     }
 
+    /// Where its first word is.
+    pub fn span(&self) -> Span {
+        match self {
+            Expr::Number(_, span) => *span,
+            Expr::Name(name) | Expr::Call(name, _) => name.span(),
+            Expr::Unary(_, a) | Expr::Binary(_, a, _) => a.span(),
+        }
+    }
+
     pub fn same(&self, other: &Expr) -> bool {
         match (self, other) {
             (Expr::Number(a, _), Expr::Number(b, _)) => a == b,
