@@ -33,11 +33,6 @@ def compute_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
     return np.dtype(np.float64 if dtype == np.float64 else np.float32)
 
 
-def machine_epsilon(dtype: np.dtype[Any]) -> float:
-    """The distance from 1 to the next number of a dtype."""
-    return 2.0**-7 if dtype.name == "bfloat16" else float(np.finfo(dtype).eps)
-
-
 def order(array: np.ndarray) -> Literal["C", "F"]:
     """`"C"` or `"F"`, for a contiguous array."""
     return "C" if array.flags.c_contiguous else "F"

@@ -29,15 +29,17 @@ class State(NamedTuple):
     scope: Scope
     #: Whether values may be negative.
     signed: bool
+    #: Whether it is never quantized.
+    exact: bool = False
     #: What it starts at: a number, the name of a hyperparameter, or "p" for a copy of the parameter.
     initial: float | str = 0.0
 
     def shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """The state's shape for a parameter of this shape; rows and columns are those of the last two axes."""
         if self.scope == "row":
-            return shape[:-1]
+            return (*shape[:-1], 1)
         if self.scope == "col":
-            return (*shape[:-2], *shape[-1:])
+            return (*shape[:-2], 1, shape[-1])
         return shape if self.scope == "element" else ()
 
     def dtype(self, param: np.ndarray) -> np.dtype[Any]:
@@ -74,7 +76,7 @@ class StateFormat(NamedTuple):
 
     def stored(self, states: Sequence[State]) -> list[tuple[State, str | None]]:
         """What a parameter's states are stored in; only those with a value for each element are worth quantizing."""
-        stored = [(state, self.dtype if state.scope == "element" else None) for state in states]
+        stored = [(state, self.dtype if state.scope == "element" and not state.exact else None) for state in states]
         return [*stored, (_MASTER, None)] if self.master else stored
 
     def names(self, states: Sequence[State]) -> list[str]:

@@ -98,3 +98,9 @@ class Callbacks(Owner):
         raise FloatingPointError(
             f"{self._place('grads', *self._suffixes[i])} has a NaN or infinity, first at {index}; nothing was updated"
         )
+
+    def _explain_rates(self, one: float, other: float) -> None:
+        raise ValueError(
+            f"lr is {one:g} in one group and {other:g} in another; {self._name()} makes one estimate for all groups, so "
+            "it must be the same in all, or 0 to leave a group out; nothing was updated"
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -12,7 +13,7 @@ from schuss._core.hyperparameters import Range, Rate
 from schuss._core.optimizer import Optimizer
 
 #: The exponent of a power that does not grow.
-Falling = Annotated[float, Range(low=-np.inf, high=0.0, closed_high=True)]
+Falling = Annotated[float, Range(low=-math.inf, high=0.0, open_low=True, closed_high=True)]
 #: At least 1.
 Threshold = Annotated[float, Range(low=1.0)]
 
@@ -30,14 +31,17 @@ class Adafactor(Optimizer):
        \rho = \min\left(\eta, \frac{1}{\sqrt t}\right)
 
     This is PyTorch's form. Matrices are the last two axes of an array, the others a batch of them; arrays of fewer than
-    two dimensions keep `v` for each element. Arrays of more than two dimensions must be in C order.
+    two dimensions keep `v` for each element.
+
+    Means are added up in the order of memory: they do not depend on CPU or threads, but an array in Fortran order may
+    differ in the last bits from one with the same values in C order.
 
     Parameters
     ----------
     beta2_decay : float, default -0.8
         :math:`\kappa` <= 0.
     eps : pair of float, default (None, 1e-3)
-        :math:`\epsilon_1, \epsilon_2` >= 0; None is the machine epsilon of the parameter's dtype.
+        :math:`\epsilon_1, \epsilon_2` >= 0; None is the machine epsilon of the dtype that the update is computed in.
     d : float, default 1.0
         The root mean square that an update is scaled down to, >= 1.
     weight_decay : float, default 0.0
@@ -58,7 +62,8 @@ class Adafactor(Optimizer):
     >>> opt.step(np.ones((2, 2)))
     True
     >>> opt.state_dict()["state"][0]["r"]
-    array([1., 1.])
+    array([[1.],
+           [1.]])
     """
 
     lr: Rate = 1e-2
@@ -75,16 +80,8 @@ class Adafactor(Optimizer):
     @classmethod
     def _typed_rule_values(cls, hypers: Mapping[str, Any], dtype: np.dtype[Any]) -> Mapping[str, float]:
         first, second = hypers["eps"]
-        return cls._rule_values({**hypers, "eps": (checks.machine_epsilon(dtype) if first is None else first, second)})
+        return cls._rule_values({**hypers, "eps": (np.finfo(checks.compute_dtype(dtype)).eps if first is None else first, second)})
 
     @classmethod
     def _decay(cls, hypers: Mapping[str, Any]) -> str:
         return "decoupled"
-
-    def _check_param(self, place: str, array: Any) -> None:
-        super()._check_param(place, array)
-        if array.ndim > 2 and checks.order(array) == "F":
-            raise ValueError(
-                f"{place} has {array.ndim} dimensions in Fortran order; Adafactor takes those in C order only: make it so "
-                "once with np.ascontiguousarray and use that array in the model too"
-            )

@@ -15,6 +15,8 @@ pub enum Problem<'a, 'py> {
     Shared(usize, usize),
     /// A gradient has a NaN or an infinity, at a flat index.
     Nonfinite(usize, usize),
+    /// Groups that share an estimate have these two learning rates.
+    Rates(f64, f64),
 }
 
 /// The error that Python words for a problem.
@@ -23,6 +25,7 @@ pub fn explain(optimizer: &Bound<'_, PyAny>, problem: Problem<'_, '_>) -> PyErr 
         Problem::Structure(grads) => optimizer.call_method1("_explain_structure", (grads,)),
         Problem::Changed(i) => optimizer.call_method1("_explain_changed", (i,)),
         Problem::Shared(i, k) => optimizer.call_method1("_explain_shared", (i, k)),
+        Problem::Rates(one, other) => optimizer.call_method1("_explain_rates", (one, other)),
         Problem::Nonfinite(i, at) => optimizer.call_method1("_explain_nonfinite", (i, at)),
     };
     match result {

@@ -256,6 +256,11 @@ fn take_step(
     };
     let release = inner.work.total() >= RELEASE_GIL;
     let read = gradients::read(optimizer, inner, grads, zero_grads)?;
+    if inner.shared.is_some()
+        && let Some((one, other)) = different_rates(py, &inner.entries, scheduled.as_deref())
+    {
+        return Err(explain(optimizer, Problem::Rates(one, other)));
+    }
     // Nothing below runs foreign Python code, so what was found stays true.
     let level = level::in_use().map_err(PyRuntimeError::new_err)?;
     let threads = schuss::num_threads().map_err(PyRuntimeError::new_err)?;
@@ -317,6 +322,16 @@ fn take_step(
 pub fn scheduled_values(optimizer: &Bound<'_, PyAny>, entries: &[Entry], step: u64) -> PyResult<Option<Vec<Vec<f64>>>> {
     let any = entries.iter().any(|entry| entry.values(optimizer.py()).scheduled());
     any.then(|| callbacks::scheduled_values(optimizer, step)).transpose()
+}
+
+/// Two learning rates of groups that are neither equal nor 0, if there are any.
+fn different_rates(py: Python<'_>, entries: &[Entry], scheduled: Option<&[Vec<f64>]>) -> Option<(f64, f64)> {
+    let mut rates = entries.iter().enumerate().map(|(i, entry)| match scheduled {
+        Some(values) => GroupValues(&values[i]).rate(),
+        None => entry.values(py).rate(),
+    });
+    let first = rates.by_ref().find(|&rate| rate != 0.0)?;
+    rates.find(|&rate| rate != 0.0 && rate != first).map(|other| (first, other))
 }
 
 /// Fills the scalars of each entry for its next step; the entry with the largest learning rate leads.

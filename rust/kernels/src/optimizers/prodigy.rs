@@ -15,7 +15,7 @@ rules! {
     /// Prodigy (arXiv:2306.06101): Adam over `d*g` with the learning rate `d*lr`. The distance `d` grows with
     /// `num/den`: `num` is a running sum of `d*lr*<g, p0-p>`, `den` the sum of `abs(s)` with `s` one of `d*lr*g`.
     prodigy {
-        element m, nonnegative v, s, p0 = p;
+        element m, nonnegative v, s, exact p0 = p;
         all d = d0, d_max = d0, num;
         def gradient(g, p) {
             select(coupled != 0.0, fma(coupled, p, g), g)
@@ -28,10 +28,11 @@ rules! {
         }
         pass(p, g) {
             let h = gradient(g, p);
-            // A group whose learning rate is 0 has no part in the estimate.
+            // A group whose learning rate is 0 stays as it is, and has no part in the estimate.
             s = select(rate != 0.0, fma(beta3, s, gain * h), s);
             let gone = select(rate != 0.0, p0 - p, 0.0);
-            sum all { dot = h * gone; den = abs(s); }
+            let size = select(rate != 0.0, abs(s), 0.0);
+            sum all { dot = h * gone; den = size; }
         }
         all {
             let found = fma(weight, dot, beta3 * num);
@@ -50,8 +51,8 @@ rules! {
         }
         pass(p, g) {
             let h = gradient(g, p);
-            m = fma(beta1, m, mean_gain * h);
-            v = fma(beta2, v, square_gain * h * h);
+            m = select(rate != 0.0, fma(beta1, m, mean_gain * h), m);
+            v = select(rate != 0.0, fma(beta2, v, square_gain * h * h), v);
             let mean = select(direct != 0.0, d * h, m);
             let moved = fma(-step_size, mean / (sqrt(v) + d_eps), p * shrink);
             p = select(moves != 0.0, moved, p);
