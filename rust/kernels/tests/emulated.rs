@@ -16,13 +16,16 @@ use schuss::{Common, CompiledRule, Decay, Dtype, Matrix, Step, clip_factor, unsc
 use support::{Buffer, Case, How, Owned, PLAIN, SHAPES, arrays, first_shared, hypers, matrix, scalars, work_list};
 
 /// Arrays past the sizes at which work is cut: blocks, chunks, strips and panels.
-const LARGE: [Matrix; 6] = [
+const LARGE: [Matrix; 9] = [
     matrix(1, 1, 70_001, false),
     matrix(1, 3, 16_500, true),
     matrix(1, 30_001, 3, false),
     matrix(300, 3, 3, true),
     matrix(2, 170, 300, true),
     matrix(1, 70, 5_000, false),
+    Matrix { interleaved: 9, ..matrix(1, 50, 9 * 70, true) },
+    Matrix { interleaved: 3, ..matrix(1, 5, 3 * 3_000, true) },
+    Matrix { interleaved: 500, ..matrix(1, 3, 500 * 4, true) },
 ];
 
 const GRAD_SCALE: f64 = 2.0;

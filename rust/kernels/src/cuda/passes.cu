@@ -271,6 +271,27 @@ template <class T> DEVICE void cells(const Args& args) {
     }
 }
 
+// Rows or columns of matrices that lie interleaved: a thread sums up one, THREADS of them.
+template <class T> DEVICE void sums_interleaved(T& one, const Streams<T>& at, const Array& array, u64 index) {
+    u64 place = index * THREADS + threadIdx.x, row = over(place, array.interleaved);
+    if (row >= array.batch * array.rows) return;
+    double total[T::SUMS];
+    for (int k = 0; k < T::SUMS; k++) total[k] = neutral(T::Form(k));
+    u64 col = place - row * array.interleaved;
+    for (u64 first = 0; first < array.cols; first += STRIP) {
+        Sums<T> sums;
+        for (; col < least(first + STRIP, array.cols); col += array.interleaved) {
+            compute(one, at, array, row * array.cols + col);
+            sums.add(one, 0);
+        }
+        for (int k = 0; k < T::SUMS; k++) total[k] = combine(T::Form(k), total[k], sums.sum[k]);
+    }
+    double count = (double)(array.cols / array.interleaved);
+    for (int k = 0; k < T::SUMS; k++) {
+        put((F*)get(at.pointers + T::Vector(k)) + place, (F)(total[k] / (T::Mean(k) ? count : 1.0)));
+    }
+}
+
 // Rows or columns whose elements lie one behind the other. Each has as many groups of LANES threads as it has pieces, up to
 // all of the block.
 template <class T> DEVICE void sums_along(const Args& args) {
@@ -280,6 +301,10 @@ template <class T> DEVICE void sums_along(const Args& args) {
     const Streams<T> at(args, array, chunk.array);
     T one;
     one.Scalars(args, array);
+    if (array.interleaved > 1) {
+        sums_interleaved(one, at, array, chunk.index);
+        return;
+    }
     u64 count = over_up(array.cols, BLOCK);
     u32 width = 1, group = threadIdx.x / LANES;
     while (width < count && width < THREADS / LANES) width *= 2;
@@ -358,12 +383,37 @@ template <class T> DEVICE void numbers(const Args& args) {
     const Chunk chunk = get(args.chunks + blockIdx.x);
     const Array array = get(args.arrays + chunk.array);
     u64 i = (u64)chunk.index * THREADS + threadIdx.x;
-    if (i >= array.batch * (adjacent(array, T::ROW) ? array.rows : array.cols)) return;
+    if (i >= vector_length(array, T::ROW)) return;
     T one;
     one.Scalars(args, array);
     one.In(args.pointers + array.pointers, i);
     one.Text();
     one.Out(args.pointers + array.pointers, i);
+}
+
+// The same for matrices that lie interleaved, `count` numbers from `first`: a thread takes all of a matrix.
+template <class T>
+DEVICE void interleaved_matrices(
+    const Args& args, T& one, void* const* pointers, const Array& array, u64 first, u64 count, u64 run
+) {
+    u64 step = array.interleaved;
+    double of_one = (double)over(count, step);
+    for (u64 start = threadIdx.x; start < step; start += THREADS) {
+        Sums<T> sums;
+        for (u64 i = start; i < count; i += step) {
+            one.In(pointers, first + i);
+            one.Text();
+            one.Out(pointers, first + i);
+            sums.add(one, 0);
+        }
+        for (int k = 0; k < T::SUMS; k++) {
+            double sum = combine(T::Form(k), neutral(T::Form(k)), sums.sum[k]);
+            if (T::Run(k) >= 0) put(args.runs + T::Run(k) * args.run_stride + array.run + run * step + start, sum);
+            if (T::Vector(k) < 0) continue;
+            F x = (F)(sum / (T::Mean(k) ? of_one : 1.0));
+            for (u64 i = start; i < count; i += step) put((F*)get(pointers + T::Vector(k)) + first + i, x);
+        }
+    }
 }
 
 // A text over the rows or columns of a matrix, or of all matrices of an array, and its sums.
@@ -375,8 +425,11 @@ template <class T> DEVICE void matrices(const Args& args) {
     void* const* pointers = args.pointers + array.pointers;
     T one;
     one.Scalars(args, array);
-    u64 of_one = adjacent(array, T::ROW) ? array.rows : array.cols;
-    u64 count = T::BY_MATRIX ? of_one : array.batch * of_one, first = chunk.index * count;
+    u64 all = vector_length(array, T::ROW), count = T::BY_MATRIX ? over(all, array.batch) : all, first = chunk.index * count;
+    if (T::BY_MATRIX && array.interleaved > 1) {
+        interleaved_matrices(args, one, pointers, array, first, count, chunk.index);
+        return;
+    }
     u32 group = threadIdx.x / LANES;
     double total[T::SUMS];
     for (int k = 0; k < T::SUMS; k++) total[k] = neutral(T::Form(k));

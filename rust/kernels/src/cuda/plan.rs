@@ -143,6 +143,7 @@ fn parts(array: &Array, part: Part, kind: &Kind, by_matrix: bool) -> usize {
         Part::Elements | Part::Blocks => array.len.div_ceil(CHUNK),
         Part::Pieces => cells().units() * pieces(&cells()).div_ceil(GROUPS),
         Part::Cells => cells().units().div_ceil(threads),
+        Part::Along(scope) if adjacent(scope) && matrix().interleaved > 1 => cells().row_sums().div_ceil(threads),
         Part::Along(scope) if adjacent(scope) => {
             let groups = matrix().cols.div_ceil(BLOCK).next_power_of_two().min(GROUPS);
             (matrix().batch * matrix().rows).div_ceil(GROUPS / groups)
@@ -242,7 +243,7 @@ mod tests {
     #[test]
     fn rows_and_columns_are_summed_as_they_lie_in_memory() {
         let of = |transposed| {
-            let matrix = Matrix { batch: 1, rows: 100, cols: 5000, transposed };
+            let matrix = Matrix { batch: 1, rows: 100, cols: 5000, transposed, interleaved: 1 };
             let one = Array { matrix: Some(matrix), ..array(adafactor::adafactor(), 0, 500_000, SAME) };
             let sums = names(&Plan::new(&[one]), "step").into_iter().filter(|(name, ..)| name.starts_with("stage0_"));
             sums.map(|(name, _, chunks)| (name["stage0_".len()..].to_string(), chunks)).collect::<Vec<_>>()

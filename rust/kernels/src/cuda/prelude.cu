@@ -79,8 +79,9 @@ struct Array {
     u64 own;         // scalars of its own
     u64 block, cell; // its first block and cell among those of all arrays of its rule
     u64 piece, column, run;
-    // As it lies in memory: matrices, rows of each, elements of a row; whether rows are columns of the array.
-    u64 batch, rows, cols, transposed;
+    // As it lies in memory: matrices, rows of each, elements of a row; whether rows are columns of the array; and how many
+    // matrices lie interleaved.
+    u64 batch, rows, cols, transposed, interleaved;
     // How it is cut into cells, as in matrix.rs: rows of a panel, panels of a matrix, matrices of a cell, cells, and the
     // most pieces that one has.
     u64 panel, panels, together, cells, pieces;
@@ -129,13 +130,19 @@ DEVICE u64 over_up(u64 a, u64 b) { return over(a + b - 1, b); }
 DEVICE double neutral(int form) { return form == MAX ? -1.0 / 0.0 : 0.0; }
 DEVICE double combine(int form, double a, double b) { return form == MAX ? max(a, b) : a + b; }
 
-// Where an element is among rows and columns as they lie in memory.
+// Where the sums that an element belongs to are: that of neighbours in memory, and that of what lies a row apart.
 struct Place { u64 along, across; };
 DEVICE Place place_of(const Array& array, u64 i) {
-    u64 row = over(i, array.cols);
+    u64 row = over(i, array.cols), col = i - row * array.cols;
     u64 matrix = array.batch == 1 ? 0 : over(row, array.rows);
-    return {row, matrix * array.cols + (i - row * array.cols)};
+    u64 one = array.interleaved == 1 ? 0 : col - over(col, array.interleaved) * array.interleaved;
+    return {row * array.interleaved + one, matrix * array.cols + col};
 }
 DEVICE bool adjacent(const Array& array, bool row) { return row != (array.transposed != 0); }
+
+// The rows or columns of all matrices.
+DEVICE u64 vector_length(const Array& array, bool row) {
+    return array.batch * (adjacent(array, row) ? array.rows * array.interleaved : array.cols);
+}
 
 } // namespace schuss

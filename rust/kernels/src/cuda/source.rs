@@ -176,10 +176,10 @@ fn arrays(rule: &Rule, program: &Program, place: usize) -> String {
             source += &fold(&numbers, "args.stride", count, &of, 0);
         }
         Kind::Vector { scope, .. } => {
-            let of_one = format!("(schuss::adjacent(array, {}) ? array.rows : array.cols)", *scope == Scope::Row);
-            let count = if over(stage, Scope::Matrix).is_empty() { "1" } else { "array.batch" };
+            let count =
+                if over(stage, Scope::Matrix).is_empty() { "1" } else { "array.batch * array.interleaved" };
             source += &fold("args.runs + array.run", "args.run_stride", count, &of, 0);
-            divisor = format!("(double)(array.batch * {of_one})");
+            divisor = format!("(double)schuss::vector_length(array, {})", *scope == Scope::Row);
         }
         Kind::Text(_) => {}
     }

@@ -30,6 +30,7 @@ struct DeviceArray {
     rows: u64,
     cols: u64,
     transposed: u64,
+    interleaved: u64,
     panel: u64,
     panels: u64,
     together: u64,
@@ -297,6 +298,7 @@ impl Sums {
             described.rows = matrix.rows as u64;
             described.cols = matrix.cols as u64;
             described.transposed = matrix.transposed.into();
+            described.interleaved = matrix.interleaved as u64;
             described.panel = cells.panel as u64;
             described.panels = cells.panels as u64;
             described.together = cells.together as u64;
@@ -305,7 +307,7 @@ impl Sums {
             self.cells += cells.units();
             self.piece_stride += cells.units() * pieces(cells);
             self.column_stride += cells.col_partials();
-            self.run_stride += matrix.batch;
+            self.run_stride += matrix.batch * matrix.interleaved;
         }
         self.stride = self.blocks.max(self.cells);
         described
