@@ -7,11 +7,11 @@ use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use schuss::cuda::source::Unit;
-use schuss::cuda::{Block, Device, DeviceStep, Event, Measured, Outcome, Work, nvrtc, source};
-use schuss::rule::{MAX_SCALARS, MAX_STATES, Scalars};
-use schuss::{After, Dtype, Form, Rows, Rule, Segment};
+use schuss::cuda::{Block, Device, DeviceStep, Event, Measured, Outcome, Work, nvrtc, stages};
+use schuss::rule::Scope;
+use schuss::{Array, CompiledRule, Dtype, Matrix, optimizers};
 
-use crate::group::{GroupValues, find_rule};
+use crate::group::{GroupValues, MatrixShape, find_rule};
 
 const DTYPES: [(&str, Dtype); 4] =
     [("float32", Dtype::F32), ("float64", Dtype::F64), ("float16", Dtype::F16), ("bfloat16", Dtype::Bf16)];
@@ -57,13 +57,29 @@ fn cuda_compile<'py>(py: Python<'py>, source: &str, target: &str) -> PyResult<Bo
     Ok(PyBytes::new(py, &code))
 }
 
-/// The sources of the kernels of a rule for these types, and those of the sums over gradients.
+/// Why a rule or tool does not run on a GPU; None where it does.
 #[pyfunction]
-fn cuda_source(rule: &str, param: &str, grad: &str, centered: bool) -> PyResult<[String; 2]> {
-    let rule = schuss::rules::find(rule).ok_or_else(|| PyValueError::new_err(format!("no rule {rule:?}")))?.name;
-    let (param, grad) = (dtype(param)?, dtype(grad)?);
-    let sums = source::Unit::Sums { grad, compute: param.compute() };
-    Ok([Unit::Rule { rule, param, grad, centered }.source(), sums.source()])
+fn cuda_refuses(rule: &str) -> PyResult<Option<String>> {
+    Ok(stages::check(known(rule)?.rule).err())
+}
+
+fn known(rule: &str) -> PyResult<&'static CompiledRule> {
+    optimizers::find(rule).ok_or_else(|| PyValueError::new_err(format!("no rule {rule:?}")))
+}
+
+/// The sources of a program's kernels: its passes for these types, then its texts over arrays; without those that have no
+/// kernel.
+#[pyfunction]
+fn cuda_source(rule: &str, program: &str, param: &str, grad: &str) -> PyResult<Vec<String>> {
+    let rule = known(rule)?.rule;
+    let Some(program) = rule.program(program) else {
+        return Err(PyValueError::new_err(format!("{} has no program {program:?}", rule.name)));
+    };
+    stages::check(rule).map_err(raised)?;
+    let (rule, program) = (rule.name, program.name);
+    let passes = Unit::Passes { rule, program, param: dtype(param)?, grad: dtype(grad)? };
+    let units = [passes, Unit::Texts { rule, program }];
+    Ok(units.iter().filter(|unit| !unit.kernels().is_empty()).map(Unit::source).collect())
 }
 
 /// Memory on a device, or pinned memory of the host; zeros at first, given back with the object.
@@ -141,15 +157,59 @@ fn cuda_order(device: i32, first: u64, then: u64) -> PyResult<()> {
     Device::get(device).and_then(|device| device.order(first, then)).map_err(raised)
 }
 
-/// An array of a work list: parameter, dtype, elements, states, rows to center by (0 for none) and whether those are strided.
-type Given = (u64, String, usize, Vec<u64>, usize, bool);
+/// An array of a work list: the place of its rule among its group's; parameter, dtype, elements; its states in the order of the
+/// rule's, without backups and those of scope `all`, those of scope `array` being one float64 each; and the matrix that it is.
+type Given = (usize, u64, String, usize, Vec<u64>, Option<MatrixShape>);
 
 /// Array and flat index of the first gradient that is not finite, and the norm of the gradients where the host got to know it.
 type Answer = (Option<(usize, usize)>, Option<f64>);
 
 struct Inner {
     work: Work,
-    rules: Vec<&'static Rule>,
+    /// The rules of each group, with the group's number.
+    entries: Vec<(&'static CompiledRule, usize)>,
+    groups: usize,
+}
+
+impl Inner {
+    fn set_gradients(&mut self, grads: Vec<u64>, types: &[String]) -> PyResult<()> {
+        if grads.len() != self.work.arrays().len() || types.len() != grads.len() {
+            return Err(PyValueError::new_err("there must be as many gradients as there are arrays"));
+        }
+        for (i, (grad, name)) in grads.into_iter().zip(types).enumerate() {
+            self.work.set_gradient(i, grad as *mut u8, dtype(name)?).map_err(raised)?;
+        }
+        Ok(())
+    }
+}
+
+/// An array as the work list has it.
+fn array(
+    (entry, param, param_type, len, own, matrix): Given,
+    rules: &[&'static CompiledRule],
+    first: usize,
+) -> PyResult<Array> {
+    let rule = rules.get(entry).ok_or_else(|| PyValueError::new_err("no such rule"))?;
+    let kept = || rule.rule.states.iter().enumerate().filter(|(_, s)| !matches!(s.scope, Scope::Backup | Scope::All));
+    if own.len() != kept().count() {
+        return Err(PyTypeError::new_err("states do not fit the rule"));
+    }
+    let mut array = Array::new(rule, first + entry, param as *mut u8, dtype(&param_type)?, len);
+    for ((place, _), state) in kept().zip(own) {
+        array.states[place] = state as *mut u8;
+    }
+    array.matrix = matrix.map(|(batch, rows, cols, transposed, interleaved)| Matrix {
+        batch,
+        rows,
+        cols,
+        transposed,
+        interleaved,
+    });
+    let whole = |m: Matrix| m.batch * m.rows * m.cols == len && m.interleaved > 0 && m.cols % m.interleaved == 0;
+    if array.matrix.is_some_and(|matrix| !whole(matrix)) {
+        return Err(PyTypeError::new_err("the matrix does not fit the parameter"));
+    }
+    Ok(array)
 }
 
 /// The arrays of an optimizer on a device.
@@ -172,48 +232,30 @@ impl CudaWork {
     #[new]
     fn new(device: i32) -> PyResult<CudaWork> {
         let device = Device::get(device).map_err(raised)?;
-        Ok(CudaWork(Mutex::new(Inner { work: Work::new(device), rules: Vec::new() })))
+        Ok(CudaWork(Mutex::new(Inner { work: Work::new(device), entries: Vec::new(), groups: 0 })))
     }
 
-    /// Adds a group of arrays, whose values are as many as `values`.
-    fn add_group(&self, rule: &str, values: usize, arrays: Vec<Given>) -> PyResult<()> {
-        let rule = find_rule(rule, values)?;
-        let group = self.locked(|inner| inner.rules.len())?;
-        let segment = |(param, param_type, len, own, rows, strided): Given| {
-            if own.len() != rule.states.len() {
-                return Err(PyTypeError::new_err("states do not fit the rule"));
-            }
-            let mut states = [std::ptr::null_mut(); MAX_STATES];
-            states.iter_mut().zip(own).for_each(|(state, given)| *state = given as *mut u8);
-            let param_type = dtype(&param_type)?;
-            let center = (rows > 0).then_some(Rows { count: rows, strided });
-            let param = param as *mut u8;
-            Ok(Segment {
-                rule,
-                group,
-                len,
-                param_type,
-                param,
-                states,
-                grad_type: param_type,
-                grad: std::ptr::null_mut(),
-                center,
-                form: Form::default(),
-            })
-        };
-        let segments = arrays.into_iter().map(segment).collect::<PyResult<Vec<_>>>()?;
+    /// Adds a group of arrays; its rules are given by name, with how many values each takes at a step.
+    fn add_group(&self, rules: Vec<(String, usize)>, arrays: Vec<Given>) -> PyResult<()> {
+        let rules = rules.iter().map(|(name, values)| find_rule(name, *values)).collect::<PyResult<Vec<_>>>()?;
         self.locked(|inner| {
-            inner.rules.push(rule);
-            inner.work.extend(segments);
-        })
+            let first = inner.entries.len();
+            let arrays = arrays.into_iter().map(|given| array(given, &rules, first)).collect::<PyResult<Vec<_>>>()?;
+            inner.work.extend(arrays).map_err(PyTypeError::new_err)?;
+            inner.entries.extend(rules.into_iter().map(|rule| (rule, inner.groups)));
+            inner.groups += 1;
+            Ok(())
+        })?
     }
 
-    /// Starts a step: array and flat index of the first gradient that is not finite, for a step that is not taken; and the
-    /// norm of the gradients where the host got to know it.
+    /// Starts a program: array and flat index of the first gradient that is not finite, for a step that is not taken; and the
+    /// norm of the gradients where the host got to know it. `values` are those of each rule of each group, `steps` the number of
+    /// this step in each group.
     #[allow(clippy::too_many_arguments)] // what a step needs, spelled out by the one caller
     fn step(
         &self,
         py: Python<'_>,
+        program: &str,
         values: Vec<Vec<f64>>,
         steps: Vec<u64>,
         grads: Vec<u64>,
@@ -221,29 +263,31 @@ impl CudaWork {
         grad_scale: f64,
         max_norm: Option<f64>,
         finite: bool,
-        after: u8,
+        zero_grads: bool,
         stream: u64,
     ) -> PyResult<Answer> {
-        let after = [After::Keep, After::Zero, After::Copy][usize::from(after).min(2)];
-        let types = types.iter().map(|name| dtype(name)).collect::<PyResult<Vec<_>>>()?;
-        self.locked(|Inner { work, rules }| {
-            let arrays = work.segments().len();
-            let alike = values.len() == rules.len() && steps.len() == rules.len();
-            if !alike || grads.len() != arrays || types.len() != arrays {
-                return Err(PyValueError::new_err(
-                    "a step needs as many values and gradients as there are groups and arrays",
-                ));
+        self.locked(|inner| {
+            let fits = |(values, (rule, _)): (&Vec<f64>, &(&CompiledRule, usize))| {
+                values.len() == GroupValues::COMMON + rule.rule.hypers.len()
+            };
+            let alike = values.len() == inner.entries.len() && steps.len() == inner.groups;
+            if !alike || !values.iter().zip(&inner.entries).all(fits) {
+                return Err(PyValueError::new_err("a step needs the values of each rule, and a number for each group"));
             }
-            for (i, (grad, dtype)) in grads.into_iter().zip(types).enumerate() {
-                work.set_gradient(i, grad as *mut u8, dtype);
+            inner.set_gradients(grads, &types)?;
+            let factor = schuss::unscale_factor(grad_scale);
+            let mut scalars = vec![Vec::new(); values.len()];
+            let (mut lead, mut largest) = (0, f64::NEG_INFINITY);
+            for (i, (values, &(rule, group))) in values.iter().zip(&inner.entries).enumerate() {
+                let values = GroupValues(values);
+                values.scalars(rule, steps[group], factor, &mut scalars[i]);
+                if values.rate() > largest {
+                    (lead, largest) = (i, values.rate());
+                }
             }
-            let groups = rules.iter().zip(values.iter().zip(steps));
-            let scalars: Vec<Scalars> = groups
-                .map(|(rule, (values, t))| GroupValues(values).scalars(rule, t, schuss::unscale_factor(grad_scale)))
-                .collect();
-            let step = DeviceStep { scalars: &scalars, after, grad_scale, max_norm, finite, stream };
+            let step = DeviceStep { scalars: &scalars, zero_grads, grad_scale, max_norm, finite, lead, stream };
             // SAFETY: the caller answers for the pointers, as this module says.
-            match py.detach(|| unsafe { work.run(&step) }).map_err(raised)? {
+            match py.detach(|| unsafe { inner.work.run(program, &step) }).map_err(raised)? {
                 Outcome::Taken { norm } => Ok((None, norm)),
                 Outcome::NotFinite(place) => Ok((Some(place), None)),
             }
@@ -261,19 +305,23 @@ impl CudaWork {
         max_norm: Option<f64>,
         stream: u64,
     ) -> PyResult<Measured> {
-        let types = types.iter().map(|name| dtype(name)).collect::<PyResult<Vec<_>>>()?;
-        self.locked(|Inner { work, rules }| {
-            if grads.len() != work.segments().len() || types.len() != grads.len() {
-                return Err(PyValueError::new_err("there must be as many gradients as there are arrays"));
-            }
-            for (i, (grad, dtype)) in grads.into_iter().zip(types).enumerate() {
-                work.set_gradient(i, grad as *mut u8, dtype);
-            }
-            let scalars = vec![[0.0; MAX_SCALARS]; rules.len()];
-            let step = DeviceStep { scalars: &scalars, after: After::Keep, grad_scale, max_norm, finite: true, stream };
+        self.locked(|inner| {
+            inner.set_gradients(grads, &types)?;
+            let (scalars, lead, zero_grads, finite) = (&[], 0, false, true);
+            let step = DeviceStep { scalars, zero_grads, grad_scale, max_norm, finite, lead, stream };
             // SAFETY: the caller answers for the pointers, as this module says.
-            py.detach(|| unsafe { work.measure(&step) }).map_err(raised)
+            py.detach(|| unsafe { inner.work.measure(&step) }).map_err(raised)
         })?
+    }
+
+    /// The states that all arrays share; waits for the last step.
+    fn shared(&self, py: Python<'_>) -> PyResult<Vec<f64>> {
+        self.locked(|inner| py.detach(|| inner.work.shared()))?.map_err(raised)
+    }
+
+    /// Sets the states that all arrays share, which are zeros at first; waits for the last step.
+    fn set_shared(&self, py: Python<'_>, values: Vec<f64>) -> PyResult<()> {
+        self.locked(|inner| py.detach(|| inner.work.set_shared(&values)))?.map_err(raised)
     }
 
     /// The norm that the last step measured for clipping; waits for it.
@@ -292,6 +340,7 @@ pub fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(cuda_device_of, module)?)?;
     module.add_function(wrap_pyfunction!(cuda_nvrtc, module)?)?;
     module.add_function(wrap_pyfunction!(cuda_compile, module)?)?;
+    module.add_function(wrap_pyfunction!(cuda_refuses, module)?)?;
     module.add_function(wrap_pyfunction!(cuda_source, module)?)?;
     module.add_function(wrap_pyfunction!(cuda_copy, module)?)?;
     module.add_function(wrap_pyfunction!(cuda_fill, module)?)?;
