@@ -6,13 +6,19 @@ from schuss import _schuss
 from schuss._backends import nvrtc
 
 DTYPES = ["float32", "float64", "float16", "bfloat16"]
+#: Tools with their programs; rules say theirs.
+TOOLS = {"clip_norm": "step", "scale": "step", "lookahead": "sync", "clamp": "step", "centralize": "step", "copy": "step"}
+
+
+def programs():
+    """The programs that run on a GPU: of rules, then of tools."""
+    rules = [(rule, program) for rule, one in _schuss.rules().items() for program in one["programs"]]
+    return [(rule, program) for rule, program in [*rules, *TOOLS.items()] if _schuss.cuda_refuses(rule) is None]
 
 
 def every():
-    """Rules by pairs of types, centered where a class centers; the tools that run on a GPU; sums over gradients."""
-    rules = [(rule, False) for rule in _schuss.rules()] + [("radam", True), ("replace", False), ("interpolate", False)]
-    units = [(rule, p, g, centered) for rule, centered in rules for p in DTYPES for g in DTYPES]
-    return units + [(None, p, g, False) for p in ("float32", "float64") for g in DTYPES]
+    """Programs by pairs of types."""
+    return [(*program, param, grad) for program in programs() for param in DTYPES for grad in DTYPES]
 
 
 @cache
@@ -22,10 +28,9 @@ def compiler():
 
 
 def failure(unit, target):
-    rule, param, grad, centered = unit
-    own, sums = _schuss.cuda_source(rule or "sgd", param, grad, centered)
     try:
-        compiler()(own if rule else sums, target)
+        for source in _schuss.cuda_source(*unit):
+            compiler()(source, target)
     except RuntimeError as error:
         return f"{unit}: {error}"
     return None
