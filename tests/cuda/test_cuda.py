@@ -87,7 +87,7 @@ def test_what_the_compiler_makes_of_it(rule, program):
     nvrtc.load(99)
     stages = _schuss.rule_tree(rule)["programs"][program]
     for param in nvrtc_units.DTYPES:
-        for source in _schuss.cuda_source(rule, program, param, param if param != "float64" else "float32"):
+        for source in nvrtc_units.sources(rule, program, param, param if param != "float64" else "float32"):
             ptx = _schuss.cuda_compile(source, "compute_80").decode()
             kernels = dict(re.findall(r"\.entry (\w+)\((.*?)\n}", ptx, re.DOTALL))
             assert kernels

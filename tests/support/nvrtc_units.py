@@ -6,19 +6,22 @@ from schuss import _schuss
 from schuss._backends import nvrtc
 
 DTYPES = ["float32", "float64", "float16", "bfloat16"]
-#: Tools with their programs; rules say theirs.
-TOOLS = {"clip_norm": "step", "scale": "step", "lookahead": "sync", "clamp": "step", "centralize": "step", "copy": "step"}
-
-
-def programs():
-    """The programs that run on a GPU: of rules, then of tools."""
-    rules = [(rule, program) for rule, one in _schuss.rules().items() for program in one["programs"]]
-    return [(rule, program) for rule, program in [*rules, *TOOLS.items()] if _schuss.cuda_refuses(rule) is None]
 
 
 def every():
-    """Programs by pairs of types."""
-    return [(*program, param, grad) for program in programs() for param in DTYPES for grad in DTYPES]
+    """The units: rule or tool, program, and types where it has passes."""
+    return _schuss.cuda_units()
+
+
+def programs():
+    """The programs that run on a GPU."""
+    return list(dict.fromkeys((rule, program) for rule, program, _ in every()))
+
+
+def sources(rule, program, param, grad):
+    """Those of a program for these types."""
+    wanted = [unit for unit in every() if unit[:2] == (rule, program) and unit[2] in (None, (param, grad))]
+    return [_schuss.cuda_source(*unit) for unit in wanted]
 
 
 @cache
@@ -29,8 +32,7 @@ def compiler():
 
 def failure(unit, target):
     try:
-        for source in _schuss.cuda_source(*unit):
-            compiler()(source, target)
+        compiler()(_schuss.cuda_source(*unit), target)
     except RuntimeError as error:
         return f"{unit}: {error}"
     return None

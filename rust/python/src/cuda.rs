@@ -6,12 +6,12 @@ use std::sync::{Mutex, TryLockError};
 use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
-use schuss::cuda::source::Unit;
-use schuss::cuda::{Block, Device, DeviceStep, Event, Measured, Outcome, Work, nvrtc, stages};
+use schuss::cuda::source::{Unit, all_units};
+use schuss::cuda::{Block, Device, DeviceStep, Event, Measured, Outcome, Work, nvrtc};
 use schuss::rule::Scope;
-use schuss::{Array, CompiledRule, Dtype, Matrix, optimizers};
+use schuss::{Array, CompiledRule, Dtype};
 
-use crate::group::{GroupValues, MatrixShape, find_rule};
+use crate::group::{GroupValues, MatrixShape, find_rule, matrix_of};
 
 const DTYPES: [(&str, Dtype); 4] =
     [("float32", Dtype::F32), ("float64", Dtype::F64), ("float16", Dtype::F16), ("bfloat16", Dtype::Bf16)];
@@ -57,29 +57,33 @@ fn cuda_compile<'py>(py: Python<'py>, source: &str, target: &str) -> PyResult<Bo
     Ok(PyBytes::new(py, &code))
 }
 
-/// Why a rule or tool does not run on a GPU; None where it does.
-#[pyfunction]
-fn cuda_refuses(rule: &str) -> PyResult<Option<String>> {
-    Ok(stages::check(known(rule)?.rule).err())
-}
+/// A unit of source: rule, program, and the types of parameters and gradients where it has passes over them.
+type UnitName = (&'static str, &'static str, Option<(&'static str, &'static str)>);
 
-fn known(rule: &str) -> PyResult<&'static CompiledRule> {
-    optimizers::find(rule).ok_or_else(|| PyValueError::new_err(format!("no rule {rule:?}")))
-}
-
-/// The sources of a program's kernels: its passes for these types, then its texts over arrays; without those that have no
-/// kernel.
+/// The names of all units of source.
 #[pyfunction]
-fn cuda_source(rule: &str, program: &str, param: &str, grad: &str) -> PyResult<Vec<String>> {
-    let rule = known(rule)?.rule;
-    let Some(program) = rule.program(program) else {
-        return Err(PyValueError::new_err(format!("{} has no program {program:?}", rule.name)));
+fn cuda_units() -> Vec<UnitName> {
+    let name = |dtype: Dtype| DTYPES.iter().find(|(_, own)| *own == dtype).map_or("", |(name, _)| name);
+    let named = |unit: Unit| match unit {
+        Unit::Passes { rule, program, param, grad } => (rule, program, Some((name(param), name(grad)))),
+        Unit::Texts { rule, program } => (rule, program, None),
     };
-    stages::check(rule).map_err(raised)?;
-    let (rule, program) = (rule.name, program.name);
-    let passes = Unit::Passes { rule, program, param: dtype(param)?, grad: dtype(grad)? };
-    let units = [passes, Unit::Texts { rule, program }];
-    Ok(units.iter().filter(|unit| !unit.kernels().is_empty()).map(Unit::source).collect())
+    all_units().into_iter().map(named).collect()
+}
+
+/// The source of a unit, by what [`cuda_units`] calls it.
+#[pyfunction]
+#[pyo3(signature = (rule, program, types=None))]
+fn cuda_source(rule: &str, program: &str, types: Option<(String, String)>) -> PyResult<String> {
+    let unknown = || PyValueError::new_err(format!("no rule {rule:?} with a program {program:?}"));
+    let found = schuss::optimizers::find(rule).ok_or_else(unknown)?.rule;
+    let program = found.program(program).ok_or_else(unknown)?.name;
+    Ok(match types {
+        Some((param, grad)) => {
+            Unit::Passes { rule: found.name, program, param: dtype(&param)?, grad: dtype(&grad)? }.source()
+        }
+        None => Unit::Texts { rule: found.name, program }.source(),
+    })
 }
 
 /// Memory on a device, or pinned memory of the host; zeros at first, given back with the object.
@@ -157,8 +161,7 @@ fn cuda_order(device: i32, first: u64, then: u64) -> PyResult<()> {
     Device::get(device).and_then(|device| device.order(first, then)).map_err(raised)
 }
 
-/// An array of a work list: the place of its rule among its group's; parameter, dtype, elements; its states in the order of the
-/// rule's, without backups and those of scope `all`, those of scope `array` being one float64 each; and the matrix that it is.
+/// An array: which rule of its group it has, parameter, dtype, elements, states, and its matrix where the rule needs one.
 type Given = (usize, u64, String, usize, Vec<u64>, Option<MatrixShape>);
 
 /// Array and flat index of the first gradient that is not finite, and the norm of the gradients where the host got to know it.
@@ -166,50 +169,21 @@ type Answer = (Option<(usize, usize)>, Option<f64>);
 
 struct Inner {
     work: Work,
-    /// The rules of each group, with the group's number.
-    entries: Vec<(&'static CompiledRule, usize)>,
-    groups: usize,
+    /// Each rule of each group.
+    rules: Vec<&'static CompiledRule>,
 }
 
 impl Inner {
     fn set_gradients(&mut self, grads: Vec<u64>, types: &[String]) -> PyResult<()> {
+        let types = types.iter().map(|name| dtype(name)).collect::<PyResult<Vec<_>>>()?;
         if grads.len() != self.work.arrays().len() || types.len() != grads.len() {
             return Err(PyValueError::new_err("there must be as many gradients as there are arrays"));
         }
-        for (i, (grad, name)) in grads.into_iter().zip(types).enumerate() {
-            self.work.set_gradient(i, grad as *mut u8, dtype(name)?).map_err(raised)?;
+        for (i, (grad, dtype)) in grads.into_iter().zip(types).enumerate() {
+            self.work.set_gradient(i, grad as *mut u8, dtype).map_err(raised)?;
         }
         Ok(())
     }
-}
-
-/// An array as the work list has it.
-fn array(
-    (entry, param, param_type, len, own, matrix): Given,
-    rules: &[&'static CompiledRule],
-    first: usize,
-) -> PyResult<Array> {
-    let rule = rules.get(entry).ok_or_else(|| PyValueError::new_err("no such rule"))?;
-    let kept = || rule.rule.states.iter().enumerate().filter(|(_, s)| !matches!(s.scope, Scope::Backup | Scope::All));
-    if own.len() != kept().count() {
-        return Err(PyTypeError::new_err("states do not fit the rule"));
-    }
-    let mut array = Array::new(rule, first + entry, param as *mut u8, dtype(&param_type)?, len);
-    for ((place, _), state) in kept().zip(own) {
-        array.states[place] = state as *mut u8;
-    }
-    array.matrix = matrix.map(|(batch, rows, cols, transposed, interleaved)| Matrix {
-        batch,
-        rows,
-        cols,
-        transposed,
-        interleaved,
-    });
-    let whole = |m: Matrix| m.batch * m.rows * m.cols == len && m.interleaved > 0 && m.cols % m.interleaved == 0;
-    if array.matrix.is_some_and(|matrix| !whole(matrix)) {
-        return Err(PyTypeError::new_err("the matrix does not fit the parameter"));
-    }
-    Ok(array)
 }
 
 /// The arrays of an optimizer on a device.
@@ -232,25 +206,38 @@ impl CudaWork {
     #[new]
     fn new(device: i32) -> PyResult<CudaWork> {
         let device = Device::get(device).map_err(raised)?;
-        Ok(CudaWork(Mutex::new(Inner { work: Work::new(device), entries: Vec::new(), groups: 0 })))
+        Ok(CudaWork(Mutex::new(Inner { work: Work::new(device), rules: Vec::new() })))
     }
 
-    /// Adds a group of arrays; its rules are given by name, with how many values each takes at a step.
+    /// Adds a group of arrays, with the names of its rules and how many values each has.
     fn add_group(&self, rules: Vec<(String, usize)>, arrays: Vec<Given>) -> PyResult<()> {
         let rules = rules.iter().map(|(name, values)| find_rule(name, *values)).collect::<PyResult<Vec<_>>>()?;
         self.locked(|inner| {
-            let first = inner.entries.len();
-            let arrays = arrays.into_iter().map(|given| array(given, &rules, first)).collect::<PyResult<Vec<_>>>()?;
+            let first = inner.rules.len();
+            let array = |(rule_of, param, param_type, len, own, matrix): Given| {
+                let wrong = || PyTypeError::new_err("states do not fit the rule");
+                let rule = *rules.get(rule_of).ok_or_else(wrong)?;
+                let kept = |scope: Scope| !matches!(scope, Scope::Backup | Scope::All);
+                let places: Vec<usize> =
+                    (0..rule.rule.states.len()).filter(|&k| kept(rule.rule.states[k].scope)).collect();
+                if own.len() != places.len() {
+                    return Err(wrong());
+                }
+                let mut array = Array::new(rule, first + rule_of, param as *mut u8, dtype(&param_type)?, len);
+                places.into_iter().zip(own).for_each(|(place, state)| array.states[place] = state as *mut u8);
+                array.matrix = matrix_of(rule, matrix, len)?;
+                Ok(array)
+            };
+            let arrays = arrays.into_iter().map(array).collect::<PyResult<Vec<_>>>()?;
             inner.work.extend(arrays).map_err(PyTypeError::new_err)?;
-            inner.entries.extend(rules.into_iter().map(|rule| (rule, inner.groups)));
-            inner.groups += 1;
+            inner.rules.extend(&rules);
             Ok(())
         })?
     }
 
-    /// Starts a program: array and flat index of the first gradient that is not finite, for a step that is not taken; and the
-    /// norm of the gradients where the host got to know it. `values` are those of each rule of each group, `steps` the number of
-    /// this step in each group.
+    /// Starts a step, or another program: array and flat index of the first gradient that is not finite, for a step that is
+    /// not taken; and the norm of the gradients where the host got to know it. Values and counts of steps are those of each
+    /// rule of each group.
     #[allow(clippy::too_many_arguments)] // what a step needs, spelled out by the one caller
     fn step(
         &self,
@@ -267,22 +254,17 @@ impl CudaWork {
         stream: u64,
     ) -> PyResult<Answer> {
         self.locked(|inner| {
-            let fits = |(values, (rule, _)): (&Vec<f64>, &(&CompiledRule, usize))| {
-                values.len() == GroupValues::COMMON + rule.rule.hypers.len()
-            };
-            let alike = values.len() == inner.entries.len() && steps.len() == inner.groups;
-            if !alike || !values.iter().zip(&inner.entries).all(fits) {
-                return Err(PyValueError::new_err("a step needs the values of each rule, and a number for each group"));
+            if values.len() != inner.rules.len() || steps.len() != inner.rules.len() {
+                return Err(PyValueError::new_err("a step needs values for each rule"));
             }
             inner.set_gradients(grads, &types)?;
-            let factor = schuss::unscale_factor(grad_scale);
             let mut scalars = vec![Vec::new(); values.len()];
             let (mut lead, mut largest) = (0, f64::NEG_INFINITY);
-            for (i, (values, &(rule, group))) in values.iter().zip(&inner.entries).enumerate() {
-                let values = GroupValues(values);
-                values.scalars(rule, steps[group], factor, &mut scalars[i]);
-                if values.rate() > largest {
-                    (lead, largest) = (i, values.rate());
+            for (i, rule) in inner.rules.iter().enumerate() {
+                let own = GroupValues(&values[i]);
+                own.scalars(rule, steps[i], schuss::unscale_factor(grad_scale), &mut scalars[i]);
+                if own.rate() > largest {
+                    (lead, largest) = (i, own.rate());
                 }
             }
             let step = DeviceStep { scalars: &scalars, zero_grads, grad_scale, max_norm, finite, lead, stream };
@@ -307,19 +289,19 @@ impl CudaWork {
     ) -> PyResult<Measured> {
         self.locked(|inner| {
             inner.set_gradients(grads, &types)?;
-            let (scalars, lead, zero_grads, finite) = (&[], 0, false, true);
-            let step = DeviceStep { scalars, zero_grads, grad_scale, max_norm, finite, lead, stream };
+            let step =
+                DeviceStep { scalars: &[], zero_grads: false, grad_scale, max_norm, finite: true, lead: 0, stream };
             // SAFETY: the caller answers for the pointers, as this module says.
             py.detach(|| unsafe { inner.work.measure(&step) }).map_err(raised)
         })?
     }
 
-    /// The states that all arrays share; waits for the last step.
+    /// The states of scope `all`; waits for the last step.
     fn shared(&self, py: Python<'_>) -> PyResult<Vec<f64>> {
         self.locked(|inner| py.detach(|| inner.work.shared()))?.map_err(raised)
     }
 
-    /// Sets the states that all arrays share, which are zeros at first; waits for the last step.
+    /// Sets the states of scope `all`, which are zeros at first; waits for the last step.
     fn set_shared(&self, py: Python<'_>, values: Vec<f64>) -> PyResult<()> {
         self.locked(|inner| py.detach(|| inner.work.set_shared(&values)))?.map_err(raised)
     }
@@ -340,7 +322,7 @@ pub fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(cuda_device_of, module)?)?;
     module.add_function(wrap_pyfunction!(cuda_nvrtc, module)?)?;
     module.add_function(wrap_pyfunction!(cuda_compile, module)?)?;
-    module.add_function(wrap_pyfunction!(cuda_refuses, module)?)?;
+    module.add_function(wrap_pyfunction!(cuda_units, module)?)?;
     module.add_function(wrap_pyfunction!(cuda_source, module)?)?;
     module.add_function(wrap_pyfunction!(cuda_copy, module)?)?;
     module.add_function(wrap_pyfunction!(cuda_fill, module)?)?;
