@@ -73,29 +73,42 @@ def test_every_kernel_compiles(target):
     assert not failures
 
 
+def operations(tree):
+    """The operators and functions of a statement's tree."""
+    if tree[0] in ("number", "name"):
+        return set()
+    return {tree[1]}.union(*(operations(part) for part in tree[2:]))
+
+
 @LINUX
-@pytest.mark.parametrize("rule", sorted(_schuss.rules()))
-def test_what_the_compiler_makes_of_it(rule):
+@pytest.mark.parametrize(("rule", "program"), nvrtc_units.programs())
+def test_what_the_compiler_makes_of_it(rule, program):
     """Float32 arithmetic stays float32, and every rounding is the one that is written."""
     nvrtc.load(99)
+    stages = _schuss.rule_tree(rule)["programs"][program]
     for param in nvrtc_units.DTYPES:
-        source, _ = _schuss.cuda_source(rule, param, param if param != "float64" else "float32", False)
-        ptx = _schuss.cuda_compile(source, "compute_80").decode()
-        kernels = dict(re.findall(r"\.entry (\w+)\((.*?)\n}", ptx, re.DOTALL))
-        update = kernels["update"]
-        compute = "f64" if param == "float64" else "f32"
-        if compute == "f32":
-            assert ".f64" not in update
-        used = set(re.findall(r"\b(?:div|sqrt|fma|mad|mul|add|sub|rcp|rsqrt)\.[\w.]*f(?:32|64)", update))
-        text = _schuss.rules()[rule]["update"]
-        allowed = {f"{name}.rn.{compute}" for name in ("mul", "add", "sub", "fma")}
-        allowed |= {f"div.rn.{compute}"} if "/" in text else set()
-        allowed |= {f"sqrt.rn.{compute}"} if "sqrt" in text else set()
-        assert used <= allowed
-        # Without the ones that are written there are none: nothing is contracted.
-        unfused = re.sub(r"return __fmaf?_rn\(a, b, c\)", "return a * b + c", source)
-        assert unfused != source and "fma." not in _schuss.cuda_compile(unfused, "compute_80").decode()
-        assert "ld.local" not in ptx and "st.local" not in ptx and not re.search(r"\b(?:ld|st)\.(?:v\d\.)?[fu]\d", ptx)
+        for source in nvrtc_units.sources(rule, program, param, param if param != "float64" else "float32"):
+            ptx = _schuss.cuda_compile(source, "compute_80").decode()
+            kernels = dict(re.findall(r"\.entry (\w+)\((.*?)\n}", ptx, re.DOTALL))
+            assert kernels
+            for name, body in kernels.items():
+                if not name.endswith(("_elements", "_numbers")):
+                    continue  # sums are float64
+                compute = "f64" if param == "float64" else "f32"
+                if compute == "f32":  # what the device computed is float64, and rounded once a thread
+                    assert set(re.findall(r"\b[a-z]\w*\.[\w.]*f64", body)) <= {"ld.global.f64", "cvt.rn.f32.f64"}
+                written = stages[int(re.match(r"stage(\d+)_", name)[1])]["statements"]
+                text = set().union(*(operations(value) for _, _, value in written))
+                used = set(re.findall(r"\b(?:div|sqrt|fma|mad|mul|add|sub|rcp|rsqrt)\.[\w.]*f(?:32|64)", body))
+                allowed = {f"{operation}.rn.{compute}" for operation in ("mul", "add", "sub", "fma")}
+                allowed |= {f"div.rn.{compute}", f"rcp.rn.{compute}"} if "/" in text else set()
+                allowed |= {f"sqrt.rn.{compute}"} if "sqrt" in text else set()
+                assert used <= allowed
+            # Without the fused ones that are written there are none: nothing is contracted.
+            unfused = re.sub(r"return __fmaf?_rn\(a, b, c\)", "return a * b + c", source)
+            assert unfused != source and "fma." not in _schuss.cuda_compile(unfused, "compute_80").decode()
+            assert "ld.local" not in ptx and "st.local" not in ptx
+            assert not re.search(r"\b(?:ld|st)\.(?:v\d\.)?[fu]\d", ptx)
 
 
 @LINUX

@@ -310,7 +310,7 @@ def test_a_step_waits_for_nothing():
     gpu.log()
     opt.step(grads)
     assert gpu.log() == [
-        "fill 8 0x1", "launch squares 1000 0x1", "launch total 1 0x1", "launch update 1000 0x1", "record 0x1",
+        "fill 8 0x1", "launch stage0_blocks 1000 0x1", "launch stage1_all 1 0x1", "launch stage0_elements 1000 0x1", "record 0x1",
     ]  # fmt: skip
     moved = [gpu.Array(some(100, seed=i)) for i in range(1000)]
     gpu.log()
@@ -341,8 +341,9 @@ def test_launches_are_few_and_whole():
     big.step(grads)
     launches = [line.split()[1:3] for line in gpu.log() if line.startswith("launch")]
     assert launches == [
-        ["squares", "5"], ["total", "1"], ["measure", "4"], ["measure", "1"], ["ratio", "1"], ["ratio", "1"],
-        ["update", "4"], ["update", "1"],
+        ["stage0_blocks", "5"], ["stage1_all", "1"],  # the norm, then the step
+        ["stage0_blocks", "4"], ["stage0_blocks", "1"], ["stage0_arrays", "1"], ["stage0_arrays", "1"],
+        ["stage2_elements", "4"], ["stage2_elements", "1"],
     ]  # fmt: skip
 
 
@@ -368,7 +369,7 @@ def test_the_stream_of_the_parameters_library(monkeypatch):
         step_both(here, there, [some(5000, seed=t)])
         now[0] ^= 3  # the next step is in another stream, and follows this one
     lines = gpu.log()
-    assert sum(line.startswith("launch update 1 0x5") for line in lines) == 4
+    assert sum(line.startswith("launch stage0_elements 1 0x5") for line in lines) == 4
     assert "order 0x51 before 0x52" in lines and "order 0x52 before 0x51" in lines
     assert_same(here, there)
 

@@ -9,10 +9,19 @@ DTYPES = ["float32", "float64", "float16", "bfloat16"]
 
 
 def every():
-    """Rules by pairs of types, centered where a class centers; the tools that run on a GPU; sums over gradients."""
-    rules = [(rule, False) for rule in _schuss.rules()] + [("radam", True), ("replace", False), ("interpolate", False)]
-    units = [(rule, p, g, centered) for rule, centered in rules for p in DTYPES for g in DTYPES]
-    return units + [(None, p, g, False) for p in ("float32", "float64") for g in DTYPES]
+    """The units: rule or tool, program, and types where it has passes."""
+    return _schuss.cuda_units()
+
+
+def programs():
+    """The programs that run on a GPU."""
+    return list(dict.fromkeys((rule, program) for rule, program, _ in every()))
+
+
+def sources(rule, program, param, grad):
+    """Those of a program for these types."""
+    wanted = [unit for unit in every() if unit[:2] == (rule, program) and unit[2] in (None, (param, grad))]
+    return [_schuss.cuda_source(*unit) for unit in wanted]
 
 
 @cache
@@ -22,10 +31,8 @@ def compiler():
 
 
 def failure(unit, target):
-    rule, param, grad, centered = unit
-    own, sums = _schuss.cuda_source(rule or "sgd", param, grad, centered)
     try:
-        compiler()(own if rule else sums, target)
+        compiler()(_schuss.cuda_source(*unit), target)
     except RuntimeError as error:
         return f"{unit}: {error}"
     return None

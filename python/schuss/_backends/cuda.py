@@ -43,6 +43,9 @@ class Cuda:
         self._in_step = False
         self._group_steps: list[int] = []
         self._rules_of_group: list[int] = []
+        # The states that all arrays share as they were last sent to the device or read from it, and whether it has newer ones.
+        self._shared = b""
+        self._shared_behind = False
         self._norm: Any = None
         self._seen: list[Any] = []
         self._kept: list[Any] = []
@@ -122,12 +125,21 @@ class Cuda:
             self._follow(owner)
         else:
             self._refuse_others(owner)
+        self._read_shared(owner)
         return owner.step_count, owner.skipped_steps, list(self._group_steps)
 
     def set_counters(self, owner: Owner, steps: int, skipped: int, groups: Sequence[int]) -> None:
         self._refuse_others(owner)
         owner._set_counters(steps, skipped, [])
         self._group_steps = list(groups)
+
+    def _read_shared(self, owner: Owner) -> None:
+        """Brings the states that all arrays share up to date; waits for the device where they are not."""
+        values = owner._shared_values
+        if values is not None and self._shared_behind and values.tobytes() == self._shared:
+            values[...] = self.work.shared()
+            self._shared = values.tobytes()
+        self._shared_behind = False
 
     def check_idle(self, owner: Owner) -> None:
         if self._busy.locked():
@@ -142,6 +154,7 @@ class Cuda:
             with _schuss.ExclusiveLock(*others, nobody=nobody):
                 self._holder = _NOBODY if nobody else threading.get_ident()
                 self._follow(owner)
+                self._read_shared(owner)
                 yield
         finally:
             self._holder = 0
@@ -190,6 +203,9 @@ class Cuda:
         values = owner._scheduled_values(steps)
         if owner._shared_values is not None:
             _refuse_unequal_rates(owner, [own[1] for own in values])
+            if owner._shared_values.tobytes() != self._shared:
+                self.work.set_shared(owner._shared_values.tolist())
+                self._shared = owner._shared_values.tobytes()
         seen, stream, foreign = self.read(owner, grads, zero_grads)
         for other in foreign:
             _schuss.cuda_order(self.device, other, stream)
@@ -206,7 +222,6 @@ class Cuda:
             nonfinite != "propagate",
             zero_grads,
             stream,
-            owner._shared_values,
         )
         for other in foreign:  # they may write new gradients there when the step has read these
             _schuss.cuda_order(self.device, stream, other)
@@ -216,6 +231,7 @@ class Cuda:
             owner._set_counters(steps, skipped + 1, [])
             return False
         self._group_steps = [count + 1 for count in self._group_steps]
+        self._shared_behind = owner._shared_values is not None
         owner._set_counters(steps + 1, skipped, [])
         self._norm = None if max_grad_norm is None else ... if norm is None else norm
         return True

@@ -76,7 +76,8 @@ fn on_host(rule: &'static CompiledRule, case: &Case, shapes: &[Matrix]) -> Vec<B
             let How { level, threads, rounding, .. } = How::default();
             let zero_grads = *zero_grads && program.name == "step";
             let scalars = &mut scalars;
-            let mut step = Step { level, threads, scalars, zero_grads, rounding: &rounding, shared: &mut shared, lead: 1 };
+            let mut step =
+                Step { level, threads, scalars, zero_grads, rounding: &rounding, shared: &mut shared, lead: 1 };
             // SAFETY: as above; the level is one that every CPU has.
             unsafe { work.run(program.name, &mut step) };
         }

@@ -3,7 +3,6 @@
 
 use std::sync::{Mutex, TryLockError};
 
-use numpy::{PyArray1, PyArrayMethods};
 use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
@@ -238,9 +237,8 @@ impl CudaWork {
 
     /// Starts a step, or another program: array and flat index of the first gradient that is not finite, for a step that is
     /// not taken; and the norm of the gradients where the host got to know it. Values and counts of steps are those of each
-    /// rule of each group. `shared` are the states of scope `all`: with them a step waits for the device.
+    /// rule of each group.
     #[allow(clippy::too_many_arguments)] // what a step needs, spelled out by the one caller
-    #[pyo3(signature = (program, values, steps, grads, types, grad_scale, max_norm, finite, zero_grads, stream, shared=None))]
     fn step(
         &self,
         py: Python<'_>,
@@ -254,7 +252,6 @@ impl CudaWork {
         finite: bool,
         zero_grads: bool,
         stream: u64,
-        shared: Option<Bound<'_, PyArray1<f64>>>,
     ) -> PyResult<Answer> {
         self.locked(|inner| {
             if values.len() != inner.rules.len() || steps.len() != inner.rules.len() {
@@ -271,18 +268,8 @@ impl CudaWork {
                 }
             }
             let step = DeviceStep { scalars: &scalars, zero_grads, grad_scale, max_norm, finite, lead, stream };
-            if let Some(shared) = &shared {
-                // SAFETY: Python makes this array, contiguous and float64; the GIL is held.
-                inner.work.set_shared(unsafe { shared.as_slice()? }).map_err(raised)?;
-            }
             // SAFETY: the caller answers for the pointers, as this module says.
-            let outcome = py.detach(|| unsafe { inner.work.run(program, &step) }).map_err(raised)?;
-            if let Some(shared) = &shared {
-                let found = inner.work.shared().map_err(raised)?;
-                // SAFETY: as above, and nobody else uses it during the call.
-                unsafe { shared.as_slice_mut()? }.copy_from_slice(&found);
-            }
-            match outcome {
+            match py.detach(|| unsafe { inner.work.run(program, &step) }).map_err(raised)? {
                 Outcome::Taken { norm } => Ok((None, norm)),
                 Outcome::NotFinite(place) => Ok((Some(place), None)),
             }
@@ -307,6 +294,16 @@ impl CudaWork {
             // SAFETY: the caller answers for the pointers, as this module says.
             py.detach(|| unsafe { inner.work.measure(&step) }).map_err(raised)
         })?
+    }
+
+    /// The states of scope `all`; waits for the last step.
+    fn shared(&self, py: Python<'_>) -> PyResult<Vec<f64>> {
+        self.locked(|inner| py.detach(|| inner.work.shared()))?.map_err(raised)
+    }
+
+    /// Sets the states of scope `all`, which are zeros at first; waits for the last step.
+    fn set_shared(&self, py: Python<'_>, values: Vec<f64>) -> PyResult<()> {
+        self.locked(|inner| py.detach(|| inner.work.set_shared(&values)))?.map_err(raised)
     }
 
     /// The norm that the last step measured for clipping; waits for it.

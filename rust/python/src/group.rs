@@ -80,13 +80,8 @@ pub type MatrixShape = (usize, usize, usize, bool, usize);
 
 /// The matrix that an array of `len` elements is, which a rule with rows or columns must know.
 pub fn matrix_of(rule: &CompiledRule, shape: Option<MatrixShape>, len: usize) -> PyResult<Option<Matrix>> {
-    let matrix = shape.map(|(batch, rows, cols, transposed, interleaved)| Matrix {
-        batch,
-        rows,
-        cols,
-        transposed,
-        interleaved,
-    });
+    let matrix =
+        shape.map(|(batch, rows, cols, transposed, interleaved)| Matrix { batch, rows, cols, transposed, interleaved });
     let fits = |matrix: Matrix| {
         let whole = matrix.interleaved > 0 && matrix.cols % matrix.interleaved == 0;
         whole && matrix.batch * matrix.rows * matrix.cols == len

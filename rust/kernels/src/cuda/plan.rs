@@ -5,9 +5,9 @@
 
 use super::source::Unit;
 use super::stages::{Kernel, Part, kernels, last_gradient, stores, text_kernels};
+use crate::Array;
 use crate::exec::Cells;
 use crate::numeric::reduce::{BLOCK, LANES};
-use crate::Array;
 use crate::rule::{Kind, Program, Rule, Scope};
 
 /// Elements of a chunk; as in prelude.cu, and a multiple of the blocks that sums are made of.
@@ -98,9 +98,7 @@ impl Plan {
         let text = matches!(kernel.part, Part::Arrays | Part::All);
         let unit = |array: &Array| match text {
             true => Unit::Texts { rule, program: program.name },
-            false => {
-                Unit::Passes { rule, program: program.name, param: array.param_type, grad: array.grad_type }
-            }
+            false => Unit::Passes { rule, program: program.name, param: array.param_type, grad: array.grad_type },
         };
         let mut keys: Vec<(Unit, usize)> = Vec::new();
         for array in arrays.iter().filter(|array| of(array)) {
@@ -120,7 +118,12 @@ impl Plan {
                 for (number, array) in (0u32..).zip(arrays) {
                     // An array without elements has no sums: its states stay as they are.
                     if of(array) && array.len > 0 && (unit(array), array.group) == (unit_of, group) {
-                        let parts = parts(array, kernel.part, &stage.kind, !super::stages::over(stage, Scope::Matrix).is_empty());
+                        let parts = parts(
+                            array,
+                            kernel.part,
+                            &stage.kind,
+                            !super::stages::over(stage, Scope::Matrix).is_empty(),
+                        );
                         self.chunks.extend((0..parts as u32).map(|index| Chunk { array: number, index }));
                     }
                 }
@@ -234,8 +237,10 @@ mod tests {
         assert!(Plan::new(&[array(lamb, 0, 0, SAME)]).program("step").is_empty());
         // Of a text over all arrays each group has a launch, whatever its arrays are.
         let prodigy = prodigy::prodigy();
-        let mixed = [array(prodigy, 1, 5, SAME), array(prodigy, 0, 0, SAME), array(prodigy, 1, 5, (Dtype::F64, Dtype::F64))];
-        let all: Vec<_> = names(&Plan::new(&mixed), "step").into_iter().filter(|(name, ..)| name.ends_with("all")).collect();
+        let mixed =
+            [array(prodigy, 1, 5, SAME), array(prodigy, 0, 0, SAME), array(prodigy, 1, 5, (Dtype::F64, Dtype::F64))];
+        let all: Vec<_> =
+            names(&Plan::new(&mixed), "step").into_iter().filter(|(name, ..)| name.ends_with("all")).collect();
         let each = ["stage0_all", "stage0_all", "stage2_all", "stage2_all"].map(String::from);
         assert_eq!(all, each.into_iter().zip([1, 0, 1, 0]).map(|(name, group)| (name, group, 1)).collect::<Vec<_>>());
     }

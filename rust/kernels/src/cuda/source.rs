@@ -176,8 +176,7 @@ fn arrays(rule: &Rule, program: &Program, place: usize) -> String {
             source += &fold(&numbers, "args.stride", count, &of, 0);
         }
         Kind::Vector { scope, .. } => {
-            let count =
-                if over(stage, Scope::Matrix).is_empty() { "1" } else { "array.batch * array.interleaved" };
+            let count = if over(stage, Scope::Matrix).is_empty() { "1" } else { "array.batch * array.interleaved" };
             source += &fold("args.runs + array.run", "args.run_stride", count, &of, 0);
             divisor = format!("(double)schuss::vector_length(array, {})", *scope == Scope::Row);
         }
@@ -199,7 +198,8 @@ fn arrays(rule: &Rule, program: &Program, place: usize) -> String {
 
 /// The body of a kernel that makes the sums of all arrays of a rule, and runs a text over them.
 fn all(rule: &Rule, program: &Program, place: usize) -> String {
-    let passes: Vec<usize> = round(program, place).filter(|&k| !over(&program.stages[k], Scope::All).is_empty()).collect();
+    let passes: Vec<usize> =
+        round(program, place).filter(|&k| !over(&program.stages[k], Scope::All).is_empty()).collect();
     let mut source = String::from("    const schuss::Array array = {};\n");
     let counts: Vec<usize> = passes.iter().map(|&k| over(&program.stages[k], Scope::All).len()).collect();
     if !passes.is_empty() {
@@ -243,7 +243,9 @@ mod tests {
         let source = unit("lion", Dtype::F64).source();
         assert!(source.contains("typedef double P;") && source.contains("typedef schuss::bf16 G;"));
         assert!(source.contains("m = schuss::fma(beta2, m, (one_minus_beta2 * g));"), "{source}");
-        assert!(source.contains("g = g * gradient_factor;\n        if (L2) { g = schuss::fma(l2, p, g); }\n        p = p * decay;"));
+        assert!(source.contains(
+            "g = g * gradient_factor;\n        if (L2) { g = schuss::fma(l2, p, g); }\n        p = p * decay;"
+        ));
         assert!(unit("adagrad", Dtype::F32).source().contains("KERNEL(stage0_elements)"));
         // A fast sum of what lies in memory as bfloat16 has float64 lanes, one of what is computed has not.
         let form = |param| {
@@ -277,7 +279,8 @@ mod tests {
         let rows = ["stage0_along_rows", "stage0_across_rows", "stage0_panels_of_rows"];
         assert_eq!(names("radam_centralized"), [&rows[..], &["stage1_elements"]].concat());
         let cols = ["stage0_along_cols", "stage0_across_cols", "stage0_panels_of_cols"];
-        let rest = ["stage0_pieces", "stage0_cells", "stage1_matrices", "stage2_numbers", "stage3_numbers", "stage4_blocks"];
+        let rest =
+            ["stage0_pieces", "stage0_cells", "stage1_matrices", "stage2_numbers", "stage3_numbers", "stage4_blocks"];
         let last = ["stage6_elements", "stage0_arrays", "stage4_arrays"];
         assert_eq!(names("adafactor"), [&rows[..], &cols, &rest, &last].concat());
     }

@@ -104,9 +104,8 @@ pub fn text_kernels(program: &Program) -> Vec<Kernel> {
 
 /// The first of the texts over arrays that run right behind a stage, or with it where it is the first one itself.
 pub fn texts_at(program: &Program, stage: usize) -> Option<usize> {
-    let is_text = |place: usize| {
-        matches!(program.stages.get(place), Some(Stage { kind: Kind::Text(Scope::Array), .. }))
-    };
+    let is_text =
+        |place: usize| matches!(program.stages.get(place), Some(Stage { kind: Kind::Text(Scope::Array), .. }));
     let before = stage.checked_sub(1).map(|place| &program.stages[place].kind);
     match &program.stages[stage].kind {
         Kind::Text(Scope::Array) => matches!(before, None | Some(Kind::Text(Scope::All))).then_some(stage),
@@ -206,9 +205,9 @@ pub fn assigns(stage: &Stage, name: &str) -> bool {
 /// Whether a stage reads a name.
 pub fn reads(stage: &Stage, name: &str) -> bool {
     let values = stage.statements.iter().map(|statement| &statement.value);
-    values.chain(stage.reductions.iter().map(|reduction| &reduction.value)).any(|value| occurs(value, &|expr| {
-        matches!(expr, Expr::Name(known) if *known == name)
-    }))
+    values
+        .chain(stage.reductions.iter().map(|reduction| &reduction.value))
+        .any(|value| occurs(value, &|expr| matches!(expr, Expr::Name(known) if *known == name)))
 }
 
 fn occurs(expr: &Expr, wanted: &dyn Fn(&Expr) -> bool) -> bool {

@@ -9,7 +9,9 @@ use super::translate::{expr, name, statements};
 use crate::exec::form;
 use crate::numeric::Dtype;
 use crate::numeric::reduce::Form;
-use crate::rule::{Expr, Operation, PROLOGUE, PROLOGUE_NAMES, Pass, Program, Reduction, Right, Rule, Scope, Stage, Stream};
+use crate::rule::{
+    Expr, Operation, PROLOGUE, PROLOGUE_NAMES, Pass, Program, Reduction, Right, Rule, Scope, Stage, Stream,
+};
 
 /// What a structure is made for.
 #[derive(Clone, Copy)]
@@ -74,7 +76,11 @@ pub fn pass(context: Context, place: usize, pass: &Pass) -> String {
     for operand in pass.operands {
         let (at, row) = (vector(rule, operand.scope, operand.place), operand.scope == Scope::Row);
         let place = format!("schuss::adjacent(array, {row}) ? place.along : place.across");
-        line!(text, "        {} = schuss::get((const F*)schuss::get(pointers + {at}) + ({place}));", name(operand.name));
+        line!(
+            text,
+            "        {} = schuss::get((const F*)schuss::get(pointers + {at}) + ({place}));",
+            name(operand.name)
+        );
     }
     text += "    }\n    METHOD void Text() {\n";
     let [scale, decay, shrink] = PROLOGUE;
@@ -90,7 +96,8 @@ pub fn pass(context: Context, place: usize, pass: &Pass) -> String {
     text += &statements(stage.statements, compute);
     text += &terms(stage, compute);
     text += "    }\n};\n";
-    for (suffix, of) in [("Sums", summed(stage)), ("Rows", over(stage, Scope::Row)), ("Cols", over(stage, Scope::Col))] {
+    for (suffix, of) in [("Sums", summed(stage)), ("Rows", over(stage, Scope::Row)), ("Cols", over(stage, Scope::Col))]
+    {
         if !of.is_empty() {
             line!(text, "struct Stage{place}{suffix} : Stage{place} {{");
             line!(text, "    enum {{ FIRST = {} }};", first_summed(program, place));

@@ -170,7 +170,9 @@ impl Tables {
 
     /// Makes the kernels of a program ready.
     pub fn prepare(&mut self, device: &'static Device, program: &str) -> Result<()> {
-        let Some((name, launches)) = self.plan.programs.iter().find(|(name, _)| *name == program) else { return Ok(()) };
+        let Some((name, launches)) = self.plan.programs.iter().find(|(name, _)| *name == program) else {
+            return Ok(());
+        };
         if !self.functions.contains_key(name) {
             let one = |launch: &Launch| Ok(device.kernels(launch.unit)?[&launch.kernel.to_string()]);
             let found = launches.iter().map(one).collect::<Result<Vec<_>>>()?;
@@ -207,7 +209,8 @@ impl Tables {
                     let skipped = launch.only_zeroes && !values.zero_grads;
                     if leads == (lead == Some(launch.group)) && !skipped {
                         let args = self.args(launch, values, leads);
-                        let blocks = u32::try_from(launch.chunks.len()).map_err(|_| "too many elements for one launch")?;
+                        let blocks =
+                            u32::try_from(launch.chunks.len()).map_err(|_| "too many elements for one launch")?;
                         // SAFETY: the caller's promise; every kernel takes these arguments.
                         unsafe { device.launch(function, blocks, THREADS, &args, values.stream)? };
                     }
