@@ -64,9 +64,8 @@ type UnitName = (&'static str, &'static str, Option<(&'static str, &'static str)
 #[pyfunction]
 fn cuda_units() -> Vec<UnitName> {
     let name = |dtype: Dtype| DTYPES.iter().find(|(_, own)| *own == dtype).map_or("", |(name, _)| name);
-    let named = |unit: Unit| match unit {
-        Unit::Passes { rule, program, param, grad } => (rule, program, Some((name(param), name(grad)))),
-        Unit::Texts { rule, program } => (rule, program, None),
+    let named = |unit: Unit| {
+        (unit.rule().name, unit.program().name, unit.types().map(|(param, grad)| (name(param), name(grad))))
     };
     all_units().into_iter().map(named).collect()
 }
@@ -76,14 +75,13 @@ fn cuda_units() -> Vec<UnitName> {
 #[pyo3(signature = (rule, program, types=None))]
 fn cuda_source(rule: &str, program: &str, types: Option<(String, String)>) -> PyResult<String> {
     let unknown = || PyValueError::new_err(format!("no rule {rule:?} with a program {program:?}"));
-    let found = schuss::optimizers::find(rule).ok_or_else(unknown)?.rule;
-    let program = found.program(program).ok_or_else(unknown)?.name;
-    Ok(match types {
-        Some((param, grad)) => {
-            Unit::Passes { rule: found.name, program, param: dtype(&param)?, grad: dtype(&grad)? }.source()
-        }
-        None => Unit::Texts { rule: found.name, program }.source(),
-    })
+    let rule = schuss::optimizers::find(rule).ok_or_else(unknown)?.rule;
+    let program = rule.program(program).ok_or_else(unknown)?;
+    let unit = match types {
+        Some((param, grad)) => Unit::Passes { rule, program, param: dtype(&param)?, grad: dtype(&grad)? },
+        None => Unit::Texts { rule, program },
+    };
+    Ok(unit.source())
 }
 
 /// Memory on a device, or pinned memory of the host; zeros at first, given back with the object.

@@ -11,6 +11,8 @@ pub mod source;
 pub mod stages;
 mod structures;
 mod tables;
+#[cfg(all(test, target_os = "linux"))]
+mod tests;
 mod translate;
 mod work;
 

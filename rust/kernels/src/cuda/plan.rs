@@ -70,7 +70,7 @@ impl Plan {
                 let mut kernels = [kernels(program), text_kernels(program)].concat();
                 kernels.sort_by_key(|kernel| kernel.stage); // passes stay in front of the texts behind them
                 for kernel in kernels {
-                    plan.launch(arrays, &of, (rule.name, program), kernel, &mut launches);
+                    plan.launch(arrays, &of, (rule, program), kernel, &mut launches);
                 }
                 match plan.programs.iter_mut().find(|(name, _)| *name == program.name) {
                     Some((_, all)) => all.extend(launches),
@@ -91,14 +91,14 @@ impl Plan {
         &mut self,
         arrays: &[Array],
         of: &dyn Fn(&Array) -> bool,
-        (rule, program): (&'static str, &'static Program),
+        (rule, program): (&'static Rule, &'static Program),
         kernel: Kernel,
         launches: &mut Vec<Launch>,
     ) {
         let text = matches!(kernel.part, Part::Arrays | Part::All);
         let unit = |array: &Array| match text {
-            true => Unit::Texts { rule, program: program.name },
-            false => Unit::Passes { rule, program: program.name, param: array.param_type, grad: array.grad_type },
+            true => Unit::Texts { rule, program },
+            false => Unit::Passes { rule, program, param: array.param_type, grad: array.grad_type },
         };
         let mut keys: Vec<(Unit, usize)> = Vec::new();
         for array in arrays.iter().filter(|array| of(array)) {

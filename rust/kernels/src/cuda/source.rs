@@ -3,24 +3,26 @@
 //! A unit of source holds the kernels of a rule's program: its passes for one choice of types, or its texts over arrays. It is
 //! CUDA C++ for NVRTC; with a few definitions in front it is C++17 for the host too, which is how tests run it.
 
+use std::fmt::{self, Write};
+use std::hash::{Hash, Hasher};
+
 use super::stages::{Kernel, Part, check, first_summed, kernels, over, round, summed, text_kernels, texts_at};
 use super::structures::{Context, line, pass, stored, structure, text, vectors};
 use crate::exec::{by_cells, form};
 use crate::numeric::Dtype;
 use crate::numeric::reduce::Form;
-use crate::optimizers::{ALL, TOOLS, find, tools};
+use crate::optimizers::{ALL, TOOLS, tools};
 use crate::rule::{Kind, Operation, Program, Reduction, Rule, Scope, Stage};
-use std::fmt::Write;
 
 /// What a unit of source is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy)]
 pub enum Unit {
     /// The passes of a program, and its texts over rows and columns.
     Passes {
-        /// The rule's name.
-        rule: &'static str,
-        /// The program's name.
-        program: &'static str,
+        /// The rule.
+        rule: &'static Rule,
+        /// One of its programs.
+        program: &'static Program,
         /// The parameters' type.
         param: Dtype,
         /// The gradients' type.
@@ -28,24 +30,39 @@ pub enum Unit {
     },
     /// The texts of a program over arrays, and over all of them.
     Texts {
-        /// The rule's name.
-        rule: &'static str,
-        /// The program's name.
-        program: &'static str,
+        /// The rule.
+        rule: &'static Rule,
+        /// One of its programs.
+        program: &'static Program,
     },
 }
 
 impl Unit {
     /// Its rule.
     pub fn rule(&self) -> &'static Rule {
-        let (Unit::Passes { rule, .. } | Unit::Texts { rule, .. }) = self;
-        find(rule).expect("units are made of rules that exist").rule
+        match self {
+            Unit::Passes { rule, .. } | Unit::Texts { rule, .. } => rule,
+        }
     }
 
     /// Its program.
     pub fn program(&self) -> &'static Program {
-        let (Unit::Passes { program, .. } | Unit::Texts { program, .. }) = self;
-        self.rule().program(program).expect("units are made of programs that exist")
+        match self {
+            Unit::Passes { program, .. } | Unit::Texts { program, .. } => program,
+        }
+    }
+
+    /// The types of parameters and gradients, where it has passes over them.
+    pub fn types(&self) -> Option<(Dtype, Dtype)> {
+        match self {
+            Unit::Passes { param, grad, .. } => Some((*param, *grad)),
+            Unit::Texts { .. } => None,
+        }
+    }
+
+    /// What tells it from others.
+    fn key(&self) -> (&'static str, &'static str, Option<(Dtype, Dtype)>) {
+        (self.rule().name, self.program().name, self.types())
     }
 
     /// The kernels in it.
@@ -118,13 +135,32 @@ impl Unit {
     }
 }
 
+impl PartialEq for Unit {
+    fn eq(&self, other: &Unit) -> bool {
+        self.key() == other.key()
+    }
+}
+
+impl Eq for Unit {}
+
+impl Hash for Unit {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.key().hash(state);
+    }
+}
+
+impl fmt::Debug for Unit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.key().fmt(f)
+    }
+}
+
 /// Every unit that some optimizer or tool can ask for.
 pub fn all_units() -> Vec<Unit> {
     const DTYPES: [Dtype; 4] = [Dtype::F32, Dtype::F64, Dtype::F16, Dtype::Bf16];
     let mut units = Vec::new();
     for rule in ALL.iter().chain(TOOLS).map(|compiled| compiled.rule).filter(|rule| check(rule).is_ok()) {
         for program in rule.programs {
-            let (rule, program) = (rule.name, program.name);
             let pairs = DTYPES.iter().flat_map(|&param| DTYPES.map(|grad| (param, grad)));
             units.extend(pairs.map(|(param, grad)| Unit::Passes { rule, program, param, grad }));
             units.push(Unit::Texts { rule, program });
@@ -230,6 +266,7 @@ fn run(source: &mut String, text: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::optimizers::find;
 
     #[test]
     fn only_rules_that_look_ahead_stay_on_the_host() {
@@ -239,7 +276,10 @@ mod tests {
 
     #[test]
     fn the_text_of_a_pass_is_in_its_unit() {
-        let unit = |rule, param| Unit::Passes { rule, program: "step", param, grad: Dtype::Bf16 };
+        let unit = |name, param| {
+            let rule = find(name).unwrap().rule;
+            Unit::Passes { rule, program: &rule.programs[0], param, grad: Dtype::Bf16 }
+        };
         let source = unit("lion", Dtype::F64).source();
         assert!(source.contains("typedef double P;") && source.contains("typedef schuss::bf16 G;"));
         assert!(source.contains("m = schuss::fma(beta2, m, (one_minus_beta2 * g));"), "{source}");
@@ -262,7 +302,8 @@ mod tests {
         for file in [include_str!("prelude.cu"), include_str!("passes.cu"), include_str!("scalars.cu")] {
             assert!(!file.contains("1e-6") && !file.contains("max_norm"));
         }
-        let source = Unit::Texts { rule: "clip_norm", program: "step" }.source();
+        let rule = tools::clip_norm().rule;
+        let source = Unit::Texts { rule, program: &rule.programs[0] }.source();
         assert!(source.contains("const auto coefficient = (max_norm / (norm + 1e-6));"), "{source}");
     }
 

@@ -2,17 +2,19 @@
 //!
 //! The emulator takes the places of NVIDIA's libraries in a process of its own. It needs Linux and g++.
 
-#![cfg(all(feature = "cuda", target_os = "linux"))]
-
-mod support;
-
 use std::path::PathBuf;
 use std::process::Command;
 
-use schuss::cuda::{Device, DeviceStep, Outcome, Work, nvrtc, stages};
-use schuss::level::Level;
-use schuss::rule::Scope;
-use schuss::{Common, CompiledRule, Decay, Dtype, Matrix, Step, clip_factor, unscale_factor};
+use schuss_macros::rules;
+
+use super::{Device, DeviceStep, Outcome, Work, nvrtc, stages};
+use crate::level::Level;
+use crate::rule::Scope;
+use crate::{Common, CompiledRule, Decay, Dtype, Matrix, Step, clip_factor, unscale_factor};
+
+#[path = "../../tests/support/mod.rs"]
+mod support;
+
 use support::{Buffer, Case, How, Owned, PLAIN, SHAPES, arrays, first_shared, hypers, matrix, scalars, work_list};
 
 /// Arrays past the sizes at which work is cut: blocks, chunks, strips and panels.
@@ -137,8 +139,69 @@ fn check(rule: &'static CompiledRule, case: &Case, shapes: &[Matrix]) {
     }
 }
 
+rules! {
+    hyper();
+    each_step(lr, t) { rate = lr; }
+
+    /// Every kind of reduction, some of them over a state that the pass writes; and states of every scope.
+    every_sum {
+        element m;
+        row r;
+        col nonnegative c;
+        array a = 0.5, b;
+        all d = 1.0, e;
+        array {
+            start = a + d;
+        }
+        pass(p, g) {
+            m = fma(0.5, m, g);
+            let u = m * start;
+            sum row { row_products = u * p; }
+            max row { row_max = abs(u); }
+            fast sum row { row_fast = u * u; }
+            mean col { col_mean = abs(u); }
+            max col { col_max = abs(g); }
+            sum array { all_sum = u; }
+            fast sum array { param_fast = p * p; }
+            max array { all_max = abs(m); }
+            sum all { everything = u * g; }
+            max all { largest = abs(p); }
+        }
+        row {
+            r = fma(0.5, r, row_products) + row_max;
+            mean matrix { mean_of_rows = r; }
+            sum array { rows_squared = r * r; row_dot = r * row_fast; }
+        }
+        array {
+            a = 0.001 * (a + row_dot / (1.0 + rows_squared)) + abs(all_sum);
+            b = sqrt(param_fast) + all_max;
+        }
+        col {
+            c = c + col_mean;
+            max matrix { largest_of_cols = c * 1.0; }
+            fast sum array { cols_squared = c * c; }
+        }
+        all {
+            d = d + min(largest, 1.0);
+            e = everything;
+            fresh = sqrt(abs(e)) / d;
+        }
+        col {
+            scaled = sign(col_max) / (1.0 + largest_of_cols + cols_squared);
+        }
+        pass(p, g) {
+            let u = (r - mean_of_rows) * scaled + m / (a + b);
+            p = select(b > 0.0, fma(-rate, u, p), p) + 0.0 * fresh;
+            mean array { moved = u; }
+        }
+        array {
+            a = a + abs(moved);
+        }
+    }
+}
+
 fn rules() -> impl Iterator<Item = &'static CompiledRule> {
-    let all = schuss::optimizers::ALL.iter().chain(schuss::optimizers::TOOLS).copied();
+    let all = crate::optimizers::ALL.iter().chain(crate::optimizers::TOOLS).copied().chain([every_sum()]);
     all.filter(|rule| stages::check(rule.rule).is_ok())
 }
 
@@ -172,7 +235,7 @@ fn same_bits_in_the_emulator() {
 fn steps_are_skipped_in_the_emulator() {
     let library = std::env::var("SCHUSS_NVRTC").expect("is set by the other test");
     nvrtc::load(&[library], 99).unwrap();
-    let rule = schuss::optimizers::lamb::lamb();
+    let rule = crate::optimizers::lamb::lamb();
     let case = Case { types: (Dtype::F32, Dtype::F32), ..PLAIN };
     let mut arrays = arrays(rule, &case, &LARGE);
     let before = arrays.clone();
@@ -220,7 +283,7 @@ fn every_rule_gives_the_host_s_bits() {
         .status();
     assert!(built.unwrap().success());
     let done = Command::new(std::env::current_exe().unwrap())
-        .args(["--ignored", "--test-threads=1"])
+        .args(["in_the_emulator", "--ignored", "--test-threads=1"])
         .env("LD_LIBRARY_PATH", &folder)
         .env("SCHUSS_NVRTC", &library)
         .env("SCHUSS_CUDA_CACHE", std::env::var("SCHUSS_EMULATED_CACHE").unwrap_or_default())
