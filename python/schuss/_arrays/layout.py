@@ -52,20 +52,24 @@ def zeros(
     return made
 
 
-#: Batch, rows and columns as they lie in memory, and whether rows of the array are columns there.
-Matrix = tuple[int, int, int, bool]
+#: Batch, rows and columns as they lie in memory, whether rows of the array are columns there, and how many matrices lie
+#: interleaved.
+Matrix = tuple[int, int, int, bool, int]
 
 
 def last_axes(array: np.ndarray) -> Matrix:
     """An array of two or more axes as the kernels see it: matrices of the last two, the others are a batch."""
+    *leading, rows, cols = array.shape
     if checks.order(array) == "C":
-        return math.prod(array.shape[:-2]), array.shape[-2], array.shape[-1], False
-    return 1, array.shape[-1], array.shape[-2], True
+        return math.prod(leading), rows, cols, False, 1
+    count = math.prod(leading)
+    # Of no matrices there is none to interleave.
+    return 1, cols, rows * count, True, max(count, 1)
 
 
 def first_axis(array: np.ndarray) -> Matrix:
     """An array of two or more axes as one matrix, with a row for each index of the first axis."""
     rest = math.prod(array.shape[1:])
     if checks.order(array) == "C":
-        return 1, array.shape[0], rest, False
-    return 1, rest, array.shape[0], True
+        return 1, array.shape[0], rest, False, 1
+    return 1, rest, array.shape[0], True, 1

@@ -31,7 +31,10 @@ class Adafactor(Optimizer):
        \rho = \min\left(\eta, \frac{1}{\sqrt t}\right)
 
     This is PyTorch's form. Matrices are the last two axes of an array, the others a batch of them; arrays of fewer than
-    two dimensions keep `v` for each element. Arrays of more than two dimensions must be in C order.
+    two dimensions keep `v` for each element.
+
+    Means are added up in the order of memory: they do not depend on CPU or threads, but an array in Fortran order may
+    differ in the last bits from one with the same values in C order.
 
     Parameters
     ----------
@@ -82,11 +85,3 @@ class Adafactor(Optimizer):
     @classmethod
     def _decay(cls, hypers: Mapping[str, Any]) -> str:
         return "decoupled"
-
-    def _check_param(self, place: str, array: Any) -> None:
-        super()._check_param(place, array)
-        if array.ndim > 2 and checks.order(array) == "F":
-            raise ValueError(
-                f"{place} has {array.ndim} dimensions in Fortran order; Adafactor takes those in C order only: make it so "
-                "once with np.ascontiguousarray and use that array in the model too"
-            )

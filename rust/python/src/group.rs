@@ -74,8 +74,9 @@ pub fn find_rule(name: &str, values: usize) -> PyResult<&'static CompiledRule> {
     Ok(rule)
 }
 
-/// A matrix as Python describes it: batch, rows and columns as they lie in memory, and whether rows are columns there.
-pub type MatrixShape = (usize, usize, usize, bool);
+/// A matrix as Python describes it: batch, rows and columns as they lie in memory, whether rows are columns there, and how many
+/// matrices are interleaved.
+pub type MatrixShape = (usize, usize, usize, bool, usize);
 
 /// How a group keeps its states, and whether behind them a float32 copy of the parameter, which is updated in its place.
 #[derive(Clone, Copy)]
@@ -95,7 +96,8 @@ impl Format {
     /// Whether an array is this state of the parameter; states with scales come as one run of float32.
     fn fits(self, kind: &State, state: &Pinned, param: &Pinned, matrix: Option<Matrix>) -> bool {
         let compute = param.dtype.compute();
-        match (kind.scope, self.states) {
+        let states = if kind.exact { StateFormat::Compute } else { self.states };
+        match (kind.scope, states) {
             (Scope::Element, StateFormat::Compute) => state.dtype == compute && state.congruent(param),
             (Scope::Element, StateFormat::Bfloat16) => state.dtype == Dtype::Bf16 && state.congruent(param),
             (Scope::Element, StateFormat::Int8) => {
@@ -118,10 +120,19 @@ pub fn array(
     matrix: Option<MatrixShape>,
 ) -> PyResult<Array> {
     let wrong = || PyTypeError::new_err("states do not fit the rule and the parameter");
-    let matrix = matrix.map(|(batch, rows, cols, transposed)| Matrix { batch, rows, cols, transposed });
-    if matrix.is_some_and(|matrix| matrix.batch * matrix.rows * matrix.cols != param.len)
-        || (rule.rule.needs_matrix() && matrix.is_none())
-    {
+    let matrix = matrix.map(|(batch, rows, cols, transposed, interleaved)| Matrix {
+        batch,
+        rows,
+        cols,
+        transposed,
+        interleaved,
+    });
+    let fits = |matrix: Matrix| {
+        matrix.batch * matrix.rows * matrix.cols == param.len
+            && matrix.interleaved > 0
+            && matrix.cols % matrix.interleaved == 0
+    };
+    if matrix.is_some_and(|matrix| !fits(matrix)) || (rule.rule.needs_matrix() && matrix.is_none()) {
         return Err(PyTypeError::new_err("the matrix does not fit the parameter"));
     }
     let own = |(_, state): &(usize, &State)| !matches!(state.scope, Scope::Backup | Scope::All);

@@ -18,6 +18,9 @@ pub struct Matrix {
     pub cols: usize,
     /// Whether rows in memory are columns of the array (Fortran order).
     pub transposed: bool,
+    /// How many matrices lie interleaved, element by element, as the leading axes do in Fortran order: 1 for none. Each row in
+    /// memory then has that many sums, not one.
+    pub interleaved: usize,
 }
 
 /// Elements of a panel of rows.
@@ -32,12 +35,12 @@ const SHORT: usize = 256;
 impl Matrix {
     /// Numbers of a vector with one for each row or column of the array.
     pub fn vector(&self, scope: Scope) -> usize {
-        self.batch * self.of_one(scope)
+        self.batch * self.interleaved * self.of_one(scope)
     }
 
     /// The same, for one matrix of the batch.
     pub(crate) fn of_one(&self, scope: Scope) -> usize {
-        if self.lies_in_rows(scope) { self.rows } else { self.cols }
+        if self.lies_in_rows(scope) { self.rows } else { self.cols / self.interleaved }
     }
 
     /// Whether what belongs to this scope of the array lies one behind the other in memory.
@@ -109,9 +112,14 @@ impl Cells {
         if self.matrix.cols <= SHORT { (BLOCK / self.matrix.cols.max(1)).max(1) } else { 1 }
     }
 
-    /// Places of the partial sums of rows: one for each row and strip.
+    /// Places of the partial sums of rows, those of a strip one behind the other.
     pub fn row_partials(&self) -> usize {
-        self.matrix.batch * self.matrix.rows * self.strips
+        self.strips * self.row_sums()
+    }
+
+    /// How many sums all rows have.
+    pub fn row_sums(&self) -> usize {
+        self.matrix.batch * self.matrix.rows * self.matrix.interleaved
     }
 
     /// Places of the partial sums of columns: one for each column and panel.
@@ -129,7 +137,7 @@ mod tests {
         let shapes =
             [(1, 5, 7), (192, 3, 3), (1, 70_000, 3), (2, 100, 10_000), (1, 1, 1), (3, 1, 300_000), (1, 300_000, 1)];
         for (batch, rows, cols) in shapes {
-            let cells = Cells::new(Matrix { batch, rows, cols, transposed: false });
+            let cells = Cells::new(Matrix { batch, rows, cols, transposed: false, interleaved: 1 });
             let mut seen = vec![0u8; batch * rows * cols];
             for unit in 0..cells.units() {
                 let Cell { rows: r, cols: c } = cells.unit(unit);

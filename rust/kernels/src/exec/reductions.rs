@@ -93,11 +93,11 @@ pub(super) unsafe fn finish_vector(
     };
     match layout(reduction, Some(matrix)) {
         Layout::Rows => {
-            let rows = matrix.batch * matrix.rows;
-            for row in 0..rows {
-                let places = first + row * cells.strips..first + (row + 1) * cells.strips;
+            let sums = cells.row_sums();
+            for row in 0..sums {
+                let strips = (0..cells.strips).map(|strip| first + strip * sums + row);
                 // SAFETY: the caller's promise.
-                set(row, unsafe { fold(form, scratch, places, neutral(form)) });
+                set(row, strips.fold(neutral(form), |sum, place| combine(form, sum, unsafe { scratch.get(place) })));
             }
         }
         _ => {

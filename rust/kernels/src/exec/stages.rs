@@ -136,9 +136,9 @@ impl WorkList {
             match layout(reduction, Some(cells.matrix)) {
                 Layout::Rows => {
                     let strip = cell.cols.start / cells.strip;
-                    for row in cell.rows {
-                        self.partials.set(first + row * cells.strips + strip, nothing);
-                    }
+                    let (sums, of_row) = (cells.row_sums(), cells.matrix.interleaved);
+                    let place = first + strip * sums + cell.rows.start * of_row;
+                    self.partials.slice(place, cell.rows.len() * of_row).fill(nothing);
                 }
                 Layout::Cols => {
                     let mut row = cell.rows.start;
@@ -247,10 +247,28 @@ impl WorkList {
             let add = |place: usize, x: f64| self.partials.set(place, combine(form, self.partials.get(place), x));
             match layout(reduction, Some(cells.matrix)) {
                 Layout::Rows => {
-                    let strip = piece.col / cells.strip;
+                    let of_row = cells.matrix.interleaved;
+                    let place = first + piece.col / cells.strip * cells.row_sums() + piece.row * of_row;
+                    if of_row == 1 {
+                        for row in 0..piece.rows {
+                            add(place + row, block(row * piece.cols, piece.cols));
+                        }
+                        return;
+                    }
+                    // Interleaved matrices: neighbouring elements belong to neighbouring sums.
+                    let (_, data) = self.widened(level, (dtype, left), compute, run.tiles[MAX_TAIL - 2], piece.n);
                     for row in 0..piece.rows {
-                        let place = first + (piece.row + row) * cells.strips + strip;
-                        add(place, block(row * piece.cols, piece.cols));
+                        let mut done = 0;
+                        while done < piece.cols {
+                            let one = (piece.col + done) % of_row;
+                            let n = (of_row - one).min(piece.cols - done);
+                            let at = row * piece.cols + done;
+                            let pair =
+                                (offset(data, compute, at).cast_const(), offset(right, compute, at).cast_const());
+                            let sums = self.partials.at(place + row * of_row + one);
+                            reduce::columns(level, form, compute, sums, pair, n);
+                            done += n;
+                        }
                     }
                 }
                 Layout::Cols => {
@@ -279,11 +297,19 @@ impl WorkList {
         let mut at = piece.at;
         while at < end {
             let (row, col) = (at / matrix.cols, at % matrix.cols);
-            let run = (matrix.cols - col).min(end - at);
+            let mut run = (matrix.cols - col).min(end - at);
+            let one = col % matrix.interleaved;
+            if by_row && matrix.interleaved > 1 {
+                run = run.min(matrix.interleaved - one);
+            }
             let into = tile.wrapping_add((at - piece.at) * size);
             // SAFETY: the caller's promise; all places are within the vector and the tile.
             unsafe {
                 match (by_row, compute) {
+                    (true, _) if matrix.interleaved > 1 => {
+                        let from = vector.add((row * matrix.interleaved + one) * size);
+                        into.copy_from_nonoverlapping(from, run * size);
+                    }
                     (true, Dtype::F64) => {
                         let value = *vector.cast::<f64>().add(row);
                         std::slice::from_raw_parts_mut(into.cast::<f64>(), run).fill(value);
@@ -363,57 +389,47 @@ impl WorkList {
         // SAFETY: the caller's promise.
         let scalars = unsafe { self.scalars.slice(item.scalars, rule.scalars.len()) };
         let vectors = self.vectors_of(i, scope);
+        // A run is what one matrix has; matrices that lie interleaved have one run together.
         let by_matrix = stage.reductions.iter().any(|reduction| reduction.scope == Scope::Matrix);
-        let (length, runs) = match by_matrix {
-            true => (matrix.of_one(scope), matrix.batch),
-            false => (matrix.vector(scope), 1),
-        };
-        let mut of_array = [0.0; MAX_TAIL];
+        let together = if by_matrix { matrix.interleaved } else { 1 };
+        let length = if by_matrix { matrix.of_one(scope) * together } else { matrix.vector(scope) };
+        let mut of_array: Vec<f64> = stage.reductions.iter().map(|reduction| neutral(form(reduction))).collect();
         with_tail_tiles(|tiles| {
             let mut tail = [std::ptr::null_mut::<u8>(); MAX_TAIL];
             for (pointer, tile) in tail.iter_mut().zip(tiles) {
                 *pointer = tile.pointer();
             }
-            for run in 0..runs {
-                let mut sums = [0.0; MAX_TAIL];
-                for (sum, reduction) in sums.iter_mut().zip(stage.reductions) {
-                    *sum = neutral(form(reduction));
-                }
+            let extras = Extras { tail: tail.as_ptr(), ..Extras::NONE };
+            for start in (0..matrix.vector(scope)).step_by(length.max(1)) {
+                let mut sums: Vec<Vec<f64>> =
+                    stage.reductions.iter().map(|reduction| vec![neutral(form(reduction)); together]).collect();
                 for at in (0..length).step_by(TILE) {
                     let n = TILE.min(length - at);
                     // SAFETY: the caller's promise; the tiles hold a piece.
-                    unsafe {
-                        let extras = Extras { tail: tail.as_ptr(), ..Extras::NONE };
-                        kernel(vectors, run * length + at, n, scalars, &extras);
-                        for (sum, reduction) in sums.iter_mut().zip(stage.reductions) {
-                            let right = match &reduction.right {
-                                Right::Factor(factor) => tail[factor.tile],
-                                _ => std::ptr::null_mut(),
-                            };
-                            let pair = (tail[reduction.left.tile].cast_const(), right.cast_const());
-                            let found = reduce::block(level, form(reduction), (compute, compute), pair, n);
-                            *sum = combine(form(reduction), *sum, found);
-                        }
+                    unsafe { kernel(vectors, start + at, n, scalars, &extras) };
+                    for (sums, reduction) in sums.iter_mut().zip(stage.reductions) {
+                        // SAFETY: as above.
+                        unsafe { add_terms(sums, reduction, &tail, level, compute, (at, n)) };
                     }
                 }
                 for (k, reduction) in stage.reductions.iter().enumerate() {
                     if reduction.scope == Scope::Matrix {
-                        let mean = reduction.operation == Operation::Mean;
-                        let x = if mean { sums[k] / length as f64 } else { sums[k] };
+                        let count =
+                            if reduction.operation == Operation::Mean { matrix.of_one(scope) as f64 } else { 1.0 };
                         let vector = self.vector(i, scope, reduction.place);
-                        // SAFETY: the caller's promise; the run's places are within the vector.
-                        unsafe {
-                            match compute {
-                                Dtype::F64 => {
-                                    std::slice::from_raw_parts_mut(vector.cast::<f64>().add(run * length), length)
-                                        .fill(x)
+                        for place in 0..length {
+                            let x = sums[k][place % together] / count;
+                            // SAFETY: the caller's promise; the run's places are within the vector.
+                            unsafe {
+                                match compute {
+                                    Dtype::F64 => vector.cast::<f64>().add(start + place).write(x),
+                                    _ => vector.cast::<f32>().add(start + place).write(x as f32),
                                 }
-                                _ => std::slice::from_raw_parts_mut(vector.cast::<f32>().add(run * length), length)
-                                    .fill(x as f32),
                             }
                         }
                     } else {
-                        of_array[k] = if run == 0 { sums[k] } else { combine(form(reduction), of_array[k], sums[k]) };
+                        let form = form(reduction);
+                        of_array[k] = sums[k].iter().fold(of_array[k], |sum, &x| combine(form, sum, x));
                     }
                 }
             }
@@ -434,6 +450,44 @@ impl WorkList {
         let item = &self.items[i];
         let size = if k == 0 { item.param_type.size() } else { item.grad_type.size() };
         self.streams[item.streams + k].wrapping_add(at * size)
+    }
+}
+
+/// Adds the terms of `n` vector elements from `at` to the sums of the matrices that they belong to in turn.
+///
+/// # Safety
+/// The tiles must hold the terms, and the CPU must have the level.
+unsafe fn add_terms(
+    sums: &mut [f64],
+    reduction: &Reduction,
+    tail: &[*mut u8; MAX_TAIL],
+    level: Level,
+    compute: Dtype,
+    (at, n): (usize, usize),
+) {
+    let form = form(reduction);
+    let left = tail[reduction.left.tile];
+    let right = match &reduction.right {
+        Right::Factor(factor) => tail[factor.tile],
+        _ => left,
+    };
+    let pair = |done: usize| {
+        let offset = done * compute.size();
+        (left.wrapping_add(offset).cast_const(), right.wrapping_add(offset).cast_const())
+    };
+    // SAFETY: the caller's promise.
+    unsafe {
+        if let [sum] = sums {
+            *sum = combine(form, *sum, reduce::block(level, form, (compute, compute), pair(0), n));
+            return;
+        }
+        let mut done = 0;
+        while done < n {
+            let one = (at + done) % sums.len();
+            let run = (sums.len() - one).min(n - done);
+            reduce::columns(level, form, compute, sums[one..].as_mut_ptr(), pair(done), run);
+            done += run;
+        }
     }
 }
 

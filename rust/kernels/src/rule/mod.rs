@@ -87,6 +87,8 @@ pub struct State {
     pub scope: Scope,
     /// Whether it is never negative.
     pub nonnegative: bool,
+    /// Whether it is never quantized, since small differences to it matter.
+    pub exact: bool,
     /// What it starts at.
     pub initial: Initial,
 }

@@ -47,7 +47,7 @@ pub fn random(seed: u64) -> impl Iterator<Item = f64> {
 
 /// A matrix as it lies in memory; the flag says whether its rows there are columns of the array.
 pub const fn matrix(batch: usize, rows: usize, cols: usize, transposed: bool) -> Matrix {
-    Matrix { batch, rows, cols, transposed }
+    Matrix { batch, rows, cols, transposed, interleaved: 1 }
 }
 
 pub fn len(matrix: Matrix) -> usize {
