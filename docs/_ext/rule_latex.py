@@ -23,7 +23,6 @@ LETTERS = r"""lr \eta  eps \epsilon  momentum \mu  weight_decay \lambda  l2 \lam
     decay \delta  ratio r  vmax v_{\max}  d_max d_{\max}  old_d d_{\mathrm{old}}  trust_coefficient \tau
     initial_lr \eta_0  rho_inf \rho_\infty  beta2_decay \kappa"""
 SYMBOLS = dict(zip(LETTERS.split()[::2], LETTERS.split()[1::2], strict=True))
-RELATIONS = {"==": "=", "!=": r"\neq", "<": "<", ">": ">", "<=": r"\leq", ">=": r"\geq"}
 REDUCTIONS = {"sum": r"\sum", "norm": r"\sum", "max": r"\max"}
 #: The names of numbers, which come before arrays.
 SCALARS = {"t", "lr"} | {name for rule in _schuss.rules().values() for name in rule["hypers"] if len(name) > 1}
@@ -87,21 +86,14 @@ class _Printer(LatexPrinter):  # type: ignore[misc]
             text += (r" \, " if r"\mathrm" in (before[:7], part[:7]) else " ") + part
         return text
 
-    def _call(self, value: Any, exp: Any = None) -> str:
-        name = {"sign": r"\operatorname{sign}"}.get(type(value).__name__, "\\" + type(value).__name__.lower())
-        return rf"{name}\left({', '.join(map(self._print, value.args))}\right)"
-
-    _print_Max = _print_Min = _print_sign = _call
-
     def _print_Select(self, value: Any, exp: Any = None) -> str:
         rows = []
         while isinstance(value, Select):
             test, yes, value = value.args
             rows.append(rf"{self._print(yes)} & \text{{if }} {self._print(test)}")
-        return r"\begin{cases} " + r" \\ ".join([*rows, rf"{self._print(value)} & \text{{otherwise}}"]) + r" \end{cases}"
-
-    def _print_Relational(self, value: Any) -> str:
-        return f"{self._print(value.lhs)} {RELATIONS[value.rel_op]} {self._print(value.rhs)}"
+        return (
+            r"\begin{cases} " + r" \\ ".join([*rows, rf"{self._print(value)} & \text{{otherwise}}"]) + r" \end{cases}"
+        )
 
     def _joined(self, value: Any) -> str:
         return rf" \text{{ {type(value).__name__.lower()} }} ".join(map(self._print, value.args))

@@ -18,12 +18,8 @@ ONCE, OFTEN = 16, 5
 NORMS = ("norm_", "rms_")
 
 
-class Max(sp.Function):  # type: ignore[misc]
-    """The larger of two; the arguments stay in order, which those of SymPy's do not."""
-
-
-class Min(sp.Function):  # type: ignore[misc]
-    """The smaller of two."""
+#: Larger and smaller of two; those of SymPy cost much time.
+Max, Min = type("Max", (sp.Function,), {}), type("Min", (sp.Function,), {})
 
 
 class Select(sp.Function):  # type: ignore[misc]
@@ -110,12 +106,10 @@ class _Reader:
 
     def settled(self, value: Any) -> Any:
         """The same with every comparison to zero decided that can be."""
-
-        def decided(test: Any) -> Any:
-            found = self.is_nonzero(test.lhs)
-            return found if isinstance(test, sp.Ne) else sp.Not(found)
-
-        return value.replace(lambda e: isinstance(e, (sp.Ne, sp.Eq)) and e.rhs == 0, decided)
+        return value.replace(
+            lambda e: isinstance(e, (sp.Ne, sp.Eq)) and e.rhs == 0,
+            lambda e: self.is_nonzero(e.lhs) if isinstance(e, sp.Ne) else sp.Not(self.is_nonzero(e.lhs)),
+        )
 
     def split(self, value: Any) -> Any:
         """The same with its conditions outside."""
@@ -143,8 +137,8 @@ def equations(
             lines.append((number, Line(name, reader.expression(value), name in kept)))
         for operation, scope, name, value in stage["reductions"]:
             lines += [(number, line) for line in _reduced(operation, scope, name, reader.expression(value))]
-    _drop_repeated(lines, stable="weight_decay" in tree["hypers"])
-    _write_out(lines, [stage["kind"] for stage in stages], kept, reader)
+    # Where the rule leaves weight decay to the prologue, that changes the parameter from one pass to another.
+    _write_out(lines, kept, set() if "weight_decay" in tree["hypers"] else {"p"}, reader)
     needed = set(kept)
     for at in reversed(range(len(lines))):
         number, line = lines[at]
@@ -170,36 +164,30 @@ def _reduced(operation: str, scope: str, name: str, value: Any) -> list[Line]:
     return [Line(norm, value, reduction=(norm.partition("_")[0], scope)), Line(name, symbol(norm) ** 2)]
 
 
-def _drop_repeated(lines: list[tuple[int, Line]], stable: bool) -> None:
-    """Drops locals that an earlier pass has computed; `stable` says that the parameter does not decay in between."""
-    at = 0
-    while at < len(lines):
-        line = lines[at][1]
-        before = next((i for i in reversed(range(at)) if lines[i][1].name == line.name), at)
-        changed = {other.name for _, other in lines[before + 1 : at]} | (set() if stable else {"p"})
-        if before < at and not line.assigns and lines[before][1] == line and not changed & names(line.value):
-            del lines[at]
-        else:
-            at += 1
+def _write_out(lines: list[tuple[int, Line]], kept: set[str], unstable: set[str], reader: _Reader) -> None:
+    """Puts values where their names are used, if they are short and nothing in them changes before.
 
-
-def _write_out(lines: list[tuple[int, Line]], kinds: list[str], kept: set[str], reader: _Reader) -> None:
-    """Puts values where their names are used, if they are short and nothing in them changes before."""
+    Locals that an earlier pass has computed are dropped.
+    """
     at = 0
     while at < len(lines):
         number, line = lines[at]
-        later = [other.name for _, other in lines[at + 1 :]]
+        used, later = names(line.value), [other.name for _, other in lines[at + 1 :]]
+        before = next((i for i in reversed(range(at)) if lines[i][1].name == line.name), at)
+        changed = unstable.union(other.name for _, other in lines[before + 1 : at])
+        if before < at and line.name not in kept and lines[before][1] == line and not changed & used:
+            del lines[at]
+            continue
         end = at + later.index(line.name) + 2 if line.name in later else len(lines)
         uses = [i for i in range(at + 1, end) if line.name in names(lines[i][1].value)]
         count = sum(lines[i][1].value.count(symbol(line.name)) for i in uses)
-        scope = "far" if any(lines[i][0] != number for i in uses) else "near"
+        scope = "each_step" if number == 0 else "far" if any(lines[i][0] != number for i in uses) else "near"
         changed = {other.name for _, other in lines[at + 1 : max(uses, default=at)]}
-        short = _is_short(kinds[number] if number == 0 else scope, line, count)
-        if short and line.name not in kept and not changed & names(line.value):
+        if line.name not in kept and not changed & used and _is_short(scope, line, count):
             del lines[at]
-            replaced = {symbol(line.name): line.value}
-            for i in uses:
-                lines[i - 1] = lines[i - 1][0], lines[i - 1][1]._replace(value=lines[i - 1][1].value.xreplace(replaced))
+            for i in (use - 1 for use in uses):
+                value = lines[i][1].value.xreplace({symbol(line.name): line.value})
+                lines[i] = lines[i][0], lines[i][1]._replace(value=value)
         else:
             at += 1
             if number == 0:
@@ -208,6 +196,7 @@ def _write_out(lines: list[tuple[int, Line]], kinds: list[str], kept: set[str], 
 
 
 def _is_short(scope: str, line: Line, count: int) -> bool:
+    """Whether a value is better read where it is used, `count` times, than under its name."""
     if line.reduction:
         return False
     size = sum(1 for _ in sp.preorder_traversal(line.value))
