@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -173,7 +173,10 @@ class Optimizer(Callbacks, Kind):
                 self,
                 [(rule, group.packed(rule, dtype)) for rule, dtype in variants],
                 [variants.index(variant) for variant in group.variants],
-                [self._matrix(a) if RULES[r].needs_matrix else None for r, a in zip(group.rules, group["params"], strict=True)],
+                [
+                    self._matrix(a) if RULES[r].needs_matrix else None
+                    for r, a in zip(group.rules, group["params"], strict=True)
+                ],
                 first,
             )
             first += count

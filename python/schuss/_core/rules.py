@@ -1,4 +1,4 @@
-"""What the kernels say of their rules: hyperparameters, and states with scope, sign and first value. It knows no class."""
+"""What the kernels say of their rules: hyperparameters, and states with scope, sign and first value."""
 
 from __future__ import annotations
 

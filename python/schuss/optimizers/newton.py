@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -121,7 +120,7 @@ class Newton(Optimizer):
         self._explain_structure(grads)
         given = [leaf for _, _, leaf in trees.leaves(self._root(), grads, "grads", "params")]
         usable = [self._usable(i, gradient, zero_grads) for i, gradient in enumerate(given)]
-        matrix = self._matrix(hessian, sum(array.size for array in usable))
+        matrix = self._dense(hessian, sum(array.size for array in usable))
         if self.nonfinite != "propagate" and not all(np.isfinite(array).all() for array in usable):
             if self.nonfinite == "error":
                 i = next(i for i, array in enumerate(usable) if not np.isfinite(array).all())
@@ -160,7 +159,7 @@ class Newton(Optimizer):
         for gradient in gradients if zero_grads else ():
             gradient.fill(0)
 
-    def _matrix(self, hessian: Any, n: int) -> np.ndarray:
+    def _dense(self, hessian: Any, n: int) -> np.ndarray:
         if hessian is None:
             raise TypeError("Newton needs the Hessian: opt.step(grads, hessian), or a closure that returns both")
         checks.refuse_masked("hessian", hessian)

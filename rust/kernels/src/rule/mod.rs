@@ -6,7 +6,7 @@
 mod scalars;
 mod tree;
 
-pub use scalars::{Common, Decay, L2, PROLOGUE, PROLOGUE_NAMES, PROLOGUE_SCALARS, no_text, unscale_factor};
+pub use scalars::{Common, DECAY, Decay, L2, PROLOGUE, PROLOGUE_NAMES, PROLOGUE_SCALARS, no_text, unscale_factor};
 pub use tree::{Expr, Statement};
 
 /// An optimizer rule: what drivers, bindings and the documentation know about it.

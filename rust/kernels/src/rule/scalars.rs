@@ -7,7 +7,8 @@ use crate::numeric::fpenv;
 pub const PROLOGUE_SCALARS: usize = 3;
 /// Which of them is the weight decay that is added to gradients.
 pub const L2: usize = 1;
-const DECAY: usize = 2;
+/// And which is what the parameter is multiplied by.
+pub const DECAY: usize = 2;
 
 /// What the scalars of the prologue are called.
 pub const PROLOGUE_NAMES: [&str; PROLOGUE_SCALARS] = ["gradient_factor", "l2", "decay"];

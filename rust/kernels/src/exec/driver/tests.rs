@@ -10,7 +10,7 @@ use super::*;
 use crate::kernel::CompiledRule;
 use crate::numeric::{Dtype, StateFormat};
 use crate::optimizers;
-use crate::rule::Common;
+use crate::rule::{Common, Decay};
 
 #[path = "../../../tests/support/mod.rs"]
 mod support;
@@ -35,7 +35,8 @@ fn two_steps(rule: &'static CompiledRule, case: &Case, mut arrays: Vec<Owned>, c
         cut_all(&mut work);
     }
     for t in 1..3 {
-        let common = Common { weight_decay: 0.1, ..Common::default() };
+        let decay = if t == 1 { Decay::L2 } else { Decay::Decoupled };
+        let common = Common { weight_decay: 0.1 * case.flags, decay, ..Common::default() };
         let mut of_groups = [1.0, 0.37].map(|factor| scalars(rule.rule, &common, &hypers, t, factor));
         let rounding = if case.nearest { Rounding::Nearest } else { Rounding::stochastic(5, t, case.format) };
         let mut step = Step {
@@ -319,7 +320,8 @@ fn reductions_are_what_their_texts_say() {
                 };
                 assert!(values(compute, &array.states[0], n) == g, "{types:?} {shape:?} {factor} {zero_grads}");
                 let row_and_col = |i: usize| {
-                    let (row, col) = (i / shape.cols, i / (shape.rows * shape.cols) * shape.cols + i % shape.cols);
+                    let of_row = i / shape.cols * shape.interleaved + i % shape.cols % shape.interleaved;
+                    let (row, col) = (of_row, i / (shape.rows * shape.cols) * shape.cols + i % shape.cols);
                     if shape.transposed { (col, row) } else { (row, col) }
                 };
                 let over = |value: &dyn Fn(usize) -> f64, scope: Scope| {
@@ -357,9 +359,9 @@ fn reductions_are_what_their_texts_say() {
                 // Of what the rows have come to, in their type.
                 let count = shape.vector(rows);
                 let (found_sums, found_means) = (state(array, "row_sum", count), state(array, "row_mean", count));
-                let of_one = count / shape.batch;
-                let of_matrix = Reduced::of(found_sums.iter().enumerate().map(|(i, &x)| (i / of_one, x)));
-                let spread = |values: &[f64]| (0..count).map(|row| values[row / of_one]).collect::<Vec<_>>();
+                let matrix_of = |row: usize| row / (count / shape.batch) * shape.interleaved + row % shape.interleaved;
+                let of_matrix = Reduced::of(found_sums.iter().enumerate().map(|(row, &x)| (matrix_of(row), x)));
+                let spread = |values: &[f64]| (0..count).map(|row| values[matrix_of(row)]).collect::<Vec<_>>();
                 close("row_mean_of_matrix", &spread(&of_matrix.mean()), &spread(&of_matrix.size));
                 close("row_max_of_matrix", &spread(&of_matrix.max), &spread(&of_matrix.max));
                 let dots = Reduced::of(found_sums.iter().zip(&found_means).map(|(a, b)| (0, a * b)));
