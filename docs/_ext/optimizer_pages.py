@@ -98,10 +98,8 @@ def page(name: str, kind: type[Optimizer], gallery: bool) -> str:
 
 def pages() -> dict[str, type[Optimizer]]:
     """The classes that have a page: those of the registry, and those that wrap one."""
-    found = {
-        name: kind for name, kind in vars(schuss).items() if isinstance(kind, type) and issubclass(kind, Optimizer)
-    }
-    return schuss.OPTIMIZERS | {name: kind for name, kind in found.items() if kind is not Optimizer}
+    kinds = [kind for kind in vars(schuss).values() if isinstance(kind, type) and issubclass(kind, Optimizer)]
+    return schuss.OPTIMIZERS | {kind.__name__: kind for kind in kinds if kind is not Optimizer}
 
 
 def write_pages(app: Any, config: Any) -> None:

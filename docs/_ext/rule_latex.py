@@ -23,7 +23,9 @@ LETTERS = r"""lr \eta  eps \epsilon  momentum \mu  weight_decay \lambda  l2 \lam
     decay \delta  ratio r  vmax v_{\max}  d_max d_{\max}  old_d d_{\mathrm{old}}  trust_coefficient \tau
     initial_lr \eta_0  rho_inf \rho_\infty  beta2_decay \kappa"""
 SYMBOLS = dict(zip(LETTERS.split()[::2], LETTERS.split()[1::2], strict=True))
-REDUCTIONS = {"sum": r"\sum", "norm": r"\sum", "max": r"\max"}
+ASSIGNS = {True: r"\leftarrow", False: "="}
+MEAN = r"\operatorname{mean}"
+REDUCTIONS = {"sum": r"\sum", "norm": r"\sum", "max": r"\max", "mean": MEAN, "rms": MEAN}
 #: The names of numbers, which come before arrays.
 SCALARS = {"t", "lr"} | {name for rule in _schuss.rules().values() for name in rule["hypers"] if len(name) > 1}
 
@@ -91,9 +93,8 @@ class _Printer(LatexPrinter):  # type: ignore[misc]
         while isinstance(value, Select):
             test, yes, value = value.args
             rows.append(rf"{self._print(yes)} & \text{{if }} {self._print(test)}")
-        return (
-            r"\begin{cases} " + r" \\ ".join([*rows, rf"{self._print(value)} & \text{{otherwise}}"]) + r" \end{cases}"
-        )
+        rows.append(rf"{self._print(value)} & \text{{otherwise}}")
+        return r"\begin{cases} " + r" \\ ".join(rows) + r" \end{cases}"
 
     def _joined(self, value: Any) -> str:
         return rf" \text{{ {type(value).__name__.lower()} }} ".join(map(self._print, value.args))
@@ -106,9 +107,9 @@ def latex(line: Line, align: str = "") -> str:
     value = _Printer(line.name).doprint(line.value)
     if line.reduction is not None:
         operation, scope = line.reduction
-        value = rf"{REDUCTIONS.get(operation, chr(92) + 'operatorname{mean}')}_{{\text{{{scope}}}}} {value}"
+        value = rf"{REDUCTIONS[operation]}_{{\text{{{scope}}}}} {value}"
         value = rf"\sqrt{{\textstyle {value}}}" if line.name.startswith(NORMS) else value
-    return rf"{tex(line.name)} {align}{chr(92) + 'leftarrow' if line.assigns else '='} {value}"
+    return f"{tex(line.name)} {align}{ASSIGNS[line.assigns]} {value}"
 
 
 def display(lines: Iterable[Line]) -> str:

@@ -48,19 +48,16 @@ class Line(NamedTuple):
 
     name: str
     value: Any
-    #: Whether the name is given a new value, as states are; else it is defined here.
-    assigns: bool = False
-    #: Operation and scope, for a number that is made from many.
-    reduction: tuple[str, str] | None = None
+    assigns: bool = False  # whether the name is given a new value, as states are; else it is defined here
+    reduction: tuple[str, str] | None = None  # operation and scope, for a number that is made from many
 
 
 class Stage(NamedTuple):
-    """The equations of a pass or text; `kind` is "each_step", "pass", "row", "col", "array" or "all"."""
+    """The equations of a pass or text."""
 
-    kind: str
+    kind: str  # "each_step", "pass", "row", "col", "array" or "all"
     lines: tuple[Line, ...]
-    #: Whether a pass reads the gradient, reads the parameter, and writes it.
-    access: tuple[bool, bool, bool]
+    access: tuple[bool, ...]  # whether a pass reads the gradient, reads the parameter, and writes it
 
 
 def symbol(name: str) -> sp.Symbol:
@@ -147,12 +144,9 @@ def equations(
             needed |= names(lines[at][1].value)
         else:
             del lines[at]
-    found = []
-    for number, stage in enumerate(stages):
-        own = tuple(line for n, line in lines if n == number)
-        access = [stage.get(key, False) for key in ("reads_grad", "reads_param", "writes_param")]
-        found += [Stage(stage["kind"], own, tuple(access))] if own else []
-    return tuple(found)
+    own = [tuple(line for n, line in lines if n == number) for number in range(len(stages))]
+    access = [tuple(stage.get(key, False) for key in ("reads_grad", "reads_param", "writes_param")) for stage in stages]
+    return tuple(Stage(stage["kind"], *rest) for stage, *rest in zip(stages, own, access, strict=True) if rest[0])
 
 
 def _reduced(operation: str, scope: str, name: str, value: Any) -> list[Line]:

@@ -102,6 +102,15 @@ def test_every_rule_translates(name):
             assert "Select" not in printed
 
 
+def test_messages_of_the_rule_reader():
+    """What the page on the language quotes is what the reader's own tests ask of it."""
+    page = (DOCS / "internals" / "rule_language.rst").read_text(encoding="utf-8")
+    quoted = re.findall(r"^   \* - ``.*\n     - ``(.*)``$", page, re.MULTILINE)
+    asked = (ROOT / "rust" / "macros" / "src" / "tests.rs").read_text(encoding="utf-8")
+    assert len(quoted) > 10
+    assert [message for message in quoted if f'"{message}"' not in asked] == []
+
+
 def value_of(line, known):
     used = sorted(names(line.value))
     value = sp.lambdify([symbol(name) for name in used], line.value, NUMPY)(*(known[name] for name in used))
