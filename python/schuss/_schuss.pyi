@@ -29,6 +29,7 @@ __all__ = [
     "cuda_source",
     "cuda_stream",
     "cuda_synchronize",
+    "cuda_units",
     "get_num_threads",
     "prologue",
     "register_bfloat16",
@@ -151,10 +152,13 @@ class CudaEvent:
 class CudaWork:
     def __new__(cls, device: int) -> Self: ...
     def add_group(
-        self, rule: str, values: int, arrays: Sequence[tuple[int, str, int, Sequence[int], int, bool]]
+        self,
+        rules: Sequence[tuple[str, int]],
+        arrays: Sequence[tuple[int, int, str, int, Sequence[int], _Matrix | None]],
     ) -> None: ...
     def step(
         self,
+        program: str,
         values: Sequence[Sequence[float]],
         steps: Sequence[int],
         grads: Sequence[int],
@@ -162,8 +166,9 @@ class CudaWork:
         grad_scale: float,
         max_norm: float | None,
         finite: bool,
-        after: int,
+        zero_grads: bool,
         stream: int,
+        shared: npt.NDArray[np.float64] | None = None,
     ) -> tuple[tuple[int, int] | None, float | None]: ...
     def measure(
         self, grads: Sequence[int], types: Sequence[str], grad_scale: float, max_norm: float | None, stream: int
@@ -175,7 +180,8 @@ def cuda_count() -> int: ...
 def cuda_device_of(pointer: int) -> int | None: ...
 def cuda_nvrtc(candidates: Sequence[str], newest: int) -> tuple[int, int]: ...
 def cuda_compile(source: str, target: str) -> bytes: ...
-def cuda_source(rule: str, param: str, grad: str, centered: bool) -> list[str]: ...
+def cuda_units() -> list[tuple[str, str, tuple[str, str] | None]]: ...
+def cuda_source(rule: str, program: str, types: tuple[str, str] | None = None) -> str: ...
 def cuda_copy(device: int, to: int, source: int, bytes: int, stream: int) -> None: ...
 def cuda_fill(device: int, to: int, byte: int, bytes: int, stream: int) -> None: ...
 def cuda_stream(device: int) -> int: ...

@@ -42,7 +42,7 @@ class State(NamedTuple):
             return (*shape[:-2], 1, shape[-1])
         return shape if self.scope == "element" else ()
 
-    def dtype(self, param: np.ndarray) -> np.dtype[Any]:
+    def dtype(self, param: Any) -> np.dtype[Any]:
         """Its dtype where it is not quantized: what the parameter is computed in, but float64 for one of an array."""
         return np.dtype(np.float64) if self.scope == "array" else checks.compute_dtype(param.dtype)
 

@@ -12,8 +12,10 @@ import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
+
 from schuss import _schuss
-from schuss._arrays import checks, formats, trees
+from schuss._arrays import checks, formats, layout, trees
 from schuss._backends import cuda_arrays
 from schuss._backends.cuda_arrays import DeviceArray
 from schuss._backends.protocol import Owner
@@ -40,6 +42,7 @@ class Cuda:
         self._holder = 0
         self._in_step = False
         self._group_steps: list[int] = []
+        self._rules_of_group: list[int] = []
         self._norm: Any = None
         self._seen: list[Any] = []
         self._kept: list[Any] = []
@@ -61,7 +64,7 @@ class Cuda:
     def zeros(
         self, params: Sequence[Any], states: Sequence[Sequence[formats.State]], state_format: formats.StateFormat
     ) -> list[list[DeviceArray]]:
-        return cuda_arrays.zeros(params, len(states[0])) if states[0] else [[] for _ in params]
+        return cuda_arrays.zeros(params, states)
 
     def new_gradient(self, param: Any) -> DeviceArray:
         return cuda_arrays.allocate([param], [checks.compute_dtype(param.dtype)])[0]
@@ -75,18 +78,21 @@ class Cuda:
         )
 
     def add_group(
-        self, owner: Owner, rule: str, values: Any, first: int, count: int, centralize: Sequence[bool]
+        self,
+        owner: Owner,
+        rules: Sequence[tuple[str, np.ndarray]],
+        rule_of: Sequence[int],
+        matrices: Sequence[layout.Matrix | None],
+        first: int,
     ) -> None:
-        def rows(array: DeviceArray, centralized: bool) -> int:
-            return array.shape[0] if centralized and array.ndim > 1 and array.size else 0
-
         given = []
-        for i, centralized in zip(range(first, first + count), centralize, strict=True):
+        for i, (rule, matrix) in enumerate(zip(rule_of, matrices, strict=True), first):
             p, states = owner._params[i], [state.pointer for state in owner._states[i]]
-            given.append((p.pointer, p.dtype.name, p.size, states, rows(p, centralized), p.order == "F"))
-        self.work.add_group(rule, len(values), given)
+            given.append((rule, p.pointer, p.dtype.name, p.size, states, matrix))
+        self.work.add_group([(name, len(values)) for name, values in rules], given)
         self._group_steps.append(0)
-        self._seen += [None] * count
+        self._rules_of_group.append(len(rules))
+        self._seen += [None] * len(rule_of)
 
     def configure(self, owner: Owner, max_grad_norm: float | None, nonfinite: str) -> None:
         """The step reads both where it is taken."""
@@ -100,12 +106,14 @@ class Cuda:
     def refuse_changed(self, owner: Owner) -> None:
         """Arrays on a GPU are never resized or re-pointed."""
 
-    def backup(self, owner: Owner) -> Any:
-        return [param.copy() for param in owner._params]
-
-    def restore(self, owner: Owner, backup: Any) -> None:
-        for param, values in zip(owner._params, backup, strict=True):
-            param[...] = values
+    @contextlib.contextmanager
+    def saved_params(self, owner: Owner) -> Iterator[None]:
+        saved = [param.copy() for param in owner._params]
+        try:
+            yield
+        finally:
+            for param, values in zip(owner._params, saved, strict=True):
+                param[...] = values
 
     # One caller at a time.
 
@@ -131,7 +139,7 @@ class Cuda:
         if not self._busy.acquire(blocking=False):
             raise RuntimeError(_IN_A_STEP)
         try:
-            with _schuss.Hold(*others, nobody=nobody):
+            with _schuss.ExclusiveLock(*others, nobody=nobody):
                 self._holder = _NOBODY if nobody else threading.get_ident()
                 self._follow(owner)
                 yield
@@ -180,20 +188,25 @@ class Cuda:
     def _step(self, owner: Owner, grads: Any, grad_scale: float, zero_grads: bool) -> bool:
         steps, skipped = owner.step_count, owner.skipped_steps
         values = owner._scheduled_values(steps)
+        if owner._shared_values is not None:
+            _refuse_unequal_rates(owner, [own[1] for own in values])
         seen, stream, foreign = self.read(owner, grads, zero_grads)
         for other in foreign:
             _schuss.cuda_order(self.device, other, stream)
         max_grad_norm, nonfinite = owner.max_grad_norm, owner.nonfinite
+        counts = [count + 1 for count, n in zip(self._group_steps, self._rules_of_group, strict=True) for _ in range(n)]
         bad, norm = self.work.step(
+            "step",
             values,
-            [count + 1 for count in self._group_steps],
+            counts,
             [one.pointer for one in seen],
             [one.dtype for one in seen],
             grad_scale,
             max_grad_norm,
             nonfinite != "propagate",
-            int(zero_grads),
+            zero_grads,
             stream,
+            owner._shared_values,
         )
         for other in foreign:  # they may write new gradients there when the step has read these
             _schuss.cuda_order(self.device, stream, other)
@@ -258,6 +271,14 @@ class Cuda:
         if zero_grads and not seen.writable:
             raise ValueError(f"{place} is read-only, so it cannot be zeroed; pass a copy")
         return seen
+
+
+def _refuse_unequal_rates(owner: Owner, rates: Sequence[float]) -> None:
+    """Raises where groups that share states have learning rates that are neither equal nor 0."""
+    used = [rate for rate in rates if rate != 0]
+    for other in used[1:]:
+        if other != used[0]:
+            owner._explain_rates(used[0], other)
 
 
 def _check_zeroable(owner: Owner, seen: list[cuda_arrays.Seen]) -> None:

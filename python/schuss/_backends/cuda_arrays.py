@@ -17,6 +17,8 @@ import numpy as np
 
 from schuss import _schuss
 from schuss._arrays import checks
+from schuss._arrays.formats import State
+from schuss._arrays.layout import Matrix
 from schuss._backends import nvrtc
 
 LEGACY = 1  # the stream that the array interface calls the legacy default stream
@@ -240,7 +242,7 @@ class DeviceArray:
         if key is not Ellipsis:
             raise TypeError("arrays on a GPU are set as a whole: array[...] = values")
         if isinstance(value, DeviceArray) and value.dtype != self.dtype:
-            transform("replace", [self], [value])
+            run("copy", [self], grads=[value])
         elif isinstance(value, DeviceArray):
             _schuss.cuda_copy(self.device, self.pointer, value.pointer, self.nbytes, self.stream())
         else:
@@ -333,37 +335,50 @@ def allocate(like: Sequence[DeviceArray], dtypes: Sequence[np.dtype[Any]]) -> li
     ]
 
 
-def zeros(params: Sequence[DeviceArray], count: int) -> list[list[DeviceArray]]:
-    """`count` arrays of zeros for each parameter, of its shape, memory order and compute dtype."""
-    dtypes = [checks.compute_dtype(param.dtype) for param in params]
-    made = [allocate(params, dtypes) for _ in range(count)]
-    return [[state[i] for state in made] for i in range(len(params))]
+def zeros(params: Sequence[DeviceArray], states: Sequence[Sequence[State]]) -> list[list[DeviceArray]]:
+    """Arrays of zeros for the states of each parameter, in its memory order and one behind the other."""
+    like = [
+        DeviceArray(0, state.shape(param.shape), state.dtype(param), param.order, param.device, None, param.framework)
+        for param, own in zip(params, states, strict=True)
+        for state in own
+    ]
+    made = iter(allocate(like, [array.dtype for array in like]))
+    return [[next(made) for _ in own] for own in states]
 
 
 @functools.lru_cache(maxsize=16)
-def _tool(device: int, tool: str, arrays: tuple[tuple[int, str, int], ...]) -> Any:
+def _tool(device: int, tool: str, values: int, arrays: tuple[tuple[int, str, int, tuple[int, ...], Any], ...]) -> Any:
     work = _schuss.CudaWork(device)
-    work.add_group(tool, 8, [(pointer, dtype, size, [], 0, False) for pointer, dtype, size in arrays])
+    given = [(0, pointer, dtype, size, list(states), matrix) for pointer, dtype, size, states, matrix in arrays]
+    work.add_group([(tool, values)], given)
     return work
 
 
-def transform(
+def run(
     tool: str,
     arrays: Sequence[DeviceArray],
-    others: Sequence[DeviceArray] = (),
+    values: Sequence[float] = (),
     *,
-    factor: float = 1.0,
-    bound: float = 0.0,
-    copy: bool = False,
+    program: str = "step",
+    grads: Sequence[DeviceArray] = (),
+    states: Sequence[Sequence[DeviceArray]] = (),
+    matrices: Sequence[Matrix] = (),
 ) -> None:
-    """Runs a tool in place over arrays of one device, as `schuss._backends.tools.transform` does on the host."""
-    if not arrays:
-        return
-    device = arrays[0].device
-    work = _tool(device, tool, tuple((array.pointer, array.dtype.name, array.size) for array in arrays))
-    values = [[0.0] * 6 + [factor, bound]]
-    grads = [(other.pointer, other.dtype.name) for other in others or arrays]
-    pointers, types = [pointer for pointer, _ in grads], [dtype for _, dtype in grads]
+    """Runs a tool in place over arrays of one device, as `schuss._backends.tools.run` does on the host."""
+    packed = [0.0] * 6 + list(values)
+    given = tuple(
+        (
+            array.pointer,
+            array.dtype.name,
+            array.size,
+            tuple(state.pointer for state in states[i]) if states else (),
+            tuple(matrices[i]) if matrices else None,
+        )
+        for i, array in enumerate(arrays)
+    )
+    work = _tool(arrays[0].device, tool, len(packed), given)
+    others = list(grads or arrays)
+    pointers, types = [other.pointer for other in others], [other.dtype.name for other in others]
     # In the stream of whoever made the arrays, not in that of memory of our own.
     stream = next((array.stream() for array in (*others, *arrays) if array.framework), LEGACY)
-    work.step(values, [1], pointers, types, 1.0, None, False, 2 if copy else 0, stream)
+    work.step(program, [packed], [1], pointers, types, 1.0, None, False, False, stream)

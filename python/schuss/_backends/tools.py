@@ -12,21 +12,21 @@ from schuss._arrays.layout import Matrix
 
 def run(
     tool: str,
-    arrays: Sequence[np.ndarray],
+    arrays: Sequence[Any],
     values: Sequence[float] = (),
     *,
     program: str = "step",
-    grads: Sequence[np.ndarray] = (),
-    states: Sequence[Sequence[np.ndarray]] = (),
+    grads: Sequence[Any] = (),
+    states: Sequence[Sequence[Any]] = (),
     matrices: Sequence[Matrix] = (),
 ) -> None:
-    """Runs a tool in place over arrays, which must have been checked; `values` are its hyperparameters."""
+    """Runs a tool in place over arrays of NumPy or of a GPU, which must have been checked; `values` are its own."""
     if not arrays:
         return
     if not isinstance(arrays[0], np.ndarray):
         from schuss._backends import cuda_arrays
 
-        cuda_arrays.run(tool, arrays, values, program=program, grads=grads, states=states)
+        cuda_arrays.run(tool, arrays, values, program=program, grads=grads, states=states, matrices=matrices)
         return
     # As the extension module reads a group's values: no schedule, learning rate, decay or sign; then the tool's own.
     packed = np.array([0.0] * 6 + list(values))

@@ -10,9 +10,8 @@ import numpy as np
 
 from schuss import _schuss
 from schuss._arrays import checks, trees
-from schuss._backends import cuda_arrays
+from schuss._backends import cuda_arrays, tools
 from schuss._backends.cuda import Cuda
-from schuss._backends.tools import transform
 from schuss._core.hyperparameters import Rate
 from schuss._core.optimizer import Optimizer
 from schuss._core.rules import RULES
@@ -45,7 +44,8 @@ class Offload:
     Parameters
     ----------
     kind : type
-        One of the package's classes whose step is a rule on each array (not `Lookahead`, `Ranger`, `NAG` or `Newton`).
+        One of the package's classes whose step is a rule on each array (not `Lookahead`, `Ranger`, `NAG`, `Newton` or
+        `Prodigy`).
     params : array, list, tuple, dict, or list of group dicts
         Arrays on one GPU, to be updated in place.
     **hypers
@@ -92,6 +92,9 @@ class Offload:
             raise TypeError(
                 "Offload keeps master copies by itself, and its state in full: no state_dtype, no master_weights"
             )
+        self._rules = [rule for group in self._here.param_groups for rule in group.rules]
+        if any(RULES[rule].shared for rule in self._rules):
+            raise TypeError(f"Offload takes a class whose step is a rule on each array, not {kind.__name__}")
         self._streams = [_schuss.cuda_stream(self._device) for _ in range(2)]  # from the device, and to it
         self._came, self._went = ([_schuss.CudaEvent(self._device) for _ in range(2)] for _ in range(2))
         self._buffers: list[_Pinned] = []
@@ -116,7 +119,10 @@ class Offload:
     def _step(self, grads: Any, scale: float, zero: bool) -> bool:
         here, there = self._here, self._there
         steps, skipped, group_steps = here._read_counters()
-        values = [np.array(group.packed_at(steps)[0]) for group in here.param_groups]
+        values: list[np.ndarray] = []
+        for group in here.param_groups:
+            own = dict(zip(dict.fromkeys(group.variants), group.packed_at(steps), strict=True))
+            values += [np.array(own[variant]) for variant in group.variants]
         seen, stream, foreign = self._gpu.read(there, grads, zero)
         inward, outward = self._streams
         factor, norm, bad = 1.0 / scale, None, None
@@ -154,11 +160,10 @@ class Offload:
             param[...] = master.astype(param.dtype)
 
     def _pieces(self) -> Iterator[tuple[int, int, int]]:
-        """Array, first element and elements of each piece; a layerwise rule takes its array whole."""
-        rules = _schuss.rules()
-        for i, (group, _) in enumerate(self._here._suffixes):
-            n = self._here._params[i].size
-            size = max(n, 1) if rules[self._here.param_groups[group].rules[0]]["layerwise"] else _PIECE
+        """Array, first element and elements of each piece; a rule that is not elementwise takes its array whole."""
+        for i, (rule, param) in enumerate(zip(self._rules, self._here._params, strict=True)):
+            n = param.size
+            size = _PIECE if RULES[rule].elementwise else max(n, 1)
             yield from ((i, at, min(size, n - at)) for at in range(0, n, size))
 
     def _reserve(self, seen: list[cuda_arrays.Seen]) -> None:
@@ -183,17 +188,16 @@ class Offload:
         for k, (i, at, n) in enumerate(pieces):
             if k + 1 < len(pieces):
                 fetch(k + 1)  # into memory that the update before this one has been through with
-            group = self._here.param_groups[self._here._suffixes[i][0]]
-            param, place = self._there._params[i], slice(at, at + n)
+            rule, param, place = self._rules[i], self._there._params[i], slice(at, at + n)
             self._came[k % 2].wait()
             gradient = self._buffers[k % 2].view(n, seen[i].dtype)
             master, *states = (a.ravel(order="K")[place] for a in (self._here._params[i], *self._here._states[i]))
             number = group_steps[self._here._suffixes[i][0]] + 1
-            packed = values[self._here._suffixes[i][0]]
-            _schuss.update(group.rules[0], packed, number, [master], [gradient], [states], False, False, factor)
+            matrix = self._here._matrix(self._here._params[i]) if RULES[rule].needs_matrix else None
+            _schuss.run(rule, "step", values[i], number, [master], [gradient], [states], [matrix], None, factor)
             self._went[k % 2].wait()
             out = self._buffers[2 + k % 2]
-            transform("replace", [out.view(n, param.dtype.name)], [master])
+            tools.run("copy", [out.view(n, param.dtype.name)], grads=[master])
             size = n * param.itemsize
             _schuss.cuda_copy(self._device, param.pointer + at * param.itemsize, out.pointer, size, outward)
             self._went[k % 2].record(outward)

@@ -3,15 +3,16 @@
 
 use std::sync::{Mutex, TryLockError};
 
+use numpy::{PyArray1, PyArrayMethods};
 use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
-use schuss::cuda::source::Unit;
-use schuss::cuda::{Block, Device, DeviceStep, Event, Measured, Outcome, Work, nvrtc, source};
-use schuss::rule::{MAX_SCALARS, MAX_STATES, Scalars};
-use schuss::{After, Dtype, Form, Rows, Rule, Segment};
+use schuss::cuda::source::{Unit, all_units};
+use schuss::cuda::{Block, Device, DeviceStep, Event, Measured, Outcome, Work, nvrtc};
+use schuss::rule::Scope;
+use schuss::{Array, CompiledRule, Dtype};
 
-use crate::group::{GroupValues, find_rule};
+use crate::group::{GroupValues, MatrixShape, find_rule, matrix_of};
 
 const DTYPES: [(&str, Dtype); 4] =
     [("float32", Dtype::F32), ("float64", Dtype::F64), ("float16", Dtype::F16), ("bfloat16", Dtype::Bf16)];
@@ -57,13 +58,33 @@ fn cuda_compile<'py>(py: Python<'py>, source: &str, target: &str) -> PyResult<Bo
     Ok(PyBytes::new(py, &code))
 }
 
-/// The sources of the kernels of a rule for these types, and those of the sums over gradients.
+/// A unit of source: rule, program, and the types of parameters and gradients where it has passes over them.
+type UnitName = (&'static str, &'static str, Option<(&'static str, &'static str)>);
+
+/// The names of all units of source.
 #[pyfunction]
-fn cuda_source(rule: &str, param: &str, grad: &str, centered: bool) -> PyResult<[String; 2]> {
-    let rule = schuss::rules::find(rule).ok_or_else(|| PyValueError::new_err(format!("no rule {rule:?}")))?.name;
-    let (param, grad) = (dtype(param)?, dtype(grad)?);
-    let sums = source::Unit::Sums { grad, compute: param.compute() };
-    Ok([Unit::Rule { rule, param, grad, centered }.source(), sums.source()])
+fn cuda_units() -> Vec<UnitName> {
+    let name = |dtype: Dtype| DTYPES.iter().find(|(_, own)| *own == dtype).map_or("", |(name, _)| name);
+    let named = |unit: Unit| match unit {
+        Unit::Passes { rule, program, param, grad } => (rule, program, Some((name(param), name(grad)))),
+        Unit::Texts { rule, program } => (rule, program, None),
+    };
+    all_units().into_iter().map(named).collect()
+}
+
+/// The source of a unit, by what [`cuda_units`] calls it.
+#[pyfunction]
+#[pyo3(signature = (rule, program, types=None))]
+fn cuda_source(rule: &str, program: &str, types: Option<(String, String)>) -> PyResult<String> {
+    let unknown = || PyValueError::new_err(format!("no rule {rule:?} with a program {program:?}"));
+    let found = schuss::optimizers::find(rule).ok_or_else(unknown)?.rule;
+    let program = found.program(program).ok_or_else(unknown)?.name;
+    Ok(match types {
+        Some((param, grad)) => {
+            Unit::Passes { rule: found.name, program, param: dtype(&param)?, grad: dtype(&grad)? }.source()
+        }
+        None => Unit::Texts { rule: found.name, program }.source(),
+    })
 }
 
 /// Memory on a device, or pinned memory of the host; zeros at first, given back with the object.
@@ -141,15 +162,29 @@ fn cuda_order(device: i32, first: u64, then: u64) -> PyResult<()> {
     Device::get(device).and_then(|device| device.order(first, then)).map_err(raised)
 }
 
-/// An array of a work list: parameter, dtype, elements, states, rows to center by (0 for none) and whether those are strided.
-type Given = (u64, String, usize, Vec<u64>, usize, bool);
+/// An array: which rule of its group it has, parameter, dtype, elements, states, and its matrix where the rule needs one.
+type Given = (usize, u64, String, usize, Vec<u64>, Option<MatrixShape>);
 
 /// Array and flat index of the first gradient that is not finite, and the norm of the gradients where the host got to know it.
 type Answer = (Option<(usize, usize)>, Option<f64>);
 
 struct Inner {
     work: Work,
-    rules: Vec<&'static Rule>,
+    /// Each rule of each group.
+    rules: Vec<&'static CompiledRule>,
+}
+
+impl Inner {
+    fn set_gradients(&mut self, grads: Vec<u64>, types: &[String]) -> PyResult<()> {
+        let types = types.iter().map(|name| dtype(name)).collect::<PyResult<Vec<_>>>()?;
+        if grads.len() != self.work.arrays().len() || types.len() != grads.len() {
+            return Err(PyValueError::new_err("there must be as many gradients as there are arrays"));
+        }
+        for (i, (grad, dtype)) in grads.into_iter().zip(types).enumerate() {
+            self.work.set_gradient(i, grad as *mut u8, dtype).map_err(raised)?;
+        }
+        Ok(())
+    }
 }
 
 /// The arrays of an optimizer on a device.
@@ -175,45 +210,41 @@ impl CudaWork {
         Ok(CudaWork(Mutex::new(Inner { work: Work::new(device), rules: Vec::new() })))
     }
 
-    /// Adds a group of arrays, whose values are as many as `values`.
-    fn add_group(&self, rule: &str, values: usize, arrays: Vec<Given>) -> PyResult<()> {
-        let rule = find_rule(rule, values)?;
-        let group = self.locked(|inner| inner.rules.len())?;
-        let segment = |(param, param_type, len, own, rows, strided): Given| {
-            if own.len() != rule.states.len() {
-                return Err(PyTypeError::new_err("states do not fit the rule"));
-            }
-            let mut states = [std::ptr::null_mut(); MAX_STATES];
-            states.iter_mut().zip(own).for_each(|(state, given)| *state = given as *mut u8);
-            let param_type = dtype(&param_type)?;
-            let center = (rows > 0).then_some(Rows { count: rows, strided });
-            let param = param as *mut u8;
-            Ok(Segment {
-                rule,
-                group,
-                len,
-                param_type,
-                param,
-                states,
-                grad_type: param_type,
-                grad: std::ptr::null_mut(),
-                center,
-                form: Form::default(),
-            })
-        };
-        let segments = arrays.into_iter().map(segment).collect::<PyResult<Vec<_>>>()?;
+    /// Adds a group of arrays, with the names of its rules and how many values each has.
+    fn add_group(&self, rules: Vec<(String, usize)>, arrays: Vec<Given>) -> PyResult<()> {
+        let rules = rules.iter().map(|(name, values)| find_rule(name, *values)).collect::<PyResult<Vec<_>>>()?;
         self.locked(|inner| {
-            inner.rules.push(rule);
-            inner.work.extend(segments);
-        })
+            let first = inner.rules.len();
+            let array = |(rule_of, param, param_type, len, own, matrix): Given| {
+                let wrong = || PyTypeError::new_err("states do not fit the rule");
+                let rule = *rules.get(rule_of).ok_or_else(wrong)?;
+                let kept = |scope: Scope| !matches!(scope, Scope::Backup | Scope::All);
+                let places: Vec<usize> =
+                    (0..rule.rule.states.len()).filter(|&k| kept(rule.rule.states[k].scope)).collect();
+                if own.len() != places.len() {
+                    return Err(wrong());
+                }
+                let mut array = Array::new(rule, first + rule_of, param as *mut u8, dtype(&param_type)?, len);
+                places.into_iter().zip(own).for_each(|(place, state)| array.states[place] = state as *mut u8);
+                array.matrix = matrix_of(rule, matrix, len)?;
+                Ok(array)
+            };
+            let arrays = arrays.into_iter().map(array).collect::<PyResult<Vec<_>>>()?;
+            inner.work.extend(arrays).map_err(PyTypeError::new_err)?;
+            inner.rules.extend(&rules);
+            Ok(())
+        })?
     }
 
-    /// Starts a step: array and flat index of the first gradient that is not finite, for a step that is not taken; and the
-    /// norm of the gradients where the host got to know it.
+    /// Starts a step, or another program: array and flat index of the first gradient that is not finite, for a step that is
+    /// not taken; and the norm of the gradients where the host got to know it. Values and counts of steps are those of each
+    /// rule of each group. `shared` are the states of scope `all`: with them a step waits for the device.
     #[allow(clippy::too_many_arguments)] // what a step needs, spelled out by the one caller
+    #[pyo3(signature = (program, values, steps, grads, types, grad_scale, max_norm, finite, zero_grads, stream, shared=None))]
     fn step(
         &self,
         py: Python<'_>,
+        program: &str,
         values: Vec<Vec<f64>>,
         steps: Vec<u64>,
         grads: Vec<u64>,
@@ -221,29 +252,37 @@ impl CudaWork {
         grad_scale: f64,
         max_norm: Option<f64>,
         finite: bool,
-        after: u8,
+        zero_grads: bool,
         stream: u64,
+        shared: Option<Bound<'_, PyArray1<f64>>>,
     ) -> PyResult<Answer> {
-        let after = [After::Keep, After::Zero, After::Copy][usize::from(after).min(2)];
-        let types = types.iter().map(|name| dtype(name)).collect::<PyResult<Vec<_>>>()?;
-        self.locked(|Inner { work, rules }| {
-            let arrays = work.segments().len();
-            let alike = values.len() == rules.len() && steps.len() == rules.len();
-            if !alike || grads.len() != arrays || types.len() != arrays {
-                return Err(PyValueError::new_err(
-                    "a step needs as many values and gradients as there are groups and arrays",
-                ));
+        self.locked(|inner| {
+            if values.len() != inner.rules.len() || steps.len() != inner.rules.len() {
+                return Err(PyValueError::new_err("a step needs values for each rule"));
             }
-            for (i, (grad, dtype)) in grads.into_iter().zip(types).enumerate() {
-                work.set_gradient(i, grad as *mut u8, dtype);
+            inner.set_gradients(grads, &types)?;
+            let mut scalars = vec![Vec::new(); values.len()];
+            let (mut lead, mut largest) = (0, f64::NEG_INFINITY);
+            for (i, rule) in inner.rules.iter().enumerate() {
+                let own = GroupValues(&values[i]);
+                own.scalars(rule, steps[i], schuss::unscale_factor(grad_scale), &mut scalars[i]);
+                if own.rate() > largest {
+                    (lead, largest) = (i, own.rate());
+                }
             }
-            let groups = rules.iter().zip(values.iter().zip(steps));
-            let scalars: Vec<Scalars> = groups
-                .map(|(rule, (values, t))| GroupValues(values).scalars(rule, t, schuss::unscale_factor(grad_scale)))
-                .collect();
-            let step = DeviceStep { scalars: &scalars, after, grad_scale, max_norm, finite, stream };
+            let step = DeviceStep { scalars: &scalars, zero_grads, grad_scale, max_norm, finite, lead, stream };
+            if let Some(shared) = &shared {
+                // SAFETY: Python makes this array, contiguous and float64; the GIL is held.
+                inner.work.set_shared(unsafe { shared.as_slice()? }).map_err(raised)?;
+            }
             // SAFETY: the caller answers for the pointers, as this module says.
-            match py.detach(|| unsafe { work.run(&step) }).map_err(raised)? {
+            let outcome = py.detach(|| unsafe { inner.work.run(program, &step) }).map_err(raised)?;
+            if let Some(shared) = &shared {
+                let found = inner.work.shared().map_err(raised)?;
+                // SAFETY: as above, and nobody else uses it during the call.
+                unsafe { shared.as_slice_mut()? }.copy_from_slice(&found);
+            }
+            match outcome {
                 Outcome::Taken { norm } => Ok((None, norm)),
                 Outcome::NotFinite(place) => Ok((Some(place), None)),
             }
@@ -261,18 +300,12 @@ impl CudaWork {
         max_norm: Option<f64>,
         stream: u64,
     ) -> PyResult<Measured> {
-        let types = types.iter().map(|name| dtype(name)).collect::<PyResult<Vec<_>>>()?;
-        self.locked(|Inner { work, rules }| {
-            if grads.len() != work.segments().len() || types.len() != grads.len() {
-                return Err(PyValueError::new_err("there must be as many gradients as there are arrays"));
-            }
-            for (i, (grad, dtype)) in grads.into_iter().zip(types).enumerate() {
-                work.set_gradient(i, grad as *mut u8, dtype);
-            }
-            let scalars = vec![[0.0; MAX_SCALARS]; rules.len()];
-            let step = DeviceStep { scalars: &scalars, after: After::Keep, grad_scale, max_norm, finite: true, stream };
+        self.locked(|inner| {
+            inner.set_gradients(grads, &types)?;
+            let step =
+                DeviceStep { scalars: &[], zero_grads: false, grad_scale, max_norm, finite: true, lead: 0, stream };
             // SAFETY: the caller answers for the pointers, as this module says.
-            py.detach(|| unsafe { work.measure(&step) }).map_err(raised)
+            py.detach(|| unsafe { inner.work.measure(&step) }).map_err(raised)
         })?
     }
 
@@ -292,6 +325,7 @@ pub fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(cuda_device_of, module)?)?;
     module.add_function(wrap_pyfunction!(cuda_nvrtc, module)?)?;
     module.add_function(wrap_pyfunction!(cuda_compile, module)?)?;
+    module.add_function(wrap_pyfunction!(cuda_units, module)?)?;
     module.add_function(wrap_pyfunction!(cuda_source, module)?)?;
     module.add_function(wrap_pyfunction!(cuda_copy, module)?)?;
     module.add_function(wrap_pyfunction!(cuda_fill, module)?)?;

@@ -78,6 +78,25 @@ pub fn find_rule(name: &str, values: usize) -> PyResult<&'static CompiledRule> {
 /// matrices are interleaved.
 pub type MatrixShape = (usize, usize, usize, bool, usize);
 
+/// The matrix that an array of `len` elements is, which a rule with rows or columns must know.
+pub fn matrix_of(rule: &CompiledRule, shape: Option<MatrixShape>, len: usize) -> PyResult<Option<Matrix>> {
+    let matrix = shape.map(|(batch, rows, cols, transposed, interleaved)| Matrix {
+        batch,
+        rows,
+        cols,
+        transposed,
+        interleaved,
+    });
+    let fits = |matrix: Matrix| {
+        let whole = matrix.interleaved > 0 && matrix.cols % matrix.interleaved == 0;
+        whole && matrix.batch * matrix.rows * matrix.cols == len
+    };
+    if matrix.map_or(rule.rule.needs_matrix(), |matrix| !fits(matrix)) {
+        return Err(PyTypeError::new_err("the matrix does not fit the parameter"));
+    }
+    Ok(matrix)
+}
+
 /// How a group keeps its states, and whether behind them a float32 copy of the parameter, which is updated in its place.
 #[derive(Clone, Copy)]
 pub struct Format {
@@ -120,21 +139,7 @@ pub fn array(
     matrix: Option<MatrixShape>,
 ) -> PyResult<Array> {
     let wrong = || PyTypeError::new_err("states do not fit the rule and the parameter");
-    let matrix = matrix.map(|(batch, rows, cols, transposed, interleaved)| Matrix {
-        batch,
-        rows,
-        cols,
-        transposed,
-        interleaved,
-    });
-    let fits = |matrix: Matrix| {
-        matrix.batch * matrix.rows * matrix.cols == param.len
-            && matrix.interleaved > 0
-            && matrix.cols % matrix.interleaved == 0
-    };
-    if matrix.is_some_and(|matrix| !fits(matrix)) || (rule.rule.needs_matrix() && matrix.is_none()) {
-        return Err(PyTypeError::new_err("the matrix does not fit the parameter"));
-    }
+    let matrix = matrix_of(rule, matrix, param.len)?;
     let own = |(_, state): &(usize, &State)| !matches!(state.scope, Scope::Backup | Scope::All);
     let kept: Vec<(usize, &State)> = rule.rule.states.iter().enumerate().filter(own).collect();
     let (states, master) = states.split_at(kept.len().min(states.len()));
