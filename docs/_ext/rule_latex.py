@@ -23,7 +23,6 @@ LETTERS = r"""lr \eta  eps \epsilon  momentum \mu  weight_decay \lambda  l2 \lam
     decay \delta  ratio r  vmax v_{\max}  d_max d_{\max}  old_d d_{\mathrm{old}}  trust_coefficient \tau
     initial_lr \eta_0  rho_inf \rho_\infty  beta2_decay \kappa"""
 SYMBOLS = dict(zip(LETTERS.split()[::2], LETTERS.split()[1::2], strict=True))
-ASSIGNS = {True: r"\leftarrow", False: "="}
 MEAN = r"\operatorname{mean}"
 REDUCTIONS = {"sum": r"\sum", "norm": r"\sum", "max": r"\max", "mean": MEAN, "rms": MEAN}
 #: The names of numbers, which come before arrays.
@@ -109,7 +108,7 @@ def latex(line: Line, align: str = "") -> str:
         operation, scope = line.reduction
         value = rf"{REDUCTIONS[operation]}_{{\text{{{scope}}}}} {value}"
         value = rf"\sqrt{{\textstyle {value}}}" if line.name.startswith(NORMS) else value
-    return f"{tex(line.name)} {align}{ASSIGNS[line.assigns]} {value}"
+    return f"{tex(line.name)} {align}" + (r"\leftarrow " if line.assigns else "= ") + value
 
 
 def display(lines: Iterable[Line]) -> str:

@@ -16,9 +16,7 @@ import sympy as sp
 ONCE, OFTEN = 16, 5
 #: What begins the names of numbers that are never negative.
 NORMS = ("norm_", "rms_")
-
-
-#: Larger and smaller of two; those of SymPy cost much time.
+#: Larger and smaller of two. SymPy's own cannot mix numbers and arrays when they are evaluated in NumPy.
 Max, Min = type("Max", (sp.Function,), {}), type("Min", (sp.Function,), {})
 
 
