@@ -121,7 +121,8 @@ def tables(data):
     text = (
         "LARS and LAMB (without clipping) beside the expressions of examples/numpy_expressions.py, on one array. "
         "RAdam and Ranger beside AdamW in the same run, on a matrix with rows of 1,024: Ranger adds Lookahead's bytes "
-        "and a look at the gradient for its means. Newton, float64, beside SciPy's cho_factor and cho_solve."
+        "and a look at the gradient for its means. Newton, float64, on NumPy's BLAS and LAPACK, beside SciPy's "
+        "cho_factor and cho_solve, each with its own threads."
     )
     return [Table("Systems", text, ["what", "time", "figure", "value", "promised"], rows)]
 

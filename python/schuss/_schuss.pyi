@@ -1,20 +1,21 @@
 from collections.abc import Sequence
-from typing import Any, TypedDict, final, type_check_only
+from typing import Any, Literal, TypeAlias, TypedDict, final, type_check_only
 
 import numpy as np
 import numpy.typing as npt
 from typing_extensions import Self, disjoint_base
 
 __all__ = [
+    "AtLookAhead",
     "Core",
     "CudaBlock",
     "CudaEvent",
     "CudaWork",
-    "Hold",
+    "ExclusiveLock",
+    "SavedParams",
     "__version__",
     "are_apart",
-    "block_bytes",
-    "changed_param",
+    "clip_factor",
     "cpu_level",
     "cpu_levels",
     "cuda_compile",
@@ -29,28 +30,35 @@ __all__ = [
     "cuda_stream",
     "cuda_synchronize",
     "get_num_threads",
-    "keep_params",
+    "prologue",
     "register_bfloat16",
-    "restore_params",
+    "rule_tree",
     "rules",
-    "set_aside",
+    "run",
     "set_num_threads",
-    "solve_damped",
     "sum_of_squares",
-    "update",
 ]
 
 __version__: str
 
+#: Batch, rows and columns as they lie in memory, whether rows are columns there, and how many matrices are interleaved.
+_Matrix: TypeAlias = tuple[int, int, int, bool, int]
+
+@type_check_only
+class _State(TypedDict):
+    name: str
+    scope: Literal["element", "backup", "row", "col", "array", "all"]
+    nonnegative: bool
+    exact: bool
+    initial: float | str
+
 @type_check_only
 class _Rule(TypedDict):
-    doc: str
     hypers: list[str]
-    states: list[str]
-    scalars: list[str]
-    each_step: str
-    update: str
-    layerwise: bool
+    states: list[_State]
+    needs_matrix: bool
+    elementwise: bool
+    programs: list[str]
 
 @disjoint_base
 class Core:
@@ -63,56 +71,67 @@ class Core:
     def grad_norm(self) -> float | None: ...
     def _configure(self, max_grad_norm: float | None, nonfinite: str) -> None: ...
     def _set_seed(self, seed: int | None) -> None: ...
+    def _set_backend(self, backend: Any) -> None: ...
     def _add_group(
         self,
-        rule: str,
-        values: npt.NDArray[np.float64],
+        rules: Sequence[tuple[str, npt.NDArray[np.float64]]],
+        rule_of: Sequence[int],
         params: Sequence[np.ndarray],
         states: Sequence[Sequence[np.ndarray]],
-        center: Sequence[bool],
+        matrices: Sequence[_Matrix | None],
         tree: Any,
         state_dtype: str | None,
         master: bool,
+        shared: npt.NDArray[np.float64] | None,
     ) -> None: ...
     def _counters(self) -> tuple[int, int, list[int]]: ...
     def _set_counters(self, steps: int, skipped: int, groups: Sequence[int]) -> None: ...
     def _check_idle(self) -> None: ...
+    def _changed_param(self) -> int | None: ...
     def step(self, grads: Any = None, *, grad_scale: float = 1.0, zero_grads: bool = False) -> bool: ...
 
-def update(
+def run(
     rule: str,
+    program: str,
     values: npt.NDArray[np.float64],
     step: int,
     params: Sequence[np.ndarray],
     grads: Sequence[np.ndarray],
     states: Sequence[Sequence[np.ndarray]],
-    center: bool,
-    copy: bool,
+    matrices: Sequence[_Matrix | None],
+    shared: npt.NDArray[np.float64] | None = None,
     factor: float = 1.0,
 ) -> None: ...
 def sum_of_squares(arrays: Sequence[np.ndarray]) -> float: ...
+def clip_factor(sum_of_squares: float, grad_scale: float, max_norm: float) -> tuple[float, float]: ...
 
 @final
-class Hold:
+class ExclusiveLock:
     def __new__(cls, *cores: Core, nobody: bool = False) -> Self: ...
     def __enter__(self) -> None: ...
     def __exit__(self, *_raised: object) -> None: ...
 
-def block_bytes(core: Core) -> int: ...
-def keep_params(core: Core, block: npt.NDArray[np.uint8]) -> int | None: ...
-def restore_params(core: Core, block: npt.NDArray[np.uint8]) -> int | None: ...
-def changed_param(core: Core) -> int | None: ...
-def set_aside(core: Core, block: npt.NDArray[np.uint8] | None, restore: bool = False) -> None: ...
+@final
+class AtLookAhead:
+    def __new__(cls, core: Core) -> Self: ...
+    def __enter__(self) -> None: ...
+    def __exit__(self, *_raised: object) -> None: ...
+
+@final
+class SavedParams:
+    def __new__(cls, core: Core) -> Self: ...
+    def __enter__(self) -> None: ...
+    def __exit__(self, *_raised: object) -> None: ...
+
 def are_apart(core: Core, grads: Any) -> bool: ...
-def solve_damped(
-    hessian: npt.NDArray[np.float64], rhs: npt.NDArray[np.float64], damping: float, raise_: bool
-) -> tuple[float, int | None]: ...
 def register_bfloat16(dtype: np.dtype[Any]) -> None: ...
 def get_num_threads() -> int: ...
 def set_num_threads(threads: int) -> None: ...
 def cpu_level() -> str: ...
 def cpu_levels() -> list[str]: ...
 def rules() -> dict[str, _Rule]: ...
+def rule_tree(name: str) -> dict[str, Any] | None: ...
+def prologue() -> tuple[tuple[str, str, str], tuple[str, str, str]]: ...
 
 # What is in a build with CUDA, which is the default.
 

@@ -7,7 +7,8 @@ One function a class: ``adamw_`` for `schuss.AdamW`, and so on. Each updates a p
 - ``p``: the parameter, a writable contiguous array of float32, float64, float16 or bfloat16;
 - ``g``: its gradient, of the same shape;
 - the state arrays, in the order of ``state_dict()["state"][0]``: of the shapes there and the parameter's memory order,
-  float64 for float64 parameters and float32 for all others; one number for an array is float64 always; and yours to initialize (zeros, unless the class has a keyword for it);
+  float64 for float64 parameters and float32 for all others (a state of one number is always float64); yours to
+  initialize, with zeros unless the class has a keyword for it;
 - ``step``: the number of this step, counted from 1;
 - the class's hyperparameters as keywords, with its defaults; ``lr`` must be a number. For ``adamw_`` with
   ``decay_form="independent"`` there is ``initial_lr`` too, which defaults to ``lr``.

@@ -5,7 +5,7 @@
 One line a case, parameter dtype and gradient dtype: the SHA-256, cut to 64 bits, of the raw bytes of parameters and
 states after four steps, over arrays of odd sizes that together pass the size from which threads are used, with and
 without rows. The inputs are the same on every machine and with every NumPy, so that prints can be kept and compared.
-Newton is not here: the library that solves its system chooses its kernels, and the order of its sums, by CPU and
+Newton is not here: NumPy's BLAS, which solves its system, chooses its kernels and the order of its sums by CPU and
 threads.
 """
 

@@ -204,7 +204,7 @@ def test_an_interrupt_inside_a_step(where):
 @pytest.mark.parametrize("name", ["Lookahead", "NAG", "Newton", "save"])
 def test_an_interrupt_where_an_optimizer_is_kept(name, monkeypatch, tmp_path):
     """One that arrives just when an optimizer has been kept to a thread does not leave it so."""
-    w, g, hold = np.ones(2), np.ones(2), schuss._schuss.Hold
+    w, g, hold = np.ones(2), np.ones(2), schuss._schuss.ExclusiveLock
     make, call = {
         "Lookahead": (lambda: schuss.Lookahead(schuss.SGD(w)), lambda: opt.step(g)),
         "NAG": (lambda: schuss.NAG(w), lambda: opt.step(lambda: g)),
@@ -217,7 +217,7 @@ def test_an_interrupt_where_an_optimizer_is_kept(name, monkeypatch, tmp_path):
         hold(*args, **kwargs)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(schuss._schuss, "Hold", interrupted)
+    monkeypatch.setattr(schuss._schuss, "ExclusiveLock", interrupted)
     with pytest.raises(KeyboardInterrupt):
         call()
     monkeypatch.undo()

@@ -67,13 +67,20 @@ def saddle(least):
     return (h + h.T) / 2
 
 
+def singular():
+    """Semidefinite, with a pivot of exactly zero: its factor has small integers, so nothing is rounded on the way."""
+    lower = np.diag(1.0 + np.arange(N) % 2) + np.eye(N, k=-1)
+    lower[13, 13] = 0
+    return lower @ lower.T
+
+
 @pytest.mark.parametrize("least", [-1e-9, -0.01, -2.0, 0.0])
 @pytest.mark.parametrize("damping", [0.0, 1e-5])
 def test_damping_grows_until_it_is_enough(least, damping):
     params = params_of(SHAPES)
     before, g = flat(params), np.linspace(1, 2, N)
     opt = schuss.Newton(params, damping=damping)
-    h = saddle(least)
+    h = saddle(least) if least else singular()
     kept = h.copy()
     opt.step(shaped(g), h)
     assert_same([h], [kept])
@@ -88,13 +95,14 @@ def test_damping_grows_until_it_is_enough(least, damping):
     assert opt.last_damping == damping, "of the last step"
 
 
-def test_one_triangle_is_enough():
-    params, want = params_of(SHAPES), params_of(SHAPES)
+@pytest.mark.parametrize("n", [N, 200])
+def test_one_triangle_is_enough(n):
     results = []
-    for own, h in ((params, np.triu(hessian(N))), (want, hessian(N)), (params_of(SHAPES), np.tril(hessian(N)))):
-        schuss.Newton(own).step(gradient(own), h)
-        results.append(flat(own))
-    assert sum(np.array_equal(r, results[1]) for r in results) == 2
+    for h in (np.triu(hessian(n)), hessian(n), np.tril(hessian(n))):
+        w = np.zeros(n)
+        schuss.Newton(w).step(np.linspace(-1, 1, n), h)
+        results.append(w)
+    assert sum(np.array_equal(w, results[1]) for w in results) == 2
 
 
 def test_a_hessian_that_is_not_aligned():
@@ -191,14 +199,77 @@ def test_no_parameters_at_all():
     assert opt.step([np.ones((0, 3)), np.ones(0)], np.ones((0, 0))) and opt.last_damping == 0.0
 
 
-@pytest.mark.parametrize("n", [300, 700])
+@pytest.mark.parametrize("n", [63, 64, 65, 128, 300, 700])
 def test_large_systems(n):
-    """Against LAPACK's solution, with one thread and with several: close, if not bit for bit."""
-    threads = schuss.get_num_threads()
-    g, h = np.linspace(-1, 1, n), hessian(n) + np.eye(n)
-    for count in (1, 2):
-        schuss.set_num_threads(count)
-        w = np.zeros(n)
-        schuss.Newton(w).step(g, h)
-        assert_close([w], [-np.linalg.solve(h, g)], 1e-13)
-    schuss.set_num_threads(threads)
+    """They are solved block by block."""
+    w, g, h = np.zeros(n), np.linspace(-1, 1, n), hessian(n) + np.eye(n)
+    schuss.Newton(w).step(g, h)
+    assert_close([w], [-np.linalg.solve(h, g)], 1e-13)
+
+
+def test_a_large_system_that_is_hardly_definite():
+    """The residual is as small as substitution leaves it. Products with the inverse of the factor leave 1e-12."""
+    n = 200
+    root = np.tril(np.random.default_rng(2).standard_normal((n, n)) / 16, -1) + np.eye(n)
+    root[:64, :64] = np.eye(64) - 0.3 * np.tril(np.ones((64, 64)), -1)  # its inverse grows like 1.3**n
+    h, g = root @ root.T, root @ root.T @ np.ones(n)
+    w = np.zeros(n)
+    opt = schuss.Newton(w)
+    opt.step(g, h)
+    assert opt.last_damping == 0.0
+    assert np.linalg.norm(h @ w + g) <= 1e-15 * np.linalg.norm(h) * np.linalg.norm(w)
+
+
+@pytest.mark.parametrize("minor", [1, 2, 63, 64, 65, 128, 131, 200])
+def test_the_minor_that_is_not_positive(minor):
+    n = 200
+    h = hessian(n).copy()
+    h[minor - 1, minor - 1] = -1
+    h[150, 150] -= 100  # what comes later does not matter
+    with refused(
+        ValueError,
+        f"hessian + damping*I is not positive definite (leading minor {min(minor, 151)}, damping 0): "
+        'use fallback="damp", or more damping',
+    ):
+        schuss.Newton(np.ones(n), fallback="error").step(np.ones(n), h)
+
+
+def test_extreme_hessians():
+    w = np.ones(2)
+    opt = schuss.Newton(w)
+    # A millionth of the largest element is zero here, but the damping grows.
+    opt.step(np.ones(2), np.diag([1e-320, -1e-320]))
+    assert opt.last_damping > 0
+    assert_close([w], [np.full(2, 1 - 1 / opt.last_damping)], 1e-10)
+    before = snapshot(opt)
+    with refused(
+        ValueError,
+        "hessian + damping*I is not positive definite (leading minor 1, damping 0): is it the Hessian?",
+    ):
+        opt.step(np.ones(2), np.array([[1e308, 1.7e308], [1.7e308, 1e308]]))  # infinite with enough damping
+    assert_unchanged(opt, before, "the refused step")
+
+
+@pytest.mark.parametrize("function", ["cholesky", "inv"])
+@pytest.mark.parametrize("call", [1, 4, 6])
+def test_no_memory(monkeypatch, function, call):
+    """Wherever it runs out."""
+    n = 400
+    w = np.ones(n)
+    opt = schuss.Newton(w)
+    opt.step(np.ones(n), np.eye(n))
+    before, original, calls = snapshot(opt), getattr(np.linalg, function), 0
+
+    def fails(*args):
+        nonlocal calls
+        calls += 1
+        if calls == call:
+            raise MemoryError
+        return original(*args)
+
+    monkeypatch.setattr(np.linalg, function, fails)
+    with pytest.raises(MemoryError):
+        opt.step(np.ones(n), 2 * np.eye(n))
+    assert_unchanged(opt, before, "the step that had no memory")
+    assert opt.last_damping == 0.0
+    assert opt.step(np.ones(n), 2 * np.eye(n)) is True

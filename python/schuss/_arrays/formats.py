@@ -29,6 +29,8 @@ class State(NamedTuple):
     scope: Scope
     #: Whether values may be negative.
     signed: bool
+    #: Whether it is never quantized.
+    exact: bool = False
     #: What it starts at: a number, the name of a hyperparameter, or "p" for a copy of the parameter.
     initial: float | str = 0.0
 
@@ -41,7 +43,7 @@ class State(NamedTuple):
         return shape if self.scope == "element" else ()
 
     def dtype(self, param: np.ndarray) -> np.dtype[Any]:
-        """Its dtype where it is not quantized: what the parameter is computed in; one number for an array is float64."""
+        """Its dtype where it is not quantized: what the parameter is computed in, but float64 for one of an array."""
         return np.dtype(np.float64) if self.scope == "array" else checks.compute_dtype(param.dtype)
 
 
@@ -74,7 +76,7 @@ class StateFormat(NamedTuple):
 
     def stored(self, states: Sequence[State]) -> list[tuple[State, str | None]]:
         """What a parameter's states are stored in; only those with a value for each element are worth quantizing."""
-        stored = [(state, self.dtype if state.scope == "element" else None) for state in states]
+        stored = [(state, self.dtype if state.scope == "element" and not state.exact else None) for state in states]
         return [*stored, (_MASTER, None)] if self.master else stored
 
     def names(self, states: Sequence[State]) -> list[str]:

@@ -54,9 +54,7 @@ class Host:
         kept, mine = owner._state_format, range(first, first + len(rule_of))
         states = [formats.for_kernels(kept, owner._rule_states[i], owner._states[i]) for i in mine]
         params, root = [owner._params[i] for i in mine], owner._root()
-        owner._add_group(
-            rules, rule_of, params, states, matrices, root, kept.small, kept.master, owner._shared_values
-        )
+        owner._add_group(rules, rule_of, params, states, matrices, root, kept.small, kept.master, owner._shared_values)
 
     def configure(self, owner: Owner, max_grad_norm: float | None, nonfinite: str) -> None:
         owner._configure(max_grad_norm, nonfinite)

@@ -101,6 +101,6 @@ class Callbacks(Owner):
 
     def _explain_rates(self, one: float, other: float) -> None:
         raise ValueError(
-            f"lr is {one:g} in one group and {other:g} in another; {self._name()} makes one estimate for all groups, so "
-            "it must be the same in all, or 0 to leave a group out; nothing was updated"
+            f"lr is {one:g} in one group and {other:g} in another, but there is one estimate for all groups: it must "
+            "be the same in all, or 0 to leave a group out; nothing was updated"
         )

@@ -57,8 +57,8 @@ class ParamGroup(MutableMapping[str, Any]):
 
     def _settled(self, hypers: Mapping[str, Any]) -> tuple[Any, ...]:
         """What cannot change once the optimizer is made."""
-        rules = [self._kind._array_rule(hypers, array) for array in self._params]
-        return rules, self._kind._structure(hypers)
+        states = [RULES[self._kind._array_rule(hypers, array)].states for array in self._params]
+        return states, self._kind._structure(hypers)
 
     def _first_rate(self) -> float:
         rate = self._hypers["lr"]
@@ -150,8 +150,8 @@ class ParamGroup(MutableMapping[str, Any]):
             changed = [name for name in checked if checked[name] != self._hypers[name]]
             alone = [name for name in changed if self._settled({**self._hypers, name: checked[name]}) != settled]
             name = (alone or changed)[0]
-            other_rules = self._settled(checked)[0] != self.rules
-            reason = "that needs other state arrays" if other_rules else "it is settled when the optimizer is made"
+            other_states = self._settled(checked)[0] != settled[0]
+            reason = "that needs other state arrays" if other_states else "it is settled when the optimizer is made"
             raise ValueError(
                 f"{where}{name} cannot change from {self._hypers[name]!r} to {checked[name]!r}: {reason}; make a new "
                 "optimizer"

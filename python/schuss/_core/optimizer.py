@@ -7,9 +7,8 @@ hyperparameters stand for. The step itself is in the extension module.
 from __future__ import annotations
 
 import contextlib
-import importlib
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -174,7 +173,10 @@ class Optimizer(Callbacks, Kind):
                 self,
                 [(rule, group.packed(rule, dtype)) for rule, dtype in variants],
                 [variants.index(variant) for variant in group.variants],
-                [self._matrix(a) if RULES[r].needs_matrix else None for r, a in zip(group.rules, group["params"], strict=True)],
+                [
+                    self._matrix(a) if RULES[r].needs_matrix else None
+                    for r, a in zip(group.rules, group["params"], strict=True)
+                ],
                 first,
             )
             first += count
@@ -201,7 +203,9 @@ class Optimizer(Callbacks, Kind):
         """Makes the optimizer one over arrays on a GPU; for NumPy arrays nothing of this is loaded."""
         if not self._on_gpu:
             raise TypeError(f"{self._name()} works on NumPy arrays only; params has arrays on a GPU")
-        self._backend = importlib.import_module("schuss._backends.cuda").Cuda()
+        from schuss._backends.cuda import Cuda
+
+        self._backend = Cuda()
         self._set_backend(self._backend)
 
     # Gradients.

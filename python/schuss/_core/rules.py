@@ -1,4 +1,4 @@
-"""What the kernels say of their rules: hyperparameters, and states with scope, sign and first value. It knows no class."""
+"""What the kernels say of their rules: hyperparameters, and states with scope, sign and first value."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Rule(NamedTuple):
 
 def _described(rule: _schuss._Rule) -> Rule:
     states = [
-        State(own["name"], own["scope"], not own["nonnegative"], own["initial"])
+        State(own["name"], own["scope"], not own["nonnegative"], own["exact"], own["initial"])
         for own in rule["states"]
         if own["scope"] != "backup"
     ]

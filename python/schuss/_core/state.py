@@ -126,7 +126,9 @@ def _load(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
                 copies.append((target, array))
     shared = state.get("shared", {})
     if not isinstance(shared, Mapping) or set(shared) != set(optimizer._shared):
-        raise ValueError(f"state['shared'] must be a dict with the keys {list(optimizer._shared)}, got {_found(shared)}")
+        raise ValueError(
+            f"state['shared'] must be a dict with the keys {list(optimizer._shared)}, got {_found(shared)}"
+        )
     for name, target in optimizer._shared.items():
         checks.check_like(f"state['shared'][{name!r}]", shared[name], "this optimizer's", target.shape, target.dtype)
         copies.append((target, shared[name]))

@@ -45,7 +45,8 @@ class Adafactor(Optimizer):
     d : float, default 1.0
         The root mean square that an update is scaled down to, >= 1.
     weight_decay : float, default 0.0
-        :math:`\lambda` >= 0, decoupled: the parameter is multiplied by :math:`1 - \eta \lambda`, after `rms(p)` is taken.
+        :math:`\lambda` >= 0, decoupled: the parameter is multiplied by :math:`1 - \eta \lambda`, after
+        `rms(p)` is taken.
     relative_step : bool, default False
         :math:`\rho = \min(10^{-2}, 1/\sqrt t)` without a learning rate, as the authors have it; `lr` then counts for
         weight decay alone.
@@ -80,7 +81,9 @@ class Adafactor(Optimizer):
     @classmethod
     def _typed_rule_values(cls, hypers: Mapping[str, Any], dtype: np.dtype[Any]) -> Mapping[str, float]:
         first, second = hypers["eps"]
-        return cls._rule_values({**hypers, "eps": (np.finfo(checks.compute_dtype(dtype)).eps if first is None else first, second)})
+        return cls._rule_values(
+            {**hypers, "eps": (np.finfo(checks.compute_dtype(dtype)).eps if first is None else first, second)}
+        )
 
     @classmethod
     def _decay(cls, hypers: Mapping[str, Any]) -> str:

@@ -12,6 +12,7 @@ from schuss._arrays import trees
 from schuss._core.hyperparameters import Fraction, Rate
 from schuss._core.optimizer import Optimizer
 
+
 class NAG(Optimizer):
     r"""Nesterov's accelerated gradient, with the gradient taken at the look-ahead point.
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
 
 from schuss import _schuss
-from schuss._arrays import checks, trees
+from schuss._arrays import checks, linalg, trees
 from schuss._core import validate
 from schuss._core.declaration import InitVar, option
 from schuss._core.hyperparameters import Rate, Seed
@@ -24,8 +23,9 @@ class Newton(Optimizer):
     solved in float64 through a Cholesky factorization; nothing is inverted. On a quadratic function the first step
     lands on the minimum.
 
-    The last bits of the solution may depend on the CPU and on the number of threads: this is the one optimizer of the
-    package for which they may.
+    NumPy's BLAS and LAPACK solve the system, with as many threads as they choose: `schuss.set_num_threads` does not
+    change that. So the last bits of the solution may depend on that library, on the CPU and on the number of its
+    threads. This is the one optimizer of the package whose bits may.
 
     Parameters
     ----------
@@ -120,7 +120,7 @@ class Newton(Optimizer):
         self._explain_structure(grads)
         given = [leaf for _, _, leaf in trees.leaves(self._root(), grads, "grads", "params")]
         usable = [self._usable(i, gradient, zero_grads) for i, gradient in enumerate(given)]
-        matrix = self._matrix(hessian, sum(array.size for array in usable))
+        matrix = self._dense(hessian, sum(array.size for array in usable))
         if self.nonfinite != "propagate" and not all(np.isfinite(array).all() for array in usable):
             if self.nonfinite == "error":
                 i = next(i for i, array in enumerate(usable) if not np.isfinite(array).all())
@@ -130,20 +130,18 @@ class Newton(Optimizer):
             self._zero(given, zero_grads)
             return False
         sign = -1.0 if self._agreed("maximize") else 1.0
-        norm, coefficient = None, 1.0
+        norm, factor = None, 1.0 / grad_scale
         if self.max_grad_norm is not None:
-            norm = math.sqrt(_schuss.sum_of_squares(usable)) / grad_scale
-            wanted = self.max_grad_norm / (norm + 1e-6)
-            coefficient = coefficient if wanted >= 1.0 else wanted  # a NaN stays one
-        factor = sign * coefficient / grad_scale
+            norm, factor = _schuss.clip_factor(_schuss.sum_of_squares(usable), grad_scale, self.max_grad_norm)
+        factor *= sign
         with np.errstate(all="ignore"):  # one multiplication in the type that the parameter is computed in, as always
             scaled = [array * array.dtype.type(factor) for array in usable]
         vector = np.concatenate([array.ravel() for array in scaled], dtype=np.float64)
-        used = self._solve(matrix if sign == grad_scale else matrix * (sign / grad_scale), vector)
+        solution, used = self._solve(matrix if sign == grad_scale else matrix * (sign / grad_scale), vector)
         # The step itself is plain descent along the solution, whose sign is settled.
         direction, at = [], 0
         for param in self._params:
-            direction.append((sign * vector[at : at + param.size]).reshape(param.shape))
+            direction.append((sign * solution[at : at + param.size]).reshape(param.shape))
             at += param.size
         super().step(trees.build(self._root(), direction.__getitem__))
         self._last_damping = used
@@ -161,7 +159,7 @@ class Newton(Optimizer):
         for gradient in gradients if zero_grads else ():
             gradient.fill(0)
 
-    def _matrix(self, hessian: Any, n: int) -> np.ndarray:
+    def _dense(self, hessian: Any, n: int) -> np.ndarray:
         if hessian is None:
             raise TypeError("Newton needs the Hessian: opt.step(grads, hessian), or a closure that returns both")
         checks.refuse_masked("hessian", hessian)
@@ -174,15 +172,15 @@ class Newton(Optimizer):
             raise ValueError("hessian has a NaN or infinity; nothing was updated")
         return np.require(matrix, np.float64, ["C", "A"])
 
-    def _solve(self, matrix: np.ndarray, vector: np.ndarray) -> float:
-        """Solves in place and returns the damping used."""
+    def _solve(self, matrix: np.ndarray, vector: np.ndarray) -> tuple[np.ndarray, float]:
+        """Returns the solution and the damping used."""
         damping, fallback = self._agreed("damping"), self._agreed("fallback")
-        used, minor = _schuss.solve_damped(matrix, vector, damping, fallback == "damp")
-        if minor is not None:
+        try:
+            return linalg.solve_damped(matrix, vector, damping, raise_damping=fallback == "damp")
+        except linalg.NotPositiveDefiniteError as error:
             advice = 'use fallback="damp", or more damping' if fallback == "error" else "is it the Hessian?"
-            what = f"hessian + damping*I is not positive definite (leading minor {minor + 1}, damping {damping:g})"
-            raise ValueError(f"{what}: {advice}")
-        return used
+            what = f"hessian + damping*I is not positive definite (leading minor {error.minor}, damping {damping:g})"
+            raise ValueError(f"{what}: {advice}") from None
 
     def _agreed(self, name: str) -> Any:
         """A hyperparameter that all groups must have alike, since there is one system."""

@@ -9,8 +9,10 @@ from typing import Annotated, Any
 from schuss._core.hyperparameters import Betas, Fraction, Range, Rate
 from schuss._core.optimizer import Optimizer
 
-#: A number above 0; infinity is one.
-Positive = Annotated[float, Range(open_low=True, closed_high=True)]
+#: A number above 0.
+Positive = Annotated[float, Range(open_low=True)]
+#: The same, or infinity.
+Growth = Annotated[float, Range(open_low=True, closed_high=True)]
 
 
 class Prodigy(Optimizer):
@@ -24,8 +26,8 @@ class Prodigy(Optimizer):
 
     and takes Adam's step over :math:`d g` with :math:`m \leftarrow \beta_1 m + (1 - \beta_1) d g`,
     :math:`v \leftarrow \beta_2 v + (1 - \beta_2) d^2 g^2`,
-    :math:`p \leftarrow p - \gamma m / (\sqrt{v} + d \epsilon)`. The first steps are nearly invisible: the estimate starts
-    at :math:`d_0` and grows. Leave `lr` at 1, or give a schedule that multiplies it.
+    :math:`p \leftarrow p - \gamma m / (\sqrt{v} + d \epsilon)`. The first steps are nearly invisible: the estimate
+    starts at :math:`d_0` and grows. Leave `lr` at 1, or give a schedule that multiplies it.
 
     The state has two arrays more than Adam's: `s`, and `p0`, the parameters at the beginning. `d`, `d_max` and `num`
     are under ``shared`` in ``state_dict()``. All groups must have the same learning rate, or 0, which leaves a group
@@ -75,7 +77,7 @@ class Prodigy(Optimizer):
     safeguard_warmup: bool = False
     d0: Positive = 1e-6
     d_coef: Positive = 1.0
-    growth_rate: Positive = math.inf
+    growth_rate: Growth = math.inf
 
     _single_rule = False
 

@@ -61,7 +61,6 @@ class RMSprop(Optimizer):
     lr_in_momentum: bool = False
     initial_square_avg: float = 0.0
 
-
     @classmethod
     def _rule(cls, hypers: Mapping[str, Any]) -> str:
         kind = "rmsprop_centered" if hypers["centered"] else "rmsprop"

@@ -7,13 +7,14 @@ use schuss::level::Level;
 use schuss::rule::Scope;
 use schuss::{Common, CompiledRule, Decay, Dtype, Matrix, Rounding, StateFormat, WorkList};
 use support::{
-    Buffer, Case, How, Owned, PLAIN, SHAPES, arrays, buffer, first_shared, hypers, matrix, run, scalars, work_list,
+    Buffer, Case, How, Owned, PLAIN, SHAPES, arrays, buffer, first_shared, hypers, interleaved, matrix, run, scalars,
+    work_list,
 };
 
 const DTYPES: [Dtype; 4] = [Dtype::F32, Dtype::F64, Dtype::F16, Dtype::Bf16];
 
 /// The same, past what one thread does alone.
-const LARGE: [Matrix; 7] = [
+const LARGE: [Matrix; 8] = [
     matrix(1, 30, 1000, false),
     matrix(1, 5, 20_003, true),
     matrix(1, 1, 70_001, false),
@@ -21,6 +22,7 @@ const LARGE: [Matrix; 7] = [
     matrix(100, 1, 7, true),
     matrix(2, 170, 300, true),
     matrix(1, 300, 130, false),
+    interleaved(2, 100, 700, true),
 ];
 
 /// Three steps over the arrays: plain, with L2 and clipping, with decoupled decay and ascending. Of each every program is run,

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use syn::{Error, Ident, Result};
 
+use crate::flow;
 use crate::pass::Factors;
 use crate::tree::*;
 
@@ -15,6 +16,8 @@ const MOST_STREAMS: usize = 16;
 /// Checks a family, and lays out the scalars and vectors of its rules.
 pub fn check(mut family: Family) -> Result<Family> {
     let host_names = check_host(&family)?;
+    let mut given: HashSet<String> = family.hypers.iter().map(Ident::to_string).collect();
+    given.extend(PROLOGUE.map(String::from).into_iter().chain(host_names.iter().cloned()));
     let mut rules = std::mem::take(&mut family.rules);
     for rule in &mut rules {
         lay_out(&family, &host_names, rule)?;
@@ -24,24 +27,27 @@ pub fn check(mut family: Family) -> Result<Family> {
                 for statement in stage.statements.iter().filter(|statement| statement.recall) {
                     if recalled_tile(program, number, &statement.name).is_none() {
                         let message =
-                            "what is recalled is a factor of a reduction in a pass before: sum array { uu = u * u; }";
+                            "what is recalled is a factor of a reduction of the pass before: sum array { uu = u * u; }";
                         return Err(Error::new(statement.name.span(), message));
                     }
                 }
             }
         }
+        flow::check(rule, &given)?;
     }
     family.rules = rules;
     Ok(family)
 }
 
-/// The tile that a pass before a stage has written this name to, for its reductions.
+/// The tile that the pass before a stage has written this name to, for its reductions. A text over all arrays between them
+/// ends what an array is in the cache for.
 pub fn recalled_tile(program: &Program, before: usize, name: &Ident) -> Option<usize> {
-    program.stages[..before].iter().rev().find_map(|stage| {
-        let declared = stage.statements.iter().any(|statement| statement.local && statement.name == *name);
-        let tile = Factors::new(stage).tile(&Expr::Name(name.clone()));
-        tile.filter(|_| declared && matches!(stage.kind, Kind::Pass(_)))
-    })
+    let earlier = program.stages[..before].iter().rev();
+    let stage = earlier
+        .take_while(|stage| !matches!(stage.kind, Kind::Text(Scope::All)))
+        .find(|stage| matches!(stage.kind, Kind::Pass(_)))?;
+    let declared = stage.statements.iter().any(|statement| statement.local && statement.name == *name);
+    Factors::new(stage).tile(&Expr::Name(name.clone())).filter(|_| declared)
 }
 
 fn check_host(family: &Family) -> Result<Vec<String>> {
@@ -50,7 +56,7 @@ fn check_host(family: &Family) -> Result<Vec<String>> {
     known.extend([family.rate.to_string(), family.step.to_string()]);
     let mut names = Vec::new();
     for statement in &family.host {
-        check_expr(&statement.value, &known, true)?;
+        check_value(&statement.value, &known, true)?;
         let name = statement.name.to_string();
         if statement.name == family.rate || statement.name == family.step {
             return Err(Error::new(statement.name.span(), format!("{name} is given; use another name")));
@@ -196,7 +202,7 @@ fn check_stage(rule: &Rule, stage: &Stage) -> Result<()> {
     let scalar = matches!(stage.kind, Kind::Text(Scope::Array | Scope::All));
     let mut locals: HashSet<String> = HashSet::new();
     for statement in &stage.statements {
-        check_expr(&statement.value, &known, scalar)?;
+        check_value(&statement.value, &known, scalar)?;
         let name = statement.name.to_string();
         if statement.local {
             if known.contains(&name) {
@@ -213,7 +219,7 @@ fn check_stage(rule: &Rule, stage: &Stage) -> Result<()> {
         }
     }
     for reduction in &stage.reductions {
-        check_expr(&reduction.value, &known, scalar)?;
+        check_value(&reduction.value, &known, scalar)?;
         let allowed: &[Scope] = match &stage.kind {
             Kind::Pass(_) => &[Scope::Row, Scope::Col, Scope::Array, Scope::All],
             Kind::Text(Scope::Row | Scope::Col) => &[Scope::Matrix, Scope::Array],
@@ -261,6 +267,40 @@ fn check_expr(expr: &Expr, known: &HashSet<String>, scalar: bool) -> Result<()> 
 
 fn list(names: &[Ident]) -> String {
     names.iter().map(Ident::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// Checks that numbers stand where numbers are needed, and conditions where conditions are. Says whether it is a condition.
+fn is_condition(expr: &Expr) -> Result<bool> {
+    let expect = |expr: &Expr, condition: bool| match (is_condition(expr)?, condition) {
+        (true, false) => Err(Error::new(expr.span(), "expected a number, found a condition")),
+        (false, true) => Err(Error::new(expr.span(), "expected a condition such as x > 0.0, found a number")),
+        _ => Ok(()),
+    };
+    match expr {
+        Expr::Number(..) | Expr::Name(_) => Ok(false),
+        Expr::Unary(operator, a) => expect(a, *operator == "!").map(|()| *operator == "!"),
+        Expr::Binary(operator, a, b) => {
+            let of_conditions = matches!(*operator, "&&" | "||");
+            expect(a, of_conditions)?;
+            expect(b, of_conditions)?;
+            Ok(!matches!(*operator, "+" | "-" | "*" | "/"))
+        }
+        Expr::Call(name, arguments) => {
+            for (k, argument) in arguments.iter().enumerate() {
+                expect(argument, name == "select" && k == 0)?;
+            }
+            Ok(false)
+        }
+    }
+}
+
+/// Checks the value of a statement or a reduction: a number of names that are known.
+fn check_value(value: &Expr, known: &HashSet<String>, scalar: bool) -> Result<()> {
+    check_expr(value, known, scalar)?;
+    match is_condition(value)? {
+        true => Err(Error::new(value.span(), "expected a number, found a condition")),
+        false => Ok(()),
+    }
 }
 
 /// The variables that a loop must test for NaN so that no NaN is stored unseen: a NaN in a stored state or parameter makes at

@@ -7,6 +7,7 @@
 mod analyze;
 mod constants;
 mod expand;
+mod flow;
 mod parse;
 mod pass;
 #[cfg(test)]

@@ -13,6 +13,7 @@ mod keyword {
     syn::custom_keyword!(def);
     syn::custom_keyword!(each_step);
     syn::custom_keyword!(nonnegative);
+    syn::custom_keyword!(exact);
     syn::custom_keyword!(raw);
     syn::custom_keyword!(save);
     syn::custom_keyword!(restore);
@@ -145,6 +146,10 @@ fn parse_states(input: ParseStream, scope: Scope, states: &mut Vec<State>) -> Re
         if nonnegative {
             input.parse::<keyword::nonnegative>()?;
         }
+        let exact = input.peek(keyword::exact) && input.peek2(Ident);
+        if exact {
+            input.parse::<keyword::exact>()?;
+        }
         let name = input.parse()?;
         let mut initial = None;
         if input.peek(Token![=]) {
@@ -155,7 +160,7 @@ fn parse_states(input: ParseStream, scope: Scope, states: &mut Vec<State>) -> Re
                 _ => return Err(input.error("a state starts at a number, a hyperparameter, or p")),
             });
         }
-        states.push(State { scope, name, nonnegative, initial });
+        states.push(State { scope, name, nonnegative, exact, initial });
         if input.peek(Token![;]) {
             input.parse::<Token![;]>()?;
             return Ok(());

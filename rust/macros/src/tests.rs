@@ -105,8 +105,67 @@ fn statements_and_stages() {
     says("ahead { p = 1.0; }", "expected a stage: pass(p, g) { … }, row { … }, col { … }, array { … } or all { … }");
     says("pass(p, g) { 1.0; }", "expected a statement: `let x = …;`, `x = …;`, or one with +=, -=, *= or /=");
     says("pass(p, g) { p = g }", "expected `;`");
+    let operands: Vec<String> = (0..15).map(|k| format!("r{k}")).collect();
+    says(
+        &format!("row {}; pass(p, g) {{ p = {}; }}", operands.join(", "), operands.join(" + ")),
+        "a pass has at most 14 row and column operands and reduced terms",
+    );
     let states: Vec<String> = (0..15).map(|k| format!("s{k}")).collect();
     says(&format!("element {}; pass(p, g) {{ p = g; }}", states.join(", ")), "a rule has at most 14 element states");
+}
+
+#[test]
+fn names_have_one_scope_and_a_value() {
+    says("array { q = 1.0; } row { q = 2.0; } pass(p) { p = q; }", "q has the scope array already; use another name");
+    says("all d; array { d = 1.0; } pass(p) { p = d; }", "d has the scope all already; use another name");
+    says("array v; all { v = 1.0; } pass(p) { p = v; }", "v has the scope array already; use another name");
+    says("row r; pass(g) { sum array { r = g; } }", "r has the scope row already; use another name");
+    says("array { rate = 1.0; } pass(p) { p = rate; }", "rate is given; use another name");
+    says("all { eps = 1.0; } pass(p) { p = eps; }", "eps is given; use another name");
+    says("array { decay = 1.0; } pass(p) { p = p; }", "decay cannot be assigned here");
+    says("pass(p) { p = q; } array { q = 1.0; }", "q has no value yet");
+    says("pass(p) { p = q; sum array { q = p; } }", "q has no value yet");
+    says("row { a = b; } row { b = 1.0; } pass(p) { p = a; }", "b has no value yet");
+    says("pass(g) { sum array { s = g; } } pass(p) { p = s; } ahead { pass(p) { p = s; } }", "s has no value yet");
+    says(
+        "pass(g) { sum all { s = g; } } pass(p) { p = s; } all { t = s; }",
+        "s is over all arrays; it has a value behind a text `all { … }`",
+    );
+    says("pass(g) { sum all { s = g; } }", "no text `all { … }` follows that could use s");
+    says(
+        "pass(g) { sum array { s = g; } } all { t = s; } pass(p) { p = t; }",
+        "s has a value for each array; a text over all arrays cannot read it",
+    );
+    says(
+        "pass(g) { sum array { s = g; } } pass(p) { sum array { s = p; } }",
+        "s is declared already; use another name",
+    );
+    says("array v; pass(g) { sum array { v = g; } }", "v is declared already; use another name");
+    says("pass(g) { let s = g; sum array { s = s; } }", "s is declared already; use another name");
+}
+
+#[test]
+fn numbers_and_conditions() {
+    says("pass(p, g) { p = g > 0.0; }", "expected a number, found a condition");
+    says("pass(p, g) { p = p + (g > 0.0); }", "expected a number, found a condition");
+    says("pass(p, g) { p = if g { p } else { g }; }", "expected a condition such as x > 0.0, found a number");
+    says("pass(p, g) { p = select(g > 0.0 && p, p, g); }", "expected a condition such as x > 0.0, found a number");
+    says("pass(p, g) { p = select(!g, p, g); }", "expected a condition such as x > 0.0, found a number");
+    says("pass(p, g) { sum array { s = g == p; } }", "expected a number, found a condition");
+}
+
+#[test]
+fn what_is_recalled() {
+    let message = "what is recalled is a factor of a reduction of the pass before: sum array { uu = u * u; }";
+    let rule = |between: &str| {
+        format!(
+            "pass(g) {{ let u = g; sum array {{ uu = u * u; }} }} {between} pass(p, g) {{ recall u = g; p = uu * u; }}"
+        )
+    };
+    assert!(read(&rule("array { a = uu; }")).is_ok());
+    says(&rule("all { a = 1.0; }"), message);
+    says(&rule("pass(p) { p = uu; }"), message);
+    says("pass(p, g) { recall u = g; p = u; }", message);
 }
 
 #[test]

@@ -33,6 +33,8 @@ pub struct State {
     pub scope: Scope,
     pub name: Ident,
     pub nonnegative: bool,
+    /// Whether it is never quantized.
+    pub exact: bool,
     pub initial: Option<Initial>,
 }
 
@@ -148,6 +150,15 @@ impl Expr {
                 b.names(f);
             }
             Expr::Call(_, arguments) => arguments.iter().for_each(|argument| argument.names(f)),
+        }
+    }
+
+    /// Where its first word is.
+    pub fn span(&self) -> Span {
+        match self {
+            Expr::Number(_, span) => *span,
+            Expr::Name(name) | Expr::Call(name, _) => name.span(),
+            Expr::Unary(_, a) | Expr::Binary(_, a, _) => a.span(),
         }
     }
 

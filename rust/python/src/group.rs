@@ -96,7 +96,8 @@ impl Format {
     /// Whether an array is this state of the parameter; states with scales come as one run of float32.
     fn fits(self, kind: &State, state: &Pinned, param: &Pinned, matrix: Option<Matrix>) -> bool {
         let compute = param.dtype.compute();
-        match (kind.scope, self.states) {
+        let states = if kind.exact { StateFormat::Compute } else { self.states };
+        match (kind.scope, states) {
             (Scope::Element, StateFormat::Compute) => state.dtype == compute && state.congruent(param),
             (Scope::Element, StateFormat::Bfloat16) => state.dtype == Dtype::Bf16 && state.congruent(param),
             (Scope::Element, StateFormat::Int8) => {

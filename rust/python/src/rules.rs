@@ -5,7 +5,7 @@ use pyo3::types::{PyDict, PyList, PyTuple};
 use schuss::rule::{Expr, Initial, Kind, Operation, PROLOGUE, PROLOGUE_NAMES, Rule, Scope, Stage, State, Statement};
 use schuss::{CompiledRule, optimizers};
 
-/// For each rule what the package needs of it: ``hypers``, ``states`` (each a dict of ``name``, ``scope``, ``nonnegative`` and
+/// For each rule what the package needs of it: ``hypers``, ``states`` (each a dict of ``name``, ``scope``, ``nonnegative``, ``exact`` and
 /// ``initial``), ``needs_matrix``, ``elementwise``, ``programs``. Tools are left out.
 #[pyfunction]
 pub fn rules(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
@@ -62,6 +62,7 @@ fn states<'py>(py: Python<'py>, rule: &Rule) -> PyResult<Bound<'py, PyList>> {
         one.set_item("name", state.name)?;
         one.set_item("scope", state.scope.name())?;
         one.set_item("nonnegative", state.nonnegative)?;
+        one.set_item("exact", state.exact)?;
         match state.initial {
             Initial::Number(x) => one.set_item("initial", x)?,
             Initial::Hyper(name) => one.set_item("initial", name)?,

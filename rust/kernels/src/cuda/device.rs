@@ -74,6 +74,9 @@ pub fn device_of(pointer: u64) -> Result<Option<i32>> {
     Ok((found[0] == sys::CUmemorytype::CU_MEMORYTYPE_DEVICE as u32).then_some(found[1] as i32))
 }
 
+/// The kernels of a unit, by name.
+pub(super) type Functions = HashMap<String, sys::CUfunction>;
+
 /// A device that has been used; never given back.
 pub struct Device {
     /// Its number.
@@ -81,7 +84,7 @@ pub struct Device {
     /// Its architecture, as in 90 for sm_90.
     pub arch: i32,
     context: sys::CUcontext,
-    units: Mutex<HashMap<Unit, HashMap<&'static str, sys::CUfunction>>>,
+    units: Mutex<HashMap<Unit, Functions>>,
 }
 
 // SAFETY: contexts and functions may be used from any thread.
@@ -146,7 +149,7 @@ impl Device {
     ///
     /// # Errors
     /// NVRTC is not loaded, or the driver refuses what it made.
-    pub(super) fn kernels(&self, unit: Unit) -> Result<HashMap<&'static str, sys::CUfunction>> {
+    pub(super) fn kernels(&self, unit: Unit) -> Result<Functions> {
         let mut units = self.units.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(found) = units.get(&unit) {
             return Ok(found.clone());
@@ -171,15 +174,15 @@ impl Device {
         Ok(found)
     }
 
-    fn load(&self, unit: Unit, mut code: Vec<u8>) -> Result<HashMap<&'static str, sys::CUfunction>> {
+    fn load(&self, unit: Unit, mut code: Vec<u8>) -> Result<Functions> {
         code.push(0); // what ends PTX
         self.with("loading a kernel", || {
             // SAFETY: the image is whole: the compiler made it, or its checksum was right; the module stays loaded.
             unsafe {
                 let module = result::module::load_data(code.as_ptr().cast())?;
-                let names = unit.kernels().iter();
-                let named = names.map(|&name| {
-                    let symbol = CString::new(name).expect("kernels have plain names");
+                let named = unit.kernels().into_iter().map(|kernel| {
+                    let name = kernel.to_string();
+                    let symbol = CString::new(name.as_str()).expect("kernels have plain names");
                     Ok((name, result::module::get_function(module, symbol)?))
                 });
                 named.collect()
@@ -187,19 +190,20 @@ impl Device {
         })
     }
 
-    /// Starts a kernel with one argument.
+    /// Starts a kernel.
     ///
     /// # Safety
-    /// The function is of this device and takes an `A`, whose pointers are good for it until the stream has run it.
-    pub(super) unsafe fn launch<A>(
+    /// The function is of this device and takes one structure of these words, whose pointers are good for it until the stream
+    /// has run it.
+    pub(super) unsafe fn launch(
         &self,
         function: sys::CUfunction,
         blocks: u32,
         threads: u32,
-        argument: &A,
+        argument: &[u64],
         stream: u64,
     ) -> Result<()> {
-        let mut parameters = [(argument as *const A).cast_mut().cast::<c_void>()];
+        let mut parameters = [argument.as_ptr().cast_mut().cast::<c_void>()];
         self.with("starting a kernel", || {
             // SAFETY: the caller's promise; the argument is copied by the call.
             unsafe {

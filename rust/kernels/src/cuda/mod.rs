@@ -1,6 +1,6 @@
 //! The rules on NVIDIA GPUs, with the CPU's bits.
 //!
-//! [`source`] makes CUDA C++ of the rules' texts, [`nvrtc`] compiles it when it is first needed, [`plan`] says what a step
+//! [`source`] makes CUDA C++ of the rules' trees, [`nvrtc`] compiles it when it is first needed, [`plan`] says what a program
 //! launches, [`Work`] does it. Driver and compiler are loaded at run time; what lacks them is told so by an error.
 
 mod cache;
@@ -8,7 +8,10 @@ mod device;
 pub mod nvrtc;
 pub mod plan;
 pub mod source;
+pub mod stages;
+mod structures;
 mod tables;
+mod translate;
 mod work;
 
 pub use device::{Block, Device, Event, Result, count, device_of, driver};

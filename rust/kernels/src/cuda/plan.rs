@@ -1,19 +1,23 @@
-//! What a step launches, as data: which kernel over which chunks of which arrays. Made without a GPU.
+//! What a program launches, as data: which kernel over which chunks of which arrays. Made without a GPU.
 //!
-//! Arrays that share group, rule, types and centering go into one launch, however many they are. A launch has a block of
-//! threads for each chunk of [`CHUNK`] elements; its chunks lie one behind the other in one table of all launches.
-
-use crate::Dtype;
-use crate::segment::Segment;
+//! Arrays that share group, rule and types go into one launch, however many they are. A launch has a block of threads for each
+//! of its chunks, which lie one behind the other in one table of all launches.
 
 use super::source::Unit;
+use super::stages::{Kernel, Part, kernels, last_gradient, stores, text_kernels};
+use crate::exec::Cells;
+use crate::numeric::reduce::{BLOCK, LANES};
+use crate::Array;
+use crate::rule::{Kind, Program, Rule, Scope};
 
 /// Elements of a chunk; as in prelude.cu, and a multiple of the blocks that sums are made of.
 pub const CHUNK: usize = 16_384;
 /// Threads of a block; as in prelude.cu.
 pub const THREADS: u32 = 256;
+/// Groups of threads in a block that each sum up a piece.
+const GROUPS: usize = THREADS as usize / LANES;
 
-/// A part of an array: elements from `index * CHUNK`, or row `index`, or the whole of it.
+/// A part of an array; how much that is depends on the kernel.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Chunk {
@@ -28,158 +32,229 @@ pub struct Chunk {
 pub struct Launch {
     /// Where the kernel is.
     pub unit: Unit,
-    /// Its name there.
-    pub kernel: &'static str,
+    /// Which one.
+    pub kernel: Kernel,
     /// Whose scalars it gets.
     pub group: usize,
     /// Its chunks, at least one.
     pub chunks: std::ops::Range<usize>,
+    /// Whether it belongs to the last pass that reads gradients, which may set them to zero.
+    pub zeroes: bool,
+    /// Whether it does nothing else.
+    pub only_zeroes: bool,
 }
 
-/// The launches of a step, in order, and the table that they share.
+/// The launches of each program, in order, and the table that they share.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
     /// Every launch's chunks.
     pub chunks: Vec<Chunk>,
-    /// Sums of squares of the gradients; for a step that clips or looks for what is not finite.
-    pub squares: Vec<Launch>,
-    /// Means of rows, then first phases and ratios of layerwise rules, then updates.
-    pub step: Vec<Launch>,
+    /// Programs by name. Texts over all arrays of a rule are launched once for each group, one behind the other.
+    pub programs: Vec<(&'static str, Vec<Launch>)>,
 }
 
 impl Plan {
     /// The plan for these arrays and the types of their gradients.
-    pub fn new(segments: &[Segment]) -> Plan {
+    pub fn new(arrays: &[Array]) -> Plan {
         let mut plan = Plan::default();
-        let mut of = |key: &dyn Fn(&Segment) -> Option<(Unit, usize)>, kernel, parts: &dyn Fn(&Segment) -> usize| {
-            plan.launches(segments, key, kernel, parts)
-        };
-        let sums = |s: &Segment| Unit::Sums { grad: s.grad_type, compute: s.param_type.compute() };
-        let rule = |s: &Segment| {
-            let centered = s.center.is_some();
-            Unit::Rule { rule: s.rule.name, param: s.param_type, grad: s.grad_type, centered }
-        };
-        let pieces = |s: &Segment| s.len.div_ceil(CHUNK);
-        let layerwise = |s: &Segment| s.rule.layer.is_some().then(|| (rule(s), s.group));
-        let squares = of(&|s| Some((sums(s), 0)), "squares", &pieces);
-        let mut step =
-            of(&|s| s.center.map(|_| (sums(s), s.group)), "means", &|s| s.center.map_or(0, |center| center.count));
-        step.extend(of(&layerwise, "measure", &pieces));
-        step.extend(of(&layerwise, "ratio", &|s| usize::from(s.len > 0)));
-        step.extend(of(&|s| Some((rule(s), s.group)), "update", &pieces));
-        (plan.squares, plan.step) = (squares, step);
+        let mut rules: Vec<&'static Rule> = Vec::new();
+        for array in arrays {
+            if !rules.iter().any(|&known| std::ptr::eq(known, array.rule.rule)) {
+                rules.push(array.rule.rule);
+            }
+        }
+        for rule in rules {
+            for program in rule.programs {
+                let mut launches = Vec::new();
+                let of = |array: &Array| std::ptr::eq(array.rule.rule, rule);
+                let mut kernels = [kernels(program), text_kernels(program)].concat();
+                kernels.sort_by_key(|kernel| kernel.stage); // passes stay in front of the texts behind them
+                for kernel in kernels {
+                    plan.launch(arrays, &of, (rule.name, program), kernel, &mut launches);
+                }
+                match plan.programs.iter_mut().find(|(name, _)| *name == program.name) {
+                    Some((_, all)) => all.extend(launches),
+                    None => plan.programs.push((program.name, launches)),
+                }
+            }
+        }
         plan
     }
 
-    /// A launch for each key, in the order of their first arrays.
-    fn launches(
+    /// The launches of the program of this name.
+    pub fn program(&self, name: &str) -> &[Launch] {
+        self.programs.iter().find(|(known, _)| *known == name).map_or(&[], |(_, launches)| launches)
+    }
+
+    /// Adds the launches of a kernel: one for each choice of types and group, in the order of their first arrays.
+    fn launch(
         &mut self,
-        segments: &[Segment],
-        key: &dyn Fn(&Segment) -> Option<(Unit, usize)>,
-        kernel: &'static str,
-        parts: &dyn Fn(&Segment) -> usize,
-    ) -> Vec<Launch> {
+        arrays: &[Array],
+        of: &dyn Fn(&Array) -> bool,
+        (rule, program): (&'static str, &'static Program),
+        kernel: Kernel,
+        launches: &mut Vec<Launch>,
+    ) {
+        let text = matches!(kernel.part, Part::Arrays | Part::All);
+        let unit = |array: &Array| match text {
+            true => Unit::Texts { rule, program: program.name },
+            false => {
+                Unit::Passes { rule, program: program.name, param: array.param_type, grad: array.grad_type }
+            }
+        };
         let mut keys: Vec<(Unit, usize)> = Vec::new();
-        for key in segments.iter().filter_map(key) {
+        for array in arrays.iter().filter(|array| of(array)) {
+            let key = (unit(array), array.group);
             if !keys.contains(&key) {
                 keys.push(key);
             }
         }
-        let mut launches = Vec::new();
-        for wanted in keys {
+        let zeroes = last_gradient(program) == Some(kernel.stage);
+        let stage = &program.stages[kernel.stage];
+        let only_zeroes = kernel.part == Part::Elements && matches!(&stage.kind, Kind::Pass(pass) if !stores(pass));
+        for (unit_of, group) in keys {
             let start = self.chunks.len();
-            for (array, segment) in (0u32..).zip(segments) {
-                if key(segment) == Some(wanted) {
-                    self.chunks.extend((0..parts(segment) as u32).map(|index| Chunk { array, index }));
+            if kernel.part == Part::All {
+                self.chunks.push(Chunk { array: 0, index: 0 });
+            } else {
+                for (number, array) in (0u32..).zip(arrays) {
+                    // An array without elements has no sums: its states stay as they are.
+                    if of(array) && array.len > 0 && (unit(array), array.group) == (unit_of, group) {
+                        let parts = parts(array, kernel.part, &stage.kind, !super::stages::over(stage, Scope::Matrix).is_empty());
+                        self.chunks.extend((0..parts as u32).map(|index| Chunk { array: number, index }));
+                    }
                 }
             }
             if self.chunks.len() > start {
-                let (unit, group) = wanted;
-                launches.push(Launch { unit, kernel, group, chunks: start..self.chunks.len() });
+                let chunks = start..self.chunks.len();
+                launches.push(Launch { unit: unit_of, kernel, group, chunks, zeroes, only_zeroes });
             }
         }
-        launches
     }
+}
 
-    /// The unit whose `total` kernel makes one number of the partial sums.
-    pub fn total() -> Unit {
-        Unit::Sums { grad: Dtype::F32, compute: Dtype::F32 }
+/// How many chunks a kernel has for an array.
+fn parts(array: &Array, part: Part, kind: &Kind, by_matrix: bool) -> usize {
+    let threads = THREADS as usize;
+    let matrix = || array.matrix.expect("rules with rows or columns have matrices");
+    let cells = || Cells::new(matrix());
+    let adjacent = |scope| matrix().lies_in_rows(scope);
+    match part {
+        Part::Elements | Part::Blocks => array.len.div_ceil(CHUNK),
+        Part::Pieces => cells().units() * pieces(&cells()).div_ceil(GROUPS),
+        Part::Cells => cells().units().div_ceil(threads),
+        Part::Along(scope) if adjacent(scope) && matrix().interleaved > 1 => cells().row_sums().div_ceil(threads),
+        Part::Along(scope) if adjacent(scope) => {
+            let groups = matrix().cols.div_ceil(BLOCK).next_power_of_two().min(GROUPS);
+            (matrix().batch * matrix().rows).div_ceil(GROUPS / groups)
+        }
+        Part::Across(scope) if !adjacent(scope) => cells().col_partials().div_ceil(threads),
+        Part::Panels(scope) if !adjacent(scope) => (matrix().batch * matrix().cols).div_ceil(threads),
+        Part::Along(_) | Part::Across(_) | Part::Panels(_) => 0,
+        Part::Numbers => match kind {
+            Kind::Vector { scope, .. } => matrix().vector(*scope).div_ceil(threads),
+            _ => unreachable!("only texts over rows or columns have this kernel"),
+        },
+        Part::Matrices if by_matrix => matrix().batch,
+        Part::Matrices | Part::Arrays | Part::All => 1,
+    }
+}
+
+/// The most pieces that a cell is summed up in.
+pub(super) fn pieces(cells: &Cells) -> usize {
+    let rows = if cells.together > 1 { cells.together * cells.matrix.rows } else { cells.panel };
+    match cells.rows_at_once() {
+        1 => rows * cells.strip.div_ceil(BLOCK),
+        together => rows.div_ceil(together),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rows::Rows;
-    use crate::rule::MAX_STATES;
-    use crate::{Form, Rule, rules};
+    use crate::optimizers::{adafactor, adam, lamb, prodigy, sgd};
+    use crate::{CompiledRule, Dtype, Matrix};
 
-    fn segment(rule: &'static Rule, group: usize, len: usize, types: (Dtype, Dtype), rows: usize) -> Segment {
-        let null = std::ptr::null_mut();
-        let center = (rows > 0).then_some(Rows { count: rows, strided: false });
-        let (param_type, grad_type) = types;
-        Segment {
-            rule,
-            group,
-            len,
-            param_type,
-            param: null,
-            states: [null; MAX_STATES],
-            grad_type,
-            grad: null,
-            center,
-            form: Form::default(),
-        }
+    fn array(rule: &'static CompiledRule, group: usize, len: usize, types: (Dtype, Dtype)) -> Array {
+        Array { grad_type: types.1, ..Array::new(rule, group, std::ptr::null_mut(), types.0, len) }
     }
 
     const SAME: (Dtype, Dtype) = (Dtype::F32, Dtype::F32);
 
+    fn names(plan: &Plan, program: &str) -> Vec<(String, usize, usize)> {
+        let one = |launch: &Launch| (launch.kernel.to_string(), launch.group, launch.chunks.len());
+        plan.program(program).iter().map(one).collect()
+    }
+
     #[test]
-    fn every_element_is_in_one_chunk_of_one_update() {
+    fn every_element_is_in_one_chunk_of_a_pass() {
         let lengths = [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 0, 5 * CHUNK + 7, 3];
-        let adam = rules::adam::adam();
-        let segments: Vec<_> = lengths.iter().map(|&len| segment(adam, len % 2, len, SAME, 0)).collect();
-        let plan = Plan::new(&segments);
-        for launches in [&plan.squares, &plan.step] {
-            let mut seen: Vec<Vec<u32>> = lengths.iter().map(|&len| vec![0; len]).collect();
-            for launch in launches {
-                for chunk in &plan.chunks[launch.chunks.clone()] {
-                    let (array, start) = (chunk.array as usize, chunk.index as usize * CHUNK);
-                    assert!(launch.kernel == "squares" || segments[array].group == launch.group);
-                    let end = lengths[array].min(start + CHUNK);
-                    seen[array][start..end].iter_mut().for_each(|n| *n += 1);
+        for rule in [adam::adam(), lamb::lamb()] {
+            let arrays: Vec<_> = lengths.iter().map(|&len| array(rule, len % 2, len, SAME)).collect();
+            let plan = Plan::new(&arrays);
+            for stage in [0, 2] {
+                let mut seen: Vec<Vec<u32>> = lengths.iter().map(|&len| vec![0; len]).collect();
+                let passes = |launch: &&Launch| launch.kernel.stage == stage && launch.kernel.part != Part::Arrays;
+                for launch in plan.program("step").iter().filter(passes) {
+                    for chunk in &plan.chunks[launch.chunks.clone()] {
+                        let (array, start) = (chunk.array as usize, chunk.index as usize * CHUNK);
+                        assert_eq!(arrays[array].group, launch.group);
+                        let end = lengths[array].min(start + CHUNK);
+                        seen[array][start..end].iter_mut().for_each(|n| *n += 1);
+                    }
                 }
+                assert!(seen.iter().flatten().all(|&n| n == u32::from(stage == 0 || rule.rule.name == "lamb")));
             }
-            assert!(seen.iter().flatten().all(|&n| n == 1));
         }
     }
 
     #[test]
     fn arrays_alike_share_a_launch_and_the_others_do_not() {
-        let (adam, sgd) = (rules::adam::adam(), rules::sgd::sgd());
-        let mut segments: Vec<_> = (0..1000).map(|_| segment(adam, 0, 1000, SAME, 0)).collect();
-        assert_eq!(Plan::new(&segments).step.len(), 1);
-        assert_eq!(Plan::new(&segments).step[0].chunks, 1000..2000); // behind those of the sums of squares
-        segments.push(segment(adam, 0, 10, (Dtype::F32, Dtype::Bf16), 0));
-        segments.push(segment(adam, 1, 10, SAME, 0));
-        segments.push(segment(sgd, 2, 10, SAME, 0));
-        segments.push(segment(adam, 0, 12, SAME, 3));
-        segments.push(segment(adam, 0, 12, SAME, 0));
-        let plan = Plan::new(&segments);
-        let names =
-            |launches: &[Launch]| launches.iter().map(|l| (l.kernel, l.group, l.chunks.len())).collect::<Vec<_>>();
-        assert_eq!(names(&plan.squares), [("squares", 0, 1004), ("squares", 0, 1)]);
-        let updates = [("update", 0, 1001), ("update", 0, 1), ("update", 1, 1), ("update", 2, 1), ("update", 0, 1)];
-        assert_eq!(names(&plan.step), [&[("means", 0, 3)][..], &updates].concat());
+        let (adam, sgd) = (adam::adam(), sgd::sgd());
+        let mut arrays: Vec<_> = (0..1000).map(|_| array(adam, 0, 1000, SAME)).collect();
+        assert_eq!(names(&Plan::new(&arrays), "step"), [("stage0_elements".into(), 0, 1000)]);
+        arrays.push(array(adam, 0, 10, (Dtype::F32, Dtype::Bf16)));
+        arrays.push(array(adam, 1, 10, SAME));
+        arrays.push(array(sgd, 2, 10, SAME));
+        arrays.push(array(adam, 0, 12, SAME));
+        let counts: Vec<_> = names(&Plan::new(&arrays), "step").into_iter().map(|(_, group, n)| (group, n)).collect();
+        assert_eq!(counts, [(0, 1001), (0, 1), (1, 1), (2, 1)]);
+        assert_eq!(names(&Plan::new(&arrays), "sync"), []);
     }
 
     #[test]
-    fn a_layerwise_rule_is_measured_before_it_is_updated() {
-        let lamb = rules::lamb::lamb();
-        let plan = Plan::new(&[segment(lamb, 0, CHUNK + 1, SAME, 0), segment(lamb, 0, 0, SAME, 0)]);
-        let names: Vec<_> = plan.step.iter().map(|launch| (launch.kernel, launch.chunks.len())).collect();
-        assert_eq!(names, [("measure", 2), ("ratio", 1), ("update", 2)]);
+    fn texts_run_between_their_passes() {
+        let lamb = lamb::lamb();
+        let plan = Plan::new(&[array(lamb, 0, CHUNK + 1, SAME), array(lamb, 0, 0, SAME)]);
+        let expected = [("stage0_blocks", 2), ("stage0_arrays", 1), ("stage2_elements", 2)];
+        assert_eq!(names(&plan, "step"), expected.map(|(name, chunks)| (name.to_string(), 0, chunks)));
+        let zeroes: Vec<_> = plan.program("step").iter().map(|launch| launch.zeroes).collect();
+        assert_eq!(zeroes, [true, true, false]);
         assert_eq!(Plan::new(&[]), Plan::default());
-        assert!(Plan::new(&[segment(lamb, 0, 0, SAME, 0)]).step.is_empty());
+        assert!(Plan::new(&[array(lamb, 0, 0, SAME)]).program("step").is_empty());
+        // Of a text over all arrays each group has a launch, whatever its arrays are.
+        let prodigy = prodigy::prodigy();
+        let mixed = [array(prodigy, 1, 5, SAME), array(prodigy, 0, 0, SAME), array(prodigy, 1, 5, (Dtype::F64, Dtype::F64))];
+        let all: Vec<_> = names(&Plan::new(&mixed), "step").into_iter().filter(|(name, ..)| name.ends_with("all")).collect();
+        let each = ["stage0_all", "stage0_all", "stage2_all", "stage2_all"].map(String::from);
+        assert_eq!(all, each.into_iter().zip([1, 0, 1, 0]).map(|(name, group)| (name, group, 1)).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn rows_and_columns_are_summed_as_they_lie_in_memory() {
+        let of = |transposed| {
+            let matrix = Matrix { batch: 1, rows: 100, cols: 5000, transposed, interleaved: 1 };
+            let one = Array { matrix: Some(matrix), ..array(adafactor::adafactor(), 0, 500_000, SAME) };
+            let sums = names(&Plan::new(&[one]), "step").into_iter().filter(|(name, ..)| name.starts_with("stage0_"));
+            sums.map(|(name, _, chunks)| (name["stage0_".len()..].to_string(), chunks)).collect::<Vec<_>>()
+        };
+        // A row of 5 blocks takes 8 groups of threads. There are two panels of 64 rows, and cells of two strips each.
+        let cells = [("pieces", 4 * 16), ("cells", 1), ("arrays", 1)];
+        let expected = |rest: [(&str, usize); 3]| {
+            rest.iter().chain(&cells).map(|&(name, chunks)| (name.to_string(), chunks)).collect::<Vec<_>>()
+        };
+        assert_eq!(of(false), expected([("along_rows", 50), ("across_cols", 40), ("panels_of_cols", 20)]));
+        let mut turned = expected([("across_rows", 40), ("panels_of_rows", 20), ("along_cols", 50)]);
+        assert_eq!(of(true), turned.split_off(0));
     }
 }

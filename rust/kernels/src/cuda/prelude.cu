@@ -1,8 +1,9 @@
-// What every generated kernel stands on: storage types, the vocabulary of rule texts, the tables of a launch.
-// F is the type that is computed in, P, G and S those in which parameters, gradients and states lie.
+// What every generated kernel stands on: storage types, the functions of rule texts, the tables of a launch.
+// F is the type that is computed in; SCALARS is how many scalars a rule has. Knows no rule.
 
 #ifdef __CUDACC__ // else whoever compiles it for a host has said what these are
 #define DEVICE static __device__ __forceinline__
+#define METHOD __device__ __forceinline__ // of an object
 #define SHARED __shared__
 #define GLOBAL(pointer) __builtin_assume(__isGlobal(pointer)) // so that accesses are not generic ones
 #pragma nv_diag_suppress 177 // a unit has more than it needs
@@ -22,7 +23,7 @@ struct bf16 { u16 bits; };
 DEVICE u32 bits_of(float x) { return __float_as_uint(x); }
 DEVICE float of_bits(u32 x) { return __uint_as_float(x); }
 
-// As in storage.rs: exact loads; stores round to nearest even and know one NaN.
+// As in dtype.rs: exact loads; stores round to nearest even and know one NaN.
 DEVICE float load(float x) { return x; }
 DEVICE double load(double x) { return x; }
 DEVICE float load(bf16 x) { return of_bits((u32)x.bits << 16); }
@@ -49,12 +50,15 @@ DEVICE void store(f16& at, float x) {
     at.bits = x != x ? 0x7e00 : (u16)(half | sign);
 }
 
-// The vocabulary of math.rs.
+// The functions of real.rs.
 DEVICE float fma(float a, float b, float c) { return __fmaf_rn(a, b, c); }
 DEVICE double fma(double a, double b, double c) { return __fma_rn(a, b, c); }
 DEVICE float sqrt(float x) { return __fsqrt_rn(x); }
 DEVICE double sqrt(double x) { return __dsqrt_rn(x); }
 template <class C> DEVICE C select(bool condition, C a, C b) { return condition ? a : b; }
+DEVICE float abs(float x) { return of_bits(bits_of(x) & 0x7fffffffu); }
+DEVICE double abs(double x) { return __longlong_as_double(__double_as_longlong(x) & 0x7fffffffffffffffll); }
+template <class C> DEVICE C sign(C x) { return x > C(0) ? C(1) : x < C(0) ? C(-1) : x; }
 template <class C> DEVICE C max(C a, C b) { return select(a > b || a != a, a, b); }
 template <class C> DEVICE C min(C a, C b) { return select(a < b || a != a, a, b); }
 
@@ -68,77 +72,77 @@ template <class T> DEVICE void put(T* at, T x) {
     *at = x;
 }
 
-// An array of the work list. `block` and `row` count its first block of BLOCK elements, and its first centered row, among
-// those of all arrays.
+// An array, and where its numbers begin in the tables of a launch.
 struct Array {
-    void* param;
-    void* states[4];
-    u64 len, block, rows, row, strided;
+    u64 len;
+    u64 pointers;    // of the parameter, element states, row vectors, column vectors, array states
+    u64 own;         // scalars of its own
+    u64 block, cell; // its first block and cell among those of all arrays of its rule
+    u64 piece, column, run;
+    // As it lies in memory: matrices, rows of each, elements of a row; whether rows are columns of the array; and how many
+    // matrices lie interleaved.
+    u64 batch, rows, cols, transposed, interleaved;
+    // How it is cut into cells, as in matrix.rs: rows of a panel, panels of a matrix, matrices of a cell, cells, and the
+    // most pieces that one has.
+    u64 panel, panels, together, cells, pieces;
 };
 
-// CHUNK elements of an array, from `index * CHUNK`; or one of its rows.
+// A part of an array; how much that is depends on the kernel.
 struct Chunk { u32 array, index; };
-
-// What the gradients of all arrays come to.
-struct Total {
-    u64 nonfinite; // where the first one is, counted as if every array filled its last block; all ones for none
-    double sum, norm, factor;
-    float factor32;
-};
 
 struct Args {
     const Array* arrays;
+    void* const* pointers;
     void* const* grads;
     const Chunk* chunks;
-    double* partials; // a sum for each block: of squares of gradients or parameters, then of directions
-    void* ratios;     // for each array, in F
-    void* means;      // for each row, in F
-    Total* total;
-    u64 blocks;
-    u64 from_total;   // whether the gradients' factor is the total's, or `factor`
-    u64 after;
-    u64 factor;       // bits of F
-    u64 scalars[16];  // bits of F, or of doubles for what is computed from norms; the first is a sign
-    double grad_scale, max_norm;
+    double* partials; // for each reduction, and each block or cell of the rule's arrays
+    double* pieces;   // for each reduction and piece of a cell
+    double* columns;  // for each reduction, and each column of a panel
+    double* runs;     // for each reduction of a text over rows or columns, and each matrix
+    double* own;      // the scalars of arrays
+    double* group;    // the scalars of the group that the device computes, at their places
+    double* shared;   // the states of scope `all`
+    const double* factor; // what gradients are multiplied by besides their scalar, or null
+    u64* nonfinite;   // where the first such gradient is, counted as if every array filled its last block
+    u64 stride, piece_stride, column_stride, run_stride; // from one reduction to the next
+    u64 blocks, cells; // of all arrays of the rule
+    u64 l2, zero, lead; // whether there is L2 decay; gradients are zeroed; the group's states are those of all
+    u64 scalars[SCALARS]; // the group's: bits of F
 };
 
-enum { THREADS = 256, BLOCK = 1024, LANES = 16, CHUNK = 16384 };
-enum { KEEP = 0, ZERO = 1, COPY = 2 };
+enum { THREADS = 256, BLOCK = 1024, LANES = 16, CHUNK = 16384, STRIP = 4096, SHORT = 256 };
+enum { PLAIN, SQUARE, FAST, PRODUCT, MAX };
 
 DEVICE float value(u64 bits, float) { return of_bits((u32)bits); }
 DEVICE double value(u64 bits, double) { return __longlong_as_double((long long)bits); }
-DEVICE float factor_of(const Total& total, float) { return total.factor32; }
-DEVICE double factor_of(const Total& total, double) { return total.factor; }
-DEVICE F gradient_factor(const Args& args) {
-    return args.from_total ? factor_of(*args.total, F()) : value(args.factor, F());
-}
-DEVICE u64 end_of(const Array& array, const Chunk& chunk) {
-    u64 end = ((u64)chunk.index + 1) * CHUNK;
-    return end < array.len ? end : array.len;
+
+// A number that the device computed in float64, in the type of a text.
+DEVICE F rounded(const double* at) { return (F)get(at); }
+
+DEVICE F gradient_factor_of(const Args& args) {
+    F own = value(args.scalars[0], F());
+    return args.factor ? own * rounded(args.factor) : own;
 }
 
-// Adds the lanes of each block in a fixed tree; the first lane of each then holds the block's sum.
-DEVICE void add_lanes(double* lanes) {
-    for (u32 width = LANES / 2; width > 0; width /= 2) {
-        __syncthreads();
-        if (threadIdx.x % LANES < width) lanes[threadIdx.x] += lanes[threadIdx.x + width];
-    }
-    __syncthreads();
-}
+DEVICE u64 least(u64 a, u64 b) { return a < b ? a : b; }
+DEVICE u64 over(u64 a, u64 b) { return (a | b) >> 32 ? a / b : (u64)((u32)a / (u32)b); }
+DEVICE u64 over_up(u64 a, u64 b) { return over(a + b - 1, b); }
+DEVICE double neutral(int form) { return form == MAX ? -1.0 / 0.0 : 0.0; }
+DEVICE double combine(int form, double a, double b) { return form == MAX ? max(a, b) : a + b; }
 
-// The sum of numbers in order, by the thread `who`; all threads of the block must take part.
-DEVICE double add_in_order(const double* numbers, u64 n, u32 who, double* shared) {
-    double sum = 0.0;
-    for (u64 at = 0; at < n; at += THREADS) {
-        u32 here = n - at < THREADS ? (u32)(n - at) : (u32)THREADS;
-        __syncthreads();
-        if (threadIdx.x < here) shared[threadIdx.x] = numbers[at + threadIdx.x];
-        __syncthreads();
-        if (threadIdx.x == who) {
-            for (u32 k = 0; k < here; k++) sum += shared[k];
-        }
-    }
-    return sum;
+// Where the sums that an element belongs to are: that of neighbours in memory, and that of what lies a row apart.
+struct Place { u64 along, across; };
+DEVICE Place place_of(const Array& array, u64 i) {
+    u64 row = over(i, array.cols), col = i - row * array.cols;
+    u64 matrix = array.batch == 1 ? 0 : over(row, array.rows);
+    u64 one = array.interleaved == 1 ? 0 : col - over(col, array.interleaved) * array.interleaved;
+    return {row * array.interleaved + one, matrix * array.cols + col};
+}
+DEVICE bool adjacent(const Array& array, bool row) { return row != (array.transposed != 0); }
+
+// The rows or columns of all matrices.
+DEVICE u64 vector_length(const Array& array, bool row) {
+    return array.batch * (adjacent(array, row) ? array.rows * array.interleaved : array.cols);
 }
 
 } // namespace schuss

@@ -1,107 +1,140 @@
-//! CUDA C++ from the rules' texts: what a CPU kernel and a GPU kernel compute stands in one place, the rule.
+//! CUDA C++ from the rules' trees: what a CPU kernel and a GPU kernel compute stands in one place, the rule.
 //!
-//! A unit of source holds the kernels of one rule for one choice of types, or the sums over gradients of one type. It is
+//! A unit of source holds the kernels of a rule's program: its passes for one choice of types, or its texts over arrays. It is
 //! CUDA C++ for NVRTC; with a few definitions in front it is C++17 for the host too, which is how tests run it.
 
+use super::stages::{Kernel, Part, check, first_summed, kernels, over, round, summed, text_kernels, texts_at};
+use super::structures::{Context, line, pass, stored, structure, text, vectors};
+use crate::exec::{by_cells, form};
+use crate::numeric::Dtype;
+use crate::numeric::reduce::Form;
+use crate::optimizers::{ALL, TOOLS, find, tools};
+use crate::rule::{Kind, Operation, Program, Reduction, Rule, Scope, Stage};
 use std::fmt::Write;
-
-use crate::rule::{PROLOGUE, PROLOGUE_NAMES, Rule};
-use crate::storage::Dtype;
 
 /// What a unit of source is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Unit {
-    /// The update of a rule, and of a layerwise one its first phase and its ratio.
-    Rule {
+    /// The passes of a program, and its texts over rows and columns.
+    Passes {
         /// The rule's name.
         rule: &'static str,
+        /// The program's name.
+        program: &'static str,
         /// The parameters' type.
         param: Dtype,
         /// The gradients' type.
         grad: Dtype,
-        /// Whether the means of their rows are taken off the gradients.
-        centered: bool,
     },
-    /// Sums over gradients of a type that are computed in another.
-    Sums {
-        /// The gradients' type.
-        grad: Dtype,
-        /// What they are computed in.
-        compute: Dtype,
+    /// The texts of a program over arrays, and over all of them.
+    Texts {
+        /// The rule's name.
+        rule: &'static str,
+        /// The program's name.
+        program: &'static str,
     },
 }
 
 impl Unit {
-    /// The names of the kernels in it.
-    pub fn kernels(&self) -> &'static [&'static str] {
+    /// Its rule.
+    pub fn rule(&self) -> &'static Rule {
+        let (Unit::Passes { rule, .. } | Unit::Texts { rule, .. }) = self;
+        find(rule).expect("units are made of rules that exist").rule
+    }
+
+    /// Its program.
+    pub fn program(&self) -> &'static Program {
+        let (Unit::Passes { program, .. } | Unit::Texts { program, .. }) = self;
+        self.rule().program(program).expect("units are made of programs that exist")
+    }
+
+    /// The kernels in it.
+    pub fn kernels(&self) -> Vec<Kernel> {
         match self {
-            Unit::Rule { rule, .. } if find(rule).layer.is_some() => &["update", "measure", "ratio"],
-            Unit::Rule { .. } => &["update"],
-            Unit::Sums { .. } => &["squares", "means", "total"],
+            Unit::Passes { .. } => kernels(self.program()),
+            Unit::Texts { .. } => text_kernels(self.program()),
         }
     }
 
     /// What arithmetic is done in.
     pub fn compute(&self) -> Dtype {
         match self {
-            Unit::Rule { param, .. } => param.compute(),
-            Unit::Sums { compute, .. } => *compute,
+            Unit::Passes { param, .. } => param.compute(),
+            Unit::Texts { .. } => Dtype::F64,
         }
     }
 
     /// Its source.
     pub fn source(&self) -> String {
-        let (param, grad) = match *self {
-            Unit::Rule { param, grad, .. } => (param, grad),
-            Unit::Sums { grad, compute } => (compute, grad),
-        };
-        let compute = self.compute();
-        let mut text = format!("typedef {} F;\n{}\nnamespace schuss {{\n", name(compute), include_str!("prelude.cu"));
-        for (alias, dtype) in [("P", param), ("G", grad), ("S", compute)] {
-            writeln!(text, "typedef {} {alias};", name(dtype)).expect("strings take everything");
-        }
-        text.push_str("#define let const auto\n");
-        if let Unit::Rule { rule, centered, .. } = *self {
-            let rule = find(rule);
-            text.push_str(&prologue(compute));
-            text.push_str(&structure("Rule", rule, compute));
-            if let Some(layer) = &rule.layer {
-                text.push_str(&structure("Direction", (layer.direction)(), compute));
+        let (rule, program, compute) = (self.rule(), self.program(), self.compute());
+        let mut source = format!("typedef {} F;\n#define SCALARS {}\n", type_name(compute), rule.scalars.len());
+        source += include_str!("prelude.cu");
+        source += "namespace schuss {\n";
+        let (param, kernels) = match *self {
+            Unit::Passes { param, grad, .. } => {
+                for (alias, dtype) in [("P", param), ("G", grad), ("S", compute)] {
+                    line!(source, "typedef {} {alias};", type_name(dtype));
+                }
+                (param, include_str!("passes.cu"))
             }
-            writeln!(text, "#define CENTERED {}\n#define LAYERWISE {}", centered as u8, rule.layer.is_some() as u8)
-                .expect("strings take everything");
+            Unit::Texts { .. } => (compute, include_str!("scalars.cu")),
+        };
+        line!(source, "}} // namespace schuss\n#define FINITE {}", u8::from(rule.name == tools::clip_norm().rule.name));
+        source += kernels;
+        line!(source, "namespace schuss {{\n// {}, {}", rule.name, program.name);
+        let context = Context { rule, program, param, compute };
+        for (place, stage) in program.stages.iter().enumerate() {
+            match (&stage.kind, self) {
+                (Kind::Pass(one), Unit::Passes { .. }) => source += &pass(context, place, one),
+                (Kind::Vector { scope, .. }, Unit::Passes { .. }) => source += &vectors(context, place, *scope),
+                (Kind::Text(_), Unit::Texts { .. }) => source += &text(context, place),
+                _ => {}
+            }
         }
-        text.push_str("#undef let\n} // namespace schuss\n\n");
-        text.push_str(match self {
-            Unit::Rule { .. } => include_str!("update.cu"),
-            Unit::Sums { .. } => include_str!("sums.cu"),
-        });
-        text
+        source += "} // namespace schuss\n";
+        for kernel in self.kernels() {
+            line!(source, "\nKERNEL({kernel}) {{");
+            match kernel.part {
+                Part::Arrays => source += &arrays(rule, program, kernel.stage),
+                Part::All => source += &all(rule, program, kernel.stage),
+                part => {
+                    let template = match part {
+                        Part::Elements => "elements",
+                        Part::Blocks => "blocks",
+                        Part::Pieces => "pieces",
+                        Part::Cells => "cells",
+                        Part::Along(_) => "sums_along",
+                        Part::Across(_) => "sums_across",
+                        Part::Panels(_) => "panels",
+                        Part::Numbers => "numbers",
+                        _ => "matrices",
+                    };
+                    line!(source, "    schuss::{template}<schuss::{}>(args);", structure(kernel.stage, part));
+                }
+            }
+            source += "}\n";
+        }
+        source
     }
 }
 
-/// Every unit that some optimizer can ask for, with and without centering.
-pub fn all() -> Vec<Unit> {
+/// Every unit that some optimizer or tool can ask for.
+pub fn all_units() -> Vec<Unit> {
     const DTYPES: [Dtype; 4] = [Dtype::F32, Dtype::F64, Dtype::F16, Dtype::Bf16];
     let mut units = Vec::new();
-    for grad in DTYPES {
-        for rule in crate::rules::ALL.iter().chain(crate::rules::tools::ALL) {
-            for param in DTYPES {
-                for centered in [false, true] {
-                    units.push(Unit::Rule { rule: rule.name, param, grad, centered });
-                }
-            }
+    for rule in ALL.iter().chain(TOOLS).map(|compiled| compiled.rule).filter(|rule| check(rule).is_ok()) {
+        for program in rule.programs {
+            let (rule, program) = (rule.name, program.name);
+            let pairs = DTYPES.iter().flat_map(|&param| DTYPES.map(|grad| (param, grad)));
+            units.extend(pairs.map(|(param, grad)| Unit::Passes { rule, program, param, grad }));
+            units.push(Unit::Texts { rule, program });
         }
-        units.extend([Dtype::F32, Dtype::F64].map(|compute| Unit::Sums { grad, compute }));
     }
+    units.retain(|unit| !unit.kernels().is_empty());
     units
 }
 
-pub(crate) fn find(rule: &str) -> &'static Rule {
-    crate::rules::find(rule).expect("units are made of rules that exist")
-}
-
-fn name(dtype: Dtype) -> &'static str {
+fn type_name(dtype: Dtype) -> &'static str {
     match dtype {
         Dtype::F32 => "float",
         Dtype::F64 => "double",
@@ -110,79 +143,88 @@ fn name(dtype: Dtype) -> &'static str {
     }
 }
 
-fn prologue(compute: Dtype) -> String {
-    let names = scalars(&PROLOGUE_NAMES, 0, "F");
-    format!("DEVICE void prologue(F& p, F& g, const F* scalars) {{\n{names}    {}\n}}\n", cpp(PROLOGUE, compute))
+/// The lines that reduce rows of numbers in order, and put the results into `found`.
+fn fold(numbers: &str, stride: &str, count: &str, reductions: &[(usize, &Reduction)], found: usize) -> String {
+    let mut source = String::new();
+    for (i, eight) in reductions.chunks(8).enumerate() {
+        let largest = |(k, (_, reduction)): (usize, &(usize, &Reduction))| u32::from(form(reduction) == Form::Max) << k;
+        let largest: u32 = eight.iter().enumerate().map(largest).sum();
+        let from = format!("{numbers} + {} * {stride}", 8 * i);
+        let found = found + 8 * i;
+        line!(source, "    schuss::fold<{}>({from}, {stride}, {count}, {largest}, found + {found});", eight.len());
+    }
+    source
 }
 
-/// A rule as a C++ structure, whose update is the rule's own text.
-fn structure(name: &str, rule: &Rule, compute: Dtype) -> String {
-    let prefix = PROLOGUE_NAMES.len();
-    let mut states = String::new();
-    let mut back = String::new();
-    for (i, state) in rule.states.iter().enumerate() {
-        writeln!(states, "        F {state} = states[{i}];").expect("strings take everything");
-        writeln!(back, "        states[{i}] = {state};").expect("strings take everything");
-    }
-    let mut text = format!(
-        "// {}\nstruct {name} {{\n    enum {{ STATES = {}, SCALARS = {}, READS_GRADIENT = {}, WRITES_STATES = {} }};\n    \
-         DEVICE void update(F& p, F& g, F* states, const F* scalars) {{\n{}{states}        {}\n{back}    }}\n",
-        rule.name,
-        rule.states.len(),
-        rule.scalars.len(),
-        rule.reads_gradient as u8,
-        rule.writes_states as u8,
-        scalars(rule.scalars, prefix, "F"),
-        cpp(rule.update, compute),
+/// The body of a kernel that makes one array's sums, and runs the texts behind them.
+fn arrays(rule: &Rule, program: &Program, place: usize) -> String {
+    let stage = &program.stages[place];
+    let of = over(stage, Scope::Array);
+    let mut source = String::from(
+        "    const schuss::Chunk chunk = schuss::get(args.chunks + blockIdx.x);\n    \
+         const schuss::Array array = schuss::get(args.arrays + chunk.array);\n",
     );
-    if let Some(layer) = &rule.layer {
-        let [first, second] = layer.norms;
-        let (ratio, others) = rule.scalars.split_first().expect("a layerwise rule has a ratio");
-        write!(
-            text,
-            "    DEVICE double ratio(double {first}, double {second}, const double* scalars) {{\n{}        double {ratio};\n        \
-             {}\n        return {ratio};\n    }}\n",
-            scalars(others, prefix + 1, "double"),
-            cpp(layer.text, Dtype::F64),
-        )
-        .expect("strings take everything");
+    if !of.is_empty() {
+        line!(source, "    SHARED double found[{}];", of.len());
     }
-    text + "};\n"
-}
-
-/// Scalars by name, from their places.
-fn scalars(names: &[&str], first: usize, compute: &str) -> String {
-    let one = |(i, name): (usize, &&str)| format!("        const {compute} {name} = scalars[{}];\n", first + i);
-    names.iter().enumerate().map(one).collect()
-}
-
-/// A text in the common subset of Rust and C++ with its literals in the compute type: a float's would be doubles in C++.
-fn cpp(text: &str, compute: Dtype) -> String {
-    let mut out = String::with_capacity(text.len() + 16);
-    let mut rest = text;
-    while let Some(start) = rest.find(|c: char| c.is_ascii_alphanumeric() || c == '_') {
-        let (before, from) = rest.split_at(start);
-        out.push_str(before);
-        // A word, or a number with its fraction and exponent.
-        let numeric = from.starts_with(|c: char| c.is_ascii_digit());
-        let mut previous = ' ';
-        let inside = |c: char| {
-            let sign = numeric && matches!(c, '+' | '-') && matches!(previous, 'e' | 'E');
-            previous = c;
-            c.is_ascii_alphanumeric() || c == '_' || (numeric && c == '.') || sign
-        };
-        let end = from.find(not(inside)).unwrap_or(from.len());
-        out.push_str(&from[..end]);
-        if numeric && compute == Dtype::F32 {
-            out.push('f');
+    let mut divisor = "(double)array.len".to_string();
+    match &stage.kind {
+        Kind::Pass(_) => {
+            let at = if by_cells(stage) { "array.cell" } else { "array.block" };
+            let numbers = format!("args.partials + {} * args.stride + {at}", first_summed(program, place));
+            let count = if by_cells(stage) { "array.cells" } else { "schuss::over_up(array.len, schuss::BLOCK)" };
+            source += &fold(&numbers, "args.stride", count, &of, 0);
         }
-        rest = &from[end..];
+        Kind::Vector { scope, .. } => {
+            let count =
+                if over(stage, Scope::Matrix).is_empty() { "1" } else { "array.batch * array.interleaved" };
+            source += &fold("args.runs + array.run", "args.run_stride", count, &of, 0);
+            divisor = format!("(double)schuss::vector_length(array, {})", *scope == Scope::Row);
+        }
+        Kind::Text(_) => {}
     }
-    out + rest
+    source += "    if (threadIdx.x != 0) return;\n";
+    for (i, (_, reduction)) in of.iter().enumerate() {
+        let mean = reduction.operation == Operation::Mean;
+        let value = if mean { format!("found[{i}] / {divisor}") } else { format!("found[{i}]") };
+        line!(source, "    {}", stored(rule, reduction.place, &value));
+    }
+    let first = texts_at(program, place).unwrap_or(program.stages.len());
+    let is_text = |stage: &&Stage| matches!(stage.kind, Kind::Text(Scope::Array));
+    for text in first..first + program.stages.iter().skip(first).take_while(is_text).count() {
+        run(&mut source, text);
+    }
+    source
 }
 
-fn not(mut f: impl FnMut(char) -> bool) -> impl FnMut(char) -> bool {
-    move |c| !f(c)
+/// The body of a kernel that makes the sums of all arrays of a rule, and runs a text over them.
+fn all(rule: &Rule, program: &Program, place: usize) -> String {
+    let passes: Vec<usize> = round(program, place).filter(|&k| !over(&program.stages[k], Scope::All).is_empty()).collect();
+    let mut source = String::from("    const schuss::Array array = {};\n");
+    let counts: Vec<usize> = passes.iter().map(|&k| over(&program.stages[k], Scope::All).len()).collect();
+    if !passes.is_empty() {
+        line!(source, "    SHARED double found[{}];", counts.iter().sum::<usize>());
+    }
+    let mut results = Vec::new();
+    for &k in &passes {
+        let stage = &program.stages[k];
+        let of = over(stage, Scope::All);
+        let first = first_summed(program, k) + summed(stage).len() - of.len();
+        let count = if by_cells(stage) { "args.cells" } else { "args.blocks" };
+        source += &fold(&format!("args.partials + {first} * args.stride"), "args.stride", count, &of, results.len());
+        results.extend(of.iter().map(|(_, reduction)| reduction.place));
+    }
+    source += "    if (threadIdx.x != 0) return;\n";
+    for (i, &scalar) in results.iter().enumerate() {
+        line!(source, "    {}", stored(rule, scalar, &format!("found[{i}]")));
+    }
+    run(&mut source, place);
+    source
+}
+
+fn run(source: &mut String, text: usize) {
+    line!(source, "    schuss::Stage{text} text{text};");
+    line!(source, "    text{text}.Scalars(args, array);\n    text{text}.Text();\n    text{text}.Out(args, array);");
 }
 
 #[cfg(test)]
@@ -190,21 +232,60 @@ mod tests {
     use super::*;
 
     #[test]
-    fn literals_take_the_compute_type() {
-        assert_eq!(cpp("p = max(a1, 0.0) + 1e-6 - 2.5E+3;", Dtype::F32), "p = max(a1, 0.0f) + 1e-6f - 2.5E+3f;");
-        assert_eq!(cpp("select(l2 != 0.0, x2, g)", Dtype::F64), "select(l2 != 0.0, x2, g)");
+    fn only_rules_that_look_ahead_stay_on_the_host() {
+        let refused: Vec<_> = ALL.iter().chain(TOOLS).filter_map(|one| check(one.rule).err()).collect();
+        assert_eq!(refused, ["nag does not run on a GPU: it looks ahead, which only the host does"]);
     }
 
     #[test]
-    fn every_rule_s_text_is_in_its_unit() {
-        for rule in crate::rules::ALL {
-            let unit = Unit::Rule { rule: rule.name, param: Dtype::F64, grad: Dtype::Bf16, centered: false };
-            let source = unit.source();
-            assert!(source.contains(rule.update), "{rule:?}");
-            assert!(source.contains("typedef double P;") && source.contains("typedef schuss::bf16 G;"));
-            if let Some(layer) = &rule.layer {
-                assert!(source.contains((layer.direction)().update) && source.contains(layer.text), "{rule:?}");
-            }
+    fn the_text_of_a_pass_is_in_its_unit() {
+        let unit = |rule, param| Unit::Passes { rule, program: "step", param, grad: Dtype::Bf16 };
+        let source = unit("lion", Dtype::F64).source();
+        assert!(source.contains("typedef double P;") && source.contains("typedef schuss::bf16 G;"));
+        assert!(source.contains("m = schuss::fma(beta2, m, (one_minus_beta2 * g));"), "{source}");
+        assert!(source.contains("g = g * gradient_factor;\n        if (L2) { g = schuss::fma(l2, p, g); }\n        p = p * decay;"));
+        assert!(unit("adagrad", Dtype::F32).source().contains("KERNEL(stage0_elements)"));
+        // A fast sum of what lies in memory as bfloat16 has float64 lanes, one of what is computed has not.
+        let form = |param| {
+            let source = unit("lamb", param).source();
+            source.lines().find(|line| line.contains(" Form(")).map(str::to_string).unwrap()
+        };
+        assert!(form(Dtype::F32).contains("return k == 0 ? FAST : FAST;"));
+        assert!(form(Dtype::Bf16).contains("return k == 0 ? SQUARE : FAST;"));
+        assert!(form(Dtype::F64).contains("return k == 0 ? SQUARE : SQUARE;"));
+    }
+
+    #[test]
+    fn the_formula_of_clipping_comes_from_its_rule() {
+        for file in [include_str!("prelude.cu"), include_str!("passes.cu"), include_str!("scalars.cu")] {
+            assert!(!file.contains("1e-6") && !file.contains("max_norm"));
+        }
+        let source = Unit::Texts { rule: "clip_norm", program: "step" }.source();
+        assert!(source.contains("const auto coefficient = (max_norm / (norm + 1e-6));"), "{source}");
+    }
+
+    #[test]
+    fn stages_become_kernels_in_order() {
+        let names = |rule| {
+            let program = &find(rule).unwrap().rule.programs[0];
+            let all = kernels(program).into_iter().chain(text_kernels(program));
+            all.map(|kernel| kernel.to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(names("adam"), ["stage0_elements"]);
+        assert_eq!(names("lamb"), ["stage0_blocks", "stage2_elements", "stage0_arrays"]);
+        assert_eq!(names("prodigy"), ["stage1_blocks", "stage3_elements", "stage0_all", "stage2_all"]);
+        let rows = ["stage0_along_rows", "stage0_across_rows", "stage0_panels_of_rows"];
+        assert_eq!(names("radam_centralized"), [&rows[..], &["stage1_elements"]].concat());
+        let cols = ["stage0_along_cols", "stage0_across_cols", "stage0_panels_of_cols"];
+        let rest = ["stage0_pieces", "stage0_cells", "stage1_matrices", "stage2_numbers", "stage3_numbers", "stage4_blocks"];
+        let last = ["stage6_elements", "stage0_arrays", "stage4_arrays"];
+        assert_eq!(names("adafactor"), [&rows[..], &cols, &rest, &last].concat());
+    }
+
+    #[test]
+    fn arguments_fit_into_a_launch() {
+        for compiled in ALL.iter().chain(TOOLS) {
+            assert!(super::super::tables::argument_bytes(compiled.rule) <= 4096, "{compiled:?}");
         }
     }
 }

@@ -2,59 +2,352 @@
 //!
 //! Knows nothing of steps before or after: [`super::Work`] says when tables are stale and what waits for what.
 
-use cudarc::driver::sys;
+use std::collections::HashMap;
 
-use super::DeviceStep;
+use cudarc::driver::sys::CUfunction;
+
 use super::device::{Block, Device, Event, Result};
-use super::plan::{Launch, Plan, THREADS};
-use super::source::Unit;
-use crate::Dtype;
-use crate::norm::BLOCK;
-use crate::rule::{MAX_SCALARS, MAX_STATES};
-use crate::segment::{After, Segment};
-
-/// As in prelude.cu.
-#[repr(C)]
-struct Array {
-    param: *mut u8,
-    states: [*mut u8; MAX_STATES],
-    len: u64,
-    block: u64,
-    rows: u64,
-    row: u64,
-    strided: u64,
-}
+use super::plan::{Chunk, Launch, Plan, THREADS, pieces};
+use super::stages::{Part, over, summed};
+use crate::exec::{Cells, by_cells};
+use crate::numeric::reduce::BLOCK;
+use crate::rule::{Kind, L2, Rule, Scope, Stage};
+use crate::{Array, Dtype};
 
 /// As in prelude.cu.
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
-pub(super) struct Total {
-    pub nonfinite: u64,
-    pub sum: f64,
-    pub norm: f64,
-    pub factor: f64,
-    factor32: f32,
-    _end: u32,
+struct DeviceArray {
+    len: u64,
+    pointers: u64,
+    own: u64,
+    block: u64,
+    cell: u64,
+    piece: u64,
+    column: u64,
+    run: u64,
+    batch: u64,
+    rows: u64,
+    cols: u64,
+    transposed: u64,
+    interleaved: u64,
+    panel: u64,
+    panels: u64,
+    together: u64,
+    cells: u64,
+    pieces: u64,
 }
 
-/// As in prelude.cu.
-#[repr(C)]
-struct Args {
-    arrays: u64,
-    grads: u64,
-    chunks: u64,
-    partials: u64,
-    ratios: u64,
-    means: u64,
-    total: u64,
-    blocks: u64,
-    from_total: u64,
-    after: u64,
-    factor: u64,
-    scalars: [u64; MAX_SCALARS],
-    grad_scale: f64,
-    max_norm: f64,
+/// Arguments in front of the scalars, as in prelude.cu.
+const HEAD: usize = 22;
+
+/// Bytes of the arguments of a rule's kernels.
+#[cfg(test)]
+pub(super) fn argument_bytes(rule: &Rule) -> usize {
+    8 * (HEAD + rule.scalars.len())
 }
+
+/// The sums of a rule's arrays: where each kind begins among all, and how far it is from one reduction to the next.
+#[derive(Clone, Copy)]
+struct Sums {
+    rule: &'static Rule,
+    partials: usize,
+    pieces: usize,
+    columns: usize,
+    runs: usize,
+    stride: usize,
+    piece_stride: usize,
+    column_stride: usize,
+    run_stride: usize,
+    blocks: usize,
+    cells: usize,
+}
+
+/// What is different from step to step, for the arguments of launches.
+#[derive(Clone, Copy)]
+pub(super) struct Values<'a> {
+    /// The scalars of each group.
+    pub scalars: &'a [Vec<f64>],
+    /// The table of the gradients' pointers.
+    pub grads: u64,
+    /// The states of scope `all`, and the group that decides about them.
+    pub shared: u64,
+    pub lead: usize,
+    /// What gradients are multiplied by instead of their scalar, whose sign stays; 0 for nothing.
+    pub factor: u64,
+    pub zero_grads: bool,
+    pub stream: u64,
+}
+
+/// What lies on the device for one plan.
+pub(super) struct Tables {
+    plan: Plan,
+    arrays: Block,
+    pointers: Block,
+    chunks: Block,
+    /// Vectors of rows and columns that are no states.
+    _vectors: Block,
+    sums: Block,
+    own: Block,
+    /// A word for the place of the first gradient that is not finite, then the scalars that the device computes of each group.
+    pub answers: Block,
+    groups: Vec<usize>,
+    of_rules: Vec<Sums>,
+    /// The kernels of the launches of programs that have been run.
+    functions: HashMap<&'static str, Vec<CUfunction>>,
+}
+
+// SAFETY: functions may be used from any thread.
+unsafe impl Send for Tables {}
+// SAFETY: as above.
+unsafe impl Sync for Tables {}
+
+impl Tables {
+    pub fn new(device: &'static Device, arrays: &[Array], stream: u64) -> Result<Tables> {
+        let plan = Plan::new(arrays);
+        let mut of_rules: Vec<Sums> = Vec::new();
+        let (mut described, mut pointers, mut own) = (Vec::new(), Vec::new(), 0);
+        let mut vectors = Vec::new(); // places among the pointers, with the bytes of each
+        for array in arrays {
+            let rule = array.rule.rule;
+            let place = of_rules.iter().position(|sums| std::ptr::eq(sums.rule, rule)).unwrap_or_else(|| {
+                of_rules.push(Sums::of(rule));
+                of_rules.len() - 1
+            });
+            let cells = array.matrix.filter(|_| rule.needs_matrix()).map(Cells::new);
+            if rule.needs_matrix() && cells.is_none() {
+                return Err(format!("{} needs to know the matrix that an array is", rule.name));
+            }
+            described.push(of_rules[place].add(array, cells.as_ref(), (pointers.len(), own)));
+            own += rule.scalars.len() - rule.array_scalars;
+            pointers.push(array.param as u64);
+            pointers.extend(rule.streams().map(|(state, _)| array.states[state] as u64));
+            for (scope, names) in [(Scope::Row, rule.rows), (Scope::Col, rule.cols)] {
+                let states = rule.states_of(scope);
+                let first = pointers.len();
+                pointers.extend(states.map(|(state, _)| array.states[state] as u64));
+                let length = array.matrix.map_or(0, |matrix| matrix.vector(scope));
+                for _ in pointers.len() - first..names.len() {
+                    vectors.push((pointers.len(), (length * array.param_type.compute().size()).next_multiple_of(8)));
+                    pointers.push(0);
+                }
+            }
+            pointers.extend(rule.states_of(Scope::Array).map(|(state, _)| array.states[state] as u64));
+        }
+        let memory = Block::on(device, vectors.iter().map(|(_, bytes)| bytes).sum())?;
+        let mut next = memory.pointer;
+        for (place, bytes) in vectors {
+            pointers[place] = next;
+            next += bytes as u64;
+        }
+        let mut sums = 0;
+        of_rules.iter_mut().for_each(|one| one.lay_out(&mut sums));
+        let mut groups = Vec::new();
+        let mut answers = 1;
+        for array in arrays {
+            while groups.len() <= array.group {
+                groups.push(0);
+            }
+            if groups[array.group] == 0 {
+                groups[array.group] = answers;
+                answers += array.rule.rule.scalars.len();
+            }
+        }
+        Ok(Tables {
+            arrays: upload(device, &described, stream)?,
+            pointers: upload(device, &pointers, stream)?,
+            chunks: upload(device, &plan.chunks, stream)?,
+            _vectors: memory,
+            sums: Block::on(device, 8 * sums)?,
+            own: Block::on(device, 8 * own)?,
+            answers: Block::on(device, 8 * answers)?,
+            groups,
+            of_rules,
+            plan,
+            functions: HashMap::new(),
+        })
+    }
+
+    /// Makes the kernels of a program ready.
+    pub fn prepare(&mut self, device: &'static Device, program: &str) -> Result<()> {
+        let Some((name, launches)) = self.plan.programs.iter().find(|(name, _)| *name == program) else { return Ok(()) };
+        if !self.functions.contains_key(name) {
+            let one = |launch: &Launch| Ok(device.kernels(launch.unit)?[&launch.kernel.to_string()]);
+            let found = launches.iter().map(one).collect::<Result<Vec<_>>>()?;
+            self.functions.insert(name, found);
+        }
+        Ok(())
+    }
+
+    /// Where a scalar that the device computes of a group is.
+    pub fn answer(&self, group: usize, scalar: usize) -> u64 {
+        self.answers.pointer + 8 * (self.groups[group] + scalar) as u64
+    }
+
+    /// Starts all launches of a program, whose kernels are ready.
+    ///
+    /// # Safety
+    /// As for [`super::Work::run`].
+    pub unsafe fn run(&self, device: &'static Device, program: &str, values: &Values<'_>) -> Result<()> {
+        let Some(functions) = self.functions.get(program) else { return Ok(()) };
+        let launches = self.plan.program(program);
+        let mut at = 0;
+        while at < launches.len() {
+            let kernel = (launches[at].unit, launches[at].kernel);
+            let mut end = at + 1;
+            let mut lead = None;
+            if launches[at].kernel.part == Part::All {
+                end += launches[end..].iter().take_while(|one| (one.unit, one.kernel) == kernel).count();
+                let groups = || launches[at..end].iter().map(|launch| launch.group);
+                lead = groups().find(|&group| group == values.lead).or_else(|| groups().min());
+            }
+            // The others first: they all find the states as they were.
+            for leads in [false, true] {
+                for (launch, &function) in launches[at..end].iter().zip(&functions[at..end]) {
+                    let skipped = launch.only_zeroes && !values.zero_grads;
+                    if leads == (lead == Some(launch.group)) && !skipped {
+                        let args = self.args(launch, values, leads);
+                        let blocks = u32::try_from(launch.chunks.len()).map_err(|_| "too many elements for one launch")?;
+                        // SAFETY: the caller's promise; every kernel takes these arguments.
+                        unsafe { device.launch(function, blocks, THREADS, &args, values.stream)? };
+                    }
+                }
+            }
+            at = end;
+        }
+        Ok(())
+    }
+
+    fn args(&self, launch: &Launch, values: &Values<'_>, leads: bool) -> Vec<u64> {
+        let rule = launch.unit.rule();
+        let sums = self.of_rules.iter().find(|sums| std::ptr::eq(sums.rule, rule)).expect("launches have arrays");
+        let scalars = &values.scalars[launch.group];
+        let compute = launch.unit.compute();
+        let bits = |x: f64| if compute == Dtype::F64 { x.to_bits() } else { (x as f32).to_bits().into() };
+        let at = |place: usize| self.sums.pointer + 8 * place as u64;
+        let mut args = vec![
+            self.arrays.pointer,
+            self.pointers.pointer,
+            values.grads,
+            self.chunks.pointer + (launch.chunks.start * size_of::<Chunk>()) as u64,
+            at(sums.partials),
+            at(sums.pieces),
+            at(sums.columns),
+            at(sums.runs),
+            self.own.pointer,
+            self.answer(launch.group, 0),
+            values.shared,
+            values.factor,
+            self.answers.pointer,
+        ];
+        let numbers = [
+            sums.stride,
+            sums.piece_stride,
+            sums.column_stride,
+            sums.run_stride,
+            sums.blocks,
+            sums.cells,
+            usize::from(scalars[L2] != 0.0),
+            usize::from(values.zero_grads && launch.zeroes),
+            usize::from(leads),
+        ];
+        args.extend(numbers.map(|x| x as u64));
+        debug_assert_eq!(args.len(), HEAD);
+        args.extend(scalars.iter().map(|&x| bits(x)));
+        if values.factor != 0 {
+            args[HEAD] = bits(scalars[0].signum());
+        }
+        args
+    }
+}
+
+impl Sums {
+    fn of(rule: &'static Rule) -> Sums {
+        Sums {
+            rule,
+            partials: 0,
+            pieces: 0,
+            columns: 0,
+            runs: 0,
+            stride: 0,
+            piece_stride: 0,
+            column_stride: 0,
+            run_stride: 0,
+            blocks: 0,
+            cells: 0,
+        }
+    }
+
+    /// Makes room for an array behind those already there.
+    fn add(&mut self, array: &Array, cells: Option<&Cells>, (pointers, own): (usize, usize)) -> DeviceArray {
+        let mut described = DeviceArray {
+            len: array.len as u64,
+            pointers: pointers as u64,
+            own: own as u64,
+            block: self.blocks as u64,
+            cell: self.cells as u64,
+            piece: self.piece_stride as u64,
+            column: self.column_stride as u64,
+            run: self.run_stride as u64,
+            ..DeviceArray::default()
+        };
+        self.blocks += array.len.div_ceil(BLOCK);
+        if let Some(cells) = cells {
+            let matrix = cells.matrix;
+            described.batch = matrix.batch as u64;
+            described.rows = matrix.rows as u64;
+            described.cols = matrix.cols as u64;
+            described.transposed = matrix.transposed.into();
+            described.interleaved = matrix.interleaved as u64;
+            described.panel = cells.panel as u64;
+            described.panels = cells.panels as u64;
+            described.together = cells.together as u64;
+            described.cells = cells.units() as u64;
+            described.pieces = pieces(cells) as u64;
+            self.cells += cells.units();
+            self.piece_stride += cells.units() * pieces(cells);
+            self.column_stride += cells.col_partials();
+            self.run_stride += matrix.batch * matrix.interleaved;
+        }
+        self.stride = self.blocks.max(self.cells);
+        described
+    }
+
+    /// Gives each kind of sums its place behind `next`, as many as the rule's stages need.
+    fn lay_out(&mut self, next: &mut usize) {
+        let stages = || self.rule.programs.iter().flat_map(|program| program.stages);
+        let passes = |stages: &'static [Stage]| stages.iter().filter(|stage| matches!(stage.kind, Kind::Pass(_)));
+        let most = |count: &dyn Fn(&Stage) -> usize| stages().map(count).max().unwrap_or(0);
+        let in_all =
+            self.rule.programs.iter().map(|program| passes(program.stages).map(|stage| summed(stage).len()).sum());
+        let partials: usize = in_all.max().unwrap_or(0);
+        let pieces = most(&|stage| if by_cells(stage) { summed(stage).len() } else { 0 });
+        let columns = most(&|stage| over(stage, Scope::Row).len().max(over(stage, Scope::Col).len()));
+        let vector = |stage: &Stage| matches!(stage.kind, Kind::Vector { .. });
+        let runs = most(&|stage| if vector(stage) { over(stage, Scope::Array).len() } else { 0 });
+        let mut take = |count: usize| {
+            *next += count;
+            *next - count
+        };
+        self.partials = take(partials * self.stride);
+        self.pieces = take(pieces * self.piece_stride);
+        self.columns = take(columns * self.column_stride);
+        self.runs = take(runs * self.run_stride);
+    }
+}
+
+/// The table of the gradients' pointers, and the memory through which it is filled.
+pub(super) struct Gradients {
+    table: Block,
+    /// What the table holds.
+    sent: Vec<*mut u8>,
+    staging: Vec<Staging>,
+}
+
+// SAFETY: the pointers are only compared and copied.
+unsafe impl Send for Gradients {}
+// SAFETY: as above.
+unsafe impl Sync for Gradients {}
 
 /// Gradient pointers on their way to the device.
 struct Staging {
@@ -62,67 +355,22 @@ struct Staging {
     sent: Event,
 }
 
-/// What lies on the device for one plan.
-pub(super) struct Tables {
-    pub plan: Plan,
-    arrays: Block,
-    chunks: Block,
-    grads: Block,
-    partials: Block,
-    ratios: Block,
-    means: Block,
-    pub total: Block,
-    blocks: usize,
-    /// What the device's table of gradients holds.
-    sent: Vec<*mut u8>,
-    staging: Vec<Staging>,
-}
-
-impl Tables {
-    pub fn new(device: &'static Device, segments: &[Segment], stream: u64) -> Result<Tables> {
-        let plan = Plan::new(segments);
-        let (mut blocks, mut rows) = (0, 0);
-        let arrays: Vec<Array> = segments
-            .iter()
-            .map(|segment| {
-                let center = segment.center;
-                let (block, row) = (blocks, rows);
-                blocks += segment.len.div_ceil(BLOCK);
-                rows += center.map_or(0, |center| center.count);
-                Array {
-                    param: segment.param,
-                    states: segment.states,
-                    len: segment.len as u64,
-                    block: block as u64,
-                    rows: center.map_or(1, |center| center.count) as u64,
-                    row: row as u64,
-                    strided: center.is_some_and(|center| center.strided).into(),
-                }
-            })
-            .collect();
-        Ok(Tables {
-            arrays: upload(device, &arrays, stream)?,
-            chunks: upload(device, &plan.chunks, stream)?,
-            grads: Block::on(device, 8 * segments.len())?,
-            partials: Block::on(device, 16 * blocks)?,
-            ratios: Block::on(device, 8 * segments.len())?,
-            means: Block::on(device, 8 * rows)?,
-            total: Block::on(device, size_of::<Total>())?,
-            blocks,
-            plan,
-            sent: Vec::new(),
-            staging: Vec::new(),
-        })
+impl Gradients {
+    pub fn new(device: &'static Device, arrays: usize) -> Result<Gradients> {
+        Ok(Gradients { table: Block::on(device, 8 * arrays)?, sent: Vec::new(), staging: Vec::new() })
     }
 
-    /// Brings the gradients' pointers onto the device where they are new, through memory that no earlier copy still reads.
-    pub fn send_gradients(&mut self, device: &'static Device, segments: &[Segment], stream: u64) -> Result<()> {
-        if self.sent.len() == segments.len() && self.sent.iter().zip(segments).all(|(&sent, s)| sent == s.grad) {
+    pub fn pointer(&self) -> u64 {
+        self.table.pointer
+    }
+
+    /// Brings the pointers onto the device where they are new, through memory that no earlier copy still reads.
+    pub fn send(&mut self, device: &'static Device, arrays: &[Array], stream: u64) -> Result<()> {
+        if self.sent.len() == arrays.len() && self.sent.iter().zip(arrays).all(|(&sent, array)| sent == array.grad) {
             return Ok(());
         }
-        let bytes = 8 * segments.len();
-        let free = self.staging.iter().position(|staging| staging.sent.reached());
-        let free = match free {
+        let bytes = 8 * arrays.len();
+        let free = match self.staging.iter().position(|staging| staging.sent.reached()) {
             Some(free) => free,
             None => {
                 self.staging.push(Staging { memory: Block::pinned(device, bytes)?, sent: Event::new(device)? });
@@ -131,86 +379,16 @@ impl Tables {
         };
         self.sent.clear();
         let staging = &self.staging[free];
-        for (i, segment) in segments.iter().enumerate() {
+        for (i, array) in arrays.iter().enumerate() {
             // SAFETY: the memory has a place for each array, and no copy out of it is under way.
-            unsafe { (staging.memory.pointer as *mut *mut u8).add(i).write(segment.grad) };
+            unsafe { (staging.memory.pointer as *mut *mut u8).add(i).write(array.grad) };
         }
         // SAFETY: both have as many places; the memory is left alone until the event.
-        unsafe { device.copy(self.grads.pointer, staging.memory.pointer, bytes, stream)? };
+        unsafe { device.copy(self.table.pointer, staging.memory.pointer, bytes, stream)? };
         staging.sent.record(stream)?;
-        self.sent.extend(segments.iter().map(|segment| segment.grad));
+        self.sent.extend(arrays.iter().map(|array| array.grad));
         Ok(())
     }
-
-    fn args(&self, step: &DeviceStep<'_>, chunk: usize) -> Args {
-        Args {
-            arrays: self.arrays.pointer,
-            grads: self.grads.pointer,
-            chunks: self.chunks.pointer + (chunk * size_of::<super::plan::Chunk>()) as u64,
-            partials: self.partials.pointer,
-            ratios: self.ratios.pointer,
-            means: self.means.pointer,
-            total: self.total.pointer,
-            blocks: self.blocks as u64,
-            from_total: 0,
-            after: 0,
-            factor: 0,
-            scalars: [0; MAX_SCALARS],
-            grad_scale: step.grad_scale,
-            max_norm: step.max_norm.unwrap_or(f64::INFINITY),
-        }
-    }
-
-    /// # Safety
-    /// As for [`super::Work::run`].
-    pub unsafe fn start(
-        &self,
-        device: &'static Device,
-        launch: &Launch,
-        step: &DeviceStep<'_>,
-        clips: bool,
-    ) -> Result<()> {
-        let mut args = self.args(step, launch.chunks.start);
-        let scalars = &step.scalars[launch.group];
-        // A ratio is computed from norms, in float64; all else in the compute type.
-        let compute = if launch.kernel == "ratio" { Dtype::F64 } else { launch.unit.compute() };
-        let bits = |x: f64| if compute == Dtype::F64 { x.to_bits() } else { (x as f32).to_bits().into() };
-        args.scalars = scalars.map(bits);
-        args.scalars[0] = bits(scalars[0].signum());
-        args.factor = bits(scalars[0].abs());
-        args.from_total = clips.into();
-        if launch.kernel == "update" {
-            args.after = match step.after {
-                After::Keep => 0,
-                After::Zero => 1,
-                After::Copy => 2,
-            };
-        }
-        // SAFETY: the caller's promise.
-        unsafe { start(device, launch.unit, launch.kernel, launch.chunks.len(), &args, step.stream) }
-    }
-
-    /// # Safety
-    /// As for [`super::Work::run`], of the gradients.
-    pub unsafe fn start_sums(&self, device: &'static Device, step: &DeviceStep<'_>) -> Result<()> {
-        // SAFETY: the caller's promise.
-        unsafe {
-            device.fill(self.total.pointer, 0xff, 8, step.stream)?; // nothing that is not finite has been found
-            for launch in &self.plan.squares {
-                self.start(device, launch, step, false)?;
-            }
-            start(device, Plan::total(), "total", 1, &self.args(step, 0), step.stream)
-        }
-    }
-}
-
-/// # Safety
-/// As for [`super::Work::run`].
-unsafe fn start(device: &Device, unit: Unit, kernel: &str, blocks: usize, args: &Args, stream: u64) -> Result<()> {
-    let function: sys::CUfunction = device.kernels(unit)?[kernel];
-    let blocks = u32::try_from(blocks).map_err(|_| "too many elements for one launch")?;
-    // SAFETY: the caller's promise; every kernel takes one Args.
-    unsafe { device.launch(function, blocks, THREADS, args, stream) }
 }
 
 fn upload<T>(device: &'static Device, table: &[T], stream: u64) -> Result<Block> {

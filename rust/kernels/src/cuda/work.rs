@@ -1,29 +1,31 @@
 //! The arrays of an optimizer on a device, and the launches of a step over them.
 //!
 //! Nothing here waits for the device, but for the one question that the host needs an answer to: whether gradients are
-//! finite, when the step depends on it. The factor of clipping is computed on the device and read by the updates there.
+//! finite, when the step depends on it. The factor of clipping, and all that texts over arrays compute, stays on the device.
 
 use super::device::{Block, Device, Event, Result};
-use super::plan::{Launch, Plan};
-use super::tables::{Tables, Total};
-use crate::Dtype;
-use crate::norm::BLOCK;
-use crate::rule::Scalars;
-use crate::segment::{After, Segment};
+use super::stages::check;
+use super::tables::{Gradients, Tables, Values};
+use crate::numeric::reduce::BLOCK;
+use crate::optimizers::tools::clip_norm;
+use crate::rule::{Common, Scope};
+use crate::{Array, Dtype, StateFormat};
 
 /// How a step is run on a device.
 #[derive(Clone, Copy, Debug)]
 pub struct DeviceStep<'a> {
     /// The scalars of each group, with 1 over `grad_scale` as the gradients' factor.
-    pub scalars: &'a [Scalars],
-    /// What happens to gradients once they have been used.
-    pub after: After,
+    pub scalars: &'a [Vec<f64>],
+    /// Whether gradients are set to zero once they have been used.
+    pub zero_grads: bool,
     /// What gradients are divided by.
     pub grad_scale: f64,
     /// The bound on the global norm of the gradients.
     pub max_norm: Option<f64>,
     /// Whether the step is taken only if all gradients are finite.
     pub finite: bool,
+    /// The group whose scalars decide about states of scope `all`.
+    pub lead: usize,
     /// The stream that the step runs in.
     pub stream: u64,
 }
@@ -43,13 +45,22 @@ pub enum Outcome {
 /// The first gradient that is not finite, by array and flat index; the norm; the factor of clipping.
 pub type Measured = (Option<(usize, usize)>, f64, f64);
 
+/// What lies on the device for the arrays as they are.
+struct Ready {
+    gradients: Gradients,
+    step: Tables,
+    /// The same arrays under the rule `clip_norm`, once somebody asks for their norm.
+    clip: Option<Tables>,
+}
+
 /// The arrays of an optimizer, all on one device.
 pub struct Work {
     device: &'static Device,
-    segments: Vec<Segment>,
-    tables: Option<Tables>,
-    /// Whether the tables are for other arrays, or other types of gradients.
-    stale: bool,
+    arrays: Vec<Array>,
+    /// None when arrays, or types of gradients, are others than before.
+    ready: Option<Ready>,
+    /// The states of scope `all`.
+    shared: Option<Block>,
     /// The last step's stream, and its end there.
     last: Option<(u64, Event)>,
     answer: Option<Block>,
@@ -62,31 +73,94 @@ unsafe impl Sync for Work {}
 
 impl std::fmt::Debug for Work {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Work({} arrays on {:?})", self.segments.len(), self.device)
+        write!(f, "Work({} arrays on {:?})", self.arrays.len(), self.device)
     }
 }
 
 impl Work {
     /// None yet.
     pub fn new(device: &'static Device) -> Work {
-        Work { device, segments: Vec::new(), tables: None, stale: true, last: None, answer: None }
+        Work { device, arrays: Vec::new(), ready: None, shared: None, last: None, answer: None }
     }
 
-    /// Adds arrays behind those already there.
-    pub fn extend(&mut self, segments: impl IntoIterator<Item = Segment>) {
-        self.segments.extend(segments);
-        self.stale = true;
+    /// Adds arrays behind those already there. Their pointers are the device's; a state of scope `array` is one float64 there.
+    ///
+    /// # Errors
+    /// A rule or a format of states that only the host has, or a rule that needs to know an array's matrix and does not.
+    pub fn extend(&mut self, arrays: Vec<Array>) -> Result<()> {
+        for array in &arrays {
+            check(array.rule.rule)?;
+            if array.format != StateFormat::Compute || array.rounded.is_some() {
+                return Err("states in less memory, and float32 copies of parameters, are for the host".into());
+            }
+            if array.rule.rule.needs_matrix() && array.matrix.is_none() {
+                return Err(format!("{} needs to know the matrix that an array is", array.rule.rule.name));
+            }
+        }
+        self.rest()?;
+        self.arrays.extend(arrays);
+        self.ready = None;
+        Ok(())
     }
 
     /// The arrays, in order.
-    pub fn segments(&self) -> &[Segment] {
-        &self.segments
+    pub fn arrays(&self) -> &[Array] {
+        &self.arrays
     }
 
     /// Sets an array's gradient for the next step.
-    pub fn set_gradient(&mut self, i: usize, grad: *mut u8, grad_type: Dtype) {
-        self.stale |= self.segments[i].grad_type != grad_type;
-        (self.segments[i].grad, self.segments[i].grad_type) = (grad, grad_type);
+    pub fn set_gradient(&mut self, i: usize, grad: *mut u8, grad_type: Dtype) -> Result<()> {
+        if self.arrays[i].grad_type != grad_type {
+            self.rest()?;
+            self.ready = None;
+        }
+        (self.arrays[i].grad, self.arrays[i].grad_type) = (grad, grad_type);
+        Ok(())
+    }
+
+    /// How many states of scope `all` there are.
+    fn shared_count(&self) -> usize {
+        self.arrays.iter().map(|array| array.rule.rule.states_of(Scope::All).count()).max().unwrap_or(0)
+    }
+
+    fn shared_block(&mut self) -> Result<&Block> {
+        let bytes = 8 * self.shared_count();
+        let grown = match self.shared.take() {
+            Some(block) if block.bytes >= bytes => block,
+            _ => Block::on(self.device, bytes)?,
+        };
+        Ok(self.shared.insert(grown))
+    }
+
+    /// The states of scope `all`; waits for the last step.
+    ///
+    /// # Errors
+    /// The driver's.
+    pub fn shared(&mut self) -> Result<Vec<f64>> {
+        self.rest()?;
+        let mut values = vec![0.0; self.shared_count()];
+        let (device, pointer) = (self.device, self.shared_block()?.pointer);
+        let stream = self.last.as_ref().map_or(0, |(stream, _)| *stream);
+        // SAFETY: both are as long, and stay until the stream has been waited for.
+        unsafe { device.copy(values.as_mut_ptr() as u64, pointer, 8 * values.len(), stream)? };
+        device.synchronize(stream)?;
+        Ok(values)
+    }
+
+    /// Sets the states of scope `all`, which are zeros at first; waits for the last step.
+    ///
+    /// # Errors
+    /// The driver's, or another number of states than the rule has.
+    pub fn set_shared(&mut self, values: &[f64]) -> Result<()> {
+        if values.len() != self.shared_count() {
+            return Err(format!("{} states are shared, got {}", self.shared_count(), values.len()));
+        }
+        self.rest()?;
+        let (device, pointer) = (self.device, self.shared_block()?.pointer);
+        let stream = self.last.as_ref().map_or(0, |(stream, _)| *stream);
+        // SAFETY: as above.
+        unsafe { device.copy(pointer, values.as_ptr() as u64, 8 * values.len(), stream)? };
+        device.synchronize(stream)
     }
 
     /// Sums up the gradients without a step, and waits for it: the first that is not finite, the sum's root over
@@ -98,73 +172,81 @@ impl Work {
     /// # Errors
     /// The driver's.
     pub unsafe fn measure(&mut self, step: &DeviceStep<'_>) -> Result<Measured> {
+        self.prepare(None, step, true)?;
         // SAFETY: the caller's promise.
-        let total = unsafe {
-            self.prepare(step, true, false)?;
-            let tables = self.tables.as_ref().expect("was just made");
-            tables.start_sums(self.device, step)?;
-            read_total(self.device, tables, &mut self.answer, step.stream)?
-        };
-        let nonfinite = (total.nonfinite != u64::MAX).then(|| place(&self.segments, total.nonfinite as usize));
-        Ok((nonfinite, total.norm, total.factor))
+        unsafe {
+            self.start_norm(step)?;
+            let (nonfinite, norm, factor) = self.read_norm(step.stream)?;
+            Ok((nonfinite.map(|place| self.place(place)), norm, factor))
+        }
     }
 
     /// Makes tables, kernels and the gradients' pointers ready: what fails here has changed nothing.
-    fn prepare(&mut self, step: &DeviceStep<'_>, sums: bool, update: bool) -> Result<()> {
-        if self.stale {
-            self.rest()?;
-            self.tables = Some(Tables::new(self.device, &self.segments, step.stream)?);
-            self.stale = false;
+    fn prepare(&mut self, program: Option<&str>, step: &DeviceStep<'_>, sums: bool) -> Result<()> {
+        let (device, stream) = (self.device, step.stream);
+        if self.ready.is_none() {
+            let gradients = Gradients::new(device, self.arrays.len())?;
+            self.ready = Some(Ready { gradients, step: Tables::new(device, &self.arrays, stream)?, clip: None });
         }
-        let tables = self.tables.as_mut().expect("made when arrays were added");
-        let none: &[Launch] = &[];
-        let first = if sums { &tables.plan.squares } else { none };
-        for launch in first.iter().chain(if update { &tables.plan.step } else { none }) {
-            self.device.kernels(launch.unit)?;
+        self.shared_block()?;
+        let ready = self.ready.as_mut().expect("was just made");
+        if let Some(program) = program {
+            ready.step.prepare(device, program)?;
         }
         if sums {
-            self.device.kernels(Plan::total())?;
+            if ready.clip.is_none() {
+                let plain = |array: &Array| Array {
+                    grad_type: array.grad_type,
+                    ..Array::new(clip_norm(), 0, std::ptr::null_mut(), array.param_type.compute(), array.len)
+                };
+                let arrays: Vec<Array> = self.arrays.iter().map(plain).collect();
+                ready.clip = Some(Tables::new(device, &arrays, stream)?);
+            }
+            ready.clip.as_mut().expect("was just made").prepare(device, "step")?;
         }
-        if let Some((stream, end)) = &self.last
-            && *stream != step.stream
+        if let Some((last, end)) = &self.last
+            && *last != stream
         {
-            end.hold(step.stream)?;
+            end.hold(stream)?;
         }
-        tables.send_gradients(self.device, &self.segments, step.stream)
+        ready.gradients.send(device, &self.arrays, stream)
     }
 
-    /// Starts a step.
+    /// Starts a program; rules that have none of this name leave their arrays alone. Only `step` looks at gradients first.
     ///
     /// # Safety
     /// As for [`crate::WorkList::run`], for memory of the device, until the stream has run the step.
     ///
     /// # Errors
     /// The driver's; when kernels cannot be compiled, nothing has changed.
-    pub unsafe fn run(&mut self, step: &DeviceStep<'_>) -> Result<Outcome> {
-        let summed = step.max_norm.is_some() || step.finite;
-        self.prepare(step, summed, true)?;
-        let tables = self.tables.as_ref().expect("was just made");
+    pub unsafe fn run(&mut self, program: &str, step: &DeviceStep<'_>) -> Result<Outcome> {
+        let sums = step.max_norm.is_some() || step.finite;
+        self.prepare(Some(program), step, sums)?;
         let mut norm = None;
         // SAFETY: the caller's promise; tables stay until the device is through with them, see `Block`.
         unsafe {
-            if summed {
-                tables.start_sums(self.device, step)?;
+            if sums {
+                self.start_norm(step)?;
             }
             if step.finite {
-                let total = read_total(self.device, tables, &mut self.answer, step.stream)?;
-                if total.nonfinite != u64::MAX {
-                    if step.after == After::Zero {
-                        for s in self.segments.iter() {
-                            self.device.fill(s.grad as u64, 0, s.len * s.grad_type.size(), step.stream)?;
+                let (nonfinite, found, _) = self.read_norm(step.stream)?;
+                if let Some(place) = nonfinite {
+                    if step.zero_grads {
+                        for array in &self.arrays {
+                            let bytes = array.len * array.grad_type.size();
+                            self.device.fill(array.grad as u64, 0, bytes, step.stream)?;
                         }
                     }
-                    return Ok(Outcome::NotFinite(place(&self.segments, total.nonfinite as usize)));
+                    return Ok(Outcome::NotFinite(self.place(place)));
                 }
-                norm = Some(total.norm);
+                norm = Some(found);
             }
-            for launch in &tables.plan.step {
-                tables.start(self.device, launch, step, step.max_norm.is_some())?;
-            }
+            let ready = self.ready.as_ref().expect("is prepared");
+            let factor = match &ready.clip {
+                Some(clip) if step.max_norm.is_some() => clip.answer(0, clip_scalar("factor")),
+                _ => 0,
+            };
+            ready.step.run(self.device, program, &self.values(step, step.scalars, factor))?;
         }
         let end = match self.last.take() {
             Some((_, end)) => end,
@@ -173,6 +255,63 @@ impl Work {
         end.record(step.stream)?;
         self.last = Some((step.stream, end));
         Ok(Outcome::Taken { norm })
+    }
+
+    fn values<'a>(&self, step: &DeviceStep<'_>, scalars: &'a [Vec<f64>], factor: u64) -> Values<'a> {
+        Values {
+            scalars,
+            grads: self.ready.as_ref().map_or(0, |ready| ready.gradients.pointer()),
+            shared: self.shared.as_ref().map_or(0, |block| block.pointer),
+            lead: step.lead,
+            factor,
+            zero_grads: step.zero_grads,
+            stream: step.stream,
+        }
+    }
+
+    /// Starts the rule `clip_norm` over the gradients.
+    ///
+    /// # Safety
+    /// As for [`Work::run`], of the gradients.
+    unsafe fn start_norm(&self, step: &DeviceStep<'_>) -> Result<()> {
+        let clip = self.clip();
+        let mut scalars = vec![Vec::new()];
+        let hypers = [step.grad_scale, step.max_norm.unwrap_or(f64::INFINITY)];
+        clip_norm().rule.scalars(&Common::default(), &hypers, 1, 1.0, &mut scalars[0]);
+        let values = Values { zero_grads: false, ..self.values(step, &scalars, 0) };
+        // SAFETY: the caller's promise; the word is the table's own.
+        unsafe {
+            self.device.fill(clip.answers.pointer, 0xff, 8, step.stream)?; // nothing that is not finite has been found
+            clip.run(self.device, "step", &values)
+        }
+    }
+
+    fn clip(&self) -> &Tables {
+        self.ready.as_ref().and_then(|ready| ready.clip.as_ref()).expect("is prepared")
+    }
+
+    /// Reads what [`Work::start_norm`] finds, when the stream has come to it: the place of the first gradient that is not
+    /// finite, the norm, and the factor of clipping.
+    ///
+    /// # Safety
+    /// The stream has been given what writes it.
+    unsafe fn read_norm(&mut self, stream: u64) -> Result<(Option<u64>, f64, f64)> {
+        let device = self.device;
+        let words = 1 + clip_norm().rule.scalars.len();
+        if self.answer.is_none() {
+            self.answer = Some(Block::pinned(device, 8 * words)?);
+        }
+        let pointer = self.answer.as_ref().expect("was just made").pointer;
+        // SAFETY: both have as many words, and stay; they are read after the stream got there.
+        let found = unsafe {
+            device.copy(pointer, self.clip().answers.pointer, 8 * words, stream)?;
+            device.synchronize(stream)?;
+            std::slice::from_raw_parts(pointer as *const u64, words)
+        };
+        let number = |name| f64::from_bits(found[1 + clip_scalar(name)]);
+        // Without a gradient there is no sum either, which is one of zeros.
+        let nonfinite = (found[0] != u64::MAX).then_some(found[0]);
+        Ok((nonfinite, number("norm"), number("factor")))
     }
 
     /// Waits for the last step: what it uses may go then.
@@ -185,54 +324,37 @@ impl Work {
     /// # Errors
     /// The driver's.
     pub fn norm(&mut self) -> Result<Option<f64>> {
-        match (&self.tables, &self.last) {
-            (Some(tables), Some((stream, _))) => {
-                // SAFETY: the total is the tables' own.
-                Ok(Some(unsafe { read_total(self.device, tables, &mut self.answer, *stream)? }.norm))
+        match (&self.ready, &self.last) {
+            (Some(Ready { clip: Some(_), .. }), Some((stream, _))) => {
+                let stream = *stream;
+                // SAFETY: the last step has started it.
+                Ok(Some(unsafe { self.read_norm(stream)? }.1))
             }
             _ => Ok(None),
         }
     }
+
+    /// Array and flat index of an element that is counted as if every array filled its last block.
+    fn place(&self, position: u64) -> (usize, usize) {
+        let (position, mut before) = (position as usize, 0);
+        for (i, array) in self.arrays.iter().enumerate() {
+            let here = array.len.div_ceil(BLOCK) * BLOCK;
+            if position < before + here {
+                return (i, position - before);
+            }
+            before += here;
+        }
+        unreachable!("positions lie within the arrays")
+    }
+}
+
+/// The place of a scalar of `clip_norm`.
+fn clip_scalar(name: &str) -> usize {
+    clip_norm().rule.scalars.iter().position(|&scalar| scalar == name).expect("the rule has it")
 }
 
 impl Drop for Work {
     fn drop(&mut self) {
         let _ = self.rest(); // before the tables go
     }
-}
-
-/// Reads the total, when the stream has come to it.
-///
-/// # Safety
-/// The stream has been given what writes it.
-unsafe fn read_total(
-    device: &'static Device,
-    tables: &Tables,
-    answer: &mut Option<Block>,
-    stream: u64,
-) -> Result<Total> {
-    let bytes = size_of::<Total>();
-    if answer.is_none() {
-        *answer = Some(Block::pinned(device, bytes)?);
-    }
-    let pointer = answer.as_ref().expect("was just made").pointer;
-    // SAFETY: both are as large as a total, and stay; it is read after the stream got there.
-    unsafe {
-        device.copy(pointer, tables.total.pointer, bytes, stream)?;
-        device.synchronize(stream)?;
-        Ok((pointer as *const Total).read())
-    }
-}
-
-/// Array and flat index of an element that is counted as if every array filled its last block.
-fn place(segments: &[Segment], position: usize) -> (usize, usize) {
-    let mut before = 0;
-    for (i, segment) in segments.iter().enumerate() {
-        let here = segment.len.div_ceil(BLOCK) * BLOCK;
-        if position < before + here {
-            return (i, position - before);
-        }
-        before += here;
-    }
-    unreachable!("positions lie within the arrays")
 }

@@ -115,6 +115,15 @@ impl WorkList {
     /// # Safety
     /// As for [`WorkList::run`].
     unsafe fn run_local<'r>(&mut self, step: &Step<'_>, round_of: &(impl Fn(&Item) -> Option<&'r Round> + Sync)) {
+        // What one task does not take whole begins with the texts in front of its first pass; so does what has no pass.
+        for (i, item) in self.items.iter().enumerate() {
+            let Some(round) = round_of(item) else { continue };
+            if round.passes.is_empty() || !item.whole {
+                let first = round.passes.first().copied().unwrap_or(round.stages.len());
+                // SAFETY: the caller's promise; no task runs.
+                round.stages[..first].iter().for_each(|stage| unsafe { self.text(i, stage.stage, step.level) });
+            }
+        }
         let most = self.items.iter().filter_map(|item| round_of(item).map(|round| round.passes.len())).max();
         let any_large = self.items.iter().any(|item| !item.whole && item.len > 0);
         for number in 0..most.unwrap_or(0) {
@@ -126,7 +135,7 @@ impl WorkList {
                 let here = |item: &Item| {
                     let round = round_of(item)?;
                     if item.whole {
-                        return (number == 0 && !cells).then_some((round, 0));
+                        return (number == 0 && !cells && !round.passes.is_empty()).then_some((round, 0));
                     }
                     let &place = round.passes.get(number)?;
                     (by_cells(round.stages[place].stage) == cells).then_some((round, place))

@@ -65,7 +65,7 @@ pub(crate) struct Cells {
     pub strip: usize,
     pub strips: usize,
     /// Matrices that make one unit.
-    together: usize,
+    pub together: usize,
 }
 
 /// A unit: some rows, counted over the whole batch, and some columns.

@@ -16,7 +16,11 @@ mod work_list;
 
 pub use array::Array;
 pub use driver::Step;
+#[cfg(feature = "cuda")]
+pub(crate) use matrix::Cells;
 pub use matrix::Matrix;
 pub use pack::{pack, padded_length, unpack};
 pub use pool::{in_parallel, num_threads, set_num_threads};
+#[cfg(feature = "cuda")]
+pub(crate) use reductions::{by_cells, form};
 pub use work_list::WorkList;

@@ -7,7 +7,7 @@ use crate::numeric::reduce::{Form, combine, neutral};
 use crate::rule::{Operation, Reduction, Right, Scope, Stage};
 
 /// What is added up for a reduction.
-pub(super) fn form(reduction: &Reduction) -> Form {
+pub(crate) fn form(reduction: &Reduction) -> Form {
     match (reduction.operation, &reduction.right) {
         (Operation::Max, _) => Form::Max,
         (_, Right::None) => Form::Plain,
@@ -42,7 +42,7 @@ pub(super) fn layout(reduction: &Reduction, matrix: Option<Matrix>) -> Layout {
 }
 
 /// Whether a stage goes over an array cell by cell, and not block by block: where it reduces rows or columns.
-pub(super) fn by_cells(stage: &Stage) -> bool {
+pub(crate) fn by_cells(stage: &Stage) -> bool {
     stage.reductions.iter().any(|reduction| matches!(reduction.scope, Scope::Row | Scope::Col))
 }
 

@@ -11,7 +11,7 @@ use crate::cpu::Level;
 use crate::kernel::{Extras, find_vector};
 use crate::numeric::reduce::{self, BLOCK, combine, neutral};
 use crate::numeric::{Dtype, StateFormat, convert};
-use crate::rule::{Factor, Kind, L2, Operand, Operation, Pass, Reduction, Right, Scope, Stage, Stream};
+use crate::rule::{DECAY, Factor, Kind, L2, Operand, Operation, Pass, Reduction, Right, Scope, Stage, Stream};
 
 /// Some neighbouring elements of an array. In a cell they are a run within a row, or some whole short rows.
 #[derive(Clone, Copy)]
@@ -54,8 +54,8 @@ impl WorkList {
     pub(super) unsafe fn pass(&self, i: usize, numbered: Numbered, call: &Call<'_>, units: Range<usize>, whole: bool) {
         let (item, stage) = (&self.items[i], numbered.stage);
         let Kind::Pass(pass) = &stage.kind else { unreachable!("the stage is a pass") };
-        // What is computed again from quantized states is another number than before.
-        let keeps = whole && item.format == StateFormat::Compute;
+        // What is computed again is another number than before where states are quantized, or where the parameter decays first.
+        let keeps = whole && item.format == StateFormat::Compute && call.scalars[DECAY] == 1.0;
         let recalls = keeps && pass.recalls.is_some();
         if stage.reductions.is_empty() && pass.operands.is_empty() && !recalls {
             let (start, end) = (units.start * BLOCK, item.len.min(units.end * BLOCK));

@@ -10,7 +10,7 @@ use crate::cpu::Level;
 use crate::kernel::{self, Extras, Kernel, MAX_STREAMS, States, Types};
 use crate::numeric::reduce::BLOCK;
 use crate::numeric::{Dtype, QUANTIZATION_BLOCK, RandomBits, Rounding, StateFormat, convert};
-use crate::rule::{Pass, Scope};
+use crate::rule::{Pass, Scope, State};
 
 /// Elements that go through tiles at a time: what stays in the first-level cache.
 pub(super) const TILE: usize = BLOCK;
@@ -91,6 +91,8 @@ impl Item {
         let param = if pass.reads_param { self.param_type } else { compute };
         let grad = if pass.reads_grad { self.grad_type } else { param };
         let states = match self.format {
+            // Kernels take all states alike.
+            StateFormat::Bfloat16 if self.exact_bits & (pass.reads | pass.writes) != 0 => return None,
             StateFormat::Int8 if self.uses_states(pass) => return None,
             StateFormat::Bfloat16 if self.uses_states(pass) => match call.bits {
                 Some(_) => States::Bfloat16,
@@ -189,12 +191,12 @@ impl Item {
                     convert::load(level, (self.grad_type, grad), (compute, local[1]), n);
                 }
             }
-            for (k, (scope, nonnegative)) in self.stream_states().enumerate() {
+            for (k, state) in self.stream_states().enumerate() {
                 let (bit, tile) = (1 << k, 2 + k);
                 if (pass.reads | pass.writes) & bit == 0 {
                     continue;
                 }
-                if scope == Scope::Backup {
+                if state.scope == Scope::Backup {
                     local[tile] = tiles[tile].pointer();
                     if pass.saves {
                         let size = dtype.size();
@@ -204,11 +206,11 @@ impl Item {
                         let source = if self.rounded.is_some() { param } else { of(tile).add(at * size) };
                         convert::load(level, (self.param_type, source), (compute, local[tile]), n);
                     }
-                } else if self.format == StateFormat::Compute {
+                } else if self.format == StateFormat::Compute || state.exact {
                     local[tile] = of(tile).wrapping_add(at * compute.size());
                 } else {
                     local[tile] = tiles[tile].pointer();
-                    let state = self.quantized(of(tile), k, nonnegative);
+                    let state = self.quantized(of(tile), k, state.nonnegative);
                     let wide = if compute == Dtype::F64 { tiles[MAX_STREAMS].pointer() } else { local[tile] };
                     state.dequantize(level, wide.cast(), (at, n));
                     if compute == Dtype::F64 {
@@ -228,9 +230,10 @@ impl Item {
                     convert::store(level, local[0], (dtype, rounded.add(at * dtype.size())), n);
                 }
             }
-            for (k, (scope, nonnegative)) in self.stream_states().enumerate() {
+            for (k, state) in self.stream_states().enumerate() {
                 let tile = 2 + k;
-                if scope == Scope::Backup || self.format == StateFormat::Compute || pass.writes & 1 << k == 0 {
+                let kept = state.scope == Scope::Backup || self.format == StateFormat::Compute || state.exact;
+                if kept || pass.writes & 1 << k == 0 {
                     continue;
                 }
                 let mut wide = local[tile];
@@ -238,7 +241,7 @@ impl Item {
                     wide = tiles[MAX_STREAMS].pointer();
                     convert::load(level, (Dtype::F64, local[tile]), (Dtype::F32, wide), n);
                 }
-                self.quantized(of(tile), k, nonnegative).quantize(level, wide.cast(), (at, n), call.bits);
+                self.quantized(of(tile), k, state.nonnegative).quantize(level, wide.cast(), (at, n), call.bits);
             }
             if call.zero_grads {
                 grad.write_bytes(0, n * grad_size);
@@ -250,8 +253,8 @@ impl Item {
         QuantizedState { format: self.format, nonnegative, number, data, len: self.len }
     }
 
-    /// The states that are streams: scope, and whether they are never negative.
-    fn stream_states(&self) -> impl Iterator<Item = (Scope, bool)> + use<> {
-        self.compiled.rule.streams().map(|(_, state)| (state.scope, state.nonnegative))
+    /// The states that are streams.
+    fn stream_states(&self) -> impl Iterator<Item = &'static State> + use<> {
+        self.compiled.rule.streams().map(|(_, state)| state)
     }
 }

@@ -33,6 +33,8 @@ pub(super) struct Item {
     /// How many streams are states, and which of those are no backups.
     pub states: usize,
     pub state_bits: u32,
+    /// Which of those are never quantized.
+    pub exact_bits: u32,
     /// Where its array states are.
     pub array_states: usize,
     /// Where its scalars begin.
@@ -178,6 +180,7 @@ impl WorkList {
             vectors,
             states: rule.streams().count(),
             state_bits,
+            exact_bits: rule.streams().enumerate().filter(|(_, (_, state))| state.exact).map(|(k, _)| 1 << k).sum(),
             array_states,
             scalars: self.scalar_count,
             partials,

@@ -99,7 +99,10 @@ fn passes_store_the_canonical_nan() {
     let rounding = Rounding::stochastic(1, 2, StateFormat::Bfloat16);
     for compiled in optimizers::ALL.iter().chain(optimizers::TOOLS) {
         let rule = compiled.rule;
-        for pass in rule.programs.iter().flat_map(|program| program.stages).filter_map(pass_of) {
+        // A pass that recalls a term has a second kernel, with one more operand.
+        let passes = rule.programs.iter().flat_map(|program| program.stages).filter_map(pass_of);
+        let kernels = passes.flat_map(|pass| (0..=usize::from(pass.recalls.is_some())).map(move |more| (pass, more)));
+        for (pass, more) in kernels {
             for (param, grad, states) in [
                 (F32, F32, States::Compute),
                 (F64, F64, States::Compute),
@@ -125,12 +128,12 @@ fn passes_store_the_canonical_nan() {
                 }
                 for level in Level::found() {
                     let types = Types { param, grad, states };
-                    let Some(kernel) = find(compiled.kernels[pass.kernel], level, types) else { continue };
+                    let Some(kernel) = find(compiled.kernels[pass.kernel + more], level, types) else { continue };
                     let case = Case {
                         kernel,
-                        what: format!("{rule:?}, kernel {} of {types:?} at {level:?}", pass.kernel),
+                        what: format!("{rule:?}, kernel {} of {types:?} at {level:?}", pass.kernel + more),
                         streams: streams.clone(),
-                        operands: pass.operands.len(),
+                        operands: pass.operands.len() + more,
                         tiles: pass.tiles,
                         compute: param.compute(),
                         scalars: rule.scalars.len(),

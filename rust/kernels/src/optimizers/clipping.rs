@@ -8,13 +8,14 @@ use crate::rule::{Common, Kind, Scope};
 /// and the factor to multiply them by, `min(1, max_norm / (norm + 1e-6)) / grad_scale`; NaN stays NaN.
 pub fn clip_factor(sum_of_squares: f64, grad_scale: f64, max_norm: f64) -> (f64, f64) {
     let rule = clip_norm().rule;
-    let mut scalars = Vec::new();
-    rule.scalars(&Common::default(), &[grad_scale, max_norm], 1, 1.0, &mut scalars);
+    let mut memory = [0.0; 16];
+    let scalars = &mut memory[..rule.scalars.len()];
+    rule.fill_scalars(&Common::default(), &[grad_scale, max_norm], 1, 1.0, scalars);
     let place = |name| rule.scalars.iter().position(|&scalar| scalar == name).expect("the rule has it");
     scalars[place("gg")] = sum_of_squares;
     for stage in rule.programs[0].stages {
         if matches!(stage.kind, Kind::Text(Scope::All)) {
-            fpenv::standard(|| (stage.text)(&mut scalars));
+            fpenv::standard(|| (stage.text)(scalars));
         }
     }
     (scalars[place("norm")], scalars[place("factor")])

@@ -15,7 +15,7 @@ rules! {
     /// Prodigy (arXiv:2306.06101): Adam over `d*g` with the learning rate `d*lr`. The distance `d` grows with
     /// `num/den`: `num` is a running sum of `d*lr*<g, p0-p>`, `den` the sum of `abs(s)` with `s` one of `d*lr*g`.
     prodigy {
-        element m, nonnegative v, s, p0 = p;
+        element m, nonnegative v, s, exact p0 = p;
         all d = d0, d_max = d0, num;
         def gradient(g, p) {
             select(coupled != 0.0, fma(coupled, p, g), g)

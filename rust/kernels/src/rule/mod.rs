@@ -6,7 +6,7 @@
 mod scalars;
 mod tree;
 
-pub use scalars::{Common, Decay, L2, PROLOGUE, PROLOGUE_NAMES, PROLOGUE_SCALARS, no_text, unscale_factor};
+pub use scalars::{Common, DECAY, Decay, L2, PROLOGUE, PROLOGUE_NAMES, PROLOGUE_SCALARS, no_text, unscale_factor};
 pub use tree::{Expr, Statement};
 
 /// An optimizer rule: what drivers, bindings and the documentation know about it.
@@ -87,6 +87,8 @@ pub struct State {
     pub scope: Scope,
     /// Whether it is never negative.
     pub nonnegative: bool,
+    /// Whether it is never quantized, since small differences to it matter.
+    pub exact: bool,
     /// What it starts at.
     pub initial: Initial,
 }

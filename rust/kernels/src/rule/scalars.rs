@@ -7,7 +7,8 @@ use crate::numeric::fpenv;
 pub const PROLOGUE_SCALARS: usize = 3;
 /// Which of them is the weight decay that is added to gradients.
 pub const L2: usize = 1;
-const DECAY: usize = 2;
+/// And which is what the parameter is multiplied by.
+pub const DECAY: usize = 2;
 
 /// What the scalars of the prologue are called.
 pub const PROLOGUE_NAMES: [&str; PROLOGUE_SCALARS] = ["gradient_factor", "l2", "decay"];
@@ -57,9 +58,14 @@ impl Rule {
     /// # Panics
     /// When `hypers` has another length than [`Rule::hypers`].
     pub fn scalars(&self, common: &Common, hypers: &[f64], t: u64, gradient_factor: f64, into: &mut Vec<f64>) {
-        assert_eq!(hypers.len(), self.hypers.len(), "hyperparameters of {}", self.name);
         into.clear();
         into.resize(self.scalars.len(), 0.0);
+        self.fill_scalars(common, hypers, t, gradient_factor, into);
+    }
+
+    /// The same for a slice of zeros, of the length of [`Rule::scalars`](field@Rule::scalars).
+    pub(crate) fn fill_scalars(&self, common: &Common, hypers: &[f64], t: u64, gradient_factor: f64, into: &mut [f64]) {
+        assert_eq!(hypers.len(), self.hypers.len(), "hyperparameters of {}", self.name);
         fpenv::standard(|| {
             into[0] = if common.maximize { -gradient_factor } else { gradient_factor };
             into[L2] = if common.decay == Decay::L2 { common.weight_decay } else { 0.0 };

@@ -50,6 +50,11 @@ pub const fn matrix(batch: usize, rows: usize, cols: usize, transposed: bool) ->
     Matrix { batch, rows, cols, transposed, interleaved: 1 }
 }
 
+/// So many matrices whose elements lie by turns; `cols` are elements of a row in memory.
+pub const fn interleaved(count: usize, rows: usize, cols: usize, transposed: bool) -> Matrix {
+    Matrix { batch: 1, rows, cols, transposed, interleaved: count }
+}
+
 pub fn len(matrix: Matrix) -> usize {
     matrix.batch * matrix.rows * matrix.cols
 }
@@ -216,7 +221,7 @@ pub fn own_decay(lr: f64) -> Common {
 
 /// Every kind of matrix, and every kind of tail: nothing, one element, one column, one row, short rows, batches, rows that are
 /// no whole number of quantization blocks, and arrays that are cut, by rows and by columns.
-pub const SHAPES: [Matrix; 12] = [
+pub const SHAPES: [Matrix; 14] = [
     matrix(1, 0, 5, false),
     matrix(1, 1, 1, false),
     matrix(1, 7, 1, false),
@@ -229,6 +234,8 @@ pub const SHAPES: [Matrix; 12] = [
     matrix(1, 8, 4100, false),
     matrix(3, 60, 191, true),
     matrix(1, 11_000, 3, false),
+    interleaved(3, 20, 60, true),
+    interleaved(7, 3, 4102, false),
 ];
 
 /// What a case is run on.
@@ -276,7 +283,7 @@ pub fn arrays(rule: &CompiledRule, case: &Case, shapes: &[Matrix]) -> Vec<Owned>
         let (n, seed) = (len(shape), i as u64 + 1);
         let states = rule.rule.states.iter().zip(1..).map(|(state, k)| match state.scope {
             Scope::Element => match case.format {
-                StateFormat::Compute => {
+                format if format == StateFormat::Compute || state.exact => {
                     let state = numbers(compute, n, seed + 200 * k, case.specials);
                     // Squares are not negative.
                     let sign = if compute == Dtype::F64 { 1 << 63 } else { 1 << 63 | 1 << 31 };

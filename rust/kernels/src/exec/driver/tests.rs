@@ -5,10 +5,12 @@ use schuss_macros::rules;
 
 use super::super::matrix::Matrix;
 use super::super::partition::cut;
+use super::super::work_list::WHOLE;
 use super::*;
-use crate::numeric::Dtype;
+use crate::kernel::CompiledRule;
+use crate::numeric::{Dtype, StateFormat};
 use crate::optimizers;
-use crate::rule::Common;
+use crate::rule::{Common, Decay};
 
 #[path = "../../../tests/support/mod.rs"]
 mod support;
@@ -21,39 +23,146 @@ fn cut_all(work: &mut WorkList) {
     (work.chunks, work.block_chunks) = (cut(&work.extents, work.total()), cut(&work.blocks, work.total()));
 }
 
+/// Two steps over arrays, cut or not: everything that they leave.
+fn two_steps(rule: &'static CompiledRule, case: &Case, mut arrays: Vec<Owned>, cuts: bool) -> (Vec<Owned>, Vec<u64>) {
+    let hypers = hypers(rule, case.flags);
+    let mut shared = first_shared(rule.rule, &hypers);
+    // SAFETY: the memory lives until the last step.
+    let mut work = unsafe { work_list(rule, &mut arrays) };
+    let plain = rule.rule.programs.iter().all(|program| program.stages.len() == 1);
+    assert!(plain || work.items.iter().any(|item| item.whole));
+    if cuts {
+        cut_all(&mut work);
+    }
+    for t in 1..3 {
+        let decay = if t == 1 { Decay::L2 } else { Decay::Decoupled };
+        let common = Common { weight_decay: 0.1 * case.flags, decay, ..Common::default() };
+        let mut of_groups = [1.0, 0.37].map(|factor| scalars(rule.rule, &common, &hypers, t, factor));
+        let rounding = if case.nearest { Rounding::Nearest } else { Rounding::stochastic(5, t, case.format) };
+        let mut step = Step {
+            level: Level::Baseline,
+            threads: 2,
+            scalars: &mut of_groups,
+            zero_grads: case.zero_grads && t == 2,
+            rounding: &rounding,
+            shared: &mut shared,
+            lead: 0,
+        };
+        // SAFETY: every pointer leads to a buffer of its own that is long enough.
+        rule.rule.programs.iter().rev().for_each(|program| unsafe { work.run(program.name, &mut step) });
+    }
+    (arrays, shared.iter().map(|x| x.to_bits()).collect())
+}
+
+fn compare_cuts(rule: &'static CompiledRule, case: &Case) {
+    let shapes: Vec<Matrix> = SHAPES.into_iter().filter(|&shape| len(shape) <= WHOLE).collect();
+    let [(whole, shared_of_whole), (cut, shared_of_cut)] =
+        [false, true].map(|cuts| two_steps(rule, case, arrays(rule, case, &shapes), cuts));
+    for (whole, cut) in whole.iter().zip(&cut) {
+        let same = (&whole.param, &whole.states, &whole.rounded) == (&cut.param, &cut.states, &cut.rounded);
+        assert!(same, "{rule:?} {case:?} {:?}", whole.matrix);
+    }
+    assert_eq!(shared_of_whole, shared_of_cut, "{rule:?} {case:?}");
+}
+
 #[test]
 fn an_array_that_is_cut_has_the_bits_of_one_that_is_not() {
-    for &rule in optimizers::ALL.iter().chain(optimizers::TOOLS) {
-        for (param, grad) in [(Dtype::F32, Dtype::F32), (Dtype::F64, Dtype::F64), (Dtype::Bf16, Dtype::F16)] {
-            let case = Case { types: (param, grad), flags: 1.0, ..PLAIN };
-            let hypers = hypers(rule, 1.0);
-            let outcomes = [false, true].map(|cuts| {
-                let mut arrays = arrays(rule, &case, &SHAPES);
-                let mut shared = first_shared(rule.rule, &hypers);
-                // SAFETY: the memory lives until the last step.
-                let mut work = unsafe { work_list(rule, &mut arrays) };
-                assert!(rule.rule.programs[0].stages.len() == 1 || work.items.iter().any(|item| item.whole));
-                if cuts {
-                    cut_all(&mut work);
-                }
-                for t in 1..3 {
-                    let mut of_groups = [(); 2].map(|()| scalars(rule.rule, &Common::default(), &hypers, t, 1.0));
-                    let mut step = Step {
-                        level: Level::Baseline,
-                        threads: 2,
-                        scalars: &mut of_groups,
-                        zero_grads: false,
-                        rounding: &Rounding::Nearest,
-                        shared: &mut shared,
-                        lead: 0,
-                    };
-                    // SAFETY: every pointer leads to a buffer of its own that is long enough.
-                    rule.rule.programs.iter().rev().for_each(|program| unsafe { work.run(program.name, &mut step) });
-                }
-                let memory: Vec<_> = arrays.into_iter().map(|array| (array.param, array.states)).collect();
-                (memory, shared.iter().map(|x| x.to_bits()).collect::<Vec<_>>())
-            });
-            assert!(outcomes[0] == outcomes[1], "{rule:?} {param:?} {grad:?}");
+    use Dtype::{Bf16, F16, F32, F64};
+    for &rule in optimizers::ALL.iter().chain(optimizers::TOOLS).chain(&[measure(), texts_first()]) {
+        for (types, zero_grads) in [((F32, F32), false), ((F64, F64), true), ((Bf16, F16), false), ((F32, F64), true)] {
+            compare_cuts(rule, &Case { types, flags: 1.0, zero_grads, ..PLAIN });
+        }
+        if rule.rule.name == "measure" {
+            continue; // it reduces rows and has an element state: that cannot be quantized
+        }
+        for (format, nearest) in
+            [StateFormat::Bfloat16, StateFormat::Int8].iter().flat_map(|f| [(*f, true), (*f, false)])
+        {
+            let case = Case { flags: 1.0, format, nearest, ..PLAIN };
+            compare_cuts(rule, &case);
+            compare_cuts(rule, &Case { types: (Bf16, F32), master: true, ..case });
+        }
+    }
+}
+
+rules! {
+    hyper();
+    each_step(lr, t) {}
+
+    /// Texts in front of passes, behind them, and between texts over all arrays.
+    texts_first {
+        row r = 1.0;
+        array a = 1.0, b;
+        all d = 1.0;
+        row {
+            r = r + 1.0;
+            sum array { rs = r; }
+        }
+        array {
+            a = a + rs;
+        }
+        pass(p, g) {
+            p = p + a * r;
+            sum all { gg = g; }
+        }
+        array {
+            a = 0.5 * a;
+        }
+        all {
+            d = d + 1.0;
+        }
+        array {
+            b = b + a * d;
+        }
+        all {
+            d = 2.0 * d;
+        }
+        row {
+            r = r + d;
+        }
+        array {
+            a = a + d;
+        }
+        pass(p) {
+            p = p + r * b;
+        }
+    }
+}
+
+#[test]
+fn texts_run_wherever_they_stand() {
+    let rule = texts_first();
+    for cuts in [false, true] {
+        let case = Case { types: (Dtype::F64, Dtype::F64), ..PLAIN };
+        let arrays = SHAPES.iter().map(|&shape| {
+            let mut array = Owned::doubles(rule.rule, &[], shape, 0, &vec![1.0; len(shape)]);
+            array.grad = array.param.clone();
+            array
+        });
+        let (arrays, shared) = two_steps(rule, &case, arrays.collect(), cuts);
+        let mut d = 1.0;
+        // Of each array the row state, which is the same in all rows, both array states, and the parameter.
+        let mut expected = vec![[1.0, 1.0, 0.0, 1.0]; arrays.len()];
+        for _ in 0..2 {
+            for (array, [r, a, _, p]) in arrays.iter().zip(&mut expected) {
+                *r += 1.0;
+                *a += *r * array.matrix.vector(Scope::Row) as f64;
+                *p += *a * *r;
+                *a *= 0.5;
+            }
+            d += 1.0;
+            expected.iter_mut().for_each(|[_, a, b, _]| *b += *a * d);
+            d *= 2.0;
+            for [r, a, b, p] in &mut expected {
+                (*r, *a) = (*r + d, *a + d);
+                *p += *r * *b;
+            }
+        }
+        assert_eq!(f64::from_bits(shared[0]), d);
+        for (array, expected) in arrays.iter().zip(&expected).filter(|(array, _)| array.len() > 0) {
+            let [r, a, b] = [0, 1, 2].map(|k| f64::from_bits(array.states[k][0]));
+            assert_eq!([r, a, b, f64::from_bits(array.param[0])], *expected, "{:?}, cut: {cuts}", array.matrix);
+            assert!(array.param.iter().all(|bits| *bits == array.param[0]));
         }
     }
 }
@@ -211,7 +320,8 @@ fn reductions_are_what_their_texts_say() {
                 };
                 assert!(values(compute, &array.states[0], n) == g, "{types:?} {shape:?} {factor} {zero_grads}");
                 let row_and_col = |i: usize| {
-                    let (row, col) = (i / shape.cols, i / (shape.rows * shape.cols) * shape.cols + i % shape.cols);
+                    let of_row = i / shape.cols * shape.interleaved + i % shape.cols % shape.interleaved;
+                    let (row, col) = (of_row, i / (shape.rows * shape.cols) * shape.cols + i % shape.cols);
                     if shape.transposed { (col, row) } else { (row, col) }
                 };
                 let over = |value: &dyn Fn(usize) -> f64, scope: Scope| {
@@ -249,9 +359,9 @@ fn reductions_are_what_their_texts_say() {
                 // Of what the rows have come to, in their type.
                 let count = shape.vector(rows);
                 let (found_sums, found_means) = (state(array, "row_sum", count), state(array, "row_mean", count));
-                let of_one = count / shape.batch;
-                let of_matrix = Reduced::of(found_sums.iter().enumerate().map(|(i, &x)| (i / of_one, x)));
-                let spread = |values: &[f64]| (0..count).map(|row| values[row / of_one]).collect::<Vec<_>>();
+                let matrix_of = |row: usize| row / (count / shape.batch) * shape.interleaved + row % shape.interleaved;
+                let of_matrix = Reduced::of(found_sums.iter().enumerate().map(|(row, &x)| (matrix_of(row), x)));
+                let spread = |values: &[f64]| (0..count).map(|row| values[matrix_of(row)]).collect::<Vec<_>>();
                 close("row_mean_of_matrix", &spread(&of_matrix.mean()), &spread(&of_matrix.size));
                 close("row_max_of_matrix", &spread(&of_matrix.max), &spread(&of_matrix.max));
                 let dots = Reduced::of(found_sums.iter().zip(&found_means).map(|(a, b)| (0, a * b)));

@@ -1,0 +1,31 @@
+// Texts over arrays and over all of them, in float64 on one thread, and the reductions in front of them.
+namespace schuss {
+
+// Reduces up to eight rows of numbers, a stride apart, in order, each by a thread of its own; all threads take part.
+template <int N> DEVICE void fold(const double* numbers, u64 stride, u64 n, int largest, double* found) {
+    SHARED double here[N][THREADS];
+    u32 own = threadIdx.x / 32;
+    bool folds = threadIdx.x % 32 == 0 && own < N;
+    int form = largest >> own & 1 ? MAX : PLAIN;
+    double sum = neutral(form);
+    for (u64 at = 0; at < n; at += THREADS) {
+        u32 count = (u32)least(THREADS, n - at);
+        __syncthreads();
+        for (int k = 0; k < N; k++) {
+            if (threadIdx.x < count) here[k][threadIdx.x] = get(numbers + k * stride + at + threadIdx.x);
+        }
+        __syncthreads();
+        for (u32 i = 0; folds && i < count; i++) sum = combine(form, sum, here[own][i]);
+    }
+    if (folds) found[own] = sum;
+    __syncthreads();
+}
+
+// A state: with the one NaN.
+DEVICE void put_state(double* at, double x) {
+    double kept;
+    store(kept, x);
+    put(at, kept);
+}
+
+} // namespace schuss

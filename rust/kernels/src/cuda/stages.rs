@@ -1,0 +1,252 @@
+//! Which kernels the stages of a program become, and how their reductions are numbered. Data about rules; knows no C++ and
+//! no device.
+
+use std::fmt;
+
+use crate::exec::by_cells;
+use crate::rule::{Expr, Kind, Operation, Program, Reduction, Rule, Scope, Stage, Stream};
+
+/// What a kernel does for a stage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// A pass without sums over blocks or cells.
+    Elements,
+    /// A pass with sums over blocks.
+    Blocks,
+    /// A pass with sums over pieces of cells, then those of the cells.
+    Pieces,
+    /// The sums of cells from those of their pieces.
+    Cells,
+    /// Sums of rows or columns whose elements are neighbours in memory.
+    Along(Scope),
+    /// Sums of rows or columns whose elements are not, by panels.
+    Across(Scope),
+    /// The sums of columns from those of their panels.
+    Panels(Scope),
+    /// A text over rows or columns.
+    Numbers,
+    /// A text over rows or columns with sums.
+    Matrices,
+    /// The sums of arrays, and the texts over arrays that follow.
+    Arrays,
+    /// The sums of all arrays, and a text over all.
+    All,
+}
+
+/// A kernel of a program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kernel {
+    /// The place of its stage in the program.
+    pub stage: usize,
+    /// What it does for it.
+    pub part: Part,
+}
+
+impl fmt::Display for Kernel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let part = match self.part {
+            Part::Elements => "elements",
+            Part::Blocks => "blocks",
+            Part::Pieces => "pieces",
+            Part::Cells => "cells",
+            Part::Along(Scope::Row) => "along_rows",
+            Part::Along(_) => "along_cols",
+            Part::Across(Scope::Row) => "across_rows",
+            Part::Across(_) => "across_cols",
+            Part::Panels(Scope::Row) => "panels_of_rows",
+            Part::Panels(_) => "panels_of_cols",
+            Part::Numbers => "numbers",
+            Part::Matrices => "matrices",
+            Part::Arrays => "arrays",
+            Part::All => "all",
+        };
+        write!(f, "stage{}_{part}", self.stage)
+    }
+}
+
+/// The kernels of a program's passes and of its texts over rows and columns, in the order in which they run. Those that store
+/// something come last in a stage: until then everything is as the stage found it.
+pub fn kernels(program: &Program) -> Vec<Kernel> {
+    let last = last_gradient(program);
+    let mut kernels = Vec::new();
+    for (place, stage) in program.stages.iter().enumerate() {
+        let mut add = |parts: &[Part]| kernels.extend(parts.iter().map(|&part| Kernel { stage: place, part }));
+        match &stage.kind {
+            Kind::Pass(pass) => {
+                for scope in [Scope::Row, Scope::Col].into_iter().filter(|&scope| !over(stage, scope).is_empty()) {
+                    add(&[Part::Along(scope), Part::Across(scope), Part::Panels(scope)]);
+                }
+                if !summed(stage).is_empty() {
+                    add(if by_cells(stage) { &[Part::Pieces, Part::Cells] } else { &[Part::Blocks] });
+                } else if stores(pass) || last == Some(place) {
+                    add(&[Part::Elements]);
+                }
+            }
+            Kind::Vector { .. } if stage.reductions.is_empty() => add(&[Part::Numbers]),
+            Kind::Vector { .. } => add(&[Part::Matrices]),
+            Kind::Text(_) => {}
+        }
+    }
+    kernels
+}
+
+/// The kernels of a program's texts over arrays and over all of them.
+pub fn text_kernels(program: &Program) -> Vec<Kernel> {
+    let one = |(stage, one): (usize, &Stage)| {
+        let all = matches!(one.kind, Kind::Text(Scope::All));
+        let part = if all { Part::All } else { Part::Arrays };
+        let first = !matches!(one.kind, Kind::Text(Scope::Array)) || texts_at(program, stage) == Some(stage);
+        let needed = all || !over(one, Scope::Array).is_empty() || texts_at(program, stage).is_some();
+        (first && needed).then_some(Kernel { stage, part })
+    };
+    program.stages.iter().enumerate().filter_map(one).collect()
+}
+
+/// The first of the texts over arrays that run right behind a stage, or with it where it is the first one itself.
+pub fn texts_at(program: &Program, stage: usize) -> Option<usize> {
+    let is_text = |place: usize| {
+        matches!(program.stages.get(place), Some(Stage { kind: Kind::Text(Scope::Array), .. }))
+    };
+    let before = stage.checked_sub(1).map(|place| &program.stages[place].kind);
+    match &program.stages[stage].kind {
+        Kind::Text(Scope::Array) => matches!(before, None | Some(Kind::Text(Scope::All))).then_some(stage),
+        Kind::Text(_) => None,
+        _ => is_text(stage + 1).then_some(stage + 1),
+    }
+}
+
+/// The last pass of a program that reads gradients.
+pub fn last_gradient(program: &Program) -> Option<usize> {
+    program.stages.iter().rposition(|stage| matches!(&stage.kind, Kind::Pass(pass) if pass.reads_grad))
+}
+
+/// Whether a pass stores anything.
+pub fn stores(pass: &crate::rule::Pass) -> bool {
+    pass.writes_param || pass.writes != 0
+}
+
+/// The reductions of a stage over this scope, with their places.
+pub fn over(stage: &Stage, scope: Scope) -> Vec<(usize, &'static Reduction)> {
+    stage.reductions.iter().enumerate().filter(|(_, reduction)| reduction.scope == scope).collect()
+}
+
+/// The reductions of a pass that are made of sums of blocks or cells: those over arrays, then those over all.
+pub fn summed(stage: &Stage) -> Vec<(usize, &'static Reduction)> {
+    [over(stage, Scope::Array), over(stage, Scope::All)].concat()
+}
+
+/// The number of the first of them among those of the program.
+pub fn first_summed(program: &Program, stage: usize) -> usize {
+    let passes = program.stages[..stage].iter().filter(|stage| matches!(stage.kind, Kind::Pass(_)));
+    passes.map(|stage| summed(stage).len()).sum()
+}
+
+/// The passes between a text over all arrays and the one before it.
+pub fn round(program: &Program, text: usize) -> std::ops::Range<usize> {
+    let before = program.stages[..text].iter().rposition(|stage| matches!(stage.kind, Kind::Text(Scope::All)));
+    before.map_or(0, |place| place + 1)..text
+}
+
+/// Where a scalar is found on a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// The gradients' factor.
+    Factor,
+    /// The scalar of this place, which the host computes.
+    Host(usize),
+    /// The scalar of this place, which the device computes for a group.
+    Group(usize),
+    /// This state of scope `all`.
+    Shared(usize),
+    /// This one of an array's own.
+    Own(usize),
+    /// This pointer of an array's: a state of scope `array`.
+    State(usize),
+}
+
+/// Where a scalar of a rule is found.
+pub fn source(rule: &Rule, place: usize) -> Source {
+    let name = rule.scalars[place];
+    let of = |scope: Scope| rule.states_of(scope).position(|(_, state)| state.name == name);
+    if let Some(shared) = of(Scope::All) {
+        return Source::Shared(shared);
+    }
+    if place >= rule.array_scalars {
+        return match of(Scope::Array) {
+            Some(state) => Source::State(first_array_state(rule) + state),
+            None => Source::Own(place - rule.array_scalars),
+        };
+    }
+    let computed = |stage: &Stage| {
+        !over(stage, Scope::All).iter().all(|(_, reduction)| reduction.place != place)
+            || (matches!(stage.kind, Kind::Text(Scope::All)) && assigns(stage, name))
+    };
+    match place {
+        _ if rule.programs.iter().flat_map(|program| program.stages).any(computed) => Source::Group(place),
+        0 => Source::Factor,
+        _ => Source::Host(place),
+    }
+}
+
+/// The place of a row or column vector among an array's pointers.
+pub fn vector(rule: &Rule, scope: Scope, place: usize) -> usize {
+    1 + rule.streams().count() + if scope == Scope::Row { 0 } else { rule.rows.len() } + place
+}
+
+/// The place of the first state of scope `array` among an array's pointers, behind all others.
+pub fn first_array_state(rule: &Rule) -> usize {
+    vector(rule, Scope::Col, rule.cols.len())
+}
+
+/// Whether a stage assigns a name that is no local one.
+pub fn assigns(stage: &Stage, name: &str) -> bool {
+    stage.statements.iter().any(|statement| !statement.local && statement.name == name)
+}
+
+/// Whether a stage reads a name.
+pub fn reads(stage: &Stage, name: &str) -> bool {
+    let values = stage.statements.iter().map(|statement| &statement.value);
+    values.chain(stage.reductions.iter().map(|reduction| &reduction.value)).any(|value| occurs(value, &|expr| {
+        matches!(expr, Expr::Name(known) if *known == name)
+    }))
+}
+
+fn occurs(expr: &Expr, wanted: &dyn Fn(&Expr) -> bool) -> bool {
+    wanted(expr)
+        || match expr {
+            Expr::Number(_) | Expr::Name(_) => false,
+            Expr::Unary(_, a) => occurs(a, wanted),
+            Expr::Binary(_, a, b) => occurs(a, wanted) || occurs(b, wanted),
+            Expr::Call(_, arguments) => arguments.iter().any(|argument| occurs(argument, wanted)),
+        }
+}
+
+/// Whether a rule can run on a device.
+///
+/// # Errors
+/// What it has that only the host does.
+pub fn check(rule: &Rule) -> Result<(), String> {
+    let refuse = |what: &str| Err(format!("{} does not run on a GPU: {what}", rule.name));
+    if rule.states_of(Scope::Backup).next().is_some() {
+        return refuse("it looks ahead, which only the host does");
+    }
+    for stage in rule.programs.iter().flat_map(|program| program.stages) {
+        let power = |expr: &Expr| matches!(expr, Expr::Call("pow", _));
+        if stage.statements.iter().any(|statement| occurs(&statement.value, &power)) {
+            return refuse("only each_step can use pow");
+        }
+        let of_gradient = |reduction: &Reduction| {
+            reduction.operation == Operation::FastSum && reduction.left.memory == Some(Stream::Grad)
+        };
+        if stage.reductions.iter().any(of_gradient) {
+            return refuse("it has a fast sum of the gradient");
+        }
+        if matches!(stage.kind, Kind::Text(Scope::Array)) {
+            let others = rule.scalars.iter().take(rule.array_scalars);
+            if let Some(name) = others.into_iter().find(|name| assigns(stage, name)) {
+                return refuse(&format!("a text over arrays assigns {name}, which is no array's own"));
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,239 @@
+//! The kernels of GPUs give the CPU's bits: their source is compiled for the host, and a driver that is emulated launches it.
+//!
+//! The emulator takes the places of NVIDIA's libraries in a process of its own. It needs Linux and g++.
+
+#![cfg(all(feature = "cuda", target_os = "linux"))]
+
+mod support;
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use schuss::cuda::{Device, DeviceStep, Outcome, Work, nvrtc, stages};
+use schuss::level::Level;
+use schuss::rule::Scope;
+use schuss::{Common, CompiledRule, Decay, Dtype, Matrix, Step, clip_factor, unscale_factor};
+use support::{Buffer, Case, How, Owned, PLAIN, SHAPES, arrays, first_shared, hypers, matrix, scalars, work_list};
+
+/// Arrays past the sizes at which work is cut: blocks, chunks, strips and panels.
+const LARGE: [Matrix; 9] = [
+    matrix(1, 1, 70_001, false),
+    matrix(1, 3, 16_500, true),
+    matrix(1, 30_001, 3, false),
+    matrix(300, 3, 3, true),
+    matrix(2, 170, 300, true),
+    matrix(1, 70, 5_000, false),
+    Matrix { interleaved: 9, ..matrix(1, 50, 9 * 70, true) },
+    Matrix { interleaved: 3, ..matrix(1, 5, 3 * 3_000, true) },
+    Matrix { interleaved: 500, ..matrix(1, 3, 500 * 4, true) },
+];
+
+const GRAD_SCALE: f64 = 2.0;
+const MAX_NORM: f64 = 0.7;
+
+/// What a run leaves: everything in memory, the states of scope `all`, and the norms of gradients.
+fn memory(arrays: Vec<Owned>, shared: &[f64], norms: Vec<f64>) -> Vec<Buffer> {
+    let mut memory: Vec<Buffer> = vec![shared.iter().chain(&norms).map(|x| x.to_bits()).collect()];
+    for array in arrays {
+        memory.extend([array.param, array.grad]);
+        memory.extend(array.states);
+    }
+    memory
+}
+
+/// The steps of a run: hyperparameters, whether gradients are clipped, whether they are zeroed.
+fn plan(rule: &CompiledRule, case: &Case) -> [(Common, bool, bool); 3] {
+    let plain = Common { lr: 0.01, ..Common::default() };
+    let l2 = Common { weight_decay: 0.1, ..plain };
+    // Rules that apply weight decay themselves have no other.
+    let decay = if rule.rule.hypers.contains(&"weight_decay") { Decay::Own } else { Decay::Decoupled };
+    let decoupled = Common { decay, maximize: true, ..l2 };
+    [(plain, false, false), (l2, !case.specials, false), (decoupled, false, true)]
+}
+
+fn of_groups(rule: &CompiledRule, common: &Common, hypers: &[f64], t: u64, factor: f64) -> [Vec<f64>; 2] {
+    let slower = Common { lr: 0.5 * common.lr, ..*common };
+    [common, &slower].map(|common| scalars(rule.rule, common, hypers, t, factor))
+}
+
+fn on_host(rule: &'static CompiledRule, case: &Case, shapes: &[Matrix]) -> Vec<Buffer> {
+    let mut arrays = arrays(rule, case, shapes);
+    let hypers = hypers(rule, case.flags);
+    let (mut shared, mut norms) = (first_shared(rule.rule, &hypers), Vec::new());
+    for ((common, clips, zero_grads), t) in plan(rule, case).iter().zip(1..) {
+        // SAFETY: the memory lives, and is not touched, until the programs have run.
+        let mut work = unsafe { work_list(rule, &mut arrays) };
+        let mut factor = unscale_factor(GRAD_SCALE);
+        if *clips {
+            // SAFETY: as above.
+            let sum = unsafe { work.sum_of_squares(Level::Baseline, 1) };
+            let (norm, clipped) = clip_factor(sum, GRAD_SCALE, MAX_NORM);
+            factor = clipped;
+            norms.extend(rule.rule.program("step").map(|_| norm));
+        }
+        let mut scalars = of_groups(rule, common, &hypers, t, factor);
+        for program in rule.rule.programs.iter().rev() {
+            let How { level, threads, rounding, .. } = How::default();
+            let zero_grads = *zero_grads && program.name == "step";
+            let scalars = &mut scalars;
+            let mut step = Step { level, threads, scalars, zero_grads, rounding: &rounding, shared: &mut shared, lead: 1 };
+            // SAFETY: as above; the level is one that every CPU has.
+            unsafe { work.run(program.name, &mut step) };
+        }
+    }
+    memory(arrays, &shared, norms)
+}
+
+fn on_device(rule: &'static CompiledRule, case: &Case, shapes: &[Matrix]) -> Vec<Buffer> {
+    let mut arrays = arrays(rule, case, shapes);
+    let hypers = hypers(rule, case.flags);
+    let mut work = Work::new(Device::get(0).unwrap());
+    // SAFETY: the memory lives, and is not touched, until the device has done its work.
+    work.extend(arrays.iter_mut().map(|array| unsafe { array.array(rule) }).collect()).unwrap();
+    work.set_shared(&first_shared(rule.rule, &hypers)).unwrap();
+    let mut norms = Vec::new();
+    for ((common, clips, zero_grads), t) in plan(rule, case).iter().zip(1..) {
+        let scalars = of_groups(rule, common, &hypers, t, unscale_factor(GRAD_SCALE));
+        for program in rule.rule.programs.iter().rev() {
+            let is_step = program.name == "step";
+            let step = DeviceStep {
+                scalars: &scalars,
+                zero_grads: *zero_grads && is_step,
+                grad_scale: GRAD_SCALE,
+                max_norm: (*clips && is_step).then_some(MAX_NORM),
+                finite: false,
+                lead: 1,
+                stream: 7,
+            };
+            // SAFETY: as above.
+            assert_eq!(unsafe { work.run(program.name, &step) }, Ok(Outcome::Taken { norm: None }));
+        }
+        if *clips {
+            norms.extend(work.norm().unwrap());
+        }
+    }
+    let shared = work.shared().unwrap();
+    drop(work);
+    memory(arrays, &shared, norms)
+}
+
+fn check(rule: &'static CompiledRule, case: &Case, shapes: &[Matrix]) {
+    let (host, device) = (on_host(rule, case, shapes), on_device(rule, case, shapes));
+    assert_eq!(host.len(), device.len());
+    let names = ["parameter", "gradient"].into_iter().chain(rule.rule.states.iter().map(|state| state.name));
+    let names: Vec<&str> = names.collect();
+    for (i, (one, other)) in host.iter().zip(&device).enumerate() {
+        let (array, which) = (i.saturating_sub(1) / names.len(), i.saturating_sub(1) % names.len());
+        let what = if i == 0 { "shared" } else { names[which] };
+        let at = one.iter().zip(other).position(|(a, b)| a != b);
+        assert!(
+            one == other,
+            "{rule:?} {case:?}: {what} of {:?} differs at word {at:?}: {:x?} on the host, {:x?} on the device",
+            shapes.get(array),
+            at.map(|at| one[at]),
+            at.map(|at| other[at]),
+        );
+    }
+}
+
+fn rules() -> impl Iterator<Item = &'static CompiledRule> {
+    let all = schuss::optimizers::ALL.iter().chain(schuss::optimizers::TOOLS).copied();
+    all.filter(|rule| stages::check(rule.rule).is_ok())
+}
+
+fn sums(rule: &CompiledRule) -> bool {
+    rule.rule.programs.iter().flat_map(|program| program.stages).any(|stage| !stage.reductions.is_empty())
+}
+
+/// What runs in the emulator's process.
+#[test]
+#[ignore = "is run by the other test, in a process with the emulator"]
+fn same_bits_in_the_emulator() {
+    let library = std::env::var("SCHUSS_NVRTC").expect("is set by the other test");
+    nvrtc::load(&[library], 99).unwrap();
+    let only = std::env::var("SCHUSS_RULE").ok();
+    for rule in rules().filter(|rule| only.as_ref().is_none_or(|only| only == rule.rule.name)) {
+        use Dtype::{Bf16, F16, F32, F64};
+        for types in [(F32, F32), (F64, F64), (Bf16, F32), (F16, F64)] {
+            for flags in [0.0, 1.0] {
+                // Numbers that are not finite spread through sums.
+                let specials = flags == 1.0 && !sums(rule);
+                check(rule, &Case { flags, types, specials, ..PLAIN }, &SHAPES);
+            }
+        }
+        check(rule, &PLAIN, &LARGE);
+    }
+}
+
+/// The first gradient that is not finite is found, and a step that is not taken changes nothing but gradients to be zeroed.
+#[test]
+#[ignore = "is run by the other test, in a process with the emulator"]
+fn steps_are_skipped_in_the_emulator() {
+    let library = std::env::var("SCHUSS_NVRTC").expect("is set by the other test");
+    nvrtc::load(&[library], 99).unwrap();
+    let rule = schuss::optimizers::lamb::lamb();
+    let case = Case { types: (Dtype::F32, Dtype::F32), ..PLAIN };
+    let mut arrays = arrays(rule, &case, &LARGE);
+    let before = arrays.clone();
+    arrays[2].grad[10_001] |= 0x7f80_0000 << 32;
+    arrays[3].grad[5] |= 0x7f80_0000;
+    let mut work = Work::new(Device::get(0).unwrap());
+    // SAFETY: the memory lives, and is not touched, until the device has done its work.
+    work.extend(arrays.iter_mut().map(|array| unsafe { array.array(rule) }).collect()).unwrap();
+    let scalars = of_groups(rule, &Common::default(), &hypers(rule, 0.0), 1, 1.0);
+    let step = DeviceStep {
+        scalars: &scalars,
+        zero_grads: true,
+        grad_scale: 1.0,
+        max_norm: None,
+        finite: true,
+        lead: 0,
+        stream: 7,
+    };
+    // SAFETY: as above.
+    let (first, _, _) = unsafe { work.measure(&step) }.unwrap();
+    assert_eq!(first, Some((2, 20_003)));
+    // SAFETY: as above.
+    assert_eq!(unsafe { work.run("step", &step) }, Ok(Outcome::NotFinite((2, 20_003))));
+    drop(work);
+    for (after, before) in arrays.iter().zip(&before) {
+        assert!(after.param == before.param && after.states == before.states);
+        assert!(after.grad.iter().all(|&word| word == 0));
+    }
+}
+
+#[test]
+fn every_rule_gives_the_host_s_bits() {
+    let source = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/support/emulator.cpp");
+    if Command::new("g++").arg("--version").output().is_err() {
+        eprintln!("skipped: the emulator needs g++");
+        return;
+    }
+    let folder = std::env::temp_dir().join(format!("schuss-emulated-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let library = folder.join("libcuda.so.1");
+    let built = Command::new("g++")
+        .args(["-std=c++17", "-O2", "-shared", "-fPIC", "-Wl,-soname,libcuda.so.1", "-o"])
+        .args([&library, &source])
+        .arg("-ldl")
+        .status();
+    assert!(built.unwrap().success());
+    let done = Command::new(std::env::current_exe().unwrap())
+        .args(["--ignored", "--test-threads=1"])
+        .env("LD_LIBRARY_PATH", &folder)
+        .env("SCHUSS_NVRTC", &library)
+        .env("SCHUSS_CUDA_CACHE", std::env::var("SCHUSS_EMULATED_CACHE").unwrap_or_default())
+        .output()
+        .unwrap();
+    let _ = std::fs::remove_dir_all(&folder);
+    let words = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    assert!(done.status.success(), "{}{}", words(&done.stdout), words(&done.stderr));
+}
+
+/// A rule with every kind of state has been among them.
+#[test]
+fn states_of_every_scope_run_on_a_device() {
+    for scope in [Scope::Element, Scope::Row, Scope::Col, Scope::Array, Scope::All] {
+        assert!(rules().any(|rule| rule.rule.states.iter().any(|state| state.scope == scope)), "{scope:?}");
+    }
+}
