@@ -17,7 +17,7 @@ ASV := $(BIN)/python -m asv
 ASV_CONFIG := --config benches/asv.conf.json
 COMMITS ?= HEAD~4..HEAD
 
-.PHONY: demo test test-rust test-python lint format examples loops docs speed bench bench-compare bench-cuda dashboard test-cuda clean toolchain
+.PHONY: demo test test-rust test-python lint format examples loops docs speed bench bench-compare bench-cuda code-size build-cost dashboard test-cuda clean toolchain
 
 demo: $(VENV)/.demo $(VENV)/.built  ## Build, and train a network on handwritten digits with every optimizer.
 	$(BIN)/python examples/digits.py
@@ -73,6 +73,12 @@ bench-cuda: $(VENV)/.test $(VENV)/.built  ## On an NVIDIA GPU; beside PyTorch wh
 
 bench-compare: $(VENV)/.bench $(VENV)/.built  ## This commit against BASE, interleaved; fails when something got slower.
 	$(BIN)/python benches/compare.py --bench '$(COMPARE)' $(BASE)
+
+code-size: $(VENV)/.built  ## Bytes of machine code by rule; builds once more, with symbols.
+	$(BIN)/python benches/code_size.py
+
+build-cost: $(VENV)/.made  ## CPU-seconds of a build from nothing, and the wheel's size: BASE and this commit.
+	$(BIN)/python benches/build_cost.py $(BASE) HEAD
 
 dashboard: $(VENV)/.bench  ## Measures COMMITS where that has not been done, and publishes the history in benches/.asv/html.
 	$(ASV) machine --yes $(ASV_CONFIG)

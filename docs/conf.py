@@ -26,9 +26,7 @@ extensions = [
     "myst_parser",
     "sphinx_design",
     "sphinx_copybutton",
-    "equations",
     "optimizer_pages",
-    "written_pages",
 ]
 exclude_patterns = ["_ext", "_templates", "**/*.inc", "gallery/**/*.py", "gallery/**/*.ipynb"]
 templates_path = ["_templates"]

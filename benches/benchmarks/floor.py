@@ -80,7 +80,10 @@ def make_pass(one, threads):
         library().schuss_floor, pointers, counts, first, rest, n, 1 if one.bytes < SERIAL_BYTES else threads
     )
     if call() != 0:
-        raise ValueError(f"the floor does not know a pass over {[*counts]} arrays of {first} and {rest} bytes")
+        wanted = " ".join(str(len(own)) for own in one)
+        raise ValueError(
+            f"no loop over {wanted} arrays of {first} and {rest} bytes; add one to benches/floor/src/lib.rs"
+        )
     call.keep = arrays  # the pointers are only good while the arrays live
     return call
 

@@ -11,8 +11,7 @@ import numpy as np
 
 import schuss
 
-from . import floor, rivals
-from .floor import Pass
+from . import floor, rivals, traffic
 
 SIZES = [1_024, 16_384, 65_536, 131_072, 262_144, 1_048_576, 8_388_608, 33_554_432, 134_217_728]
 IN_CACHE = [n for n in SIZES if 16_384 <= n <= 1_048_576]
@@ -28,8 +27,9 @@ ADAMW = {
     "eps": rivals.EPS,
     "weight_decay": rivals.WEIGHT_DECAY,
 }
-# What a class needs to do its usual work: LARS has no default rate, and does not adapt without weight decay.
-NEEDED = {"LARS": {"lr": 0.1, "weight_decay": 1e-4}}
+# What a class needs to do its usual work: LARS has no default rate, and does not adapt without weight decay. The steps
+# of Adafactor and Prodigy grow with the parameters, which overflow where gradients stay the same for 10,000 steps.
+NEEDED = {"LARS": {"lr": 0.1, "weight_decay": 1e-4}, "Adafactor": {"lr": 1e-6}, "Prodigy": {"lr": 1e-6}}
 # Newton solves a system instead of updating elements, and is measured by itself.
 OTHER_KIND = {"Newton"}
 # Every optimizer of the registry; then options that bring another state, equation or pass.
@@ -39,9 +39,16 @@ CASES |= {
     "RMSprop, centered, momentum": ("RMSprop", {"centered": True, "momentum": 0.9}),
     "Adam, amsgrad": ("Adam", {"amsgrad": True}),
     "LAMB, no clipping": ("LAMB", {"max_grad_norm": None}),
+    "Adafactor, flat": ("Adafactor", NEEDED["Adafactor"]),
     "Lookahead(AdamW)": ("AdamW", {}),
 }
 CASES = {case: own for case, own in CASES.items() if own[0] in schuss.OPTIMIZERS}
+
+
+def shape(case, n):
+    """n elements as a matrix, because some optimizers do less for arrays of one dimension; others do not mind."""
+    width = min(n, 64 if n < 65_536 else 1_024)
+    return (n,) if case.endswith("flat") else (n // width, width)
 
 
 def make(case, params, **options):
@@ -95,25 +102,20 @@ class Job:
         own = self.optimizer.state_dict()["state"][0]
         return {name: leaves(tree)[0].reshape(-1) for name, tree in own.items()}
 
+    def rule(self):
+        """The name of the rule of the one array."""
+        return self.optimizer.param_groups[0].rules[0]
+
     def passes(self):
-        """What a period of steps over one array has to move, wherever the array lies past the caches."""
-        g, p = (a.reshape(-1) for a in (self.grads, self.params))
-        states = self.states()
-        slow = (states.pop("slow"),) if "slow" in states else ()
-        own = tuple(states.values())
-        once = Pass((g,), (p,), (), own)
-        name, options = CASES[self.case]
-        passes = [once]
-        if name == "LARS":  # both norms first
-            passes = [Pass((g, p)), once]
-        elif name == "LAMB":  # the norm of the direction needs the new moments; the direction is made of them again
-            passes = [Pass((g, p), (), (), own), Pass((), (p,), own, ())]
-            if options.get("max_grad_norm", 1.0) is not None:
-                passes = [Pass((g,)), *passes]
-        elif name == "NAG":  # to the look-ahead point, with a copy of where it came from; from that back, and the step
-            copy = np.empty_like(p)
-            passes = [Pass((), (p, copy), own, ()), Pass((g, copy), (p,), (), own)]
-        return passes * self.period + [Pass((), (p,), (), slow)] * bool(slow)
+        """What a period of steps over one array has to move, wherever the array lies past the caches: the passes of the
+        rule's programs, with clipping in front and Lookahead's synchronization behind."""
+        p, g = (a.reshape(-1) for a in (self.params, self.grads))
+        rule, arrays = self.rule(), {"p": p, "g": g, **self.states()}
+        arrays |= {name: np.empty_like(p) for name in traffic.backups(rule)}
+        clip = traffic.passes("clip_norm", arrays) if self.optimizer.max_grad_norm is not None else []
+        step = [*traffic.passes(rule, arrays, "look_ahead"), *clip, *traffic.passes(rule, arrays)]
+        sync = traffic.passes("lookahead", arrays, "sync") if "slow" in arrays else []
+        return step * self.period + sync
 
     def floor(self, threads=THREADS):
         """The traffic floor of a period over the very arrays of this job: same pages, same luck."""
@@ -124,11 +126,8 @@ class Job:
         return sum(one.bytes for one in self.passes()) / self.elements / self.period
 
     def divider(self):
-        """Divisions and square roots an element, as the rule's text has them."""
-        rule = self.optimizer.param_groups[0].rules[0]
-        text = schuss._schuss.rules()[rule]["update"]
-        phases = 2 if rule == "lamb" else 1
-        return phases * text.count("/"), phases * text.count("sqrt(")
+        """Divisions and square roots an element of a step."""
+        return traffic.divider(self.rule())
 
 
 @functools.lru_cache(maxsize=1)
@@ -137,4 +136,4 @@ def hot(case, shapes, dtype="float32", **options):
 
     Not in ``setup``: asv then calls a benchmark once for each setup, and what it measures is a cold step.
     """
-    return Job(case, [shapes] if isinstance(shapes, int) else shapes, dtype, **options)
+    return Job(case, [shape(case, shapes)] if isinstance(shapes, int) else shapes, dtype, **options)

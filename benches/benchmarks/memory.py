@@ -12,7 +12,7 @@ import numpy as np
 
 import schuss
 
-from .jobs import CASES, DTYPES, Job, leaves, process_environment
+from .jobs import CASES, DTYPES, Job, leaves, process_environment, shape
 
 MEGA = 1 << 20
 # name: (shapes, parameter dtype, gradient dtype and layout, constructor options)
@@ -89,7 +89,7 @@ class Peak:
     param_names = ["optimizer", "elements"]
 
     def setup(self, case, n):
-        self.job = Job(case, [n])
+        self.job = Job(case, [shape(case, n)])
 
     def peakmem_step(self, case, n):
         self.job.step()

@@ -11,7 +11,7 @@ import importlib.util
 import schuss
 
 from . import floor, rivals
-from .jobs import ADAMW, CASES, DTYPES, IN_CACHE, PAST_CACHE, SIZES, THREADS, Job
+from .jobs import ADAMW, CASES, DTYPES, IN_CACHE, PAST_CACHE, SIZES, THREADS, Job, shape
 from .timing import Timed, measure_ratio, numpy_work
 
 NAN = float("nan")
@@ -36,10 +36,10 @@ class ToFloor:
     def track_ratio_to_floor(self, case, n, dtype="float32"):
         if dtype not in DTYPES or case not in CASES:
             return NAN
-        job = Job(case, [n], dtype)
+        job = Job(case, [shape(case, n)], dtype)
         try:
             base = job.floor()
-        except (floor.FloorUnavailable, ValueError):  # no cargo here, or a state that is not elementwise
+        except floor.FloorUnavailable:
             return NAN
         return measure_ratio(job.cycle, base, rounds=7, seconds=0.03, rest=0)
 
@@ -109,7 +109,7 @@ def hot_rival(name, n):
 
 @functools.lru_cache(maxsize=1)
 def hot_floor(case, n):
-    return Job(case, [n]).floor()
+    return Job(case, [shape(case, n)]).floor()
 
 
 class RivalTimes(Timed):

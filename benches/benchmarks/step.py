@@ -73,9 +73,9 @@ class StepLevel:
     unit = "s"
     code = """
 import sys
-from benchmarks.jobs import Job
+from benchmarks.jobs import Job, shape
 from benchmarks.timing import interleave
-print(min(interleave({"step": Job(sys.argv[1], [int(sys.argv[2])]).step})["step"]))
+print(min(interleave({"step": Job(sys.argv[1], [shape(sys.argv[1], int(sys.argv[2]))]).step})["step"]))
 """
 
     def track_step(self, case, level, n):

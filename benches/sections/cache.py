@@ -54,7 +54,7 @@ def _wall(rounds):
     for case in jobs.CASES:
         if case.startswith(("NAG", "Lookahead", "Ranger")):  # their other parts are not the rule's
             continue
-        job, small = jobs.Job(case, [WALL]), jobs.Job(case, [1])
+        job, small = (jobs.Job(case, [jobs.shape(case, n)]) for n in (WALL, 1))
         divisions, roots = job.divider()
         steps = {
             "step": job.step,

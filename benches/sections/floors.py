@@ -13,7 +13,7 @@ def measure(piece, rounds):
 
     result = {}
     for case in jobs.CASES:
-        job = jobs.Job(case, [int(piece)])
+        job = jobs.Job(case, [jobs.shape(case, int(piece))])
         try:
             steps = {"schuss": job.cycle, "floor": job.floor()}
         except FloorUnavailable as reason:
@@ -33,11 +33,11 @@ def tables(data):
     if not sizes:
         return []
     text = (
-        "Float32, one array. Bytes an element are those that a step has to move: the gradient once, parameter and "
-        "state in and out, and for optimizers that need norms or means first, what that costs (Lookahead's "
-        "synchronization on average). Each figure is the time of a loop with these loads and stores and nothing else, "
-        "over the time of the step, on the same arrays in turns: 1 is as fast as memory allows. More than 1 is what "
-        "a step finds in the caches, since it begins where the last one ended. Bold where it is below 0.95."
+        "Float32, a matrix with rows of 1,024, or one dimension (flat). Bytes an element are those that a step has to "
+        "move: what its passes read, and twice what they write (Lookahead's synchronization on average). Each figure "
+        "is the time of a loop with these loads and stores and nothing else, over the time of the step, on the same "
+        "arrays in turns: 1 is as fast as memory allows. Values above 1 come from data still cached from the previous "
+        "step. Bold where it is below 0.95."
     )
     head = ["optimizer", "bytes", *(f"{int(n):,}" for n in sizes), f"{int(sizes[-1]):,} in", "GB/s"]
     rows = []

@@ -33,11 +33,10 @@ def scraper(block: Any, variables: dict[str, Any], gallery_conf: dict[str, Any])
     paths = []
     while _shown:
         fig, animation = _shown.pop(0)
-        path = Path(next(variables["image_path_iterator"]))
+        path = Path(next(variables["image_path_iterator"])).with_suffix(".png" if animation is None else ".gif")
         if animation is None:
             fig.savefig(path)
         else:
-            path = path.with_suffix(".gif")
             animation.save(path, writer="pillow", dpi=ANIMATION_DPI)
         plt.close(fig)
         paths.append(str(path))

@@ -1,63 +1,44 @@
 """Which rules a class uses under which settings, found by trying its options.
 
-Everything is read from the class: its signature, the table of hyperparameters' checks, and the two class methods that
-say which rule and which values some hyperparameters stand for. A class that joins the registry needs nothing here.
+Everything is read from the class and from what the extension module says of rules: a class that joins the registry
+needs nothing here.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
-from typing import Any, get_args
+from typing import Any, NamedTuple
 
 import numpy as np
-from rule_math import Case, cases
+import sympy as sp
+from rule_tree import Stage, equations
 
-import schuss
 from schuss import _schuss
+from schuss._core.hyperparameters import choices_of
 from schuss._core.optimizer import Optimizer
 
-RULES: Mapping[str, Any] = _schuss.rules()
-_NUDGE = 0.0123  # added to a number to find out which of the rule's hyperparameters follow it
+ARRAYS = [np.zeros((2, 2)), np.zeros(2)]
 
 
-@dataclass(frozen=True)
-class Variant:
+class Variant(NamedTuple):
     """One setting of a class that has equations of its own."""
 
-    #: What to pass to the constructor.
     options: Mapping[str, Any]
-    #: The name of the rule.
     rule: str
-    #: The rule's hyperparameters that are fixed by the options, with their values.
-    constants: Mapping[str, float]
-    #: The equations: one set, or one for each condition.
-    cases: tuple[Case, ...]
-
-
-def optimizers() -> dict[str, type[Optimizer]]:
-    """The classes that have a page: those of the registry, and those that wrap one."""
-    kinds = dict(schuss.OPTIMIZERS)
-    for name, thing in vars(schuss).items():
-        if isinstance(thing, type) and issubclass(thing, Optimizer) and thing is not Optimizer:
-            kinds.setdefault(name, thing)
-    return kinds
+    ndims: tuple[int, ...]  # of the arrays that have the rule
+    programs: Mapping[str, tuple[Stage, ...]]
 
 
 class Kernels:
-    """The class that does a class's work on elements, itself or the one it wraps, with its hyperparameters."""
+    """The class that does a class's work on elements, itself or the one that it wraps, and its hyperparameters."""
 
     def __init__(self, kind: type[Optimizer]) -> None:
-        made = kind(np.zeros((2, 2)), lr=1e-3)  # type: ignore[call-arg]
+        made = kind(ARRAYS[0].copy(), lr=1e-3)  # type: ignore[call-arg]
         inner = getattr(made, "optimizer", made)
         self.kind: type[Optimizer] = type(inner)
         self.defaults: dict[str, Any] = inner.param_groups[0].hypers
-
-    def rule(self, options: Mapping[str, Any]) -> str:
-        """The name of the rule that some options stand for."""
-        return self.kind._rule({**self.defaults, **options})
 
     def allows(self, options: Mapping[str, Any]) -> bool:
         """Whether these options go together."""
@@ -69,63 +50,40 @@ class Kernels:
             return False
         return True
 
-    def alternatives(self) -> dict[str, list[Any]]:
-        """For each option that can change the equations, its values other than the default."""
-        result: dict[str, list[Any]] = {}
-        for name, default in self.defaults.items():
-            if name == "maximize":  # a sign on the gradient, in front of every rule
-                continue
-            if isinstance(default, bool):
-                result[name] = [not default]
-            elif isinstance(default, str):
-                given = get_args(self.kind._fields[name].type)
-                result[name] = [value for value in given if value != default]
-            elif isinstance(default, float) and name != "lr":
-                values = [value for value in (0.0, 0.5) if value != default and self.allows({name: value})]
-                result[name] = [value for value in values if self.rule({name: value}) != self.rule({})]
-        return {name: values for name, values in result.items() if values}
+    def rules(self, options: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+        """The names of the rules that some options stand for, with the dimensions of arrays that have them."""
+        rules = {array.ndim: self.kind._array_rule({**self.defaults, **options}, array) for array in ARRAYS}
+        return {rule: tuple(n for n, other in rules.items() if other == rule) for rule in rules.values()}
+
+    def values(self, options: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The values of the rule's hyperparameters, for a float64 array."""
+        return self.kind._typed_rule_values({**self.defaults, **options}, np.dtype(float))
 
     def valid_options(self) -> list[dict[str, Any]]:
-        """All combinations of the alternatives that go together, the fewest changes first."""
-        alternatives = self.alternatives()
-        found = []
-        for combination in itertools.product(*([None, *values] for values in alternatives.values())):
-            options = {name: v for name, v in zip(alternatives, combination, strict=True) if v is not None}
-            if self.allows(options):
-                found.append(options)
-        return sorted(found, key=len)
+        """All combinations of values other than the default that can change equations, the fewest changes first."""
+        choices: dict[str, list[Any]] = {}
+        for name, default in self.defaults.items():
+            others = [not default] if isinstance(default, bool) else list(choices_of(self.kind._fields[name].type))
+            if isinstance(default, float) and name != "lr":
+                numbers = [value for value in (0.0, 0.5) if self.allows({name: value})]
+                others = [value for value in numbers if self.rules({name: value}) != self.rules({})]
+            elif default is None:
+                others = [0.5]
+            if name != "maximize":  # a sign on the gradient, in front of every rule
+                choices[name] = [None, *(value for value in others if value != default)]
+        combinations = itertools.product(*choices.values())
+        chosen = ({n: v for n, v in zip(choices, values, strict=True) if v is not None} for values in combinations)
+        return sorted(filter(self.allows, chosen), key=len)
 
-    def constants(self, options: Mapping[str, Any]) -> dict[str, float]:
-        """The rule's hyperparameters that no number of the class changes under these options."""
-        hypers = {**self.defaults, **options}
-        nudged = dict(hypers)
-        for name, value in hypers.items():
-            if isinstance(value, float):
-                nudged[name] = value + _NUDGE
-            elif isinstance(value, tuple):
-                nudged[name] = tuple(v - _NUDGE for v in value)
-        values, others = self.kind._rule_values(hypers), self.kind._rule_values(nudged)
-        fixed = {name for name in RULES[self.rule(options)]["hypers"] if values[name] == others[name]}
+    def equations(self, rule: str, options: Mapping[str, Any]) -> dict[str, tuple[Stage, ...]]:
+        """The equations of all programs; flags are fixed, and so are zeros that nothing else goes with."""
+        hypers, values = {**self.defaults, **options}, self.values(options)
         zeros = {name for name, value in hypers.items() if value == 0.0 and not self.allows({**options, name: 0.5})}
-        return {name: float(values[name]) for name in RULES[self.rule(options)]["hypers"] if name in fixed | zeros}
-
-    def nonzero(self, options: Mapping[str, Any]) -> set[str]:
-        """Names that are taken not to be zero: what is a number above 0 here, and weight decay."""
-        hypers = {**self.defaults, **options}
-        numbers = {name for name, value in hypers.items() if isinstance(value, float) and value > 0.0}
-        return numbers | {"step_size", "weight_decay"}
-
-
-def has_rules(kind: type[Optimizer]) -> bool:
-    """Whether the class can say by itself which rule it uses; one that wraps any optimizer cannot."""
-    try:
-        return Kernels(kind).rule({}) in RULES
-    except TypeError:
-        return False
-
-
-def _switches(options: Mapping[str, Any]) -> int:
-    return sum(isinstance(value, bool) for value in options.values())
+        tree = _schuss.rule_tree(rule)
+        fixed = {name for name in tree["hypers"] if isinstance(values[name], bool) or name in zeros}
+        free = {name for name in tree["hypers"] if values[name] > 0 or name == "weight_decay"} - fixed
+        constants = {name: sp.Integer(int(values[name])) for name in fixed}
+        return {name: equations(tree, name, constants, free) for name in tree["programs"]}
 
 
 @cache
@@ -134,15 +92,14 @@ def variants(kind: type[Optimizer]) -> tuple[Variant, ...]:
 
     They are, for each rule, the options that select it, each choice among forms, and each switch on top of these.
     """
-    kernels = Kernels(kind)
-    valid = kernels.valid_options()
-    needed = {rule: min(_switches(o) for o in valid if kernels.rule(o) == rule) for rule in map(kernels.rule, valid)}
-    seen: set[tuple[str, tuple[Case, ...]]] = set()
-    result = []
-    for options in valid:
-        rule, constants = kernels.rule(options), kernels.constants(options)
-        found = cases(RULES[rule], rule, constants, kernels.nonzero(options))
-        if (rule, found) not in seen and _switches(options) <= needed[rule] + 1:
-            result.append(Variant(options, rule, constants, found))
-        seen.add((rule, found))
+    kernels, needed = Kernels(kind), dict[str, int]()
+    result: list[Variant] = []
+    for options in kernels.valid_options():
+        switches = sum(isinstance(value, bool) for value in options.values())
+        for rule, ndims in kernels.rules(options).items():
+            if switches > needed.setdefault(rule, switches) + 1:
+                continue
+            variant = Variant(options, rule, ndims, kernels.equations(rule, options))
+            if not any((other.rule, other.programs) == (rule, variant.programs) for other in result):
+                result.append(variant)
     return tuple(sorted(result, key=lambda variant: list(needed).index(variant.rule)))

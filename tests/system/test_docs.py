@@ -1,7 +1,7 @@
 """The documentation's samples run, and its equations are those of the kernels.
 
-Equations are made from the rules' texts by ``docs/_ext``. Here the same parsed texts are evaluated in float64 NumPy and
-compared with what the kernels return, for every setting that a page shows. Sphinx is not needed.
+Equations are made from the rules' trees by ``docs/_ext``. Here the same expressions that are printed are evaluated in
+float64 NumPy and compared with what the kernels return, for every setting that a page shows. Sphinx is not needed.
 """
 
 import doctest
@@ -12,32 +12,43 @@ import warnings
 
 import numpy as np
 import pytest
+import sympy as sp
 from helpers import ROOT
 
 import schuss
-from schuss import functional
+from schuss import _schuss, functional
 
 DOCS = ROOT / "docs"
 sys.path.insert(0, str(DOCS / "_ext"))
 
-import equations  # noqa: E402 - the path comes first
 import rule_latex  # noqa: E402 - the path comes first
-import rule_math  # noqa: E402
-import rule_source  # noqa: E402
-import rule_text  # noqa: E402
-from rule_text import evaluate, parse, run  # noqa: E402
-from variants import RULES, Kernels, has_rules, optimizers, variants  # noqa: E402
+from optimizer_pages import pages, prologue  # noqa: E402
+from rule_tree import Line, equations, names, symbol  # noqa: E402
+from variants import Kernels, variants  # noqa: E402
 
-WRITTEN = "generated", "lists", "gallery"  # folders that the build writes
+WRITTEN = "generated", "gallery"  # folders that the build writes
 PAGES = [page for page in sorted(DOCS.rglob("*.rst")) if not set(WRITTEN) & set(page.relative_to(DOCS).parts)]
-KINDS = [kind for kind in optimizers().values() if has_rules(kind)]
+KINDS = list(schuss.OPTIMIZERS.values())
 VARIANTS = [(kind, variant) for kind in KINDS for variant in variants(kind)]
+TOOLS = ["clip_norm", "scale", "lookahead", "clamp", "centralize", "copy"]
 
 # Values that make every term count.
-NUMBERS = {"lr": 0.1, "betas": (0.8, 0.9), "eps": 1e-2, "dampening": 0.25, "lr_decay": 0.1}
+NUMBERS = {
+    "lr": 0.1,
+    "betas": (0.8, 0.9),
+    "eps": 1e-2,
+    "dampening": 0.25,
+    "lr_decay": 0.1,
+    "d0": 0.5,
+    "growth_rate": 1.5,
+}
 
 # What `step` takes so that the kernel's gradient is g, where that is not g alone.
 ARGUMENTS = {"NAG": lambda g: (lambda: g,), "Newton": lambda g: (g, np.eye(g.size))}
+
+NUMPY = [{"Select": np.where, "Max": np.maximum, "Min": np.minimum}, "numpy"]
+AXES = {"row": -1, "col": -2, "matrix": (-2, -1)}
+REDUCTIONS = {"sum": np.sum, "norm": np.sum, "max": np.max, "mean": np.mean, "rms": np.mean}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(DOCS).as_posix())
@@ -46,9 +57,8 @@ def test_samples(page):
     assert failed == 0
 
 
-@pytest.mark.parametrize("module", [rule_text, rule_latex, equations], ids=lambda module: module.__name__)
-def test_extension_samples(module):
-    assert doctest.testmod(module).failed == 0
+def test_extension_samples():
+    assert doctest.testmod(rule_latex).failed == 0
 
 
 def test_torch_samples():
@@ -63,94 +73,154 @@ def test_torch_samples():
             exec(textwrap.dedent(block), {})
 
 
-@pytest.mark.parametrize("name", RULES)
+def test_api_pages_are_complete():
+    """Everything public stands on a page."""
+    own = {name: thing for name, thing in vars(schuss).items() if callable(thing) and not name.startswith("_")}
+    given = {name for name, thing in own.items() if thing.__module__.startswith("schuss")}
+    listed = re.findall(r"^   (\w+)$", (DOCS / "api" / "functions.rst").read_text(encoding="utf-8"), re.MULTILINE)
+    assert given == {*listed, *pages(), "Optimizer"}
+    for module in (schuss.schedules, schuss.init):
+        page = DOCS / "api" / f"{module.__name__.rpartition('.')[2]}.rst"
+        listed = re.findall(r"^   (\w+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+        assert listed == list(module.__all__)
+
+
+@pytest.mark.parametrize("name", [*_schuss.rules(), *TOOLS])
 def test_every_rule_translates(name):
-    rule = RULES[name]
-    host, direction, update = rule_math.texts(rule, name)
-    known = {"lr", "t", "norm_p", "norm_g", "norm_d", *rule["hypers"]}
-    for part in (host, {"p", "g", *rule["states"]}, direction, update):
-        for statement in part:
-            if isinstance(statement, str):
-                known.add(statement)
-                continue
-            assert rule_text.names(statement.value) <= known
-            known.add(statement.target)
-            printed = rule_latex.latex(statement)
+    """Nothing is read that has no value yet, and the LaTeX is balanced."""
+    tree = _schuss.rule_tree(name)
+    for program in tree["programs"]:
+        known = {"lr", "t", "p", "g", *tree["hypers"], *(state["name"] for state in tree["states"])}
+        stages = equations(tree, program, {}, [])
+        assert stages or name == "clip_norm"
+        for line in (line for stage in stages for line in stage.lines):
+            assert names(line.value) <= known
+            known.add(line.name)
+            printed = rule_latex.latex(line)
             assert printed.count("{") == printed.count("}")
             assert len(re.findall(r"\\left\W", printed)) == len(re.findall(r"\\right\W", printed))
-    assert set(rule["scalars"]) <= known
+            assert "Select" not in printed
 
 
-def options_of(kernels, variant, **more):
-    """The variant's options, with numbers that make every term count where the class takes them."""
-    free = {name: NUMBERS[name] for name in kernels.defaults if name in NUMBERS and name not in variant.constants}
-    return {name: value for name, value in (free | variant.options | more).items() if name in kernels.defaults}
+def test_messages_of_the_rule_reader():
+    """What the page on the language quotes is what the reader's own tests ask of it."""
+    page = (DOCS / "internals" / "rule_language.rst").read_text(encoding="utf-8")
+    quoted = re.findall(r"^   \* - ``.*\n     - ``(.*)``$", page, re.MULTILINE)
+    asked = (ROOT / "rust" / "macros" / "src" / "tests.rs").read_text(encoding="utf-8")
+    assert len(quoted) > 10
+    assert [message for message in quoted if f'"{message}"' not in asked] == []
+
+
+def value_of(line, known):
+    used = sorted(names(line.value))
+    value = sp.lambdify([symbol(name) for name in used], line.value, NUMPY)(*(known[name] for name in used))
+    if line.reduction is None:
+        return value
+    operation, scope = line.reduction
+    axis = AXES.get(scope)
+    found = REDUCTIONS[operation](value, axis=axis, keepdims=axis is not None)
+    return np.sqrt(found) if operation in ("norm", "rms") else found
+
+
+def run(stages, values, scalars=None):
+    """All values after the stages, of one array; vectors of rows and columns have length 1 in the other axis."""
+    known = {**values, **(scalars or {})}
+    with np.errstate(all="ignore"):
+        for stage in stages:
+            reads_grad, reads_param, writes_param = stage.access
+            scale, l2, decay = prologue()
+            # The prologue comes first in each pass.
+            known["g"] = values.get("g")
+            before = [scale] * reads_grad + [l2] * (reads_grad and reads_param) + [decay] * writes_param
+            for line in (*(before if scalars else []), *stage.lines):
+                known[line.name] = value_of(line, known)
+    return known
+
+
+def options_of(kernels, options, **more):
+    """Some options, with numbers that make every term count where the class takes them."""
+    chosen = dict(options)
+    for name, value in (NUMBERS | more).items():
+        if name in kernels.defaults and name not in chosen and kernels.allows({**chosen, name: value}):
+            chosen[name] = value
+    return chosen
 
 
 def stepped(kind, kernels, variant, step, options):
-    """What a step number `step` makes of random arrays, and the values that the rule starts from."""
+    """What a step number `step` makes of a random array, and the values that the rule starts from."""
     rng = np.random.default_rng([step, len(options)])
-    p, g = rng.standard_normal((2, 50))
-    states = {name: np.abs(rng.standard_normal(50)) for name in RULES[variant.rule]["states"]}
+    shape = (5, 7) if 2 in variant.ndims else (35,)
+    p, g = rng.standard_normal((2, *shape))
+    tree = _schuss.rule_tree(variant.rule)
+    shapes = {"element": p.shape, "row": (*p.shape[:-1], 1), "col": (1, p.shape[-1]), "array": (), "all": ()}
+    own = {s["name"]: s["scope"] for s in tree["states"] if s["scope"] in shapes}
+    states = {name: np.array(np.abs(rng.standard_normal(shapes[scope]))) for name, scope in own.items()}
     hypers = {**kernels.defaults, **options}
-    own = kernels.kind._rule_values(hypers)
-    values = {name: float(own[name]) for name in RULES[variant.rule]["hypers"]}
+    values = {name: float(kernels.values(options)[name]) for name in tree["hypers"]}
     values |= {"lr": hypers["lr"], "t": float(step), "p": p.copy(), "g": g.copy()}
     values |= {name: state.copy() for name, state in states.items()}
     function = getattr(functional, f"{kind.__name__.lower()}_", None)
     if function is not None:
         function(p, g, *states.values(), step=step, **options)
-        return {"p": p, **states}, values, hypers
+        return {"p": p, **states}, values
     optimizer = kind(p, **options)
     state = optimizer.state_dict()
     state["step"] = state["param_groups"][0]["step"] = step - 1
-    state["state"][0] |= states
+    for name, scope in own.items():
+        (state["shared"] if scope == "all" else state["state"][0])[name] = states[name]
     optimizer.load_state_dict(state)
     optimizer.step(*ARGUMENTS.get(kind.__name__, lambda g: (g,))(g))
-    return {"p": p, **{name: optimizer.state_dict()["state"][0][name] for name in states}}, values, hypers
-
-
-def by_text(name, values):
-    """The parsed text of a rule carried out, a layerwise one in its two phases."""
-    host, direction, update = rule_math.texts(RULES[name], name)
-    before = [s for s in host if s.target != "ratio"]
-    known = run(before + direction, values)
-    if len(before) < len(host):
-        known |= {f"norm_{array}": np.linalg.norm(known[array]) for array in "pgd" if array in known}
-        known = run(host[-1:], known)
-    return run(update, known)
+    state = optimizer.state_dict()
+    return {"p": p, **{name: ({**state["state"][0], **state.get("shared", {})})[name] for name in own}}, values
 
 
 def assert_same(found, expected):
     for name, array in expected.items():
-        np.testing.assert_allclose(found[name], array, rtol=1e-9, atol=1e-12, err_msg=name)
+        np.testing.assert_allclose(np.broadcast_to(found[name], array.shape), array, 1e-9, 1e-12, err_msg=name)
 
 
-@pytest.mark.parametrize(("kind", "variant"), VARIANTS, ids=lambda x: getattr(x, "__name__", None) or str(x.options))
+def of(x):
+    return getattr(x, "__name__", None) or f"{x.rule}{dict(x.options)}"
+
+
+@pytest.mark.parametrize(("kind", "variant"), VARIANTS, ids=of)
 @pytest.mark.parametrize("step", [1, 2, 7, 40])
 def test_equations(kind, variant, step):
-    """Both the rule's text and the equations that are shown give what the kernel gives."""
+    """The equations that are shown give what the kernel gives."""
     kernels = Kernels(kind)
-    layerwise = rule_source.layer_of(variant.rule) is not None
-    options = options_of(kernels, variant, weight_decay=0.1 if layerwise else 0.0)
-    expected, values, _ = stepped(kind, kernels, variant, step, options)
-    assert_same(by_text(variant.rule, values), expected)
-    case = [case for case in variant.cases if case.holds(values)]
-    assert len(case) == 1
-    assert_same(case[0].run(values), expected)
+    own_decay = kernels.kind._decay({**kernels.defaults, **variant.options}) == "own"
+    options = options_of(kernels, variant.options, weight_decay=0.1 if own_decay else 0.0)
+    expected, values = stepped(kind, kernels, variant, step, options)
+    assert_same(run(variant.programs["step"], values), expected)
 
 
-@pytest.mark.parametrize("kind", [k for k in KINDS if "weight_decay" in Kernels(k).defaults], ids=lambda k: k.__name__)
-def test_prologue(kind):
-    """Weight decay and `maximize` come in front of every rule, as the page of all optimizers says."""
-    kernels, variant = Kernels(kind), variants(kind)[0]
-    options = options_of(kernels, variant, weight_decay=0.3, maximize=True)
-    expected, values, hypers = stepped(kind, kernels, variant, 2, options)
-    decay = kernels.kind._decay(hypers)
+DECAYING = [(kind, v) for kind, v in VARIANTS if kind.__name__ != "Newton" and "weight_decay" in Kernels(kind).defaults]
+
+
+@pytest.mark.parametrize(("kind", "variant"), DECAYING, ids=of)
+def test_prologue(kind, variant):
+    """Weight decay and `maximize` come in front of every pass, as the page of all optimizers says."""
+    kernels = Kernels(kind)
+    options = options_of(kernels, variant.options, weight_decay=0.3, maximize=True)
+    expected, values = stepped(kind, kernels, variant, 2, options)
+    decay = kernels.kind._decay({**kernels.defaults, **options})
     scalars = {"gradient_factor": -1.0, "l2": 0.3 if decay == "l2" else 0.0, "decay": 1.0}
     if decay == "decoupled":
-        scalars["decay"] = 1.0 - hypers["lr"] * 0.3
-    assert_same(by_text(variant.rule, run(parse(rule_math.PROLOGUE), {**scalars, **values})), expected)
+        scalars["decay"] = 1.0 - values["lr"] * 0.3
+    assert_same(run(variant.programs["step"], values, scalars), expected)
+
+
+@pytest.mark.parametrize("options", [{}, {"form": "ema"}, {"lookahead": 0.4}], ids=str)
+def test_look_ahead(options):
+    """The closure of NAG finds the parameters where the program says."""
+    p, g, found = np.array([1.0, -2.0]), np.array([0.5, 0.25]), []
+    optimizer = schuss.NAG(p, lr=0.1, momentum=0.7, **options)
+    optimizer.step(lambda: g)
+    values = {"lr": 0.1, "t": 2.0, "p": p.copy(), "b": optimizer.state_dict()["state"][0]["b"].copy()}
+    optimizer.step(lambda: (found.append(p.copy()), g)[1])
+    kernels = Kernels(schuss.NAG)
+    hypers = {name: float(value) for name, value in kernels.values({"momentum": 0.7, **options}).items()}
+    assert_same(run(kernels.equations("nag", options)["look_ahead"], values | hypers), {"p": found[0]})
 
 
 def test_synchronization():
@@ -158,49 +228,39 @@ def test_synchronization():
     optimizer = schuss.Lookahead(schuss.SGD(p, lr=0.1), k=1, alpha=0.3)
     slow, g = p.copy(), np.array([0.5, 0.25])
     optimizer.step(g)
-    found = run(list(rule_source.synchronization()), {"p": slow - 0.1 * g, "slow": slow, "alpha": 0.3})
+    stages = equations(_schuss.rule_tree("lookahead"), "sync", {}, [])
+    found = run(stages, {"p": slow - 0.1 * g, "slow": slow, "factor": 0.3})
     assert_same(found, {"p": p, "slow": optimizer.state_dict()["state"][0]["slow"]})
 
 
-def test_prologue_is_the_source():
-    source = (DOCS.parent / "rust" / "kernels" / "src" / "rule.rs").read_text(encoding="utf-8")
-    text = re.search(r"^prologue! \{\n.*?\{(.*?)\}", source, re.MULTILINE | re.DOTALL)[1]
-    assert parse(text) == parse(rule_math.PROLOGUE)
+@pytest.mark.parametrize("bound", [0.5, 100.0])
+def test_clipping(bound):
+    g = np.random.default_rng(0).standard_normal(50)
+    stages = equations(_schuss.rule_tree("clip_norm"), "step", {}, ["grad_scale"], ["factor"])
+    found = run(stages, {"g": g.copy(), "grad_scale": 1.0, "max_norm": bound})
+    expected = g * found["factor"]
+    schuss.clip_grad_norm_(g, bound)
+    assert_same({"g": expected}, {"g": g})
+
+
+p, g, v, m, s, a = map(symbol, "pgvmsa")
+lr, t, beta1, beta2, eps = map(symbol, ["lr", "t", "beta1", "beta2", "eps"])
 
 
 @pytest.mark.parametrize(
-    ("text", "latex"),
+    ("line", "latex"),
     [
-        ("p -= lr * g;", r"p \leftarrow p - \eta g"),
-        ("m = fma(beta1, m, (1.0 - beta1) * g);", r"m \leftarrow \beta_1 m + \left(1 - \beta_1\right) g"),
-        ("s = fma(g, g, s);", r"s \leftarrow s + g^2"),
-        ("let d = max(fma(-a, a, v), 0.0);", r"d = \max\left(v - a^2, 0\right)"),
-        ("x = a / (sqrt(v) / b + eps);", r"x \leftarrow \frac{a}{\sqrt{v} / b + \epsilon}"),
-        ("x = abs(g) * sign(m);", r"x \leftarrow \left|g\right| \operatorname{sign}\left(m\right)"),
+        (Line("p", p - lr * g, True), r"p \leftarrow p - \eta g"),
+        (Line("m", beta1 * m + (1 - beta1) * g, True), r"m \leftarrow \beta_1 m + \left(1 - \beta_1\right) g"),
+        (Line("s", g * g + s, True), r"s \leftarrow s + g^{2}"),
+        (Line("x", a / (sp.sqrt(v) + eps)), r"x = \frac{a}{\sqrt{v} + \epsilon}"),
+        (Line("x", 1 - beta2**t), r"x = 1 - \beta_2^{t}"),
         (
-            "x = select(a > 0.0 && b != 1.0, min(a, b), -c);",
-            r"x \leftarrow \begin{cases} \min\left(a, b\right) & \text{if } a > 0 \text{ and } b \neq 1 \\ "
-            r"-c & \text{otherwise} \end{cases}",
+            Line("norm_p", p**2, reduction=("norm", "array")),
+            r"\lVert p \rVert = \sqrt{\textstyle \sum_{\text{array}} p^{2}}",
         ),
-        ("x = 1.0 - pow(beta2, t);", r"x \leftarrow 1 - \beta_2^{t}"),
+        (Line("x", g, reduction=("mean", "row")), r"x = \operatorname{mean}_{\text{row}} g"),
     ],
 )
-def test_latex(text, latex):
-    assert rule_latex.latex(parse(text)[0]) == latex
-
-
-@pytest.mark.parametrize("text", ["p = g", "p = ;", "let p += g;", "p = g ? m : v;", "p = fma(g, m;", "for i in p {}"])
-def test_other_languages_are_refused(text):
-    with pytest.raises(rule_text.RuleSyntaxError):
-        parse(text)
-
-
-def test_evaluation():
-    host = parse("x = { let y = a + 1.0; if y > 2.0 && !(b == 0.0) { y.sqrt() } else if a < 0.0 { -y } else { 0.5 } };")
-    assert run(host, {"a": 3.0, "b": 1.0})["x"] == 2.0
-    assert run(host, {"a": -3.0, "b": 1.0})["x"] == 2.0
-    assert run(host, {"a": 3.0, "b": 0.0})["x"] == 0.5
-    clipped = parse("x = match c != 0.0 { true if a > 1.0 => 1.0, true => a, false => -a };")
-    assert [run(clipped, {"a": a, "c": c})["x"] for a, c in ((3.0, 1.0), (0.5, 1.0), (3.0, 0.0))] == [1.0, 0.5, -3.0]
-    array = evaluate(parse("x = select(g > 0.0, fma(g, g, 1.0), max(g, -1.0));")[0].value, {"g": np.array([2.0, -3.0])})
-    assert array.tolist() == [5.0, -1.0]
+def test_latex(line, latex):
+    assert rule_latex.latex(line) == latex

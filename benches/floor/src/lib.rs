@@ -265,10 +265,10 @@ unsafe fn with_words<P: Word, S: Word>(
     passes! {
         // A gradient, a parameter, and states of an elementwise rule.
         1 1 0 0; 1 1 0 1; 1 1 0 2; 1 1 0 3; 1 1 0 4;
-        // Norms: of gradients, or of gradients and parameters.
-        1 0 0 0; 2 0 0 0;
-        // LAMB's two phases.
-        2 0 0 2; 0 1 2 0;
+        // Sums over gradients, or over gradients and parameters, beside states that are made anew or read.
+        1 0 0 0; 2 0 0 0; 2 0 0 1; 2 0 0 2; 2 0 1 1;
+        // Updates from states that are not written.
+        1 1 1 0; 0 1 2 0;
         // Lookahead's synchronization; the way to the look-ahead point, and back with a step.
         0 1 0 1; 0 2 1 0; 2 1 0 1;
     }

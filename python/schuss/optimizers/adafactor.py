@@ -24,11 +24,13 @@ class Adafactor(Optimizer):
     With :math:`\beta = 1 - t^{\kappa}` the mean squares of the gradient's rows and columns are averaged in `r` and `c`,
     :math:`r_i \leftarrow \beta r_i + (1 - \beta) \overline{g_{i \cdot}^2}` and likewise :math:`c_j`; then
 
-    .. math:: v_{ij} = \frac{r_i c_j}{\max(\bar r, \epsilon_1)}, \quad
-       u = \frac{g}{\sqrt{\max(v, \epsilon_1^2)}}, \quad
-       p \leftarrow (1 - \eta \lambda) p
-       - \max(\epsilon_2, \mathrm{rms}(p)) \, \rho \, \frac{u}{\max(1, \mathrm{rms}(u) / d)}, \quad
-       \rho = \min\left(\eta, \frac{1}{\sqrt t}\right)
+    .. math::
+
+       & v_{ij} = \frac{r_i c_j}{\max(\bar r, \epsilon_1)} \\
+       & u = \frac{g}{\sqrt{\max(v, \epsilon_1^2)}} \\
+       & \rho = \min\left(\eta, \frac{1}{\sqrt t}\right) \\
+       & p \leftarrow (1 - \eta \lambda) p
+         - \max(\epsilon_2, \mathrm{rms}(p)) \, \rho \, \frac{u}{\max(1, \mathrm{rms}(u) / d)}
 
     This is PyTorch's form. Matrices are the last two axes of an array, the others a batch of them; arrays of fewer than
     two dimensions keep `v` for each element.

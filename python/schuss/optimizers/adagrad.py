@@ -9,8 +9,10 @@ from schuss._core.optimizer import Optimizer
 class Adagrad(Optimizer):
     r"""Adagrad: each element's learning rate falls with the sum of its squared gradients.
 
-    .. math:: s \leftarrow s + g^2, \qquad
-       p \leftarrow p - \frac{\eta}{1 + (t-1)\,\mathrm{lr\_decay}} \frac{g}{\sqrt{s} + \epsilon}
+    .. math::
+
+       & s \leftarrow s + g^2 \\
+       & p \leftarrow p - \frac{\eta}{1 + (t-1)\,\mathrm{lr\_decay}} \frac{g}{\sqrt{s} + \epsilon}
 
     Parameters
     ----------

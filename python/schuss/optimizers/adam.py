@@ -12,8 +12,11 @@ from schuss._core.optimizer import Optimizer
 class Adam(Optimizer):
     r"""Adam: momentum over a running root mean square, both corrected for their start at zero.
 
-    .. math:: m \leftarrow \beta_1 m + (1 - \beta_1) g, \quad v \leftarrow \beta_2 v + (1 - \beta_2) g^2, \quad
-       p \leftarrow p - \frac{\eta}{1 - \beta_1^t} \frac{m}{\sqrt{v} / \sqrt{1 - \beta_2^t} + \epsilon}
+    .. math::
+
+       & m \leftarrow \beta_1 m + (1 - \beta_1) g \\
+       & v \leftarrow \beta_2 v + (1 - \beta_2) g^2 \\
+       & p \leftarrow p - \frac{\eta}{1 - \beta_1^t} \frac{m}{\sqrt{v} / \sqrt{1 - \beta_2^t} + \epsilon}
 
     Parameters
     ----------

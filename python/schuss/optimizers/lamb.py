@@ -13,9 +13,12 @@ from schuss._core.optimizer import Optimizer
 class LAMB(Optimizer):
     r"""LAMB: Adam whose step is scaled for each array (layer) by a trust ratio.
 
-    .. math:: m \leftarrow \beta_1 m + \beta_3 g, \quad v \leftarrow \beta_2 v + (1 - \beta_2) g^2, \quad
-       u = \frac{m / (1 - \beta_1^t)}{\sqrt{v / (1 - \beta_2^t)} + \epsilon} + \lambda p, \quad
-       p \leftarrow p - \eta \frac{\lVert p \rVert}{\lVert u \rVert} u
+    .. math::
+
+       & m \leftarrow \beta_1 m + \beta_3 g \\
+       & v \leftarrow \beta_2 v + (1 - \beta_2) g^2 \\
+       & u = \frac{m / (1 - \beta_1^t)}{\sqrt{v / (1 - \beta_2^t)} + \epsilon} + \lambda p \\
+       & p \leftarrow p - \eta \frac{\lVert p \rVert}{\lVert u \rVert} u
 
     with :math:`\beta_3 = 1 - \beta_1`, or 1 without ``grad_averaging``. The ratio is 1 where a norm is 0, where
     ``adapt`` is off, and without weight decay unless ``always_adapt``. The same as NVIDIA's FusedLAMB and timm's Lamb,

@@ -12,8 +12,11 @@ from schuss._core.optimizer import Optimizer
 class LARS(Optimizer):
     r"""LARS: momentum whose step is scaled for each array (layer) by a trust ratio.
 
-    .. math:: r = \frac{\tau \lVert p \rVert}{\lVert g \rVert + \lambda \lVert p \rVert + \epsilon}, \qquad
-       b \leftarrow \mu b + \eta r (g + \lambda p), \qquad p \leftarrow p - b
+    .. math::
+
+       & r = \frac{\tau \lVert p \rVert}{\lVert g \rVert + \lambda \lVert p \rVert + \epsilon} \\
+       & b \leftarrow \mu b + \eta r (g + \lambda p) \\
+       & p \leftarrow p - b
 
     The ratio is 1 where a norm is 0, where ``adapt`` is off, and without weight decay unless ``always_adapt``. Step 1
     copies into the buffer, so dampening does not act then, as in `SGD`.

@@ -12,8 +12,10 @@ from schuss._core.optimizer import Optimizer
 class Lion(Optimizer):
     r"""Lion: the sign of an interpolated momentum.
 
-    .. math:: p \leftarrow (1 - \eta \lambda) p - \eta \, \mathrm{sign}(\beta_1 m + (1 - \beta_1) g), \quad
-       m \leftarrow \beta_2 m + (1 - \beta_2) g
+    .. math::
+
+       & p \leftarrow (1 - \eta \lambda) p - \eta \, \mathrm{sign}(\beta_1 m + (1 - \beta_1) g) \\
+       & m \leftarrow \beta_2 m + (1 - \beta_2) g
 
     Every element moves by :math:`\eta`, so a learning rate is three to ten times smaller than for Adam, and weight
     decay as much larger. The sign of 0 is 0.

@@ -15,7 +15,10 @@ class NovoGrad(Optimizer):
     For each array :math:`v \leftarrow \lVert g \rVert^2` at step 1, later
     :math:`v \leftarrow \beta_2 v + (1 - \beta_2) \lVert g \rVert^2`; then
 
-    .. math:: m \leftarrow \beta_1 m + \frac{g}{\sqrt{v} + \epsilon} + \lambda p, \quad p \leftarrow p - \eta m
+    .. math::
+
+       & m \leftarrow \beta_1 m + \frac{g}{\sqrt{v} + \epsilon} + \lambda p \\
+       & p \leftarrow p - \eta m
 
     The state `v` is one float64 number for each array.
 

@@ -20,9 +20,11 @@ class Prodigy(Optimizer):
 
     With the estimate :math:`d`, which all arrays share, and :math:`\gamma = d \eta`, a step adds over all elements
 
-    .. math:: n \leftarrow \beta_3 n + \frac{d}{d_0} \gamma \langle g, p_0 - p \rangle, \quad
-       s \leftarrow \beta_3 s + \frac{d}{d_0} \gamma g, \quad
-       d \leftarrow \max\left(d, c \frac{n}{\lVert s \rVert_1}\right)
+    .. math::
+
+       & n \leftarrow \beta_3 n + \frac{d}{d_0} \gamma \langle g, p_0 - p \rangle \\
+       & s \leftarrow \beta_3 s + \frac{d}{d_0} \gamma g \\
+       & d \leftarrow \max\left(d, c \frac{n}{\lVert s \rVert_1}\right)
 
     and takes Adam's step over :math:`d g` with :math:`m \leftarrow \beta_1 m + (1 - \beta_1) d g`,
     :math:`v \leftarrow \beta_2 v + (1 - \beta_2) d^2 g^2`,

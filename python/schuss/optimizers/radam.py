@@ -15,14 +15,19 @@ Threshold = Annotated[float, Range(low=4.0)]
 class RAdam(Optimizer):
     r"""RAdam: Adam whose first steps are rectified, or free of the denominator, instead of warmed up.
 
-    .. math:: m \leftarrow \beta_1 m + (1 - \beta_1) g, \quad v \leftarrow \beta_2 v + (1 - \beta_2) g^2, \quad
-       \rho_\infty = \frac{2}{1 - \beta_2} - 1, \quad \rho = \rho_\infty - \frac{2 t \beta_2^t}{1 - \beta_2^t}
+    .. math::
+
+       & m \leftarrow \beta_1 m + (1 - \beta_1) g \\
+       & v \leftarrow \beta_2 v + (1 - \beta_2) g^2 \\
+       & \rho_\infty = \frac{2}{1 - \beta_2} - 1 \\
+       & \rho = \rho_\infty - \frac{2 t \beta_2^t}{1 - \beta_2^t}
 
     Where :math:`\rho` exceeds the threshold,
 
-    .. math:: p \leftarrow p - \eta \frac{m}{1 - \beta_1^t} \, r \, \frac{\sqrt{1 - \beta_2^t}}{\sqrt{v} + \epsilon},
-       \qquad
-       r = \sqrt{\frac{(\rho - 4)(\rho - 2) \rho_\infty}{(\rho_\infty - 4)(\rho_\infty - 2) \rho}};
+    .. math::
+
+       & p \leftarrow p - \eta \frac{m}{1 - \beta_1^t} \, r \, \frac{\sqrt{1 - \beta_2^t}}{\sqrt{v} + \epsilon} \\
+       & r = \sqrt{\frac{(\rho - 4)(\rho - 2) \rho_\infty}{(\rho_\infty - 4)(\rho_\infty - 2) \rho}};
 
     before that :math:`p \leftarrow p - \eta m / (1 - \beta_1^t)`, or nothing.
 

@@ -12,7 +12,10 @@ from schuss._core.optimizer import Optimizer
 class RMSprop(Optimizer):
     r"""RMSprop: gradients divided by a running root mean square.
 
-    .. math:: v \leftarrow \alpha v + (1 - \alpha) g^2, \qquad p \leftarrow p - \eta \frac{g}{\sqrt{d} + \epsilon}
+    .. math::
+
+       & v \leftarrow \alpha v + (1 - \alpha) g^2 \\
+       & p \leftarrow p - \eta \frac{g}{\sqrt{d} + \epsilon}
 
     with :math:`d = v`; ``centered`` keeps :math:`a \leftarrow \alpha a + (1 - \alpha) g` too and uses
     :math:`d = \max(v - a^2, 0)`. With momentum :math:`b \leftarrow \mu b + g / (\sqrt{d} + \epsilon)` and

@@ -21,8 +21,10 @@ class one_cycle(Schedule):
 
     From boundary to boundary, with :math:`w` the part of the way that is left,
 
-    .. math:: \eta_t = \eta_{to} + (\eta_{from} - \eta_{to}) f(w), \qquad
-       f(w) = \frac{1 + \cos(\pi (1 - w))}{2} \text{ or } w
+    .. math::
+
+       & \eta_t = \eta_{to} + (\eta_{from} - \eta_{to}) f(w) \\
+       & f(w) = \frac{1 + \cos(\pi (1 - w))}{2} \text{ or } w
 
     =========  ==============================  =====================  ============================
     phase      until step                      rate                   momentum

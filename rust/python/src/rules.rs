@@ -2,7 +2,7 @@
 
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
-use schuss::rule::{Expr, Initial, Kind, Operation, PROLOGUE, PROLOGUE_NAMES, Rule, Stage, State, Statement};
+use schuss::rule::{Expr, Initial, Kind, Operation, PROLOGUE, PROLOGUE_NAMES, Rule, Scope, Stage, State, Statement};
 use schuss::{CompiledRule, optimizers};
 
 /// For each rule what the package needs of it: ``hypers``, ``states`` (each a dict of ``name``, ``scope``, ``nonnegative``, ``exact`` and
@@ -42,7 +42,7 @@ pub fn rule_tree<'py>(py: Python<'py>, name: &str) -> PyResult<Option<Bound<'py,
     one.set_item("each_step", statements(py, rule.each_step)?)?;
     let programs = PyDict::new(py);
     for program in rule.programs {
-        let stages = program.stages.iter().map(|one| stage(py, one)).collect::<PyResult<Vec<_>>>()?;
+        let stages = program.stages.iter().map(|one| stage(py, rule, one)).collect::<PyResult<Vec<_>>>()?;
         programs.set_item(program.name, stages)?;
     }
     one.set_item("programs", programs)?;
@@ -73,7 +73,13 @@ fn states<'py>(py: Python<'py>, rule: &Rule) -> PyResult<Bound<'py, PyList>> {
     PyList::new(py, rule.states.iter().map(one).collect::<PyResult<Vec<_>>>()?)
 }
 
-fn stage<'py>(py: Python<'py>, stage: &Stage) -> PyResult<Bound<'py, PyDict>> {
+/// The names of element states and backups, of which there is a bit for each.
+fn streams(rule: &Rule, bits: u32) -> Vec<&'static str> {
+    let streams = rule.states.iter().filter(|state| matches!(state.scope, Scope::Element | Scope::Backup));
+    streams.enumerate().filter(|(k, _)| bits >> k & 1 != 0).map(|(_, state)| state.name).collect()
+}
+
+fn stage<'py>(py: Python<'py>, rule: &Rule, stage: &Stage) -> PyResult<Bound<'py, PyDict>> {
     let one = PyDict::new(py);
     match &stage.kind {
         Kind::Pass(pass) => {
@@ -82,6 +88,9 @@ fn stage<'py>(py: Python<'py>, stage: &Stage) -> PyResult<Bound<'py, PyDict>> {
             one.set_item("writes_param", pass.writes_param)?;
             one.set_item("reads_grad", pass.reads_grad)?;
             one.set_item("raw", pass.raw)?;
+            one.set_item("reads", streams(rule, pass.reads))?;
+            one.set_item("writes", streams(rule, pass.writes))?;
+            one.set_item("recalls", pass.recalls.is_some())?;
         }
         Kind::Vector { scope, .. } => one.set_item("kind", scope.name())?,
         Kind::Text(scope) => one.set_item("kind", scope.name())?,

@@ -1,0 +1,66 @@
+"""What a step has to move and to divide, as the texts of the rules say it. Knows no optimizer by name."""
+
+import itertools
+
+from schuss import _schuss
+
+from .floor import Pass
+
+
+def expressions(stage):
+    """Every expression of a stage, those inside others too: tuples like ``("binary", "/", a, b)``."""
+
+    def inner(expression):
+        yield expression
+        for part in expression[1:]:
+            if isinstance(part, tuple):
+                yield from inner(part)
+
+    whole = [value for *_, value in stage["statements"] + stage["reductions"]]
+    return itertools.chain.from_iterable(map(inner, whole))
+
+
+def passes_of(rule, program="step"):
+    """The passes of a program, as dicts; none of a program that the rule does not have."""
+    stages = _schuss.rule_tree(rule)["programs"].get(program, [])
+    return [stage for stage in stages if stage["kind"] == "pass"]
+
+
+def passes(rule, arrays, program="step"):
+    """The traffic of a program. ``arrays`` maps ``p``, ``g`` and the names of states to flat arrays.
+
+    What is written counts as read too: a line of memory is fetched before a part of it is stored. Row and column
+    vectors are left out; they are a thousandth of a large matrix. The parameter is read where the text names it. Weight
+    decay that is added to the gradient would need it wherever the gradient is read; no case has that.
+    """
+    states = {state["name"] for state in _schuss.rule_tree(rule)["states"] if state["scope"] == "element"}
+    made = []
+    for stage in passes_of(rule, program):
+        written = [*["p"] * stage["writes_param"], *stage["writes"]]
+        named = {part[1] for part in expressions(stage) if part[0] == "name"}
+        read = [name for name in (*sorted(named & {"p", "g"}), *stage["reads"]) if name not in written]
+        # Parameters, gradients and copies of parameters have one item size, states another.
+        kinds = [
+            [name for name in names if (name in states) == own] for own in (False, True) for names in (read, written)
+        ]
+        made.append(Pass(*(tuple(arrays[name] for name in names) for names in kinds)))
+    return made
+
+
+def backups(rule):
+    """The names of the copies of the parameter that a rule keeps from one program to the next."""
+    return [state["name"] for state in _schuss.rule_tree(rule)["states"] if state["scope"] == "backup"]
+
+
+def divider(rule):
+    """Divisions and square roots an element of a step, as the texts of its passes have them.
+
+    What a pass recalls from one before it is not computed again while the array is in cache.
+    """
+    seen, counted = [], []
+    for stage in passes_of(rule):
+        statements = [own for own in stage["statements"] if not (stage["recalls"] and own in seen)]
+        seen += statements
+        counted += expressions({**stage, "statements": statements})
+    divisions = sum(part[:2] == ("binary", "/") for part in counted)
+    return divisions, sum(part[:2] == ("call", "sqrt") for part in counted)
