@@ -10,17 +10,15 @@ use schuss_macros::rules;
 use super::{Device, DeviceStep, Outcome, Work, nvrtc, stages};
 use crate::level::Level;
 use crate::rule::Scope;
+use crate::support::{
+    Buffer, Case, How, Owned, PLAIN, SHAPES, arrays, first_shared, hypers, matrix, scalars, work_list,
+};
 use crate::{Common, CompiledRule, Decay, Dtype, Matrix, Step, clip_factor, unscale_factor};
-
-#[path = "../../tests/support/mod.rs"]
-mod support;
-
-use support::{Buffer, Case, How, Owned, PLAIN, SHAPES, arrays, first_shared, hypers, matrix, scalars, work_list};
 
 /// Arrays past the sizes at which work is cut: blocks, chunks, strips and panels.
 const LARGE: [Matrix; 9] = [
     matrix(1, 1, 70_001, false),
-    matrix(1, 3, 16_500, true),
+    matrix(1, 12, 13_000, true),
     matrix(1, 30_001, 3, false),
     matrix(300, 3, 3, true),
     matrix(2, 170, 300, true),
@@ -225,7 +223,10 @@ fn same_bits_in_the_emulator() {
                 check(rule, &Case { flags, types, specials, ..PLAIN }, &SHAPES);
             }
         }
-        check(rule, &PLAIN, &LARGE);
+        // Sums of float64 show the order in which they are added.
+        for types in [(F32, F32), (F64, F64)] {
+            check(rule, &Case { types, ..PLAIN }, &LARGE);
+        }
     }
 }
 
