@@ -18,6 +18,11 @@ impl Scratch {
         }
     }
 
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The numbers from a place on.
     pub fn at(&self, place: usize) -> *mut f64 {
         UnsafeCell::raw_get(self.0.as_ptr().wrapping_add(place))

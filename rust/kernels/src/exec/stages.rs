@@ -47,7 +47,8 @@ struct Run<'a> {
 }
 
 impl WorkList {
-    /// Runs a pass over some units of an array, or over all of a `whole` one: then a term that a later pass recalls is kept.
+    /// Runs a pass over some units of an array, or over all of a `whole` one. A term that a later pass recalls is kept where
+    /// that pass finds it in a cache.
     ///
     /// # Safety
     /// As for [`WorkList::run`]; nobody else may run a pass over these units meanwhile.
@@ -55,7 +56,8 @@ impl WorkList {
         let (item, stage) = (&self.items[i], numbered.stage);
         let Kind::Pass(pass) = &stage.kind else { unreachable!("the stage is a pass") };
         // What is computed again is another number than before where states are quantized, or where the parameter decays first.
-        let keeps = whole && item.format == StateFormat::Compute && call.scalars[DECAY] == 1.0;
+        let keeps =
+            (whole || !self.terms.is_empty()) && item.format == StateFormat::Compute && call.scalars[DECAY] == 1.0;
         let recalls = keeps && pass.recalls.is_some();
         if stage.reductions.is_empty() && pass.operands.is_empty() && !recalls {
             let (start, end) = (units.start * BLOCK, item.len.min(units.end * BLOCK));
@@ -95,12 +97,15 @@ impl WorkList {
                 // SAFETY: the caller's promise, passed on.
                 unsafe { self.units(run, units.clone()) }
             };
-            if recalls || (keeps && numbered.recalled.is_some()) {
+            if !recalls && !(keeps && numbered.recalled.is_some()) {
+                all(&run);
+            } else if whole {
                 with_kept_term(|kept| {
                     run.kept = kept;
                     all(&run);
                 });
             } else {
+                run.kept = self.terms.at(item.first_block * BLOCK).cast();
                 all(&run);
             }
         });

@@ -16,6 +16,10 @@ use crate::rule::{Kind, Scope, Stage};
 /// The longest array that one task takes through all its stages: the later ones find it in that CPU's cache.
 pub(super) const WHOLE: usize = 32_768;
 
+/// The most elements of all arrays for which terms that a later pass recalls are kept in memory. Past the caches it moves fewer
+/// bytes to compute them again.
+const KEPT: usize = 131_072;
+
 /// An array as the driver has it.
 #[derive(Debug)]
 pub(super) struct Item {
@@ -42,7 +46,7 @@ pub(super) struct Item {
     /// Where the partial results of each stage begin, over all programs; none for a rule of one pass.
     pub partials: Vec<usize>,
     /// Where its blocks begin among those of all arrays.
-    first_block: usize,
+    pub first_block: usize,
     /// Whether one task takes it through all its stages.
     pub whole: bool,
     /// Its rule's place among the plans.
@@ -78,6 +82,8 @@ pub struct WorkList {
     vector_memory: Vec<Box<[u64]>>,
     pub(super) scalars: Scratch,
     pub(super) partials: Scratch,
+    /// Terms that a later pass recalls, of all arrays; empty where they are many.
+    pub(super) terms: Scratch,
     pub(super) extents: Vec<Extent>,
     pub(super) chunks: Vec<Chunk>,
     /// The same for what goes block by block through all arrays, matrices too.
@@ -111,6 +117,14 @@ impl WorkList {
         self.block_chunks = cut(&self.blocks, self.total);
         self.plain = self.plans.iter().all(|plan| plan.plain) && !self.items.iter().any(Item::has_scalars);
         self.partials.grow(self.partial_count.max(self.block_count));
+        let recalls = |stage: &Stage| matches!(&stage.kind, Kind::Pass(pass) if pass.recalls.is_some());
+        let mut stages =
+            self.plans.iter().flat_map(|plan| plan.compiled.rule.programs).flat_map(|program| program.stages);
+        if self.total > KEPT {
+            self.terms = Scratch::default();
+        } else if stages.any(recalls) {
+            self.terms.grow(self.block_count * BLOCK);
+        }
         self.scalars.grow(self.scalar_count);
     }
 
