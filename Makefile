@@ -113,4 +113,4 @@ $(VENV)/.%: $(VENV)/.made pyproject.toml
 
 clean:
 	rm -rf $(VENV) target build dist python/schuss/*.so
-	rm -rf docs/gallery docs/api/lists docs/api/generated docs/optimizers/generated docs/internals/generated
+	rm -rf docs/gallery docs/generated docs/api/generated docs/optimizers/generated

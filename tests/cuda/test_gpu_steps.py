@@ -342,8 +342,8 @@ def test_a_step_waits_for_nothing():
     gpu.log()
     opt.step(grads)
     assert gpu.log() == [
-        "fill 8 0x1", "launch stage0_blocks 1000 0x1", "launch stage1_all 1 0x1", "launch stage0_elements 1000 0x1",
-        "record 0x1",
+        "fill 8 0x1", "launch stage0_blocks 1000 0x1", "launch stage1_all 1 0x1",
+        "launch stage0_elements 1000 0x1", "record 0x1",
     ]  # fmt: skip
     moved = [gpu.Array(some(100, seed=i)) for i in range(1000)]
     gpu.log()

@@ -337,7 +337,7 @@ SMALL: dict[str, dict[str, Any]] = {
 }
 
 # Whose state eight bits are enough for.
-INT8 = {"SGD", "NAG", "Adam", "AdamW", "RAdam", "Ranger", "LARS", "Lion"}
+INT8 = {"SGD", "NAG", "Adam", "AdamW", "RAdam", "Ranger", "LARS", "Lion", "NovoGrad"}
 INT8 |= {f"Lookahead({name})" for name in ("SGD", "AdamW")}
 
 

@@ -70,5 +70,5 @@ def test_a_step_allocates_nothing_once_warm(counting):
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert len(lines) == 48
-    # The interpreter and a pool that wakes allocate now and then; a step that did would be counted in hundreds.
-    assert [line for line in lines if int(line.split()[0]) > STEPS / 10] == []
+    # The pool's queue takes a block for every 63 jobs that are put in it; a step that allocates is counted in hundreds.
+    assert [line for line in lines if int(line.split()[0]) > STEPS / 4] == []

@@ -43,7 +43,8 @@ class Cuda:
         self._in_step = False
         self._group_steps: list[int] = []
         self._rules_of_group: list[int] = []
-        # The states that all arrays share, as last sent to the device or read from it, and whether it has newer ones.
+        # The states that all arrays share as they were last sent to the device or read from it, and whether it has
+        # newer ones.
         self._shared = b""
         self._shared_behind = False
         self._norm: Any = None

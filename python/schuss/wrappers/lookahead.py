@@ -142,7 +142,7 @@ class Lookahead(Wrapper):
             self._sync()
 
     def sync(self) -> None:
-        """Moves the slow weights towards the fast ones, and the fast ones onto them; `step` does it every k-th time."""
+        """Moves the slow weights towards the fast ones, and these onto them; ``step`` does it every k-th time."""
         with self._exclusive():
             self._refuse_added()
             self._finish()

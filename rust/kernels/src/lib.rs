@@ -12,6 +12,9 @@ struct Readme;
 
 #[cfg(test)]
 extern crate self as schuss; // for what unit tests share with those in tests/
+#[cfg(test)]
+#[path = "../tests/support/mod.rs"]
+mod support;
 
 pub mod cpu;
 #[cfg(feature = "cuda")]

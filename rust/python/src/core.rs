@@ -297,8 +297,8 @@ fn take_step(
         None => Rounding::Nearest,
     };
     let mut none = [];
-    // SAFETY: Python makes this array, contiguous and float64, and never resizes it; nobody else uses it during a step.
     let shared = match &inner.shared {
+        // SAFETY: Python makes this array, contiguous and float64, and never resizes it; nobody else uses it during a step.
         Some(shared) => unsafe { shared.bind(py).as_slice_mut()? },
         None => &mut none[..],
     };

@@ -83,7 +83,7 @@ pub fn matrix_of(rule: &CompiledRule, shape: Option<MatrixShape>, len: usize) ->
     let matrix =
         shape.map(|(batch, rows, cols, transposed, interleaved)| Matrix { batch, rows, cols, transposed, interleaved });
     let fits = |matrix: Matrix| {
-        let whole = matrix.interleaved > 0 && matrix.cols % matrix.interleaved == 0;
+        let whole = matrix.interleaved > 0 && matrix.cols.is_multiple_of(matrix.interleaved);
         whole && matrix.batch * matrix.rows * matrix.cols == len
     };
     if matrix.map_or(rule.rule.needs_matrix(), |matrix| !fits(matrix)) {

@@ -10,12 +10,10 @@ use schuss_macros::rules;
 use super::{Device, DeviceStep, Outcome, Work, nvrtc, stages};
 use crate::level::Level;
 use crate::rule::Scope;
+use crate::support::{
+    Buffer, Case, How, Owned, PLAIN, SHAPES, arrays, first_shared, hypers, matrix, scalars, work_list,
+};
 use crate::{Common, CompiledRule, Decay, Dtype, Matrix, Step, clip_factor, unscale_factor};
-
-#[path = "../../tests/support/mod.rs"]
-mod support;
-
-use support::{Buffer, Case, How, Owned, PLAIN, SHAPES, arrays, first_shared, hypers, matrix, scalars, work_list};
 
 /// Arrays past the sizes at which work is cut: blocks, chunks, strips and panels.
 const LARGE: [Matrix; 9] = [

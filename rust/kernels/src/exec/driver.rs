@@ -194,8 +194,8 @@ impl WorkList {
     /// As for [`WorkList::run`]; the units must be this task's alone.
     unsafe fn run_pass(&self, i: usize, stage: Numbered, step: &Step<'_>, units: std::ops::Range<usize>, whole: bool) {
         let item = &self.items[i];
-        // SAFETY: array scalars are not written while passes run.
         let scalars = match item.has_scalars() {
+            // SAFETY: an array's scalars are not written while passes run.
             true => unsafe { &*self.scalars.slice(item.scalars, item.compiled.rule.scalars.len()) },
             false => &step.scalars[item.group][..],
         };

@@ -83,9 +83,9 @@ fn cut_to(extents: &[Extent], size: usize) -> Vec<Chunk> {
 impl Chunk {
     /// Calls `f` with each array of the chunk and its range of units.
     pub fn each(&self, extents: &[Extent], mut f: impl FnMut(usize, std::ops::Range<usize>)) {
-        for i in self.first..=self.last {
+        for (i, extent) in extents.iter().enumerate().take(self.last + 1).skip(self.first) {
             let start = if i == self.first { self.start } else { 0 };
-            let end = if i == self.last { self.end } else { extents[i].units };
+            let end = if i == self.last { self.end } else { extent.units };
             f(i, start..end);
         }
     }

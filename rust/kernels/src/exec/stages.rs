@@ -494,7 +494,7 @@ unsafe fn add_terms(
 /// Whether a factor lies in memory when the pass is done.
 fn in_memory(factor: &Factor, scaled: bool, zero_grads: bool) -> bool {
     match factor.memory {
-        Some(Stream::Grad) => !zero_grads && !(factor.unscaled && scaled),
+        Some(Stream::Grad) => !(zero_grads || (factor.unscaled && scaled)),
         Some(Stream::Param) => true,
         None => false,
     }

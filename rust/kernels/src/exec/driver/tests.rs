@@ -11,10 +11,7 @@ use crate::kernel::CompiledRule;
 use crate::numeric::{Dtype, StateFormat};
 use crate::optimizers;
 use crate::rule::{Common, Decay};
-
-#[path = "../../../tests/support/mod.rs"]
-mod support;
-use support::{Case, How, Owned, PLAIN, SHAPES, arrays, first_shared, hypers, len, run, scalars, work_list};
+use crate::support::{Case, How, Owned, PLAIN, SHAPES, arrays, first_shared, hypers, len, run, scalars, work_list};
 
 /// Takes arrays apart that one task would take through all their stages.
 fn cut_all(work: &mut WorkList) {
