@@ -299,6 +299,38 @@ def test_what_works_on_the_host_only():
         opt.add_param_group({"params": good()})
 
 
+@pytest.mark.parametrize("kind", [schuss.Prodigy, schuss.NovoGrad, schuss.Adafactor])
+def test_states_of_other_scopes_are_saved_and_loaded(kind, tmp_path):
+    values = [some((3, 40)), some(5000, seed=1), some((2, 3, 70), seed=2, order="F"), some(0)]
+    grads = [[some(v.shape, seed=t, order="F" if v.ndim == 3 else "C") for v in values] for t in range(6)]
+    here, there = pair(kind, values)
+    for own in grads[:3]:
+        step_both(here, there, own)
+    assert_same(here, there)
+    schuss.save(tmp_path / "there", there)
+    schuss.load(tmp_path / "there", here)
+    fresh = kind([gpu.Array(p.numpy()) for p in there.param_groups[0]["params"]])
+    fresh.load_state_dict(copy.deepcopy(here.state_dict()))
+    for own in grads[3:]:
+        step_both(here, there, own)
+        fresh.step([gpu.Array(g) for g in own])
+    assert_same(here, there)
+    assert_same(here, fresh)
+
+
+@pytest.mark.parametrize("kind", [schuss.Prodigy, schuss.NovoGrad, schuss.Adafactor])
+def test_a_step_of_several_passes_that_is_skipped_changes_nothing(kind):
+    values = [some((3, 40)), some(5000, seed=1)]
+    here, there = pair(kind, values, nonfinite="skip")
+    step_both(here, there, [some(v.shape, seed=7) for v in values])
+    bad = [some(v.shape, seed=8) for v in values]
+    bad[1][4097] = np.inf
+    step_both(here, there, bad)
+    assert there.skipped_steps == 1
+    step_both(here, there, [some(v.shape, seed=9) for v in values])
+    assert_same(here, there)
+
+
 # Launches, streams and memory, as the driver sees them.
 
 
@@ -317,6 +349,26 @@ def test_a_step_waits_for_nothing():
     gpu.log()
     opt.step(moved)
     assert [line for line in gpu.log() if not line.startswith("pin")][:2] == ["copy 8000 to-device 0x1", "record 0x1"]
+
+
+@emulated
+def test_shared_states_stay_on_the_device():
+    opt = schuss.Prodigy([gpu.Array(some(100))])
+    grads = [gpu.Array(some(100, seed=1))]
+    opt.step(grads)
+    gpu.log()
+    for _ in range(3):
+        opt.step(grads)
+    assert not any(line.startswith(("wait", "synchronize", "copy")) for line in gpu.log())
+    first = opt.state_dict()["shared"]
+    assert gpu.log()[:3] == ["wait 0x1", "copy 24 to-host 0x1", "synchronize 0x1"]
+    opt.state_dict()
+    assert not any(line.startswith(("wait", "copy 24")) for line in gpu.log())
+    first["d_max"][...] = 0.5
+    gpu.log()
+    opt.step(grads)
+    assert [line for line in gpu.log() if line.startswith("copy")] == ["copy 24 to-device 0x1"]
+    assert opt.state_dict()["shared"]["d_max"] == 0.5
 
 
 @emulated

@@ -59,8 +59,9 @@ pub struct Work {
     arrays: Vec<Array>,
     /// None when arrays, or types of gradients, are others than before.
     ready: Option<Ready>,
-    /// The states of scope `all`.
+    /// The states of scope `all`, and how many there are.
     shared: Option<Block>,
+    shared_count: usize,
     /// The last step's stream, and its end there.
     last: Option<(u64, Event)>,
     answer: Option<Block>,
@@ -80,7 +81,7 @@ impl std::fmt::Debug for Work {
 impl Work {
     /// None yet.
     pub fn new(device: &'static Device) -> Work {
-        Work { device, arrays: Vec::new(), ready: None, shared: None, last: None, answer: None }
+        Work { device, arrays: Vec::new(), ready: None, shared: None, shared_count: 0, last: None, answer: None }
     }
 
     /// Adds arrays behind those already there. Their pointers are the device's; a state of scope `array` is one float64 there.
@@ -98,6 +99,10 @@ impl Work {
             }
         }
         self.rest()?;
+        let count = arrays.iter().map(|array| array.rule.rule.states_of(Scope::All).count()).max().unwrap_or(0);
+        if count > self.shared_count {
+            (self.shared, self.shared_count) = (Some(Block::on(self.device, 8 * count)?), count);
+        }
         self.arrays.extend(arrays);
         self.ready = None;
         Ok(())
@@ -118,33 +123,25 @@ impl Work {
         Ok(())
     }
 
-    /// How many states of scope `all` there are.
-    fn shared_count(&self) -> usize {
-        self.arrays.iter().map(|array| array.rule.rule.states_of(Scope::All).count()).max().unwrap_or(0)
-    }
-
-    fn shared_block(&mut self) -> Result<&Block> {
-        let bytes = 8 * self.shared_count();
-        let grown = match self.shared.take() {
-            Some(block) if block.bytes >= bytes => block,
-            _ => Block::on(self.device, bytes)?,
-        };
-        Ok(self.shared.insert(grown))
-    }
-
     /// The states of scope `all`; waits for the last step.
     ///
     /// # Errors
     /// The driver's.
-    pub fn shared(&mut self) -> Result<Vec<f64>> {
+    pub fn shared(&self) -> Result<Vec<f64>> {
+        let mut values = vec![0.0; self.shared_count];
+        self.copy_shared(|pointer| (values.as_mut_ptr() as u64, pointer))?;
+        Ok(values)
+    }
+
+    /// Copies the states of scope `all` to the first of two places from the second; waits for it.
+    fn copy_shared(&self, places: impl FnOnce(u64) -> (u64, u64)) -> Result<()> {
+        let Some(block) = &self.shared else { return Ok(()) };
         self.rest()?;
-        let mut values = vec![0.0; self.shared_count()];
-        let (device, pointer) = (self.device, self.shared_block()?.pointer);
+        let (to, from) = places(block.pointer);
         let stream = self.last.as_ref().map_or(0, |(stream, _)| *stream);
         // SAFETY: both are as long, and stay until the stream has been waited for.
-        unsafe { device.copy(values.as_mut_ptr() as u64, pointer, 8 * values.len(), stream)? };
-        device.synchronize(stream)?;
-        Ok(values)
+        unsafe { self.device.copy(to, from, 8 * self.shared_count, stream)? };
+        self.device.synchronize(stream)
     }
 
     /// Sets the states of scope `all`, which are zeros at first; waits for the last step.
@@ -152,15 +149,10 @@ impl Work {
     /// # Errors
     /// The driver's, or another number of states than the rule has.
     pub fn set_shared(&mut self, values: &[f64]) -> Result<()> {
-        if values.len() != self.shared_count() {
-            return Err(format!("{} states are shared, got {}", self.shared_count(), values.len()));
+        if values.len() != self.shared_count {
+            return Err(format!("{} states are shared, got {}", self.shared_count, values.len()));
         }
-        self.rest()?;
-        let (device, pointer) = (self.device, self.shared_block()?.pointer);
-        let stream = self.last.as_ref().map_or(0, |(stream, _)| *stream);
-        // SAFETY: as above.
-        unsafe { device.copy(pointer, values.as_ptr() as u64, 8 * values.len(), stream)? };
-        device.synchronize(stream)
+        self.copy_shared(|pointer| (pointer, values.as_ptr() as u64))
     }
 
     /// Sums up the gradients without a step, and waits for it: the first that is not finite, the sum's root over
@@ -188,7 +180,6 @@ impl Work {
             let gradients = Gradients::new(device, self.arrays.len())?;
             self.ready = Some(Ready { gradients, step: Tables::new(device, &self.arrays, stream)?, clip: None });
         }
-        self.shared_block()?;
         let ready = self.ready.as_mut().expect("was just made");
         if let Some(program) = program {
             ready.step.prepare(device, program)?;

@@ -9,7 +9,7 @@ use super::tiles::Call;
 use super::work_list::{Item, WorkList};
 use crate::cpu::Level;
 use crate::numeric::reduce::BLOCK;
-use crate::numeric::{Rounding, fpenv};
+use crate::numeric::{Rounding, Storage, fpenv};
 use crate::rule::{Kind, Scope, Stage};
 
 /// How a step is run.
@@ -243,7 +243,7 @@ impl WorkList {
             // SAFETY: the caller's promise; an array state is one valid float64.
             unsafe {
                 let value = self.scalars.get(item.scalars + place_of(rule.scalars, state.name));
-                self.array_states[item.array_states + k].write(value);
+                self.array_states[item.array_states + k].write(Storage::store(value));
             }
         }
     }
@@ -275,7 +275,7 @@ impl WorkList {
         let lead = if groups.contains(&step.lead) { step.lead } else { groups[0] };
         for (k, (_, state)) in rule.states_of(Scope::All).enumerate() {
             let place = place_of(rule.scalars, state.name);
-            step.shared[k] = step.scalars[lead][place];
+            step.shared[k] = Storage::store(step.scalars[lead][place]);
             groups.iter().for_each(|&group| step.scalars[group][place] = step.shared[k]);
         }
     }
