@@ -97,13 +97,18 @@ impl WorkList {
                 // SAFETY: the caller's promise, passed on.
                 unsafe { self.units(run, units.clone()) }
             };
-            if !recalls && !(keeps && numbered.recalled.is_some()) {
+            if !(recalls || (keeps && numbered.recalled.is_some())) {
                 all(&run);
             } else if whole {
                 with_kept_term(|kept| {
                     run.kept = kept;
                     all(&run);
                 });
+            } else {
+                run.kept = self.terms.at(item.first_block * BLOCK).cast();
+                all(&run);
+            }
+        });
             } else {
                 run.kept = self.terms.at(item.first_block * BLOCK).cast();
                 all(&run);
