@@ -109,11 +109,6 @@ impl WorkList {
                 all(&run);
             }
         });
-            } else {
-                run.kept = self.terms.at(item.first_block * BLOCK).cast();
-                all(&run);
-            }
-        });
     }
 
     /// # Safety
