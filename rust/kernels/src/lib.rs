@@ -1,17 +1,17 @@
 //! Gradient-descent optimizers that update slices in place, at the speed of memory.
 //!
-//! A rule is written once ([`optimizers`]) and becomes SIMD kernels for every CPU level and storage type. Results have the
-//! same bits on every level, any number of threads and any cut of the work. [`Optimizer`] is the safe front; bindings
+//! A rule is written once ([`optimizers`]) and becomes SIMD kernels for every CPU level and storage type. Results are
+//! bit-identical on every level, for any number of threads and any split of the work. [`Optimizer`] is the safe API; bindings
 //! build on [`Array`] and [`WorkList`] instead.
 //!
-//! Rooms, each of which knows only those in front of it: `cpu`, `numeric`, `rule`, `kernel`, `optimizers`, `exec`, `cuda`.
+//! Modules, each of which may use only those before it: `cpu`, `numeric`, `rule`, `kernel`, `optimizers`, `exec`, `cuda`.
 
 #[doc = include_str!("../README.md")]
 #[cfg(doctest)]
 struct Readme;
 
 #[cfg(test)]
-extern crate self as schuss; // for what unit tests share with those in tests/
+extern crate self as schuss; // lets unit tests use the support module of tests/
 #[cfg(test)]
 #[path = "../tests/support/mod.rs"]
 mod support;

@@ -1,4 +1,5 @@
-//! A safe optimizer for Rust programs: a rule, its hyperparameters, and the state of a list of slices.
+//! A safe optimizer for Rust programs: a rule, its hyperparameters, and the state of a list of slices. Knows no Python and no
+//! GPU.
 
 use crate::cpu::level;
 use crate::exec::{Array, Step, WorkList, num_threads};
@@ -6,7 +7,7 @@ use crate::kernel::CompiledRule;
 use crate::numeric::{Real, Rounding, Storage};
 use crate::rule::{Common, Initial, Scope, State};
 
-/// What went wrong; nothing has been changed then.
+/// Why a call failed; nothing was changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Error(String);
 
@@ -41,11 +42,11 @@ impl From<String> for Error {
 /// # Ok::<(), schuss::Error>(())
 /// ```
 pub struct Optimizer<P: Storage> {
-    /// Learning rate and the other hyperparameters that every rule has; may be changed between steps.
+    /// Learning rate and the other hyperparameters common to all rules; may be changed between steps.
     pub common: Common,
     rule: &'static CompiledRule,
     hypers: Vec<f64>,
-    /// By array, then by state, in the order of the rule's states; those of scope `all` are apart.
+    /// By array, then by state, in the order of the rule's states; those of scope `all` are stored separately.
     states: Vec<Vec<Kept<P::Compute>>>,
     shared: Vec<f64>,
     scalars: Vec<Vec<f64>>,
@@ -59,10 +60,10 @@ enum Kept<C> {
 }
 
 impl<P: Storage> Optimizer<P> {
-    /// An optimizer whose state is made at the first step.
+    /// Creates an optimizer; its state is created at the first step.
     ///
     /// # Errors
-    /// A hyperparameter of the rule is missing or unknown: the message lists those it has. Or the rule needs matrices, and
+    /// A hyperparameter of the rule is missing or unknown: the message lists those it has. Or the rule needs matrices, but
     /// slices have no shape.
     pub fn new(rule: &'static CompiledRule, hypers: &[(&str, f64)], common: Common) -> Result<Self, Error> {
         let descriptor = rule.rule;
@@ -89,7 +90,7 @@ impl<P: Storage> Optimizer<P> {
         Ok(made)
     }
 
-    /// What a state starts at, where the parameter is `p`.
+    /// The initial value of a state, where the parameter is `p`.
     fn initial(&self, state: &State, p: f64) -> f64 {
         match state.initial {
             Initial::Number(x) => x,
@@ -110,10 +111,10 @@ impl<P: Storage> Optimizer<P> {
         self.rule.rule.states.iter().map(one).collect()
     }
 
-    /// Updates the parameters in place. The lists must have the lengths of the first step's.
+    /// Updates the parameters in place. The lists must have the same lengths as at the first step.
     ///
     /// # Errors
-    /// The lists or their slices have other lengths than before or than each other, or the environment asks for a CPU
+    /// The lists or their slices differ in length from the first step or from each other, or the environment asks for a CPU
     /// level that this machine lacks.
     pub fn step<G>(&mut self, params: &mut [&mut [P]], grads: &[&[G]]) -> Result<(), Error>
     where

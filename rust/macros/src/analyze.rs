@@ -1,4 +1,4 @@
-//! What a parsed family means: which names there are, where they live, and whether every text may use them as it does.
+//! Semantic checks of a parsed family: name resolution, storage of scalars and vectors, and limits. Generates no code.
 
 use std::collections::{HashMap, HashSet};
 
@@ -8,12 +8,12 @@ use crate::flow;
 use crate::pass::Factors;
 use crate::tree::*;
 
-/// The scalars that every rule has in front of its own; each_step may set them.
+/// The scalars that every rule has in front of its own; `each_step` may set them.
 pub const PROLOGUE: [&str; 3] = ["gradient_factor", "l2", "decay"];
-/// The most streams of elements that a pass may have: parameter, gradient, and states.
+/// The maximum number of element streams in a pass: parameter, gradient and states.
 const MOST_STREAMS: usize = 16;
 
-/// Checks a family, and lays out the scalars and vectors of its rules.
+/// Checks a family and assigns the indices of its scalars and vectors.
 pub fn check(mut family: Family) -> Result<Family> {
     let host_names = check_host(&family)?;
     let mut given: HashSet<String> = family.hypers.iter().map(Ident::to_string).collect();
@@ -39,8 +39,8 @@ pub fn check(mut family: Family) -> Result<Family> {
     Ok(family)
 }
 
-/// The tile that the pass before a stage has written this name to, for its reductions. A text over all arrays between them
-/// ends what an array is in the cache for.
+/// The tile in which the pass before a stage stored this name for its reductions. A scalar stage over all arrays in between
+/// rules out reuse: by then the array is no longer in the cache.
 pub fn recalled_tile(program: &Program, before: usize, name: &Ident) -> Option<usize> {
     let earlier = program.stages[..before].iter().rev();
     let stage = earlier
@@ -69,7 +69,7 @@ fn check_host(family: &Family) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// Gives every scalar and every vector of a rule its place.
+/// Assigns an index to every scalar and every vector of a rule.
 fn lay_out(family: &Family, host: &[String], rule: &mut Rule) -> Result<()> {
     let mut seen = HashSet::new();
     for state in &rule.states {
@@ -93,7 +93,7 @@ fn lay_out(family: &Family, host: &[String], rule: &mut Rule) -> Result<()> {
     }
     let mut scalars: Vec<String> = PROLOGUE.map(String::from).into();
     scalars.extend(host.iter().cloned());
-    // Hyperparameters that a text uses as they are.
+    // Hyperparameters that scalar statements read directly.
     let mut used = HashSet::new();
     for stage in rule.programs.iter().flat_map(|program| &program.stages) {
         stage.each_expr(|expr| expr.names(&mut |name| _ = used.insert(name.to_string())));
@@ -123,7 +123,7 @@ fn lay_out(family: &Family, host: &[String], rule: &mut Rule) -> Result<()> {
         rule.states.iter().filter(|state| state.scope == scope).for_each(|state| add(&state.name));
         for stage in rule.programs.iter().flat_map(|program| &program.stages) {
             for reduction in &stage.reductions {
-                // The mean of a matrix is kept for each of its rows or columns.
+                // A mean over the matrix is stored once for each of its rows or columns.
                 let kept = match (reduction.scope, &stage.kind) {
                     (Scope::Matrix, Kind::Text(scope)) => *scope,
                     (Scope::Matrix, Kind::Pass(_)) => {
@@ -146,7 +146,7 @@ fn lay_out(family: &Family, host: &[String], rule: &mut Rule) -> Result<()> {
 }
 
 impl Scope {
-    /// Whether a kernel has it as a stream of elements.
+    /// Whether a kernel accesses it as a stream of elements.
     pub fn is_stream(self) -> bool {
         matches!(self, Scope::Element | Scope::Backup)
     }
@@ -269,7 +269,7 @@ fn list(names: &[Ident]) -> String {
     names.iter().map(Ident::to_string).collect::<Vec<_>>().join(", ")
 }
 
-/// Checks that numbers stand where numbers are needed, and conditions where conditions are. Says whether it is a condition.
+/// Whether an expression is a condition. Checks that operands are numbers or conditions where the operator requires it.
 fn is_condition(expr: &Expr) -> Result<bool> {
     let expect = |expr: &Expr, condition: bool| match (is_condition(expr)?, condition) {
         (true, false) => Err(Error::new(expr.span(), "expected a number, found a condition")),
@@ -294,7 +294,7 @@ fn is_condition(expr: &Expr) -> Result<bool> {
     }
 }
 
-/// Checks the value of a statement or a reduction: a number of names that are known.
+/// Checks that the value of a statement or a reduction is a number and reads only known names.
 fn check_value(value: &Expr, known: &HashSet<String>, scalar: bool) -> Result<()> {
     check_expr(value, known, scalar)?;
     match is_condition(value)? {
@@ -303,10 +303,10 @@ fn check_value(value: &Expr, known: &HashSet<String>, scalar: bool) -> Result<()
     }
 }
 
-/// The variables that a loop must test for NaN so that no NaN is stored unseen: a NaN in a stored state or parameter makes at
+/// The variables that a loop must test for NaN so that no stored NaN is missed: a NaN in a stored state or parameter makes at
 /// least one of these NaN too.
 pub fn tested_for_nan(stage: &Stage, stored: &[String]) -> Vec<String> {
-    // For each variable, the definitions that make it NaN when they are NaN themselves.
+    // For each variable, the definitions whose NaN propagates to it.
     let mut current: HashMap<String, usize> = HashMap::new();
     let mut from: Vec<HashSet<usize>> = Vec::new();
     fn sources(expr: &Expr, current: &mut HashMap<String, usize>, from: &mut Vec<HashSet<usize>>) -> HashSet<usize> {
@@ -339,7 +339,7 @@ pub fn tested_for_nan(stage: &Stage, stored: &[String]) -> Vec<String> {
     let mut left: Vec<&String> = stored.iter().collect();
     let mut tested = Vec::new();
     while !left.is_empty() {
-        // The parameter is tested where it can be: it is computed last.
+        // The parameter is preferred: it is computed last.
         let best = stored.iter().chain(&order).max_by_key(|name| {
             let count = left.iter().filter(|state| covers(name, state)).count();
             (count, *name == "p", stored.contains(name))

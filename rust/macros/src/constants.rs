@@ -1,4 +1,4 @@
-//! The constant copy of the tree: what drivers, CUDA C++ and the documentation read.
+//! Writes the tree as Rust constants, which the drivers, the CUDA C++ generator and the documentation read. Checks nothing.
 
 use proc_macro2::TokenStream;
 use quote::quote;

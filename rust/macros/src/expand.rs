@@ -1,4 +1,4 @@
-//! From the tree to the code of a family: host scalars, scalar texts, kernels, descriptors.
+//! Generates the code of a checked family: host scalars, scalar statements, kernels and descriptors. Checks nothing.
 
 use proc_macro2::TokenStream;
 use quote::{format_ident, quote};
@@ -8,7 +8,7 @@ use crate::constants;
 use crate::pass::{self, Domain};
 use crate::tree::*;
 
-/// Everything that a family becomes.
+/// Generates all code of a family.
 pub fn family(family: &Family) -> Result<TokenStream> {
     let rules = family.rules.iter().map(|one| rule(family, one)).collect::<Result<Vec<_>>>()?;
     Ok(quote!(#(#rules)*))
@@ -71,7 +71,7 @@ fn rule(family: &Family, rule: &Rule) -> Result<TokenStream> {
     })
 }
 
-/// A function over the scalars of an array, or of all arrays.
+/// A function over the scalars of one array, or of all arrays.
 fn text(rule: &Rule, stage: &Stage, function: &Ident) -> TokenStream {
     let used = rule.scalars.iter().enumerate().filter(|(_, name)| stage.reads(name) || stage.assigns(name));
     let (mut before, mut after) = (Vec::new(), Vec::new());
@@ -94,7 +94,7 @@ fn text(rule: &Rule, stage: &Stage, function: &Ident) -> TokenStream {
     }
 }
 
-/// The scalars of a step: those of the prologue may be set too.
+/// The function that computes the scalars of a step; it may also set those of the prologue.
 fn host(family: &Family, rule: &Rule, function: &Ident) -> TokenStream {
     let (hypers, rate, step) = (&family.hypers, &family.rate, &family.step);
     let mut before = Vec::new();
@@ -141,7 +141,7 @@ fn statements(statements: &[Statement]) -> TokenStream {
     quote!(#(#each)*)
 }
 
-/// An expression in float64. Only the branch of a `select` that is taken is evaluated.
+/// An expression in float64. Of a `select`, only the taken branch is evaluated.
 fn double(expr: &Expr) -> TokenStream {
     match expr {
         Expr::Number(text, span) => {

@@ -1,4 +1,4 @@
-//! Whether every name of a rule has one scope, and a value wherever it is read.
+//! Checks that every name of a rule has one scope, and a value wherever it is read. Generates no code.
 
 use std::collections::{HashMap, HashSet};
 
@@ -7,11 +7,11 @@ use syn::{Error, Ident, Result};
 use crate::pass::{Factors, operands, recalled};
 use crate::tree::*;
 
-/// The most row and column operands and terms of reductions that a pass may have; drivers have memory for as many.
+/// The maximum number of row and column operands and reduction terms in a pass; drivers have scratch for that many.
 const MOST_TERMS: usize = 14;
 
-/// Checks the programs of a rule. `given` are the names that have a value for the whole step: hyperparameters and what
-/// `each_step` computes.
+/// Checks the programs of a rule. `given` are the names that have a value for the whole step: hyperparameters and the results
+/// of `each_step`.
 pub fn check(rule: &Rule, given: &HashSet<String>) -> Result<()> {
     let scopes = scopes(rule, given)?;
     let states: HashSet<String> = rule.states.iter().map(|state| state.name.to_string()).collect();
@@ -32,7 +32,7 @@ pub fn check(rule: &Rule, given: &HashSet<String>) -> Result<()> {
     Ok(())
 }
 
-/// The scope of every name that is not given: of states, reductions, and what texts assign.
+/// The scope of every name that is not given: states, reductions and assigned variables.
 fn scopes(rule: &Rule, given: &HashSet<String>) -> Result<HashMap<String, Scope>> {
     let mut scopes: HashMap<String, Scope> = HashMap::new();
     let mut add = |name: &Ident, scope: Scope| {
@@ -57,7 +57,7 @@ fn scopes(rule: &Rule, given: &HashSet<String>) -> Result<HashMap<String, Scope>
             stage.statements.iter().filter(|one| !one.local).try_for_each(|one| add(&one.name, scope))?;
         }
         for reduction in &stage.reductions {
-            // The mean of a matrix is kept for each of its rows or columns.
+            // A mean over the matrix is stored once for each of its rows or columns.
             add(
                 &reduction.name,
                 if reduction.scope == Scope::Matrix { text.unwrap_or(Scope::Matrix) } else { reduction.scope },
@@ -67,11 +67,11 @@ fn scopes(rule: &Rule, given: &HashSet<String>) -> Result<HashMap<String, Scope>
     Ok(scopes)
 }
 
-/// The names that have a value at a place of a program.
+/// The names that have a value at one point of a program.
 struct Flow<'a> {
     scopes: &'a HashMap<String, Scope>,
     known: HashSet<String>,
-    /// Reductions over all arrays, which only a text over all arrays completes.
+    /// Reductions over all arrays, which only a scalar stage over all arrays completes.
     pending: Vec<Ident>,
 }
 

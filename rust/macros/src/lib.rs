@@ -1,7 +1,7 @@
-//! The reader of rule texts: `rules!` parses them into one tree and writes everything that the crate needs from it.
+//! The `rules!` macro: parses optimizer rules into one tree and generates everything that the crate needs from it.
 //!
-//! The tree becomes Rust kernels, functions for scalar texts, and a constant copy of itself, from which CUDA C++ and the
-//! documentation's equations are made. Nothing here knows an optimizer or a CPU.
+//! The tree becomes Rust kernels, functions for the scalar statements, and a constant copy of itself, from which CUDA C++ and
+//! the documentation's equations are made. Nothing here knows an optimizer or a CPU.
 //! The language is described in `docs/internals/rule_language.rst`.
 
 mod analyze;
@@ -14,7 +14,7 @@ mod pass;
 mod tests;
 mod tree;
 
-/// Declares a family of optimizer rules; see the page on the language of rules in the documentation.
+/// Declares a family of optimizer rules; see the documentation's page on the rule language.
 #[proc_macro]
 pub fn rules(input: proc_macro::TokenStream) -> proc_macro::TokenStream {
     let family = syn::parse_macro_input!(input as tree::Family);

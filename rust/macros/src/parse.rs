@@ -1,4 +1,4 @@
-//! From tokens to the tree. Says what is expected where a text is wrong; knows no meaning of names.
+//! Parses tokens into the tree, with errors that say what was expected. Does not resolve names.
 
 use proc_macro2::Span;
 use syn::parse::{Parse, ParseStream};
@@ -20,7 +20,7 @@ mod keyword {
     syn::custom_keyword!(recall);
 }
 
-/// A function of the text: its calls are replaced by its body.
+/// A function defined in a rule; each call is replaced by its body.
 #[derive(Clone)]
 struct Def {
     name: Ident,
@@ -128,7 +128,7 @@ fn scope_of(word: &Ident) -> Option<Scope> {
     [Element, Backup, Row, Col, Matrix, Array, All].into_iter().find(|scope| word == scope.word())
 }
 
-/// The scope of the states that are declared next, if a declaration is next: a scope and a name.
+/// Parses the scope of a state declaration, if the next tokens are a scope and a name.
 fn state_scope(input: ParseStream) -> Option<Scope> {
     let ahead = input.fork();
     let word: Ident = ahead.parse().ok()?;
@@ -169,7 +169,7 @@ fn parse_states(input: ParseStream, scope: Scope, states: &mut Vec<State>) -> Re
     }
 }
 
-/// `pass(…)`, or a scope and a brace.
+/// Whether the next tokens are `pass(…)`, or a scope and a brace.
 fn is_stage(input: ParseStream) -> bool {
     let ahead = input.fork();
     let Ok(word) = ahead.parse::<Ident>() else { return false };
@@ -276,7 +276,7 @@ fn parse_reductions(
     Ok(())
 }
 
-/// One statement, in front of it the statements of the functions that it calls. `p -= x` becomes `p = p - x`.
+/// Parses one statement, preceded by the statements of the functions that it calls. `p -= x` becomes `p = p - x`.
 fn statement(input: ParseStream, defs: &[Def], into: &mut Vec<Statement>) -> Result<()> {
     let recall = input.peek(keyword::recall) && input.peek2(Ident);
     let local = recall || input.peek(Token![let]);
@@ -387,7 +387,7 @@ fn block_value(block: syn::Block, defs: &[Def], before: &mut Vec<Statement>) -> 
     }
 }
 
-/// The body of a function of the text in the place of its call; its `let`s go in front, under names that are new.
+/// Inlines a call of a rule's function; its `let`s become statements before the call, under fresh names.
 fn inline(def: &Def, called: &Ident, arguments: Vec<Expr>, before: &mut Vec<Statement>) -> Result<Expr> {
     if arguments.len() != def.parameters.len() {
         let message = format!("{} takes {} arguments, got {}", def.name, def.parameters.len(), arguments.len());

@@ -1,4 +1,4 @@
-//! The kernel of a pass: a loop over the elements of an array, or over the vectors of its rows or columns.
+//! Generates the kernel of a pass: a loop over the elements of an array, or over its row or column vectors. Checks nothing.
 
 use proc_macro2::TokenStream;
 use quote::{format_ident, quote};
@@ -7,7 +7,7 @@ use syn::Ident;
 use crate::analyze::tested_for_nan;
 use crate::tree::*;
 
-/// What a loop goes over.
+/// What a loop iterates over.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Domain {
     Elements,
@@ -15,13 +15,13 @@ pub enum Domain {
     Cols,
 }
 
-/// A number that a reduction is made of: a product of two factors, a square, or one factor.
+/// The operand of a reduction: a product of two factors, a square, or one factor.
 pub struct Term<'a> {
     pub left: &'a Expr,
     pub right: Option<&'a Expr>,
 }
 
-/// How a reduction's value is taken apart: products are multiplied in float64.
+/// Splits a reduction's value into factors; products are multiplied in float64.
 pub fn term(reduction: &Reduction) -> Term<'_> {
     match &reduction.value {
         Expr::Binary("*", a, b) if reduction.operation != Operation::Max => Term { left: a, right: Some(b) },
@@ -29,9 +29,9 @@ pub fn term(reduction: &Reduction) -> Term<'_> {
     }
 }
 
-/// Where the factors of a stage's reductions are found.
+/// Where the factors of a stage's reductions are stored.
 pub struct Factors<'a> {
-    /// The values that the kernel writes, in the order of their tiles.
+    /// The values that the kernel writes, in tile order.
     pub tiles: Vec<&'a Expr>,
 }
 
@@ -55,12 +55,12 @@ impl<'a> Factors<'a> {
     }
 }
 
-/// Whether a factor is just what lies in memory.
+/// Whether a factor is a value that is already in memory.
 #[derive(PartialEq)]
 pub enum Memory {
     /// In every step.
     Always(&'static str),
-    /// In steps that neither scale gradients nor add weight decay to them.
+    /// Only in steps that neither scale gradients nor add weight decay to them.
     Unscaled(&'static str),
 }
 
@@ -78,7 +78,7 @@ pub fn in_memory(stage: &Stage, factor: &Expr) -> Option<Memory> {
     }
 }
 
-/// The names of the row and column vectors that a stage over elements reads, in the order of their streams.
+/// The names of the row and column vectors that an element stage reads, in stream order.
 pub fn operands<'a>(rule: &'a Rule, stage: &Stage) -> Vec<(Scope, usize, &'a str)> {
     let rows = rule.rows.iter().enumerate().map(|(i, name)| (Scope::Row, i, name.as_str()));
     let cols = rule.cols.iter().enumerate().map(|(i, name)| (Scope::Col, i, name.as_str()));
@@ -98,7 +98,7 @@ pub fn stored(rule: &Rule, stage: &Stage, domain: Domain) -> Vec<String> {
     names.into_iter().filter(|name| stage.assigns(name)).collect()
 }
 
-/// One stream of a loop: the slice, its element type, whether it is written.
+/// One stream of a loop: its slice, element type and whether it is written.
 struct Stream {
     name: Ident,
     slice: Ident,
@@ -137,7 +137,7 @@ impl Stream {
         if self.written { quote!(#slice: &mut [#element]) } else { quote!(#slice: &[#element]) }
     }
 
-    /// The slice of `m` elements from `done`, counted from where the kernel starts.
+    /// The slice of `m` elements from `done`, relative to the kernel's start.
     fn argument(&self) -> TokenStream {
         let element = self.element();
         let pointer = match self.kind {
@@ -155,12 +155,12 @@ impl Stream {
     }
 }
 
-/// The name that a stage recalls from a pass before.
+/// The name that a stage reuses from an earlier pass.
 pub fn recalled(stage: &Stage) -> Option<&Ident> {
     stage.statements.iter().find(|statement| statement.recall).map(|statement| &statement.name)
 }
 
-/// The type that carries a pass, with its loop. With `recalls` it reads what it recalls from a stream.
+/// The type that implements a pass, with its loop. With `recalls` it reads the reused term from a stream.
 pub fn kernel(rule: &Rule, stage: &Stage, domain: Domain, carrier: &Ident, recalls: bool) -> TokenStream {
     let streams = streams(rule, stage, domain, recalls);
     let stored = stored(rule, stage, domain);
@@ -261,7 +261,7 @@ pub fn kernel(rule: &Rule, stage: &Stage, domain: Domain, carrier: &Ident, recal
         quote! {
             if nan != Default::default() {
                 let (done, m) = (0, n);
-                // SAFETY: as above; the slices of the loop are gone.
+                // SAFETY: as above; the slices of the loop are no longer in use.
                 unsafe { canonicalize::<P, S>(#(#written_arguments),*) };
             }
         }
@@ -270,8 +270,8 @@ pub fn kernel(rule: &Rule, stage: &Stage, domain: Domain, carrier: &Ident, recal
         TokenStream::new()
     } else {
         quote! {
-            // A loop that tests each number for NaN takes half as long again as one that sees, in the end, that there was
-            // one. Then all become the one NaN that is stored.
+            // Testing each number for NaN in the loop takes half as long again as checking once at the end whether there was
+            // one. If there was, every NaN is canonicalized.
             #[cold]
             #[inline(never)]
             #[allow(clippy::extra_unused_type_parameters)]
@@ -284,7 +284,7 @@ pub fn kernel(rule: &Rule, stage: &Stage, domain: Domain, carrier: &Ident, recal
     let reads_l2 = decays;
     quote! {
         #[doc(hidden)]
-        #[allow(non_camel_case_types)] // it bears the rule's name
+        #[allow(non_camel_case_types)] // named after the rule
         pub(crate) enum #carrier {}
 
         impl crate::kernel::Pass for #carrier {
@@ -306,7 +306,7 @@ pub fn kernel(rule: &Rule, stage: &Stage, domain: Domain, carrier: &Ident, recal
                 use crate::numeric::{QUANTIZATION_BLOCK, Real, StateStorage, Storage, abs, fma, max, min, select, sign, sqrt};
 
                 #[inline(always)]
-                // As many arguments as there are streams: only slices that are parameters are known not to overlap.
+                // One argument a stream: the compiler assumes no aliasing only between slices that are parameters.
                 #[allow(clippy::too_many_arguments, clippy::extra_unused_type_parameters, clippy::needless_range_loop)]
                 #[allow(unused_mut, unused_variables, unused_assignments, clippy::assign_op_pattern, clippy::eq_op)]
                 #[allow(clippy::suspicious_operation_groupings, clippy::let_and_return)]
@@ -346,7 +346,7 @@ pub fn kernel(rule: &Rule, stage: &Stage, domain: Domain, carrier: &Ident, recal
                 while done < n {
                     let m = size.min(n - done);
                     let (places, blocks) = extras.random(done);
-                    // SAFETY: the caller's promise: every stream is valid, aligned, and overlaps no other.
+                    // SAFETY: the caller guarantees that every stream is valid, aligned, and overlaps no other.
                     nan |= unsafe { each::<P, G, S, L2>(m, #(#call,)* scalars, places, &blocks) };
                     done += m;
                 }
@@ -361,7 +361,7 @@ fn stream_writes_state(streams: &[Stream], stored: &[String]) -> bool {
     streams.iter().any(|s| matches!(s.kind, StreamKind::State(_)) && stored.iter().any(|name| s.name == name))
 }
 
-/// The streams of a loop, in the order of the tables that drivers make.
+/// The streams of a loop, in the order of the drivers' tables.
 fn streams(rule: &Rule, stage: &Stage, domain: Domain, recalls: bool) -> Vec<Stream> {
     let mut result = Vec::new();
     let stored = stored(rule, stage, domain);

@@ -1,9 +1,9 @@
-//! What the reader of rules says of wrong texts, and where it points.
+//! Tests of `rules!` on invalid rules: each error message and the tokens that it points at. Knows no optimizer.
 
 use crate::tree::Family;
 use crate::{analyze, expand};
 
-/// A text with a rule of this body, and what the reader makes of it.
+/// Parses a family with one rule of this body.
 fn read(body: &str) -> Result<String, String> {
     read_text(&family(body))
 }
@@ -12,7 +12,7 @@ fn family(body: &str) -> String {
     format!("hyper(beta, eps); each_step(lr, t) {{ rate = lr; }} rule {{ {body} }}")
 }
 
-/// The message of an error and the words that it points at.
+/// The error message and the tokens that it points at.
 fn read_text(text: &str) -> Result<String, String> {
     let family = syn::parse_str::<Family>(text).and_then(analyze::check);
     match family.and_then(|family| expand::family(&family)) {

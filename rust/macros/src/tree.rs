@@ -1,4 +1,4 @@
-//! The tree that a rule's text is parsed into.
+//! The tree that rules are parsed into. Knows neither syntax nor generated code.
 
 use proc_macro2::Span;
 use syn::Ident;
@@ -6,7 +6,7 @@ use syn::Ident;
 /// Rules that share hyperparameters and host scalars.
 pub struct Family {
     pub hypers: Vec<Ident>,
-    /// What the text calls the learning rate and the step, counted from 1.
+    /// The rule's names for the learning rate and for the step, which counts from 1.
     pub rate: Ident,
     pub step: Ident,
     /// Evaluated once a step, in float64.
@@ -18,11 +18,11 @@ pub struct Rule {
     pub docs: Vec<String>,
     pub name: Ident,
     pub states: Vec<State>,
-    /// The first is the one that a step runs.
+    /// The first is the one that `step` runs.
     pub programs: Vec<Program>,
-    /// The names of float64 scalars, in the order of their places; filled in by `analyze`.
+    /// The names of float64 scalars, in index order; filled in by `analyze`.
     pub scalars: Vec<String>,
-    /// The place of the first scalar of scope `array`; filled in by `analyze`.
+    /// The index of the first scalar of scope `array`; filled in by `analyze`.
     pub array_scalars: usize,
     /// The names of row and column vectors, states first; filled in by `analyze`.
     pub rows: Vec<String>,
@@ -45,15 +45,15 @@ pub enum Initial {
     Param,
 }
 
-/// What a value belongs to: there is one for each of these.
+/// The scope of a value: there is one value for each of these.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Scope {
     Element,
-    /// A copy of the parameter in its own type, which no checkpoint needs.
+    /// A copy of the parameter in its own type, which checkpoints leave out.
     Backup,
     Row,
     Col,
-    /// The matrix of the last two axes; only reductions in row and column texts have it.
+    /// The matrix of the last two axes; only reductions in row and column stages have it.
     Matrix,
     Array,
     All,
@@ -91,16 +91,16 @@ pub enum Kind {
     Text(Scope),
 }
 
-/// What a pass is given.
+/// The arguments of a pass.
 #[derive(Default, Clone)]
 pub struct Arguments {
     pub param: bool,
     pub grad: bool,
-    /// Gradients as they are in memory: not scaled, without decay.
+    /// Reads gradients as they are in memory: not scaled, without weight decay.
     pub raw: bool,
     /// The backup that the parameter is saved to first.
     pub save: Option<Ident>,
-    /// The backup that the parameter is taken from.
+    /// The backup that the parameter is restored from.
     pub restore: Option<Ident>,
 }
 
@@ -108,7 +108,7 @@ pub struct Arguments {
 pub struct Statement {
     pub name: Ident,
     pub local: bool,
-    /// Whether the value may be taken from a pass before, where it is still at hand.
+    /// Whether the value may be reused from an earlier pass, where it is still available.
     pub recall: bool,
     pub value: Expr,
 }
@@ -123,7 +123,7 @@ pub struct Reduction {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Operation {
     Sum,
-    /// A sum of squares with float32 lanes, where float32 is computed with.
+    /// A sum of squares with float32 lanes, where the compute type is float32.
     FastSum,
     Mean,
     Max,
@@ -153,7 +153,7 @@ impl Expr {
         }
     }
 
-    /// Where its first word is.
+    /// The span of its first token.
     pub fn span(&self) -> Span {
         match self {
             Expr::Number(_, span) => *span,
@@ -176,7 +176,7 @@ impl Expr {
     }
 }
 
-/// The functions that texts may call, with the number of their arguments, and whether only scalar texts may.
+/// The functions that rules may call: name, number of arguments, and whether only scalar statements may call it.
 pub const FUNCTIONS: &[(&str, usize, bool)] = &[
     ("fma", 3, false),
     ("sqrt", 1, false),

@@ -1,13 +1,13 @@
-//! CPU levels: which instruction sets this machine has, and which one is in use.
+//! CPU levels: which instruction sets this machine has, and which one is in use. Knows no kernel.
 //!
-//! A level is decided once in a process. It changes speed, never bits.
+//! The level is chosen once per process. It changes speed, never bits.
 
 use std::sync::OnceLock;
 
 /// An instruction-set level that kernels are compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Level {
-    /// What every CPU of the architecture has.
+    /// The instructions that every CPU of the architecture has.
     Baseline,
     /// x86-64 with AVX2 and FMA (2013 and later).
     Avx2,
@@ -31,7 +31,7 @@ impl Level {
         }
     }
 
-    /// Whether this CPU can run it.
+    /// Whether this CPU supports it.
     #[cfg(target_arch = "x86_64")]
     pub fn available(self) -> bool {
         match self {
@@ -47,20 +47,20 @@ impl Level {
         }
     }
 
-    /// Whether this CPU can run it.
+    /// Whether this CPU supports it.
     #[cfg(not(target_arch = "x86_64"))]
     pub fn available(self) -> bool {
         self == Level::Baseline
     }
 
-    /// The levels that this CPU has, slowest first.
+    /// The levels that this CPU supports, slowest first.
     pub fn found() -> Vec<Level> {
         Level::ALL.into_iter().filter(|level| level.available()).collect()
     }
 }
 
-/// Compiles functions once for each level: into modules of the levels' names. The only place that lists their features;
-/// `FMA` says whether a fused multiply-add is one instruction.
+/// Compiles functions once for each level, into modules named after the levels. The only place that lists their features; `FMA`
+/// says whether a fused multiply-add is one instruction.
 macro_rules! each {
     ($($function:item)*) => {
         mod baseline {
@@ -87,7 +87,7 @@ macro_rules! each {
 }
 pub(crate) use each;
 
-/// A table of functions that [`each`] has compiled, level by level; `row!(level)` is what it has for one.
+/// A table of the functions that [`each`] has compiled, by level; `row!(level)` builds one row.
 macro_rules! rows {
     ($row:ident) => {{
         #[cfg(target_arch = "x86_64")]
@@ -101,10 +101,10 @@ pub(crate) use rows;
 
 static IN_USE: OnceLock<Result<Level, String>> = OnceLock::new();
 
-/// The level in use: `SCHUSS_CPU` where it is set, else the fastest that this CPU has. Decided at the first call.
+/// The level in use: `SCHUSS_CPU` if set, else the fastest that this CPU supports. Chosen at the first call.
 ///
 /// # Errors
-/// `SCHUSS_CPU` names no level, or one that this CPU lacks; the message lists those it has.
+/// `SCHUSS_CPU` is not a level, or one that this CPU lacks; the message lists the supported ones.
 pub fn in_use() -> Result<Level, String> {
     IN_USE.get_or_init(|| choose(std::env::var("SCHUSS_CPU").ok().as_deref())).clone()
 }

@@ -1,4 +1,4 @@
-//! The CPU: instruction-set levels, and asking for memory ahead. Knows nothing else of the crate.
+//! The CPU: instruction-set levels and prefetching. Knows nothing else of the crate.
 
 pub mod level;
 mod prefetch;

@@ -1,6 +1,6 @@
-//! Asking for memory before it is needed. It changes time, never a bit.
+//! Prefetching of memory. It changes speed, never a bit, and knows nothing else of the crate.
 
-/// Asks for a line of memory before it is read.
+/// Prefetches a cache line.
 #[inline(always)]
 pub fn prefetch<T>(at: *const T) {
     #[cfg(target_arch = "x86_64")]

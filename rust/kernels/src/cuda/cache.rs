@@ -1,13 +1,13 @@
-//! Compiled units on disk, so that each is compiled once a machine and not once a process.
+//! A cache of compiled units on disk, so that each is compiled once per machine instead of once per process. Knows no rule.
 //!
-//! A file holds the whole key and a checksum beside the code: what is damaged, truncated or of another key is as good as not
-//! there. Files are written beside and renamed. Nothing here fails: without a place to write, units are compiled again.
+//! A file holds the whole key and a checksum besides the code: files that are damaged, truncated or of another key are ignored.
+//! Files are written to a temporary name and renamed. Nothing here fails: without a writable folder, units are compiled again.
 
 use std::fs;
 use std::io::Write;
 use std::path::PathBuf;
 
-/// The folder: `SCHUSS_CUDA_CACHE`, where an empty value means none, or `schuss/cuda` in the user's cache folder.
+/// The folder: `SCHUSS_CUDA_CACHE`, where an empty value disables the cache, or `schuss/cuda` in the user's cache folder.
 fn folder() -> Option<PathBuf> {
     match std::env::var_os("SCHUSS_CUDA_CACHE") {
         Some(own) if own.is_empty() => None,
@@ -20,7 +20,7 @@ fn folder() -> Option<PathBuf> {
     }
 }
 
-/// FNV-1a: tells damage and names files; keys are compared whole.
+/// FNV-1a, for checksums and file names; keys are compared in full.
 fn hash(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| (hash ^ byte as u64).wrapping_mul(0x100_0000_01b3))
 }
@@ -29,14 +29,14 @@ fn path(key: &str) -> Option<PathBuf> {
     Some(folder()?.join(format!("{:016x}.bin", hash(key.as_bytes()))))
 }
 
-/// The header of a file, behind which the code stands.
+/// The header of a file, which precedes the code.
 fn header(key: &str, code: &[u8]) -> Vec<u8> {
     let mut header = format!("schuss {} {} {:016x}\n", key.len(), code.len(), hash(code)).into_bytes();
     header.extend(key.as_bytes());
     header
 }
 
-/// The code that is stored under a key.
+/// The code stored under a key.
 pub(super) fn read(key: &str) -> Option<Vec<u8>> {
     let file = fs::read(path(key)?).ok()?;
     let line = std::str::from_utf8(file.split(|&byte| byte == b'\n').next()?).ok()?;
@@ -46,7 +46,7 @@ pub(super) fn read(key: &str) -> Option<Vec<u8>> {
     (!code.is_empty() && file[..at] == header(key, code)).then(|| code.to_vec())
 }
 
-/// Stores code under a key, if that can be done.
+/// Stores code under a key, if possible.
 pub(super) fn write(key: &str, code: &[u8]) {
     let store = || -> Option<()> {
         let path = path(key)?;

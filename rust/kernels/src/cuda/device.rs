@@ -1,7 +1,7 @@
-//! The driver: devices, memory, streams, and kernels that are compiled when first asked for.
+//! The CUDA driver: devices, memory, streams, and kernels that are compiled on first use. Knows no rule.
 //!
-//! A device's primary context is used, the one that CuPy, PyTorch and JAX use, and whatever context the calling thread had is
-//! put back. The driver's library is looked for before anything is called in it, so a machine without it gets an error.
+//! It uses a device's primary context, as CuPy, PyTorch and JAX do, and restores the calling thread's context afterwards. The
+//! driver's library is located before any call into it, so a machine without it gets an error.
 
 use std::collections::HashMap;
 use std::ffi::{CString, c_int, c_void};
@@ -14,10 +14,10 @@ use super::cache;
 use super::nvrtc::{self, OPTIONS};
 use super::source::Unit;
 
-/// What went wrong, in words.
+/// The error is a message.
 pub type Result<T> = std::result::Result<T, String>;
 
-/// What a driver's error is called, and what was being done.
+/// Describes a driver error: its name, and what was being done.
 fn told(doing: impl std::fmt::Display) -> impl FnOnce(DriverError) -> String {
     move |error| {
         let words = |text: std::result::Result<&std::ffi::CStr, DriverError>| {
@@ -27,10 +27,10 @@ fn told(doing: impl std::fmt::Display) -> impl FnOnce(DriverError) -> String {
     }
 }
 
-/// Makes sure of the driver; its version, as in 12080 for 12.8.
+/// Loads the driver; returns its version, as in 12080 for 12.8.
 ///
 /// # Errors
-/// There is none, or it finds no GPU that it can use.
+/// There is no driver, or it finds no GPU that it can use.
 pub fn driver() -> Result<i32> {
     static PRESENT: OnceLock<bool> = OnceLock::new();
     // SAFETY: loading NVIDIA's driver runs only its own initializers.
@@ -39,7 +39,7 @@ pub fn driver() -> Result<i32> {
     }
     result::init().map_err(told("the NVIDIA driver does not start"))?;
     let mut version = 0;
-    // SAFETY: fills in the number.
+    // SAFETY: writes the number.
     unsafe { sys::cuDriverGetVersion(&mut version) }.result().map_err(told("asking for the driver's version"))?;
     Ok(version)
 }
@@ -53,7 +53,7 @@ pub fn count() -> Result<i32> {
     result::device::get_count().map_err(told("counting devices"))
 }
 
-/// The device on which memory lies, or none when the pointer is not known to the driver or belongs to the host.
+/// The device on which memory is allocated, or `None` when the driver does not know the pointer or it is host memory.
 ///
 /// # Errors
 /// There is no driver.
@@ -77,7 +77,7 @@ pub fn device_of(pointer: u64) -> Result<Option<i32>> {
 /// The kernels of a unit, by name.
 pub(super) type Functions = HashMap<String, sys::CUfunction>;
 
-/// A device that has been used; never given back.
+/// A device that has been used; never released.
 pub struct Device {
     /// Its number.
     pub ordinal: i32,
@@ -129,10 +129,10 @@ impl Device {
         Ok(device)
     }
 
-    /// Runs `f` with this device's context current, and puts back the one that was.
+    /// Runs `f` with this device's context current, and restores the previous one.
     pub(super) fn with<T>(&self, doing: &str, f: impl FnOnce() -> std::result::Result<T, DriverError>) -> Result<T> {
         let mut before = std::ptr::null_mut();
-        // SAFETY: the context is retained for good; the one put back was current before.
+        // SAFETY: the context is never released; the one that is restored was current before.
         unsafe {
             sys::cuCtxGetCurrent(&mut before).result().map_err(told(doing))?;
             if before == self.context {
@@ -148,7 +148,7 @@ impl Device {
     /// The kernels of a unit: from memory, from the cache on disk, or compiled now.
     ///
     /// # Errors
-    /// NVRTC is not loaded, or the driver refuses what it made.
+    /// NVRTC is not loaded, or the driver rejects its output.
     pub(super) fn kernels(&self, unit: Unit) -> Result<Functions> {
         let mut units = self.units.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(found) = units.get(&unit) {
@@ -159,7 +159,7 @@ impl Device {
         let (major, minor) = nvrtc.version;
         let own = env!("CARGO_PKG_VERSION");
         let key = format!("{own} NVRTC {major}.{minor} {target} {}\n{source}", OPTIONS.join(" "));
-        // PTX may have been made for another driver; only machine code is worth keeping.
+        // PTX may have been compiled for another driver; only machine code is cached.
         let keep = target.starts_with("sm_");
         if keep && let Some(found) = cache::read(&key).and_then(|code| self.load(unit, code).ok()) {
             units.insert(unit, found.clone());
@@ -175,9 +175,9 @@ impl Device {
     }
 
     fn load(&self, unit: Unit, mut code: Vec<u8>) -> Result<Functions> {
-        code.push(0); // what ends PTX
+        code.push(0); // PTX is zero-terminated
         self.with("loading a kernel", || {
-            // SAFETY: the image is whole: the compiler made it, or its checksum was right; the module stays loaded.
+            // SAFETY: the image is complete: the compiler made it, or its checksum matched; the module stays loaded.
             unsafe {
                 let module = result::module::load_data(code.as_ptr().cast())?;
                 let named = unit.kernels().into_iter().map(|kernel| {
@@ -190,11 +190,11 @@ impl Device {
         })
     }
 
-    /// Starts a kernel.
+    /// Launches a kernel.
     ///
     /// # Safety
-    /// The function is of this device and takes one structure of these words, whose pointers are good for it until the stream
-    /// has run it.
+    /// The function belongs to this device and takes one structure of these words, whose pointers must be valid until the
+    /// stream has run it.
     pub(super) unsafe fn launch(
         &self,
         function: sys::CUfunction,
@@ -205,7 +205,7 @@ impl Device {
     ) -> Result<()> {
         let mut parameters = [argument.as_ptr().cast_mut().cast::<c_void>()];
         self.with("starting a kernel", || {
-            // SAFETY: the caller's promise; the argument is copied by the call.
+            // SAFETY: upheld by the caller; the call copies the argument.
             unsafe {
                 result::launch_kernel(
                     function,
@@ -219,11 +219,11 @@ impl Device {
         })
     }
 
-    /// Copies bytes between any two places, host or device, in the order of a stream.
+    /// Copies bytes between host or device memory, in stream order.
     ///
     /// # Safety
-    /// Both places hold as many bytes, and stay until the stream has got there; so does pinned host memory. Other host
-    /// memory is read before this returns, and written before the stream is synchronized.
+    /// Both ranges have this many bytes and stay valid until the stream has run the copy; so does pinned host memory. Pageable
+    /// host memory is read before this returns, and written before the stream is synchronized.
     pub unsafe fn copy(&self, to: u64, from: u64, bytes: usize, stream: u64) -> Result<()> {
         if bytes == 0 {
             return Ok(());
@@ -232,10 +232,10 @@ impl Device {
         self.with("copying", || unsafe { sys::cuMemcpyAsync(to, from, bytes, stream as sys::CUstream).result() })
     }
 
-    /// Sets device memory to copies of a byte, in the order of a stream.
+    /// Fills device memory with a byte, in stream order.
     ///
     /// # Safety
-    /// There are as many bytes, and they stay until the stream has got there.
+    /// The range has this many bytes and stays valid until the stream has run the fill.
     pub unsafe fn fill(&self, to: u64, byte: u8, bytes: usize, stream: u64) -> Result<()> {
         if bytes == 0 {
             return Ok(());
@@ -244,19 +244,19 @@ impl Device {
         self.with("filling memory", || unsafe { result::memset_d8_async(to, byte, bytes, stream as sys::CUstream) })
     }
 
-    /// A new stream, which waits for no other by itself; never given back.
+    /// A new non-blocking stream; never released.
     pub fn stream(&self) -> Result<u64> {
         let kind = result::stream::StreamKind::NonBlocking;
         self.with("making a stream", || result::stream::create(kind)).map(|stream| stream as u64)
     }
 
-    /// Waits until a stream has run everything.
+    /// Waits until a stream has run all its work.
     pub fn synchronize(&self, stream: u64) -> Result<()> {
-        // SAFETY: a stream of the caller's; a wrong one is an error of the driver's.
+        // SAFETY: a stream of the caller; an invalid one is a driver error.
         self.with("waiting for a stream", || unsafe { result::stream::synchronize(stream as sys::CUstream) })
     }
 
-    /// Lets a stream wait for everything that another has been given so far. The host does not wait.
+    /// Makes a stream wait for all work so far submitted to another. The host does not wait.
     pub fn order(&'static self, first: u64, then: u64) -> Result<()> {
         if first == then {
             return Ok(());
@@ -267,23 +267,23 @@ impl Device {
     }
 }
 
-/// Device or pinned host memory, given back when dropped.
+/// Device or pinned host memory, freed on drop.
 #[derive(Debug)]
 pub struct Block {
     device: &'static Device,
-    /// Where it begins.
+    /// Its address.
     pub pointer: u64,
-    /// Its length, at least what was asked for.
+    /// Its length, at least the requested one.
     pub bytes: usize,
     host: bool,
 }
 
 impl Block {
-    /// Memory on a device, full of zeros.
+    /// Zero-initialized memory on a device.
     pub fn on(device: &'static Device, bytes: usize) -> Result<Block> {
         let bytes = bytes.max(1);
         let pointer = device.with(&format!("allocating {bytes} bytes on device {}", device.ordinal), || {
-            // SAFETY: new memory, which is filled before anybody else knows of it.
+            // SAFETY: new memory, which is filled before anybody else can access it.
             unsafe {
                 let pointer = result::malloc_sync(bytes)?;
                 result::memset_d8_sync(pointer, 0, bytes)?;
@@ -294,10 +294,10 @@ impl Block {
         Ok(Block { device, pointer, bytes, host: false })
     }
 
-    /// Pinned memory of the host, which a device copies from and to by itself.
+    /// Zero-initialized pinned host memory, which a device can copy from and to asynchronously.
     pub fn pinned(device: &'static Device, bytes: usize) -> Result<Block> {
         let bytes = bytes.max(1);
-        // SAFETY: new memory, zeroed before anybody knows of it.
+        // SAFETY: new memory, zeroed before anybody else can access it.
         let pointer = device.with(&format!("pinning {bytes} bytes"), || unsafe {
             let pointer = result::malloc_host(bytes, sys::CU_MEMHOSTALLOC_PORTABLE)?;
             pointer.cast::<u8>().write_bytes(0, bytes);
@@ -309,7 +309,8 @@ impl Block {
 
 impl Drop for Block {
     fn drop(&mut self) {
-        // SAFETY: ours, and freed once, when nothing on the device can still use it. At exit the driver may be gone already.
+        // SAFETY: ours, and freed once, when nothing on the device can still use it. At exit the driver may already be
+        // unloaded.
         let _ = self.device.with("freeing memory", || unsafe {
             result::ctx::synchronize()?;
             if self.host { result::free_host(self.pointer as *mut c_void) } else { result::free_sync(self.pointer) }
@@ -317,7 +318,7 @@ impl Drop for Block {
     }
 }
 
-/// A point in the order of a stream.
+/// A CUDA event: a point in the work of a stream.
 #[derive(Debug)]
 pub struct Event {
     device: &'static Device,
@@ -330,19 +331,19 @@ unsafe impl Send for Event {}
 unsafe impl Sync for Event {}
 
 impl Event {
-    /// One that has not been recorded, which counts as reached.
+    /// An event that has not been recorded, which counts as reached.
     pub fn new(device: &'static Device) -> Result<Event> {
         let flags = sys::CUevent_flags::CU_EVENT_DISABLE_TIMING;
         Ok(Event { device, raw: device.with("making an event", || result::event::create(flags))? })
     }
 
-    /// Puts it behind everything that a stream has been given so far.
+    /// Records it after all work submitted to a stream so far.
     pub fn record(&self, stream: u64) -> Result<()> {
-        // SAFETY: the event is ours; a wrong stream is an error of the driver's.
+        // SAFETY: the event is ours; an invalid stream is a driver error.
         self.device.with("recording an event", || unsafe { result::event::record(self.raw, stream as sys::CUstream) })
     }
 
-    /// Lets a stream wait for it; the host does not.
+    /// Makes a stream wait for it; the host does not wait.
     pub fn hold(&self, stream: u64) -> Result<()> {
         let flags = sys::CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT;
         // SAFETY: as above.

@@ -1,7 +1,7 @@
-//! The rules on NVIDIA GPUs, with the CPU's bits.
+//! Runs the rules on NVIDIA GPUs, with the same bits as the CPU. Nothing here knows Python.
 //!
-//! [`source`] makes CUDA C++ of the rules' trees, [`nvrtc`] compiles it when it is first needed, [`plan`] says what a program
-//! launches, [`Work`] does it. Driver and compiler are loaded at run time; what lacks them is told so by an error.
+//! [`source`] generates CUDA C++ from the rules' trees, [`nvrtc`] compiles it on first use, [`plan`] lists a program's
+//! launches, [`Work`] runs them. Driver and compiler are loaded at run time; if one is missing, the error says so.
 
 mod cache;
 mod device;

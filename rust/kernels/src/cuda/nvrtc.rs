@@ -1,26 +1,26 @@
-//! NVRTC, the compiler of CUDA C++: loaded at run time from wherever it is, any version from 11.2 on.
+//! NVRTC, the compiler of CUDA C++: loaded at run time, any version from 11.2 on. Knows no rule.
 //!
-//! It needs no GPU. What it is asked for here keeps the promise of equal bits: no contraction of `a * b + c`, subnormals
-//! kept, division and square root correctly rounded.
+//! It needs no GPU. The options below keep results bit-identical to the CPU's: no contraction of `a * b + c`, subnormals kept,
+//! division and square root correctly rounded.
 
 use std::ffi::{CStr, CString, c_char, c_int};
 use std::sync::OnceLock;
 
 use libloading::Library;
 
-/// What every unit is compiled with, beside the architecture.
+/// Compiler options of every unit, besides the architecture.
 pub const OPTIONS: [&str; 5] = ["--std=c++17", "--fmad=false", "--ftz=false", "--prec-div=true", "--prec-sqrt=true"];
 
 type Program = *mut std::ffi::c_void;
 type Status = c_int;
 
-/// Declares the functions of the library that are used, and how they are found in it.
+/// Declares the library's functions and their symbols.
 macro_rules! functions {
     ($($field:ident: $symbol:literal ($($type:ty),*);)*) => {
         struct Functions { $($field: unsafe extern "C" fn($($type),*) -> Status,)* }
         impl Functions {
             fn find(library: &Library) -> Result<Functions, libloading::Error> {
-                // SAFETY: the signatures are those of nvrtc.h, which have not changed since they are there.
+                // SAFETY: the signatures are those of nvrtc.h, which have not changed since they were introduced.
                 unsafe { Ok(Functions { $($field: *library.get($symbol)?,)* }) }
             }
         }
@@ -41,7 +41,7 @@ functions! {
     archs: b"nvrtcGetSupportedArchs\0" (*mut c_int);
 }
 
-/// The library, once it is loaded.
+/// The loaded library.
 pub struct Nvrtc {
     functions: Functions,
     /// Its version, major and minor.
@@ -58,11 +58,11 @@ pub fn loaded() -> Option<&'static Nvrtc> {
     LOADED.get()
 }
 
-/// Loads the first of these files, or names that the system's loader knows, that is an NVRTC of a major version of at most
-/// `newest`; it stays for the life of the process.
+/// Loads the first of these files, or names known to the system's loader, that is an NVRTC whose major version is at most
+/// `newest`; it stays loaded for the life of the process.
 ///
 /// # Errors
-/// None of them is; the message tells of each.
+/// None of them is; the message has the reason for each.
 pub fn load(candidates: &[String], newest: i32) -> Result<&'static Nvrtc, String> {
     let mut tried = Vec::new();
     for candidate in candidates {
@@ -87,7 +87,7 @@ impl Nvrtc {
         })?;
         let functions = Functions::find(&library).map_err(|error| format!("{path}: {error}"))?;
         let (mut major, mut minor, mut count) = (0, 0, 0);
-        // SAFETY: the functions fill in what they are given; the list has the length that the library says.
+        // SAFETY: the functions write to their arguments; the list has the length that the library reports.
         let archs = unsafe {
             (functions.version)(&mut major, &mut minor);
             (functions.archs_size)(&mut count);
@@ -98,13 +98,13 @@ impl Nvrtc {
         Ok(Nvrtc { functions, version: (major, minor), archs, _library: library })
     }
 
-    /// The best target for a device of this architecture: its own code, or, for a device newer than the compiler,
-    /// PTX that the driver translates.
+    /// The best target for a device of this architecture: machine code, or, for a device newer than the compiler, PTX that the
+    /// driver translates.
     pub fn target(&self, arch: i32) -> String {
         match self.archs.iter().filter(|&&known| known <= arch).max() {
             Some(&known) if known == arch => format!("sm_{arch}"),
             Some(&known) => format!("compute_{known}"),
-            None => format!("sm_{arch}"), // too old for this compiler, which will say so
+            None => format!("sm_{arch}"), // too old for this compiler, which will report it
         }
     }
 
@@ -121,7 +121,7 @@ impl Nvrtc {
             .collect();
         let pointers: Vec<*const c_char> = options.iter().map(|option| option.as_ptr()).collect();
         let mut program: Program = std::ptr::null_mut();
-        // SAFETY: all strings end in zero and outlive the call; buffers have the sizes that the library asked for; the
+        // SAFETY: all strings are zero-terminated and outlive the call; buffers have the sizes that the library asked for; the
         // program is destroyed once.
         unsafe {
             let none = std::ptr::null();

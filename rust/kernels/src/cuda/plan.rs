@@ -1,7 +1,7 @@
-//! What a program launches, as data: which kernel over which chunks of which arrays. Made without a GPU.
+//! The launches of a program, as data: which kernel over which chunks of which arrays. Built without a GPU.
 //!
-//! Arrays that share group, rule and types go into one launch, however many they are. A launch has a block of threads for each
-//! of its chunks, which lie one behind the other in one table of all launches.
+//! Arrays with the same group, rule and types share one launch. A launch has one thread block per chunk; its chunks are
+//! contiguous in one table for all launches.
 
 use super::source::Unit;
 use super::stages::{Kernel, Part, kernels, last_gradient, stores, text_kernels};
@@ -10,46 +10,46 @@ use crate::exec::Cells;
 use crate::numeric::reduce::{BLOCK, LANES};
 use crate::rule::{Kind, Program, Rule, Scope};
 
-/// Elements of a chunk; as in prelude.cu, and a multiple of the blocks that sums are made of.
+/// Elements of a chunk; as in prelude.cu, and a multiple of `BLOCK`, the unit of sums.
 pub const CHUNK: usize = 16_384;
 /// Threads of a block; as in prelude.cu.
 pub const THREADS: u32 = 256;
-/// Groups of threads in a block that each sum up a piece.
+/// Groups of threads in a block, each of which sums one piece.
 const GROUPS: usize = THREADS as usize / LANES;
 
-/// A part of an array; how much that is depends on the kernel.
+/// A part of an array; its extent depends on the kernel.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Chunk {
-    /// The array's place in the work list.
+    /// The array's index in the work list.
     pub array: u32,
-    /// Which part.
+    /// The index of the part.
     pub index: u32,
 }
 
 /// One launch: a kernel of a unit over a range of the chunk table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Launch {
-    /// Where the kernel is.
+    /// The unit that contains the kernel.
     pub unit: Unit,
-    /// Which one.
+    /// The kernel in it.
     pub kernel: Kernel,
-    /// Whose scalars it gets.
+    /// The group whose scalars it gets.
     pub group: usize,
     /// Its chunks, at least one.
     pub chunks: std::ops::Range<usize>,
     /// Whether it belongs to the last pass that reads gradients, which may set them to zero.
     pub zeroes: bool,
-    /// Whether it does nothing else.
+    /// Whether it only sets gradients to zero.
     pub only_zeroes: bool,
 }
 
-/// The launches of each program, in order, and the table that they share.
+/// The launches of each program, in order, and the chunk table that they share.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
-    /// Every launch's chunks.
+    /// The chunks of all launches.
     pub chunks: Vec<Chunk>,
-    /// Programs by name. Texts over all arrays of a rule are launched once for each group, one behind the other.
+    /// Programs by name. A scalar stage over all arrays of a rule has one launch for each group; these are consecutive.
     pub programs: Vec<(&'static str, Vec<Launch>)>,
 }
 
@@ -68,7 +68,7 @@ impl Plan {
                 let mut launches = Vec::new();
                 let of = |array: &Array| std::ptr::eq(array.rule.rule, rule);
                 let mut kernels = [kernels(program), text_kernels(program)].concat();
-                kernels.sort_by_key(|kernel| kernel.stage); // passes stay in front of the texts behind them
+                kernels.sort_by_key(|kernel| kernel.stage); // passes stay before the scalar stages that follow them
                 for kernel in kernels {
                     plan.launch(arrays, &of, (rule, program), kernel, &mut launches);
                 }
@@ -86,7 +86,7 @@ impl Plan {
         self.programs.iter().find(|(known, _)| *known == name).map_or(&[], |(_, launches)| launches)
     }
 
-    /// Adds the launches of a kernel: one for each choice of types and group, in the order of their first arrays.
+    /// Adds the launches of a kernel: one for each combination of types and group, in the order of their first arrays.
     fn launch(
         &mut self,
         arrays: &[Array],
@@ -116,7 +116,7 @@ impl Plan {
                 self.chunks.push(Chunk { array: 0, index: 0 });
             } else {
                 for (number, array) in (0u32..).zip(arrays) {
-                    // An array without elements has no sums: its states stay as they are.
+                    // An array without elements has no sums: its states do not change.
                     if of(array) && array.len > 0 && (unit(array), array.group) == (unit_of, group) {
                         let parts = parts(
                             array,
@@ -136,7 +136,7 @@ impl Plan {
     }
 }
 
-/// How many chunks a kernel has for an array.
+/// Number of chunks of an array for a kernel.
 fn parts(array: &Array, part: Part, kind: &Kind, by_matrix: bool) -> usize {
     let threads = THREADS as usize;
     let matrix = || array.matrix.expect("rules with rows or columns have matrices");
@@ -163,7 +163,7 @@ fn parts(array: &Array, part: Part, kind: &Kind, by_matrix: bool) -> usize {
     }
 }
 
-/// The most pieces that a cell is summed up in.
+/// The maximum number of pieces that a cell is summed in.
 pub(super) fn pieces(cells: &Cells) -> usize {
     let rows = if cells.together > 1 { cells.together * cells.matrix.rows } else { cells.panel };
     match cells.rows_at_once() {
@@ -235,7 +235,7 @@ mod tests {
         assert_eq!(zeroes, [true, true, false]);
         assert_eq!(Plan::new(&[]), Plan::default());
         assert!(Plan::new(&[array(lamb, 0, 0, SAME)]).program("step").is_empty());
-        // Of a text over all arrays each group has a launch, whatever its arrays are.
+        // A scalar stage over all arrays has one launch for each group, whatever its arrays are.
         let prodigy = prodigy::prodigy();
         let mixed =
             [array(prodigy, 1, 5, SAME), array(prodigy, 0, 0, SAME), array(prodigy, 1, 5, (Dtype::F64, Dtype::F64))];

@@ -1,12 +1,12 @@
-// What every generated kernel stands on: storage types, the functions of rule texts, the tables of a launch.
-// F is the type that is computed in; SCALARS is how many scalars a rule has. Knows no rule.
+// The base of every generated kernel: storage types, the functions of rules, the tables of a launch. F is the compute type;
+// SCALARS is the rule's number of scalars. Knows no rule.
 
-#ifdef __CUDACC__ // else whoever compiles it for a host has said what these are
+#ifdef __CUDACC__ // otherwise whoever compiles it for a host has defined these
 #define DEVICE static __device__ __forceinline__
 #define METHOD __device__ __forceinline__ // of an object
 #define SHARED __shared__
-#define GLOBAL(pointer) __builtin_assume(__isGlobal(pointer)) // so that accesses are not generic ones
-#pragma nv_diag_suppress 177 // a unit has more than it needs
+#define GLOBAL(pointer) __builtin_assume(__isGlobal(pointer)) // avoids generic addressing
+#pragma nv_diag_suppress 177 // a unit does not use every function
 #define KERNEL(name) \
     extern "C" __global__ void __launch_bounds__(schuss::THREADS) name(const __grid_constant__ schuss::Args args)
 #endif
@@ -23,7 +23,7 @@ struct bf16 { u16 bits; };
 DEVICE u32 bits_of(float x) { return __float_as_uint(x); }
 DEVICE float of_bits(u32 x) { return __uint_as_float(x); }
 
-// As in dtype.rs: exact loads; stores round to nearest even and know one NaN.
+// As in dtype.rs: exact loads; stores round to nearest even and canonicalize NaN.
 DEVICE float load(float x) { return x; }
 DEVICE double load(double x) { return x; }
 DEVICE float load(bf16 x) { return of_bits((u32)x.bits << 16); }
@@ -62,7 +62,7 @@ template <class C> DEVICE C sign(C x) { return x > C(0) ? C(1) : x < C(0) ? C(-1
 template <class C> DEVICE C max(C a, C b) { return select(a > b || a != a, a, b); }
 template <class C> DEVICE C min(C a, C b) { return select(a < b || a != a, a, b); }
 
-// Memory of the device: what lies behind a pointer from a table.
+// Access to device memory through pointers from a table.
 template <class T> DEVICE T get(const T* at) {
     GLOBAL(at);
     return *at;
@@ -72,22 +72,22 @@ template <class T> DEVICE void put(T* at, T x) {
     *at = x;
 }
 
-// An array, and where its numbers begin in the tables of a launch.
+// An array, and the offsets of its data in the tables of a launch.
 struct Array {
     u64 len;
     u64 pointers;    // of the parameter, element states, row vectors, column vectors, array states
     u64 own;         // scalars of its own
     u64 block, cell; // its first block and cell among those of all arrays of its rule
     u64 piece, column, run;
-    // As it lies in memory: matrices, rows of each, elements of a row; whether rows are columns of the array; and how many
-    // matrices lie interleaved.
+    // Its memory layout: matrices, rows of each, elements of a row; whether rows are columns of the array; and the number of
+    // interleaved matrices.
     u64 batch, rows, cols, transposed, interleaved;
-    // How it is cut into cells, as in matrix.rs: rows of a panel, panels of a matrix, matrices of a cell, cells, and the
-    // most pieces that one has.
+    // Its cells, as in matrix.rs: rows of a panel, panels of a matrix, matrices of a cell, number of cells, and the maximum
+    // number of pieces of a cell.
     u64 panel, panels, together, cells, pieces;
 };
 
-// A part of an array; how much that is depends on the kernel.
+// A part of an array; its extent depends on the kernel.
 struct Chunk { u32 array, index; };
 
 struct Args {
@@ -98,16 +98,16 @@ struct Args {
     double* partials; // for each reduction, and each block or cell of the rule's arrays
     double* pieces;   // for each reduction and piece of a cell
     double* columns;  // for each reduction, and each column of a panel
-    double* runs;     // for each reduction of a text over rows or columns, and each matrix
+    double* runs;     // for each reduction of a stage over rows or columns, and each matrix
     double* own;      // the scalars of arrays
-    double* group;    // the scalars of the group that the device computes, at their places
+    double* group;    // the scalars computed on the device for the group, by index
     double* shared;   // the states of scope `all`
-    const double* factor; // what gradients are multiplied by besides their scalar, or null
-    u64* nonfinite;   // where the first such gradient is, counted as if every array filled its last block
+    const double* factor; // multiplies gradients in addition to their scalar, or null
+    u64* nonfinite;   // position of the first such gradient, counting every array as whole blocks
     u64 stride, piece_stride, column_stride, run_stride; // from one reduction to the next
     u64 blocks, cells; // of all arrays of the rule
-    u64 l2, zero, lead; // whether there is L2 decay; gradients are zeroed; the group's states are those of all
-    u64 scalars[SCALARS]; // the group's: bits of F
+    u64 l2, zero, lead; // whether there is L2 decay; gradients are zeroed; the group determines the states of scope `all`
+    u64 scalars[SCALARS]; // the group's, as bits of F
 };
 
 enum { THREADS = 256, BLOCK = 1024, LANES = 16, CHUNK = 16384, STRIP = 4096, SHORT = 256 };
@@ -116,7 +116,7 @@ enum { PLAIN, SQUARE, FAST, PRODUCT, MAX };
 DEVICE float value(u64 bits, float) { return of_bits((u32)bits); }
 DEVICE double value(u64 bits, double) { return __longlong_as_double((long long)bits); }
 
-// A number that the device computed in float64, in the type of a text.
+// A float64 number computed on the device, rounded to the compute type.
 DEVICE F rounded(const double* at) { return (F)get(at); }
 
 DEVICE F gradient_factor_of(const Args& args) {
@@ -130,7 +130,7 @@ DEVICE u64 over_up(u64 a, u64 b) { return over(a + b - 1, b); }
 DEVICE double neutral(int form) { return form == MAX ? -1.0 / 0.0 : 0.0; }
 DEVICE double combine(int form, double a, double b) { return form == MAX ? max(a, b) : a + b; }
 
-// Where the sums that an element belongs to are: that of neighbours in memory, and that of what lies a row apart.
+// The indices of an element's two sums: over contiguous neighbours, and over elements a row apart.
 struct Place { u64 along, across; };
 DEVICE Place place_of(const Array& array, u64 i) {
     u64 row = over(i, array.cols), col = i - row * array.cols;
@@ -140,7 +140,7 @@ DEVICE Place place_of(const Array& array, u64 i) {
 }
 DEVICE bool adjacent(const Array& array, bool row) { return row != (array.transposed != 0); }
 
-// The rows or columns of all matrices.
+// Number of rows or columns of all matrices.
 DEVICE u64 vector_length(const Array& array, bool row) {
     return array.batch * (adjacent(array, row) ? array.rows * array.interleaved : array.cols);
 }

@@ -1,7 +1,7 @@
-// Texts over arrays and over all of them, in float64 on one thread, and the reductions in front of them.
+// Scalar stages over one array or all arrays, in float64 on one thread, and the reductions before them. Knows no rule.
 namespace schuss {
 
-// Reduces up to eight rows of numbers, a stride apart, in order, each by a thread of its own; all threads take part.
+// Reduces up to eight arrays of numbers, a stride apart, in order, each in its own thread; all threads must call it.
 template <int N> DEVICE void fold(const double* numbers, u64 stride, u64 n, int largest, double* found) {
     SHARED double here[N][THREADS];
     u32 own = threadIdx.x / 32;
@@ -21,7 +21,7 @@ template <int N> DEVICE void fold(const double* numbers, u64 stride, u64 n, int 
     __syncthreads();
 }
 
-// A state: with the one NaN.
+// Stores a state with the canonical NaN.
 DEVICE void put_state(double* at, double x) {
     double kept;
     store(kept, x);

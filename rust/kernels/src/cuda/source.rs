@@ -1,7 +1,7 @@
-//! CUDA C++ from the rules' trees: what a CPU kernel and a GPU kernel compute stands in one place, the rule.
+//! Generates CUDA C++ from the rules' trees, so that the rule is the single source for CPU and GPU kernels. Knows no device.
 //!
-//! A unit of source holds the kernels of a rule's program: its passes for one choice of types, or its texts over arrays. It is
-//! CUDA C++ for NVRTC; with a few definitions in front it is C++17 for the host too, which is how tests run it.
+//! A unit of source has the kernels of a rule's program: its passes for one combination of types, or its scalar stages. It is
+//! CUDA C++ for NVRTC; with a few definitions before it, it is also C++17 for the host, which the tests run.
 
 use std::fmt::{self, Write};
 use std::hash::{Hash, Hasher};
@@ -14,10 +14,10 @@ use crate::numeric::reduce::Form;
 use crate::optimizers::{ALL, TOOLS, tools};
 use crate::rule::{Kind, Operation, Program, Reduction, Rule, Scope, Stage};
 
-/// What a unit of source is for.
+/// The contents of a unit of source.
 #[derive(Clone, Copy)]
 pub enum Unit {
-    /// The passes of a program, and its texts over rows and columns.
+    /// The passes of a program, and its stages over rows and columns.
     Passes {
         /// The rule.
         rule: &'static Rule,
@@ -28,7 +28,7 @@ pub enum Unit {
         /// The gradients' type.
         grad: Dtype,
     },
-    /// The texts of a program over arrays, and over all of them.
+    /// The scalar stages of a program, over one array and over all of them.
     Texts {
         /// The rule.
         rule: &'static Rule,
@@ -52,7 +52,7 @@ impl Unit {
         }
     }
 
-    /// The types of parameters and gradients, where it has passes over them.
+    /// The types of parameters and gradients, if it has passes over them.
     pub fn types(&self) -> Option<(Dtype, Dtype)> {
         match self {
             Unit::Passes { param, grad, .. } => Some((*param, *grad)),
@@ -60,7 +60,7 @@ impl Unit {
         }
     }
 
-    /// What tells it from others.
+    /// Identifies it among units.
     fn key(&self) -> (&'static str, &'static str, Option<(Dtype, Dtype)>) {
         (self.rule().name, self.program().name, self.types())
     }
@@ -73,7 +73,7 @@ impl Unit {
         }
     }
 
-    /// What arithmetic is done in.
+    /// The compute type.
     pub fn compute(&self) -> Dtype {
         match self {
             Unit::Passes { param, .. } => param.compute(),
@@ -155,7 +155,7 @@ impl fmt::Debug for Unit {
     }
 }
 
-/// Every unit that some optimizer or tool can ask for.
+/// Every unit that any optimizer or tool may need.
 pub fn all_units() -> Vec<Unit> {
     const DTYPES: [Dtype; 4] = [Dtype::F32, Dtype::F64, Dtype::F16, Dtype::Bf16];
     let mut units = Vec::new();
@@ -179,7 +179,7 @@ fn type_name(dtype: Dtype) -> &'static str {
     }
 }
 
-/// The lines that reduce rows of numbers in order, and put the results into `found`.
+/// Generates the lines that reduce arrays of numbers in order, with the results in `found`.
 fn fold(numbers: &str, stride: &str, count: &str, reductions: &[(usize, &Reduction)], found: usize) -> String {
     let mut source = String::new();
     for (i, eight) in reductions.chunks(8).enumerate() {
@@ -192,7 +192,7 @@ fn fold(numbers: &str, stride: &str, count: &str, reductions: &[(usize, &Reducti
     source
 }
 
-/// The body of a kernel that makes one array's sums, and runs the texts behind them.
+/// The body of a kernel that computes one array's reductions, and runs the scalar stages after them.
 fn arrays(rule: &Rule, program: &Program, place: usize) -> String {
     let stage = &program.stages[place];
     let of = over(stage, Scope::Array);
@@ -232,7 +232,7 @@ fn arrays(rule: &Rule, program: &Program, place: usize) -> String {
     source
 }
 
-/// The body of a kernel that makes the sums of all arrays of a rule, and runs a text over them.
+/// The body of a kernel that computes the reductions over all arrays of a rule, and runs a scalar stage over them.
 fn all(rule: &Rule, program: &Program, place: usize) -> String {
     let passes: Vec<usize> =
         round(program, place).filter(|&k| !over(&program.stages[k], Scope::All).is_empty()).collect();
@@ -287,7 +287,7 @@ mod tests {
             "g = g * gradient_factor;\n        if (L2) { g = schuss::fma(l2, p, g); }\n        p = p * decay;"
         ));
         assert!(unit("adagrad", Dtype::F32).source().contains("KERNEL(stage0_elements)"));
-        // A fast sum of what lies in memory as bfloat16 has float64 lanes, one of what is computed has not.
+        // A fast sum over values in memory as bfloat16 has float64 lanes; one over computed values has float32 lanes.
         let form = |param| {
             let source = unit("lamb", param).source();
             source.lines().find(|line| line.contains(" Form(")).map(str::to_string).unwrap()

@@ -1,5 +1,4 @@
-//! Which kernels the stages of a program become, and how their reductions are numbered. Data about rules; knows no C++ and
-//! no device.
+//! Maps the stages of a program to kernels, and numbers their reductions. Data about rules; knows no C++ and no device.
 
 use std::fmt;
 
@@ -13,32 +12,32 @@ pub enum Part {
     Elements,
     /// A pass with sums over blocks.
     Blocks,
-    /// A pass with sums over pieces of cells, then those of the cells.
+    /// A pass with sums over pieces of cells, which `Cells` then combines.
     Pieces,
     /// The sums of cells from those of their pieces.
     Cells,
-    /// Sums of rows or columns whose elements are neighbours in memory.
+    /// Sums of rows or columns whose elements are contiguous in memory.
     Along(Scope),
-    /// Sums of rows or columns whose elements are not, by panels.
+    /// Sums of rows or columns whose elements are strided, by panels.
     Across(Scope),
     /// The sums of columns from those of their panels.
     Panels(Scope),
-    /// A text over rows or columns.
+    /// A stage over rows or columns.
     Numbers,
-    /// A text over rows or columns with sums.
+    /// A stage over rows or columns, with sums.
     Matrices,
-    /// The sums of arrays, and the texts over arrays that follow.
+    /// The sums of arrays, and the scalar stages over arrays that follow.
     Arrays,
-    /// The sums of all arrays, and a text over all.
+    /// The sums over all arrays, and a scalar stage over them.
     All,
 }
 
 /// A kernel of a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Kernel {
-    /// The place of its stage in the program.
+    /// The index of its stage in the program.
     pub stage: usize,
-    /// What it does for it.
+    /// Its part of the stage.
     pub part: Part,
 }
 
@@ -64,8 +63,8 @@ impl fmt::Display for Kernel {
     }
 }
 
-/// The kernels of a program's passes and of its texts over rows and columns, in the order in which they run. Those that store
-/// something come last in a stage: until then everything is as the stage found it.
+/// The kernels of a program's passes and of its stages over rows and columns, in launch order. Within a stage, kernels that
+/// store something come last, so that the others read the values from before the stage.
 pub fn kernels(program: &Program) -> Vec<Kernel> {
     let last = last_gradient(program);
     let mut kernels = Vec::new();
@@ -90,7 +89,7 @@ pub fn kernels(program: &Program) -> Vec<Kernel> {
     kernels
 }
 
-/// The kernels of a program's texts over arrays and over all of them.
+/// The kernels of a program's scalar stages over arrays and over all of them.
 pub fn text_kernels(program: &Program) -> Vec<Kernel> {
     let one = |(stage, one): (usize, &Stage)| {
         let all = matches!(one.kind, Kind::Text(Scope::All));
@@ -102,7 +101,7 @@ pub fn text_kernels(program: &Program) -> Vec<Kernel> {
     program.stages.iter().enumerate().filter_map(one).collect()
 }
 
-/// The first of the texts over arrays that run right behind a stage, or with it where it is the first one itself.
+/// The first of the scalar stages over arrays that run directly after a stage, or with it if it is the first one itself.
 pub fn texts_at(program: &Program, stage: usize) -> Option<usize> {
     let is_text =
         |place: usize| matches!(program.stages.get(place), Some(Stage { kind: Kind::Text(Scope::Array), .. }));
@@ -124,46 +123,46 @@ pub fn stores(pass: &crate::rule::Pass) -> bool {
     pass.writes_param || pass.writes != 0
 }
 
-/// The reductions of a stage over this scope, with their places.
+/// The reductions of a stage over this scope, with their indices.
 pub fn over(stage: &Stage, scope: Scope) -> Vec<(usize, &'static Reduction)> {
     stage.reductions.iter().enumerate().filter(|(_, reduction)| reduction.scope == scope).collect()
 }
 
-/// The reductions of a pass that are made of sums of blocks or cells: those over arrays, then those over all.
+/// The reductions of a pass that are summed over blocks or cells: those over arrays, then those over all.
 pub fn summed(stage: &Stage) -> Vec<(usize, &'static Reduction)> {
     [over(stage, Scope::Array), over(stage, Scope::All)].concat()
 }
 
-/// The number of the first of them among those of the program.
+/// The index of the first of them among those of the program.
 pub fn first_summed(program: &Program, stage: usize) -> usize {
     let passes = program.stages[..stage].iter().filter(|stage| matches!(stage.kind, Kind::Pass(_)));
     passes.map(|stage| summed(stage).len()).sum()
 }
 
-/// The passes between a text over all arrays and the one before it.
+/// The passes between a scalar stage over all arrays and the previous one.
 pub fn round(program: &Program, text: usize) -> std::ops::Range<usize> {
     let before = program.stages[..text].iter().rposition(|stage| matches!(stage.kind, Kind::Text(Scope::All)));
     before.map_or(0, |place| place + 1)..text
 }
 
-/// Where a scalar is found on a device.
+/// Where a device finds a scalar.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// The gradients' factor.
+    /// The factor of the gradients.
     Factor,
-    /// The scalar of this place, which the host computes.
+    /// The scalar of this index, computed by the host.
     Host(usize),
-    /// The scalar of this place, which the device computes for a group.
+    /// The scalar of this index, computed on the device for a group.
     Group(usize),
     /// This state of scope `all`.
     Shared(usize),
-    /// This one of an array's own.
+    /// This one of an array's own scalars.
     Own(usize),
-    /// This pointer of an array's: a state of scope `array`.
+    /// This one of an array's pointers: a state of scope `array`.
     State(usize),
 }
 
-/// Where a scalar of a rule is found.
+/// Where a device finds a scalar of a rule.
 pub fn source(rule: &Rule, place: usize) -> Source {
     let name = rule.scalars[place];
     let of = |scope: Scope| rule.states_of(scope).position(|(_, state)| state.name == name);
@@ -187,17 +186,17 @@ pub fn source(rule: &Rule, place: usize) -> Source {
     }
 }
 
-/// The place of a row or column vector among an array's pointers.
+/// The index of a row or column vector among an array's pointers.
 pub fn vector(rule: &Rule, scope: Scope, place: usize) -> usize {
     1 + rule.streams().count() + if scope == Scope::Row { 0 } else { rule.rows.len() } + place
 }
 
-/// The place of the first state of scope `array` among an array's pointers, behind all others.
+/// The index of the first state of scope `array` among an array's pointers, after all others.
 pub fn first_array_state(rule: &Rule) -> usize {
     vector(rule, Scope::Col, rule.cols.len())
 }
 
-/// Whether a stage assigns a name that is no local one.
+/// Whether a stage assigns a name that is not a local variable.
 pub fn assigns(stage: &Stage, name: &str) -> bool {
     stage.statements.iter().any(|statement| !statement.local && statement.name == name)
 }
@@ -223,7 +222,7 @@ fn occurs(expr: &Expr, wanted: &dyn Fn(&Expr) -> bool) -> bool {
 /// Whether a rule can run on a device.
 ///
 /// # Errors
-/// What it has that only the host does.
+/// The rule has something that only the host supports; the message names it.
 pub fn check(rule: &Rule) -> Result<(), String> {
     let refuse = |what: &str| Err(format!("{} does not run on a GPU: {what}", rule.name));
     if rule.states_of(Scope::Backup).next().is_some() {

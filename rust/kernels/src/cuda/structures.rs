@@ -1,6 +1,6 @@
-//! The stages of a rule as C++ structures, which the templates in `passes.cu` and `scalars.cu` run.
+//! Generates the stages of a rule as C++ structures, which the templates in `passes.cu` and `scalars.cu` run. Knows no launch.
 //!
-//! Members bear the names of the text, and methods begin with a capital, which no name of a text does.
+//! Members have the names of the rule, and methods begin with a capital, which no name of a rule does.
 
 use std::fmt::Write;
 
@@ -13,17 +13,17 @@ use crate::rule::{
     Expr, Operation, PROLOGUE, PROLOGUE_NAMES, Pass, Program, Reduction, Right, Rule, Scope, Stage, Stream,
 };
 
-/// What a structure is made for.
+/// The context of a structure.
 #[derive(Clone, Copy)]
 pub struct Context {
     pub rule: &'static Rule,
     pub program: &'static Program,
-    /// The types of parameters and of what is computed.
+    /// The types of parameters and of arithmetic.
     pub param: Dtype,
     pub compute: Dtype,
 }
 
-/// A line of C++.
+/// Appends a line of C++.
 macro_rules! line {
     ($text:expr, $($format:tt)*) => { writeln!($text, $($format)*).expect("strings take everything") };
 }
@@ -108,7 +108,7 @@ pub fn pass(context: Context, place: usize, pass: &Pass) -> String {
     text
 }
 
-/// The structure that a kernel of a pass or of a text over rows or columns runs.
+/// The name of the structure that a kernel of a pass, or of a stage over rows or columns, runs.
 pub fn structure(stage: usize, part: Part) -> String {
     let suffix = match part {
         Part::Blocks | Part::Pieces | Part::Cells => "Sums",
@@ -119,7 +119,7 @@ pub fn structure(stage: usize, part: Part) -> String {
     format!("Stage{stage}{suffix}")
 }
 
-/// The structure of a text over rows or columns.
+/// The structure of a stage over rows or columns.
 pub fn vectors(context: Context, place: usize, scope: Scope) -> String {
     let Context { rule, program, compute, .. } = context;
     let stage = &program.stages[place];
@@ -162,7 +162,7 @@ pub fn vectors(context: Context, place: usize, scope: Scope) -> String {
     text + "};\n"
 }
 
-/// The structure of a text over an array, or over all of them.
+/// The structure of a scalar stage, over one array or over all of them.
 pub fn text(context: Context, place: usize) -> String {
     let Context { rule, program, .. } = context;
     let stage = &program.stages[place];
@@ -182,7 +182,7 @@ pub fn text(context: Context, place: usize) -> String {
     text + "    }\n};\n"
 }
 
-/// The statement that stores a scalar that the device computes.
+/// The statement that stores a scalar computed on the device.
 pub fn stored(rule: &Rule, place: usize, value: &str) -> String {
     match source(rule, place) {
         Source::Shared(k) => format!("if (args.lead) schuss::put_state(args.shared + {k}, {value});"),
@@ -195,7 +195,7 @@ pub fn stored(rule: &Rule, place: usize, value: &str) -> String {
     }
 }
 
-/// The method that reads scalars, once for each thread.
+/// The method that reads scalars, called once per thread.
 fn scalars(rule: &Rule, wanted: &[usize], decays: bool) -> String {
     let mut text = String::from("    METHOD void Scalars(const Args& args, const Array& array) {\n");
     if decays {
@@ -241,7 +241,7 @@ fn terms(stage: &Stage, compute: Dtype) -> String {
     text
 }
 
-/// The members of a structure that say what its sums are; `scope` is that of the text where it is over rows or columns.
+/// The members of a structure that describe its sums; `scope` is that of a stage over rows or columns.
 fn sums(context: Context, scope: Scope, of: &[(usize, &Reduction)]) -> String {
     let Context { rule, param, compute, .. } = context;
     let mut text = format!("    enum {{ SUMS = {} }};\n    METHOD void Terms(F* left, F* right) const {{\n", of.len());
@@ -282,7 +282,7 @@ fn sums(context: Context, scope: Scope, of: &[(usize, &Reduction)]) -> String {
     text
 }
 
-/// A method with a value for each of some sums.
+/// A method that returns one value for each of some sums.
 fn choice(
     kind: &str,
     name: &str,

@@ -1,6 +1,6 @@
-//! What a plan keeps on a device, the launches' arguments, and the copies that keep both up to date.
+//! A plan's tables on the device, the launches' arguments, and the copies that keep both up to date.
 //!
-//! Knows nothing of steps before or after: [`super::Work`] says when tables are stale and what waits for what.
+//! Knows nothing of earlier or later steps: [`super::Work`] decides when tables are stale and what waits for what.
 
 use std::collections::HashMap;
 
@@ -38,16 +38,16 @@ struct DeviceArray {
     pieces: u64,
 }
 
-/// Arguments in front of the scalars, as in prelude.cu.
+/// Arguments before the scalars, as in prelude.cu.
 const HEAD: usize = 22;
 
-/// Bytes of the arguments of a rule's kernels.
+/// Size of the arguments of a rule's kernels in bytes.
 #[cfg(test)]
 pub(super) fn argument_bytes(rule: &Rule) -> usize {
     8 * (HEAD + rule.scalars.len())
 }
 
-/// The sums of a rule's arrays: where each kind begins among all, and how far it is from one reduction to the next.
+/// The partial sums of a rule's arrays: the offset of each kind, and the stride from one reduction to the next.
 #[derive(Clone, Copy)]
 struct Sums {
     rule: &'static Rule,
@@ -63,37 +63,38 @@ struct Sums {
     cells: usize,
 }
 
-/// What is different from step to step, for the arguments of launches.
+/// The values that change from step to step, for the arguments of launches.
 #[derive(Clone, Copy)]
 pub(super) struct Values<'a> {
     /// The scalars of each group.
     pub scalars: &'a [Vec<f64>],
     /// The table of the gradients' pointers.
     pub grads: u64,
-    /// The states of scope `all`, and the group that decides about them.
+    /// The states of scope `all`, and the group that determines them.
     pub shared: u64,
     pub lead: usize,
-    /// What gradients are multiplied by instead of their scalar, whose sign stays; 0 for nothing.
+    /// A pointer to the factor of gradients that replaces their scalar, whose sign stays; 0 for none.
     pub factor: u64,
     pub zero_grads: bool,
     pub stream: u64,
 }
 
-/// What lies on the device for one plan.
+/// The device memory of one plan.
 pub(super) struct Tables {
     plan: Plan,
     arrays: Block,
     pointers: Block,
     chunks: Block,
-    /// Vectors of rows and columns that are no states.
+    /// Vectors of rows and columns that are not states.
     _vectors: Block,
     sums: Block,
     own: Block,
-    /// A word for the place of the first gradient that is not finite, then the scalars that the device computes of each group.
+    /// A word for the position of the first gradient that is not finite, then the scalars computed on the device for each
+    /// group.
     pub answers: Block,
     groups: Vec<usize>,
     of_rules: Vec<Sums>,
-    /// The kernels of the launches of programs that have been run.
+    /// The kernels of the launches of programs that have run before.
     functions: HashMap<&'static str, Vec<CUfunction>>,
 }
 
@@ -107,7 +108,7 @@ impl Tables {
         let plan = Plan::new(arrays);
         let mut of_rules: Vec<Sums> = Vec::new();
         let (mut described, mut pointers, mut own) = (Vec::new(), Vec::new(), 0);
-        let mut vectors = Vec::new(); // places among the pointers, with the bytes of each
+        let mut vectors = Vec::new(); // indices of pointers, with the bytes of each
         for array in arrays {
             let rule = array.rule.rule;
             let place = of_rules.iter().position(|sums| std::ptr::eq(sums.rule, rule)).unwrap_or_else(|| {
@@ -168,7 +169,7 @@ impl Tables {
         })
     }
 
-    /// Makes the kernels of a program ready.
+    /// Loads the kernels of a program.
     pub fn prepare(&mut self, device: &'static Device, program: &str) -> Result<()> {
         let Some((name, launches)) = self.plan.programs.iter().find(|(name, _)| *name == program) else {
             return Ok(());
@@ -181,12 +182,12 @@ impl Tables {
         Ok(())
     }
 
-    /// Where a scalar that the device computes of a group is.
+    /// The address of a scalar that the device computes for a group.
     pub fn answer(&self, group: usize, scalar: usize) -> u64 {
         self.answers.pointer + 8 * (self.groups[group] + scalar) as u64
     }
 
-    /// Starts all launches of a program, whose kernels are ready.
+    /// Launches all kernels of a program, which must be loaded.
     ///
     /// # Safety
     /// As for [`super::Work::run`].
@@ -203,7 +204,7 @@ impl Tables {
                 let groups = || launches[at..end].iter().map(|launch| launch.group);
                 lead = groups().find(|&group| group == values.lead).or_else(|| groups().min());
             }
-            // The others first: they all find the states as they were.
+            // The other groups first, so that all of them read the old states.
             for leads in [false, true] {
                 for (launch, &function) in launches[at..end].iter().zip(&functions[at..end]) {
                     let skipped = launch.only_zeroes && !values.zero_grads;
@@ -211,7 +212,7 @@ impl Tables {
                         let args = self.args(launch, values, leads);
                         let blocks =
                             u32::try_from(launch.chunks.len()).map_err(|_| "too many elements for one launch")?;
-                        // SAFETY: the caller's promise; every kernel takes these arguments.
+                        // SAFETY: upheld by the caller; every kernel takes these arguments.
                         unsafe { device.launch(function, blocks, THREADS, &args, values.stream)? };
                     }
                 }
@@ -281,7 +282,7 @@ impl Sums {
         }
     }
 
-    /// Makes room for an array behind those already there.
+    /// Reserves the entries of another array.
     fn add(&mut self, array: &Array, cells: Option<&Cells>, (pointers, own): (usize, usize)) -> DeviceArray {
         let mut described = DeviceArray {
             len: array.len as u64,
@@ -316,7 +317,7 @@ impl Sums {
         described
     }
 
-    /// Gives each kind of sums its place behind `next`, as many as the rule's stages need.
+    /// Assigns an offset from `next` on to each kind of sums, with the size that the rule's stages need.
     fn lay_out(&mut self, next: &mut usize) {
         let stages = || self.rule.programs.iter().flat_map(|program| program.stages);
         let passes = |stages: &'static [Stage]| stages.iter().filter(|stage| matches!(stage.kind, Kind::Pass(_)));
@@ -339,10 +340,10 @@ impl Sums {
     }
 }
 
-/// The table of the gradients' pointers, and the memory through which it is filled.
+/// The table of the gradients' pointers, and the memory that it is filled from.
 pub(super) struct Gradients {
     table: Block,
-    /// What the table holds.
+    /// The contents of the table.
     sent: Vec<*mut u8>,
     staging: Vec<Staging>,
 }
@@ -352,7 +353,7 @@ unsafe impl Send for Gradients {}
 // SAFETY: as above.
 unsafe impl Sync for Gradients {}
 
-/// Gradient pointers on their way to the device.
+/// Staging memory for gradient pointers.
 struct Staging {
     memory: Block,
     sent: Event,
@@ -367,7 +368,7 @@ impl Gradients {
         self.table.pointer
     }
 
-    /// Brings the pointers onto the device where they are new, through memory that no earlier copy still reads.
+    /// Copies the pointers to the device if they changed, from memory that no earlier copy still reads.
     pub fn send(&mut self, device: &'static Device, arrays: &[Array], stream: u64) -> Result<()> {
         if self.sent.len() == arrays.len() && self.sent.iter().zip(arrays).all(|(&sent, array)| sent == array.grad) {
             return Ok(());
@@ -383,10 +384,10 @@ impl Gradients {
         self.sent.clear();
         let staging = &self.staging[free];
         for (i, array) in arrays.iter().enumerate() {
-            // SAFETY: the memory has a place for each array, and no copy out of it is under way.
+            // SAFETY: the memory has an entry for each array, and no copy from it is in progress.
             unsafe { (staging.memory.pointer as *mut *mut u8).add(i).write(array.grad) };
         }
-        // SAFETY: both have as many places; the memory is left alone until the event.
+        // SAFETY: both have this many entries; the memory is not changed before the event.
         unsafe { device.copy(self.table.pointer, staging.memory.pointer, bytes, stream)? };
         staging.sent.record(stream)?;
         self.sent.extend(arrays.iter().map(|array| array.grad));

@@ -1,6 +1,6 @@
-//! The kernels of GPUs give the CPU's bits: their source is compiled for the host, and a driver that is emulated launches it.
+//! Tests that GPU kernels give the CPU's bits: their source is compiled for the host and launched by an emulated driver.
 //!
-//! The emulator takes the places of NVIDIA's libraries in a process of its own. It needs Linux and g++.
+//! The emulator replaces NVIDIA's libraries in a separate process. It needs Linux and g++. Knows no Python.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -15,7 +15,7 @@ use crate::support::{
 };
 use crate::{Common, CompiledRule, Decay, Dtype, Matrix, Step, clip_factor, unscale_factor};
 
-/// Arrays past the sizes at which work is cut: blocks, chunks, strips and panels.
+/// Arrays beyond the sizes at which work is split: blocks, chunks, strips and panels.
 const LARGE: [Matrix; 9] = [
     matrix(1, 1, 70_001, false),
     matrix(1, 12, 13_000, true),
@@ -31,7 +31,7 @@ const LARGE: [Matrix; 9] = [
 const GRAD_SCALE: f64 = 2.0;
 const MAX_NORM: f64 = 0.7;
 
-/// What a run leaves: everything in memory, the states of scope `all`, and the norms of gradients.
+/// The results of a run: all memory, the states of scope `all`, and the norms of gradients.
 fn memory(arrays: Vec<Owned>, shared: &[f64], norms: Vec<f64>) -> Vec<Buffer> {
     let mut memory: Vec<Buffer> = vec![shared.iter().chain(&norms).map(|x| x.to_bits()).collect()];
     for array in arrays {
@@ -41,11 +41,11 @@ fn memory(arrays: Vec<Owned>, shared: &[f64], norms: Vec<f64>) -> Vec<Buffer> {
     memory
 }
 
-/// The steps of a run: hyperparameters, whether gradients are clipped, whether they are zeroed.
+/// The steps of a run: hyperparameters, whether gradients are clipped, whether they are set to zero.
 fn plan(rule: &CompiledRule, case: &Case) -> [(Common, bool, bool); 3] {
     let plain = Common { lr: 0.01, ..Common::default() };
     let l2 = Common { weight_decay: 0.1, ..plain };
-    // Rules that apply weight decay themselves have no other.
+    // Rules that apply weight decay themselves take no other.
     let decay = if rule.rule.hypers.contains(&"weight_decay") { Decay::Own } else { Decay::Decoupled };
     let decoupled = Common { decay, maximize: true, ..l2 };
     [(plain, false, false), (l2, !case.specials, false), (decoupled, false, true)]
@@ -61,7 +61,7 @@ fn on_host(rule: &'static CompiledRule, case: &Case, shapes: &[Matrix]) -> Vec<B
     let hypers = hypers(rule, case.flags);
     let (mut shared, mut norms) = (first_shared(rule.rule, &hypers), Vec::new());
     for ((common, clips, zero_grads), t) in plan(rule, case).iter().zip(1..) {
-        // SAFETY: the memory lives, and is not touched, until the programs have run.
+        // SAFETY: the memory lives, and is not accessed, until the programs have run.
         let mut work = unsafe { work_list(rule, &mut arrays) };
         let mut factor = unscale_factor(GRAD_SCALE);
         if *clips {
@@ -78,7 +78,7 @@ fn on_host(rule: &'static CompiledRule, case: &Case, shapes: &[Matrix]) -> Vec<B
             let scalars = &mut scalars;
             let mut step =
                 Step { level, threads, scalars, zero_grads, rounding: &rounding, shared: &mut shared, lead: 1 };
-            // SAFETY: as above; the level is one that every CPU has.
+            // SAFETY: as above; every CPU supports this level.
             unsafe { work.run(program.name, &mut step) };
         }
     }
@@ -89,7 +89,7 @@ fn on_device(rule: &'static CompiledRule, case: &Case, shapes: &[Matrix]) -> Vec
     let mut arrays = arrays(rule, case, shapes);
     let hypers = hypers(rule, case.flags);
     let mut work = Work::new(Device::get(0).unwrap());
-    // SAFETY: the memory lives, and is not touched, until the device has done its work.
+    // SAFETY: the memory lives, and is not accessed, until the device has finished.
     work.extend(arrays.iter_mut().map(|array| unsafe { array.array(rule) }).collect()).unwrap();
     work.set_shared(&first_shared(rule.rule, &hypers)).unwrap();
     let mut norms = Vec::new();
@@ -141,7 +141,7 @@ rules! {
     hyper();
     each_step(lr, t) { rate = lr; }
 
-    /// Every kind of reduction, some of them over a state that the pass writes; and states of every scope.
+    /// Every kind of reduction, some of them over a state that the pass writes, and states of every scope.
     every_sum {
         element m;
         row r;
@@ -221,7 +221,7 @@ fn same_bits_in_the_emulator() {
     }
 }
 
-/// The first gradient that is not finite is found, and a step that is not taken changes nothing but gradients to be zeroed.
+/// The first gradient that is not finite is found, and a skipped step changes nothing except gradients that are set to zero.
 #[test]
 #[ignore = "is run by the other test, in a process with the emulator"]
 fn steps_are_skipped_in_the_emulator() {
@@ -234,7 +234,7 @@ fn steps_are_skipped_in_the_emulator() {
     arrays[2].grad[10_001] |= 0x7f80_0000 << 32;
     arrays[3].grad[5] |= 0x7f80_0000;
     let mut work = Work::new(Device::get(0).unwrap());
-    // SAFETY: the memory lives, and is not touched, until the device has done its work.
+    // SAFETY: the memory lives, and is not accessed, until the device has finished.
     work.extend(arrays.iter_mut().map(|array| unsafe { array.array(rule) }).collect()).unwrap();
     let scalars = of_groups(rule, &Common::default(), &hypers(rule, 0.0), 1, 1.0);
     let step = DeviceStep {
@@ -286,7 +286,7 @@ fn every_rule_gives_the_host_s_bits() {
     assert!(done.status.success(), "{}{}", words(&done.stdout), words(&done.stderr));
 }
 
-/// A rule with every kind of state has been among them.
+/// Checks that the rules tested include every kind of state.
 #[test]
 fn states_of_every_scope_run_on_a_device() {
     for scope in [Scope::Element, Scope::Row, Scope::Col, Scope::Array, Scope::All] {

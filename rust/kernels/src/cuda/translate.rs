@@ -1,17 +1,17 @@
-//! C++ from the tree of a rule's text: expressions and statements. Knows no kernel.
+//! Translates the tree of a rule to C++: expressions and statements. Knows no kernel.
 
 use std::fmt::Write;
 
 use crate::numeric::Dtype;
 use crate::rule::{Expr, Statement};
 
-/// Names that Rust has for a text, and C++ for itself.
+/// Names that are allowed in a rule but reserved in C++.
 const KEYWORDS: [&str; 16] = [
     "auto", "case", "char", "class", "default", "delete", "double", "float", "int", "long", "new", "register", "short",
     "signed", "this", "unsigned",
 ];
 
-/// A name of a text.
+/// The C++ form of a rule's name.
 pub fn name(text: &str) -> String {
     if KEYWORDS.contains(&text) { format!("{text}_") } else { text.into() }
 }
@@ -32,7 +32,7 @@ pub fn expr(value: &Expr, compute: Dtype) -> String {
     }
 }
 
-/// Statements, a line each.
+/// Statements, one per line.
 pub fn statements(statements: &[Statement], compute: Dtype) -> String {
     let mut text = String::new();
     for statement in statements {

@@ -1,7 +1,7 @@
-//! The arrays of an optimizer on a device, and the launches of a step over them.
+//! The arrays of an optimizer on a device, and the launches of a step over them. Knows no Python.
 //!
-//! Nothing here waits for the device, but for the one question that the host needs an answer to: whether gradients are
-//! finite, when the step depends on it. The factor of clipping, and all that texts over arrays compute, stays on the device.
+//! Nothing here waits for the device, except when the step depends on whether gradients are finite. The clipping factor, and
+//! everything that scalar stages compute, stays on the device.
 
 use super::device::{Block, Device, Event, Result};
 use super::stages::check;
@@ -11,45 +11,45 @@ use crate::optimizers::tools::clip_norm;
 use crate::rule::{Common, Scope};
 use crate::{Array, Dtype, StateFormat};
 
-/// How a step is run on a device.
+/// The settings of a step on a device.
 #[derive(Clone, Copy, Debug)]
 pub struct DeviceStep<'a> {
-    /// The scalars of each group, with 1 over `grad_scale` as the gradients' factor.
+    /// The scalars of each group, with 1 / `grad_scale` as the factor of the gradients.
     pub scalars: &'a [Vec<f64>],
-    /// Whether gradients are set to zero once they have been used.
+    /// Whether gradients are set to zero after use.
     pub zero_grads: bool,
     /// What gradients are divided by.
     pub grad_scale: f64,
     /// The bound on the global norm of the gradients.
     pub max_norm: Option<f64>,
-    /// Whether the step is taken only if all gradients are finite.
+    /// Whether the step is skipped if a gradient is not finite.
     pub finite: bool,
-    /// The group whose scalars decide about states of scope `all`.
+    /// The group whose scalars determine states of scope `all`.
     pub lead: usize,
     /// The stream that the step runs in.
     pub stream: u64,
 }
 
-/// What came of a step.
+/// The outcome of a step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Outcome {
-    /// It has been started; with the norm of the gradients, if the host got to know it.
+    /// It has been started; with the norm of the gradients, if the host has read it.
     Taken {
         /// Before clipping.
         norm: Option<f64>,
     },
-    /// It was not taken: the first gradient that is not finite, by array and flat index.
+    /// It was skipped: the first gradient that is not finite, by array and flat index.
     NotFinite((usize, usize)),
 }
 
-/// The first gradient that is not finite, by array and flat index; the norm; the factor of clipping.
+/// The first gradient that is not finite, by array and flat index; the norm; the clipping factor.
 pub type Measured = (Option<(usize, usize)>, f64, f64);
 
-/// What lies on the device for the arrays as they are.
+/// The device tables for the current arrays.
 struct Ready {
     gradients: Gradients,
     step: Tables,
-    /// The same arrays under the rule `clip_norm`, once somebody asks for their norm.
+    /// The same arrays under the rule `clip_norm`; built when a norm is first needed.
     clip: Option<Tables>,
 }
 
@@ -57,7 +57,7 @@ struct Ready {
 pub struct Work {
     device: &'static Device,
     arrays: Vec<Array>,
-    /// None when arrays, or types of gradients, are others than before.
+    /// None when arrays, or types of gradients, have changed.
     ready: Option<Ready>,
     /// The states of scope `all`, and how many there are.
     shared: Option<Block>,
@@ -67,7 +67,7 @@ pub struct Work {
     answer: Option<Block>,
 }
 
-// SAFETY: the pointers are only followed on the device, by `run`, whose callers answer for them.
+// SAFETY: the pointers are only dereferenced on the device, by `run`, whose callers guarantee their validity.
 unsafe impl Send for Work {}
 // SAFETY: as above.
 unsafe impl Sync for Work {}
@@ -79,15 +79,15 @@ impl std::fmt::Debug for Work {
 }
 
 impl Work {
-    /// None yet.
+    /// Without arrays.
     pub fn new(device: &'static Device) -> Work {
         Work { device, arrays: Vec::new(), ready: None, shared: None, shared_count: 0, last: None, answer: None }
     }
 
-    /// Adds arrays behind those already there. Their pointers are the device's; a state of scope `array` is one float64 there.
+    /// Appends arrays. Their pointers are device pointers; a state of scope `array` is one float64 there.
     ///
     /// # Errors
-    /// A rule or a format of states that only the host has, or a rule that needs to know an array's matrix and does not.
+    /// A rule or state format that only the host supports, or a rule that needs an array's matrix, which is missing.
     pub fn extend(&mut self, arrays: Vec<Array>) -> Result<()> {
         for array in &arrays {
             check(array.rule.rule)?;
@@ -144,10 +144,10 @@ impl Work {
         self.device.synchronize(stream)
     }
 
-    /// Sets the states of scope `all`, which are zeros at first; waits for the last step.
+    /// Sets the states of scope `all`, which are initially zero; waits for the last step.
     ///
     /// # Errors
-    /// The driver's, or another number of states than the rule has.
+    /// The driver's, or the wrong number of states.
     pub fn set_shared(&mut self, values: &[f64]) -> Result<()> {
         if values.len() != self.shared_count {
             return Err(format!("{} states are shared, got {}", self.shared_count, values.len()));
@@ -155,11 +155,11 @@ impl Work {
         self.copy_shared(|pointer| (pointer, values.as_ptr() as u64))
     }
 
-    /// Sums up the gradients without a step, and waits for it: the first that is not finite, the sum's root over
-    /// `grad_scale`, and the factor of clipping.
+    /// Measures the gradients without a step, and waits for the result: the first that is not finite, the norm after division
+    /// by `grad_scale`, and the clipping factor.
     ///
     /// # Safety
-    /// As for [`Work::run`], of the gradients.
+    /// As for [`Work::run`], for the gradients.
     ///
     /// # Errors
     /// The driver's.
@@ -173,7 +173,7 @@ impl Work {
         }
     }
 
-    /// Makes tables, kernels and the gradients' pointers ready: what fails here has changed nothing.
+    /// Prepares tables, kernels and the gradients' pointers: if this fails, nothing has changed.
     fn prepare(&mut self, program: Option<&str>, step: &DeviceStep<'_>, sums: bool) -> Result<()> {
         let (device, stream) = (self.device, step.stream);
         if self.ready.is_none() {
@@ -203,10 +203,10 @@ impl Work {
         ready.gradients.send(device, &self.arrays, stream)
     }
 
-    /// Starts a program; rules that have none of this name leave their arrays alone. Only `step` looks at gradients first.
+    /// Starts a program; arrays whose rule has no such program are left alone. Only `step` checks gradients first.
     ///
     /// # Safety
-    /// As for [`crate::WorkList::run`], for memory of the device, until the stream has run the step.
+    /// As for [`crate::WorkList::run`], for device memory, until the stream has run the step.
     ///
     /// # Errors
     /// The driver's; when kernels cannot be compiled, nothing has changed.
@@ -214,7 +214,7 @@ impl Work {
         let sums = step.max_norm.is_some() || step.finite;
         self.prepare(Some(program), step, sums)?;
         let mut norm = None;
-        // SAFETY: the caller's promise; tables stay until the device is through with them, see `Block`.
+        // SAFETY: upheld by the caller; tables stay until the device has finished with them, see `Block`.
         unsafe {
             if sums {
                 self.start_norm(step)?;
@@ -260,19 +260,19 @@ impl Work {
         }
     }
 
-    /// Starts the rule `clip_norm` over the gradients.
+    /// Launches the rule `clip_norm` over the gradients.
     ///
     /// # Safety
-    /// As for [`Work::run`], of the gradients.
+    /// As for [`Work::run`], for the gradients.
     unsafe fn start_norm(&self, step: &DeviceStep<'_>) -> Result<()> {
         let clip = self.clip();
         let mut scalars = vec![Vec::new()];
         let hypers = [step.grad_scale, step.max_norm.unwrap_or(f64::INFINITY)];
         clip_norm().rule.scalars(&Common::default(), &hypers, 1, 1.0, &mut scalars[0]);
         let values = Values { zero_grads: false, ..self.values(step, &scalars, 0) };
-        // SAFETY: the caller's promise; the word is the table's own.
+        // SAFETY: upheld by the caller; the word is the table's own.
         unsafe {
-            self.device.fill(clip.answers.pointer, 0xff, 8, step.stream)?; // nothing that is not finite has been found
+            self.device.fill(clip.answers.pointer, 0xff, 8, step.stream)?; // no nonfinite gradient found yet
             clip.run(self.device, "step", &values)
         }
     }
@@ -281,11 +281,11 @@ impl Work {
         self.ready.as_ref().and_then(|ready| ready.clip.as_ref()).expect("is prepared")
     }
 
-    /// Reads what [`Work::start_norm`] finds, when the stream has come to it: the place of the first gradient that is not
-    /// finite, the norm, and the factor of clipping.
+    /// Waits for the results of [`Work::start_norm`] and reads them: the position of the first gradient that is not finite, the
+    /// norm, and the clipping factor.
     ///
     /// # Safety
-    /// The stream has been given what writes it.
+    /// The work that writes them has been submitted to the stream.
     unsafe fn read_norm(&mut self, stream: u64) -> Result<(Option<u64>, f64, f64)> {
         let device = self.device;
         let words = 1 + clip_norm().rule.scalars.len();
@@ -293,19 +293,19 @@ impl Work {
             self.answer = Some(Block::pinned(device, 8 * words)?);
         }
         let pointer = self.answer.as_ref().expect("was just made").pointer;
-        // SAFETY: both have as many words, and stay; they are read after the stream got there.
+        // SAFETY: both have this many words, and stay valid; they are read after the stream is synchronized.
         let found = unsafe {
             device.copy(pointer, self.clip().answers.pointer, 8 * words, stream)?;
             device.synchronize(stream)?;
             std::slice::from_raw_parts(pointer as *const u64, words)
         };
         let number = |name| f64::from_bits(found[1 + clip_scalar(name)]);
-        // Without a gradient there is no sum either, which is one of zeros.
+        // Without gradients there is nothing to sum: the norm is zero.
         let nonfinite = (found[0] != u64::MAX).then_some(found[0]);
         Ok((nonfinite, number("norm"), number("factor")))
     }
 
-    /// Waits for the last step: what it uses may go then.
+    /// Waits for the last step, after which its memory may be freed.
     fn rest(&self) -> Result<()> {
         self.last.as_ref().map_or(Ok(()), |(_, end)| end.wait())
     }
@@ -325,7 +325,7 @@ impl Work {
         }
     }
 
-    /// Array and flat index of an element that is counted as if every array filled its last block.
+    /// Array and flat index of an element, from a position that counts every array as whole blocks.
     fn place(&self, position: u64) -> (usize, usize) {
         let (position, mut before) = (position as usize, 0);
         for (i, array) in self.arrays.iter().enumerate() {
@@ -339,13 +339,13 @@ impl Work {
     }
 }
 
-/// The place of a scalar of `clip_norm`.
+/// The index of a scalar of `clip_norm`.
 fn clip_scalar(name: &str) -> usize {
     clip_norm().rule.scalars.iter().position(|&scalar| scalar == name).expect("the rule has it")
 }
 
 impl Drop for Work {
     fn drop(&mut self) {
-        let _ = self.rest(); // before the tables go
+        let _ = self.rest(); // before the tables are freed
     }
 }

@@ -1,4 +1,4 @@
-//! One array of a step: its rule, its group, and where its numbers lie.
+//! One array of a step: its rule, its group, and the pointers to its data. Knows neither threads nor kernels.
 
 use crate::exec::matrix::Matrix;
 use crate::kernel::CompiledRule;
@@ -7,28 +7,28 @@ use crate::numeric::{Dtype, StateFormat};
 /// An array as bindings describe it.
 #[derive(Clone, Debug)]
 pub struct Array {
-    /// What updates it.
+    /// The rule that updates it.
     pub rule: &'static CompiledRule,
-    /// Which entry of a step's scalars is its own.
+    /// The index of its group among a step's scalars.
     pub group: usize,
-    /// Elements.
+    /// Number of elements.
     pub len: usize,
-    /// The parameter's type; what it is computed in is also the type of its states, if `format` says no other.
+    /// The parameter's type; its compute type is also the type of the states, unless `format` says otherwise.
     pub param_type: Dtype,
     /// The parameter.
     pub param: *mut u8,
     /// The gradient's type.
     pub grad_type: Dtype,
-    /// The gradient; it is written only when a step sets gradients to zero. Rules that read none do not look at it.
+    /// The gradient; written only when a step sets gradients to zero. Rules that do not use gradients ignore it.
     pub grad: *mut u8,
-    /// Its states, in the order of the rule's: element, row and column states are vectors, array states one float64. Backups,
-    /// and states of scope `all`, have a null pointer here.
+    /// Its states, in the rule's order: element, row and column states are vectors, array states one float64. Backups, and
+    /// states of scope `all`, have a null pointer here.
     pub states: Vec<*mut u8>,
-    /// What its element states are kept in.
+    /// The storage format of its element states.
     pub format: StateFormat,
-    /// Where the parameter goes, rounded to nearest even, when what is updated is a float32 copy of it.
+    /// Where to store the parameter, rounded to nearest even, when the step updates a float32 copy of it.
     pub rounded: Option<(Dtype, *mut u8)>,
-    /// The matrix that it is; rules with rows or columns need one.
+    /// Its shape as a matrix; required by rules with rows or columns.
     pub matrix: Option<Matrix>,
 }
 

@@ -1,7 +1,8 @@
 //! The driver: runs the programs of all arrays' rules, serially or in parallel regions.
 //!
-//! An array that fits a core's cache goes through all its stages in one task. A larger one takes one parallel region a pass.
-//! Only a text over all arrays makes every array wait. Safety rests on the caller: see [`WorkList::run`].
+//! An array that fits a core's cache goes through all its stages in one task. A larger one takes one parallel region per pass.
+//! Only a scalar stage over all arrays is a barrier for every array. Safety rests on the caller: see [`WorkList::run`]. Knows
+//! no optimizer and no binding.
 
 use super::plan::{Numbered, Round};
 use super::reductions::{by_cells, fold, form, neutral_of};
@@ -12,32 +13,32 @@ use crate::numeric::reduce::BLOCK;
 use crate::numeric::{Rounding, Storage, fpenv};
 use crate::rule::{Kind, Scope, Stage};
 
-/// How a step is run.
+/// The settings of a step.
 #[derive(Debug)]
 pub struct Step<'a> {
-    /// The CPU level, which this machine must have.
+    /// The CPU level; this machine must support it.
     pub level: Level,
     /// Threads, the caller included.
     pub threads: usize,
     /// The scalars of each group.
     pub scalars: &'a mut [Vec<f64>],
-    /// Whether gradients are set to zero once they have been used.
+    /// Whether gradients are set to zero after use.
     pub zero_grads: bool,
     /// How quantized states are rounded.
     pub rounding: &'a Rounding,
-    /// The states of scope `all`, in the order of the rule that has them.
+    /// The states of scope `all`, in the order of the rule that declares them.
     pub shared: &'a mut [f64],
-    /// The group whose scalars decide about them.
+    /// The group whose scalars determine them.
     pub lead: usize,
 }
 
 impl WorkList {
-    /// Runs the program of this name over every array; rules that have none of it leave their arrays alone.
+    /// Runs the program of this name over every array; arrays whose rule has no such program are left alone.
     ///
     /// # Safety
     /// Every array's pointers must be valid and aligned for its length and types, for reading and, where the program or
-    /// `zero_grads` writes, for writing; what is written may overlap nothing else that the program touches; nobody else may use
-    /// what is written meanwhile. The CPU must have the level. There must be scalars of the rule for every group.
+    /// `zero_grads` writes, for writing; written memory must not overlap anything else that the program accesses, and nobody
+    /// else may access it during the call. The CPU must support the level. Every group must have the scalars of its rules.
     pub unsafe fn run(&mut self, program: &str, step: &mut Step<'_>) {
         // SAFETY: the caller's promise.
         fpenv::standard(|| unsafe {
@@ -56,7 +57,7 @@ impl WorkList {
     unsafe fn run_plain(&mut self, program: &str, step: &Step<'_>) {
         self.reverse = !self.reverse;
         let this = &*self;
-        // Most optimizers have one rule: its pass is looked up once.
+        // Most optimizers have one rule, so its pass is looked up once.
         let pass_of = |plan: usize| match this.plans[plan].rounds(program) {
             [Round { stages, .. }, ..] => match &stages[0].stage.kind {
                 Kind::Pass(pass) => Some(pass),
@@ -72,7 +73,7 @@ impl WorkList {
             if start < end {
                 let zero_grads = step.zero_grads && pass.reads_grad;
                 let call = Call::new(step.level, &step.scalars[item.group], step.rounding, i, zero_grads);
-                // SAFETY: the caller's promise; the range lies within the array.
+                // SAFETY: upheld by the caller; the range lies within the array.
                 unsafe { item.call(this.streams_of(i), pass, &call, (start, end - start), std::ptr::null()) };
             }
         });
@@ -87,7 +88,7 @@ impl WorkList {
         let plans = std::mem::take(&mut self.plans);
         let most = plans.iter().map(|plan| plan.rounds(program).len()).max().unwrap_or(0);
         for number in 0..most {
-            // An array without elements has no means: its states stay as they are.
+            // An array without elements has no means: its states do not change.
             let round_of =
                 |item: &Item| if item.len == 0 { None } else { plans[item.plan].rounds(program).get(number) };
             for i in 0..self.items.len() {
@@ -110,12 +111,12 @@ impl WorkList {
         self.plans = plans;
     }
 
-    /// Runs what lies between two texts over all arrays.
+    /// Runs the stages between two scalar stages over all arrays.
     ///
     /// # Safety
     /// As for [`WorkList::run`].
     unsafe fn run_local<'r>(&mut self, step: &Step<'_>, round_of: &(impl Fn(&Item) -> Option<&'r Round> + Sync)) {
-        // What one task does not take whole begins with the texts in front of its first pass; so does what has no pass.
+        // The stages before the first pass run here, for arrays that no single task takes whole and for those without passes.
         for (i, item) in self.items.iter().enumerate() {
             let Some(round) = round_of(item) else { continue };
             if round.passes.is_empty() || !item.whole {
@@ -130,7 +131,7 @@ impl WorkList {
             if number > 0 && !any_large {
                 break;
             }
-            // Rows and columns are reduced cell by cell; all else goes block by block.
+            // Rows and columns are reduced cell by cell; everything else runs block by block.
             for cells in [true, false] {
                 let here = |item: &Item| {
                     let round = round_of(item)?;
@@ -149,7 +150,7 @@ impl WorkList {
                     if cells { (&this.chunks, &this.extents) } else { (&this.block_chunks, &this.blocks) };
                 this.share(step.threads, chunks, extents, &|i, units| {
                     let Some((round, place)) = here(&this.items[i]) else { return };
-                    // SAFETY: the caller's promise; the array, or these units, are this task's alone.
+                    // SAFETY: upheld by the caller; only this task accesses the array, or these units.
                     unsafe {
                         match this.items[i].whole {
                             true => this.run_whole(i, round, step),
@@ -175,7 +176,7 @@ impl WorkList {
     }
 
     /// # Safety
-    /// As for [`WorkList::run`]; the array must be this task's alone.
+    /// As for [`WorkList::run`]; only this task may access the array.
     unsafe fn run_whole(&self, i: usize, round: &Round, step: &Step<'_>) {
         for stage in &round.stages {
             // SAFETY: the caller's promise.
@@ -191,7 +192,7 @@ impl WorkList {
     }
 
     /// # Safety
-    /// As for [`WorkList::run`]; the units must be this task's alone.
+    /// As for [`WorkList::run`]; only this task may access the units.
     unsafe fn run_pass(&self, i: usize, stage: Numbered, step: &Step<'_>, units: std::ops::Range<usize>, whole: bool) {
         let item = &self.items[i];
         let scalars = match item.has_scalars() {
@@ -205,7 +206,7 @@ impl WorkList {
         unsafe { self.pass(i, stage, &call, units, whole) };
     }
 
-    /// Puts the states of scope `all` among the scalars of every group.
+    /// Copies the states of scope `all` into the scalars of every group.
     fn load_shared(&self, step: &mut Step<'_>) {
         for item in &self.items {
             let rule = item.compiled.rule;
@@ -216,7 +217,7 @@ impl WorkList {
         }
     }
 
-    /// Fills an array's scalars from its group's; those of its own scope stay from one round to the next.
+    /// Fills an array's scalars from its group's; scalars of scope `array` persist from one round to the next.
     ///
     /// # Safety
     /// No task may run.
@@ -248,7 +249,7 @@ impl WorkList {
         }
     }
 
-    /// Combines the reductions over all arrays, and runs a text over them for each group.
+    /// Combines the reductions over all arrays, and runs the scalar stage that follows for each group.
     ///
     /// # Safety
     /// No task may run; the passes of the round must be done.
@@ -271,7 +272,7 @@ impl WorkList {
             }
         }
         groups.iter().for_each(|&group| (text.text)(&mut step.scalars[group]));
-        // The states are one for all groups.
+        // The groups share these states.
         let lead = if groups.contains(&step.lead) { step.lead } else { groups[0] };
         for (k, (_, state)) in rule.states_of(Scope::All).enumerate() {
             let place = place_of(rule.scalars, state.name);

@@ -1,49 +1,49 @@
-//! An array as a matrix in memory, and how its rows and columns are cut into units of work.
+//! An array as a matrix in memory, and how its rows and columns are split into units of work. Knows neither rules nor threads.
 //!
-//! The cut depends on the shape alone, and so do the sums that follow it.
+//! The split depends on the shape alone, and therefore so does the order of the sums.
 
 use std::ops::Range;
 
 use crate::numeric::reduce::BLOCK;
 use crate::rule::Scope;
 
-/// How an array lies in memory as a batch of matrices, row by row.
+/// The memory layout of an array as a batch of row-major matrices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Matrix {
-    /// How many matrices.
+    /// Number of matrices.
     pub batch: usize,
-    /// Rows of each, as they lie in memory.
+    /// Rows of each, in memory order.
     pub rows: usize,
     /// Elements of a row.
     pub cols: usize,
     /// Whether rows in memory are columns of the array (Fortran order).
     pub transposed: bool,
-    /// How many matrices lie interleaved, element by element, as the leading axes do in Fortran order: 1 for none. Each row in
-    /// memory then has that many sums, not one.
+    /// Number of matrices that are interleaved element by element, as the leading axes are in Fortran order; 1 for none. Each
+    /// row in memory then has that many sums instead of one.
     pub interleaved: usize,
 }
 
 /// Elements of a panel of rows.
 const PANEL: usize = 65_536;
-/// The fewest rows of a panel.
+/// The minimum number of rows of a panel.
 const PANEL_ROWS: usize = 64;
 /// Columns that are summed at a time.
 const STRIP: usize = 4_096;
-/// Rows shorter than this go into a tile together.
+/// Shorter rows share a tile.
 const SHORT: usize = 256;
 
 impl Matrix {
-    /// Numbers of a vector with one for each row or column of the array.
+    /// Length of a vector with one number for each row or column of the array.
     pub fn vector(&self, scope: Scope) -> usize {
         self.batch * self.interleaved * self.of_one(scope)
     }
 
-    /// The same, for one matrix of the batch.
+    /// The same for one matrix of the batch.
     pub(crate) fn of_one(&self, scope: Scope) -> usize {
         if self.lies_in_rows(scope) { self.rows } else { self.cols / self.interleaved }
     }
 
-    /// Whether what belongs to this scope of the array lies one behind the other in memory.
+    /// Whether the elements of one row or column of the array are contiguous in memory.
     pub(crate) fn lies_in_rows(&self, scope: Scope) -> bool {
         (scope == Scope::Row) != self.transposed
     }
@@ -54,7 +54,7 @@ impl Matrix {
     }
 }
 
-/// A matrix, cut: small matrices are put together, large ones divided into panels of rows and strips of columns.
+/// A matrix split into cells: small matrices are grouped, large ones divided into panels of rows and strips of columns.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Cells {
     pub matrix: Matrix,
@@ -64,11 +64,11 @@ pub(crate) struct Cells {
     /// Columns of a strip, strips of a matrix.
     pub strip: usize,
     pub strips: usize,
-    /// Matrices that make one unit.
+    /// Matrices in one unit.
     pub together: usize,
 }
 
-/// A unit: some rows, counted over the whole batch, and some columns.
+/// A unit: a range of rows, counted over the whole batch, and a range of columns.
 #[derive(Clone, Debug)]
 pub(crate) struct Cell {
     pub rows: Range<usize>,
@@ -107,22 +107,22 @@ impl Cells {
         }
     }
 
-    /// Rows that go through a tile together.
+    /// Rows that share a tile.
     pub fn rows_at_once(&self) -> usize {
         if self.matrix.cols <= SHORT { (BLOCK / self.matrix.cols.max(1)).max(1) } else { 1 }
     }
 
-    /// Places of the partial sums of rows, those of a strip one behind the other.
+    /// Number of partial sums of rows; those of a strip are contiguous.
     pub fn row_partials(&self) -> usize {
         self.strips * self.row_sums()
     }
 
-    /// How many sums all rows have.
+    /// Number of row sums.
     pub fn row_sums(&self) -> usize {
         self.matrix.batch * self.matrix.rows * self.matrix.interleaved
     }
 
-    /// Places of the partial sums of columns: one for each column and panel.
+    /// Number of partial sums of columns: one for each column and panel.
     pub fn col_partials(&self) -> usize {
         self.matrix.batch * self.panels * self.matrix.cols
     }

@@ -1,4 +1,4 @@
-//! Drivers: many arrays, their stages, and threads. Knows rules and kernels as data, and no optimizer by name.
+//! Drivers: many arrays, their stages, and threads. Treats rules and kernels as data, and knows no optimizer by name.
 
 mod array;
 mod driver;

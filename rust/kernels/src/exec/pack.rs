@@ -1,34 +1,34 @@
-//! Copying many arrays into one block of memory and back, byte for byte, in one parallel region.
+//! Copies many arrays into one block of memory and back, byte for byte, in one parallel region. Knows no types.
 
 use super::pool;
 
 /// Bytes of a task.
 const CHUNK: usize = 1 << 17;
-/// Bytes that take as long as an element of a step.
+/// Bytes that take as long to copy as a step takes for one element.
 const ELEMENT: usize = 16;
 
-/// The arrays and the block, for all threads.
+/// The arrays and the block, shared by all threads.
 struct Shared<'a>(&'a [(*mut u8, usize)], *mut u8);
 
 // SAFETY: each byte is copied by one task only.
 unsafe impl Sync for Shared<'_> {}
 
-/// Bytes that an array of so many takes in a block: the next one begins where any element may.
+/// Bytes that an array of this size takes in a block, rounded up so that the next array is aligned for any element type.
 pub const fn padded_length(bytes: usize) -> usize {
     bytes.next_multiple_of(size_of::<f64>())
 }
 
-/// Copies arrays, given by pointer and bytes, into a block of memory one behind the other.
+/// Copies arrays, given as pointers and byte counts, into a block of memory, one after the other.
 ///
 /// # Safety
 /// Each pointer must be valid for its bytes, and `block` for the sum of the [`padded_length`] of all; nothing may overlap, and
-/// nobody else may use what is written meanwhile.
+/// nobody else may access the written memory during the call.
 pub unsafe fn pack(arrays: &[(*mut u8, usize)], block: *mut u8, threads: usize) {
     // SAFETY: the caller's promise, passed on.
     unsafe { copy(arrays, block, false, threads) }
 }
 
-/// Copies a block of memory back into the arrays, all but those whose pointer is null.
+/// Copies a block of memory back into the arrays, except those whose pointer is null.
 ///
 /// # Safety
 /// As for [`pack`].
@@ -59,7 +59,7 @@ unsafe fn copy(arrays: &[(*mut u8, usize)], block: *mut u8, back: bool, threads:
             let offset = at - starts[i];
             let n = bytes.saturating_sub(offset).min(end - at);
             if !array.is_null() {
-                // SAFETY: `n` bytes from `offset` lie within the array, and at `at` in the block: the caller's promise.
+                // SAFETY: `n` bytes from `offset` lie within the array, and at `at` in the block: upheld by the caller.
                 unsafe {
                     let (there, here) = (array.add(offset), shared.1.add(at));
                     let (from, to) = if back { (here, there) } else { (there, here) };
@@ -88,7 +88,7 @@ mod tests {
         let mut block = vec![0u8; padded.len()];
         for threads in [1, 3] {
             let mut pointers: Vec<_> = arrays.iter_mut().map(|a| (a.as_mut_ptr(), a.len())).collect();
-            // SAFETY: vectors of their own, and a block as long as all of them.
+            // SAFETY: separate vectors, and a block as long as all of them together.
             unsafe { pack(&pointers, block.as_mut_ptr(), threads) };
             assert!(block == padded);
             for &(pointer, n) in &pointers {

@@ -1,14 +1,15 @@
-//! How a step is cut into tasks: chunks of about equal size over all arrays. The cut depends on their sizes alone.
+//! Splits a step into tasks: chunks of about equal size over all arrays. The split depends on the sizes alone; knows no rule
+//! and no thread.
 
 use crate::numeric::reduce::BLOCK;
 
-/// Elements of a chunk: enough to outweigh claiming it, few enough to share work evenly.
+/// Elements of a chunk: enough to outweigh the cost of claiming it, few enough to balance the load.
 const CHUNK: usize = 16_384;
-/// Elements of a chunk where there are few, and where there are millions: memory likes long runs.
+/// Elements of a chunk for small totals, and for millions of elements, where long contiguous runs use memory bandwidth better.
 const FEW: usize = 4_096;
 const MANY: usize = 65_536;
 
-/// A run of units over neighbouring arrays: from `(first, start)` up to `(last, end)`.
+/// A range of units over neighbouring arrays: from `(first, start)` up to `(last, end)`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Chunk {
     pub first: usize,
@@ -17,31 +18,31 @@ pub(crate) struct Chunk {
     pub end: usize,
 }
 
-/// What the cut needs to know of an array.
+/// The sizes of an array that the split depends on.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Extent {
-    /// Elements of a unit, which is never cut.
+    /// Elements of a unit, which is never split.
     pub unit: usize,
-    /// How many units there are.
+    /// Number of units.
     pub units: usize,
-    /// Whether one task takes all of it.
+    /// Whether the whole array is one task.
     pub whole: bool,
 }
 
 impl Extent {
-    /// An array of so many elements, in blocks.
+    /// An array of `len` elements, in blocks.
     pub fn blocks(len: usize) -> Extent {
         Extent { unit: BLOCK.min(len.max(1)), units: len.div_ceil(BLOCK), whole: false }
     }
 }
 
-/// Cuts arrays into chunks.
+/// Splits arrays into chunks.
 pub(crate) fn cut(extents: &[Extent], total: usize) -> Vec<Chunk> {
     let size = (total / 16).clamp(FEW, CHUNK).max(total / 64).min(MANY).next_multiple_of(BLOCK);
     cut_to(extents, size)
 }
 
-/// Cuts arrays into chunks of about `size` elements.
+/// Splits arrays into chunks of about `size` elements.
 fn cut_to(extents: &[Extent], size: usize) -> Vec<Chunk> {
     let mut chunks = Vec::new();
     let mut open: Option<(usize, usize, usize)> = None; // first array, unit in it, elements so far

@@ -1,4 +1,5 @@
-//! The stages of a rule's programs as drivers run them: rounds between texts over all arrays. Made once.
+//! The stages of a rule's programs, grouped for the drivers into rounds between scalar stages over all arrays. Built once; runs
+//! nothing.
 
 use crate::kernel::CompiledRule;
 use crate::rule::{Kind, Program, Scope, Stage};
@@ -12,31 +13,31 @@ pub(super) struct Plan {
     pub plain: bool,
 }
 
-/// A program, cut at its texts over all arrays.
+/// A program, split at its scalar stages over all arrays.
 #[derive(Debug)]
 pub(super) struct ProgramPlan {
     pub name: &'static str,
     pub rounds: Vec<Round>,
 }
 
-/// The stages between two texts over all arrays.
+/// The stages between two scalar stages over all arrays.
 pub(super) struct Round {
-    /// The stages, each with its number among those of all programs of the rule.
+    /// The stages, each with its index among those of all programs of the rule.
     pub stages: Vec<Numbered>,
-    /// The places of the passes among them.
+    /// The indices of the passes among them.
     pub passes: Vec<usize>,
-    /// The text over all arrays that ends the round.
+    /// The scalar stage over all arrays that ends the round.
     pub text: Option<&'static Stage>,
 }
 
-/// A stage, and what depends on where it stands.
+/// A stage, and what depends on its position.
 #[derive(Clone, Copy)]
 pub(super) struct Numbered {
     pub stage: &'static Stage,
     pub number: usize,
     /// Whether it is the last pass of its program that reads gradients.
     pub last_gradient: bool,
-    /// The term of it that the next pass recalls.
+    /// Which of its terms the next pass reuses.
     pub recalled: Option<usize>,
 }
 
@@ -59,7 +60,7 @@ impl std::fmt::Debug for Numbered {
 }
 
 impl Plan {
-    /// The rounds of the program of this name; none where the rule has no such program.
+    /// The rounds of the program of this name; empty if the rule has no such program.
     pub fn rounds(&self, program: &str) -> &[Round] {
         self.programs.iter().find(|own| own.name == program).map_or(&[], |own| &own.rounds)
     }

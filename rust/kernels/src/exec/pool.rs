@@ -1,49 +1,50 @@
-//! Threads: a pool that helps the calling thread with numbered tasks.
+//! A thread pool whose helpers share numbered tasks with the calling thread. Knows neither arrays nor rules.
 //!
-//! The caller starts on the tasks at once and waits at the end only for tasks in flight, never for a helper that has
-//! not begun: waking a sleeping helper takes as long as a small step. In a loop that steps often, helpers stay awake for
-//! the next region, and meanwhile give their CPU to whoever wants it.
-//! A pool does not survive `fork()`, so one that belongs to another process is left alone and a new one is made.
+//! The caller starts on the tasks at once and waits at the end only for running tasks, never for a helper that has not started:
+//! waking a sleeping helper takes as long as a small step. In a loop that steps often, helpers keep spinning for the next
+//! region, and yield their CPU to other threads meanwhile.
+//! A pool does not survive `fork()`, so a forked process leaves its parent's pool alone and makes a new one.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Elements from which a helper pays that has its CPU to itself.
+/// Minimum elements for helpers that are spinning and have not yielded their CPU.
 const HOT: usize = 16_384;
-/// Elements from which a helper pays that is awake.
+/// Minimum elements for helpers that are awake.
 const AWAKE: usize = 32_768;
-/// Elements from which a helper pays that has to be woken.
+/// Minimum elements for helpers that have to be woken.
 const ASLEEP: usize = 262_144;
-/// How long a helper keeps its CPU to itself after a region: what a loop of small steps does between them. A yield takes
-/// longer than that, and the helper would come late.
+/// How long a helper spins after a region before it yields: enough for what a loop of small steps does between them. A yield
+/// takes longer than that, and the helper would come late.
 const EAGER: Duration = Duration::from_micros(20);
-/// The longest pause between two regions that helpers stay awake for: beyond it, waking them costs little beside the pause.
+/// The longest pause between two regions during which helpers keep spinning; after a longer one, the cost of waking them hardly
+/// matters.
 const BRISK: Duration = Duration::from_millis(2);
 
-/// Threads that a step may use, the caller included; 0 before the first question.
+/// Threads that a step may use, the caller included; 0 until first used.
 static THREADS: AtomicUsize = AtomicUsize::new(0);
-/// The pool of this process, or of the process that this one was forked from.
+/// The pool of this process, or of the process that it was forked from.
 static POOL: AtomicPtr<Pool> = AtomicPtr::new(std::ptr::null_mut());
 
 struct Pool {
     process: u32,
     helpers: usize,
     threads: rayon::ThreadPool,
-    /// The latest region, and how many there have been.
+    /// The latest region; `posted` counts all of them.
     latest: Mutex<Arc<Job>>,
     posted: AtomicU32,
-    /// Helpers that are at work or wait for work without sleeping.
+    /// Helpers that are working or spinning.
     awake: AtomicUsize,
 }
 
 /// The number of threads that a step may use, the caller included.
 ///
-/// At first that is `SCHUSS_NUM_THREADS`, or else the number of CPUs that this process may run on.
+/// The default is `SCHUSS_NUM_THREADS`, or else the number of CPUs available to this process.
 ///
 /// # Errors
-/// `SCHUSS_NUM_THREADS` is set to something else than a positive number.
+/// `SCHUSS_NUM_THREADS` is not a positive number.
 pub fn num_threads() -> Result<usize, String> {
     match THREADS.load(Ordering::Relaxed) {
         0 => {
@@ -62,29 +63,29 @@ pub fn num_threads() -> Result<usize, String> {
     }
 }
 
-/// Sets the number of threads that a step may use, the caller included; 0 is taken as 1.
+/// Sets the number of threads that a step may use, the caller included; 0 means 1.
 pub fn set_num_threads(threads: usize) {
     THREADS.store(threads.max(1), Ordering::Relaxed);
 }
 
-/// One parallel region. Helpers may see it after it has ended, so it owns nothing but numbers.
+/// One parallel region. Helpers may still read it after it has ended, so it owns only numbers.
 struct Job {
-    /// Tasks taken by the caller, from the first on, in the low half; by helpers, from the last back, in the high half.
-    /// So in a loop each finds what its own cache holds.
+    /// Number of tasks claimed by the caller, in ascending order, in the low half; by helpers, in descending order, in the high
+    /// half. So, in a loop, each thread finds its own tasks' data in its cache.
     taken: AtomicU64,
     done: AtomicUsize,
     count: usize,
-    /// Whether tasks are taken from the middle outwards instead.
+    /// Whether tasks are taken in reverse order: from the middle to both ends.
     outwards: bool,
-    /// How many helpers may still join.
+    /// Open slots: how many helpers may still join.
     seats: AtomicUsize,
-    /// Whether helpers should wait for the next region.
+    /// Whether helpers keep spinning for the next region.
     brisk: bool,
     panicked: AtomicBool,
     task: *const (dyn Fn(usize) + Sync),
 }
 
-// SAFETY: `task` is Sync, and is only called for a claimed number below `count`; `run` outlives all of those.
+// SAFETY: `task` is Sync, and is only called for a claimed number below `count`; `run` returns only after all of those calls.
 unsafe impl Send for Job {}
 // SAFETY: as above.
 unsafe impl Sync for Job {}
@@ -118,7 +119,7 @@ impl Job {
                 true if place < middle => middle - 1 - place,
                 true => middle + (self.count - 1 - place),
             };
-            // A panic must not keep the caller from waiting for the others; it raises it at the end.
+            // A panic must not keep the caller from waiting for the other tasks; the caller panics at the end.
             // SAFETY: a number below `count` was claimed, so `run` is still waiting and the task is alive.
             if catch_unwind(AssertUnwindSafe(|| unsafe { (*self.task)(number) })).is_err() {
                 self.panicked.store(true, Ordering::Relaxed);
@@ -129,7 +130,7 @@ impl Job {
 }
 
 impl Pool {
-    /// What a helper does that was woken: it joins the latest region, and those that follow soon.
+    /// The loop of a woken helper: it joins the latest region, and those that follow soon.
     fn help(&self) {
         let mut seen = None;
         let mut idle: Option<Instant> = None;
@@ -155,7 +156,7 @@ impl Pool {
                 }
             } else {
                 self.awake.fetch_sub(1, Ordering::SeqCst);
-                // Whoever has posted since may have counted on this helper.
+                // A region posted since then may have counted on this helper.
                 if self.posted.load(Ordering::SeqCst) == posted {
                     return;
                 }
@@ -164,7 +165,7 @@ impl Pool {
         }
     }
 
-    /// Runs a region with up to so many helpers.
+    /// Runs a region with up to `helpers` helpers.
     fn run(
         &'static self,
         (count, outwards): (usize, bool),
@@ -172,8 +173,8 @@ impl Pool {
         brisk: bool,
         task: &(dyn Fn(usize) + Sync),
     ) {
-        // SAFETY: only the lifetime changes; the task is called for claimed numbers alone, all of which end before this
-        // function returns.
+        // SAFETY: only the lifetime changes; the task is called for claimed numbers alone, and all of those calls end before
+        // this function returns.
         let task = unsafe {
             std::mem::transmute::<*const (dyn Fn(usize) + Sync + '_), *const (dyn Fn(usize) + Sync + 'static)>(task)
         };
@@ -194,7 +195,7 @@ impl Pool {
         job.work(false);
         let mut rounds = 0u32;
         while job.done.load(Ordering::Acquire) < count {
-            // Tasks take microseconds; a helper that lost its CPU takes longer, and gets ours.
+            // Tasks take microseconds; one that takes longer was preempted, and gets this CPU.
             rounds += 1;
             if rounds < 10_000 { std::hint::spin_loop() } else { std::thread::yield_now() }
         }
@@ -205,15 +206,15 @@ impl Pool {
 /// When the last region ended, in nanoseconds of [`clock`].
 static ENDED: AtomicU64 = AtomicU64::new(0);
 
-/// Nanoseconds since the first question.
+/// Nanoseconds since the first call.
 fn clock() -> u64 {
     static START: OnceLock<Instant> = OnceLock::new();
     START.get_or_init(Instant::now).elapsed().as_nanos() as u64
 }
 
-/// Runs tasks `0..count`, of `elements` elements in all, each once, on up to `threads` threads, the caller among them.
-/// Beginning and end meet in the middle; `outwards` they come from there: a second look at the same memory finds in the
-/// caches what the first has left there.
+/// Runs tasks `0..count`, of `elements` elements in all, each once, on up to `threads` threads, including the caller. Threads
+/// work from both ends to the middle, or with `outwards` in reverse order, so that a second pass over the same memory starts
+/// with what the first left in the caches.
 pub(crate) fn run(count: usize, outwards: bool, elements: usize, threads: usize, task: &(dyn Fn(usize) + Sync)) {
     let alone = || (0..count).for_each(|place| task(if outwards { count - 1 - place } else { place }));
     let helpers = threads.min(count).saturating_sub(1);
@@ -231,17 +232,17 @@ pub(crate) fn run(count: usize, outwards: bool, elements: usize, threads: usize,
     ENDED.store(clock(), Ordering::Relaxed);
 }
 
-/// Runs tasks `0..count` like those of a step over so many elements.
+/// Runs tasks `0..count` that cost as much as a step over `elements` elements.
 pub fn in_parallel(count: usize, elements: usize, threads: usize, task: &(dyn Fn(usize) + Sync)) {
     run(count, false, elements, threads, task);
 }
 
-/// So many threads, or nothing when they cannot be had.
+/// A pool of `count` threads, or `None` when they cannot be created.
 fn workers(count: usize) -> Option<rayon::ThreadPool> {
     rayon::ThreadPoolBuilder::new().num_threads(count).thread_name(|i| format!("schuss-{i}")).build().ok()
 }
 
-/// This process's pool with at least so many helpers, or nothing when threads cannot be had.
+/// This process's pool with at least this many helpers, or `None` when threads cannot be created.
 fn pool(helpers: usize) -> Option<&'static Pool> {
     let process = std::process::id();
     let current = POOL.load(Ordering::Acquire);
@@ -258,8 +259,8 @@ fn pool(helpers: usize) -> Option<&'static Pool> {
     let (posted, awake) = (AtomicU32::new(0), AtomicUsize::new(0));
     let new = Box::into_raw(Box::new(Pool { process, helpers, threads, latest, posted, awake }));
     match POOL.compare_exchange(current, new, Ordering::AcqRel, Ordering::Acquire) {
-        // The old pool is leaked on purpose: another thread may be using it, and after a fork its threads are gone
-        // and joining them would hang.
+        // The old pool is leaked on purpose: another thread may be using it, and after a fork its threads are gone and joining
+        // them would hang.
         // SAFETY: just made, and published pools are never freed.
         Ok(_) => Some(unsafe { &*new }),
         Err(_) => {
@@ -276,7 +277,7 @@ mod tests {
 
     #[test]
     fn every_task_runs_once() {
-        // So many elements wake helpers; fewer find them awake, or alone.
+        // The first size wakes helpers; the smaller ones use awake helpers or none.
         for (elements, count) in [ASLEEP, AWAKE, HOT, HOT - 1].into_iter().flat_map(|n| [0, 1, 2, 1000].map(|c| (n, c)))
         {
             for (threads, outwards) in [(1, false), (1, true), (2, false), (2, true), (5, true)] {

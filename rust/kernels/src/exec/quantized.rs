@@ -1,20 +1,20 @@
-//! Quantized states of an array: converted from and to float32 where no kernel takes them as they are.
+//! Converts quantized states of an array from and to float32 where no kernel reads and writes them directly. Knows no rule.
 
 use crate::cpu::{self, LEVELS, Level};
 use crate::numeric::{
     Bfloat16State, Dtype, QUANTIZATION_BLOCK, RandomBits, SCALES_ALIGN, StateFormat, StateStorage, quantized::int8,
 };
 
-/// Some elements of a state, from the start of a block.
+/// A range of a state's elements, from the start of a block.
 struct Part<'a> {
     /// In float32.
     wide: *mut f32,
-    /// As they are kept.
+    /// As stored.
     kept: *mut u8,
     n: usize,
-    /// The scales of its blocks, where it has any.
+    /// The scales of its blocks, for int8 states.
     scales: *mut f32,
-    /// Which of the rule's streams it is, and which block of the array's it begins at.
+    /// Which of the rule's streams it is, and the index of its first block in the array.
     number: usize,
     block: usize,
     /// The random bits of the array, for stochastic rounding.
@@ -24,12 +24,12 @@ struct Part<'a> {
 /// Converts a part.
 ///
 /// # Safety
-/// `wide` must be valid for `n` elements, `kept` for `n` of its type and, for codes, the scales for their blocks; they may
-/// not overlap; all must be valid for writing. The CPU must have the level.
+/// `wide` must be valid for `n` elements, `kept` for `n` of its type, and for int8 states the scales for their blocks; they
+/// must not overlap and must be writable. The CPU must support the level.
 type Convert = unsafe fn(part: &Part);
 
-/// Dequantizing, rounding stochastically and rounding to nearest bfloat16; dequantizing and quantizing codes, with sign and
-/// without.
+/// Dequantizing, stochastic rounding and rounding to nearest for bfloat16; dequantizing and quantizing for int8, signed and
+/// unsigned.
 const KINDS: usize = 7;
 
 static TABLE: [[Convert; KINDS]; LEVELS] = {
@@ -57,13 +57,13 @@ pub(super) struct QuantizedState {
     pub nonnegative: bool,
     /// Which of the rule's streams it is.
     pub number: usize,
-    /// Its memory, and its elements.
+    /// Its memory, and its number of elements.
     pub data: *mut u8,
     pub len: usize,
 }
 
 impl QuantizedState {
-    /// Reads `n` elements from `at`, which begins a block.
+    /// Dequantizes `n` elements from `at`, the start of a block.
     ///
     /// # Safety
     /// As for [`Convert`].
@@ -76,7 +76,7 @@ impl QuantizedState {
         unsafe { TABLE[level as usize][kind](&self.part(wide, (at, n), None)) }
     }
 
-    /// Writes `n` elements from `at`, which begins a block.
+    /// Quantizes `n` elements from `at`, the start of a block.
     ///
     /// # Safety
     /// As for [`Convert`].
@@ -154,7 +154,7 @@ cpu::each! {
 }
 
 impl Part<'_> {
-    /// The random bits of places, and those of block `i` of the part.
+    /// The random bits of each position in a block, and those of block `i` of the part.
     fn random(&self, i: usize) -> Option<(&[u32; QUANTIZATION_BLOCK], u32)> {
         self.bits.map(|bits| {
             let own: [u32; crate::kernel::MAX_STREAMS] = bits.of_block(self.block + i, self.number + 1);

@@ -1,4 +1,4 @@
-//! Where the partial results of an array's reductions lie, and how they become one result.
+//! Where the partial results of an array's reductions are stored, and how they are combined. Knows no thread.
 
 use super::matrix::{Cells, Matrix};
 use super::scratch::Scratch;
@@ -6,7 +6,7 @@ use crate::numeric::Dtype;
 use crate::numeric::reduce::{Form, combine, neutral};
 use crate::rule::{Operation, Reduction, Right, Scope, Stage};
 
-/// What is added up for a reduction.
+/// The operation that is applied to a reduction's terms.
 pub(crate) fn form(reduction: &Reduction) -> Form {
     match (reduction.operation, &reduction.right) {
         (Operation::Max, _) => Form::Max,
@@ -17,12 +17,12 @@ pub(crate) fn form(reduction: &Reduction) -> Form {
     }
 }
 
-/// What a reduction over nothing is.
+/// The result of a reduction over no elements.
 pub(super) fn neutral_of(reduction: &Reduction) -> f64 {
     neutral(form(reduction))
 }
 
-/// Where a reduction's partial results lie.
+/// The layout of a reduction's partial results.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Layout {
     /// One for each unit.
@@ -41,12 +41,12 @@ pub(super) fn layout(reduction: &Reduction, matrix: Option<Matrix>) -> Layout {
     }
 }
 
-/// Whether a stage goes over an array cell by cell, and not block by block: where it reduces rows or columns.
+/// Whether a stage processes an array cell by cell instead of block by block: so do reductions over rows or columns.
 pub(crate) fn by_cells(stage: &Stage) -> bool {
     stage.reductions.iter().any(|reduction| matches!(reduction.scope, Scope::Row | Scope::Col))
 }
 
-/// How many partial results a reduction has.
+/// Number of partial results of a reduction.
 pub(super) fn places(reduction: &Reduction, units: usize, cells: Option<&Cells>) -> usize {
     match (layout(reduction, cells.map(|cells| cells.matrix)), cells) {
         (Layout::Rows, Some(cells)) => cells.row_partials(),
@@ -55,25 +55,25 @@ pub(super) fn places(reduction: &Reduction, units: usize, cells: Option<&Cells>)
     }
 }
 
-/// How many partial results a stage's reductions have in all.
+/// Total number of partial results of a stage's reductions.
 pub(super) fn stage_places(stage: &Stage, units: usize, cells: Option<&Cells>) -> usize {
     stage.reductions.iter().map(|reduction| places(reduction, units, cells)).sum()
 }
 
-/// The result of numbers in order.
+/// Combines partial results in order.
 ///
 /// # Safety
-/// Nobody may write these places meanwhile.
+/// Nobody may write these entries during the call.
 pub(super) unsafe fn fold(form: Form, scratch: &Scratch, places: std::ops::Range<usize>, start: f64) -> f64 {
     // SAFETY: the caller's promise.
     places.fold(start, |sum, place| combine(form, sum, unsafe { scratch.get(place) }))
 }
 
-/// Turns the partial results of rows or columns into the vector of the reduction.
+/// Combines the partial results of rows or columns into the vector of the reduction.
 ///
 /// # Safety
-/// The partial results from `first` on must be there, nobody may use them or the vector meanwhile, and the vector must be valid
-/// for a number of `compute` for each row or column.
+/// The partial results from `first` on must be complete, nobody else may access them or the vector during the call, and the
+/// vector must be valid for one `compute` number for each row or column.
 pub(super) unsafe fn finish_vector(
     reduction: &Reduction,
     cells: &Cells,
@@ -84,7 +84,7 @@ pub(super) unsafe fn finish_vector(
     let (form, matrix) = (form(reduction), cells.matrix);
     let count =
         if reduction.operation == Operation::Mean { matrix.of_one(reduction.scope.other()) as f64 } else { 1.0 };
-    // SAFETY: the caller's promise; each place is within the vector.
+    // SAFETY: upheld by the caller; each index is within the vector.
     let set = |i: usize, x: f64| unsafe {
         match compute {
             Dtype::F64 => *vector.cast::<f64>().add(i) = x / count,
@@ -104,7 +104,7 @@ pub(super) unsafe fn finish_vector(
             let panel = matrix.cols;
             for of_matrix in 0..matrix.batch {
                 let place = first + of_matrix * cells.panels * panel;
-                // The first panel's place holds the sum: panels are added in order.
+                // The first panel's entry holds the sum: panels are added in order.
                 // SAFETY: the caller's promise.
                 let sums = unsafe { scratch.slice(place, cells.panels * panel) };
                 let (total, others) = sums.split_at_mut(panel);
@@ -122,7 +122,7 @@ pub(super) unsafe fn finish_vector(
 }
 
 impl Scope {
-    /// Rows for columns, and columns for rows.
+    /// Swaps rows and columns.
     fn other(self) -> Scope {
         if self == Scope::Row { Scope::Col } else { Scope::Row }
     }

@@ -1,17 +1,17 @@
-//! Memory that the tasks of parallel regions share: partial results, scalars and vectors of arrays.
+//! Scratch memory that the tasks of parallel regions share: partial results, scalars and vectors of arrays. Knows no layout.
 
 use std::cell::UnsafeCell;
 
-/// Float64 numbers, or vectors of float32, in one block. Each task writes places of its own; a later region, or the caller,
-/// reads them.
+/// Float64 numbers, or vectors of float32, in one block. Each task writes its own entries; a later region, or the caller, reads
+/// them.
 #[derive(Default)]
 pub(crate) struct Scratch(Vec<UnsafeCell<f64>>);
 
-// SAFETY: whoever writes promises that nobody else uses the place meanwhile; regions order writes before later reads.
+// SAFETY: writers guarantee that nobody else uses the entry at the same time; regions order writes before later reads.
 unsafe impl Sync for Scratch {}
 
 impl Scratch {
-    /// Makes it at least so long; what was there stays at its place, but may move in memory.
+    /// Grows it to at least this length; entries keep their index, but may move in memory.
     pub fn grow(&mut self, len: usize) {
         if len > self.0.len() {
             self.0.resize_with(len, UnsafeCell::default);
@@ -29,27 +29,27 @@ impl Scratch {
     }
 
     /// # Safety
-    /// Nobody may use the place meanwhile.
+    /// Nobody else may access the entry during the call.
     pub unsafe fn set(&self, place: usize, x: f64) {
         debug_assert!(place < self.0.len());
-        // SAFETY: the caller's promise; the place is within the block.
+        // SAFETY: upheld by the caller; the entry is within the block.
         unsafe { *self.at(place) = x };
     }
 
     /// # Safety
-    /// Nobody may write the place meanwhile.
+    /// Nobody may write the entry during the call.
     pub unsafe fn get(&self, place: usize) -> f64 {
         debug_assert!(place < self.0.len());
-        // SAFETY: the caller's promise; the place is within the block.
+        // SAFETY: upheld by the caller; the entry is within the block.
         unsafe { *self.at(place) }
     }
 
     /// # Safety
-    /// Nobody else may use these places meanwhile.
-    #[allow(clippy::mut_from_ref)] // as the caller promises
+    /// Nobody else may access these entries while the slice is in use.
+    #[allow(clippy::mut_from_ref)] // guaranteed by the caller
     pub unsafe fn slice(&self, place: usize, len: usize) -> &mut [f64] {
         debug_assert!(place + len <= self.0.len());
-        // SAFETY: the caller's promise; the places are within the block.
+        // SAFETY: upheld by the caller; the entries are within the block.
         unsafe { std::slice::from_raw_parts_mut(self.at(place), len) }
     }
 }

@@ -1,4 +1,5 @@
-//! The stages of an array's program: passes over its units, reductions, and the texts between them.
+//! Runs the stages of an array's program: passes over its units, reductions, and the scalar and vector stages between them.
+//! Starts no thread.
 
 use std::ops::Range;
 
@@ -13,35 +14,35 @@ use crate::numeric::reduce::{self, BLOCK, combine, neutral};
 use crate::numeric::{Dtype, StateFormat, convert};
 use crate::rule::{DECAY, Factor, Kind, L2, Operand, Operation, Pass, Reduction, Right, Scope, Stage, Stream};
 
-/// Some neighbouring elements of an array. In a cell they are a run within a row, or some whole short rows.
+/// Some neighbouring elements of an array. In a cell they are part of a row, or several whole short rows.
 #[derive(Clone, Copy)]
 struct Piece {
     at: usize,
     n: usize,
-    /// The first row, counted over the batch, and how many.
+    /// The first row, counted over the batch, and the number of rows.
     row: usize,
     rows: usize,
-    /// The first column, and how many elements of each row.
+    /// The first column, and the number of elements of each row.
     col: usize,
     cols: usize,
 }
 
-/// A pass that is run over an array.
+/// A pass over an array.
 struct Run<'a> {
     i: usize,
     item: &'a Item,
     stage: &'a Stage,
     pass: &'a Pass,
     call: &'a Call<'a>,
-    /// Whether gradients are scaled, so that they must go through the kernel to be reduced.
+    /// Whether gradients are scaled, so that reductions need the kernel's scaled values.
     scaled: bool,
-    /// Whether the kernel has anything to do.
+    /// Whether the kernel has anything to compute.
     computes: bool,
     /// The first partial result of each reduction.
     places: [usize; MAX_TAIL],
     /// The tiles for operands and terms.
     tiles: [*mut u8; MAX_TAIL],
-    /// The term of all elements that a later pass recalls, and which one it is.
+    /// The buffer for a term that a later pass reuses, and the term's index.
     kept: *mut u8,
     recalled: Option<usize>,
 }
@@ -51,7 +52,7 @@ impl WorkList {
     /// that pass finds it in a cache.
     ///
     /// # Safety
-    /// As for [`WorkList::run`]; nobody else may run a pass over these units meanwhile.
+    /// As for [`WorkList::run`]; nobody else may run a pass over these units at the same time.
     pub(super) unsafe fn pass(&self, i: usize, numbered: Numbered, call: &Call<'_>, units: Range<usize>, whole: bool) {
         let (item, stage) = (&self.items[i], numbered.stage);
         let Kind::Pass(pass) = &stage.kind else { unreachable!("the stage is a pass") };
@@ -132,11 +133,11 @@ impl WorkList {
         }
     }
 
-    /// Clears the partial results that a cell adds to.
+    /// Resets the partial results that a cell adds to.
     fn start_cell(&self, first: usize, cells: &Cells, reduction: &Reduction, unit: usize) {
         let nothing = neutral(form(reduction));
         let cell = cells.unit(unit);
-        // SAFETY: these places belong to the cell alone.
+        // SAFETY: these entries belong to the cell alone.
         unsafe {
             match layout(reduction, Some(cells.matrix)) {
                 Layout::Rows => {
@@ -164,7 +165,7 @@ impl WorkList {
         let Run { i, item, stage, pass, call, kept, .. } = *run;
         let compute = item.param_type.compute();
         let mut tail = run.tiles;
-        // SAFETY: the caller's promise; a tile holds a piece, and each pass has at most so many operands and terms.
+        // SAFETY: upheld by the caller; a tile holds a piece, and a pass has at most `MAX_TAIL` operands and terms.
         unsafe {
             for (k, operand) in pass.operands.iter().enumerate() {
                 tail[k] = self.operand(i, operand, compute, piece, run.tiles[k]);
@@ -205,7 +206,7 @@ impl WorkList {
         }
     }
 
-    /// Numbers as the compute type, converted into a tile where they lie in another.
+    /// Numbers in the compute type: converted into a tile if they are stored in another type.
     ///
     /// # Safety
     /// The pointers must be valid for `n` elements.
@@ -240,7 +241,7 @@ impl WorkList {
         let (form, first, level) = (form(reduction), run.places[k], run.call.level);
         let compute = run.item.param_type.compute();
         let offset = |data: *mut u8, dtype: Dtype, elements: usize| data.wrapping_add(elements * dtype.size());
-        // SAFETY: the caller's promise; the places belong to the unit.
+        // SAFETY: upheld by the caller; the entries belong to the unit.
         unsafe {
             let block = |at: usize, n: usize| {
                 let pair = (offset(left, dtype, at).cast_const(), offset(right, compute, at).cast_const());
@@ -290,7 +291,7 @@ impl WorkList {
         }
     }
 
-    /// The stream of a row or column vector for a piece: the vector itself where it lies as the elements do, else a tile.
+    /// The stream of a row or column vector for a piece: the vector itself if its layout matches the elements, else a tile.
     ///
     /// # Safety
     /// The vector must be valid, and the tile for a piece.
@@ -308,7 +309,7 @@ impl WorkList {
                 run = run.min(matrix.interleaved - one);
             }
             let into = tile.wrapping_add((at - piece.at) * size);
-            // SAFETY: the caller's promise; all places are within the vector and the tile.
+            // SAFETY: upheld by the caller; all indices are within the vector and the tile.
             unsafe {
                 match (by_row, compute) {
                     (true, _) if matrix.interleaved > 1 => {
@@ -337,10 +338,10 @@ impl WorkList {
         tile
     }
 
-    /// Turns the partial results of a pass into scalars and vectors of the array; those over all arrays stay.
+    /// Combines the partial results of a pass into scalars and vectors of the array; reductions over all arrays stay partial.
     ///
     /// # Safety
-    /// All units of the pass must be done, and nobody else may use the array's places meanwhile.
+    /// All units of the pass must be done, and nobody else may access the array's entries during the call.
     pub(super) unsafe fn finish_pass(&self, i: usize, numbered: Numbered) {
         let (item, stage) = (&self.items[i], numbered.stage);
         let compute = item.param_type.compute();
@@ -365,7 +366,7 @@ impl WorkList {
         }
     }
 
-    /// Runs a text between passes that belongs to the array: over rows, columns, or its scalars.
+    /// Runs one of the array's stages between passes: over rows, over columns, or over its scalars.
     ///
     /// # Safety
     /// As for [`WorkList::finish_pass`].
@@ -394,7 +395,7 @@ impl WorkList {
         // SAFETY: the caller's promise.
         let scalars = unsafe { self.scalars.slice(item.scalars, rule.scalars.len()) };
         let vectors = self.vectors_of(i, scope);
-        // A run is what one matrix has; matrices that lie interleaved have one run together.
+        // A run is one matrix; interleaved matrices share one run.
         let by_matrix = stage.reductions.iter().any(|reduction| reduction.scope == Scope::Matrix);
         let together = if by_matrix { matrix.interleaved } else { 1 };
         let length = if by_matrix { matrix.of_one(scope) * together } else { matrix.vector(scope) };
@@ -424,7 +425,7 @@ impl WorkList {
                         let vector = self.vector(i, scope, reduction.place);
                         for place in 0..length {
                             let x = sums[k][place % together] / count;
-                            // SAFETY: the caller's promise; the run's places are within the vector.
+                            // SAFETY: upheld by the caller; the run's indices are within the vector.
                             unsafe {
                                 match compute {
                                     Dtype::F64 => vector.cast::<f64>().add(start + place).write(x),
@@ -458,10 +459,10 @@ impl WorkList {
     }
 }
 
-/// Adds the terms of `n` vector elements from `at` to the sums of the matrices that they belong to in turn.
+/// Adds the terms of `n` vector elements from `at` to the sums of their matrices, which may be interleaved.
 ///
 /// # Safety
-/// The tiles must hold the terms, and the CPU must have the level.
+/// The tiles must hold the terms, and the CPU must support the level.
 unsafe fn add_terms(
     sums: &mut [f64],
     reduction: &Reduction,
@@ -496,7 +497,7 @@ unsafe fn add_terms(
     }
 }
 
-/// Whether a factor lies in memory when the pass is done.
+/// Whether a factor is in memory when the pass is done.
 fn in_memory(factor: &Factor, scaled: bool, zero_grads: bool) -> bool {
     match factor.memory {
         Some(Stream::Grad) => !(zero_grads || (factor.unscaled && scaled)),
@@ -526,7 +527,7 @@ fn each_piece(cells: &Cells, unit: usize, mut f: impl FnMut(Piece)) {
     }
 }
 
-/// The place of a row's column sums: those of its matrix and panel.
+/// The index of a row's column sums: those of its matrix and panel.
 fn col_place(cells: &Cells, row: usize) -> usize {
     let (matrix, within) = (row / cells.matrix.rows, row % cells.matrix.rows);
     (matrix * cells.panels + within / cells.panel) * cells.matrix.cols

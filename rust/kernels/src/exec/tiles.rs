@@ -1,5 +1,5 @@
-//! One kernel call: directly on an array's memory, or through tiles where a type has no kernel, a parameter is rounded from
-//! a float32 copy, or gradients are set to zero on the way.
+//! One kernel call: directly on an array's memory, or through tiles where a type has no kernel, a parameter is rounded from a
+//! float32 copy, or gradients are set to zero. Knows neither reductions nor threads.
 
 use std::cell::RefCell;
 use std::mem::MaybeUninit;
@@ -12,10 +12,10 @@ use crate::numeric::reduce::BLOCK;
 use crate::numeric::{Dtype, QUANTIZATION_BLOCK, RandomBits, Rounding, StateFormat, convert};
 use crate::rule::{Pass, Scope, State};
 
-/// Elements that go through tiles at a time: what stays in the first-level cache.
+/// Elements that go through tiles at a time, few enough for the L1 cache.
 pub(super) const TILE: usize = BLOCK;
 
-/// Memory of one tile, for elements of any type. It is not cleared: a tile is filled before it is read.
+/// Memory of one tile, for elements of any type. It is left uninitialized: a tile is written before it is read.
 #[repr(align(64))]
 pub(super) struct Tile(MaybeUninit<[f64; TILE]>);
 
@@ -25,7 +25,7 @@ impl Tile {
     }
 }
 
-/// The most operands and terms that a pass has.
+/// The maximum number of operands and terms of a pass.
 pub(super) const MAX_TAIL: usize = 16;
 
 thread_local! {
@@ -34,17 +34,17 @@ thread_local! {
     static KEPT_TERM: RefCell<Vec<f64>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Runs `f` with the tiles of this thread for streams that are converted. They are not on its stack, which may be small.
+/// Runs `f` with this thread's tiles for converted streams. They are not on its stack, which may be small.
 fn with_stream_tiles<T>(f: impl FnOnce(&mut [Tile]) -> T) -> T {
     STREAM_TILES.with(|tiles| f(made(&mut tiles.borrow_mut(), MAX_STREAMS + 1)))
 }
 
-/// Runs `f` with the tiles of this thread for row and column operands, and for terms of reductions.
+/// Runs `f` with this thread's tiles for row and column operands, and for terms of reductions.
 pub(super) fn with_tail_tiles<T>(f: impl FnOnce(&mut [Tile]) -> T) -> T {
     TAIL_TILES.with(|tiles| f(made(&mut tiles.borrow_mut(), MAX_TAIL)))
 }
 
-/// Runs `f` with memory of this thread for a term of each element of a whole array, which a later pass recalls.
+/// Runs `f` with this thread's buffer for a term of each element of a whole array, which a later pass reuses.
 pub(super) fn with_kept_term<T>(f: impl FnOnce(*mut u8) -> T) -> T {
     KEPT_TERM.with(|terms| {
         let mut terms = terms.borrow_mut();
@@ -62,16 +62,16 @@ fn made(tiles: &mut Vec<Tile>, count: usize) -> &mut [Tile] {
     tiles
 }
 
-/// How a pass is run over an array.
+/// The settings of a pass over an array.
 #[derive(Clone, Copy)]
 pub(super) struct Call<'a> {
-    /// The CPU level, which this machine must have.
+    /// The CPU level; this machine must support it.
     pub level: Level,
     /// The scalars of the rule.
     pub scalars: &'a [f64],
-    /// Whether the gradient is set to zero once this pass has used it.
+    /// Whether the gradient is set to zero after use.
     pub zero_grads: bool,
-    /// The random bits that quantized states are rounded with.
+    /// The random bits for rounding quantized states.
     pub bits: Option<RandomBits<'a>>,
 }
 
@@ -82,7 +82,7 @@ impl<'a> Call<'a> {
 }
 
 impl Item {
-    /// The kernel that takes the array's memory as it is, if there is one.
+    /// The kernel for the array's types as stored, if there is one.
     pub(super) fn direct(&self, pass: &Pass, call: &Call<'_>) -> Option<Kernel> {
         if call.zero_grads || (self.rounded.is_some() && (pass.writes_param || pass.restores)) {
             return None;
@@ -91,7 +91,7 @@ impl Item {
         let param = if pass.reads_param { self.param_type } else { compute };
         let grad = if pass.reads_grad { self.grad_type } else { param };
         let states = match self.format {
-            // Kernels take all states alike.
+            // Kernels take all states in one format.
             StateFormat::Bfloat16 if self.exact_bits & (pass.reads | pass.writes) != 0 => return None,
             StateFormat::Int8 if self.uses_states(pass) => return None,
             StateFormat::Bfloat16 if self.uses_states(pass) => match call.bits {
@@ -124,12 +124,12 @@ impl Item {
         unsafe { self.call(streams, &recalling, call, range, tail) };
     }
 
-    /// Runs a pass over elements `at..at + n`; through tiles at most [`TILE`] of them at a time. `tail` are the pass's
-    /// operands and terms, for at most [`TILE`] elements.
+    /// Runs a pass over elements `at..at + n`; through tiles at most [`TILE`] at a time. `tail` has the pass's operands and
+    /// terms, for at most [`TILE`] elements.
     ///
     /// # Safety
-    /// The array's pointers must be valid and aligned for its length and types, for writing where the pass writes and, where
-    /// gradients are zeroed, for those; what is written may overlap nothing else that is used. The CPU must have the level.
+    /// The array's pointers must be valid and aligned for its length and types, for writing where the pass writes and, with
+    /// `zero_grads`, for gradients; written memory must not overlap anything else in use. The CPU must support the level.
     pub(super) unsafe fn call(
         &self,
         streams: *const *mut u8,
@@ -147,7 +147,7 @@ impl Item {
         with_stream_tiles(|tiles| {
             let end = at + n;
             for at in (at..end).step_by(TILE) {
-                // SAFETY: the caller's promise, for a part of the elements.
+                // SAFETY: upheld by the caller, for a part of the elements.
                 unsafe { self.through_tiles(tiles, streams, pass, call, (at, TILE.min(end - at)), &extras) };
             }
         });
@@ -170,9 +170,9 @@ impl Item {
         let of = |k: usize| unsafe { *streams.add(k) };
         let (param, grad) = (of(0).wrapping_add(at * size), of(1).wrapping_add(at * grad_size));
         let mut local = [std::ptr::null_mut(); MAX_STREAMS];
-        // SAFETY: the caller's promise, for `n` elements from `at`; a tile holds as many of any type.
+        // SAFETY: upheld by the caller, for `n` elements from `at`; a tile holds this many of any type.
         unsafe {
-            // Looking ahead moves what is rounded from a float32 copy, and not the copy: the step starts from there.
+            // A look-ahead moves the rounded parameter, not its float32 copy: the step starts from the copy.
             let (dtype, source) = match self.rounded.filter(|_| pass.saves) {
                 Some((dtype, rounded)) => (dtype, rounded.add(at * dtype.size())),
                 None => (self.param_type, param),
@@ -202,7 +202,7 @@ impl Item {
                         let size = dtype.size();
                         of(tile).add(at * size).copy_from_nonoverlapping(source, n * size);
                     } else {
-                        // A float32 copy is still where it was.
+                        // A look-ahead did not move a float32 copy.
                         let source = if self.rounded.is_some() { param } else { of(tile).add(at * size) };
                         convert::load(level, (self.param_type, source), (compute, local[tile]), n);
                     }

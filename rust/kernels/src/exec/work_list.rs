@@ -1,4 +1,4 @@
-//! All arrays of an optimizer, where their numbers lie, and how they are cut into tasks. Runs nothing but sums of gradients.
+//! All arrays of an optimizer, where their data is, and how they are split into tasks. Runs no rule.
 
 use super::array::Array;
 use super::matrix::{Cells, Matrix};
@@ -13,7 +13,7 @@ use crate::numeric::reduce::{self, BLOCK, Form};
 use crate::numeric::{Dtype, StateFormat, fpenv};
 use crate::rule::{Kind, Scope, Stage};
 
-/// The longest array that one task takes through all its stages: the later ones find it in that CPU's cache.
+/// The longest array that one task takes through all its stages, so that later stages find it in that CPU's cache.
 pub(super) const WHOLE: usize = 32_768;
 
 /// The most elements of all arrays for which terms that a later pass recalls are kept in memory. Past the caches it moves fewer
@@ -31,25 +31,25 @@ pub(super) struct Item {
     pub format: StateFormat,
     pub rounded: Option<(Dtype, *mut u8)>,
     pub cells: Option<Cells>,
-    /// Where its streams begin, and the vectors of its rows and columns.
+    /// The index of its first stream, and of its row and column vectors.
     pub streams: usize,
     vectors: usize,
-    /// How many streams are states, and which of those are no backups.
+    /// Number of streams that are states, and a bit mask of those that are not backups.
     pub states: usize,
     pub state_bits: u32,
-    /// Which of those are never quantized.
+    /// A bit mask of those that are never quantized.
     pub exact_bits: u32,
-    /// Where its array states are.
+    /// The index of its first array state.
     pub array_states: usize,
-    /// Where its scalars begin.
+    /// The index of its first scalar.
     pub scalars: usize,
-    /// Where the partial results of each stage begin, over all programs; none for a rule of one pass.
+    /// The index of each stage's first partial result, over all programs; empty for a rule of one pass.
     pub partials: Vec<usize>,
     /// Where its blocks begin among those of all arrays.
     pub first_block: usize,
     /// Whether one task takes it through all its stages.
     pub whole: bool,
-    /// Its rule's place among the plans.
+    /// The index of its rule's plan.
     pub plan: usize,
 }
 
@@ -58,27 +58,27 @@ impl Item {
         self.cells.map(|cells| cells.matrix)
     }
 
-    /// The units that a stage goes over: cells or blocks.
+    /// Number of units of a stage: cells or blocks.
     pub fn units(&self, stage: &Stage) -> usize {
         let cells = self.cells.as_ref().filter(|_| by_cells(stage));
         cells.map_or(self.len.div_ceil(BLOCK), Cells::units)
     }
 
-    /// Whether its scalars are its own, and not just its group's.
+    /// Whether it has scalars of its own besides its group's.
     pub fn has_scalars(&self) -> bool {
         let rule = self.compiled.rule;
         rule.array_scalars < rule.scalars.len() || rule.needs_matrix()
     }
 }
 
-/// All arrays of an optimizer, and how a step over them is shared among threads.
+/// All arrays of an optimizer, and how a step over them is divided among threads.
 #[derive(Debug, Default)]
 pub struct WorkList {
     pub(super) items: Vec<Item>,
     pub(super) streams: Vec<*mut u8>,
     vectors: Vec<*mut u8>,
     pub(super) array_states: Vec<*mut f64>,
-    /// Memory of vectors that are no states; never moved.
+    /// Memory of vectors that are not states; never moved.
     vector_memory: Vec<Box<[u64]>>,
     pub(super) scalars: Scratch,
     pub(super) partials: Scratch,
@@ -86,10 +86,10 @@ pub struct WorkList {
     pub(super) terms: Scratch,
     pub(super) extents: Vec<Extent>,
     pub(super) chunks: Vec<Chunk>,
-    /// The same for what goes block by block through all arrays, matrices too.
+    /// The same for stages that run block by block over all arrays, matrices included.
     pub(super) blocks: Vec<Extent>,
     pub(super) block_chunks: Vec<Chunk>,
-    /// The stages of each rule that occurs.
+    /// The stages of each distinct rule.
     pub(super) plans: Vec<Plan>,
     total: usize,
     partial_count: usize,
@@ -97,17 +97,17 @@ pub struct WorkList {
     scalar_count: usize,
     /// Whether every rule is one pass without reductions.
     pub(super) plain: bool,
-    /// Which way the next look at all arrays goes.
+    /// Whether the next pass over all arrays goes in reverse order.
     pub(super) reverse: bool,
 }
 
-// SAFETY: the pointers are only followed inside functions whose callers answer for them.
+// SAFETY: the pointers are only dereferenced in functions whose callers guarantee their validity.
 unsafe impl Send for WorkList {}
 // SAFETY: as above.
 unsafe impl Sync for WorkList {}
 
 impl WorkList {
-    /// Adds arrays behind those already there.
+    /// Appends arrays.
     pub fn extend(&mut self, arrays: impl IntoIterator<Item = Array>) {
         for array in arrays {
             self.add(array);
@@ -215,22 +215,22 @@ impl WorkList {
         self.items.push(item);
     }
 
-    /// How many arrays there are.
+    /// Number of arrays.
     pub fn len(&self) -> usize {
         self.items.len()
     }
 
-    /// Whether there is none.
+    /// Whether there are no arrays.
     pub fn is_empty(&self) -> bool {
         self.items.is_empty()
     }
 
-    /// Elements of all arrays.
+    /// Total number of elements.
     pub fn total(&self) -> usize {
         self.total
     }
 
-    /// What element states are kept in: one format for all arrays.
+    /// The storage format of element states, the same for all arrays.
     pub fn format(&self) -> StateFormat {
         self.items.first().map_or(StateFormat::Compute, |item| item.format)
     }
@@ -242,14 +242,14 @@ impl WorkList {
         self.streams[item.streams + 1] = grad;
     }
 
-    /// An array's gradient: pointer, type, elements.
+    /// An array's gradient: pointer, type, number of elements.
     pub fn gradient(&self, i: usize) -> (*mut u8, Dtype, usize) {
         let item = &self.items[i];
         (self.streams[item.streams + 1], item.grad_type, item.len)
     }
 
-    /// Sets the memory of an array's backups: for as many elements of the parameter's type, or of the type that it is rounded
-    /// to.
+    /// Sets the memory of an array's backups, long enough for the elements in the parameter's type, or in the type that it is
+    /// rounded to.
     pub fn set_backup(&mut self, i: usize, backup: *mut u8) {
         let item = &self.items[i];
         for (k, (_, state)) in item.compiled.rule.streams().enumerate() {
@@ -259,11 +259,11 @@ impl WorkList {
         }
     }
 
-    /// The sum of squares of all gradients as they lie in memory: what the rule `clip_norm` asks for, in float64 and with a shape
-    /// that depends on the lengths alone.
+    /// The sum of squares of all gradients as they are in memory, in float64, as the rule `clip_norm` needs it. Its order of
+    /// additions depends on the lengths alone.
     ///
     /// # Safety
-    /// Every array's gradient must be valid and aligned for reading; the CPU must have the level.
+    /// Every array's gradient must be valid and aligned for reading; the CPU must support the level.
     pub unsafe fn sum_of_squares(&mut self, level: Level, threads: usize) -> f64 {
         self.reverse = !self.reverse;
         let this = &*self;
@@ -272,7 +272,7 @@ impl WorkList {
             for unit in units {
                 let (at, types) = (unit * BLOCK, (item.grad_type, item.param_type.compute()));
                 let grad = this.streams[item.streams + 1].wrapping_add(at * item.grad_type.size()).cast_const();
-                // SAFETY: the block lies within the array, whose gradient is the caller's promise; its place is this task's.
+                // SAFETY: the block lies within the array, whose gradient the caller guarantees; the entry is this task's own.
                 unsafe {
                     let sum = reduce::block(level, Form::Square, types, (grad, grad), BLOCK.min(item.len - at));
                     this.partials.set(item.first_block + unit, sum);
@@ -283,10 +283,10 @@ impl WorkList {
         fpenv::standard(|| unsafe { fold(Form::Square, &this.partials, 0..this.block_count, 0.0) })
     }
 
-    /// Zeroes all gradients, for a step that is not taken.
+    /// Sets all gradients to zero, for a step that is skipped.
     ///
     /// # Safety
-    /// Every array's gradient must be valid for writing, and nobody else may read or write there meanwhile.
+    /// Every array's gradient must be valid for writing, and nobody else may access it during the call.
     pub unsafe fn zero_grads(&self) {
         for i in 0..self.items.len() {
             let (grad, dtype, len) = self.gradient(i);
@@ -295,7 +295,7 @@ impl WorkList {
         }
     }
 
-    /// The first gradient that holds a NaN or an infinity, and where: array and flat index.
+    /// The first gradient with a NaN or an infinity: array and flat index.
     ///
     /// # Safety
     /// Every array's gradient must be valid and aligned for reading.
@@ -307,7 +307,7 @@ impl WorkList {
         })
     }
 
-    /// Runs `part` over all units, given as an array's number and a range, in one parallel region or without any.
+    /// Runs `part` over all units, given as an array's index and a range, in one parallel region or serially.
     pub(super) fn share(
         &self,
         threads: usize,
@@ -316,8 +316,7 @@ impl WorkList {
         part: &(impl Fn(usize, std::ops::Range<usize>) + Sync),
     ) {
         let task = |i: usize| fpenv::standard(|| chunks[i].each(extents, part));
-        // Each look at the arrays begins where the last one ended, also from step to step: it finds in the caches what was
-        // touched last.
+        // Each pass over the arrays starts where the last one ended, also across steps: that data is still in the caches.
         pool::run(chunks.len(), self.reverse, self.total, threads, &task);
     }
 

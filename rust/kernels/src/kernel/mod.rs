@@ -1,7 +1,7 @@
 //! Kernels: a pass of a rule as a function over streams of memory, for each CPU level and combination of types.
 //!
-//! The macro `rules!` writes the loop of a pass; it is inlined into a function of each level and vectorized there by the
-//! compiler. Nothing here knows an optimizer or a thread.
+//! The macro `rules!` writes the loop of a pass; it is inlined into a function for each level, which the compiler vectorizes.
+//! Nothing here knows an optimizer or a thread.
 
 mod table;
 
@@ -10,16 +10,16 @@ use crate::numeric::{QUANTIZATION_BLOCK, RandomBits, StateStorage, Storage};
 use crate::rule::{L2, Rule};
 pub(crate) use table::{States, Table, Types, VectorTable, find, find_vector, table, vector_table};
 
-/// The most streams of elements that a pass may have; the macro refuses rules with more.
+/// The maximum number of element streams of a pass; the macro rejects rules with more.
 pub(crate) const MAX_STREAMS: usize = 16;
 
 /// A rule with its kernels.
 pub struct CompiledRule {
-    /// What it is.
+    /// The rule.
     pub rule: &'static Rule,
     /// The kernels of its passes.
     pub(crate) kernels: &'static [&'static Table],
-    /// The kernels of its texts over rows and columns.
+    /// The kernels of its stages over rows and columns.
     pub(crate) vector_kernels: &'static [&'static VectorTable],
 }
 
@@ -29,34 +29,34 @@ impl std::fmt::Debug for CompiledRule {
     }
 }
 
-/// Runs a pass over `n` elements. The types are those of the table's place.
+/// Runs a pass over `n` elements. Its table entry determines the types.
 ///
-/// `streams` has the first element of the parameter, the gradient and each element state and backup, in this order; the kernel
-/// starts at element `at` of each. Kernels over vectors have those of the rule's rows or columns instead.
+/// `streams` points to the first element of the parameter, the gradient, and each element state and backup, in this order; the
+/// kernel starts at element `at` of each. Kernels over vectors have those of the rule's rows or columns instead.
 ///
 /// # Safety
-/// Every stream that the pass uses must be valid for `n` elements of its type from `at`, aligned, and overlap no other; so
-/// must those of [`Extras::tail`] from their start. `scalars` must be those of the rule.
+/// Every stream that the pass uses must be valid for `n` elements of its type from `at`, aligned, and overlap no other; so must
+/// those of [`Extras::tail`] from their start. `scalars` must be those of the rule.
 pub(crate) type Kernel = unsafe fn(streams: *const *mut u8, at: usize, n: usize, scalars: &[f64], extras: &Extras<'_>);
 
-/// What a kernel needs beside the streams of an array.
+/// Arguments of a kernel besides the streams of an array.
 #[derive(Clone, Copy)]
 pub(crate) struct Extras<'a> {
     /// The random bits of the array, for stochastic rounding.
     pub bits: Option<RandomBits<'a>>,
-    /// Which block of the array the kernel starts at.
+    /// The index of the block of the array that the kernel starts at.
     pub block: usize,
-    /// How many states the rule has as streams.
+    /// Number of states that the rule has as streams.
     pub states: usize,
-    /// Streams that begin where the kernel starts: row and column operands, then terms of reductions.
+    /// Streams that start at the kernel's first element: row and column operands, then terms of reductions.
     pub tail: *const *mut u8,
 }
 
 impl Extras<'_> {
-    /// What most kernels need.
+    /// The extras of most kernels.
     pub const NONE: Extras<'static> = Extras { bits: None, block: 0, states: 0, tail: std::ptr::null() };
 
-    /// The random bits of places in a block, and those of each state for the block `done` elements on.
+    /// The random bits of each position in a block, and those of each state for the block `done` elements further on.
     #[inline(always)]
     pub fn random(&self, done: usize) -> (&[u32], [u32; MAX_STREAMS]) {
         match &self.bits {
@@ -66,7 +66,7 @@ impl Extras<'_> {
     }
 }
 
-/// A pass, as the macro writes it.
+/// A pass, implemented by the macro.
 pub(crate) trait Pass {
     /// Whether weight decay may be added to the gradient.
     const DECAYS: bool;
@@ -98,7 +98,7 @@ cpu::each! {
     {
         // SAFETY: the caller's promise, passed on.
         unsafe {
-            // Not left to the compiler: in the longer loops it would ask for every element.
+            // Specialized by hand: in longer loops the compiler would test it for every element.
             if R::DECAYS && scalars[L2] != 0.0 {
                 R::run::<P, G, S, true>(streams, at, n, scalars, extras)
             } else {

@@ -1,7 +1,7 @@
 //! The tables of kernels: which combinations of types have one. Knows no loop.
 //!
-//! What has none is converted a tile at a time by the drivers, with the same bits. Kernels are for what is common, and for
-//! what would be slower through tiles.
+//! The drivers convert all other types a tile at a time, with the same bits. Kernels exist for common combinations, and for
+//! those that would be slower through tiles.
 
 use half::bf16;
 
@@ -17,7 +17,7 @@ pub(crate) struct Types {
     pub states: States,
 }
 
-/// What states lie in, as kernels tell it apart.
+/// The storage format of states, as far as kernels distinguish it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum States {
     Compute,
@@ -25,7 +25,7 @@ pub(crate) enum States {
     Bfloat16Nearest,
 }
 
-/// The kernels of a pass, by CPU level: the baseline has those of the compute types alone.
+/// The kernels of a pass, by CPU level: the baseline has only those of the compute types.
 pub(crate) struct Table {
     baseline: [Kernel; 2],
     #[cfg(target_arch = "x86_64")]
@@ -36,7 +36,7 @@ pub(crate) struct Table {
 
 const COMBINATIONS: usize = 7;
 
-/// The place of a combination among a level's kernels; the compute types come first.
+/// The index of a combination among a level's kernels; the compute types come first.
 fn place(types: Types) -> Option<usize> {
     use Dtype::{Bf16, F32, F64};
     match (types.param, types.grad, types.states) {
@@ -51,7 +51,7 @@ fn place(types: Types) -> Option<usize> {
     }
 }
 
-/// The kernel of a table for these types, if there is one.
+/// The kernel in a table for these types, if there is one.
 pub(crate) fn find(table: &Table, level: Level, types: Types) -> Option<Kernel> {
     let place = place(types)?;
     match level {
@@ -90,7 +90,7 @@ pub(crate) const fn table<R: Pass>() -> Table {
     }
 }
 
-/// The kernels of a text over rows or columns: float32 and float64.
+/// The kernels of a stage over rows or columns: float32 and float64.
 pub(crate) type VectorTable = [[Kernel; 2]; cpu::LEVELS];
 
 /// The kernel of a vector table for a compute type.
@@ -98,7 +98,7 @@ pub(crate) fn find_vector(table: &VectorTable, level: Level, compute: Dtype) -> 
     table[level as usize][compute as usize]
 }
 
-/// All kernels of a text over rows or columns.
+/// All kernels of a stage over rows or columns.
 pub(crate) const fn vector_table<R: Pass>() -> VectorTable {
     macro_rules! row {
         ($level:ident) => {

@@ -1,4 +1,4 @@
-//! Every NaN that a kernel stores is the canonical one, whatever it was made of.
+//! Tests that every NaN stored by a kernel is the canonical one, whatever produced it. Knows no driver.
 
 use super::*;
 use crate::cpu::Level;
@@ -6,10 +6,10 @@ use crate::numeric::{Dtype, Rounding, StateFormat};
 use crate::optimizers;
 use crate::rule::{Kind, Scope};
 
-/// Elements: not a whole vector of any level.
+/// Number of elements: not a multiple of any level's vector width.
 const N: usize = 9;
 
-/// One, infinity and two NaNs of their own in a type, then the NaN that is stored.
+/// One, infinity and two non-canonical NaNs of a type, then the canonical NaN.
 fn specials(dtype: Dtype) -> [u64; 5] {
     match dtype {
         Dtype::F32 => [0x3f80_0000, 0x7f80_0000, 0x7fc1_2345, 0xffc5_4321, 0x7fc0_0000],
@@ -19,14 +19,14 @@ fn specials(dtype: Dtype) -> [u64; 5] {
     }
 }
 
-/// A stream with the same number in all elements.
+/// A stream whose elements are all the same number.
 fn stream(dtype: Dtype, special: usize) -> Vec<u64> {
     let mut bytes = specials(dtype)[special].to_le_bytes()[..dtype.size()].repeat(N);
     bytes.resize(bytes.len().next_multiple_of(8), 0);
     bytes.chunks_exact(8).map(|word| u64::from_le_bytes(word.try_into().unwrap())).collect()
 }
 
-/// A bit pattern in a stream that is a NaN but not the canonical one.
+/// A bit pattern in a stream that is a NaN but not the canonical one, if any.
 fn wrong_nan(dtype: Dtype, stream: &[u64]) -> Option<u64> {
     let [_, infinity, .., nan] = specials(dtype);
     let bytes: Vec<u8> = stream.iter().flat_map(|word| word.to_le_bytes()).collect();
@@ -41,9 +41,9 @@ fn wrong_nan(dtype: Dtype, stream: &[u64]) -> Option<u64> {
 struct Case<'a> {
     kernel: Kernel,
     what: String,
-    /// The streams of elements that it uses: place, type, whether they are written.
+    /// The element streams that it uses: index, type, whether they are written.
     streams: Vec<(usize, Dtype, bool)>,
-    /// How many operands it reads behind them, and how many streams of terms it writes.
+    /// How many operands it reads after them, and how many streams of terms it writes.
     operands: usize,
     tiles: usize,
     compute: Dtype,
@@ -53,7 +53,7 @@ struct Case<'a> {
 }
 
 impl Case<'_> {
-    /// Runs the kernel on every choice of special values, with scalars of which some are zero and some are NaN.
+    /// Runs the kernel on every combination of special values, with some scalars zero and some NaN.
     fn check(&self) {
         let places = self.streams.len() + self.operands;
         for choice in 0..4usize.pow(places as u32) * 16 {
@@ -76,7 +76,7 @@ impl Case<'_> {
             }
             let tail: Vec<*mut u8> = pointers.collect();
             let extras = Extras { bits: self.bits, block: 0, states: self.states, tail: tail.as_ptr() };
-            // SAFETY: every stream is a buffer of its own of `N` elements; the level was found.
+            // SAFETY: every stream is a separate buffer of `N` elements; this CPU supports the level.
             unsafe { (self.kernel)(streams.as_ptr(), 0, N, &scalars, &extras) };
             for (&(place, dtype, written), buffer) in self.streams.iter().zip(&memory) {
                 let wrong = wrong_nan(dtype, buffer).filter(|_| written);
@@ -99,7 +99,7 @@ fn passes_store_the_canonical_nan() {
     let rounding = Rounding::stochastic(1, 2, StateFormat::Bfloat16);
     for compiled in optimizers::ALL.iter().chain(optimizers::TOOLS) {
         let rule = compiled.rule;
-        // A pass that recalls a term has a second kernel, with one more operand.
+        // A pass that reuses a term has a second kernel, with one more operand.
         let passes = rule.programs.iter().flat_map(|program| program.stages).filter_map(pass_of);
         let kernels = passes.flat_map(|pass| (0..=usize::from(pass.recalls.is_some())).map(move |more| (pass, more)));
         for (pass, more) in kernels {

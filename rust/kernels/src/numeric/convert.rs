@@ -1,4 +1,5 @@
-//! Conversions between storage and compute types, for each CPU level: what drivers use where a kernel takes no such type.
+//! Conversions between storage and compute types, for each CPU level: drivers use them for types that a kernel does not take.
+//! Knows no rule.
 
 use half::{bf16, f16};
 
@@ -11,7 +12,7 @@ use crate::cpu::{self, LEVELS, Level};
 /// Both pointers must be valid for `n` elements of their types and not overlap; the CPU must have the level.
 type Convert = unsafe fn(source: *const u8, target: *mut u8, n: usize);
 
-/// From each storage type to float32, then to float64, then from float32 to the storage types of two bytes.
+/// Each storage type to float32, then to float64, then float32 to the two-byte storage types.
 const KINDS: usize = 10;
 
 static TABLE: [[Convert; KINDS]; LEVELS] = {
@@ -43,7 +44,7 @@ pub(crate) unsafe fn load(level: Level, (from, source): (Dtype, *const u8), (to,
     unsafe { TABLE[level as usize][4 * to as usize + from as usize](source, target, n) }
 }
 
-/// Rounds `n` float32 numbers to a storage type of two bytes, to nearest even.
+/// Rounds `n` float32 numbers to a two-byte storage type, to nearest even.
 ///
 /// # Safety
 /// As for [`Convert`].

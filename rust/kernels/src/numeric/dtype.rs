@@ -1,7 +1,7 @@
-//! Storage types: what lies in memory, and how it becomes the compute type inside a kernel's loop.
+//! Storage types: their representation in memory, and their conversion to the compute type inside a kernel's loop.
 //!
-//! Conversions have no branches, so that they vectorize; they round to nearest even and store one canonical NaN. Nothing
-//! here knows a rule.
+//! Conversions have no branches, so that they vectorize; they round to nearest even and store one canonical NaN. Nothing here
+//! knows a rule.
 
 use half::{bf16, f16};
 
@@ -30,7 +30,7 @@ impl Dtype {
         }
     }
 
-    /// The type that arithmetic on parameters of this type is done in, which is also the type of their state.
+    /// The compute type of parameters of this type, which is also the type of their state.
     pub const fn compute(self) -> Dtype {
         match self {
             Dtype::F64 => Dtype::F64,
@@ -39,17 +39,17 @@ impl Dtype {
     }
 }
 
-/// A type that can lie in memory: `f32`, `f64`, [`half::f16`] or [`half::bf16`].
+/// A storage type: `f32`, `f64`, [`half::f16`] or [`half::bf16`].
 pub trait Storage: Sealed + Copy + Send + Sync + 'static {
-    /// What it is computed in.
+    /// Its compute type.
     type Compute: Real;
     /// This type as a value.
     const DTYPE: Dtype;
-    /// From memory to the compute type; exact.
+    /// Converts from memory to the compute type; exact.
     fn load(self) -> Self::Compute;
-    /// From the compute type to memory: nearest even, and one canonical NaN.
+    /// Converts from the compute type to memory: rounds to nearest even, with one canonical NaN.
     fn store(x: Self::Compute) -> Self;
-    /// The same for a loop that goes over its numbers again when there was a NaN: one may stay as it is until then.
+    /// The same, for a loop that canonicalizes NaN in a second pass: until then a NaN may stay as it is.
     #[inline(always)]
     fn put(x: Self::Compute) -> Self {
         Self::store(x)
@@ -127,7 +127,7 @@ impl Storage for f16 {
     }
 }
 
-/// A float64 gradient of a parameter that is computed in float32: what is computed with is its rounded value.
+/// A float64 gradient of a parameter whose compute type is float32: it is rounded to float32 first.
 #[derive(Clone, Copy)]
 #[repr(transparent)]
 pub(crate) struct Rounded(f64);

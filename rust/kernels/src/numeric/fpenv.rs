@@ -1,7 +1,7 @@
-//! The floating-point environment of a step: round to nearest, subnormals kept.
+//! The floating-point environment of a step: round to nearest, subnormals kept. Knows no number and no rule.
 //!
-//! Libraries built with fast-math switch the calling thread to flush subnormals to zero, while the pool's threads keep
-//! them: results would depend on which thread ran a chunk. A guard sets the standard environment and restores the old.
+//! Libraries built with fast-math make the calling thread flush subnormals to zero, while the pool's threads keep them, so
+//! results would depend on which thread ran a chunk. A guard sets the standard environment and restores the old one.
 
 use std::hint::black_box;
 
@@ -63,7 +63,7 @@ mod control {
     pub fn standard(_: ()) {}
 }
 
-/// Runs `f` in the standard environment; the thread's own is restored afterwards.
+/// Runs `f` in the standard environment, then restores the thread's own.
 #[allow(clippy::unit_arg, clippy::let_unit_value, clippy::unit_cmp)] // the control word is () on architectures without one
 pub(crate) fn standard<R>(f: impl FnOnce() -> R) -> R {
     let own = control::get();
@@ -73,11 +73,11 @@ pub(crate) fn standard<R>(f: impl FnOnce() -> R) -> R {
     }
     control::set(wanted);
     let _restored = Restored(own);
-    // The compiler does not know that arithmetic depends on the environment, and would move it out of here.
+    // The compiler does not know that arithmetic depends on the environment, and would move it past the guard.
     black_box(black_box(f)())
 }
 
-/// A thread's own environment, restored in the end, also behind a panic.
+/// A thread's own environment, restored on drop, also after a panic.
 struct Restored(control::Word);
 
 impl Drop for Restored {

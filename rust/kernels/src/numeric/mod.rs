@@ -1,6 +1,6 @@
-//! Numbers: storage and compute types, functions of rule texts, sums of a fixed shape, quantization, rounding.
+//! Numbers: storage and compute types, functions of rules, sums in a fixed order, quantization, rounding.
 //!
-//! Knows CPU levels, and neither a rule nor a thread.
+//! Knows CPU levels, but no rule and no thread.
 
 pub(crate) mod convert;
 mod dtype;

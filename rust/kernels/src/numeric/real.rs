@@ -1,13 +1,13 @@
-//! The compute types, and the functions that a rule's text may call.
+//! The compute types, and the functions that rules may call.
 //!
-//! Every function here is correctly rounded or exact, so a rule gives the same bits on every CPU level; `prelude.cu` has
-//! them for GPUs. Nothing here knows a rule.
+//! Every function here is correctly rounded or exact, so a rule gives the same bits on every CPU level; `prelude.cu` has the
+//! GPU versions. Nothing here knows a rule.
 
 use std::ops::{Add, BitOrAssign, Div, Mul, Neg, Sub};
 
-/// Kept from others: kernels go by what these types say of themselves.
+/// Prevents other crates from implementing these traits, on whose constants kernels rely.
 pub(crate) mod sealed {
-    /// A type of this crate's choice.
+    /// Implemented only by types of this crate's choice.
     pub trait Sealed {}
 }
 
@@ -25,10 +25,10 @@ pub trait Real:
     + Neg<Output = Self>
     + 'static
 {
-    /// The one NaN that is ever stored: IEEE 754 leaves sign and payload of a NaN result open, and compilers use that
-    /// freedom, so equal bits everywhere need a canonical one.
+    /// The canonical NaN, the only one ever stored: IEEE 754 leaves sign and payload of a NaN result open, and compilers use
+    /// that freedom, so bit-identical results need it.
     const NAN: Self;
-    /// Whether float64 holds the square of every number.
+    /// Whether float64 represents the square of every number exactly.
     const SQUARES_EXACTLY: bool;
     /// An unsigned integer of the same size.
     type Bits: Copy + Default + PartialEq + BitOrAssign;
@@ -36,7 +36,7 @@ pub trait Real:
     fn bits(self) -> Self::Bits;
     /// Rounds a host scalar to the compute type, once.
     fn from_f64(x: f64) -> Self;
-    /// A number of a text, rounded once: given in both types.
+    /// A number literal of a rule, given in both types so that it is rounded once.
     fn literal(single: f32, double: f64) -> Self;
     /// The sign bit cleared.
     fn absolute(self) -> Self;
@@ -109,7 +109,7 @@ pub fn min<C: Real>(a: C, b: C) -> C {
     select(a < b || a != a, a, b)
 }
 
-/// The size of a number; a NaN stays one.
+/// The absolute value of a number; NaN stays NaN.
 #[inline(always)]
 pub fn abs<C: Real>(x: C) -> C {
     x.absolute()
@@ -122,7 +122,7 @@ pub fn sign<C: Real>(x: C) -> C {
     select(x > zero, C::from_f64(1.0), select(x < zero, C::from_f64(-1.0), x))
 }
 
-/// `x` to the power `t`, the same on every machine (the C library's differs between CPUs in the last bit).
+/// `x` to the power `t`, the same on every machine (the C library's result differs between CPUs in the last bit).
 pub fn pow(x: f64, t: f64) -> f64 {
     libm::pow(x, t)
 }

@@ -1,6 +1,6 @@
-//! Sums and maxima with a fixed shape.
+//! Sums and maxima in a fixed order. Knows no rule and no thread.
 //!
-//! An array is cut into blocks of [`BLOCK`] elements from its start, or from the start of each row. Inside a block sixteen
+//! An array is split into blocks of [`BLOCK`] elements from its start, or from the start of each row. Inside a block, sixteen
 //! float64 lanes take every sixteenth element and are added in a fixed tree; blocks, then arrays, are added in order. So the
 //! result does not depend on threads, chunks or CPU level.
 
@@ -9,14 +9,14 @@ use half::{bf16, f16};
 use super::{Dtype, Real, Rounded, Storage};
 use crate::cpu::{self, LEVELS, Level, prefetch};
 
-/// Elements that make one partial sum.
+/// Elements of one partial sum.
 pub(crate) const BLOCK: usize = 1024;
-/// Lanes that a block's elements are dealt to in turn.
+/// Lanes that a block's elements are assigned to in turn.
 pub(crate) const LANES: usize = 16;
-/// Lanes of float32 that squares are dealt to where float32 will do.
+/// Float32 lanes of fast sums of squares.
 const FAST_LANES: usize = 64;
 
-/// What is added up of each element.
+/// What is accumulated for each element.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Form {
     /// The number itself.
@@ -37,13 +37,13 @@ pub(crate) enum Form {
 /// The pointers that the form uses must be valid for `n` aligned elements of the type, and the CPU must have the level.
 type Block = unsafe fn(left: *const u8, right: *const u8, n: usize) -> f64;
 
-/// Adds each of `n` elements to a float64 of its own; the second pointer is for products. Maxima take the larger.
+/// Accumulates each of `n` elements into its own float64; the second pointer is for products. Maxima take the larger.
 ///
 /// # Safety
 /// As for [`Block`]; `sums` must be valid for `n` numbers that overlap nothing else.
 type Columns = unsafe fn(sums: *mut f64, left: *const u8, right: *const u8, n: usize);
 
-/// The storage types, then float64 that is computed in float32.
+/// The storage types, then float64 that is rounded to float32.
 const SOURCES: usize = 5;
 
 struct Table {
@@ -96,7 +96,7 @@ static TABLE: [Table; LEVELS] = {
     cpu::rows!(row)
 };
 
-/// Reduces a block of `n` numbers of `dtype` that are computed in `compute`.
+/// Reduces a block of `n` numbers of type `dtype` with the compute type `compute`.
 ///
 /// # Safety
 /// As for [`Block`].
@@ -120,7 +120,7 @@ pub(crate) unsafe fn block(
     unsafe { run(left, right, n) }
 }
 
-/// Adds `n` numbers of the compute type to sums of columns.
+/// Adds `n` numbers of the compute type to column sums.
 ///
 /// # Safety
 /// As for [`Columns`].
@@ -147,12 +147,12 @@ pub(crate) fn combine(form: Form, a: f64, b: f64) -> f64 {
     if form == Form::Max { super::max(a, b) } else { a + b }
 }
 
-/// What nothing at all is reduced to.
+/// The result of a reduction over no elements.
 pub(crate) fn neutral(form: Form) -> f64 {
     if form == Form::Max { f64::NEG_INFINITY } else { 0.0 }
 }
 
-/// Where the first NaN or infinity is among gradients that are computed in `compute`, if there is one.
+/// The index of the first NaN or infinity in gradients with the compute type `compute`, if any.
 ///
 /// # Safety
 /// `data` must be valid for `n` aligned elements of the type.
@@ -164,7 +164,7 @@ pub(crate) unsafe fn first_nonfinite(dtype: Dtype, compute: Dtype, data: *const 
         let values = unsafe { std::slice::from_raw_parts(data.cast::<G>(), n) };
         values.iter().position(|x| !x.load().into().is_finite())
     }
-    // An array without elements may lie anywhere.
+    // The pointer of an empty array may be dangling.
     if n == 0 {
         return None;
     }
@@ -191,7 +191,7 @@ cpu::each! {
         if SQUARES {
             add(values, |sum, g| {
                 let x = g.load().into();
-                // Where the square is exact both round once, to the same number.
+                // If the square is exact, both round once, to the same number.
                 if FMA && <G::Compute as Real>::SQUARES_EXACTLY { x.mul_add(x, sum) } else { sum + x * x }
             })
         } else {
@@ -241,7 +241,7 @@ cpu::each! {
             *lane += x * x;
         }
         let total = fold(lanes.map(f64::from));
-        // Where float32 overflows or loses what is small, float64 decides.
+        // If float32 overflows, or loses small numbers, the sum is computed in float64.
         if (SMALLEST_FAST..f64::INFINITY).contains(&total) {
             return total;
         }
@@ -273,18 +273,18 @@ cpu::each! {
     }
 }
 
-/// Sums of squares in float32 below this are made again in float64.
+/// Float32 sums of squares below this are recomputed in float64.
 const SMALLEST_FAST: f64 = 1.0 / (1u128 << 100) as f64;
 
-/// A sum and a product; rounded once where the product is exact, which makes both the same number.
+/// A sum plus a product; if the product is exact, both forms round once to the same number.
 #[inline(always)]
 fn plus_product<C: Real + Into<f64>, const FMA: bool>(sum: f64, a: C, b: C) -> f64 {
     let (a, b) = (a.into(), b.into());
     if FMA && C::SQUARES_EXACTLY { a.mul_add(b, sum) } else { sum + a * b }
 }
 
-/// Adds what is dealt to the lanes in turn. Sums wait for memory, since they write nothing and too few reads are under way: what
-/// is read half a block later is asked for ahead.
+/// Accumulates elements into the lanes in turn. Sums wait for memory, since they write nothing and too few reads are in flight:
+/// data half a block ahead is prefetched.
 #[inline(always)]
 fn add<G>(values: &[G], plus: impl Fn(f64, &G) -> f64) -> f64 {
     let mut lanes = [0.0; LANES];

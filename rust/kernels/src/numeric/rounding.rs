@@ -1,23 +1,24 @@
-//! The random bits of stochastic rounding: decided by the seed, the step, the array, the state and the element.
+//! The random bits of stochastic rounding, a function of the seed, the step, the array, the state and the element. Knows no
+//! rule.
 //!
-//! They are the exclusive or of two random numbers: one for each place in a block, the same for all blocks of a step, and
-//! one for each block of each state. So they cost one operation, and any two of a step are independent of each other.
+//! They are the exclusive or of two random numbers: one for each position in a block, shared by all blocks of a step, and one
+//! for each block of each state. So they cost one operation, and any two of a step are independent of each other.
 
 use super::quantized::{QUANTIZATION_BLOCK, StateFormat};
 
 /// How a step rounds quantized states.
 #[derive(Clone, Debug)]
-#[allow(clippy::large_enum_variant)] // a step has one
+#[allow(clippy::large_enum_variant)] // there is one per step
 pub enum Rounding {
     /// To nearest, ties to even in bfloat16.
     Nearest,
     /// Stochastically.
     Stochastic {
-        /// A number that belongs to the step.
+        /// The step's random key.
         key: u64,
-        /// How many bits are wanted.
+        /// Number of random bits per element.
         bits: u32,
-        /// So many random bits for each place in a block.
+        /// Random bits for each position in a block.
         places: [u32; QUANTIZATION_BLOCK],
     },
 }
@@ -34,7 +35,7 @@ impl Rounding {
         Rounding::Stochastic { key: mix(key), bits, places }
     }
 
-    /// The random bits of an array of the step; none to round to nearest.
+    /// The random bits of an array in this step; `None` for rounding to nearest.
     pub(crate) fn of_array(&self, array: usize) -> Option<RandomBits<'_>> {
         match self {
             Rounding::Nearest => None,
@@ -54,7 +55,7 @@ pub(crate) struct RandomBits<'a> {
 }
 
 impl RandomBits<'_> {
-    /// The bits of a block of each of the first `count` states.
+    /// The block's random bits for each of the first `count` states.
     #[inline(always)]
     pub fn of_block<const N: usize>(&self, block: usize, count: usize) -> [u32; N] {
         let mut result = [0; N];
@@ -67,12 +68,12 @@ impl RandomBits<'_> {
     }
 }
 
-/// The two halves of 64 bits, cut to so many bits each.
+/// The two halves of a 64-bit number, each reduced to `bits` bits.
 fn halves(x: u64, bits: u32) -> [u32; 2] {
     [x as u32, (x >> 32) as u32].map(|half| half & (u32::MAX >> (32 - bits)))
 }
 
-/// One number's 64 bits from another's (splitmix64).
+/// Derives 64 random bits from a number (splitmix64).
 fn mix(x: u64) -> u64 {
     let x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

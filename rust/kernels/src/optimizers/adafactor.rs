@@ -1,4 +1,4 @@
-//! Adafactor: the second moment of a matrix as the product of a row and a column.
+//! Adafactor: the second moment of a matrix as the product of a row and a column. Knows no kernel, driver or device.
 
 use schuss_macros::rules;
 
@@ -6,7 +6,7 @@ rules! {
     // relative_step is 0 or 1.
     hyper(beta2_decay, eps1, eps2, d, relative_step);
     each_step(lr, t) {
-        // 0 at the first step: there is no bias to correct.
+        // 0 at the first step: no bias correction is needed.
         beta2 = 1.0 - pow(t, beta2_decay);
         one_minus_beta2 = 1.0 - beta2;
         let largest = if relative_step != 0.0 { 1e-2 } else { lr };

@@ -1,4 +1,4 @@
-//! Adagrad.
+//! Adagrad. Knows no kernel, driver or device.
 
 use schuss_macros::rules;
 

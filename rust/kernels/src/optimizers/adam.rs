@@ -1,4 +1,4 @@
-//! Adam and AMSGrad; with decoupled weight decay they are AdamW.
+//! Adam and AMSGrad; with decoupled weight decay they are AdamW. Knows no kernel, driver or device.
 
 use schuss_macros::rules;
 

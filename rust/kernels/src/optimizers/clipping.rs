@@ -1,11 +1,11 @@
-//! The formula of clipping as a function: the rule `clip_norm` evaluated for a sum that is known.
+//! Gradient-norm clipping as a function: evaluates the rule `clip_norm` for a given sum of squares. Reads no array.
 
 use super::tools::clip_norm;
 use crate::numeric::fpenv;
 use crate::rule::{Common, Kind, Scope};
 
-/// What a global norm bounded by `max_norm` means for gradients that are divided by `grad_scale`: their norm after that,
-/// and the factor to multiply them by, `min(1, max_norm / (norm + 1e-6)) / grad_scale`; NaN stays NaN.
+/// The norm of gradients that are divided by `grad_scale`, and the factor that clips it to `max_norm`: `min(1, max_norm / (norm
+/// + 1e-6)) / grad_scale`; NaN stays NaN.
 pub fn clip_factor(sum_of_squares: f64, grad_scale: f64, max_norm: f64) -> (f64, f64) {
     let rule = clip_norm().rule;
     let mut memory = [0.0; 16];

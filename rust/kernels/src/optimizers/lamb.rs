@@ -1,4 +1,4 @@
-//! LAMB: Adam with a trust ratio for each array.
+//! LAMB: Adam with a trust ratio for each array. Knows no kernel, driver or device.
 
 use schuss_macros::rules;
 
@@ -33,7 +33,7 @@ rules! {
             let norm_p = sqrt(pp);
             let norm_u = sqrt(uu);
             let quotient = norm_p / norm_u;
-            // Not min, which would hide a NaN.
+            // A NaN fails the comparison and is kept.
             let bounded = select(trust_clip != 0.0 && quotient > 1.0, 1.0, quotient);
             ratio = select(adapted == 0.0 || norm_p == 0.0 || norm_u == 0.0, 1.0, bounded);
         }

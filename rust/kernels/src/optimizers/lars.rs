@@ -1,4 +1,4 @@
-//! LARS: momentum with a trust ratio for each array.
+//! LARS: momentum with a trust ratio for each array. Knows no kernel, driver or device.
 
 use schuss_macros::rules;
 
@@ -29,7 +29,7 @@ rules! {
             let norm_g = sqrt(gg);
             let trusted = trust_coefficient * norm_p / (norm_g + weight_decay * norm_p + eps);
             let relative = trusted / rate;
-            // Not min, which would hide a NaN.
+            // A NaN fails the comparison and is kept.
             let bounded = select(trust_clip != 0.0, select(relative > 1.0, 1.0, relative), trusted);
             ratio = select(adapted == 0.0 || norm_p == 0.0 || norm_g == 0.0, 1.0, bounded);
         }

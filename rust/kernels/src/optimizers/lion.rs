@@ -1,4 +1,4 @@
-//! Lion.
+//! Lion. Knows no kernel, driver or device.
 
 use schuss_macros::rules;
 

@@ -1,4 +1,4 @@
-//! The texts of all optimizers, one file a family, and the registry of them. Knows rules and kernels, and no driver.
+//! The rules of all optimizers, one file per family, and the registry of them. Knows rules and kernels, but no driver.
 
 pub mod adafactor;
 pub mod adagrad;
@@ -18,7 +18,7 @@ pub mod tools;
 use crate::kernel::CompiledRule;
 pub use clipping::clip_factor;
 
-/// Every rule that an optimizer can stand for; [`tools`] are not among them.
+/// Every rule that implements an optimizer; [`tools`] are not among them.
 pub static ALL: &[&CompiledRule] = &[
     sgd::sgd(),
     sgd::momentum(),
@@ -41,11 +41,11 @@ pub static ALL: &[&CompiledRule] = &[
     prodigy::prodigy(),
 ];
 
-/// What is done to arrays beside optimizing.
+/// Rules for array operations other than optimizing.
 pub static TOOLS: &[&CompiledRule] =
     &[tools::clip_norm(), tools::scale(), tools::lookahead(), tools::clamp(), tools::centralize(), tools::copy()];
 
-/// The rule of this name, one of the tools too.
+/// The rule of this name, tools included.
 pub fn find(name: &str) -> Option<&'static CompiledRule> {
     ALL.iter().chain(TOOLS).copied().find(|compiled| compiled.rule.name == name)
 }

@@ -1,9 +1,9 @@
-//! Nesterov's accelerated gradient in the form that looks ahead.
+//! Nesterov's accelerated gradient with an explicit look-ahead point. Knows no kernel, driver or device.
 
 use schuss_macros::rules;
 
 rules! {
-    // ema and automatic are 0 or 1; lookahead is what the point is ahead by where it is not automatic.
+    // ema and automatic are 0 or 1; lookahead is the look-ahead distance if it is not automatic.
     hyper(momentum, ema, lookahead, automatic);
     each_step(lr, t) {
         step_size = lr;

@@ -1,4 +1,4 @@
-//! NovoGrad: Adam with one second moment for each array.
+//! NovoGrad: Adam with one second moment for each array. Knows no kernel, driver or device.
 
 use schuss_macros::rules;
 

@@ -1,4 +1,4 @@
-//! Prodigy: Adam that estimates its learning rate.
+//! Prodigy: Adam that estimates its learning rate. Knows no kernel, driver or device.
 
 use schuss_macros::rules;
 
@@ -28,7 +28,7 @@ rules! {
         }
         pass(p, g) {
             let h = gradient(g, p);
-            // A group whose learning rate is 0 stays as it is, and has no part in the estimate.
+            // A group whose learning rate is 0 does not change, and does not enter the estimate.
             s = select(rate != 0.0, fma(beta3, s, gain * h), s);
             let gone = select(rate != 0.0, p0 - p, 0.0);
             let size = select(rate != 0.0, abs(s), 0.0);

@@ -1,16 +1,16 @@
-//! Rectified Adam, and the same with centralized gradients, which is Ranger's fast optimizer.
+//! Rectified Adam, also with centralized gradients, which is the fast optimizer of Ranger. Knows no kernel, driver or device.
 
 use schuss_macros::rules;
 
 rules! {
-    // frozen is 0 or 1: what happens while the variance cannot be rectified.
+    // frozen is 0 or 1: whether parameters stay unchanged while the variance cannot be rectified.
     hyper(beta1, beta2, eps, threshold, frozen);
     each_step(lr, t) {
         one_minus_beta1 = 1.0 - beta1;
         one_minus_beta2 = 1.0 - beta2;
         let power = pow(beta2, t);
         let rho_inf = 2.0 / (1.0 - beta2) - 1.0;
-        // The length of the simple moving average that the second moment stands for.
+        // The length of the simple moving average that the second moment approximates.
         let rho = rho_inf - 2.0 * t * power / (1.0 - power);
         rectified = if rho > threshold { 1.0 } else { 0.0 };
         let numerator = (rho - 4.0) * (rho - 2.0) * rho_inf;
@@ -23,7 +23,7 @@ rules! {
             1.0
         };
         step_size = lr / (1.0 - pow(beta1, t)) * rectifier;
-        // A frozen step leaves the parameter as it is.
+        // A frozen step does not change the parameter.
         decay = if rectified == 0.0 && frozen != 0.0 { 1.0 } else { decay };
     }
 

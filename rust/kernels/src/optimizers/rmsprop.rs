@@ -1,4 +1,4 @@
-//! RMSprop, plain and centered, with and without momentum.
+//! RMSprop, plain and centered, with and without momentum. Knows no kernel, driver or device.
 
 use schuss_macros::rules;
 

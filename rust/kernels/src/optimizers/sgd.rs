@@ -1,4 +1,4 @@
-//! Stochastic gradient descent, its momentum forms, and Nesterov's in the form that looks ahead.
+//! Stochastic gradient descent and its forms with momentum. Knows no kernel, driver or device.
 
 use schuss_macros::rules;
 

@@ -1,4 +1,4 @@
-//! What is done to arrays beside optimizing, on the same drivers: each is a rule of its own.
+//! Array operations other than optimizing, on the same drivers: each is a rule. Knows no kernel, driver or device.
 
 use schuss_macros::rules;
 
@@ -15,7 +15,7 @@ rules! {
         all {
             norm = sqrt(gg) / grad_scale;
             let coefficient = max_norm / (norm + 1e-6);
-            // Not min, which would hide a NaN.
+            // A NaN fails the comparison and is kept.
             factor = select(coefficient >= 1.0, 1.0, coefficient) / grad_scale;
         }
     }

@@ -1,7 +1,7 @@
-//! What a rule is: data that the macro `rules!` makes from its text. Knows no kernel, driver or optimizer.
+//! Rules as data, which the macro `rules!` makes from their source. Knows no kernel, driver or optimizer.
 //!
-//! A rule has programs, a program has stages. A pass is the text of one element, and may add to reductions; between passes
-//! other texts run once for each row, column or array, or once for all arrays. Every value has a scope.
+//! A rule has programs, a program has stages. A pass states what happens to one element, and may feed reductions; stages
+//! between passes run once for each row, column or array, or once for all arrays. Every value has a scope.
 
 mod scalars;
 mod tree;
@@ -9,42 +9,42 @@ mod tree;
 pub use scalars::{Common, DECAY, Decay, L2, PROLOGUE, PROLOGUE_NAMES, PROLOGUE_SCALARS, no_text, unscale_factor};
 pub use tree::{Expr, Statement};
 
-/// An optimizer rule: what drivers, bindings and the documentation know about it.
+/// An optimizer rule, as drivers, bindings and the documentation see it.
 pub struct Rule {
     /// Its name, in snake case.
     pub name: &'static str,
     /// Its documentation: the equation and the source.
     pub doc: &'static str,
-    /// Names of its hyperparameters beside [`Common`], in the order of the values given to [`Rule::scalars`].
+    /// Names of its hyperparameters besides [`Common`], in the order of the values given to [`Rule::scalars`].
     pub hypers: &'static [&'static str],
-    /// What `each_step` calls the learning rate.
+    /// The name of the learning rate in `each_step`.
     pub rate: &'static str,
-    /// What `each_step` calls the step, counted from 1.
+    /// The name of the step in `each_step`, counted from 1.
     pub step: &'static str,
     /// Its states, in order.
     pub states: &'static [State],
     /// Names of its float64 scalars, in order: the prologue's, those of `each_step`, then of scope `all` and `array`.
     pub scalars: &'static [&'static str],
-    /// The place of the first scalar of scope `array`.
+    /// The index of the first scalar of scope `array`.
     pub array_scalars: usize,
-    /// Names of its vectors with a number for each row, states first.
+    /// Names of its vectors with one number per row, states first.
     pub rows: &'static [&'static str],
-    /// Names of its vectors with a number for each column, states first.
+    /// Names of its vectors with one number per column, states first.
     pub cols: &'static [&'static str],
-    /// The text that is evaluated once a step, in float64.
+    /// The statements that run once a step, in float64.
     pub each_step: &'static [Statement],
-    /// The same, as a function that fills scalars.
+    /// The same statements as a function that fills scalars.
     pub(crate) host: fn(&Common, &[f64], f64, &mut [f64]),
     /// Its programs; the first is `step`.
     pub programs: &'static [Program],
 }
 
-/// What a value belongs to: there is one for each of these.
+/// The scope of a value: there is one value for each of these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
     /// An element of an array.
     Element,
-    /// A copy of the parameter in its own type, which no checkpoint needs.
+    /// A copy of the parameter in its own type, which checkpoints leave out.
     Backup,
     /// A row of the last two axes.
     Row,
@@ -59,7 +59,7 @@ pub enum Scope {
 }
 
 impl Scope {
-    /// The word for it in a rule's text.
+    /// The keyword for it in a rule.
     pub fn name(self) -> &'static str {
         match self {
             Scope::Element => "element",
@@ -72,7 +72,7 @@ impl Scope {
         }
     }
 
-    /// Whether kernels have it as a stream of elements.
+    /// Whether kernels access it as a stream of elements.
     pub(crate) fn is_stream(self) -> bool {
         matches!(self, Scope::Element | Scope::Backup)
     }
@@ -83,17 +83,17 @@ impl Scope {
 pub struct State {
     /// Its name.
     pub name: &'static str,
-    /// What there is one of it for.
+    /// Its scope: there is one of it for each of these.
     pub scope: Scope,
     /// Whether it is never negative.
     pub nonnegative: bool,
-    /// Whether it is never quantized, since small differences to it matter.
+    /// Whether it is never quantized, because small changes of it matter.
     pub exact: bool,
-    /// What it starts at.
+    /// Its initial value.
     pub initial: Initial,
 }
 
-/// What a state starts at.
+/// The initial value of a state.
 #[derive(Clone, Copy, Debug)]
 pub enum Initial {
     /// A number.
@@ -114,25 +114,25 @@ pub struct Program {
 
 /// One stage of a program.
 pub struct Stage {
-    /// What it runs for.
+    /// What it runs once for.
     pub kind: Kind,
-    /// Its text.
+    /// Its statements.
     pub statements: &'static [Statement],
     /// The reductions at its end.
     pub reductions: &'static [Reduction],
-    /// For a text of scope `array` or `all`: the text as a function over the rule's scalars.
+    /// For a stage over an array or all arrays: its statements as a function over the rule's scalars.
     pub(crate) text: fn(&mut [f64]),
 }
 
-/// What a stage runs for.
+/// What a stage runs once for.
 pub enum Kind {
     /// Every element.
     Pass(Pass),
-    /// Every row or column; the number is the place among the rule's vector kernels.
+    /// A stage over rows or columns.
     Vector {
         /// `Row` or `Col`.
         scope: Scope,
-        /// Which kernel.
+        /// The index among the rule's vector kernels.
         kernel: usize,
     },
     /// `Array` or `All`.
@@ -141,7 +141,7 @@ pub enum Kind {
 
 /// What a pass reads and writes.
 pub struct Pass {
-    /// The place among the rule's kernels.
+    /// The index among the rule's kernels.
     pub kernel: usize,
     /// Whether it reads the parameter.
     pub reads_param: bool,
@@ -149,21 +149,21 @@ pub struct Pass {
     pub writes_param: bool,
     /// Whether it reads the gradient.
     pub reads_grad: bool,
-    /// Whether it reads the gradient as it lies in memory.
+    /// Whether it reads the gradient as it is in memory.
     pub raw: bool,
     /// Whether it saves the parameter to a backup first.
     pub saves: bool,
-    /// Whether it takes the parameter from a backup.
+    /// Whether it restores the parameter from a backup.
     pub restores: bool,
-    /// Which element states and backups it reads: a bit for each, in order.
+    /// Which element states and backups it reads: a bit mask, in order.
     pub reads: u32,
     /// Which of them it writes.
     pub writes: u32,
-    /// The row and column vectors that it reads, in the order of their streams.
+    /// The row and column vectors that it reads, in stream order.
     pub operands: &'static [Operand],
-    /// How many streams of terms it writes for its reductions.
+    /// Number of streams of terms that it writes for its reductions.
     pub tiles: usize,
-    /// The term of a pass before that it can read instead of computing it again; the kernel that does so is the next one.
+    /// The term of an earlier pass that it can reuse instead of computing it again; the next kernel does so.
     pub recalls: Option<usize>,
 }
 
@@ -172,49 +172,49 @@ pub struct Pass {
 pub struct Operand {
     /// `Row` or `Col`.
     pub scope: Scope,
-    /// The place among the rule's vectors of this scope.
+    /// The index among the rule's vectors of this scope.
     pub place: usize,
     /// Its name.
     pub name: &'static str,
 }
 
-/// What a reduction does.
+/// The operation of a reduction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
     /// A sum in float64.
     Sum,
-    /// A sum with float32 lanes inside a block, where float32 is computed with.
+    /// A sum with float32 lanes inside a block, if the compute type is float32.
     FastSum,
     /// A mean: a sum in float64, divided by the count.
     Mean,
-    /// The largest, NaN when there is one.
+    /// The largest value; NaN if there is one.
     Max,
 }
 
-/// A number that comes from all elements of a row, column, matrix or array, or of all arrays.
+/// A number computed from all elements of a row, column, matrix or array, or of all arrays.
 pub struct Reduction {
-    /// What is done.
+    /// The operation.
     pub operation: Operation,
-    /// Over what.
+    /// Its scope.
     pub scope: Scope,
     /// Its name.
     pub name: &'static str,
-    /// The place of its result among the rule's scalars, or its row or column vectors.
+    /// The index of its result among the rule's scalars, or among its row or column vectors.
     pub place: usize,
     pub(crate) left: Factor,
     pub(crate) right: Right,
-    /// The text of one element's value.
+    /// The expression for one element's value.
     pub value: Expr,
 }
 
 /// A factor of a reduction's value.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Factor {
-    /// The tile that the kernel writes it to.
+    /// The tile into which the kernel writes it.
     pub tile: usize,
-    /// Where in memory it lies already.
+    /// The stream that already holds it, if any.
     pub memory: Option<Stream>,
-    /// Whether it does so only while gradients are not scaled.
+    /// Whether that stream holds it only while gradients are not scaled.
     pub unscaled: bool,
 }
 
@@ -223,7 +223,7 @@ pub(crate) struct Factor {
 pub(crate) enum Right {
     /// There is none.
     None,
-    /// The first once more: a square.
+    /// The first factor again: a square.
     Same,
     /// Another one.
     Factor(Factor),
@@ -244,12 +244,12 @@ impl Rule {
         self.programs.iter().find(|program| program.name == name)
     }
 
-    /// The states that kernels have as streams, with their places among all states.
+    /// The states that kernels have as streams, with their indices among all states.
     pub(crate) fn streams(&self) -> impl Iterator<Item = (usize, &'static State)> + use<> {
         self.states.iter().enumerate().filter(|(_, state)| state.scope.is_stream())
     }
 
-    /// The states of this scope, with their places among all states.
+    /// The states of this scope, with their indices among all states.
     pub(crate) fn states_of(&self, scope: Scope) -> impl Iterator<Item = (usize, &'static State)> + use<> {
         self.states.iter().enumerate().filter(move |(_, state)| state.scope == scope)
     }
@@ -259,13 +259,13 @@ impl Rule {
         self.programs[0].reads_gradient()
     }
 
-    /// Whether its step is one pass, so that an array can be updated a part at a time.
+    /// Whether its step is one pass, so that parts of an array can be updated separately.
     pub fn is_elementwise(&self) -> bool {
         let [stage] = self.programs[0].stages else { return false };
         matches!(stage.kind, Kind::Pass(_)) && stage.reductions.is_empty()
     }
 
-    /// Whether some text needs to know the matrix that an array is.
+    /// Whether some stage needs the array's shape as a matrix.
     pub fn needs_matrix(&self) -> bool {
         !self.rows.is_empty() || !self.cols.is_empty()
     }

@@ -1,22 +1,22 @@
-//! The float64 scalars of a step: hyperparameters, the prologue, clipping.
+//! The float64 scalars of a step: hyperparameters, the prologue, clipping. Knows no array.
 
 use super::Rule;
 use crate::numeric::fpenv;
 
-/// How many scalars the prologue takes, in front of the rule's own.
+/// Number of scalars of the prologue, which precede the rule's own.
 pub const PROLOGUE_SCALARS: usize = 3;
-/// Which of them is the weight decay that is added to gradients.
+/// The index of the weight decay that is added to gradients.
 pub const L2: usize = 1;
-/// And which is what the parameter is multiplied by.
+/// The index of the factor that multiplies the parameter.
 pub const DECAY: usize = 2;
 
-/// What the scalars of the prologue are called.
+/// The names of the prologue's scalars.
 pub const PROLOGUE_NAMES: [&str; PROLOGUE_SCALARS] = ["gradient_factor", "l2", "decay"];
-/// What happens where a pass reads the gradient, and in the pass that writes the parameter, before the rule's own text. The
-/// second line is left out where `l2` is 0, so that a zero does not turn an infinite parameter into NaN.
+/// The statements that precede the rule's own: the first two where a pass reads the gradient, the third in the pass that writes
+/// the parameter. The second is skipped where `l2` is 0, so that a zero does not turn an infinite parameter into NaN.
 pub const PROLOGUE: [&str; 3] = ["g = g * gradient_factor", "g = fma(l2, p, g)", "p = p * decay"];
 
-/// How `weight_decay` acts; the prologue applies it, no rule repeats it.
+/// How `weight_decay` acts; the prologue applies it, so rules need not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decay {
     /// `g += weight_decay * p`, before anything else.
@@ -34,11 +34,11 @@ pub enum Decay {
 pub struct Common {
     /// Learning rate of this step.
     pub lr: f64,
-    /// Learning rate that a schedule started from; read by [`Decay::Independent`] only.
+    /// The schedule's base learning rate; read by [`Decay::Independent`] only.
     pub initial_lr: f64,
     /// Weight decay.
     pub weight_decay: f64,
-    /// What weight decay means.
+    /// How weight decay acts.
     pub decay: Decay,
     /// Ascend instead of descend.
     pub maximize: bool,
@@ -53,17 +53,17 @@ impl Default for Common {
 
 impl Rule {
     /// The scalars of step `t` (counted from 1), written to `into`. `gradient_factor` multiplies every gradient: clipping and
-    /// unscaling. Scalars of scope `all` and `array` are zero.
+    /// unscaling. Scalars of scope `all` and `array` are set to zero.
     ///
     /// # Panics
-    /// When `hypers` has another length than [`Rule::hypers`].
+    /// When the length of `hypers` is not that of [`Rule::hypers`].
     pub fn scalars(&self, common: &Common, hypers: &[f64], t: u64, gradient_factor: f64, into: &mut Vec<f64>) {
         into.clear();
         into.resize(self.scalars.len(), 0.0);
         self.fill_scalars(common, hypers, t, gradient_factor, into);
     }
 
-    /// The same for a slice of zeros, of the length of [`Rule::scalars`](field@Rule::scalars).
+    /// The same, into a slice of zeros with the length of [`Rule::scalars`](field@Rule::scalars).
     pub(crate) fn fill_scalars(&self, common: &Common, hypers: &[f64], t: u64, gradient_factor: f64, into: &mut [f64]) {
         assert_eq!(hypers.len(), self.hypers.len(), "hyperparameters of {}", self.name);
         fpenv::standard(|| {
@@ -72,7 +72,7 @@ impl Rule {
             into[DECAY] = match common.decay {
                 Decay::L2 | Decay::Own => 1.0,
                 Decay::Decoupled => 1.0 - common.lr * common.weight_decay,
-                // A learning rate that starts at zero has no multiplier: no decay then.
+                // A learning rate that starts at zero has no multiplier, so there is no decay.
                 Decay::Independent if common.initial_lr == 0.0 => 1.0,
                 Decay::Independent => 1.0 - common.lr / common.initial_lr * common.weight_decay,
             };
@@ -81,7 +81,7 @@ impl Rule {
     }
 }
 
-/// The text of a stage that has none over scalars.
+/// The function of a stage without scalar statements.
 #[doc(hidden)]
 pub fn no_text(_: &mut [f64]) {}
 

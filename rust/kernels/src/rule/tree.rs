@@ -1,9 +1,9 @@
-//! The text of a rule as a tree: what CUDA C++ and the documentation's equations are made from.
+//! The statements of a rule as a tree, from which CUDA C++ and the documentation's equations are made. Knows no kernel.
 
 /// An expression.
 #[derive(Clone, Copy, Debug)]
 pub enum Expr {
-    /// A number, as it is written.
+    /// A number literal, as written in the rule.
     Number(&'static str),
     /// A name.
     Name(&'static str),
@@ -18,10 +18,10 @@ pub enum Expr {
 /// An assignment.
 #[derive(Clone, Copy, Debug)]
 pub struct Statement {
-    /// What is assigned.
+    /// The name that is assigned.
     pub name: &'static str,
     /// Whether it is a `let`.
     pub local: bool,
-    /// To what.
+    /// The assigned value.
     pub value: Expr,
 }

@@ -1,5 +1,5 @@
-//! What the driver promises of every rule: how an array is cut changes no bit, and a reduction is what its text says, over
-//! every scope, type and shape.
+//! Tests of the driver for every rule: splitting an array changes no bit, and a reduction computes what the rule says, for
+//! every scope, type and shape. Knows no binding.
 
 use schuss_macros::rules;
 
@@ -13,14 +13,14 @@ use crate::optimizers;
 use crate::rule::{Common, Decay};
 use crate::support::{Case, How, Owned, PLAIN, SHAPES, arrays, first_shared, hypers, len, run, scalars, work_list};
 
-/// Takes arrays apart that one task would take through all their stages.
+/// Splits arrays that one task would otherwise take through all their stages.
 fn cut_all(work: &mut WorkList) {
     work.items.iter_mut().for_each(|item| item.whole = false);
     work.extents.iter_mut().chain(&mut work.blocks).for_each(|extent| extent.whole = false);
     (work.chunks, work.block_chunks) = (cut(&work.extents, work.total()), cut(&work.blocks, work.total()));
 }
 
-/// Two steps over arrays, cut or not: everything that they leave.
+/// Two steps over arrays, split or not; returns all resulting memory.
 fn two_steps(rule: &'static CompiledRule, case: &Case, mut arrays: Vec<Owned>, cuts: bool) -> (Vec<Owned>, Vec<u64>) {
     let hypers = hypers(rule, case.flags);
     let mut shared = first_shared(rule.rule, &hypers);
@@ -45,7 +45,7 @@ fn two_steps(rule: &'static CompiledRule, case: &Case, mut arrays: Vec<Owned>, c
             shared: &mut shared,
             lead: 0,
         };
-        // SAFETY: every pointer leads to a buffer of its own that is long enough.
+        // SAFETY: every pointer is to a separate buffer that is long enough.
         rule.rule.programs.iter().rev().for_each(|program| unsafe { work.run(program.name, &mut step) });
     }
     (arrays, shared.iter().map(|x| x.to_bits()).collect())
@@ -70,7 +70,7 @@ fn an_array_that_is_cut_has_the_bits_of_one_that_is_not() {
             compare_cuts(rule, &Case { types, flags: 1.0, zero_grads, ..PLAIN });
         }
         if rule.rule.name == "measure" {
-            continue; // it reduces rows and has an element state: that cannot be quantized
+            continue; // it reduces rows and has an element state, which then cannot be quantized
         }
         for (format, nearest) in
             [StateFormat::Bfloat16, StateFormat::Int8].iter().flat_map(|f| [(*f, true), (*f, false)])
@@ -86,7 +86,7 @@ rules! {
     hyper();
     each_step(lr, t) {}
 
-    /// Texts in front of passes, behind them, and between texts over all arrays.
+    /// Scalar stages before passes, after them, and between stages over all arrays.
     texts_first {
         row r = 1.0;
         array a = 1.0, b;
@@ -138,7 +138,7 @@ fn texts_run_wherever_they_stand() {
         });
         let (arrays, shared) = two_steps(rule, &case, arrays.collect(), cuts);
         let mut d = 1.0;
-        // Of each array the row state, which is the same in all rows, both array states, and the parameter.
+        // Of each array: the row state, which is the same in all rows, both array states, and the parameter.
         let mut expected = vec![[1.0, 1.0, 0.0, 1.0]; arrays.len()];
         for _ in 0..2 {
             for (array, [r, a, _, p]) in arrays.iter().zip(&mut expected) {
@@ -168,7 +168,7 @@ rules! {
     hyper();
     each_step(lr, t) {}
 
-    /// Reduces everything in every way; its states are what comes out.
+    /// Reduces everything in every way; its states are the results.
     measure {
         element m;
         row row_mean, row_sum, row_max, row_product, row_mean_of_matrix, row_max_of_matrix;
@@ -226,7 +226,7 @@ rules! {
     }
 }
 
-/// The numbers of a type in memory.
+/// The numbers in a buffer of a type.
 fn values(dtype: Dtype, buffer: &[u64], n: usize) -> Vec<f64> {
     let bytes: Vec<u8> = buffer.iter().flat_map(|word| word.to_ne_bytes()).collect();
     let one = |bytes: &[u8]| match dtype {
@@ -238,12 +238,12 @@ fn values(dtype: Dtype, buffer: &[u64], n: usize) -> Vec<f64> {
     bytes.chunks_exact(dtype.size()).map(one).take(n).collect()
 }
 
-/// What numbers, dealt to places, are reduced to.
+/// The reductions of numbers that are assigned to groups.
 #[derive(Default)]
 struct Reduced {
     sum: Vec<f64>,
     max: Vec<f64>,
-    /// The sum of sizes, which errors are relative to.
+    /// The sum of absolute values, which errors are relative to.
     size: Vec<f64>,
     count: Vec<f64>,
 }
@@ -353,7 +353,7 @@ fn reductions_are_what_their_texts_say() {
                 close("array_max", &over(&of_g, whole).max, &over(&of_g, whole).size);
                 close("array_product", &over(&product, whole).sum, &over(&product, whole).size);
                 close("array_square", &over(&square, whole).sum, &over(&square, whole).size);
-                // Of what the rows have come to, in their type.
+                // Computed from the row results, in their type.
                 let count = shape.vector(rows);
                 let (found_sums, found_means) = (state(array, "row_sum", count), state(array, "row_mean", count));
                 let matrix_of = |row: usize| row / (count / shape.batch) * shape.interleaved + row % shape.interleaved;

@@ -1,4 +1,4 @@
-//! bfloat16 states: what rounding cuts off decides how likely the next number is.
+//! bfloat16 states: the discarded bits determine the probability of rounding up. Knows no rule.
 
 use half::bf16;
 
@@ -24,7 +24,7 @@ impl<const NEAREST: bool> StateStorage for Bfloat16State<NEAREST> {
         Bfloat16State(if NEAREST {
             bf16::store(x)
         } else {
-            // Of the one NaN that kernels store the low bits are zero: no random bits carry into its high ones.
+            // The low bits of the canonical NaN are zero: no random bits carry into its high ones.
             bf16::from_bits((f32::store(x).to_bits().wrapping_add(random) >> 16) as u16)
         })
     }

@@ -1,30 +1,31 @@
-//! Eight-bit states: codes with a float32 scale for each block of [`QUANTIZATION_BLOCK`](super::QUANTIZATION_BLOCK) elements.
+//! Eight-bit states: int8 codes with a float32 scale for each block of [`QUANTIZATION_BLOCK`](super::QUANTIZATION_BLOCK)
+//! elements. Knows no rule.
 //!
-//! A number is scaled to between 0 and almost 2, a small constant is added, and the bits of that sum, as a float's, are cut
-//! off behind four of its mantissa: sixteen codes a power of two, and equal steps where the number is smaller than the
-//! constant. What is cut off decides how likely the next code is, so stochastic rounding is one addition of random bits;
-//! neighbouring codes lie on a straight line everywhere, so it keeps the expectation.
+//! A number is scaled to between 0 and almost 2, a small constant is added, and the sum's float bits are truncated after four
+//! mantissa bits: sixteen codes per power of two, and equal steps for numbers below the constant. The discarded bits determine
+//! the probability of rounding up, so stochastic rounding is one addition of random bits; codes are piecewise linear between
+//! neighbours, so it keeps the expectation.
 //!
-//! Of the sum's exponents only as many occur as the code has bits for, and they begin where those bits are zero: the code
-//! is the eight bits at their place. A state that is never negative has sixteen powers of two, from 2^-15. One with sign has
-//! eight, from 2^-7; a positive number is divided by 2^8 before it is coded, which is the lowest bit of the exponent that
-//! the size leaves alone, so that this eighth bit of the code says that a number is negative.
+//! The sums have only as many exponents as the code has bits for, and the range starts where those bits are zero, so the code
+//! is the eight bits at that position. A nonnegative state covers sixteen powers of two, from 2^-15. A signed one covers eight,
+//! from 2^-7; a positive number is divided by 2^8 before it is quantized, which clears the lowest exponent bit that the
+//! magnitude does not use, so that this eighth bit of the code is the sign: set for negative numbers.
 //!
-//! A whole block's codes lie in words of four: those of elements a quarter of a block apart, the first in the lowest byte.
-//! So a vector of words becomes vectors of numbers, and back, without moving anything between its lanes. A block that is
-//! not whole keeps its elements' order.
+//! A whole block's codes are stored in words of four: those of elements a quarter of a block apart, the first in the lowest
+//! byte. So a vector of words converts to vectors of numbers, and back, without moving data between lanes. A partial block
+//! keeps its elements' order.
 
 use super::QUANTIZATION_BLOCK;
 
-/// Bits of a float's mantissa that are cut off.
+/// Bits of a float's mantissa that are discarded.
 pub(super) const RANDOM_BITS: u32 = 19;
-/// What is added to numbers whose states have a sign, and to others.
+/// The constant added to numbers of signed states, and of nonnegative ones.
 const SMALL: f32 = 1.0 / 128.0;
 const LEAST: f32 = 1.0 / 32768.0;
 /// Words of four codes in a block.
 const WORDS: usize = QUANTIZATION_BLOCK / 4;
 
-/// Dequantizes a block of codes, or what there is of it, into the beginning of `wide`.
+/// Dequantizes a block, or a partial block, into the start of `wide`.
 #[inline(always)]
 pub(crate) fn dequantize<const SIGNED: bool>(codes: &[u8], scale: f32, wide: &mut [f32; QUANTIZATION_BLOCK]) {
     if let Ok(whole) = <&[u8; QUANTIZATION_BLOCK]>::try_from(codes) {
@@ -43,8 +44,8 @@ pub(crate) fn dequantize<const SIGNED: bool>(codes: &[u8], scale: f32, wide: &mu
     }
 }
 
-/// Quantizes a block to codes of this scale, which must be the block's. `random` are the bits of places in a block and those of
-/// its own, without which numbers are rounded to nearest.
+/// Quantizes a block with its scale. `random` has the random bits of each position in a block and those of the block; without
+/// them numbers are rounded to nearest.
 #[inline(always)]
 pub(crate) fn quantize<const SIGNED: bool>(
     block: &[f32],
@@ -52,7 +53,7 @@ pub(crate) fn quantize<const SIGNED: bool>(
     random: Option<(&[u32; QUANTIZATION_BLOCK], u32)>,
     codes: &mut [u8],
 ) {
-    // Neither a zero nor a NaN.
+    // Neither zero nor NaN.
     if scale > 0.0 {
         match random {
             Some((places, own)) => write::<SIGNED>(block, 1.0 / scale, places, |place| place ^ own, codes),
@@ -97,7 +98,7 @@ fn quarters_mut(block: &mut [f32; QUANTIZATION_BLOCK]) -> [&mut [f32; WORDS]; 4]
     [a, b, c, d]
 }
 
-/// What a code stands for.
+/// The value of a code.
 #[inline(always)]
 fn number<const SIGNED: bool>(code: u32, scale: f32) -> f32 {
     if SIGNED {
@@ -108,7 +109,7 @@ fn number<const SIGNED: bool>(code: u32, scale: f32) -> f32 {
     }
 }
 
-/// The code of a number: of its two neighbours what is cut off, and random bits, decide.
+/// The code of a number: the discarded bits and random bits choose between its two neighbours.
 #[inline(always)]
 fn code<const SIGNED: bool>(x: f32, inverse: f32, random: u32) -> u32 {
     if SIGNED {
@@ -118,22 +119,22 @@ fn code<const SIGNED: bool>(x: f32, inverse: f32, random: u32) -> u32 {
         (x.mul_add(inverse, added).to_bits().wrapping_add(random) >> RANDOM_BITS) & 0xff
     } else {
         let sum = x.mul_add(inverse, LEAST).to_bits().wrapping_add(random);
-        // None becomes zero: it will be divided by.
+        // Nothing rounds to zero: optimizers divide by these states.
         (sum.max(LEAST.to_bits() + (1 << RANDOM_BITS)) >> RANDOM_BITS) & 0xff
     }
 }
 
-/// The scale of a block, NaN where it holds what is not finite.
+/// The scale of a block; NaN if it has a NaN or an infinity.
 #[inline(always)]
 pub(crate) fn scale<const SIGNED: bool>(block: &[f32]) -> f32 {
     let largest = block.iter().fold(0, |largest: u32, x| largest.max(x.to_bits() & 0x7fff_ffff));
-    // What the largest code stands for, and a little less, since sums are rounded.
+    // The value of the largest code, slightly reduced because sums are rounded.
     let top = (31.0 / 16.0 - if SIGNED { SMALL } else { LEAST }) * (1.0 - 1.0 / 4096.0);
     let largest = f32::from_bits(largest);
     let scale = largest * (1.0 / top);
     match (largest.is_finite(), scale.is_normal()) {
         (false, _) => f32::NAN,
-        // It would have no inverse.
+        // Zero or subnormal: the inverse could overflow.
         (true, false) => 0.0,
         (true, true) => scale,
     }

@@ -1,4 +1,4 @@
-//! States in less memory: bfloat16, and eight bits with a scale for each block of elements.
+//! Quantized states: bfloat16, and int8 with a scale for each block of elements.
 //!
 //! All arithmetic here is exact or correctly rounded, and has no branches, so that it vectorizes. Nothing here knows a
 //! rule.
@@ -9,26 +9,26 @@ pub(crate) mod int8;
 use super::dtype::{Dtype, Storage};
 pub(crate) use bfloat16::Bfloat16State;
 
-/// Elements that share a scale; a tile, and a block of sums, hold a whole number of these blocks.
+/// Elements that share a scale; tiles and sum blocks are multiples of it.
 pub const QUANTIZATION_BLOCK: usize = 256;
-/// Codes are followed by their scales, at the next multiple of so many bytes.
+/// Codes are followed by their scales, aligned to this many bytes.
 pub const SCALES_ALIGN: usize = 64;
 
-/// What element states are kept in.
+/// The storage format of element states.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum StateFormat {
-    /// The type that the parameter is computed in.
+    /// The parameter's compute type.
     #[default]
     Compute,
     /// bfloat16.
     Bfloat16,
-    /// Eight bits an element and a float32 for each [`QUANTIZATION_BLOCK`] of them, which follow at the next multiple of
+    /// Eight bits per element and a float32 scale per [`QUANTIZATION_BLOCK`] of them; the scales follow at the next multiple of
     /// [`SCALES_ALIGN`] bytes.
     Int8,
 }
 
 impl StateFormat {
-    /// The format of this name: that of its dtype, or none for the compute type.
+    /// The format of this dtype name; `None` means the compute type.
     pub fn named(name: Option<&str>) -> Option<StateFormat> {
         match name {
             None => Some(StateFormat::Compute),
@@ -46,7 +46,7 @@ impl StateFormat {
         }
     }
 
-    /// Random bits that stochastic rounding takes for an element.
+    /// Random bits per element that stochastic rounding takes.
     pub(super) const fn random_bits(self) -> u32 {
         match self {
             StateFormat::Int8 => int8::RANDOM_BITS,
@@ -54,7 +54,7 @@ impl StateFormat {
         }
     }
 
-    /// Bytes of one element beside a parameter that is computed in `compute`, scales not counted.
+    /// Bytes of one element, for a parameter with the compute type `compute`, scales not counted.
     pub const fn size(self, compute: Dtype) -> usize {
         match self {
             StateFormat::Compute => compute.size(),
@@ -64,18 +64,18 @@ impl StateFormat {
     }
 }
 
-/// A type that states are kept in, element by element.
+/// A type that states are stored in, element by element.
 pub(crate) trait StateStorage: Copy {
-    /// What they are computed in.
+    /// Their compute type.
     type Compute: Copy;
-    /// Random bits that rounding takes; none to round to nearest.
+    /// Random bits that rounding takes; 0 rounds to nearest.
     const RANDOM_BITS: u32 = 0;
-    /// From memory.
+    /// Converts from memory.
     fn dequantize(self) -> Self::Compute;
-    /// To memory; what is cut off and random bits decide which of two neighbours it becomes. Compute types keep a NaN as it is
+    /// Converts to memory; the discarded bits and random bits choose between two neighbours. Compute types keep a NaN as it is
     /// until [`StateStorage::canonical`].
     fn quantize(x: Self::Compute, random: u32) -> Self;
-    /// The same, with the one NaN that is stored in the end.
+    /// The same, with the canonical NaN.
     #[inline(always)]
     fn canonical(self) -> Self {
         self
