@@ -5,6 +5,7 @@
 // queues: with EMULATOR_LAZY=1 nothing in them runs before something waits for it, which brings out what relies on luck.
 // Freed memory is overwritten at once and never used again. Every call leaves a line in a log that tests read.
 
+#include <sys/mman.h>
 #include <dlfcn.h>
 #include <setjmp.h>
 #include <ucontext.h>
@@ -186,6 +187,11 @@ static int release(Pointer p) {
     auto it = memory.find(p);
     if (it == memory.end()) return INVALID_VALUE;
     memset((void*)p, 0xa5, it->second.bytes); // and never given out again
+    const size_t page = 4096, begin = (p + page - 1) / page * page, end = (p + it->second.bytes) / page * page;
+    if (end > begin) { // whole pages go back to the system; who still uses them crashes
+        madvise((void*)begin, end - begin, MADV_DONTNEED);
+        mprotect((void*)begin, end - begin, PROT_NONE);
+    }
     memory.erase(it);
     return SUCCESS;
 }
