@@ -1,5 +1,5 @@
 //! Python functions for the GPU: memory, streams, the compiler, and work lists on a device. Arrays are pointers here; Python
-//! has checked their memory and keeps it alive.
+//! has checked their memory and keeps it alive. Knows no optimizer class.
 
 use std::sync::{Mutex, TryLockError};
 

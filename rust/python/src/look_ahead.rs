@@ -1,4 +1,4 @@
-//! Contexts that back up parameters and restore them exactly: for a look-ahead point, or for other weights.
+//! Contexts that back up parameters and restore them exactly: for a look-ahead point, or for other weights. Knows no GPU.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
