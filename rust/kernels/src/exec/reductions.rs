@@ -41,7 +41,7 @@ pub(super) fn layout(reduction: &Reduction, matrix: Option<Matrix>) -> Layout {
     }
 }
 
-/// Whether a stage processes an array cell by cell instead of block by block: so do reductions over rows or columns.
+/// Whether a stage processes an array cell by cell instead of block by block, as reductions over rows or columns require.
 pub(crate) fn by_cells(stage: &Stage) -> bool {
     stage.reductions.iter().any(|reduction| matches!(reduction.scope, Scope::Row | Scope::Col))
 }
