@@ -1,4 +1,4 @@
-//! Fits a line to points with AdamW: `cargo run --release --example fit_line`.
+//! Fits a line to points with AdamW: `cargo run --release --example fit_line`. Uses only the crate's safe API.
 
 use schuss::{Common, Decay, Optimizer, optimizers};
 

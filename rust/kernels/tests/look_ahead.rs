@@ -1,4 +1,5 @@
-//! Programs that move the parameter and keep where it was: NAG looks ahead, and steps from there back.
+//! Tests of programs that move the parameter and back it up: NAG looks ahead, and its step starts from the backup. Knows no
+//! Python.
 
 mod support;
 
@@ -46,7 +47,7 @@ fn a_float32_copy_stays_while_what_is_rounded_from_it_looks_ahead() {
         ..Owned::doubles(rule.rule, &HYPERS, matrix(1, 1, N, false), 0, &[0.0; N])
     };
     let (mut plain, mut rounded) = ([make()], [make()]);
-    // As long as what is rounded: a longer backup would not fit.
+    // The backup has the rounded type's length: writing a longer one would go out of bounds.
     rounded[0].backup = vec![0; N / 4];
     rounded[0].rounded = Some((Dtype::Bf16, buffer(Dtype::Bf16, values(1))));
     let mut of_group = [scalars(rule.rule, &Common { lr: 0.1, ..Common::default() }, &HYPERS, 2, 1.0)];

@@ -1,4 +1,4 @@
-//! The safe front for Rust programs: what it computes, and what it refuses.
+//! Tests of the safe API for Rust programs: its results and its errors. Knows no driver.
 
 use half::bf16;
 use schuss::{Common, Decay, Optimizer, optimizers};
@@ -54,13 +54,13 @@ fn wrong_calls_say_what_is_wrong_and_change_nothing() {
 
 #[test]
 fn states_start_where_the_rule_says() {
-    // A hyperparameter.
+    // A hyperparameter as the initial value.
     let mut p = [1.0f64];
     let hypers = [("lr_decay", 0.0), ("eps", 0.0), ("eps_inside_sqrt", 0.0), ("initial_accumulator_value", 16.0)];
     let mut adagrad = Optimizer::new(optimizers::adagrad::adagrad(), &hypers, common(1.0)).unwrap();
     adagrad.step(&mut [&mut p], &[&[3.0]]).unwrap();
     assert_eq!(p, [1.0 - 3.0 / 5.0]);
-    // A copy of the parameter, and numbers that all arrays share and that stay from step to step.
+    // A copy of the parameter as the initial value, and numbers that all arrays share and that persist across steps.
     let names = [
         "beta1",
         "beta2",
@@ -78,7 +78,7 @@ fn states_start_where_the_rule_says() {
     let hypers: Vec<_> = names.into_iter().zip(values).collect();
     let mut prodigy = Optimizer::new(optimizers::prodigy::prodigy(), &hypers, common(1.0)).unwrap();
     let (mut a, mut b) = ([4.0f64], [-4.0f64]);
-    // Every step moves by d, here the largest mean distance from the start so far that was above the first d.
+    // Every step moves by d: the largest mean distance from the start so far, once it exceeds the initial d.
     for expected in [3.5, 3.0, 2.5, 1.75] {
         prodigy.step(&mut [&mut a, &mut b], &[&[1.0], &[-1.0]]).unwrap();
         assert_eq!((a, b), ([expected], [-expected]));

@@ -1,5 +1,5 @@
-//! Rules of several passes against plain float64 references, for every kind of shape and around every size at which work is
-//! cut another way.
+//! Tests of rules with several passes against plain float64 references, for every kind of shape and around every size at which
+//! work is split differently. Knows no Python.
 
 mod support;
 
@@ -9,7 +9,7 @@ use support::{How, Owned, doubles, first_shared, interleaved, len, matrix, own_d
 
 const STEPS: u64 = 6;
 
-/// Matrices in C order, batches, columns and rows alone, short, long and empty ones. Of each also the transposed one is run.
+/// Matrices in C order, batches, single columns and rows, short, long and empty ones; each is also tested transposed.
 const MATRICES: [Matrix; 22] = [
     interleaved(5, 7, 15, false),
     interleaved(3, 11, 4101, false),
@@ -35,7 +35,7 @@ const MATRICES: [Matrix; 22] = [
     matrix(1, 250, 300, false),
 ];
 
-/// Lengths around those of blocks, strips, arrays that one task takes, and panels.
+/// Lengths around those of blocks, strips, arrays of a single task, and panels.
 const LENGTHS: [usize; 13] = [0, 1, 1023, 1024, 1025, 4095, 4097, 32_767, 32_768, 32_769, 65_535, 65_536, 65_537];
 
 fn vectors() -> Vec<Matrix> {
@@ -47,7 +47,7 @@ fn matrices() -> Vec<Matrix> {
     MATRICES.iter().flat_map(|&shape| [shape, turned(shape)]).collect()
 }
 
-/// A sum that loses little.
+/// Pairwise summation.
 fn sum(values: &[f64]) -> f64 {
     match values {
         [] => 0.0,
@@ -67,7 +67,7 @@ fn norm(values: &[f64]) -> f64 {
     sum(&values.iter().map(|x| x * x).collect::<Vec<_>>()).sqrt()
 }
 
-/// For each element in memory, which row and which column it belongs to, counted over all matrices.
+/// The row and column of each element in memory, counted over all matrices.
 fn places(shape: Matrix) -> Vec<(usize, usize)> {
     let Matrix { batch, rows, cols, transposed, interleaved } = shape;
     let mut places = Vec::new();
@@ -83,7 +83,7 @@ fn places(shape: Matrix) -> Vec<(usize, usize)> {
     places
 }
 
-/// The means of numbers over rows and over columns.
+/// The means over rows and over columns.
 fn means(values: &[f64], places: &[(usize, usize)]) -> (Vec<f64>, Vec<f64>) {
     let (mut rows, mut cols) = (Vec::new(), Vec::new());
     for (&x, &(row, col)) in values.iter().zip(places) {
@@ -102,8 +102,8 @@ fn gradient(i: usize, t: u64, n: usize) -> Vec<f64> {
     random(1000 * t + i as u64).take(n).collect()
 }
 
-/// Steps of a rule over arrays of these shapes; calls `reference` for each step with number, parameters and gradients, and
-/// compares what both have made of the parameters.
+/// Runs steps of a rule over arrays of these shapes, calls `reference` for each step with its number, the parameters and the
+/// gradients, and compares the resulting parameters.
 fn compare(
     rule: &'static CompiledRule,
     common: &Common,
@@ -132,7 +132,8 @@ fn compare(
     }
 }
 
-/// Compares parameters, relative to the largest distance that one of them has moved, and to what each step rounds.
+/// Compares parameters, with a tolerance relative to the largest distance that any of them moved, and to the rounding of each
+/// step.
 fn close(found: &[f64], expected: &[f64], start: &[f64], what: &str) {
     assert_eq!(found.len(), expected.len());
     let moved = expected.iter().zip(start).map(|(x, y)| (x - y).abs()).fold(0.0, f64::max);
@@ -145,7 +146,7 @@ fn close(found: &[f64], expected: &[f64], start: &[f64], what: &str) {
 
 const ADAFACTOR: [f64; 5] = [-0.8, 1e-3, 1e-2, 1.0, 0.0];
 
-/// The rate of an Adafactor step for a direction.
+/// The learning rate of an Adafactor step for a direction.
 fn adafactor_rate(lr: f64, t: u64, p: &[f64], u: &[f64]) -> f64 {
     let [_, _, eps2, d, relative] = ADAFACTOR;
     let largest = if relative != 0.0 { 1e-2 } else { lr };
@@ -299,7 +300,7 @@ fn radam_loses_the_means_of_rows() {
     });
 }
 
-/// Prodigy over arrays whose groups have learning rates of their own: the distance, its largest estimate, and the numerator.
+/// Prodigy over arrays in groups with different learning rates: the distance, its largest estimate, and the numerator.
 struct Prodigy {
     hypers: [f64; 11],
     d: f64,
@@ -357,7 +358,7 @@ impl Prodigy {
 
 #[test]
 fn prodigy_is_one_over_all_groups() {
-    // Arrays of both groups by turns: a group's text must not run twice.
+    // The two groups' arrays alternate: a group's scalar stage must not run twice.
     let shapes: Vec<Matrix> = [32_769, 5, 1024, 0, 4097].map(|n| matrix(1, 1, n, false)).into();
     for (groups, rates) in [([0, 0, 0, 0, 0], [1.0, 1.0]), ([0, 1, 0, 1, 0], [1.0, 1.0]), ([0, 1, 1, 0, 1], [1.0, 0.0])]
     {

@@ -1,5 +1,5 @@
-//! Every rule gives the same bits at every CPU level, thread count and cut, for every pair of types and on special
-//! values: the baseline on one thread is the oracle.
+//! Tests that every rule gives the same bits at every CPU level, thread count and split, for every pair of types and on special
+//! values: the baseline on one thread is the reference. Knows no Python.
 
 mod support;
 
@@ -13,7 +13,7 @@ use support::{
 
 const DTYPES: [Dtype; 4] = [Dtype::F32, Dtype::F64, Dtype::F16, Dtype::Bf16];
 
-/// The same, past what one thread does alone.
+/// The same for arrays larger than one thread processes alone.
 const LARGE: [Matrix; 8] = [
     matrix(1, 30, 1000, false),
     matrix(1, 5, 20_003, true),
@@ -25,8 +25,8 @@ const LARGE: [Matrix; 8] = [
     interleaved(2, 100, 700, true),
 ];
 
-/// Three steps over the arrays: plain, with L2 and clipping, with decoupled decay and ascending. Of each every program is run,
-/// `step` last. Returns everything in memory in the end.
+/// Three steps over the arrays: plain, with L2 and clipping, with decoupled decay and ascending. Each runs every program,
+/// `step` last. Returns all memory afterwards.
 fn steps(rule: &'static CompiledRule, case: &Case, shapes: &[Matrix], level: Level, threads: usize) -> Vec<Buffer> {
     let mut arrays = arrays(rule, case, shapes);
     let hypers = hypers(rule, case.flags);
@@ -92,7 +92,7 @@ fn every_number_of_threads_gives_the_bits_of_one() {
     }
 }
 
-/// Formats of states that are quantized, and whether they are rounded to nearest.
+/// Quantized state formats, and whether they round to nearest.
 const QUANTIZED: [(StateFormat, bool); 4] = [
     (StateFormat::Bfloat16, false),
     (StateFormat::Bfloat16, true),
@@ -147,14 +147,15 @@ fn the_sum_of_squares_has_one_shape() {
         let case = Case { types: (dtype, dtype), ..PLAIN };
         let shapes = [SHAPES.as_slice(), &LARGE].concat();
         let mut memory = arrays(rule, &case, &shapes);
-        // The sum that clipping makes has the same shape.
+        // Clipping's sum adds in the same order.
         let (hypers, mut shared) = ([1.0, 1.0], []);
         let mut of_groups = [(); 2].map(|()| scalars(rule.rule, &Common::default(), &hypers, 1, 1.0));
         run(rule, "step", &mut memory, &How { threads: 3, ..How::default() }, &mut of_groups, &mut shared);
         let place = rule.rule.scalars.iter().position(|&name| name == "gg").unwrap();
         let oracle = of_groups[0][place];
         assert!(oracle.is_finite() && oracle > 0.0);
-        // Rules with rows cut arrays another way, the sum does not. Arrays alone, since a sum of many hides the last bits.
+        // Rules with rows split arrays differently; the sum must not change. Arrays are also tested alone, since a sum over
+        // many hides the last bits.
         for rule in [rule, schuss::optimizers::find("adafactor").unwrap()] {
             let mut memory = arrays(rule, &case, &shapes);
             let alone = memory.chunks_exact(1).map(<[Owned]>::to_vec).collect::<Vec<_>>();
@@ -177,7 +178,7 @@ fn the_sum_of_squares_has_one_shape() {
 
 #[test]
 fn quantized_states_are_those_of_their_tiles() {
-    // Gradients of two bytes go through tiles; these are the same numbers.
+    // Two-byte gradients go through tiles; the values are the same.
     let shapes = [matrix(1, 10, 300, false), matrix(1, 1, 33_000, false)];
     for rule in rules().filter(|rule| rule.rule.states.iter().any(|state| state.scope == Scope::Element)) {
         for (format, nearest) in QUANTIZED {

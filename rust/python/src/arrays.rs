@@ -1,7 +1,8 @@
-//! NumPy arrays as the binding sees them: pointer, shape, type and flags, read straight from the array object.
+//! NumPy arrays as the binding sees them: pointer, shape, type and flags, read directly from the array object. Knows no
+//! optimizer.
 //!
-//! A type is recognized by the identity of NumPy's descriptor object, which is one comparison and implies native byte
-//! order, or else by its number. What is not recognized takes the slow path through Python, which converts or explains.
+//! A type is recognized by comparing the pointer of NumPy's descriptor object, which also implies native byte order, or else by
+//! its number. Everything else takes the slow path through Python, which converts or explains.
 
 use std::ffi::c_int;
 use std::marker::PhantomData;
@@ -20,7 +21,7 @@ use schuss::Dtype;
 
 /// NumPy's descriptors of float32, float64 and float16.
 static NATIVE: PyOnceLock<[(Py<PyArrayDescr>, Dtype); 3]> = PyOnceLock::new();
-/// ml_dtypes' descriptor of bfloat16, once an array of it has been seen; never released.
+/// ml_dtypes' descriptor of bfloat16, once registered; never released.
 static BFLOAT16: AtomicPtr<PyArray_Descr> = AtomicPtr::new(std::ptr::null_mut());
 
 /// Looks up NumPy's descriptors.
@@ -35,7 +36,7 @@ pub fn prepare(py: Python<'_>) -> PyResult<()> {
     Ok(())
 }
 
-/// Makes arrays of this dtype known as bfloat16; Python calls it with ml_dtypes' dtype when it meets one.
+/// Registers the dtype of bfloat16 arrays; Python calls it with ml_dtypes' dtype when it first meets one.
 #[pyfunction]
 pub fn register_bfloat16(dtype: Bound<'_, PyArrayDescr>) -> PyResult<()> {
     if dtype.itemsize() != 2 || dtype.is_native_byteorder() == Some(false) {
@@ -45,20 +46,20 @@ pub fn register_bfloat16(dtype: Bound<'_, PyArrayDescr>) -> PyResult<()> {
     Ok(())
 }
 
-/// What tells arrays and their types apart, at hand for a walk over many; also the sign that the GIL is held and array objects
-/// stay as they are: by this thread, or by one that waits for it.
+/// The known array and dtype objects, looked up once for many arrays. Its existence also shows that the GIL is held, by this
+/// thread or by one that waits for it, so array objects do not change.
 pub struct Known<'py> {
     ndarray: *mut ffi::PyTypeObject,
     native: [(*mut PyArray_Descr, Dtype); 4],
     held: PhantomData<Python<'py>>,
 }
 
-// SAFETY: it leads to fields of objects that are read, never to Python's functions or counts of references, and nobody writes
-// those fields while the GIL is held by a thread that waits.
+// SAFETY: it gives access to fields of objects that are only read, never to Python functions or reference counts, and nobody
+// writes those fields while a waiting thread holds the GIL.
 unsafe impl Sync for Known<'_> {}
 
 impl<'py> Known<'py> {
-    /// What is known now: one more type once an array of bfloat16 has been seen.
+    /// The types known now; bfloat16 is among them once it has been registered.
     pub fn new(py: Python<'py>) -> Known<'py> {
         let bfloat16 = (BFLOAT16.load(Ordering::Acquire), Dtype::Bf16);
         let native = match NATIVE.get(py) {
@@ -69,7 +70,8 @@ impl<'py> Known<'py> {
         Known { ndarray: PyUntypedArray::type_object_raw(py), native, held: PhantomData }
     }
 
-    /// The fields of what is exactly an ndarray: a subclass, such as a masked array, may mean something else by its numbers.
+    /// The fields of an object whose type is exactly ndarray: a subclass, such as a masked array, may give its data another
+    /// meaning.
     fn exact<'a>(&self, object: &'a Py<PyAny>) -> Option<&'a PyArrayObject_fields> {
         // SAFETY: the GIL is held, as `self` says.
         let exact = unsafe { (*object.as_ptr()).ob_type } == self.ndarray;
@@ -84,7 +86,7 @@ impl<'py> Known<'py> {
         }
     }
 
-    /// The type of a descriptor of its own, as unpickling makes them: by its type number and byte order.
+    /// The type of a descriptor that is a separate object, as unpickling makes them: by its type number and byte order.
     #[cold]
     fn dtype_by_number(&self, descr: *mut PyArray_Descr) -> Option<Dtype> {
         // SAFETY: descriptors of arrays that live while the GIL is held.
@@ -97,7 +99,7 @@ impl<'py> Known<'py> {
         self.native.iter().find(|known| !known.0.is_null() && number(known.0) == number(descr)).map(|known| known.1)
     }
 
-    /// Asks for an array's shape before it is read, if it is an array.
+    /// Prefetches an object's shape, if it is an array.
     pub fn fetch_shape(&self, object: &Py<PyAny>) {
         if let Some(fields) = self.exact(object) {
             schuss::prefetch(fields.dimensions);
@@ -105,7 +107,7 @@ impl<'py> Known<'py> {
     }
 }
 
-/// What is kept of a parameter, to see each step that it still lies where it lay.
+/// A parameter or state, with the properties that each step checks for changes.
 pub struct Pinned {
     array: Py<PyUntypedArray>,
     pub data: *mut u8,
@@ -113,11 +115,11 @@ pub struct Pinned {
     descr: *mut PyArray_Descr,
     shape: Shape,
     pub len: usize,
-    /// The contiguity flags that a gradient must share, so that equal offsets are equal places.
+    /// The contiguity flags that a gradient must share, so that equal offsets mean equal elements.
     order: c_int,
 }
 
-// SAFETY: the pointers are only followed while the GIL is held or by the driver under the optimizer's lock.
+// SAFETY: the pointers are only dereferenced while the GIL is held, or by the driver under the optimizer's lock.
 unsafe impl Send for Pinned {}
 // SAFETY: as above.
 unsafe impl Sync for Pinned {}
@@ -127,15 +129,15 @@ unsafe impl Sync for Pinned {}
 /// # Safety
 /// It must be an ndarray, and the GIL must be held, by this thread or by one that waits for it.
 unsafe fn fields<T>(array: &Py<T>) -> &PyArrayObject_fields {
-    // SAFETY: the caller's promise.
+    // SAFETY: upheld by the caller.
     unsafe { &(*array.as_ptr().cast::<PyArrayObject>()).fields }
 }
 
-/// Asks for an object before it is read.
+/// Prefetches an object.
 pub fn fetch<T>(object: &Py<T>) {
     let start = object.as_ptr().cast::<u8>();
     schuss::prefetch(start);
-    // An array's flags lie behind the first line.
+    // An array's flags are in its second cache line.
     schuss::prefetch(start.wrapping_add(64));
 }
 
@@ -171,12 +173,12 @@ impl Shape {
 }
 
 impl Pinned {
-    /// Takes an array that Python has found to be a good parameter or state.
+    /// Pins an array that Python has accepted as a parameter or state.
     pub fn new(array: &Bound<'_, PyUntypedArray>) -> PyResult<Pinned> {
         Pinned::with_flags(array, NPY_ARRAY_ALIGNED | NPY_ARRAY_WRITEABLE)
     }
 
-    /// Takes an array that is only read.
+    /// Pins an array that is only read.
     pub fn readable(array: &Bound<'_, PyUntypedArray>) -> PyResult<Pinned> {
         Pinned::with_flags(array, NPY_ARRAY_ALIGNED)
     }
@@ -206,22 +208,22 @@ impl Pinned {
         })
     }
 
-    /// Asks for the array object before it is read.
+    /// Prefetches the array object.
     pub fn fetch(&self) {
         fetch(&self.array);
     }
 
-    /// Asks for the array's shape before it is read.
+    /// Prefetches the array's shape.
     pub fn fetch_shape(&self, known: &Known<'_>) {
         schuss::prefetch(self.fields(known).dimensions);
     }
 
     fn fields<'a>(&'a self, _held: &Known<'_>) -> &'a PyArrayObject_fields {
-        // SAFETY: it is an ndarray, and the GIL is held, as the other argument says.
+        // SAFETY: it is an ndarray, and the GIL is held, as `Known` shows.
         unsafe { fields(&self.array) }
     }
 
-    /// Whether the array is still what it was: not resized, re-pointed, re-typed or made read-only.
+    /// Whether the array is unchanged: not resized, re-pointed, re-typed or made read-only.
     pub fn unchanged(&self, known: &Known<'_>) -> bool {
         let fields = self.fields(known);
         let wanted = NPY_ARRAY_WRITEABLE | NPY_ARRAY_ALIGNED | self.order;
@@ -231,34 +233,34 @@ impl Pinned {
             && self.shape.is(shape(fields))
     }
 
-    /// Whether the memory is still the array's own and as long, whatever else was made of it.
+    /// Whether the array still has the same memory with the same length, even if its shape, dtype or flags changed.
     pub fn in_place(&self, py: Python<'_>) -> bool {
         let array = self.array.bind(py);
         self.fields(&Known::new(py)).data.cast() == self.data
             && array.len() * array.dtype().itemsize() == self.len * self.dtype.size()
     }
 
-    /// Whether both have the same shape and order, so that equal offsets are equal places.
+    /// Whether both have the same shape and order, so that equal offsets mean equal elements.
     pub fn congruent(&self, other: &Pinned) -> bool {
         self.shape == other.shape && self.order == other.order
     }
 
-    /// The length of the first axis, for an array of more than one; rows are what lies along the others.
+    /// The length of the first axis if there are several axes, else 0; rows are slices along the others.
     pub fn rows(&self) -> usize {
         if self.shape.dims > 1 && self.len > 0 { self.shape.first[0] as usize } else { 0 }
     }
 
-    /// Whether neighbouring elements are neighbours along the first axis.
+    /// Whether the array is in Fortran order.
     pub fn fortran(&self) -> bool {
         self.order == NPY_ARRAY_F_CONTIGUOUS
     }
 
-    /// The bytes that the array covers.
+    /// The address range of the array.
     pub fn bytes(&self) -> (usize, usize) {
         (self.data as usize, self.data as usize + self.len * self.dtype.size())
     }
 
-    /// Pointer and type of a gradient that can be used as it is; it must be writable when it is to be zeroed.
+    /// Pointer and type of a gradient that can be used without conversion; with `writable` it must be writable.
     pub fn gradient(&self, candidate: &Py<PyAny>, writable: bool, known: &Known<'_>) -> Option<(*mut u8, Dtype)> {
         let fields = known.exact(candidate)?;
         let wanted = NPY_ARRAY_ALIGNED | self.order | if writable { NPY_ARRAY_WRITEABLE } else { 0 };

@@ -1,5 +1,5 @@
-//! What a step asks of the optimizer's Python half: to convert, to look up, and to explain. The only place that knows the names
-//! of Python methods; `python/schuss/_core/callbacks.py` has them.
+//! A step's calls into the optimizer's Python half: to convert, to look up, and to explain. The only place that knows the names
+//! of Python methods, which are in `python/schuss/_core/callbacks.py`.
 
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
@@ -9,17 +9,17 @@ use pyo3::types::PyDict;
 pub enum Problem<'a, 'py> {
     /// The gradients do not have the structure of the parameters.
     Structure(&'a Bound<'py, PyAny>),
-    /// A parameter is not what it was when the optimizer was made.
+    /// A parameter has changed since the optimizer was created.
     Changed(usize),
-    /// Two gradients share memory, and are to be set to zero.
+    /// Two gradients share memory, but are to be set to zero.
     Shared(usize, usize),
     /// A gradient has a NaN or an infinity, at a flat index.
     Nonfinite(usize, usize),
-    /// Groups that share an estimate have these two learning rates.
+    /// Groups that share an estimate have different learning rates.
     Rates(f64, f64),
 }
 
-/// The error that Python words for a problem.
+/// The exception for a problem; Python writes the message.
 pub fn explain(optimizer: &Bound<'_, PyAny>, problem: Problem<'_, '_>) -> PyErr {
     let result = match problem {
         Problem::Structure(grads) => optimizer.call_method1("_explain_structure", (grads,)),
@@ -34,7 +34,7 @@ pub fn explain(optimizer: &Bound<'_, PyAny>, problem: Problem<'_, '_>) -> PyErr 
     }
 }
 
-/// A step's options, of which one is not as nearly everybody gives it.
+/// Parses a step's options if the fast path cannot.
 pub fn step_options(
     optimizer: &Bound<'_, PyAny>,
     grad_scale: Option<&Bound<'_, PyAny>>,
@@ -48,12 +48,12 @@ pub fn own_grads<'py>(optimizer: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAn
     optimizer.call_method0("_own_grads")
 }
 
-/// The values of each entry at a step, with what the schedules say.
+/// The values of each entry at a step, with the schedules applied.
 pub fn scheduled_values(optimizer: &Bound<'_, PyAny>, step: u64) -> PyResult<Vec<Vec<f64>>> {
     optimizer.call_method1("_scheduled_values", (step,))?.extract()
 }
 
-/// A gradient that can be used in the place of one that cannot.
+/// Converts a gradient that cannot be used directly.
 pub fn usable_gradient<'py>(
     optimizer: &Bound<'py, PyAny>,
     i: usize,
@@ -64,7 +64,7 @@ pub fn usable_gradient<'py>(
     optimizer.call_method1("_gradient", (i, gradient, shared, zero_grads))
 }
 
-/// A step of an optimizer whose arrays are not in host memory: its backend takes it.
+/// Runs a step of an optimizer whose arrays are not in host memory, on its backend.
 pub fn backend_step(
     backend: &Bound<'_, PyAny>,
     optimizer: &Bound<'_, PyAny>,

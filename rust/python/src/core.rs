@@ -1,8 +1,8 @@
-//! The base class of the Python optimizers: pinned arrays, a work list, and the step.
+//! The base class of the Python optimizers: pinned arrays, a work list, and the step. Words no error about arrays.
 //!
-//! A step first asks the schedules, then looks at everything that can be wrong, then reads the gradients if clipping or
-//! the non-finite check needs it, and only then writes. Python holds hyperparameters in one float64 array an entry, laid
-//! out as [`GroupValues`] reads it.
+//! A step first evaluates the schedules, then checks all arguments, then reads the gradients if clipping or the non-finite
+//! check needs it, and only then writes. Python holds hyperparameters in one float64 array per entry, in the layout that
+//! [`GroupValues`] reads.
 
 use std::sync::atomic::Ordering;
 
@@ -39,7 +39,7 @@ impl Core {
         self.0.steps.load(Ordering::Relaxed)
     }
 
-    /// Steps not taken because a gradient was not finite.
+    /// Steps skipped because a gradient was not finite.
     #[getter]
     fn skipped_steps(&self) -> u64 {
         self.0.skipped.load(Ordering::Relaxed)
@@ -64,21 +64,21 @@ impl Core {
         Ok(())
     }
 
-    /// Sets the seed of quantized states' stochastic rounding, or rounding to nearest.
+    /// Sets the seed for stochastic rounding of quantized states; None rounds to nearest.
     fn _set_seed(&self, seed: Option<u64>) -> PyResult<()> {
         self.0.lock()?.seed = seed;
         Ok(())
     }
 
-    /// Sets what takes the steps of arrays that are not in host memory.
+    /// Sets the backend that runs steps of arrays that are not in host memory.
     fn _set_backend(&self, backend: Option<Py<PyAny>>) -> PyResult<()> {
         self.0.lock()?.backend = backend;
         Ok(())
     }
 
     /// Adds a group: its rules with their values, and arrays that Python has checked, each with the number of its rule, its
-    /// states, a float32 copy behind them if it has one, and the matrix that it is. `shared` are the states of scope `all`.
-    #[allow(clippy::too_many_arguments)] // what a group is, spelled out by the one caller
+    /// states followed by a float32 copy if it has one, and its matrix shape. `shared` are the states of scope `all`.
+    #[allow(clippy::too_many_arguments)] // the settings of a group, passed by the only caller
     fn _add_group(
         &self,
         rules: Vec<(String, Bound<'_, PyArray1<f64>>)>,
@@ -151,12 +151,12 @@ impl Core {
         Ok(())
     }
 
-    /// Whether nothing is under way; raises otherwise.
+    /// Raises an exception if the optimizer is in use.
     fn _check_idle(&self) -> PyResult<()> {
         self.0.lock_idle().map(|_| ())
     }
 
-    /// The number of the first parameter that no longer is what it was, if any.
+    /// The number of the first parameter that has changed, if any.
     fn _changed_param(&self, py: Python<'_>) -> PyResult<Option<usize>> {
         let inner = self.0.lock()?;
         let known = crate::arrays::Known::new(py);
@@ -175,7 +175,7 @@ impl Core {
     /// grad_scale : float, default 1.0
     ///     What gradients are divided by first, finite and > 0.
     /// zero_grads : bool, default False
-    ///     Set the gradients to zero once they have been used, or were the reason to skip the step.
+    ///     Set the gradients to zero after use, also when they cause the step to be skipped.
     ///
     /// Returns
     /// -------
@@ -235,7 +235,7 @@ impl Core {
     }
 }
 
-/// Takes a step whose options are known.
+/// Runs a step whose options are parsed.
 fn take_step(
     slf: &Bound<'_, Core>,
     inner: &mut Inner,
@@ -261,24 +261,24 @@ fn take_step(
     {
         return Err(explain(optimizer, Problem::Rates(one, other)));
     }
-    // Nothing below runs foreign Python code, so what was found stays true.
+    // Nothing below runs foreign Python code, so the checks above stay valid.
     let level = level::in_use().map_err(PyRuntimeError::new_err)?;
     let threads = schuss::num_threads().map_err(PyRuntimeError::new_err)?;
     let mut factor = schuss::unscale_factor(grad_scale);
     let mut norm = NO_NORM;
     if inner.max_grad_norm.is_some() || inner.nonfinite != Nonfinite::Propagate {
         let work = &mut inner.work;
-        // SAFETY: the gradients were just checked, and are kept alive; the level is this CPU's.
+        // SAFETY: the gradients were just checked, and are kept alive; this CPU supports the level.
         let sum = detach_if(py, release, || unsafe { work.sum_of_squares(level, threads) });
         if inner.nonfinite != Nonfinite::Propagate && !sum.is_finite() {
-            // SAFETY: as above. A finite float64 may have an infinite square, so look before judging.
+            // SAFETY: as above. A finite float64 may have an infinite square, so an infinite sum alone proves nothing.
             if let Some((i, at)) = unsafe { inner.work.first_nonfinite() } {
                 if inner.nonfinite == Nonfinite::Error {
                     return Err(explain(optimizer, Problem::Nonfinite(i, at)));
                 }
                 core.skipped.fetch_add(1, Ordering::Relaxed);
                 if zero_grads {
-                    // SAFETY: as for the step below, which this stands in for.
+                    // SAFETY: as for the step below, which does not run.
                     unsafe { inner.work.zero_grads() };
                     read.release(py, inner)?;
                 }
@@ -298,15 +298,15 @@ fn take_step(
     };
     let mut none = [];
     let shared = match &inner.shared {
-        // SAFETY: Python makes this array, contiguous and float64, and never resizes it; nobody else uses it during a step.
+        // SAFETY: Python creates this array, contiguous and float64, and never resizes it; nobody else accesses it during a
+        // step.
         Some(shared) => unsafe { shared.bind(py).as_slice_mut()? },
         None => &mut none[..],
     };
     let work = &mut inner.work;
     let mut step = Step { level, threads, scalars: &mut inner.scalars, zero_grads, rounding: &rounding, shared, lead };
-    // SAFETY: parameters and states are pinned and were found unchanged, gradients were checked for shape, type,
-    // order and alignment, lie clear of what is written, and are kept alive by `read`. The lock
-    // keeps other steps of this optimizer out.
+    // SAFETY: parameters and states are pinned and were found unchanged; gradients were checked for shape, type, order and
+    // alignment, do not overlap written memory, and are kept alive by `read`. The lock excludes other steps of this optimizer.
     detach_if(py, release, || unsafe { work.run("step", &mut step) });
     inner.group_steps.iter_mut().for_each(|steps| *steps += 1);
     if let Some(look_ahead) = &mut inner.look_ahead {
@@ -318,13 +318,13 @@ fn take_step(
     Ok(true)
 }
 
-/// What the schedules say for a step, if there are any.
+/// The schedules' values for a step, if there are any schedules.
 pub fn scheduled_values(optimizer: &Bound<'_, PyAny>, entries: &[Entry], step: u64) -> PyResult<Option<Vec<Vec<f64>>>> {
     let any = entries.iter().any(|entry| entry.values(optimizer.py()).scheduled());
     any.then(|| callbacks::scheduled_values(optimizer, step)).transpose()
 }
 
-/// Two learning rates of groups that are neither equal nor 0, if there are any.
+/// Two learning rates of groups that differ and are not 0, if there are any.
 fn different_rates(py: Python<'_>, entries: &[Entry], scheduled: Option<&[Vec<f64>]>) -> Option<(f64, f64)> {
     let mut rates = entries.iter().enumerate().map(|(i, entry)| match scheduled {
         Some(values) => GroupValues(&values[i]).rate(),
@@ -334,7 +334,7 @@ fn different_rates(py: Python<'_>, entries: &[Entry], scheduled: Option<&[Vec<f6
     rates.find(|&rate| rate != 0.0 && rate != first).map(|other| (first, other))
 }
 
-/// Fills the scalars of each entry for its next step; the entry with the largest learning rate leads.
+/// Fills the scalars of each entry for its next step; the entry with the largest learning rate is the lead.
 pub fn fill_scalars(py: Python<'_>, inner: &mut Inner, scheduled: Option<&[Vec<f64>]>, factor: f64) -> usize {
     let (mut lead, mut largest) = (0, f64::NEG_INFINITY);
     for (i, (entry, scalars)) in inner.entries.iter().zip(&mut inner.scalars).enumerate() {

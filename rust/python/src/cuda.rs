@@ -1,5 +1,5 @@
-//! What Python needs of the GPU: memory, streams, the compiler, and work lists on a device. Arrays are pointers here; Python
-//! has checked what lies behind them and keeps it alive.
+//! Python functions for the GPU: memory, streams, the compiler, and work lists on a device. Arrays are pointers here; Python
+//! has checked their memory and keeps it alive. Knows no optimizer class.
 
 use std::sync::{Mutex, TryLockError};
 
@@ -37,19 +37,19 @@ fn cuda_count() -> PyResult<i32> {
     schuss::cuda::count().map_err(raised)
 }
 
-/// The device on which memory lies, or None for memory of the host.
+/// The device on which memory is allocated, or None for host memory.
 #[pyfunction]
 fn cuda_device_of(pointer: u64) -> PyResult<Option<i32>> {
     schuss::cuda::device_of(pointer).map_err(raised)
 }
 
-/// Loads NVRTC from the first of these files or names that is one, of a major version of at most `newest`; its version.
+/// Loads the first of these files or names that is an NVRTC with a major version of at most `newest`; returns its version.
 #[pyfunction]
 fn cuda_nvrtc(candidates: Vec<String>, newest: i32) -> PyResult<(i32, i32)> {
     nvrtc::load(&candidates, newest).map(|nvrtc| nvrtc.version).map_err(raised)
 }
 
-/// Compiles a source with the NVRTC that is loaded: to machine code for sm_90, to PTX for compute_90.
+/// Compiles a source with the loaded NVRTC: to machine code for sm_90, to PTX for compute_90.
 #[pyfunction]
 fn cuda_compile<'py>(py: Python<'py>, source: &str, target: &str) -> PyResult<Bound<'py, PyBytes>> {
     let nvrtc = nvrtc::loaded().ok_or_else(|| raised("NVRTC has not been loaded".into()))?;
@@ -57,7 +57,7 @@ fn cuda_compile<'py>(py: Python<'py>, source: &str, target: &str) -> PyResult<Bo
     Ok(PyBytes::new(py, &code))
 }
 
-/// A unit of source: rule, program, and the types of parameters and gradients where it has passes over them.
+/// A unit of source: rule, program, and the types of parameters and gradients if it has passes over them.
 type UnitName = (&'static str, &'static str, Option<(&'static str, &'static str)>);
 
 /// The names of all units of source.
@@ -70,7 +70,7 @@ fn cuda_units() -> Vec<UnitName> {
     all_units().into_iter().map(named).collect()
 }
 
-/// The source of a unit, by what [`cuda_units`] calls it.
+/// The source of a unit, by its name from [`cuda_units`].
 #[pyfunction]
 #[pyo3(signature = (rule, program, types=None))]
 fn cuda_source(rule: &str, program: &str, types: Option<(String, String)>) -> PyResult<String> {
@@ -84,7 +84,7 @@ fn cuda_source(rule: &str, program: &str, types: Option<(String, String)>) -> Py
     Ok(unit.source())
 }
 
-/// Memory on a device, or pinned memory of the host; zeros at first, given back with the object.
+/// Zero-initialized device memory or pinned host memory, freed with the object.
 #[pyclass(frozen, module = "schuss._schuss")]
 struct CudaBlock(Block);
 
@@ -105,27 +105,27 @@ impl CudaBlock {
     }
 }
 
-/// Copies bytes between any two places in the order of a stream; both must stay until the stream has got there.
+/// Copies bytes between host or device memory, in stream order; both must stay valid until the stream has run the copy.
 #[pyfunction]
 fn cuda_copy(py: Python<'_>, device: i32, to: u64, source: u64, bytes: usize, stream: u64) -> PyResult<()> {
-    // SAFETY: the caller answers for the places, as this module says.
+    // SAFETY: the caller guarantees both ranges, as this module's documentation says.
     py.detach(|| unsafe { Device::get(device)?.copy(to, source, bytes, stream) }).map_err(raised)
 }
 
-/// Sets device memory to copies of a byte in the order of a stream.
+/// Fills device memory with a byte, in stream order.
 #[pyfunction]
 fn cuda_fill(device: i32, to: u64, byte: u8, bytes: usize, stream: u64) -> PyResult<()> {
-    // SAFETY: the caller answers for the place, as this module says.
+    // SAFETY: the caller guarantees the range, as this module's documentation says.
     Device::get(device).and_then(|device| unsafe { device.fill(to, byte, bytes, stream) }).map_err(raised)
 }
 
-/// A new stream, which waits for no other by itself.
+/// A new non-blocking stream; never released.
 #[pyfunction]
 fn cuda_stream(device: i32) -> PyResult<u64> {
     Device::get(device).and_then(Device::stream).map_err(raised)
 }
 
-/// A point in the order of a stream.
+/// A CUDA event: a point in the work of a stream.
 #[pyclass(frozen, module = "schuss._schuss")]
 struct CudaEvent(Event);
 
@@ -136,7 +136,7 @@ impl CudaEvent {
         Device::get(device).and_then(Event::new).map(CudaEvent).map_err(raised)
     }
 
-    /// Puts it behind everything that a stream has been given so far.
+    /// Records it after all work submitted to a stream so far.
     fn record(&self, stream: u64) -> PyResult<()> {
         self.0.record(stream).map_err(raised)
     }
@@ -147,22 +147,22 @@ impl CudaEvent {
     }
 }
 
-/// Waits until a stream has run everything.
+/// Waits until a stream has run all its work.
 #[pyfunction]
 fn cuda_synchronize(py: Python<'_>, device: i32, stream: u64) -> PyResult<()> {
     py.detach(|| Device::get(device)?.synchronize(stream)).map_err(raised)
 }
 
-/// Lets the stream `then` wait for what the stream `first` has been given; the host does not wait.
+/// Makes the stream `then` wait for all work submitted to the stream `first`; the host does not wait.
 #[pyfunction]
 fn cuda_order(device: i32, first: u64, then: u64) -> PyResult<()> {
     Device::get(device).and_then(|device| device.order(first, then)).map_err(raised)
 }
 
-/// An array: which rule of its group it has, parameter, dtype, elements, states, and its matrix where the rule needs one.
+/// An array: the number of its rule in its group, parameter, dtype, elements, states, and its matrix if the rule needs one.
 type Given = (usize, u64, String, usize, Vec<u64>, Option<MatrixShape>);
 
-/// Array and flat index of the first gradient that is not finite, and the norm of the gradients where the host got to know it.
+/// Array and flat index of the first gradient that is not finite, and the norm of the gradients if the host has read it.
 type Answer = (Option<(usize, usize)>, Option<f64>);
 
 struct Inner {
@@ -233,10 +233,10 @@ impl CudaWork {
         })?
     }
 
-    /// Starts a step, or another program: array and flat index of the first gradient that is not finite, for a step that is
-    /// not taken; and the norm of the gradients where the host got to know it. Values and counts of steps are those of each
-    /// rule of each group.
-    #[allow(clippy::too_many_arguments)] // what a step needs, spelled out by the one caller
+    /// Starts a step, or another program. Returns array and flat index of the first gradient that is not finite, if the step is
+    /// skipped, and the norm of the gradients if the host has read it. Values and step counts are those of each rule of each
+    /// group.
+    #[allow(clippy::too_many_arguments)] // the settings of a step, passed by the only caller
     fn step(
         &self,
         py: Python<'_>,
@@ -266,7 +266,7 @@ impl CudaWork {
                 }
             }
             let step = DeviceStep { scalars: &scalars, zero_grads, grad_scale, max_norm, finite, lead, stream };
-            // SAFETY: the caller answers for the pointers, as this module says.
+            // SAFETY: the caller guarantees the pointers, as this module's documentation says.
             match py.detach(|| unsafe { inner.work.run(program, &step) }).map_err(raised)? {
                 Outcome::Taken { norm } => Ok((None, norm)),
                 Outcome::NotFinite(place) => Ok((Some(place), None)),
@@ -274,8 +274,8 @@ impl CudaWork {
         })?
     }
 
-    /// Sums up the gradients without a step, and waits for it: array and flat index of the first that is not finite, the
-    /// norm, and the factor of clipping.
+    /// Measures the gradients without a step, and waits for the result: array and flat index of the first that is not finite,
+    /// the norm, and the clipping factor.
     fn measure(
         &self,
         py: Python<'_>,
@@ -289,7 +289,7 @@ impl CudaWork {
             inner.set_gradients(grads, &types)?;
             let step =
                 DeviceStep { scalars: &[], zero_grads: false, grad_scale, max_norm, finite: true, lead: 0, stream };
-            // SAFETY: the caller answers for the pointers, as this module says.
+            // SAFETY: the caller guarantees the pointers, as this module's documentation says.
             py.detach(|| unsafe { inner.work.measure(&step) }).map_err(raised)
         })?
     }
@@ -299,7 +299,7 @@ impl CudaWork {
         self.locked(|inner| py.detach(|| inner.work.shared()))?.map_err(raised)
     }
 
-    /// Sets the states of scope `all`, which are zeros at first; waits for the last step.
+    /// Sets the states of scope `all`, which are initially zero; waits for the last step.
     fn set_shared(&self, py: Python<'_>, values: Vec<f64>) -> PyResult<()> {
         self.locked(|inner| py.detach(|| inner.work.set_shared(&values)))?.map_err(raised)
     }
@@ -310,7 +310,7 @@ impl CudaWork {
     }
 }
 
-/// Adds all of this to the module.
+/// Registers these functions and classes in the module.
 pub fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<CudaBlock>()?;
     module.add_class::<CudaEvent>()?;

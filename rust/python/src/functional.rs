@@ -1,4 +1,4 @@
-//! Rules on arrays whose state the caller owns, tools, and sums: what needs no optimizer.
+//! Runs rules on arrays whose state the caller owns, tools, and sums of squares. Knows no optimizer.
 
 use numpy::{PyArray1, PyArrayMethods, PyUntypedArray};
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};
@@ -8,11 +8,11 @@ use schuss::{Array, Rounding, Step, WorkList, level, optimizers};
 use crate::arrays::{Known, Pinned};
 use crate::group::{Format, GroupValues, MatrixShape, RELEASE_GIL, array, detach_if, find_rule};
 
-/// Runs a program of a rule over arrays whose state the caller owns; Python has checked them. `factor` multiplies the gradients;
-/// `shared` are the states of scope `all`.
+/// Runs a program of a rule over arrays whose state the caller owns; Python has checked them. `factor` multiplies the
+/// gradients; `shared` are the states of scope `all`.
 #[pyfunction]
 #[pyo3(signature = (rule, program, values, step, params, grads, states, matrices, shared=None, factor=1.0))]
-#[allow(clippy::too_many_arguments)] // what a step needs, spelled out by the one caller
+#[allow(clippy::too_many_arguments)] // the settings of a step, passed by the only caller
 pub fn run(
     py: Python<'_>,
     rule: &str,
@@ -52,11 +52,11 @@ pub fn run(
     let level = level::in_use().map_err(PyRuntimeError::new_err)?;
     let threads = schuss::num_threads().map_err(PyRuntimeError::new_err)?;
     let mut scalars = vec![Vec::new()];
-    // SAFETY: contiguous float64, made by Python; the GIL is held.
+    // SAFETY: contiguous float64, created by Python; the GIL is held.
     GroupValues(unsafe { values.as_slice()? }).scalars(rule, step, factor, &mut scalars[0]);
     let mut none = [];
     let shared = match &shared {
-        // SAFETY: as above, and nobody else uses it during the call.
+        // SAFETY: as above, and nobody else accesses it during the call.
         Some(shared) => unsafe { shared.as_slice_mut()? },
         None => &mut none[..],
     };
@@ -66,8 +66,8 @@ pub fn run(
     }
     let rounding = &Rounding::Nearest;
     let mut step = Step { level, threads, scalars: &mut scalars, zero_grads: false, rounding, shared, lead: 0 };
-    // SAFETY: Python has checked that what is written does not overlap; types, shapes and order were checked above, a rule
-    // that reads gradients was given them, and the caller holds references to the arrays during the call.
+    // SAFETY: Python has checked that written memory does not overlap; types, shapes and order were checked above, a rule that
+    // reads gradients has them, and the caller holds references to the arrays during the call.
     detach_if(py, work.total() >= RELEASE_GIL, || unsafe { work.run(program, &mut step) });
     Ok(())
 }
@@ -87,7 +87,7 @@ pub fn sum_of_squares(py: Python<'_>, arrays: Vec<Bound<'_, PyUntypedArray>>) ->
     Ok(detach_if(py, work.total() >= RELEASE_GIL, || unsafe { work.sum_of_squares(level, threads) }))
 }
 
-/// The norm of gradients that are divided by ``grad_scale``, and the factor that bounds it; see the rule ``clip_norm``.
+/// The norm of gradients that are divided by ``grad_scale``, and the factor that clips it; see the rule ``clip_norm``.
 #[pyfunction]
 pub fn clip_factor(sum_of_squares: f64, grad_scale: f64, max_norm: f64) -> (f64, f64) {
     schuss::clip_factor(sum_of_squares, grad_scale, max_norm)

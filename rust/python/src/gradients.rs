@@ -1,4 +1,4 @@
-//! Reading the gradients of a step: those that fit are taken as they are, Python converts or explains all others.
+//! Reads the gradients of a step: usable ones are taken directly, Python converts or explains all others. Runs no kernel.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -12,23 +12,23 @@ use crate::arrays::{self, Known, Pinned};
 use crate::callbacks::{self, Problem, explain};
 use crate::inner::Inner;
 
-/// How many arrays ahead their objects are fetched, and after that what these point to.
+/// Prefetch distances, in arrays: for objects, and then for what they point to.
 const AHEAD: [usize; 2] = [12, 6];
 
-/// Arrays that one thread looks at in a row, and elements that a step updates in the time that one array's look takes.
+/// Arrays that one task checks, and elements that a step updates in the time of checking one array.
 const RANGE: usize = 256;
 const ELEMENTS: usize = 32;
 
 /// Gradients that have been read into the work list.
 pub struct Gradients {
-    /// They must outlive the step even if what runs meanwhile, or in another thread, empties the caller's lists.
+    /// Keeps them alive during the step, even if other code or another thread empties the caller's lists.
     kept: Vec<Py<PyAny>>,
-    /// Those of which a conversion is used, where they are to be zeroed.
+    /// Originals of converted gradients that are to be set to zero.
     converted: Vec<Py<PyAny>>,
 }
 
 impl Gradients {
-    /// Ends the step: gradients that were converted, and so not zeroed in it, are zeroed with NumPy's own method, which
+    /// Ends the step: sets gradients to zero that were converted, and so were not zeroed in it, with NumPy's own method, which
     /// cannot fail on an array that was found writable.
     pub fn release(mut self, py: Python<'_>, inner: &mut Inner) -> PyResult<()> {
         for gradient in self.converted {
@@ -45,8 +45,7 @@ impl Gradients {
     }
 }
 
-/// Reads gradients, where a step takes them, and looks whether parameters are what they were; what is off is an error, in
-/// Python's words.
+/// Reads gradients, if a step takes any, and checks that parameters are unchanged; Python writes the error messages.
 pub fn read(
     optimizer: &Bound<'_, PyAny>,
     inner: &mut Inner,
@@ -76,7 +75,7 @@ pub fn read(
     }
 }
 
-/// Fetches objects, and later what they point to, before they are read: with thousands of arrays none is in a near cache.
+/// Prefetches objects, and later what they point to: thousands of arrays do not fit the nearest caches.
 fn ahead(params: &[Pinned], gradients: &[Py<PyAny>], i: usize, known: &Known<'_>) {
     if let (Some(gradient), Some(param)) = (gradients.get(i + AHEAD[0]), params.get(i + AHEAD[0])) {
         arrays::fetch(gradient);
@@ -88,8 +87,8 @@ fn ahead(params: &[Pinned], gradients: &[Py<PyAny>], i: usize, known: &Known<'_>
     }
 }
 
-/// Whether parameters and gradients are what they were in the last step, as in nearly all loops. Objects are only read, and this
-/// thread holds the GIL meanwhile, so others may help: each then has what it is about to update in its own cache.
+/// The fast path: whether parameters and gradients are unchanged since the last step, as in nearly all loops. Objects are only
+/// read while this thread holds the GIL, so helpers may share the work: each loads into its cache what it is about to update.
 fn as_before(inner: &Inner, gradients: &[Py<PyAny>], zero_grads: bool, known: &Known<'_>) -> PyResult<bool> {
     let (params, verified) = (&inner.params, &inner.verified);
     let off = AtomicBool::new(false);
@@ -108,13 +107,13 @@ fn as_before(inner: &Inner, gradients: &[Py<PyAny>], zero_grads: bool, known: &K
     Ok(!off.into_inner())
 }
 
-/// What is kept of a gradient, to see in the next step whether it is the same.
+/// The properties by which the next step recognizes a gradient.
 fn place((pointer, dtype): (*mut u8, Dtype)) -> (usize, Dtype) {
     (pointer as usize, dtype)
 }
 
-/// Looks at everything and takes the gradients that fit into the work list; Python converts or explains all others. Answers
-/// which parameter is not what it was.
+/// Checks every array and adds the usable gradients to the work list; Python converts or explains all others. Returns the first
+/// parameter that has changed.
 fn one_by_one(
     optimizer: &Bound<'_, PyAny>,
     inner: &mut Inner,
@@ -157,7 +156,7 @@ fn one_by_one(
         read.kept[i] = usable.unbind();
         inner.work.set_gradient(i, pointer, dtype);
     }
-    // A conversion may have run anything, also something that moves what was looked at before it.
+    // A conversion may run any code, also code that changes what was checked before it.
     if foreign {
         let known = Known::new(py);
         let moved = inner.params.iter().zip(&read.kept).enumerate().any(|(i, (param, usable))| {
@@ -172,7 +171,7 @@ fn one_by_one(
     Ok(changed)
 }
 
-/// Two gradients that share memory: zeroing one would change the other before it is read.
+/// Two gradients that share memory, if any: zeroing one would change the other before it is read.
 fn shared_gradients(work: &WorkList) -> Option<(usize, usize)> {
     let mut ranges: Vec<_> = (0..work.len())
         .map(|i| (work.gradient(i), i))

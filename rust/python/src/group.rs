@@ -1,4 +1,4 @@
-//! What a group is to the kernels: its values as Python lays them out, its rules, and arrays of the work list.
+//! A group of parameters in the kernels' form: its values as Python lays them out, its rules, and its arrays. Knows no step.
 
 use numpy::{PyArray1, PyArrayMethods};
 use pyo3::exceptions::{PyTypeError, PyValueError};
@@ -8,14 +8,14 @@ use schuss::{Array, Common, CompiledRule, Decay, Dtype, Matrix, StateFormat, opt
 
 use crate::arrays::Pinned;
 
-/// Elements from which a step is long enough to let other Python threads run.
+/// Minimum elements of a step for releasing the GIL.
 pub const RELEASE_GIL: usize = 16_384;
 
-/// A rule with the values of a group. A group has one for each rule that its arrays have.
+/// A rule with the values of a group. A group has one for each rule that its arrays use.
 pub struct Entry {
     pub rule: &'static CompiledRule,
     pub values: Py<PyArray1<f64>>,
-    /// Which group it belongs to.
+    /// The group that it belongs to.
     pub group: usize,
 }
 
@@ -26,8 +26,8 @@ impl Entry {
     }
 
     pub fn values(&self, py: Python<'_>) -> GroupValues<'_> {
-        // SAFETY: Python makes this array, contiguous and float64, writes to it under the GIL only, which is held, and
-        // never resizes it.
+        // SAFETY: Python creates this array, contiguous and float64, writes to it only under the GIL, which is held, and never
+        // resizes it.
         GroupValues(unsafe {
             let values = self.values.bind(py);
             std::slice::from_raw_parts(values.data(), values.len().unwrap_or(0))
@@ -74,11 +74,11 @@ pub fn find_rule(name: &str, values: usize) -> PyResult<&'static CompiledRule> {
     Ok(rule)
 }
 
-/// A matrix as Python describes it: batch, rows and columns as they lie in memory, whether rows are columns there, and how many
-/// matrices are interleaved.
+/// A matrix as Python describes it: batch, rows and columns in memory order, whether rows are columns of the array, and the
+/// number of interleaved matrices.
 pub type MatrixShape = (usize, usize, usize, bool, usize);
 
-/// The matrix that an array of `len` elements is, which a rule with rows or columns must know.
+/// The matrix shape of an array of `len` elements, which a rule with rows or columns needs.
 pub fn matrix_of(rule: &CompiledRule, shape: Option<MatrixShape>, len: usize) -> PyResult<Option<Matrix>> {
     let matrix =
         shape.map(|(batch, rows, cols, transposed, interleaved)| Matrix { batch, rows, cols, transposed, interleaved });
@@ -92,7 +92,8 @@ pub fn matrix_of(rule: &CompiledRule, shape: Option<MatrixShape>, len: usize) ->
     Ok(matrix)
 }
 
-/// How a group keeps its states, and whether behind them a float32 copy of the parameter, which is updated in its place.
+/// A group's state format, and whether the states are followed by a float32 copy of the parameter, which is updated in its
+/// place.
 #[derive(Clone, Copy)]
 pub struct Format {
     pub states: StateFormat,
@@ -107,7 +108,7 @@ impl Format {
         Ok(Format { states: StateFormat::named(states).ok_or_else(unknown)?, master })
     }
 
-    /// Whether an array is this state of the parameter; states with scales come as one run of float32.
+    /// Whether an array fits this state of the parameter; an int8 state and its scales share one float32 array.
     fn fits(self, kind: &State, state: &Pinned, param: &Pinned, matrix: Option<Matrix>) -> bool {
         let compute = param.dtype.compute();
         let states = if kind.exact { StateFormat::Compute } else { self.states };
@@ -123,8 +124,8 @@ impl Format {
     }
 }
 
-/// The work list's array of a parameter and its states, which Python gives in the order of the rule's, the float32 copy behind
-/// them; states without memory of the array's own are left out. The gradient is set at each step.
+/// The work list's array of a parameter and its states, which Python gives in the order of the rule's, followed by the float32
+/// copy; states that arrays do not own are left out. The gradient is set at each step.
 pub fn array(
     rule: &'static CompiledRule,
     entry: usize,
@@ -159,7 +160,7 @@ pub fn array(
     Ok(array)
 }
 
-/// Runs `f` without the GIL if it is worth that.
+/// Runs `f`, without the GIL if `release` is set.
 pub fn detach_if<R: Send>(py: Python<'_>, release: bool, f: impl FnOnce() -> R + Send) -> R {
     if release { py.detach(f) } else { f() }
 }

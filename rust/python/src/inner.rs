@@ -1,4 +1,4 @@
-//! What an optimizer holds on the native side, and the lock around it. Knows no Python class.
+//! The native state of an optimizer, and the lock around it. Knows no Python class.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, TryLockError};
@@ -12,7 +12,7 @@ use crate::arrays::Pinned;
 use crate::group::Entry;
 use crate::tree::Tree;
 
-/// What a step does about NaN and infinities in gradients.
+/// The policy for NaN and infinities in gradients.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Nonfinite {
     Propagate,
@@ -20,7 +20,7 @@ pub enum Nonfinite {
     Error,
 }
 
-/// Everything but the counters.
+/// All of the state except the counters.
 pub struct Inner {
     pub entries: Vec<Entry>,
     /// Steps that each group has taken.
@@ -30,31 +30,31 @@ pub struct Inner {
     pub states: Vec<Pinned>,
     pub work: WorkList,
     pub tree: Tree,
-    /// Whether there is a rule that reads gradients; without one a step takes none.
+    /// Whether any rule reads gradients; otherwise a step takes none.
     pub reads_gradients: bool,
-    /// What a step writes, sorted: byte ranges that gradients must stay clear of.
+    /// The sorted byte ranges that a step writes, which gradients must not overlap.
     pub written: Vec<(usize, usize)>,
-    /// Gradients that were found clear of it, and are in the work list.
+    /// Gradients that do not overlap these, and are in the work list.
     pub verified: Vec<Option<(usize, Dtype)>>,
-    /// The states that all arrays share, made by Python.
+    /// The states that all arrays share, created by Python.
     pub shared: Option<Py<PyArray1<f64>>>,
-    /// Where a step's gradients are kept; empty between steps.
+    /// Keeps a step's gradients alive; empty between steps.
     pub gradients: Vec<Py<PyAny>>,
     pub max_grad_norm: Option<f64>,
     pub nonfinite: Nonfinite,
-    /// Of the stochastic rounding of quantized states; without one they are rounded to nearest.
+    /// For stochastic rounding of quantized states; without it they are rounded to nearest.
     pub seed: Option<u64>,
     pub scalars: Vec<Vec<f64>>,
-    /// The parameters while they are at a look-ahead point, and what the schedules said for the step.
+    /// The look-ahead point's parameter backup, and the schedules' values for the step.
     pub look_ahead: Option<LookAhead>,
-    /// Takes the steps of arrays that are not in host memory.
+    /// Runs steps of arrays that are not in host memory.
     pub backend: Option<Py<PyAny>>,
 }
 
-/// What a look-ahead keeps.
+/// The data of a look-ahead.
 #[derive(Default)]
 pub struct LookAhead {
-    /// Memory of the backups, as the parameters lie one behind the other.
+    /// The parameter backup, one array after the other.
     pub block: Vec<u64>,
     /// Whether the parameters are at the look-ahead point now.
     pub moved: bool,
@@ -91,24 +91,24 @@ impl Inner {
     }
 }
 
-/// Holds an optimizer that nobody may change, and everybody read; no thread.
+/// The holder of an optimizer that everybody may read but nobody may change; not a thread.
 pub const NOBODY: usize = usize::MAX;
 
-/// What tells the threads that are alive apart, never 0.
+/// A number that is unique among running threads, never 0.
 pub fn this_thread() -> usize {
     thread_local!(static MARK: u8 = const { 0 });
     MARK.with(|mark| std::ptr::from_ref(mark) as usize)
 }
 
-/// No norm: the bits of a NaN that is never computed.
+/// No norm: the bits of a NaN that no computation produces.
 pub const NO_NORM: u64 = u64::MAX;
 
-/// An optimizer's native half behind its lock.
+/// An optimizer's native state behind its lock.
 pub struct Locked {
     inner: Mutex<Inner>,
-    /// The thread that has the optimizer to itself over several calls; 0 is none.
+    /// The thread with exclusive access over several calls; 0 means none.
     holder: AtomicUsize,
-    // Beside the lock, so that a schedule may read them while a step runs.
+    // Outside the lock, so that a schedule may read them while a step runs.
     pub steps: AtomicU64,
     pub skipped: AtomicU64,
     /// The bits of the last step's norm, or [`NO_NORM`].
@@ -126,27 +126,27 @@ impl Locked {
         }
     }
 
-    /// Everything but the counters, for a thread that may have it now.
+    /// Locks the state, unless another thread or `NOBODY` holds it.
     pub fn lock(&self) -> PyResult<MutexGuard<'_, Inner>> {
         self.lock_unless(|holder| holder != 0 && holder != this_thread())
     }
 
-    /// The same for whoever holds it exclusively, from whichever thread.
+    /// The same, regardless of the holder; for the holder's own objects, from any thread.
     pub fn lock_as_holder(&self) -> PyResult<MutexGuard<'_, Inner>> {
         self.lock_unless(|_| false)
     }
 
-    /// The same, unless a step is under way or somebody holds it.
+    /// The same, unless anybody holds it.
     pub fn lock_idle(&self) -> PyResult<MutexGuard<'_, Inner>> {
         self.lock_unless(|holder| holder != 0)
     }
 
-    /// The same for reading, also while nobody may change it.
+    /// The same for reading, also while the holder is `NOBODY`.
     pub fn lock_to_read(&self) -> PyResult<MutexGuard<'_, Inner>> {
         self.lock_unless(|holder| ![0, NOBODY, this_thread()].contains(&holder))
     }
 
-    /// Keeps it for a holder, until [`Locked::release`].
+    /// Gives a holder exclusive access, until [`Locked::release`].
     pub fn hold(&self, holder: usize) -> PyResult<()> {
         let _inner = self.lock_idle()?;
         self.holder.store(holder, Ordering::Relaxed);
@@ -163,7 +163,7 @@ impl Locked {
             Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
             Err(TryLockError::WouldBlock) => None,
         };
-        // Looked at behind the lock, under which a holder comes.
+        // Checked under the lock, which protects changes to the holder.
         inner.filter(|_| !taken(self.holder.load(Ordering::Relaxed))).ok_or_else(|| {
             PyRuntimeError::new_err(
                 "this optimizer is in the middle of a step, or of being saved or loaded (in another thread, or around \

@@ -1,7 +1,7 @@
-//! The Python extension module `schuss._schuss`: what the Python package stands on, not for users.
+//! The Python extension module `schuss._schuss`, on which the Python package is built; not for users.
 //!
-//! It validates what a wrong pointer could come from, releases the GIL, runs the kernel crate and maps errors. Messages
-//! about arrays are written in Python, in one place; this module only finds out that something is off.
+//! It validates everything that could give a wrong pointer, releases the GIL, calls the kernel crate and maps errors. Messages
+//! about arrays are written in Python, in one place; this module only detects that something is wrong.
 
 mod arrays;
 mod callbacks;
@@ -43,13 +43,13 @@ fn cpu_level() -> PyResult<&'static str> {
     schuss::level::in_use().map(schuss::level::Level::name).map_err(PyValueError::new_err)
 }
 
-/// The CPU levels that this machine has, slowest first.
+/// The CPU levels that this machine supports, slowest first.
 #[pyfunction]
 fn cpu_levels() -> Vec<&'static str> {
     schuss::level::Level::found().into_iter().map(schuss::level::Level::name).collect()
 }
 
-// Fields of array objects are read as they are: a Python that can do without the GIL takes it for this module.
+// Array objects are read without locks, so free-threaded Python must enable the GIL for this module.
 #[pymodule(gil_used = true)]
 fn _schuss(module: &Bound<'_, PyModule>) -> PyResult<()> {
     schuss::level::in_use().map_err(PyImportError::new_err)?;

@@ -1,4 +1,4 @@
-//! Exclusive access to optimizers over several calls.
+//! Exclusive access to optimizers over several calls. Knows no step.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -8,8 +8,8 @@ use pyo3::types::PyTuple;
 use crate::core::Core;
 use crate::inner::{NOBODY, this_thread};
 
-/// Exclusive access for this thread, or, with ``nobody``, for none: a context that begins when it is made. It also ends when it is
-/// dropped, since an exception may come between any two instructions of Python.
+/// Exclusive access for this thread, or, with ``nobody``, for no thread: a context that starts at construction. It also ends on
+/// drop, since an exception may come between any two Python instructions.
 #[pyclass(frozen, module = "schuss._schuss")]
 pub struct ExclusiveLock {
     cores: Vec<Py<Core>>,
@@ -18,7 +18,7 @@ pub struct ExclusiveLock {
 
 #[pymethods]
 impl ExclusiveLock {
-    /// Raises when something is under way in one of them.
+    /// Raises an exception if one of them is in use.
     #[new]
     #[pyo3(signature = (*cores, nobody=false))]
     fn new(cores: Vec<Py<Core>>, nobody: bool) -> PyResult<ExclusiveLock> {

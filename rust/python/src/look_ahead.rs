@@ -1,4 +1,4 @@
-//! Parameters that are elsewhere for a while, and are put back to the last bit: at a look-ahead point, or at other weights.
+//! Contexts that back up parameters and restore them exactly: for a look-ahead point, or for other weights. Knows no GPU.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -13,8 +13,8 @@ use crate::core::{Core, fill_scalars, scheduled_values};
 use crate::group::{RELEASE_GIL, detach_if};
 use crate::inner::{Inner, LookAhead};
 
-/// The parameters at their look-ahead point: a context that begins when it is made. The optimizer's step takes them back and ends
-/// it; without one, its end or the object's puts them back.
+/// The parameters at their look-ahead point: a context that starts at construction. The optimizer's step restores them and ends
+/// it; without a step, leaving the context or dropping the object restores them.
 #[pyclass(frozen, module = "schuss._schuss")]
 pub struct AtLookAhead(Py<Core>);
 
@@ -41,8 +41,8 @@ impl AtLookAhead {
         let mut step =
             Step { level, threads, scalars, zero_grads: false, rounding: &Rounding::Nearest, shared: &mut [], lead };
         look_ahead.scheduled = scheduled;
-        // SAFETY: parameters were found unchanged, and are pinned like the states; backups are memory of their own. The lock
-        // keeps others out.
+        // SAFETY: parameters were found unchanged, and are pinned like the states; backups have separate memory. The lock
+        // excludes other users.
         detach_if(py, release, || unsafe { work.run("look_ahead", &mut step) });
         look_ahead.moved = true;
         Ok(AtLookAhead(core.clone().unbind()))
@@ -62,7 +62,7 @@ impl AtLookAhead {
 
 impl Drop for AtLookAhead {
     fn drop(&mut self) {
-        // Nothing can be raised here; what cannot be put back was moved away by its owner.
+        // Nothing can be raised here; parameters that cannot be restored were changed by their owner.
         Python::attach(|py| _ = put_back(self.0.bind(py)));
     }
 }
@@ -78,7 +78,7 @@ fn prepare(inner: &mut Inner) -> PyResult<LookAhead> {
     Ok(look_ahead)
 }
 
-/// Puts parameters back that are at their look-ahead point; the first that no longer lies where it lay, if any.
+/// Restores parameters that are at their look-ahead point; returns the first whose memory has changed, if any.
 fn put_back(core: &Bound<'_, Core>) -> PyResult<Option<usize>> {
     let mut inner = core.get().0.lock_as_holder()?;
     let Inner { params, look_ahead: Some(look_ahead), .. } = &mut *inner else { return Ok(None) };
@@ -89,7 +89,8 @@ fn put_back(core: &Bound<'_, Core>) -> PyResult<Option<usize>> {
     unpack(core.py(), params, &mut look_ahead.block)
 }
 
-/// The parameters' values, kept: a context that begins when it is made. Its end, or the object's, puts them back.
+/// A backup of the parameters' values: a context that starts at construction. Leaving it, or dropping the object, restores
+/// them.
 #[pyclass(frozen, module = "schuss._schuss")]
 pub struct SavedParams {
     core: Py<Core>,
@@ -142,7 +143,7 @@ impl Drop for SavedParams {
     }
 }
 
-/// Memory for all parameters, one behind the other.
+/// Memory for all parameters, one after the other.
 fn block(params: &[Pinned]) -> PyResult<Vec<u64>> {
     let bytes: usize = params.iter().map(|param| padded_length(param.len * param.dtype.size())).sum();
     let mut block = Vec::new();
@@ -151,7 +152,7 @@ fn block(params: &[Pinned]) -> PyResult<Vec<u64>> {
     Ok(block)
 }
 
-/// Copies parameters back, also into those that were made read-only meanwhile; the first that no longer lies where it lay.
+/// Unpacks into the parameters, even if they are read-only now; returns the first whose memory has changed, if any.
 fn unpack(py: Python<'_>, params: &[Pinned], block: &mut [u64]) -> PyResult<Option<usize>> {
     let moved = params.iter().position(|param| !param.in_place(py));
     let place = |param: &Pinned| if param.in_place(py) { param.data } else { std::ptr::null_mut() };
@@ -160,10 +161,10 @@ fn unpack(py: Python<'_>, params: &[Pinned], block: &mut [u64]) -> PyResult<Opti
     Ok(moved)
 }
 
-/// Copies between arrays, given by pointer and bytes, and a block for them; one whose pointer is null is left out.
+/// Copies between arrays, given as pointers and byte counts, and their block; null pointers are skipped.
 fn copy(py: Python<'_>, arrays: Vec<(*mut u8, usize)>, block: &mut [u64], back: bool) -> PyResult<()> {
     struct Arrays(Vec<(*mut u8, usize)>, *mut u8);
-    // SAFETY: the pointers are those of arrays that are kept alive over the call.
+    // SAFETY: the pointers are those of arrays that are kept alive during the call.
     unsafe impl Send for Arrays {}
     let threads = schuss::num_threads().map_err(PyRuntimeError::new_err)?;
     let bytes = arrays.iter().map(|array| padded_length(array.1)).sum::<usize>();
@@ -171,13 +172,14 @@ fn copy(py: Python<'_>, arrays: Vec<(*mut u8, usize)>, block: &mut [u64], back: 
     let arrays = Arrays(arrays, block.as_mut_ptr().cast());
     detach_if(py, bytes >= 4 * RELEASE_GIL, || {
         let Arrays(arrays, block) = { arrays };
-        // SAFETY: the arrays are as long as when they were pinned, the block as long as all of them, and it is nobody else's.
+        // SAFETY: the arrays are as long as when they were pinned, the block as long as all of them, and not accessed by
+        // others.
         unsafe { if back { schuss::unpack(&arrays, block, threads) } else { schuss::pack(&arrays, block, threads) } }
     });
     Ok(())
 }
 
-/// Whether gradients are what a step takes as they are, and share no memory with what it writes.
+/// Whether gradients can be used without conversion, and share no memory with what a step writes.
 #[pyfunction]
 pub fn are_apart(core: &Bound<'_, Core>, grads: &Bound<'_, PyAny>) -> PyResult<bool> {
     let inner = core.get().0.lock_as_holder()?;

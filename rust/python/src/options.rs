@@ -1,9 +1,9 @@
-//! A step's options as nearly everybody gives them; Python converts or explains all others.
+//! The fast path for a step's options; Python converts or explains all others. Knows no optimizer.
 
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyFloat};
 
-/// A gradient scale that is a plain float and can be used.
+/// A gradient scale that is a plain float and valid.
 pub fn plain_scale(given: Option<&Bound<'_, PyAny>>) -> Option<f64> {
     match given {
         None => Some(1.0),

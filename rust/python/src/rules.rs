@@ -1,12 +1,12 @@
-//! The rules as Python objects: what the package needs of each, and the tree of its text.
+//! The rules as Python objects: their properties, and the tree of their statements. Runs none.
 
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
 use schuss::rule::{Expr, Initial, Kind, Operation, PROLOGUE, PROLOGUE_NAMES, Rule, Scope, Stage, State, Statement};
 use schuss::{CompiledRule, optimizers};
 
-/// For each rule what the package needs of it: ``hypers``, ``states`` (each a dict of ``name``, ``scope``, ``nonnegative``, ``exact`` and
-/// ``initial``), ``needs_matrix``, ``elementwise``, ``programs``. Tools are left out.
+/// The properties of each rule that the package needs: ``hypers``, ``states`` (each a dict of ``name``, ``scope``,
+/// ``nonnegative``, ``exact`` and ``initial``), ``needs_matrix``, ``elementwise``, ``programs``. Tools are left out.
 #[pyfunction]
 pub fn rules(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     let all = PyDict::new(py);
@@ -23,9 +23,9 @@ pub fn rules(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     Ok(all)
 }
 
-/// The text of a rule or tool as a tree, for the documentation: tuples ``("number", text)``, ``("name", name)``,
-/// ``("unary", operator, a)``, ``("binary", operator, a, b)`` and ``("call", function, a, ...)``; statements are
-/// ``(name, is_let, value)``.
+/// The statements of a rule or tool as a tree, for the documentation: tuples ``("number", text)``, ``("name", name)``,
+/// ``("unary", operator, a)``, ``("binary", operator, a, b)`` and ``("call", function, a, ...)``; statements are ``(name,
+/// is_let, value)``.
 #[pyfunction]
 pub fn rule_tree<'py>(py: Python<'py>, name: &str) -> PyResult<Option<Bound<'py, PyDict>>> {
     let Some(CompiledRule { rule, .. }) = optimizers::find(name) else { return Ok(None) };
@@ -49,8 +49,8 @@ pub fn rule_tree<'py>(py: Python<'py>, name: &str) -> PyResult<Option<Bound<'py,
     Ok(Some(one))
 }
 
-/// What happens before a rule's own text where a pass reads the gradient, and in the pass that writes the parameter: the names of
-/// its scalars, and its three statements.
+/// The statements that run before a rule's own where a pass reads the gradient, and in the pass that writes the parameter: the
+/// names of its scalars, and its three statements.
 #[pyfunction]
 pub fn prologue() -> ([&'static str; 3], [&'static str; 3]) {
     (PROLOGUE_NAMES, PROLOGUE)
@@ -73,7 +73,7 @@ fn states<'py>(py: Python<'py>, rule: &Rule) -> PyResult<Bound<'py, PyList>> {
     PyList::new(py, rule.states.iter().map(one).collect::<PyResult<Vec<_>>>()?)
 }
 
-/// The names of element states and backups, of which there is a bit for each.
+/// The names of element states and backups in a bit mask.
 fn streams(rule: &Rule, bits: u32) -> Vec<&'static str> {
     let streams = rule.states.iter().filter(|state| matches!(state.scope, Scope::Element | Scope::Backup));
     streams.enumerate().filter(|(k, _)| bits >> k & 1 != 0).map(|(_, state)| state.name).collect()

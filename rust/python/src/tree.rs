@@ -1,4 +1,4 @@
-//! The structure that gradients must have: an array, or lists, tuples and dicts of structures.
+//! The structure that gradients must have: an array, or nested lists, tuples and dicts. Knows no array type.
 
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
@@ -6,7 +6,7 @@ use pyo3::types::{PyDict, PyList, PyTuple};
 /// A structure; its leaves are arrays, numbered in order.
 pub enum Tree {
     Leaf,
-    /// A list or tuple of so many arrays, as nearly all structures are.
+    /// A list or tuple of this many arrays, the most common structure.
     Leaves(usize),
     Sequence(Vec<Tree>),
     Mapping(Vec<(Py<PyAny>, Tree)>),
@@ -27,7 +27,7 @@ impl Tree {
         }
     }
 
-    /// Collects the arrays of a structure like this one, in order; false when it is unlike.
+    /// Collects the arrays of a structure that matches this one, in order; false if it does not.
     pub fn collect(&self, object: &Bound<'_, PyAny>, into: &mut Vec<Py<PyAny>>) -> PyResult<bool> {
         match self {
             Tree::Leaf => into.push(object.clone().unbind()),
@@ -40,7 +40,7 @@ impl Tree {
             Tree::Sequence(trees) => {
                 let Some(items) = items(object).filter(|items| items.len() == trees.len()) else { return Ok(false) };
                 for (tree, item) in trees.iter().zip(items) {
-                    // What a dict's keys run may have shortened the list.
+                    // Code run by a dict's keys may have shortened the list.
                     let Ok(item) = item else { return Ok(false) };
                     if !tree.collect(&item, into)? {
                         return Ok(false);

@@ -228,7 +228,7 @@ impl Device {
         if bytes == 0 {
             return Ok(());
         }
-        // SAFETY: the caller's promise.
+        // SAFETY: upheld by the caller.
         self.with("copying", || unsafe { sys::cuMemcpyAsync(to, from, bytes, stream as sys::CUstream).result() })
     }
 
@@ -240,7 +240,7 @@ impl Device {
         if bytes == 0 {
             return Ok(());
         }
-        // SAFETY: the caller's promise.
+        // SAFETY: upheld by the caller.
         self.with("filling memory", || unsafe { result::memset_d8_async(to, byte, bytes, stream as sys::CUstream) })
     }
 

@@ -165,7 +165,7 @@ impl Work {
     /// The driver's.
     pub unsafe fn measure(&mut self, step: &DeviceStep<'_>) -> Result<Measured> {
         self.prepare(None, step, true)?;
-        // SAFETY: the caller's promise.
+        // SAFETY: upheld by the caller.
         unsafe {
             self.start_norm(step)?;
             let (nonfinite, norm, factor) = self.read_norm(step.stream)?;

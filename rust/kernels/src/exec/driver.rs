@@ -40,7 +40,7 @@ impl WorkList {
     /// `zero_grads` writes, for writing; written memory must not overlap anything else that the program accesses, and nobody
     /// else may access it during the call. The CPU must support the level. Every group must have the scalars of its rules.
     pub unsafe fn run(&mut self, program: &str, step: &mut Step<'_>) {
-        // SAFETY: the caller's promise.
+        // SAFETY: upheld by the caller.
         fpenv::standard(|| unsafe {
             if self.plain {
                 self.run_plain(program, step);
@@ -97,13 +97,13 @@ impl WorkList {
                     unsafe { self.load_scalars(i, &step.scalars[self.items[i].group], number == 0) };
                 }
             }
-            // SAFETY: the caller's promise.
+            // SAFETY: upheld by the caller.
             unsafe { self.run_local(step, &round_of) };
             for (place, plan) in plans.iter().enumerate() {
                 if let Some(round) = plan.rounds(program).get(number)
                     && let Some(text) = round.text
                 {
-                    // SAFETY: the caller's promise; no task runs.
+                    // SAFETY: upheld by the caller; no task runs.
                     unsafe { self.text_over_all(place, round, text, step) };
                 }
             }
@@ -121,7 +121,7 @@ impl WorkList {
             let Some(round) = round_of(item) else { continue };
             if round.passes.is_empty() || !item.whole {
                 let first = round.passes.first().copied().unwrap_or(round.stages.len());
-                // SAFETY: the caller's promise; no task runs.
+                // SAFETY: upheld by the caller; no task runs.
                 round.stages[..first].iter().for_each(|stage| unsafe { self.text(i, stage.stage, step.level) });
             }
         }
@@ -164,7 +164,7 @@ impl WorkList {
                 let Some(round) = round_of(item) else { continue };
                 let Some(&place) = round.passes.get(number) else { continue };
                 let next = round.passes.get(number + 1).copied().unwrap_or(round.stages.len());
-                // SAFETY: the caller's promise; no task runs.
+                // SAFETY: upheld by the caller; no task runs.
                 unsafe {
                     this.finish_pass(i, round.stages[place]);
                     for stage in &round.stages[place + 1..next] {
@@ -179,7 +179,7 @@ impl WorkList {
     /// As for [`WorkList::run`]; only this task may access the array.
     unsafe fn run_whole(&self, i: usize, round: &Round, step: &Step<'_>) {
         for stage in &round.stages {
-            // SAFETY: the caller's promise.
+            // SAFETY: upheld by the caller.
             unsafe {
                 if matches!(stage.stage.kind, Kind::Pass(_)) {
                     self.run_pass(i, *stage, step, 0..self.items[i].units(stage.stage), true);
@@ -202,7 +202,7 @@ impl WorkList {
         };
         let zero_grads = step.zero_grads && stage.last_gradient;
         let call = Call::new(step.level, scalars, step.rounding, i, zero_grads);
-        // SAFETY: the caller's promise.
+        // SAFETY: upheld by the caller.
         unsafe { self.pass(i, stage, &call, units, whole) };
     }
 
@@ -224,7 +224,7 @@ impl WorkList {
     unsafe fn load_scalars(&self, i: usize, group: &[f64], first: bool) {
         let item = &self.items[i];
         let rule = item.compiled.rule;
-        // SAFETY: the caller's promise.
+        // SAFETY: upheld by the caller.
         let own = unsafe { self.scalars.slice(item.scalars, rule.scalars.len()) };
         own[..rule.array_scalars].copy_from_slice(&group[..rule.array_scalars]);
         if first {
@@ -241,7 +241,7 @@ impl WorkList {
         let item = &self.items[i];
         let rule = item.compiled.rule;
         for (k, (_, state)) in rule.states_of(Scope::Array).enumerate() {
-            // SAFETY: the caller's promise; an array state is one valid float64.
+            // SAFETY: upheld by the caller; an array state is one valid float64.
             unsafe {
                 let value = self.scalars.get(item.scalars + place_of(rule.scalars, state.name));
                 self.array_states[item.array_states + k].write(Storage::store(value));
@@ -265,7 +265,7 @@ impl WorkList {
                 let mut result = neutral_of(reduction);
                 for item in self.items.iter().filter(mine) {
                     let first = self.first_place(item, stage, number, k);
-                    // SAFETY: the caller's promise.
+                    // SAFETY: upheld by the caller.
                     result = unsafe { fold(form(reduction), &self.partials, first..first + item.units(stage), result) };
                 }
                 groups.iter().for_each(|&group| step.scalars[group][reduction.place] = result);

@@ -24,7 +24,7 @@ pub const fn padded_length(bytes: usize) -> usize {
 /// Each pointer must be valid for its bytes, and `block` for the sum of the [`padded_length`] of all; nothing may overlap, and
 /// nobody else may access the written memory during the call.
 pub unsafe fn pack(arrays: &[(*mut u8, usize)], block: *mut u8, threads: usize) {
-    // SAFETY: the caller's promise, passed on.
+    // SAFETY: upheld by the caller.
     unsafe { copy(arrays, block, false, threads) }
 }
 
@@ -33,7 +33,7 @@ pub unsafe fn pack(arrays: &[(*mut u8, usize)], block: *mut u8, threads: usize) 
 /// # Safety
 /// As for [`pack`].
 pub unsafe fn unpack(arrays: &[(*mut u8, usize)], block: *mut u8, threads: usize) {
-    // SAFETY: the caller's promise, passed on.
+    // SAFETY: upheld by the caller.
     unsafe { copy(arrays, block, true, threads) }
 }
 

@@ -195,7 +195,7 @@ impl Pool {
         job.work(false);
         let mut rounds = 0u32;
         while job.done.load(Ordering::Acquire) < count {
-            // Tasks take microseconds; one that takes longer was preempted, and gets this CPU.
+            // Tasks take microseconds; a helper that takes longer was preempted, so yield this CPU to it.
             rounds += 1;
             if rounds < 10_000 { std::hint::spin_loop() } else { std::thread::yield_now() }
         }

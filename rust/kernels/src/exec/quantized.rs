@@ -72,7 +72,7 @@ impl QuantizedState {
             StateFormat::Int8 => 3 + usize::from(self.nonnegative),
             _ => 0,
         };
-        // SAFETY: the caller's promise, passed on.
+        // SAFETY: upheld by the caller.
         unsafe { TABLE[level as usize][kind](&self.part(wide, (at, n), None)) }
     }
 
@@ -85,7 +85,7 @@ impl QuantizedState {
             StateFormat::Int8 => 5 + usize::from(self.nonnegative),
             _ => 1 + usize::from(bits.is_none()),
         };
-        // SAFETY: the caller's promise, passed on.
+        // SAFETY: upheld by the caller.
         unsafe { TABLE[level as usize][kind](&self.part(wide, (at, n), bits)) }
     }
 
@@ -101,7 +101,7 @@ cpu::each! {
     /// # Safety
     /// As for [`Convert`].
     pub(super) unsafe fn dequantize<T: StateStorage<Compute = f32>>(part: &Part) {
-        // SAFETY: the caller's promise.
+        // SAFETY: upheld by the caller.
         let (wide, kept) = unsafe { part.slices::<T>() };
         for (x, kept) in wide.iter_mut().zip(kept) {
             *x = kept.dequantize();
@@ -111,7 +111,7 @@ cpu::each! {
     /// # Safety
     /// As for [`Convert`].
     pub(super) unsafe fn quantize<T: StateStorage<Compute = f32>>(part: &Part) {
-        // SAFETY: the caller's promise.
+        // SAFETY: upheld by the caller.
         let (wide, kept) = unsafe { part.slices::<T>() };
         for (i, (wide, kept)) in wide.chunks(QUANTIZATION_BLOCK).zip(kept.chunks_mut(QUANTIZATION_BLOCK)).enumerate() {
             let random = part.random(i);
@@ -124,7 +124,7 @@ cpu::each! {
     /// # Safety
     /// As for [`Convert`].
     pub(super) unsafe fn dequantize_codes<const SIGNED: bool>(part: &Part) {
-        // SAFETY: the caller's promise.
+        // SAFETY: upheld by the caller.
         let (wide, kept) = unsafe { part.slices::<u8>() };
         let mut block = [0.0; QUANTIZATION_BLOCK];
         for (i, (wide, kept)) in wide.chunks_mut(QUANTIZATION_BLOCK).zip(kept.chunks(QUANTIZATION_BLOCK)).enumerate() {
@@ -142,7 +142,7 @@ cpu::each! {
     /// # Safety
     /// As for [`Convert`].
     pub(super) unsafe fn quantize_codes<const SIGNED: bool>(part: &Part) {
-        // SAFETY: the caller's promise.
+        // SAFETY: upheld by the caller.
         let (wide, kept) = unsafe { part.slices::<u8>() };
         for (i, (wide, kept)) in wide.chunks(QUANTIZATION_BLOCK).zip(kept.chunks_mut(QUANTIZATION_BLOCK)).enumerate() {
             let scale = int8::scale::<SIGNED>(wide);
@@ -166,7 +166,7 @@ impl Part<'_> {
     /// Both must be valid for `n` aligned elements, and not overlap.
     #[inline(always)]
     unsafe fn slices<'a, T>(&self) -> (&'a mut [f32], &'a mut [T]) {
-        // SAFETY: the caller's promise.
+        // SAFETY: upheld by the caller.
         unsafe {
             (
                 std::slice::from_raw_parts_mut(self.wide, self.n),

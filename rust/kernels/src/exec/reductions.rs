@@ -41,7 +41,7 @@ pub(super) fn layout(reduction: &Reduction, matrix: Option<Matrix>) -> Layout {
     }
 }
 
-/// Whether a stage processes an array cell by cell instead of block by block: so do reductions over rows or columns.
+/// Whether a stage processes an array cell by cell instead of block by block, as reductions over rows or columns require.
 pub(crate) fn by_cells(stage: &Stage) -> bool {
     stage.reductions.iter().any(|reduction| matches!(reduction.scope, Scope::Row | Scope::Col))
 }
@@ -65,7 +65,7 @@ pub(super) fn stage_places(stage: &Stage, units: usize, cells: Option<&Cells>) -
 /// # Safety
 /// Nobody may write these entries during the call.
 pub(super) unsafe fn fold(form: Form, scratch: &Scratch, places: std::ops::Range<usize>, start: f64) -> f64 {
-    // SAFETY: the caller's promise.
+    // SAFETY: upheld by the caller.
     places.fold(start, |sum, place| combine(form, sum, unsafe { scratch.get(place) }))
 }
 
@@ -96,7 +96,7 @@ pub(super) unsafe fn finish_vector(
             let sums = cells.row_sums();
             for row in 0..sums {
                 let strips = (0..cells.strips).map(|strip| first + strip * sums + row);
-                // SAFETY: the caller's promise.
+                // SAFETY: upheld by the caller.
                 set(row, strips.fold(neutral(form), |sum, place| combine(form, sum, unsafe { scratch.get(place) })));
             }
         }
@@ -105,7 +105,7 @@ pub(super) unsafe fn finish_vector(
             for of_matrix in 0..matrix.batch {
                 let place = first + of_matrix * cells.panels * panel;
                 // The first panel's entry holds the sum: panels are added in order.
-                // SAFETY: the caller's promise.
+                // SAFETY: upheld by the caller.
                 let sums = unsafe { scratch.slice(place, cells.panels * panel) };
                 let (total, others) = sums.split_at_mut(panel);
                 for other in others.chunks_exact(panel) {

@@ -63,7 +63,7 @@ impl WorkList {
         if stage.reductions.is_empty() && pass.operands.is_empty() && !recalls {
             let (start, end) = (units.start * BLOCK, item.len.min(units.end * BLOCK));
             if start < end {
-                // SAFETY: the caller's promise, passed on.
+                // SAFETY: upheld by the caller.
                 unsafe { item.call(self.streams_of(i), pass, call, (start, end - start), std::ptr::null()) };
             }
             return;
@@ -95,7 +95,7 @@ impl WorkList {
                 *pointer = tile.pointer();
             }
             let all = |run: &Run<'_>| {
-                // SAFETY: the caller's promise, passed on.
+                // SAFETY: upheld by the caller.
                 unsafe { self.units(run, units.clone()) }
             };
             if !(recalls || (keeps && numbered.recalled.is_some())) {
@@ -119,7 +119,7 @@ impl WorkList {
             for unit in units {
                 let at = unit * BLOCK;
                 let n = BLOCK.min(run.item.len - at);
-                // SAFETY: the caller's promise, passed on.
+                // SAFETY: upheld by the caller.
                 unsafe { self.piece(run, unit, Piece { at, n, row: 0, rows: 1, col: at, cols: n }) };
             }
             return;
@@ -128,7 +128,7 @@ impl WorkList {
             for (k, reduction) in run.stage.reductions.iter().enumerate() {
                 self.start_cell(run.places[k], cells, reduction, unit);
             }
-            // SAFETY: the caller's promise, passed on.
+            // SAFETY: upheld by the caller.
             each_piece(cells, unit, |piece| unsafe { self.piece(run, unit, piece) });
         }
     }
@@ -221,7 +221,7 @@ impl WorkList {
         if dtype == compute {
             return (dtype, data);
         }
-        // SAFETY: the caller's promise.
+        // SAFETY: upheld by the caller.
         unsafe { convert::load(level, (dtype, data), (compute, tile), n) };
         (compute, tile)
     }
@@ -347,7 +347,7 @@ impl WorkList {
         let compute = item.param_type.compute();
         for (k, reduction) in stage.reductions.iter().enumerate() {
             let (form, first) = (form(reduction), self.first_place(item, stage, numbered.number, k));
-            // SAFETY: the caller's promise.
+            // SAFETY: upheld by the caller.
             unsafe {
                 match reduction.scope {
                     Scope::Row | Scope::Col => {
@@ -371,7 +371,7 @@ impl WorkList {
     /// # Safety
     /// As for [`WorkList::finish_pass`].
     pub(super) unsafe fn text(&self, i: usize, stage: &Stage, level: Level) {
-        // SAFETY: the caller's promise.
+        // SAFETY: upheld by the caller.
         unsafe {
             match &stage.kind {
                 Kind::Vector { scope, kernel } => self.vector_text(i, stage, *scope, *kernel, level),
@@ -392,7 +392,7 @@ impl WorkList {
         let (compute, matrix) = (item.param_type.compute(), item.matrix().expect("rules with vectors have matrices"));
         let kernel = find_vector(item.compiled.vector_kernels[kernel], level, compute);
         let rule = item.compiled.rule;
-        // SAFETY: the caller's promise.
+        // SAFETY: upheld by the caller.
         let scalars = unsafe { self.scalars.slice(item.scalars, rule.scalars.len()) };
         let vectors = self.vectors_of(i, scope);
         // A run is one matrix; interleaved matrices share one run.
@@ -411,7 +411,7 @@ impl WorkList {
                     stage.reductions.iter().map(|reduction| vec![neutral(form(reduction)); together]).collect();
                 for at in (0..length).step_by(TILE) {
                     let n = TILE.min(length - at);
-                    // SAFETY: the caller's promise; the tiles hold a piece.
+                    // SAFETY: upheld by the caller; the tiles hold a piece.
                     unsafe { kernel(vectors, start + at, n, scalars, &extras) };
                     for (sums, reduction) in sums.iter_mut().zip(stage.reductions) {
                         // SAFETY: as above.
@@ -481,7 +481,7 @@ unsafe fn add_terms(
         let offset = done * compute.size();
         (left.wrapping_add(offset).cast_const(), right.wrapping_add(offset).cast_const())
     };
-    // SAFETY: the caller's promise.
+    // SAFETY: upheld by the caller.
     unsafe {
         if let [sum] = sums {
             *sum = combine(form, *sum, reduce::block(level, form, (compute, compute), pair(0), n));

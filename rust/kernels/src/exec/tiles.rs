@@ -120,7 +120,7 @@ impl Item {
         tail: *const *mut u8,
     ) {
         let recalling = Pass { kernel: pass.kernel + 1, ..*pass };
-        // SAFETY: the caller's promise, passed on.
+        // SAFETY: upheld by the caller.
         unsafe { self.call(streams, &recalling, call, range, tail) };
     }
 
@@ -140,7 +140,7 @@ impl Item {
     ) {
         let extras = Extras { bits: call.bits, block: at / QUANTIZATION_BLOCK, states: self.states, tail };
         if let Some(kernel) = self.direct(pass, call) {
-            // SAFETY: the caller's promise, passed on.
+            // SAFETY: upheld by the caller.
             unsafe { kernel(streams, at, n, call.scalars, &extras) };
             return;
         }

@@ -290,7 +290,7 @@ impl WorkList {
     pub unsafe fn zero_grads(&self) {
         for i in 0..self.items.len() {
             let (grad, dtype, len) = self.gradient(i);
-            // SAFETY: the caller's promise.
+            // SAFETY: upheld by the caller.
             unsafe { grad.write_bytes(0, len * dtype.size()) };
         }
     }
@@ -302,7 +302,7 @@ impl WorkList {
     pub unsafe fn first_nonfinite(&self) -> Option<(usize, usize)> {
         self.items.iter().enumerate().find_map(|(i, item)| {
             let (grad, dtype, len) = self.gradient(i);
-            // SAFETY: the caller's promise.
+            // SAFETY: upheld by the caller.
             unsafe { reduce::first_nonfinite(dtype, item.param_type.compute(), grad, len) }.map(|at| (i, at))
         })
     }

@@ -86,7 +86,7 @@ pub(crate) trait Pass {
 
 cpu::each! {
     /// # Safety
-    /// As for [`Kernel`], and the CPU must have the level.
+    /// As for [`Kernel`], and the CPU must support the level.
     pub(super) unsafe fn kernel<R, P, G, S>(
         streams: *const *mut u8, at: usize, n: usize, scalars: &[f64], extras: &Extras<'_>,
     )
@@ -96,7 +96,7 @@ cpu::each! {
         G: Storage<Compute = P::Compute>,
         S: StateStorage<Compute = P::Compute>,
     {
-        // SAFETY: the caller's promise, passed on.
+        // SAFETY: upheld by the caller.
         unsafe {
             // Specialized by hand: in longer loops the compiler would test it for every element.
             if R::DECAYS && scalars[L2] != 0.0 {

@@ -9,7 +9,7 @@ use crate::cpu::{self, LEVELS, Level};
 /// Converts `n` elements.
 ///
 /// # Safety
-/// Both pointers must be valid for `n` elements of their types and not overlap; the CPU must have the level.
+/// Both pointers must be valid for `n` elements of their types and not overlap; the CPU must support the level.
 type Convert = unsafe fn(source: *const u8, target: *mut u8, n: usize);
 
 /// Each storage type to float32, then to float64, then float32 to the two-byte storage types.
@@ -40,7 +40,7 @@ static TABLE: [[Convert; KINDS]; LEVELS] = {
 /// # Safety
 /// As for [`Convert`].
 pub(crate) unsafe fn load(level: Level, (from, source): (Dtype, *const u8), (to, target): (Dtype, *mut u8), n: usize) {
-    // SAFETY: the caller's promise, passed on.
+    // SAFETY: upheld by the caller.
     unsafe { TABLE[level as usize][4 * to as usize + from as usize](source, target, n) }
 }
 
@@ -49,7 +49,7 @@ pub(crate) unsafe fn load(level: Level, (from, source): (Dtype, *const u8), (to,
 /// # Safety
 /// As for [`Convert`].
 pub(crate) unsafe fn store(level: Level, source: *const u8, (to, target): (Dtype, *mut u8), n: usize) {
-    // SAFETY: the caller's promise, passed on.
+    // SAFETY: upheld by the caller.
     unsafe { TABLE[level as usize][8 + to as usize - Dtype::F16 as usize](source, target, n) }
 }
 
@@ -57,7 +57,7 @@ cpu::each! {
     /// # Safety
     /// As for [`Convert`].
     pub(super) unsafe fn load<A: Storage, C: Copy + From<A::Compute>>(source: *const u8, target: *mut u8, n: usize) {
-        // SAFETY: the caller's promise.
+        // SAFETY: upheld by the caller.
         let (source, target) = unsafe {
             (std::slice::from_raw_parts(source.cast::<A>(), n), std::slice::from_raw_parts_mut(target.cast::<C>(), n))
         };
@@ -69,7 +69,7 @@ cpu::each! {
     /// # Safety
     /// As for [`Convert`].
     pub(super) unsafe fn store<A: Storage<Compute = f32>>(source: *const u8, target: *mut u8, n: usize) {
-        // SAFETY: the caller's promise.
+        // SAFETY: upheld by the caller.
         let (source, target) = unsafe {
             (std::slice::from_raw_parts(source.cast::<f32>(), n), std::slice::from_raw_parts_mut(target.cast::<A>(), n))
         };

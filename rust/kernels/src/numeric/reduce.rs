@@ -34,7 +34,7 @@ pub(crate) enum Form {
 /// Reduces a block of at most [`BLOCK`] elements to a float64; the second pointer is for products.
 ///
 /// # Safety
-/// The pointers that the form uses must be valid for `n` aligned elements of the type, and the CPU must have the level.
+/// The pointers that the form uses must be valid for `n` aligned elements of the type, and the CPU must support the level.
 type Block = unsafe fn(left: *const u8, right: *const u8, n: usize) -> f64;
 
 /// Accumulates each of `n` elements into its own float64; the second pointer is for products. Maxima take the larger.
@@ -116,7 +116,7 @@ pub(crate) unsafe fn block(
         Form::Product => table.products[compute as usize],
         Form::Max => table.maxima[compute as usize],
     };
-    // SAFETY: the caller's promise, passed on.
+    // SAFETY: upheld by the caller.
     unsafe { run(left, right, n) }
 }
 
@@ -138,7 +138,7 @@ pub(crate) unsafe fn columns(
         Form::Product => 2,
         Form::Max => 3,
     };
-    // SAFETY: the caller's promise, passed on.
+    // SAFETY: upheld by the caller.
     unsafe { TABLE[level as usize].columns[compute as usize][form](sums, left, right, n) }
 }
 
@@ -160,7 +160,7 @@ pub(crate) unsafe fn first_nonfinite(dtype: Dtype, compute: Dtype, data: *const 
     /// # Safety
     /// As for `first_nonfinite`, with the type as a parameter.
     unsafe fn scan<G: Storage<Compute: Into<f64>>>(data: *const u8, n: usize) -> Option<usize> {
-        // SAFETY: the caller's promise.
+        // SAFETY: upheld by the caller.
         let values = unsafe { std::slice::from_raw_parts(data.cast::<G>(), n) };
         values.iter().position(|x| !x.load().into().is_finite())
     }
@@ -168,7 +168,7 @@ pub(crate) unsafe fn first_nonfinite(dtype: Dtype, compute: Dtype, data: *const 
     if n == 0 {
         return None;
     }
-    // SAFETY: the caller's promise, passed on.
+    // SAFETY: upheld by the caller.
     unsafe {
         match dtype {
             Dtype::F64 if compute == Dtype::F32 => scan::<Rounded>(data, n),
@@ -186,7 +186,7 @@ cpu::each! {
     pub(super) unsafe fn sum<G: Storage<Compute: Into<f64>>, const SQUARES: bool>(
         left: *const u8, _: *const u8, n: usize,
     ) -> f64 {
-        // SAFETY: the caller's promise.
+        // SAFETY: upheld by the caller.
         let values = unsafe { std::slice::from_raw_parts(left.cast::<G>(), n) };
         if SQUARES {
             add(values, |sum, g| {
@@ -204,7 +204,7 @@ cpu::each! {
     pub(super) unsafe fn products<C: Storage<Compute = C> + Real + Into<f64>>(
         left: *const u8, right: *const u8, n: usize,
     ) -> f64 {
-        // SAFETY: the caller's promise.
+        // SAFETY: upheld by the caller.
         let (left, right) = unsafe {
             (std::slice::from_raw_parts(left.cast::<C>(), n), std::slice::from_raw_parts(right.cast::<C>(), n))
         };
@@ -220,7 +220,7 @@ cpu::each! {
     /// # Safety
     /// As for [`Block`].
     pub(super) unsafe fn maximum<C: Real + Into<f64>>(left: *const u8, _: *const u8, n: usize) -> f64 {
-        // SAFETY: the caller's promise.
+        // SAFETY: upheld by the caller.
         let values = unsafe { std::slice::from_raw_parts(left.cast::<C>(), n) };
         values.iter().fold(f64::NEG_INFINITY, |largest, &x| super::super::max(largest, x.into()))
     }
@@ -228,7 +228,7 @@ cpu::each! {
     /// # Safety
     /// As for [`Block`], of float32.
     pub(super) unsafe fn fast_squares(left: *const u8, right: *const u8, n: usize) -> f64 {
-        // SAFETY: the caller's promise.
+        // SAFETY: upheld by the caller.
         let values = unsafe { std::slice::from_raw_parts(left.cast::<f32>(), n) };
         let mut lanes = [0.0f32; FAST_LANES];
         let (rows, rest) = values.as_chunks::<FAST_LANES>();
@@ -245,7 +245,7 @@ cpu::each! {
         if (SMALLEST_FAST..f64::INFINITY).contains(&total) {
             return total;
         }
-        // SAFETY: the caller's promise, passed on.
+        // SAFETY: upheld by the caller.
         unsafe { sum::<f32, true>(left, right, n) }
     }
 
@@ -254,7 +254,7 @@ cpu::each! {
     pub(super) unsafe fn columns<C: Real + Into<f64>, const FORM: usize>(
         sums: *mut f64, left: *const u8, right: *const u8, n: usize,
     ) {
-        // SAFETY: the caller's promise.
+        // SAFETY: upheld by the caller.
         let (sums, left) = unsafe {
             (std::slice::from_raw_parts_mut(sums, n), std::slice::from_raw_parts(left.cast::<C>(), n))
         };

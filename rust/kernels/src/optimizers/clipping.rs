@@ -4,8 +4,8 @@ use super::tools::clip_norm;
 use crate::numeric::fpenv;
 use crate::rule::{Common, Kind, Scope};
 
-/// The norm of gradients that are divided by `grad_scale`, and the factor that clips it to `max_norm`: `min(1, max_norm / (norm
-/// + 1e-6)) / grad_scale`; NaN stays NaN.
+/// The norm of gradients that are divided by `grad_scale`, and the factor that clips it to `max_norm`:
+/// `min(1, max_norm / (norm + 1e-6)) / grad_scale`; NaN stays NaN.
 pub fn clip_factor(sum_of_squares: f64, grad_scale: f64, max_norm: f64) -> (f64, f64) {
     let rule = clip_norm().rule;
     let mut memory = [0.0; 16];

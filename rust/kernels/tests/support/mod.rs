@@ -1,4 +1,4 @@
-//! What the tests of drivers share: arrays in memory of their own, and steps over them. Knows no rule by name.
+//! Shared by the tests of drivers: arrays with their own memory, and steps over them. Knows no rule by name.
 
 #![allow(dead_code)] // each test uses a part
 
@@ -13,7 +13,7 @@ use schuss::{
 /// Memory of one stream, aligned to eight bytes.
 pub type Buffer = Vec<u64>;
 
-/// Numbers of a type as a buffer.
+/// Numbers stored as a type in a buffer.
 pub fn buffer(dtype: Dtype, values: impl IntoIterator<Item = f64>) -> Buffer {
     let mut bytes: Vec<u8> = Vec::new();
     for x in values {
@@ -33,7 +33,7 @@ pub fn doubles(buffer: &Buffer) -> Vec<f64> {
     buffer.iter().map(|&bits| f64::from_bits(bits)).collect()
 }
 
-/// Pseudorandom numbers between -2 and 2, some of them a thousandth of that, some thirty times as large.
+/// Pseudorandom numbers between -2 and 2, some scaled by 1/1000, some by about 30.
 pub fn random(seed: u64) -> impl Iterator<Item = f64> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     std::iter::repeat_with(move || {
@@ -50,7 +50,7 @@ pub const fn matrix(batch: usize, rows: usize, cols: usize, transposed: bool) ->
     Matrix { batch, rows, cols, transposed, interleaved: 1 }
 }
 
-/// So many matrices whose elements lie by turns; `cols` are elements of a row in memory.
+/// `count` interleaved matrices; `cols` are elements of a row in memory.
 pub const fn interleaved(count: usize, rows: usize, cols: usize, transposed: bool) -> Matrix {
     Matrix { batch: 1, rows, cols, transposed, interleaved: count }
 }
@@ -59,12 +59,12 @@ pub fn len(matrix: Matrix) -> usize {
     matrix.batch * matrix.rows * matrix.cols
 }
 
-/// An array and the memory that its pointers lead to.
+/// An array and the memory that it points to.
 #[derive(Clone)]
 pub struct Owned {
     pub param: Buffer,
     pub grad: Buffer,
-    /// In the order of the rule's; those of scope `all` are empty.
+    /// In the rule's order; those of scope `all` are empty.
     pub states: Vec<Buffer>,
     pub backup: Buffer,
     pub rounded: Option<(Dtype, Buffer)>,
@@ -76,7 +76,7 @@ pub struct Owned {
 }
 
 impl Owned {
-    /// An array of float64 whose states start as the rule says.
+    /// An array of float64 whose states have the rule's initial values.
     pub fn doubles(rule: &Rule, hypers: &[f64], matrix: Matrix, group: usize, param: &[f64]) -> Owned {
         let states = rule.states.iter().map(|state| {
             let count = match state.scope {
@@ -108,10 +108,10 @@ impl Owned {
         len(self.matrix)
     }
 
-    /// The array as drivers take it.
+    /// The array in the drivers' form.
     ///
     /// # Safety
-    /// The pointers are good for as long as the memory lives and does not move.
+    /// The pointers are valid as long as the memory lives and does not move.
     pub unsafe fn array(&mut self, rule: &'static CompiledRule) -> Array {
         let pointer = |buffer: &mut Buffer| buffer.as_mut_ptr().cast::<u8>();
         let mut array = Array::new(rule, self.group, pointer(&mut self.param), self.param_type, self.len());
@@ -128,7 +128,7 @@ impl Owned {
     }
 }
 
-/// What a state starts at that is no copy of the parameter.
+/// The initial value of a state that is not a copy of the parameter.
 pub fn first_value(rule: &Rule, hypers: &[f64], initial: Initial) -> f64 {
     match initial {
         Initial::Number(x) => x,
@@ -137,18 +137,18 @@ pub fn first_value(rule: &Rule, hypers: &[f64], initial: Initial) -> f64 {
     }
 }
 
-/// What the states of scope `all` start at.
+/// The initial values of the states of scope `all`.
 pub fn first_shared(rule: &Rule, hypers: &[f64]) -> Vec<f64> {
     let shared = rule.states.iter().filter(|state| state.scope == Scope::All);
     shared.map(|state| first_value(rule, hypers, state.initial)).collect()
 }
 
-/// Bytes of an element state, rounded up to whole words.
+/// Words of an element state, rounded up.
 pub fn state_words(format: StateFormat, compute: Dtype, n: usize) -> usize {
     format.bytes(compute, n).div_ceil(8)
 }
 
-/// An element state of random numbers that are not negative.
+/// An element state of random nonnegative numbers.
 pub fn random_state(format: StateFormat, compute: Dtype, n: usize, seed: u64) -> Buffer {
     let sizes = || random(seed).map(f64::abs);
     match format {
@@ -162,13 +162,13 @@ pub fn random_state(format: StateFormat, compute: Dtype, n: usize, seed: u64) ->
     }
 }
 
-/// The arrays as drivers take them.
+/// A work list of the arrays.
 ///
 /// # Safety
 /// As for [`Owned::array`].
 pub unsafe fn work_list(rule: &'static CompiledRule, arrays: &mut [Owned]) -> WorkList {
     let mut work = WorkList::default();
-    // SAFETY: the caller's promise.
+    // SAFETY: upheld by the caller.
     work.extend(arrays.iter_mut().map(|array| unsafe { array.array(rule) }));
     for (i, array) in arrays.iter_mut().enumerate() {
         work.set_backup(i, array.backup.as_mut_ptr().cast());
@@ -176,7 +176,7 @@ pub unsafe fn work_list(rule: &'static CompiledRule, arrays: &mut [Owned]) -> Wo
     work
 }
 
-/// How programs are run.
+/// The settings of a run.
 pub struct How {
     pub level: Level,
     pub threads: usize,
@@ -199,11 +199,11 @@ pub fn run(
     scalars: &mut [Vec<f64>],
     shared: &mut [f64],
 ) {
-    // SAFETY: the memory lives, and is not touched, until the program has run.
+    // SAFETY: the memory lives, and is not accessed, until the program has run.
     let mut work = unsafe { work_list(rule, arrays) };
     let How { level, threads, zero_grads, ref rounding } = *how;
     let mut step = Step { level, threads, scalars, zero_grads, rounding, shared, lead: 0 };
-    // SAFETY: every pointer leads to a buffer of its own that is long enough; the level is one that this CPU has.
+    // SAFETY: every pointer is to a separate buffer that is long enough; this CPU supports the level.
     unsafe { work.run(program, &mut step) };
 }
 
@@ -219,8 +219,8 @@ pub fn own_decay(lr: f64) -> Common {
     Common { lr, decay: Decay::Own, ..Common::default() }
 }
 
-/// Every kind of matrix, and every kind of tail: nothing, one element, one column, one row, short rows, batches, rows that are
-/// no whole number of quantization blocks, and arrays that are cut, by rows and by columns.
+/// Every kind of matrix, and every kind of tail: none, one element, one column, one row, short rows, batches, rows that are not
+/// a multiple of the quantization block, and arrays that are split by rows and by columns.
 pub const SHAPES: [Matrix; 14] = [
     matrix(1, 0, 5, false),
     matrix(1, 1, 1, false),
@@ -238,10 +238,10 @@ pub const SHAPES: [Matrix; 14] = [
     interleaved(7, 3, 4102, false),
 ];
 
-/// What a case is run on.
+/// The configuration of a test case.
 #[derive(Clone, Copy, Debug)]
 pub struct Case {
-    /// The value of the hyperparameters that switch something on.
+    /// The value of the hyperparameters that are switches.
     pub flags: f64,
     pub types: (Dtype, Dtype),
     pub format: StateFormat,
@@ -249,7 +249,7 @@ pub struct Case {
     pub nearest: bool,
     /// Whether parameters are rounded from a float32 copy.
     pub master: bool,
-    /// Whether the numbers are of every kind, NaN and infinities among them. They spread through sums: so there are cases
+    /// Whether the numbers include special ones such as NaN and infinities. These spread through sums, so there are cases
     /// without them.
     pub specials: bool,
     /// Whether the last step sets gradients to zero.
@@ -266,7 +266,7 @@ pub const PLAIN: Case = Case {
     zero_grads: true,
 };
 
-/// Random numbers, with special ones among them.
+/// Random numbers, including special values if `specials`.
 pub fn numbers(dtype: Dtype, n: usize, seed: u64, specials: bool) -> Buffer {
     let tiny = if dtype == Dtype::F64 { 5e-324 } else { 1e-42 };
     let special = [f64::NAN, f64::INFINITY, -0.0, f64::NEG_INFINITY, tiny, -f64::NAN, 1e300, 6e-8];
@@ -274,7 +274,7 @@ pub fn numbers(dtype: Dtype, n: usize, seed: u64, specials: bool) -> Buffer {
     buffer(dtype, random(seed).take(n).enumerate().map(one))
 }
 
-/// Arrays of random numbers of these shapes, in two groups by turns.
+/// Arrays of random numbers of these shapes, in two alternating groups.
 pub fn arrays(rule: &CompiledRule, case: &Case, shapes: &[Matrix]) -> Vec<Owned> {
     let (param_type, grad_type) = case.types;
     let updated = if case.master { Dtype::F32 } else { param_type };
@@ -285,7 +285,7 @@ pub fn arrays(rule: &CompiledRule, case: &Case, shapes: &[Matrix]) -> Vec<Owned>
             Scope::Element => match case.format {
                 format if format == StateFormat::Compute || state.exact => {
                     let state = numbers(compute, n, seed + 200 * k, case.specials);
-                    // Squares are not negative.
+                    // Squares are nonnegative.
                     let sign = if compute == Dtype::F64 { 1 << 63 } else { 1 << 63 | 1 << 31 };
                     state.iter().map(|bits| bits & !sign).collect()
                 }
@@ -313,7 +313,7 @@ pub fn arrays(rule: &CompiledRule, case: &Case, shapes: &[Matrix]) -> Vec<Owned>
     shapes.iter().enumerate().map(one).collect()
 }
 
-/// Hyperparameters of a rule, those that switch something on from `flags`.
+/// Hyperparameters of a rule; `flags` is the value of those that are switches.
 pub fn hypers(rule: &CompiledRule, flags: f64) -> Vec<f64> {
     let value = |&name: &&str| match name {
         "eps" => 1e-8,
