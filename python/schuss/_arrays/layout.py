@@ -30,9 +30,9 @@ def zeros(
         [(i, *own[k]) for i, own in enumerate(stored) if k < len(own)] for k in range(max(map(len, stored), default=0))
     ]
     sizes = [[formats.state_bytes(state, dtype, params[i]) for i, state, dtype in own] for own in rounds]
-    room = sum(size + (_PAGE if size >= _LARGE else _LINE) for own in sizes for size in own)
+    bytes_needed = sum(size + (_PAGE if size >= _LARGE else _LINE) for own in sizes for size in own)
     # Through a memoryview, so that nobody reaches the array that owns the memory, as base of a state, and resizes it.
-    block = np.frombuffer(memoryview(np.zeros(room + _LINE, np.uint8)), np.uint8)  # type: ignore[arg-type]
+    block = np.frombuffer(memoryview(np.zeros(bytes_needed + _LINE, np.uint8)), np.uint8)  # type: ignore[arg-type]
     base = block.ctypes.data
     made: list[list[np.ndarray]] = [[] for _ in params]
     at = 0

@@ -35,7 +35,7 @@ class Options(_PerGroup, kw_only=True, whole=True):
     master_weights: InitVar[bool] = False
 
 
-#: The options that settle the state format, in the order of its fields.
+#: The options that make up the state format, in the order of its fields.
 STATE_FORMAT = ("state_dtype", "state_rounding", "state_seed", "master_weights")
 
 

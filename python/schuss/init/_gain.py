@@ -39,7 +39,7 @@ def gain(nonlinearity: Nonlinearity, a: float = 0.0) -> float:
     nonlinearity : {"linear", "conv", "sigmoid", "tanh", "relu", "leaky_relu", "selu"}
         What follows the layer; ``"linear"`` and ``"conv"`` for nothing.
     a : float, default 0.0
-        The slope of ``leaky_relu`` below 0, >= 0. PyTorch's ``calculate_gain`` has 0.01 unless told.
+        The slope of ``leaky_relu`` below 0, >= 0. PyTorch's ``calculate_gain`` has 0.01 by default.
 
     Returns
     -------

@@ -134,7 +134,7 @@ unsafe fn fields<T>(array: &Py<T>) -> &PyArrayObject_fields {
 }
 
 /// Prefetches an object.
-pub fn fetch<T>(object: &Py<T>) {
+pub fn prefetch<T>(object: &Py<T>) {
     let start = object.as_ptr().cast::<u8>();
     schuss::prefetch(start);
     // An array's flags are in its second cache line.
@@ -209,8 +209,8 @@ impl Pinned {
     }
 
     /// Prefetches the array object.
-    pub fn fetch(&self) {
-        fetch(&self.array);
+    pub fn prefetch(&self) {
+        prefetch(&self.array);
     }
 
     /// Prefetches the array's shape.

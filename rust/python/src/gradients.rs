@@ -36,7 +36,7 @@ impl Gradients {
         }
         while let Some(gradient) = self.kept.pop() {
             if let Some(soon) = self.kept.len().checked_sub(AHEAD[0]) {
-                arrays::fetch(&self.kept[soon]);
+                arrays::prefetch(&self.kept[soon]);
             }
             drop(gradient.into_bound(py));
         }
@@ -78,8 +78,8 @@ pub fn read(
 /// Prefetches objects, and later what they point to: thousands of arrays do not fit the nearest caches.
 fn ahead(params: &[Pinned], gradients: &[Py<PyAny>], i: usize, known: &Known<'_>) {
     if let (Some(gradient), Some(param)) = (gradients.get(i + AHEAD[0]), params.get(i + AHEAD[0])) {
-        arrays::fetch(gradient);
-        param.fetch();
+        arrays::prefetch(gradient);
+        param.prefetch();
     }
     if let (Some(gradient), Some(param)) = (gradients.get(i + AHEAD[1]), params.get(i + AHEAD[1])) {
         known.fetch_shape(gradient);

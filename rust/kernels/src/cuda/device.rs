@@ -18,7 +18,7 @@ use super::source::Unit;
 pub type Result<T> = std::result::Result<T, String>;
 
 /// Describes a driver error: its name, and what was being done.
-fn told(doing: impl std::fmt::Display) -> impl FnOnce(DriverError) -> String {
+fn describe(doing: impl std::fmt::Display) -> impl FnOnce(DriverError) -> String {
     move |error| {
         let words = |text: std::result::Result<&std::ffi::CStr, DriverError>| {
             text.map(|text| text.to_string_lossy().into_owned()).unwrap_or_default()
@@ -37,10 +37,10 @@ pub fn driver() -> Result<i32> {
     if !*PRESENT.get_or_init(|| unsafe { sys::is_culib_present() }) {
         return Err("the NVIDIA driver's library (libcuda.so.1) is not on this machine".into());
     }
-    result::init().map_err(told("the NVIDIA driver does not start"))?;
+    result::init().map_err(describe("the NVIDIA driver does not start"))?;
     let mut version = 0;
     // SAFETY: writes the number.
-    unsafe { sys::cuDriverGetVersion(&mut version) }.result().map_err(told("asking for the driver's version"))?;
+    unsafe { sys::cuDriverGetVersion(&mut version) }.result().map_err(describe("asking for the driver's version"))?;
     Ok(version)
 }
 
@@ -50,7 +50,7 @@ pub fn driver() -> Result<i32> {
 /// There is no driver.
 pub fn count() -> Result<i32> {
     driver()?;
-    result::device::get_count().map_err(told("counting devices"))
+    result::device::get_count().map_err(describe("counting devices"))
 }
 
 /// The device on which memory is allocated, or `None` when the driver does not know the pointer or it is host memory.
@@ -123,7 +123,7 @@ impl Device {
                 Ok((result::primary_ctx::retain(device)?, major? * 10 + minor?))
             }
         };
-        let (context, arch) = open().map_err(told(format_args!("opening device {ordinal}")))?;
+        let (context, arch) = open().map_err(describe(format_args!("opening device {ordinal}")))?;
         let device = Box::leak(Box::new(Device { ordinal, arch, context, units: Mutex::default() }));
         devices.push(device);
         Ok(device)
@@ -134,13 +134,13 @@ impl Device {
         let mut before = std::ptr::null_mut();
         // SAFETY: the context is never released; the one that is restored was current before.
         unsafe {
-            sys::cuCtxGetCurrent(&mut before).result().map_err(told(doing))?;
+            sys::cuCtxGetCurrent(&mut before).result().map_err(describe(doing))?;
             if before == self.context {
-                return f().map_err(told(doing));
+                return f().map_err(describe(doing));
             }
-            result::ctx::set_current(self.context).map_err(told(doing))?;
-            let done = f().map_err(told(doing));
-            result::ctx::set_current(before).map_err(told(doing))?;
+            result::ctx::set_current(self.context).map_err(describe(doing))?;
+            let done = f().map_err(describe(doing));
+            result::ctx::set_current(before).map_err(describe(doing))?;
             done
         }
     }

@@ -21,7 +21,7 @@ const ASLEEP: usize = 262_144;
 const EAGER: Duration = Duration::from_micros(20);
 /// The longest pause between two regions during which helpers keep spinning; after a longer one, the cost of waking them hardly
 /// matters.
-const BRISK: Duration = Duration::from_millis(2);
+const KEEP_SPINNING: Duration = Duration::from_millis(2);
 
 /// Threads that a step may use, the caller included; 0 until first used.
 static THREADS: AtomicUsize = AtomicUsize::new(0);
@@ -76,11 +76,11 @@ struct Job {
     done: AtomicUsize,
     count: usize,
     /// Whether tasks are taken in reverse order: from the middle to both ends.
-    outwards: bool,
+    reverse: bool,
     /// Open slots: how many helpers may still join.
-    seats: AtomicUsize,
+    open_slots: AtomicUsize,
     /// Whether helpers keep spinning for the next region.
-    brisk: bool,
+    keep_spinning: bool,
     panicked: AtomicBool,
     task: *const (dyn Fn(usize) + Sync),
 }
@@ -91,14 +91,20 @@ unsafe impl Send for Job {}
 unsafe impl Sync for Job {}
 
 impl Job {
-    fn new(count: usize, outwards: bool, helpers: usize, brisk: bool, task: *const (dyn Fn(usize) + Sync)) -> Job {
+    fn new(
+        count: usize,
+        reverse: bool,
+        helpers: usize,
+        keep_spinning: bool,
+        task: *const (dyn Fn(usize) + Sync),
+    ) -> Job {
         Job {
             taken: AtomicU64::new(0),
             done: AtomicUsize::new(0),
             count,
-            outwards,
-            seats: AtomicUsize::new(helpers),
-            brisk,
+            reverse,
+            open_slots: AtomicUsize::new(helpers),
+            keep_spinning,
             panicked: AtomicBool::new(false),
             task,
         }
@@ -114,7 +120,7 @@ impl Job {
             }
             let place = if helper { self.count - 1 - back } else { front };
             let middle = self.count / 2;
-            let number = match self.outwards {
+            let number = match self.reverse {
                 false => place,
                 true if place < middle => middle - 1 - place,
                 true => middle + (self.count - 1 - place),
@@ -139,12 +145,14 @@ impl Pool {
             if seen != Some(posted) {
                 seen = Some(posted);
                 let job = Arc::clone(&self.latest.lock().unwrap_or_else(PoisonError::into_inner));
-                let seat = job.seats.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |seats| seats.checked_sub(1));
-                if seat.is_ok() {
+                let slot = job
+                    .open_slots
+                    .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |open_slots| open_slots.checked_sub(1));
+                if slot.is_ok() {
                     job.work(true);
                 }
-                idle = job.brisk.then(Instant::now);
-            } else if let Some(pause) = idle.map(|since| since.elapsed()).filter(|pause| *pause < BRISK) {
+                idle = job.keep_spinning.then(Instant::now);
+            } else if let Some(pause) = idle.map(|since| since.elapsed()).filter(|pause| *pause < KEEP_SPINNING) {
                 for _ in 0..100 {
                     std::hint::spin_loop();
                     if self.posted.load(Ordering::Relaxed) != posted {
@@ -168,9 +176,9 @@ impl Pool {
     /// Runs a region with up to `helpers` helpers.
     fn run(
         &'static self,
-        (count, outwards): (usize, bool),
+        (count, reverse): (usize, bool),
         helpers: usize,
-        brisk: bool,
+        keep_spinning: bool,
         task: &(dyn Fn(usize) + Sync),
     ) {
         // SAFETY: only the lifetime changes; the task is called for claimed numbers alone, and all of those calls end before
@@ -178,7 +186,7 @@ impl Pool {
         let task = unsafe {
             std::mem::transmute::<*const (dyn Fn(usize) + Sync + '_), *const (dyn Fn(usize) + Sync + 'static)>(task)
         };
-        let new = Job::new(count, outwards, helpers, brisk, task);
+        let new = Job::new(count, reverse, helpers, keep_spinning, task);
         let job = {
             let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
             match Arc::get_mut(&mut latest) {
@@ -213,20 +221,20 @@ fn clock() -> u64 {
 }
 
 /// Runs tasks `0..count`, of `elements` elements in all, each once, on up to `threads` threads, including the caller. Threads
-/// work from both ends to the middle, or with `outwards` in reverse order, so that a second pass over the same memory starts
+/// work from both ends to the middle, or with `reverse` in reverse order, so that a second pass over the same memory starts
 /// with what the first left in the caches.
-pub(crate) fn run(count: usize, outwards: bool, elements: usize, threads: usize, task: &(dyn Fn(usize) + Sync)) {
-    let alone = || (0..count).for_each(|place| task(if outwards { count - 1 - place } else { place }));
+pub(crate) fn run(count: usize, reverse: bool, elements: usize, threads: usize, task: &(dyn Fn(usize) + Sync)) {
+    let alone = || (0..count).for_each(|place| task(if reverse { count - 1 - place } else { place }));
     let helpers = threads.min(count).saturating_sub(1);
     if helpers == 0 || elements < HOT {
         alone();
         return;
     }
     let pause = Duration::from_nanos(clock().saturating_sub(ENDED.load(Ordering::Relaxed)));
-    let brisk = pause < BRISK;
-    let pays = elements >= ASLEEP || (brisk && elements >= AWAKE) || pause < EAGER;
+    let keep_spinning = pause < KEEP_SPINNING;
+    let pays = elements >= ASLEEP || (keep_spinning && elements >= AWAKE) || pause < EAGER;
     match if pays { pool(helpers) } else { None } {
-        Some(pool) => pool.run((count, outwards), helpers, brisk, task),
+        Some(pool) => pool.run((count, reverse), helpers, keep_spinning, task),
         None => alone(),
     }
     ENDED.store(clock(), Ordering::Relaxed);
@@ -280,9 +288,9 @@ mod tests {
         // The first size wakes helpers; the smaller ones use awake helpers or none.
         for (elements, count) in [ASLEEP, AWAKE, HOT, HOT - 1].into_iter().flat_map(|n| [0, 1, 2, 1000].map(|c| (n, c)))
         {
-            for (threads, outwards) in [(1, false), (1, true), (2, false), (2, true), (5, true)] {
+            for (threads, reverse) in [(1, false), (1, true), (2, false), (2, true), (5, true)] {
                 let runs: Vec<_> = (0..count).map(|_| AtomicUsize::new(0)).collect();
-                run(count, outwards, elements, threads, &|i| {
+                run(count, reverse, elements, threads, &|i| {
                     runs[i].fetch_add(1, Ordering::Relaxed);
                 });
                 assert!(runs.iter().all(|n| n.load(Ordering::Relaxed) == 1));
