@@ -1,4 +1,4 @@
-"""Gradient-descent optimizers that update NumPy arrays in place, at the speed of memory.
+"""Gradient-descent optimizers that update NumPy arrays in place, at memory bandwidth.
 
 >>> import numpy as np, schuss
 >>> params = {"w": np.ones((2, 2), np.float32), "b": np.zeros(2, np.float32)}
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    # These are imported when first used: importing the package should cost no more than NumPy does.
+    # Imported on first use: importing the package should take little longer than importing NumPy.
     if name == "Offload":
         return importlib.import_module("schuss.wrappers.offload").Offload
     if name in ("functional", "init", "schedules"):

@@ -1,4 +1,4 @@
-"""What the package runs on: threads and CPU level."""
+"""Global settings: the number of threads and the CPU level. It knows no optimizer."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from schuss import _schuss
 def get_num_threads() -> int:
     """The number of threads that a step may use.
 
-    At first that is the environment variable ``SCHUSS_NUM_THREADS``, or the number of CPUs that the process may use.
-    Small steps use one thread whatever this says; results never depend on it.
+    The default is the environment variable ``SCHUSS_NUM_THREADS``, or else the number of CPUs available to the process.
+    Small steps always use one thread; results never depend on the number.
 
     Returns
     -------
@@ -36,7 +36,7 @@ def set_num_threads(threads: int) -> None:
     Parameters
     ----------
     threads : int
-        At least 1; 1 means that the calling thread does everything.
+        At least 1; 1 means that only the calling thread works.
 
     Raises
     ------
@@ -63,7 +63,7 @@ def set_num_threads(threads: int) -> None:
 def cpu_level() -> str:
     """The CPU level in use: ``"baseline"``, ``"avx2"`` or ``"avx512"``.
 
-    It is chosen at import: the environment variable ``SCHUSS_CPU``, or the fastest that the CPU has.
+    It is chosen at import: the environment variable ``SCHUSS_CPU``, or else the fastest that the CPU supports.
 
     Returns
     -------
@@ -79,7 +79,7 @@ def cpu_level() -> str:
 
 
 def cpu_levels() -> list[str]:
-    """The CPU levels that this machine has, slowest first; each is a value for ``SCHUSS_CPU``.
+    """The CPU levels that this machine supports, slowest first; each is a valid value of ``SCHUSS_CPU``.
 
     Returns
     -------

@@ -42,7 +42,7 @@ __all__ = [
 
 __version__: str
 
-#: Batch, rows and columns as they lie in memory, whether rows are columns there, and how many matrices are interleaved.
+#: Batch, rows and columns in memory order, whether rows are columns there, and how many matrices are interleaved.
 _Matrix: TypeAlias = tuple[int, int, int, bool, int]
 
 @type_check_only
@@ -134,7 +134,7 @@ def rules() -> dict[str, _Rule]: ...
 def rule_tree(name: str) -> dict[str, Any] | None: ...
 def prologue() -> tuple[tuple[str, str, str], tuple[str, str, str]]: ...
 
-# What is in a build with CUDA, which is the default.
+# Only in builds with CUDA, which is the default.
 
 @final
 class CudaBlock:

@@ -1,8 +1,8 @@
-"""Checkpoints: an optimizer's state in one safetensors file.
+"""Checkpoints: an optimizer's state in one safetensors file. It knows no optimizer class.
 
-Arrays are tensors of the file; hyperparameters, step counts and the structure are JSON in its metadata. There is no
-pickle, so a file from elsewhere can do no more than be refused. Files are written beside and renamed: an interrupted
-save leaves the old one.
+Arrays are the file's tensors; hyperparameters, step counts and the structure are JSON in its metadata. There is no
+pickle, so loading an untrusted file executes no code. A save writes a temporary file and renames it, so an interrupted
+save leaves the old checkpoint.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ _DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat
 def save(path: str | os.PathLike[str], optimizer: Optimizer, *, include_params: bool = False) -> None:
     """Saves an optimizer's state to a safetensors file.
 
-    The file is written under a temporary name beside `path`, flushed to the disk, and renamed: `path` holds either the
-    old checkpoint or the new one, whole.
+    The file is written under a temporary name in the same folder, flushed to disk, and renamed: `path` holds either the
+    complete old checkpoint or the complete new one.
 
     Parameters
     ----------
     path : str or path
-        Where to; an existing file is replaced.
+        The file to write; an existing file is replaced.
     optimizer : Optimizer
-        Whose state: that of ``state_dict()``. A learning-rate schedule is a function and is not saved, but the state
-        of one that keeps any (`schuss.schedules.reduce_on_plateau`) is.
+        Its ``state_dict()`` is saved. A learning-rate schedule is a function and is not saved, but its state, if it
+        keeps any (`schuss.schedules.reduce_on_plateau`), is.
     include_params : bool, default False
         Save the parameters too.
 
@@ -46,7 +46,7 @@ def save(path: str | os.PathLike[str], optimizer: Optimizer, *, include_params: 
     OSError
         The file cannot be written.
     RuntimeError
-        The optimizer is in the middle of a step, or of being saved or loaded, in another thread.
+        Another thread is stepping, saving or loading the optimizer.
 
     Examples
     --------
@@ -62,13 +62,13 @@ def save(path: str | os.PathLike[str], optimizer: Optimizer, *, include_params: 
     1
     """
     _check_optimizer(optimizer)
-    path = os.path.realpath(os.fsdecode(path))  # through a symbolic link, as any write goes
+    path = os.path.realpath(os.fsdecode(path))  # follows symbolic links, as a plain write would
     with optimizer._exclusive():
         _save(path, optimizer, include_params)
 
 
 def _save(path: str, optimizer: Optimizer, include_params: bool) -> None:
-    import json  # here, like tempfile: together they take nearly half of the package's import
+    import json  # here, like tempfile: together they would take nearly half of the package's import time
     import tempfile
 
     from safetensors import SafetensorError
@@ -101,10 +101,10 @@ def _save(path: str, optimizer: Optimizer, include_params: bool) -> None:
 
 
 def load(path: str | os.PathLike[str], optimizer: Optimizer, *, include_params: bool = False) -> None:
-    """Restores an optimizer from a file of :func:`save`; the next step is the one that would have been taken.
+    """Restores an optimizer from a file of :func:`save`; training then continues exactly as if uninterrupted.
 
-    Everything is checked first: class, structure, shapes, dtypes, hyperparameters. On an error nothing has changed. A
-    learning-rate schedule that the optimizer was made with is kept, and gets back its state if it keeps any.
+    Everything is checked first: class, structure, shapes, dtypes, hyperparameters. On an error nothing has changed. The
+    optimizer's learning-rate schedules are kept; those with state have it restored.
 
     Parameters
     ----------
@@ -122,7 +122,7 @@ def load(path: str | os.PathLike[str], optimizer: Optimizer, *, include_params: 
     OSError
         The file cannot be read.
     RuntimeError
-        The optimizer is in the middle of a step, or of being saved or loaded, in another thread.
+        Another thread is stepping, saving or loading the optimizer.
 
     Examples
     --------
@@ -130,7 +130,7 @@ def load(path: str | os.PathLike[str], optimizer: Optimizer, *, include_params: 
     """
     _check_optimizer(optimizer)
     path = os.fsdecode(path)
-    open(path, "rb").close()  # for Python's own words on a file that cannot be read
+    open(path, "rb").close()  # for Python's own error if the file cannot be read
     with optimizer._exclusive():
         _load(path, optimizer, include_params)
 
@@ -159,7 +159,7 @@ def _load(path: str, optimizer: Optimizer, include_params: bool) -> None:
             for at, param in zip(optimizer._suffixes, optimizer._params, strict=True):
                 if include_params:
                     optimizer._backend.adapt(optimizer._place("params", *at), param)
-            # One tensor at a time lies in memory twice; the file was found whole when it was opened.
+            # Only one tensor at a time is in memory twice; opening the file has checked that it is complete.
             for name, target in targets:
                 target[...] = file.get_tensor(name)
             take_scalars()
@@ -173,9 +173,9 @@ def _check_optimizer(optimizer: Any) -> None:
 
 
 def _named(optimizer: Optimizer, include_params: bool) -> list[tuple[str, np.ndarray]]:
-    """Every array of a checkpoint with its name there: the state's name and the parameter's place."""
+    """Every array of a checkpoint with its tensor name: the state's name and the parameter's path."""
     result = []
-    states = optimizer._states  # once: Lookahead makes the list anew each time
+    states = optimizer._states  # read once: Lookahead builds a new list at each access
     for i, (group, suffix) in enumerate(optimizer._suffixes):
         place = f"[{group}]{suffix}"
         if include_params:
@@ -186,7 +186,7 @@ def _named(optimizer: Optimizer, include_params: bool) -> list[tuple[str, np.nda
 
 
 def _structure(optimizer: Optimizer) -> Any:
-    """The parameters' structure as JSON has it, with shapes and dtypes; keys are their `repr`, since 1 is not "1"."""
+    """The parameters' structure for JSON, with shapes and dtypes; keys are stored as `repr`, since 1 is not "1"."""
 
     def describe(template: Any) -> Any:
         if isinstance(template, dict):
@@ -222,7 +222,7 @@ def _in_c_order(array: np.ndarray) -> np.ndarray:
 
 
 def _mode(path: str) -> int:
-    """The permissions of the file that is replaced, or those of a new one: a temporary file's are narrower."""
+    """The permissions of the replaced file, or default ones for a new file: a temporary file's are stricter."""
     with contextlib.suppress(OSError):
         return stat.S_IMODE(os.stat(path).st_mode)
     mask = os.umask(0)
@@ -231,7 +231,7 @@ def _mode(path: str) -> int:
 
 
 def _flush_folder(folder: str) -> None:
-    """Makes the rename itself last; not every system can open a folder."""
+    """Flushes the rename itself to disk; not every system can open a folder."""
     with contextlib.suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:

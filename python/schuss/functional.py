@@ -1,25 +1,25 @@
-"""The rules without an optimizer, for those who own their state.
+"""The update rules as functions, if you manage optimizer state yourself.
 
-One function a class: ``adamw_`` for `schuss.AdamW`, and so on. Each updates a parameter and its state in place:
+One function per class: ``adamw_`` for `schuss.AdamW`, and so on. Each updates a parameter and its state in place:
 
 ``adamw_(p, g, m, v, *, step, lr=..., betas=..., ...)``
 
 - ``p``: the parameter, a writable contiguous array of float32, float64, float16 or bfloat16;
 - ``g``: its gradient, of the same shape;
-- the state arrays, in the order of ``state_dict()["state"][0]``: of the shapes there and the parameter's memory order,
-  float64 for float64 parameters and float32 for all others (a state of one number is always float64); yours to
-  initialize, with zeros unless the class has a keyword for it;
+- the state arrays, in the order of ``state_dict()["state"][0]``: with the shapes there and the parameter's memory
+  order, float64 for float64 parameters and float32 for all others (a scalar state is always float64). Initialize them
+  yourself, with zeros unless the class has a keyword for the initial value;
 - ``step``: the number of this step, counted from 1;
-- the class's hyperparameters as keywords, with its defaults; ``lr`` must be a number. For ``adamw_`` with
-  ``decay_form="independent"`` there is ``initial_lr`` too, which defaults to ``lr``.
+- the class's hyperparameters as keywords, with its defaults; ``lr`` must be a number. ``adamw_`` with
+  ``decay_form="independent"`` also takes ``initial_lr``, which defaults to ``lr``.
 
-A step of some classes is more than a rule over one array, and they have no function: `schuss.NAG` is ``sgd_`` with
-momentum, given gradients from the look-ahead point; `schuss.Ranger` is `schuss.centralize_`, then ``radam_`` with
+Classes whose step is more than one rule over one array have no function: `schuss.NAG` is ``sgd_`` with momentum, given
+gradients from the look-ahead point; `schuss.Ranger` is `schuss.centralize_`, then ``radam_`` with
 ``decoupled_weight_decay=True``, then a synchronization; `schuss.Newton` solves one system over all parameters.
 
-The bits are those of the class without ``max_grad_norm``, which looks at all gradients together: to clip them, call
-`schuss.clip_grad_norm_` first. `schuss.LAMB` clips to a norm of 1 by default, and ``lamb_`` does not. Wrong arrays and
-values raise the same errors, before anything is changed.
+Results are bit-identical to the class without ``max_grad_norm``, which needs all gradients: to clip them, call
+`schuss.clip_grad_norm_` first. `schuss.LAMB` clips to a norm of 1 by default, and ``lamb_`` does not. Invalid arrays
+and values raise the same errors, before anything is changed.
 
 Examples
 --------
@@ -55,7 +55,7 @@ def _make(kind: type[Optimizer]) -> Callable[..., None]:
     hypers = {name: field.default for name, field in kind._fields.items() if field.init and not field.whole}
     keywords = {**hypers, "initial_lr": None} if "decay_form" in hypers else hypers
 
-    # The types are part of the key because 1 == True, which only one hyperparameter of the two may be.
+    # The key includes types because 1 == True, but a number is no valid flag, nor a flag a number.
     @functools.lru_cache(maxsize=64)
     def prepared(given: tuple[tuple[str, Any, type], ...]) -> ParamGroup:
         values = {**keywords, **{key: value for key, value, _ in given}}
@@ -132,5 +132,5 @@ _functions = {f"{name.lower()}_": _make(kind) for name, kind in OPTIMIZERS.items
 globals().update(_functions)
 
 
-def __getattr__(name: str) -> Callable[..., None]:  # also what tells type checkers of the functions
+def __getattr__(name: str) -> Callable[..., None]:  # also declares the functions to type checkers
     raise AttributeError(f"module 'schuss.functional' has no function {name!r}; it has {', '.join(_functions)}")

@@ -1,7 +1,8 @@
 """Gradient tools: norms, clipping and centralization of structures of arrays, and groups for layerwise optimizers.
 
-What clips and centralizes inside a step (``max_grad_norm``, `schuss.Ranger`) gives the same bits as these functions
-called before it, on gradients of the dtype that the update is computed in; others the functions round once more.
+Clipping and centralization inside a step (``max_grad_norm``, `schuss.Ranger`) give the same bits as calling these
+functions before it, if gradients have the dtype that the update is computed in; other gradients are rounded once more.
+Nothing here knows an optimizer class.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def _readable(place: str, array: Any) -> np.ndarray:
 def global_norm(grads: Any) -> float:
     """The Euclidean norm of all elements of a structure.
 
-    Squares are added in float64, in an order that depends on shapes and memory order alone, not on CPU or threads.
+    Squares are summed in float64, in an order that depends only on shapes and memory order, not on CPU or threads.
 
     Parameters
     ----------
@@ -49,7 +50,7 @@ def global_norm(grads: Any) -> float:
     Raises
     ------
     TypeError
-        Something in it is no such array; the message names it.
+        An entry is not such an array; the message names it.
 
     Examples
     --------
@@ -67,8 +68,8 @@ def clip_grad_norm_(grads: Any, max_norm: float) -> float:
 
     .. math:: g \leftarrow g \cdot \min\left(1, \frac{\mathrm{max\_norm}}{\lVert g \rVert + 10^{-6}}\right)
 
-    as in PyTorch, with one norm over the whole structure (Keras's ``global_clipnorm``; its ``clipnorm`` is a call for
-    each array). Inside a step the same is done by ``max_grad_norm``, without a pass of its own over the memory.
+    as in PyTorch, with one norm over the whole structure (Keras's ``global_clipnorm``; for its ``clipnorm``, call this
+    for each array). ``max_grad_norm`` does the same inside a step, without a separate scaling pass over memory.
 
     Parameters
     ----------
@@ -80,7 +81,7 @@ def clip_grad_norm_(grads: Any, max_norm: float) -> float:
     Returns
     -------
     float
-        The norm before.
+        The norm before clipping.
 
     Raises
     ------
@@ -132,16 +133,16 @@ def clip_grad_value_(grads: Any, clip_value: float) -> None:
 
 
 def centralize_(grads: Any, *, conv_only: bool = False) -> None:
-    """Takes from every gradient, in place, the mean over all axes but the first.
+    """Subtracts from every gradient, in place, its mean over all axes but the first.
 
-    Arrays of one dimension or none are left alone. Source: Yong et al., arXiv:2004.01461.
+    Arrays with fewer than two dimensions are unchanged. Source: Yong et al., arXiv:2004.01461.
 
     Parameters
     ----------
     grads : array, list, tuple or dict
         Writable contiguous arrays of float32, float64, float16 or bfloat16.
     conv_only : bool, default False
-        Only those of more than three dimensions.
+        Only centralize gradients with more than three dimensions.
 
     Raises
     ------
@@ -163,20 +164,20 @@ def centralize_(grads: Any, *, conv_only: bool = False) -> None:
 
 
 def split_groups(params: Any, **one_dimensional: Any) -> list[dict[str, Any]]:
-    """Groups for `schuss.LARS` and `schuss.LAMB`: matrices and convolutions, and the rest without adaption and decay.
+    """Groups for `schuss.LARS` and `schuss.LAMB`: matrices and convolutions; and the rest, with no adaptation or decay.
 
     Parameters
     ----------
     params : array, list, tuple or dict
         The parameters.
     **one_dimensional
-        Hyperparameters of the second group beside ``adapt=False, weight_decay=0.0``.
+        Hyperparameters of the second group besides ``adapt=False, weight_decay=0.0``.
 
     Returns
     -------
     list of dict
-        Two group dicts, of arrays with more than one dimension and of all others, each a dict from an array's place to
-        the array; or one where there is only one kind. Gradients are given in the same structure.
+        Two group dicts, for arrays with more than one dimension and for all others; only one if there is only one kind.
+        The ``params`` of each are a dict from an array's path to the array; pass gradients in the same structure.
 
     Examples
     --------

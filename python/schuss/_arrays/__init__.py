@@ -1,1 +1,1 @@
-"""Arrays as the package needs them: checks, structures, memory layout, state formats. It knows no optimizer."""
+"""Array handling: checks, nested structures, memory layout, state formats. It knows no optimizer."""

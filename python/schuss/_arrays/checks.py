@@ -1,6 +1,6 @@
-"""What an array must be to serve as a parameter, a state or a gradient, and the messages when it is not.
+"""Checks that an array can be used as a parameter, a state or a gradient, with their error messages.
 
-Every message names the array by its place, says what is wrong and what to do. Nothing here knows an optimizer.
+Every message names the array by its place, says what is wrong and how to fix it. Nothing here knows an optimizer.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _NAMES = "float32, float64, float16 or bfloat16 (ml_dtypes)"
 
 
 def known_dtype(dtype: np.dtype[Any]) -> bool:
-    """Whether the kernels take this dtype; makes ml_dtypes' bfloat16 known to them when it is that."""
+    """Whether the kernels support this dtype; registers ml_dtypes' bfloat16 with them."""
     if not dtype.isnative:
         return False
     if dtype.name == "bfloat16":
@@ -29,7 +29,7 @@ def known_dtype(dtype: np.dtype[Any]) -> bool:
 
 
 def compute_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """What parameters of this dtype are computed in, which is also their state's dtype."""
+    """The dtype that updates of such parameters are computed in; it is also their state's default dtype."""
     return np.dtype(np.float64 if dtype == np.float64 else np.float32)
 
 
@@ -39,19 +39,19 @@ def order(array: np.ndarray) -> Literal["C", "F"]:
 
 
 def is_on_gpu(thing: Any) -> bool:
-    """Whether something is an array that lies on an NVIDIA GPU."""
+    """Whether an object is an array on an NVIDIA GPU."""
     if type(thing) is np.ndarray:
         return False
     if hasattr(thing, "__cuda_array_interface__"):
         return True
     try:
         return int(thing.__dlpack_device__()[0]) == 2
-    except Exception:  # no array, or one that says nothing of a device
+    except Exception:  # not an array, or one without device information
         return False
 
 
 def any_on_gpu(structure: Any, depth: int = 0) -> bool:
-    """Whether a structure holds an array on a GPU; too deep a one is somebody else's business."""
+    """Whether a structure contains an array on a GPU; structures that are nested too deep are rejected elsewhere."""
     if isinstance(structure, (dict, list, tuple)) and depth <= 100:
         entries = structure.values() if isinstance(structure, dict) else structure
         return any(any_on_gpu(entry, depth + 1) for entry in entries)
@@ -59,7 +59,7 @@ def any_on_gpu(structure: Any, depth: int = 0) -> bool:
 
 
 def shown(array: Any) -> np.ndarray:
-    """An array as `state_dict` gives it out: a view, or from a GPU a copy."""
+    """An array as `state_dict` returns it: a view, or a host copy of an array on a GPU."""
     result: np.ndarray = array.view() if isinstance(array, np.ndarray) else array.numpy()
     return result
 
@@ -95,7 +95,7 @@ def check_written(place: str, array: Any) -> None:
 def check_apart(
     named: Iterable[tuple[str, np.ndarray]], same: str = "list a shared array once and add its gradients up"
 ) -> None:
-    """Raises when two arrays share memory; `same` is what to do about one array that is there twice."""
+    """Raises if two arrays share memory; `same` is the advice if one array is listed twice."""
     ranges = sorted((byte_range(array), i, place) for i, (place, array) in enumerate(named) if array.size)
     for one, other in itertools.pairwise(ranges):
         if one[0][1] > other[0][0]:
@@ -106,7 +106,7 @@ def check_apart(
 
 
 def byte_range(array: np.ndarray) -> tuple[int, int]:
-    """Where an array begins and ends in memory; it may leave gaps in between."""
+    """The start and end address of an array, which may have gaps in between."""
     start = array.ctypes.data
     if array.flags.contiguous:
         return start, start + array.nbytes
@@ -123,7 +123,7 @@ def check_zeroable(place: str, gradient: Any) -> None:
 
 
 def as_gradient(place: str, gradient: Any, param_place: str, param: np.ndarray, *, copy: bool = False) -> np.ndarray:
-    """The gradient as an array that a kernel can read beside this parameter: converted as little as possible."""
+    """The gradient as an array that a kernel can read with this parameter, converted or copied only if necessary."""
     if gradient is None:
         raise TypeError(f"{place} is None; pass zeros, np.zeros_like({param_place}), for a parameter without gradient")
     if not isinstance(gradient, np.ndarray):
@@ -156,7 +156,7 @@ _IF_NEEDED: Any = None if np.lib.NumpyVersion(np.__version__) >= "2.0.0" else Fa
 
 
 def check_like(place: str, array: Any, like: str, shape: Sequence[int], dtype: np.dtype[Any]) -> None:
-    """Raises unless it is an array of this shape and dtype, which are those of `like`."""
+    """Raises unless `array` has this shape and dtype, which are those of `like`."""
     if not isinstance(array, np.ndarray):
         raise TypeError(f"{place} is {_a(array)}, not a NumPy array")
     refuse_masked(place, array)
@@ -167,7 +167,7 @@ def check_like(place: str, array: Any, like: str, shape: Sequence[int], dtype: n
 
 
 def refuse_masked(place: str, array: Any) -> None:
-    """Raises when it is a masked array, whose mask would be lost."""
+    """Raises if `array` is a masked array, whose mask would be lost."""
     if isinstance(array, np.ma.MaskedArray):
         raise TypeError(f"{place} is a masked array; pass its .data, or .filled(0)")
 

@@ -1,7 +1,7 @@
 """State formats: the dtype that states are stored in, and master copies of 16-bit parameters.
 
-An 8-bit state is a block of quantized values, followed by one float32 scale for each 256 of them in memory order. How
-values are rounded and what a code stands for is in the kernels. Nothing here knows an optimizer or its options.
+An int8 state is its quantized values, followed by one float32 scale for each block of 256 in memory order. Rounding and
+quantization are done by the kernels. Nothing here knows an optimizer or its options.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ class State(NamedTuple):
     signed: bool
     #: Whether it is never quantized.
     exact: bool = False
-    #: What it starts at: a number, the name of a hyperparameter, or "p" for a copy of the parameter.
+    #: Its initial value: a number, the name of a hyperparameter, or "p" for a copy of the parameter.
     initial: float | str = 0.0
 
     def shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """The state's shape for a parameter of this shape; rows and columns are those of the last two axes."""
+        """The state's shape for a parameter of this shape; the last two axes are rows and columns."""
         if self.scope == "row":
             return (*shape[:-1], 1)
         if self.scope == "col":
@@ -43,7 +43,7 @@ class State(NamedTuple):
         return shape if self.scope == "element" else ()
 
     def dtype(self, param: Any) -> np.dtype[Any]:
-        """Its dtype where it is not quantized: what the parameter is computed in, but float64 for one of an array."""
+        """Its dtype if not quantized: the compute dtype, but float64 for a state with one value for each array."""
         return np.dtype(np.float64) if self.scope == "array" else checks.compute_dtype(param.dtype)
 
 
@@ -53,7 +53,7 @@ _MASTER = State("master", "element", True)
 class StateFormat(NamedTuple):
     """How an optimizer stores its state."""
 
-    #: None for the dtype that the update is computed in.
+    #: None for the compute dtype.
     dtype: str | None = None
     rounding: str = "stochastic"
     seed: int = 0
@@ -71,11 +71,11 @@ class StateFormat(NamedTuple):
 
     @property
     def rounding_seed(self) -> int | None:
-        """The seed of the kernels' stochastic rounding, or None without it."""
+        """The seed of stochastic rounding in the kernels, or None for rounding to nearest."""
         return self.seed if self.small is not None and self.rounding == "stochastic" else None
 
     def stored(self, states: Sequence[State]) -> list[tuple[State, str | None]]:
-        """What a parameter's states are stored in; only those with a value for each element are worth quantizing."""
+        """A parameter's states with their storage dtypes; only states with a value for each element are quantized."""
         stored = [(state, self.dtype if state.scope == "element" and not state.exact else None) for state in states]
         return [*stored, (_MASTER, None)] if self.master else stored
 
@@ -88,7 +88,7 @@ class StateFormat(NamedTuple):
         ]
 
     def as_dict(self) -> dict[str, Any]:
-        """The constructor's options that ask for this format; empty for the plain one."""
+        """The constructor options for this format; empty for the plain one."""
         names = ("state_dtype", "state_rounding", "state_seed", "master_weights")
         return {} if self.plain else dict(zip(names, self, strict=True))
 
@@ -107,7 +107,7 @@ def check_params(state_format: StateFormat, named: Sequence[tuple[str, np.ndarra
 
 
 def bfloat16() -> np.dtype[Any]:
-    """The dtype, known to the kernels."""
+    """The bfloat16 dtype of ml_dtypes, registered with the kernels."""
     try:
         import ml_dtypes
     except ImportError:
@@ -118,7 +118,7 @@ def bfloat16() -> np.dtype[Any]:
 
 
 def state_bytes(state: State, dtype: str | None, param: np.ndarray) -> int:
-    """Bytes of a state of a parameter."""
+    """The size in bytes of one state of a parameter."""
     size = math.prod(state.shape(param.shape))
     if dtype == "int8":
         return -(-size // _ALIGN) * _ALIGN + 4 * -(-size // _BLOCK)
@@ -126,7 +126,7 @@ def state_bytes(state: State, dtype: str | None, param: np.ndarray) -> int:
 
 
 def views(memory: np.ndarray, state: State, dtype: str | None, param: np.ndarray) -> list[np.ndarray]:
-    """The arrays of one state in its memory, in the parameter's memory order."""
+    """Views of a state's memory as its array, or quantized values and scales, in the parameter's memory order."""
     shape = state.shape(param.shape)
     if dtype != "int8":
         stored = bfloat16() if dtype == "bfloat16" else state.dtype(param)
@@ -138,7 +138,7 @@ def views(memory: np.ndarray, state: State, dtype: str | None, param: np.ndarray
 
 
 def for_kernels(state_format: StateFormat, states: Sequence[State], arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """A parameter's state arrays as the extension module takes them: codes and scales as one run of float32."""
+    """State arrays as the extension module takes them: quantized values and scales as one float32 array."""
     rest = iter(arrays)
     return [_run(next(rest), next(rest)) if dtype == "int8" else next(rest) for _, dtype in state_format.stored(states)]
 

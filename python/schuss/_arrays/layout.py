@@ -1,9 +1,9 @@
-"""How arrays lie in memory: as matrices, and their states in one block for a group, laid out for the caches.
+"""Memory layout: arrays as matrices, and one cache-friendly block for all states of a group. It knows no optimizer.
 
-All arrays of one state lie together, in the order of the parameters: for a thousand small arrays that saves a step a
-quarter in cache and page misses. Large arrays start 1, 2, ... KiB behind their parameter modulo the page size: a CPU
-takes a load for dependent on an earlier store when both have the same address modulo 4 KiB, and NumPy puts all large
-arrays at the same one.
+All arrays of one state are adjacent, in the order of the parameters: with a thousand small arrays, this avoids cache
+and page misses that cost a quarter of a step's time. Large arrays are offset by 1, 2, ... KiB from their parameter
+modulo the page size: a CPU treats a load as dependent on an earlier store if both addresses are equal modulo 4 KiB (4K
+aliasing), and NumPy allocates all large arrays at the same offset.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ _STAGGER = 1024
 def zeros(
     params: Sequence[np.ndarray], states: Sequence[Sequence[formats.State]], state_format: formats.StateFormat
 ) -> list[list[np.ndarray]]:
-    """The arrays of each parameter's own states, of zeros and in its memory order; a master copy has its numbers."""
+    """Zeroed state arrays for each parameter, in its memory order; a master copy starts with its values."""
     stored = [state_format.stored(own) for own in states]
-    # First the first state of every parameter, then the second of every one, and so on.
+    # The first state of every parameter, then the second of every parameter, and so on.
     rounds = [
         [(i, *own[k]) for i, own in enumerate(stored) if k < len(own)] for k in range(max(map(len, stored), default=0))
     ]
@@ -52,18 +52,18 @@ def zeros(
     return made
 
 
-#: Batch, rows and columns as they lie in memory, whether rows of the array are columns there, and how many matrices lie
+#: Batch, rows and columns in memory order, whether rows of the array are columns there, and how many matrices are
 #: interleaved.
 Matrix = tuple[int, int, int, bool, int]
 
 
 def last_axes(array: np.ndarray) -> Matrix:
-    """An array of two or more axes as the kernels see it: matrices of the last two, the others are a batch."""
+    """An array of two or more axes as the kernels see it: the last two are a matrix, the others a batch."""
     *leading, rows, cols = array.shape
     if checks.order(array) == "C":
         return math.prod(leading), rows, cols, False, 1
     count = math.prod(leading)
-    # Of no matrices there is none to interleave.
+    # An empty batch still counts as one interleaved matrix.
     return 1, cols, rows * count, True, max(count, 1)
 
 

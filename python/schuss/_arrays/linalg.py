@@ -1,9 +1,9 @@
-"""Dense linear algebra on NumPy alone: a symmetric positive definite system, solved through a Cholesky factorization.
+"""Dense linear algebra with NumPy alone: solves a symmetric positive definite system by Cholesky factorization.
 
-This file knows arrays of float64 and nothing of optimizers.
+It knows float64 arrays and no optimizer.
 
-NumPy has no triangular solve, and its factorization of a whole matrix takes memory for two more of them. So its LAPACK
-gets the blocks of `BLOCK` columns on the diagonal, and matrix products do the rest, in place.
+NumPy has no triangular solve, and factorizing a whole matrix takes memory for two more. So this is a blocked algorithm:
+LAPACK factorizes diagonal blocks of `BLOCK` columns, and matrix products do the rest in place.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ BLOCK = 64
 
 
 class NotPositiveDefiniteError(Exception):
-    """A matrix has no Cholesky factorization; `minor` is its first leading minor that is not positive, from 1 on."""
+    """A matrix has no Cholesky factorization; `minor` is its first non-positive leading minor, counted from 1."""
 
     def __init__(self, minor: int) -> None:
         super().__init__(f"leading minor {minor} is not positive")
@@ -28,19 +28,19 @@ def solve_damped(
 ) -> tuple[np.ndarray, float]:
     """Solves ``(matrix + damping*I) x = rhs``; returns x and the damping used.
 
-    `matrix` is symmetric and C-contiguous; only its upper triangle is read. Where the sum is not positive definite,
-    `raise_damping` multiplies the damping by ten until it is, from a millionth of the largest diagonal element on.
+    `matrix` is symmetric and C-contiguous; only its upper triangle is read. If the sum is not positive definite,
+    `raise_damping` multiplies the damping by ten until it is, starting at a millionth of the largest diagonal element.
 
     Raises
     ------
     NotPositiveDefiniteError
-        It is not, and `raise_damping` is off or no finite damping is enough.
+        The sum is not positive definite, and `raise_damping` is off or no finite damping is enough.
     """
     copy = np.empty_like(matrix)
     diagonal = copy.reshape(-1)[:: len(copy) + 1]
     scale = float(abs(matrix.diagonal()).max(initial=0.0))
     least = max(1e-6 * scale, sys.float_info.min) if scale > 0.0 else 1e-6
-    with np.errstate(all="ignore"):  # an overflow ends as a pivot that is not positive
+    with np.errstate(all="ignore"):  # an overflow shows up as a pivot that is not positive
         while True:
             np.copyto(copy, matrix)
             diagonal += damping
@@ -73,7 +73,7 @@ def _factorize(a: np.ndarray) -> list[np.ndarray]:
 
 
 def _solve_factorized(lower: np.ndarray, inverses: list[np.ndarray], rhs: np.ndarray) -> np.ndarray:
-    """Solves ``lower @ lower.T @ x = rhs``. What is above the diagonal blocks of `lower` is not read."""
+    """Solves ``lower @ lower.T @ x = rhs``; does not read above the diagonal blocks of `lower`."""
     x = np.array(rhs)
     blocks = [(slice(i * BLOCK, (i + 1) * BLOCK), inverse) for i, inverse in enumerate(inverses)]
     for at, inverse in blocks:
@@ -88,31 +88,31 @@ def _solve_factorized(lower: np.ndarray, inverses: list[np.ndarray], rhs: np.nda
 def _solve_block(block: np.ndarray, inverse: np.ndarray, rhs: np.ndarray) -> np.ndarray:
     """Solves ``block @ x = rhs`` for a triangular block."""
     x: np.ndarray = inverse @ rhs
-    # A product with an inverse is less precise than substitution. One step of iterative refinement makes up for it.
+    # Multiplying by an inverse is less accurate than substitution; one step of iterative refinement compensates.
     x += inverse @ (rhs - block @ x)
     return x
 
 
 def _cholesky(block: np.ndarray) -> np.ndarray | None:
-    """The factor of one block, or nothing where the block is not positive definite."""
+    """The factor of one block, or None if the block is not positive definite."""
     _check_memory(block)
     try:
         factor = np.linalg.cholesky(block)
     except np.linalg.LinAlgError:
         return None
-    # LAPACK may let NaN and infinities pass. In whatever row they are, they reach the row's diagonal element.
+    # LAPACK may not report NaN and infinities. In any row they propagate to its diagonal element.
     return factor if np.isfinite(factor.diagonal()).all() else None
 
 
 def _invert_lower(block: np.ndarray) -> np.ndarray:
     _check_memory(block)
-    # Reversed, the block is upper triangular, and the LU factorization that `inv` begins with leaves it as it is.
+    # Reversed, the block is upper triangular, so the LU factorization in `inv` leaves it unchanged.
     return np.linalg.inv(block[::-1, ::-1])[::-1, ::-1]
 
 
 def _check_memory(block: np.ndarray) -> None:
-    """Raises MemoryError unless LAPACK finds memory for its copies of a block and for the result.
+    """Raises MemoryError unless there is memory for LAPACK's copies of a block and for the result.
 
-    NumPy 1 returns uninitialized memory where there is none for the copies; NumPy 2 raises by itself.
+    NumPy 1 returns uninitialized memory if allocating the copies fails; NumPy 2 raises by itself.
     """
     np.empty(4 * block.size + 4096)

@@ -1,6 +1,6 @@
-"""Structures of arrays: an array, or lists, tuples and dicts of structures, nested at will.
+"""Structures of arrays (pytrees): an array, or lists, tuples and dicts of structures, nested arbitrarily.
 
-A structure is split into its leaves and a template, the same structure with leaf numbers. Nothing here looks at a leaf.
+A structure is split into leaves and a template, the same structure with leaf numbers. Nothing here inspects a leaf.
 """
 
 from __future__ import annotations
@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-_DEPTH = 100  # Structures are walked recursively, and a list may contain itself.
+_DEPTH = 100  # Structures are traversed recursively, and a list may contain itself.
 
 
 def flatten(structure: Any, name: str, first: int = 0) -> tuple[Any, list[tuple[str, Any]]]:
-    """The template of a structure, numbered from `first`, and its leaves, each with its place as Python text.
+    """The template of a structure, numbered from `first`, and its leaves, each with its path as Python source.
 
-    Raises `ValueError` with the structure's `name` when it is nested too deep.
+    Raises `ValueError` with the structure's `name` if it is nested too deep.
     """
     leaves: list[tuple[str, Any]] = []
 
@@ -33,7 +33,7 @@ def flatten(structure: Any, name: str, first: int = 0) -> tuple[Any, list[tuple[
 
 
 def build(template: Any, leaf: Callable[[int], Any]) -> Any:
-    """The structure of a template with `leaf(number)` in each number's place."""
+    """The structure of a template with each number replaced by `leaf(number)`."""
     if isinstance(template, dict):
         return {key: build(value, leaf) for key, value in template.items()}
     if isinstance(template, (list, tuple)):
@@ -43,10 +43,10 @@ def build(template: Any, leaf: Callable[[int], Any]) -> Any:
 
 
 def leaves(template: Any, structure: Any, name: str, like: str) -> Iterator[tuple[int, str, Any]]:
-    """Number, place and leaf of everything in a structure that must be like the template.
+    """Yields number, place and leaf for each leaf of a structure that must match the template.
 
-    Raises `TypeError` or `ValueError` where it is unlike: the message starts with the place, `name` and the path, and
-    says what is there in `like`.
+    Raises `TypeError` or `ValueError` at a mismatch: the message starts with the place (`name` and the path) and says
+    what `like` has there.
     """
     if isinstance(template, dict):
         if not isinstance(structure, dict):
@@ -70,7 +70,7 @@ def leaves(template: Any, structure: Any, name: str, like: str) -> Iterator[tupl
 
 
 def kind(thing: Any) -> str:
-    """What something is, for messages."""
+    """The type of an object, and its shape if it has one, for messages."""
     shape = getattr(thing, "shape", None)
     return f"{type(thing).__name__} of shape {shape}" if shape is not None else type(thing).__name__
 

@@ -1,1 +1,1 @@
-"""Where steps run: NumPy arrays on the host, and arrays on NVIDIA GPUs."""
+"""Where steps run: on the host for NumPy arrays, or on an NVIDIA GPU. It knows no optimizer class."""

@@ -1,7 +1,7 @@
-"""Arrays on an NVIDIA GPU: the backend of optimizers over them.
+"""The backend for arrays on an NVIDIA GPU: device pointers, streams and the order of work in them.
 
-It knows device pointers, streams and the order of work in them. A step starts on the GPU and the host goes on, except
-where it must know whether the step was taken.
+It knows no optimizer class or hyperparameter. A step is launched asynchronously; the host waits only if it must know
+whether the step was taken.
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ _IN_A_STEP = (
 )
 
 
-_NOBODY = -1  # holds what nobody may change, and everybody read
+_NOBODY = -1  # the holder while no thread may change the optimizer, but all may read it
 
 
 class Cuda:
-    """The backend of one optimizer whose parameters are on a GPU. Steps taken and skipped are counted in its core."""
+    """The backend of one optimizer whose parameters are on a GPU. Its `Core` counts steps taken and skipped."""
 
     def __init__(self) -> None:
         cuda_arrays.prepare()
         self.device = 0
         self.work: Any = None
         self._last_stream = cuda_arrays.LEGACY
-        # Taken by a step, and by who has more to do with the optimizer than one: then also by which thread.
+        # Locked during a step or an `exclusive` block; in the latter, `_holder` is the thread that entered it.
         self._busy = threading.Lock()
         self._holder = 0
         self._in_step = False
         self._group_steps: list[int] = []
         self._rules_of_group: list[int] = []
-        # The states that all arrays share as they were last sent to the device or read from it, and whether it has
-        # newer ones.
+        # The states that all arrays share, as last copied to or from the device, and whether the device has newer
+        # ones.
         self._shared = b""
         self._shared_behind = False
         self._norm: Any = None
@@ -74,7 +74,7 @@ class Cuda:
         return cuda_arrays.allocate([param], [checks.compute_dtype(param.dtype)])[0]
 
     def check_zeroable(self, place: str, gradient: Any) -> None:
-        """The buffers are the package's own."""
+        """Gradient buffers are the package's own, so they always can be."""
 
     def check_picklable(self) -> None:
         raise TypeError(
@@ -99,7 +99,7 @@ class Cuda:
         self._seen += [None] * len(rule_of)
 
     def configure(self, owner: Owner, max_grad_norm: float | None, nonfinite: str) -> None:
-        """The step reads both where it is taken."""
+        """Nothing to do: each step reads both from the optimizer."""
 
     def grad_norm(self, owner: Owner) -> float | None:
         if self._norm is ...:
@@ -135,7 +135,7 @@ class Cuda:
         self._group_steps = list(groups)
 
     def _read_shared(self, owner: Owner) -> None:
-        """Brings the states that all arrays share up to date; waits for the device where they are not."""
+        """Updates the states that all arrays share; waits for the device if it has newer ones."""
         values = owner._shared_values
         if values is not None and self._shared_behind and values.tobytes() == self._shared:
             values[...] = self.work.shared()
@@ -162,7 +162,7 @@ class Cuda:
             self._busy.release()
 
     def _held(self) -> bool:
-        """Whether this thread holds the optimizer, and is not in a step."""
+        """Whether this thread has exclusive access and is not in a step."""
         return self._holder == threading.get_ident() and not self._in_step
 
     def _refuse_others(self, owner: Owner) -> None:
@@ -171,7 +171,7 @@ class Cuda:
         self._follow(owner)
 
     def _follow(self, owner: Owner) -> int:
-        """The stream that is now the one to work in; what is done there follows what was done before in another."""
+        """The current stream to work in; work there waits for earlier work in the previous stream."""
         stream = self._stream(owner)
         if stream != self._last_stream:
             _schuss.cuda_order(self.device, self._last_stream, stream)
@@ -179,7 +179,7 @@ class Cuda:
         return stream
 
     def _stream(self, owner: Owner) -> int:
-        """The stream of the library whose arrays the parameters are."""
+        """The current stream of the library that the parameters come from."""
         frameworks = (param.framework for param in owner._params)
         return cuda_arrays.current_stream(next((name for name in frameworks if name), ""), self.device)
 
@@ -224,7 +224,7 @@ class Cuda:
             zero_grads,
             stream,
         )
-        for other in foreign:  # they may write new gradients there when the step has read these
+        for other in foreign:  # new gradients may be written there only after the step has read these
             _schuss.cuda_order(self.device, stream, other)
         if bad is not None:
             if nonfinite == "error":
@@ -238,7 +238,7 @@ class Cuda:
         return True
 
     def read(self, owner: Owner, grads: Any, zero_grads: bool) -> tuple[list[cuda_arrays.Seen], int, set[int]]:
-        """The gradients, checked; the stream to work in; and others in which gradients were made."""
+        """The checked gradients, the stream to work in, and the other streams that produced gradients."""
         leaves: list[Any] = []
         if not _collect(owner._root(), grads, leaves):
             owner._explain_structure(grads)
@@ -249,14 +249,14 @@ class Cuda:
         seen = [entry[1] for entry in self._seen]
         if zero_grads:
             _check_zeroable(owner, seen)
-        # PyTorch and CuPy reuse memory in the order of streams; what others free must outlive the step.
+        # PyTorch and CuPy reuse freed memory in stream order; gradients of other libraries must outlive the step.
         self._kept = [leaf for leaf, one in zip(leaves, seen, strict=True) if not one.framework]
         stream = self._follow(owner)
         streams = {cuda_arrays.current_stream(name, self.device) for name in {one.framework for one in seen} if name}
         return seen, stream, (streams | {one.stream for one in seen if not one.framework}) - {stream}
 
     def _look(self, owner: Owner, i: int, gradient: Any, zero_grads: bool) -> cuda_arrays.Seen:
-        """A gradient, checked against its parameter."""
+        """Checks a gradient against its parameter."""
         place, param_place = owner._place("grads", *owner._suffixes[i]), owner._place("params", *owner._suffixes[i])
         param = owner._params[i]
         if gradient is None:
@@ -291,7 +291,7 @@ class Cuda:
 
 
 def _refuse_unequal_rates(owner: Owner, rates: Sequence[float]) -> None:
-    """Raises where groups that share states have learning rates that are neither equal nor 0."""
+    """Raises if groups that share states have nonzero learning rates that differ."""
     used = [rate for rate in rates if rate != 0]
     for other in used[1:]:
         if other != used[0]:
@@ -299,7 +299,7 @@ def _refuse_unequal_rates(owner: Owner, rates: Sequence[float]) -> None:
 
 
 def _check_zeroable(owner: Owner, seen: list[cuda_arrays.Seen]) -> None:
-    """Raises when a gradient cannot be set to zero, or two are one."""
+    """Raises if a gradient cannot be set to zero, or two share memory."""
     size = {"float64": 8, "float32": 4}
     ranges = []
     for i, (one, param) in enumerate(zip(seen, owner._params, strict=True)):
@@ -321,7 +321,7 @@ def _both(shape: tuple[int, ...]) -> bool:
 
 
 def _key(leaf: Any) -> Any:
-    """What is the same as long as a gradient need not be looked at again; None where looking is as cheap."""
+    """A cache key: a gradient with an unchanged key need not be checked again; None if a check is as cheap."""
     if type(leaf).__module__ == "torch":
         return leaf.data_ptr(), leaf.dtype, leaf.shape, leaf.stride()
     if isinstance(leaf, DeviceArray):
@@ -330,7 +330,7 @@ def _key(leaf: Any) -> Any:
 
 
 def _collect(template: Any, structure: Any, leaves: list[Any]) -> bool:
-    """Collects the leaves of a structure in the template's order; false when it is unlike."""
+    """Collects the leaves of a structure in the template's order; false if it does not match."""
     if isinstance(template, dict):
         if not isinstance(structure, dict) or len(structure) != len(template):
             return False

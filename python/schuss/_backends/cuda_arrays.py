@@ -1,6 +1,6 @@
-"""Arrays on a GPU: how those of CuPy, PyTorch and JAX are read, and memory of the package's own.
+"""Arrays on a GPU: reading those of CuPy, PyTorch and JAX, and allocating the package's own. It knows no optimizer.
 
-Nothing here is used, and no CUDA library is looked for, before an array that lies on a GPU is seen.
+This module is first used, and CUDA libraries are first loaded, when an array on a GPU is passed in.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from schuss._arrays.formats import State
 from schuss._arrays.layout import Matrix
 from schuss._backends import nvrtc
 
-LEGACY = 1  # the stream that the array interface calls the legacy default stream
+LEGACY = 1  # the legacy default stream in `__cuda_array_interface__`
 _TYPES = {"<f4": "float32", "<f8": "float64", "<f2": "float16"}
 _DLPACK = {(2, 32): "float32", (2, 64): "float64", (2, 16): "float16", (4, 16): "bfloat16"}
 _KINDS = "float32, float64, float16 or bfloat16"
@@ -30,7 +30,7 @@ _ALIGN = 256
 
 @functools.cache
 def prepare() -> None:
-    """Makes sure of this build, the driver and the compiler; raises `RuntimeError` that says what is missing."""
+    """Checks for a CUDA build, the driver and NVRTC; raises `RuntimeError` that says what is missing."""
     if not hasattr(_schuss, "CudaWork"):
         raise RuntimeError("this build of schuss has no CUDA: build it with the feature cuda, which is the default")
     try:
@@ -48,12 +48,12 @@ class Seen(NamedTuple):
     dtype: str
     order: Literal["C", "F"] | None  # None: not contiguous
     writable: bool
-    stream: int  # in which its producer works
+    stream: int  # its producer's stream
     framework: str
 
 
 def see(place: str, array: Any) -> Seen:
-    """Reads what an array says of itself; raises `TypeError` where that is nothing to be used."""
+    """Reads an array's description of itself; raises `TypeError` if the array cannot be used."""
     torch = sys.modules.get("torch")
     if isinstance(array, DeviceArray):
         return Seen(array.pointer, array.shape, array.dtype.name, array.order, True, array.stream(), array.framework)
@@ -68,7 +68,7 @@ def see(place: str, array: Any) -> Seen:
         return Seen(array.data_ptr(), shape, kind, _order(shape, array.stride()), True, stream, "torch")
     try:
         said = array.__cuda_array_interface__
-    except Exception:  # JAX and CuPy have bfloat16, which the interface cannot say
+    except Exception:  # JAX and CuPy have bfloat16, which the interface cannot express
         return _through_dlpack(place, array)
     if said.get("mask") is not None:
         raise TypeError(f"{place} is a masked array; pass its data")
@@ -84,7 +84,7 @@ def see(place: str, array: Any) -> Seen:
 
 
 def _order(shape: Sequence[int], strides: Sequence[int] | None) -> Literal["C", "F"] | None:
-    """The memory order of an array with these strides, in elements; C where both fit."""
+    """The memory order of an array with these strides, in elements; C if both fit."""
     if strides is None or math.prod(shape) == 0:
         return "C"
     pairs = list(zip(shape, strides, strict=True))
@@ -94,7 +94,7 @@ def _order(shape: Sequence[int], strides: Sequence[int] | None) -> Literal["C", 
 
 
 def _is_packed(pairs: Iterable[tuple[int, int]]) -> bool:
-    """Whether axes of these lengths and strides, the innermost first, leave no gaps."""
+    """Whether axes of these lengths and strides, innermost first, are contiguous."""
     step = 1
     for n, stride in pairs:
         if n != 1 and stride != step:
@@ -104,7 +104,7 @@ def _is_packed(pairs: Iterable[tuple[int, int]]) -> bool:
 
 
 class _Tensor(ctypes.Structure):
-    """The head of DLPack's DLManagedTensor."""
+    """The first fields of DLPack's DLManagedTensor."""
 
     _fields_ = [
         ("data", ctypes.c_void_p), ("device_type", ctypes.c_int32), ("device_id", ctypes.c_int32),
@@ -116,12 +116,12 @@ class _Tensor(ctypes.Structure):
 
 def _through_dlpack(place: str, array: Any) -> Seen:
     try:
-        capsule = array.__dlpack__(stream=LEGACY)  # the producer lets that stream wait for it
+        capsule = array.__dlpack__(stream=LEGACY)  # the producer makes that stream wait for it
     except Exception as error:
         raise TypeError(f"{place} is {_a(array)} that cannot be read: {error}") from error
     get = ctypes.pythonapi.PyCapsule_GetPointer
     get.restype, get.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
-    # The capsule is not consumed: the array keeps the memory, and the capsule is done with when this returns.
+    # The capsule is not consumed: the array owns the memory, and the capsule is freed when this returns.
     said = _Tensor.from_address(get(capsule, b"dltensor"))
     shape = tuple(said.shape[: said.ndim])
     strides = tuple(said.strides[: said.ndim]) if said.strides else None
@@ -130,7 +130,7 @@ def _through_dlpack(place: str, array: Any) -> Seen:
 
 
 def current_stream(framework: str, device: int) -> int:
-    """The stream in which a framework works now."""
+    """A framework's current stream."""
     if framework == "torch":
         return int(sys.modules["torch"].cuda.current_stream(device).cuda_stream) or LEGACY
     if framework == "cupy":
@@ -152,11 +152,10 @@ def dtype_of(name: Any) -> np.dtype[Any]:
 
 
 class DeviceArray:
-    """A contiguous array on a GPU: a view of another library's, or memory of the package's own.
+    """A contiguous array on a GPU: a view of another library's array, or the package's own memory.
 
-    It has ``__cuda_array_interface__``, so ``cupy.asarray`` and ``torch.as_tensor`` make arrays of theirs out of it
-    without copying; ``numpy()`` copies it to the host. `owner` is what keeps the memory alive: the array that it was
-    made of, where that is another library's.
+    It has ``__cuda_array_interface__``, so ``cupy.asarray`` and ``torch.as_tensor`` convert it without copying;
+    ``numpy()`` copies it to the host. `owner` keeps the memory alive: the other library's array or the package's block.
     """
 
     __slots__ = ("device", "dtype", "framework", "order", "owner", "pointer", "shape")
@@ -178,17 +177,17 @@ class DeviceArray:
 
     @property
     def size(self) -> int:
-        """Elements."""
+        """Number of elements."""
         return math.prod(self.shape)
 
     @property
     def ndim(self) -> int:
-        """Axes."""
+        """Number of axes."""
         return len(self.shape)
 
     @property
     def itemsize(self) -> int:
-        """Bytes of an element."""
+        """Bytes per element."""
         return self.dtype.itemsize
 
     @property
@@ -224,11 +223,11 @@ class DeviceArray:
         }
 
     def stream(self) -> int:
-        """The stream in which it is worked on now."""
+        """The current stream of the library that it comes from."""
         return current_stream(self.framework, self.device)
 
     def numpy(self) -> np.ndarray:
-        """A copy on the host; waits for the stream."""
+        """A copy on the host; waits for the stream to finish."""
         host = np.empty(self.shape, self.dtype, self.order)
         _schuss.cuda_copy(self.device, host.ctypes.data, self.pointer, self.nbytes, self.stream())
         return host
@@ -238,7 +237,7 @@ class DeviceArray:
         return host if dtype is None else host.astype(dtype, copy=False)
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        """All elements at once, ``array[...] = values``: from the host or the same device."""
+        """Sets all elements, ``array[...] = values``, from the host or the same device."""
         if key is not Ellipsis:
             raise TypeError("arrays on a GPU are set as a whole: array[...] = values")
         if isinstance(value, DeviceArray) and value.dtype != self.dtype:
@@ -274,7 +273,7 @@ class DeviceArray:
 
 
 def adapt(place: str, array: Any) -> DeviceArray:
-    """An array of another library as one that is updated in place; raises where that cannot be."""
+    """Another library's array as a view to update in place; raises if that is impossible."""
     if array is None:
         raise TypeError(f"{place} is None; every entry must be an array")
     if not checks.is_on_gpu(array):
@@ -298,7 +297,7 @@ def adapt(place: str, array: Any) -> DeviceArray:
 
 def _device_of(place: str, seen: Seen) -> int:
     if math.prod(seen.shape) == 0:
-        return -1  # nothing, which lies nowhere
+        return -1  # an empty array is on no device
     device = _schuss.cuda_device_of(seen.pointer)
     if device is None:
         raise ValueError(f"{place} says that it is on a GPU, but the driver knows nothing of its memory")
@@ -306,7 +305,7 @@ def _device_of(place: str, seen: Seen) -> int:
 
 
 def check_one_device(named: Sequence[tuple[str, DeviceArray]]) -> int:
-    """The device on which all arrays lie; empty ones are taken to be there too."""
+    """The one device of all arrays; empty ones are assigned to it."""
     somewhere = [(place, array) for place, array in named if array.device >= 0]
     first, device = somewhere[0] if somewhere else ("", named[0][1])
     number = max(device.device, 0)
@@ -322,7 +321,7 @@ def check_one_device(named: Sequence[tuple[str, DeviceArray]]) -> int:
 
 
 def allocate(like: Sequence[DeviceArray], dtypes: Sequence[np.dtype[Any]]) -> list[DeviceArray]:
-    """Arrays of zeros of the shapes and orders of others, one behind the other in one block of memory."""
+    """Arrays of zeros with the shapes and orders of `like`, consecutive in one block of memory."""
     sizes = [array.size * dtype.itemsize for array, dtype in zip(like, dtypes, strict=True)]
     starts = [0]
     for size in sizes:
@@ -336,7 +335,7 @@ def allocate(like: Sequence[DeviceArray], dtypes: Sequence[np.dtype[Any]]) -> li
 
 
 def zeros(params: Sequence[DeviceArray], states: Sequence[Sequence[State]]) -> list[list[DeviceArray]]:
-    """Arrays of zeros for the states of each parameter, in its memory order and one behind the other."""
+    """Arrays of zeros for the states of each parameter, in its memory order and consecutive in memory."""
     like = [
         DeviceArray(0, state.shape(param.shape), state.dtype(param), param.order, param.device, None, param.framework)
         for param, own in zip(params, states, strict=True)
@@ -364,7 +363,7 @@ def run(
     states: Sequence[Sequence[DeviceArray]] = (),
     matrices: Sequence[Matrix] = (),
 ) -> None:
-    """Runs a tool in place over arrays of one device, as `schuss._backends.tools.run` does on the host."""
+    """Runs a tool in place over arrays on one device, as `schuss._backends.tools.run` does on the host."""
     packed = [0.0] * 6 + list(values)
     given = tuple(
         (
@@ -379,6 +378,6 @@ def run(
     work = _tool(arrays[0].device, tool, len(packed), given)
     others = list(grads or arrays)
     pointers, types = [other.pointer for other in others], [other.dtype.name for other in others]
-    # In the stream of whoever made the arrays, not in that of memory of our own.
+    # In the stream of the library that made the arrays; the package's own memory has none.
     stream = next((array.stream() for array in (*others, *arrays) if array.framework), LEGACY)
     work.step(program, [packed], [1], pointers, types, 1.0, None, False, False, stream)

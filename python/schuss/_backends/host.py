@@ -1,4 +1,4 @@
-"""NumPy arrays, whose steps the extension module takes."""
+"""The backend for NumPy arrays: it forwards to the extension module. It knows no optimizer class."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from schuss._backends.protocol import Owner
 
 
 class Host:
-    """The backend of NumPy arrays; it has no state, so one serves all optimizers."""
+    """The backend for NumPy arrays; it has no state, so all optimizers share one instance."""
 
     def check_format(self, state_format: formats.StateFormat) -> None:
-        """Every format can be."""
+        """Every format is supported."""
 
     def adapt(self, place: str, array: Any) -> Any:
         checks.check_written(place, array)
         return array
 
     def check_together(self, named: Sequence[tuple[str, Any]]) -> None:
-        """All host memory is one."""
+        """Nothing to check: all arrays are in host memory."""
 
     def zeros(
         self, params: Sequence[Any], states: Sequence[Sequence[formats.State]], state_format: formats.StateFormat
@@ -38,7 +38,7 @@ class Host:
         checks.check_zeroable(place, gradient)
 
     def check_picklable(self) -> None:
-        """They can be."""
+        """Optimizers over NumPy arrays always can be pickled."""
 
     def step(self, owner: Owner, grads: Any = None, *, grad_scale: float = 1.0, zero_grads: bool = False) -> bool:
         return _schuss.Core.step(owner, grads, grad_scale=grad_scale, zero_grads=zero_grads)

@@ -1,4 +1,4 @@
-"""Where NVRTC, the compiler of CUDA C++, is: it does not come with the driver."""
+"""Finds NVRTC, the runtime compiler of CUDA C++, which the driver does not include. It knows no arrays."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _NAMES = ("nvrtc64_130_0.dll", "nvrtc64_120_0.dll") if os.name == "nt" else ("li
 
 
 def load(newest: int) -> tuple[int, int]:
-    """Loads NVRTC, of a major version of at most `newest`, and returns its version.
+    """Loads NVRTC with a major version of at most `newest`, and returns its version.
 
-    Looked at in this order: the environment variable ``SCHUSS_NVRTC``, alone where it is set; what the process has
-    loaded already; NVIDIA's wheels; CUDA toolkits; what the system's loader finds.
+    Search order: the environment variable ``SCHUSS_NVRTC`` (only that, if set); a library that the process has already
+    loaded; NVIDIA's wheels; CUDA toolkits; the dynamic loader's search path.
 
-    Raises `RuntimeError`, which says what to install, when there is none.
+    Raises `RuntimeError`, which says what to install, if none is found.
     """
     own = os.environ.get("SCHUSS_NVRTC")
     candidates = [own] if own else [*_loaded(), *_in_wheels(), *_in_toolkits(), *_NAMES]
@@ -38,7 +38,7 @@ def load(newest: int) -> tuple[int, int]:
 
 
 def _loaded() -> list[str]:
-    """What PyTorch or CuPy have brought into this process."""
+    """Libraries that PyTorch or CuPy have loaded into this process."""
     with contextlib.suppress(OSError), open("/proc/self/maps") as maps:
         found = dict.fromkeys(line.split(maxsplit=5)[-1].strip() for line in maps if "libnvrtc.so" in line)
         return list(found)
@@ -59,7 +59,7 @@ def _in_toolkits() -> list[str]:
 
 
 def _files(*folders: str) -> list[str]:
-    """NVRTC in folders, the newest version first."""
+    """NVRTC libraries in these folders, newest version first."""
     found = [path for folder in folders for name in _FILES for path in glob.glob(os.path.join(folder, name))]
     version = re.compile(r"(?:\.so\.|nvrtc64_)(\d+)")
     numbered = [

@@ -1,7 +1,7 @@
-"""What a backend is to an optimizer, and an optimizer to a backend.
+"""The interface between an optimizer and its backend.
 
-A backend knows where arrays lie and how a step over them is taken. An optimizer has one, from its first array on; it
-passes itself to each call, so that neither keeps the other alive. Nothing here knows hyperparameters or groups.
+A backend knows where arrays are stored and how to run a step over them. Each optimizer has one backend and passes
+itself to every call, which avoids a reference cycle. Nothing here knows hyperparameters or groups.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from schuss._arrays.layout import Matrix
 class Owner(_schuss.Core):
     """An optimizer as its backend sees it."""
 
-    #: Arrays of NumPy, or of the backend's own kind.
+    #: NumPy arrays, or the backend's own array type.
     _params: list[Any]
     #: The state arrays of each parameter.
     _states: list[list[Any]]
-    #: What the rule of each parameter says of its states.
+    #: The states of each parameter, as its rule describes them.
     _rule_states: list[tuple[State, ...]]
     _state_format: StateFormat
-    #: The states that all arrays share, as float64 numbers.
+    #: The values of the states that all arrays share, in float64.
     _shared_values: np.ndarray | None
-    #: For each group the structure of its parameters, with their numbers.
+    #: For each group the structure of its parameters, with parameter numbers as leaves.
     _templates: list[Any]
-    #: For each parameter its group, and where it is in the structure of that.
+    #: For each parameter its group and its path in the group's structure.
     _suffixes: list[tuple[int, str]]
-    #: Whether the parameters were given in groups, as the gradients then are.
+    #: Whether the parameters were given in groups; gradients then are too.
     _grouped: bool
     max_grad_norm: float | None
     nonfinite: Any
@@ -42,7 +42,7 @@ class Owner(_schuss.Core):
         return self._templates if self._grouped else self._templates[0]
 
     def _place(self, name: str, group: int, suffix: str) -> str:
-        """What an array is called in messages."""
+        """The name of an array in messages."""
         if not self._grouped:
             return name + suffix
         return f"param_groups[{group}]['params']{suffix}" if name == "params" else f"{name}[{group}]{suffix}"
@@ -62,7 +62,7 @@ class Owner(_schuss.Core):
 
 
 class Backend(Protocol):
-    """Where an optimizer's arrays lie and its steps are taken."""
+    """Where an optimizer's arrays are stored and its steps run."""
 
     # Arrays.
 
@@ -70,13 +70,13 @@ class Backend(Protocol):
         """Raises unless states can be stored in this format."""
 
     def adapt(self, place: str, array: Any) -> Any:
-        """A parameter as the backend works on it; raises unless it can be updated in place."""
+        """A parameter as the backend uses it; raises unless it can be updated in place."""
 
     def check_together(self, named: Sequence[tuple[str, Any]]) -> None:
-        """Raises unless these adapted parameters can be one optimizer's."""
+        """Raises unless these adapted parameters can belong to one optimizer."""
 
     def zeros(self, params: Sequence[Any], states: Sequence[Sequence[State]], state_format: StateFormat) -> Any:
-        """The state arrays of each parameter, of zeros; a master copy has its numbers."""
+        """Zeroed state arrays for each parameter; a master copy starts with its values."""
 
     def new_gradient(self, param: Any) -> Any:
         """A gradient buffer of zeros for a parameter."""
@@ -85,7 +85,7 @@ class Backend(Protocol):
         """Raises unless a gradient buffer can be set to zero."""
 
     def check_picklable(self) -> None:
-        """Raises unless an optimizer here can be pickled and copied."""
+        """Raises unless optimizers with this backend can be pickled and copied."""
 
     # Steps.
 
@@ -101,41 +101,41 @@ class Backend(Protocol):
         matrices: Sequence[Matrix | None],
         first: int,
     ) -> None:
-        """Adds a group: the parameters from `first` on, which the owner has with their states already.
+        """Adds a group: the parameters from `first` on, which the owner already holds with their states.
 
-        `rules` are its rules with their values; for each parameter `rule_of` is the place of its own among them, and
-        `matrices` what it is to a rule with rows or columns.
+        `rules` are its rules with their values. For each parameter, `rule_of` is the index of its rule, and `matrices`
+        its shape as a matrix for a rule with rows or columns.
         """
 
     def configure(self, owner: Owner, max_grad_norm: float | None, nonfinite: str) -> None:
-        """Sets what a step does about large gradients and those that are not finite."""
+        """Sets how a step handles large and non-finite gradients."""
 
     def grad_norm(self, owner: Owner) -> float | None:
-        """The global norm of the last step's gradients, where it was measured."""
+        """The global norm of the last step's gradients, if it was measured."""
 
     # One caller at a time.
 
     def exclusive(
         self, owner: Owner, *others: _schuss.Core, nobody: bool = False
     ) -> contextlib.AbstractContextManager[None]:
-        """Exclusive access to the optimizer and others; with `nobody` this thread is kept out too."""
+        """Exclusive access to the optimizer and `others`; with `nobody` this thread is excluded too."""
         ...
 
     def check_idle(self, owner: Owner) -> None:
-        """Raises when a step, save or load is under way."""
+        """Raises if a step, save or load is in progress."""
 
     def counters(self, owner: Owner) -> tuple[int, int, list[int]]:
         """Steps taken, steps skipped, and the steps of each group."""
         ...
 
     def set_counters(self, owner: Owner, steps: int, skipped: int, groups: Sequence[int]) -> None:
-        """Sets them."""
+        """Sets the three counters."""
 
     # Parameters.
 
     def refuse_changed(self, owner: Owner) -> None:
-        """Raises when a parameter is no longer what it was when the optimizer was made."""
+        """Raises if a parameter array was changed (resized, retyped, made read-only) since the optimizer was made."""
 
     def saved_params(self, owner: Owner) -> contextlib.AbstractContextManager[None]:
-        """A context that ends with the parameters' present values, also in those made read-only meanwhile."""
+        """A context that restores the parameters' values at the end, even in arrays made read-only inside it."""
         ...

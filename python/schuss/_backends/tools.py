@@ -1,4 +1,4 @@
-"""What is done to arrays beside optimizing them, on the same kernels: the extension module's tools, in one place."""
+"""Runs the kernels' tools, the array operations other than optimizer steps. It knows no optimizer."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def run(
     states: Sequence[Sequence[Any]] = (),
     matrices: Sequence[Matrix] = (),
 ) -> None:
-    """Runs a tool in place over arrays of NumPy or of a GPU, which must have been checked; `values` are its own."""
+    """Runs a tool in place over NumPy or GPU arrays, which must have been checked; `values` are its arguments."""
     if not arrays:
         return
     if not isinstance(arrays[0], np.ndarray):
@@ -29,8 +29,8 @@ def run(
 
         cuda_arrays.run(tool, arrays, values, program=program, grads=grads, states=states, matrices=matrices)
         return
-    # As the extension module reads a group's values: no schedule, learning rate, decay or sign; then the tool's own.
+    # The layout of a group's values: six for schedule, learning rate, decay and sign, unused here; then the tool's.
     packed = np.array([0.0] * 6 + list(values))
-    # Gradients must be of NumPy's very class; a memory map's plain view is the same memory.
+    # Gradients must be plain ndarrays, not a subclass; a memory map is viewed as one, without a copy.
     plain = [np.asarray(grad) for grad in grads]
     _schuss.run(tool, program, packed, 1, arrays, plain, states, matrices)

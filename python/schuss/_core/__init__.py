@@ -1,1 +1,1 @@
-"""What every optimizer is made of: hyperparameters, groups, state, the base class. It knows no rule and no subclass."""
+"""The parts all optimizers share: hyperparameters, groups, state, the base class. It knows no rule and no subclass."""

@@ -1,6 +1,6 @@
-"""What the extension module asks of an optimizer in the middle of a step: to convert, to copy, or to explain.
+"""Callbacks that the extension module makes during a step: convert or copy a gradient, raise a detailed error.
 
-A step whose gradients fit comes here for nothing but what its schedules say.
+On the fast path, when all gradients fit as they are, only the schedules are called. No rule or subclass is known here.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from schuss._core.group import ParamGroup
 
 
 class Callbacks(Owner):
-    """The base of `Optimizer` that has these callbacks."""
+    """The base of `Optimizer` that implements these callbacks."""
 
     _groups: list[ParamGroup]
-    #: The optimizer's own gradients, once somebody has asked for them.
+    #: The optimizer's own gradient buffers; None until `grads` is first read.
     _grads: Any
-    #: What a step writes, as sorted ranges of bytes, once that was needed.
+    #: The memory that a step writes, as sorted byte ranges; computed when first needed.
     _written: list[tuple[int, int]] | None
 
     def _own_grads(self) -> Any:
@@ -33,7 +33,7 @@ class Callbacks(Owner):
     def _gradient(self, i: int, gradient: Any, shared: bool, zero_grads: bool) -> np.ndarray:
         place, param_place = self._place("grads", *self._suffixes[i]), self._place("params", *self._suffixes[i])
         usable = checks.as_gradient(place, gradient, param_place, self._params[i], copy=shared)
-        # Sharing has been looked for only where the gradient could be used as it was.
+        # The extension module checks for shared memory only where the gradient can be used unconverted.
         if not shared and self._is_written(usable):
             usable = usable.copy(checks.order(usable))
         if zero_grads:

@@ -7,9 +7,9 @@
         betas: Betas = (0.9, 0.99)
         weight_decay: float = 0.0
 
-has the constructor ``Lion(params, lr=1e-4, betas=(0.9, 0.99), weight_decay=0.0, *, maximize=False, ...)``. What type
-checkers know through ``dataclass_transform``, `Declaration` does when a class is made. It knows no optimizer, and no
-option by name.
+has the constructor ``Lion(params, lr=1e-4, betas=(0.9, 0.99), weight_decay=0.0, *, maximize=False, ...)``. Type
+checkers see it through ``dataclass_transform``; `Declaration` builds it when the class is created. Nothing here knows
+an optimizer, or an option by name.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ if TYPE_CHECKING:
 
     from typing_extensions import dataclass_transform
 else:
-    # Type checkers alone need the real ones: `dataclasses` loads `inspect`, Python 3.10 has no `dataclass_transform`.
+    # Only type checkers need the real ones: `dataclasses` imports `inspect`, Python 3.10 has no `dataclass_transform`.
     class InitVar:
-        """A parameter of the constructor that is not an attribute."""
+        """A constructor parameter that is not an attribute."""
 
         def __class_getitem__(cls, kind):
             return kind
 
     def dataclass_transform(**_):
-        """Nothing, but for type checkers."""
+        """Does nothing at run time; type checkers read it."""
         return lambda cls: cls
 
 
@@ -54,11 +54,11 @@ class Field(NamedTuple):
     type: Any
     check: validate.Check
     default: Any = REQUIRED
-    #: Whether it can be given by keyword only.
+    #: Whether it is keyword-only.
     kw_only: bool = False
-    #: Whether it is one of the constructor's at all; a class can drop one that it inherits.
+    #: False removes an inherited parameter from the constructor.
     init: bool = True
-    #: Whether it is for the optimizer as a whole, so that no group overrides it.
+    #: Whether it applies to the whole optimizer, so that groups cannot override it.
     whole: bool = False
 
 
@@ -69,7 +69,7 @@ class _Option(NamedTuple):
 
 
 def option(*, default: Any, kw_only: bool = False, init: bool = True) -> Any:
-    """A default that says more: whether the parameter is keyword-only, and with ``init=False`` that there is none."""
+    """A default with options: a keyword-only parameter, or with ``init=False`` none in the constructor."""
     return _Option(default, kw_only, init)
 
 
@@ -77,23 +77,22 @@ def option(*, default: Any, kw_only: bool = False, init: bool = True) -> Any:
 class Declaration:
     """The base of classes whose annotations are their constructor's parameters.
 
-    Names with a leading underscore and ``ClassVar`` are attributes as ever. A class with an ``__init__`` of its own
-    keeps it.
+    Names with a leading underscore and ``ClassVar`` are ordinary attributes. An ``__init__`` in the class is kept.
     """
 
-    #: The parameters behind `params`, in order; those of base classes come first.
+    #: The parameters after `params`, in order; those of base classes come first.
     _fields: ClassVar[Mapping[str, Field]] = MappingProxyType({})
 
     def __init_subclass__(cls, *, kw_only: bool = False, whole: bool = False, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         own = {field.name: field for field in _declared(cls, kw_only, whole)}
         for name in own:
-            # A default left on the class would pass for the value that an optimizer has.
+            # A default left on the class would look like the value of an instance.
             if name in vars(cls):
                 delattr(cls, name)
         if not own:
             return
-        # What is given by keyword only comes last, as in the signature.
+        # Keyword-only parameters come last, as in the signature.
         fields = sorted({**cls._fields, **own}.values(), key=lambda field: field.kw_only)
         cls._fields = MappingProxyType({field.name: field for field in fields})
         if "__init__" not in vars(cls):
@@ -104,16 +103,16 @@ class Declaration:
 
     @classmethod
     def _documented(cls, doc: str) -> str:
-        """The docstring of a class that has got its constructor, completed."""
+        """The completed docstring of a class with a generated constructor."""
         return doc
 
     def _setup(self, params: Any, hypers: dict[str, Any], whole: dict[str, Any]) -> None:
-        """What the constructor does with its arguments: hyperparameters and options, with defaults filled in."""
+        """The body of the constructor; `hypers` and `whole` have their defaults filled in."""
         raise NotImplementedError
 
 
 class _Later:
-    """An attribute of a class that is made when somebody asks for it: most programs use few of the classes."""
+    """A class attribute created on first access: most programs use few of the classes."""
 
     def __init__(self, name: str, cls: type[Declaration], make: Callable[[type[Declaration]], Any]) -> None:
         self._name, self._cls, self._make = name, cls, make
@@ -155,7 +154,7 @@ def _declared(cls: type[Declaration], kw_only: bool, whole: bool) -> list[Field]
 
 
 def _constructor(cls: type[Declaration]) -> Any:
-    """An ``__init__`` with the class's parameters, made from text like those of dataclasses."""
+    """An ``__init__`` with the class's parameters, compiled from source text as dataclasses do."""
     fields = [field for field in cls._fields.values() if field.init]
     defaults = {f"_{field.name}": field.default for field in fields if field.default is not REQUIRED}
 

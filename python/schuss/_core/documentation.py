@@ -1,7 +1,7 @@
-"""The documentation of parameters that many classes have, written once and put into their docstrings.
+"""Documentation of the parameters that many classes share, written once and inserted into their docstrings.
 
-A docstring says what its class computes and documents its own parameters, in numpydoc's sections. What it leaves out of
-the section "Parameters" comes from here: the arrays, the usual hyperparameters and the options of every optimizer.
+A class's docstring says what it computes and documents its own parameters, in numpydoc sections. The parameters that it
+omits are filled in from here: arrays, common hyperparameters and options. Nothing here knows a class.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ nonfinite : {{"propagate", "skip", "error"}}{}
     What to do about NaN and infinities in gradients.""",
     "state_dtype": """\
 state_dtype : {{"float32", "bfloat16"}}, optional
-    What the state is kept in; by default what the update is computed in.""",
+    The dtype that the state is stored in; by default the one that the update is computed in.""",
     "state_rounding": """\
 state_rounding : {{"stochastic", "nearest"}}{}
-    How a smaller state is rounded.""",
+    How state is rounded to a smaller dtype.""",
     "state_seed": """\
 state_seed : int{}
-    What the random bits of stochastic rounding depend on, beside the step and the place.""",
+    Seed of stochastic rounding; its random bits depend on this, the step and the element's position.""",
     "master_weights": """\
 master_weights : bool{}
     Keep a float32 copy of float16 or bfloat16 parameters in the state and update that; the parameters are rounded
@@ -57,7 +57,7 @@ TypeError, ValueError
 
 
 def completed(doc: str, fields: Mapping[str, Field], takes_int8: bool) -> str:
-    """A class's docstring with what it leaves out; one without a section "Parameters" stays as it is."""
+    """A class's docstring with the missing parameters added; one without a section "Parameters" is unchanged."""
     lines = doc.split("\n")
     start = next((i for i, line in enumerate(lines) if line.strip() == "Parameters"), None)
     if start is None:

@@ -1,4 +1,4 @@
-"""A parameter group: its arrays and its hyperparameters, checked whenever one is set."""
+"""A parameter group: its arrays and its hyperparameters, checked whenever one is set. It takes no steps."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _DECAYS = {"l2": 0.0, "decoupled": 1.0, "independent": 2.0, "own": 3.0}
 
 
 class ParamGroup(MutableMapping[str, Any]):
-    """One group of parameters, in the manner of a dict.
+    """One group of parameters, used like a dict.
 
     ``group["params"]`` is a tuple of its arrays; every other key is a hyperparameter. Setting one checks it, and the
     next step uses it. A hyperparameter that decides which state arrays there are (``amsgrad``, ``centered``, momentum
@@ -47,7 +47,7 @@ class ParamGroup(MutableMapping[str, Any]):
         #: The rule of each array.
         self.rules = [self.rule_for(array) for array in params]
         self.initial_lr = self._first_rate() if initial_lr is None else initial_lr
-        #: What has values of its own in the group: a rule for a dtype.
+        #: The rule and dtype of each array; each distinct pair has its own packed values.
         self.variants = [(rule, array.dtype) for rule, array in zip(self.rules, params, strict=True)]
         self._packed: dict[tuple[str, np.dtype[Any]], np.ndarray] = {}
 
@@ -56,7 +56,7 @@ class ParamGroup(MutableMapping[str, Any]):
         return self._kind._array_rule(self._hypers, array)
 
     def _settled(self, hypers: Mapping[str, Any]) -> tuple[Any, ...]:
-        """What cannot change once the optimizer is made."""
+        """The properties that are fixed once the optimizer is made."""
         states = [RULES[self._kind._array_rule(hypers, array)].states for array in self._params]
         return states, self._kind._structure(hypers)
 
@@ -75,7 +75,7 @@ class ParamGroup(MutableMapping[str, Any]):
         return float(first)
 
     def checked(self, hypers: Mapping[str, Any], where: str | None = None) -> dict[str, Any]:
-        """The hyperparameters with every value checked, also against each other; `where` they stand, for messages."""
+        """The hyperparameters, checked one by one and against each other; `where` is their prefix in messages."""
         where = self._where if where is None else where
         result = {name: self._kind._fields[name].check(f"{where}{name}", value) for name, value in hypers.items()}
         self._kind._check(result)
@@ -84,7 +84,7 @@ class ParamGroup(MutableMapping[str, Any]):
         return result
 
     def _check_momentum(self, hypers: Mapping[str, Any], where: str) -> None:
-        """Raises unless there is a momentum for the schedule to set, with the state that it needs."""
+        """Raises unless there is a momentum for the schedule to set, and the state array that it needs."""
         if "momentum" not in hypers and "betas" not in hypers:
             raise ValueError(
                 f"{where}lr is a schedule that sets the momentum too, but {self._label} has neither "
@@ -117,14 +117,14 @@ class ParamGroup(MutableMapping[str, Any]):
         ]
 
     def packed(self, rule: str, dtype: np.dtype[Any]) -> np.ndarray:
-        """The values of a rule as the extension module reads them; it keeps the array, so only its contents change."""
+        """A rule's values as the extension module reads them; it holds on to the array, so only the contents change."""
         variant = (rule, dtype)
         if variant not in self._packed:
             self._packed[variant] = np.array(self._layout(variant, self._hypers), dtype=np.float64)
         return self._packed[variant]
 
     def packed_at(self, step: int) -> list[list[float]]:
-        """For each variant in use its values for a step, with what the schedule says."""
+        """The values of each variant in use for one step, with the scheduled rate and momentum."""
         hypers, rate, place = self._hypers, self._hypers["lr"], f"{self._where}lr"
         if callable(rate):
             momentum = scheduling.momentum(place, rate, step)
@@ -141,7 +141,7 @@ class ParamGroup(MutableMapping[str, Any]):
     def prepare(
         self, hypers: Mapping[str, Any], where: str | None = None, initial_lr: float | None = None
     ) -> dict[str, Any]:
-        """Checks hyperparameters that are to replace these ones; they must need the same state."""
+        """Checks hyperparameters that are to replace the current ones; they must need the same state arrays."""
         checked = self.checked(hypers, where)
         where = self._where if where is None else where
         initial_lr = self.initial_lr if initial_lr is None else initial_lr
@@ -164,7 +164,7 @@ class ParamGroup(MutableMapping[str, Any]):
         return checked
 
     def adopt(self, checked: dict[str, Any]) -> None:
-        """Takes hyperparameters that :meth:`prepare` has checked."""
+        """Replaces the hyperparameters by ones that :meth:`prepare` has checked."""
         self._hypers = checked
         for variant, values in self._packed.items():
             values[:] = self._layout(variant, checked)
@@ -176,7 +176,7 @@ class ParamGroup(MutableMapping[str, Any]):
 
     @property
     def hypers(self) -> dict[str, Any]:
-        """The hyperparameters as a dict of their own."""
+        """A copy of the hyperparameters."""
         return dict(self._hypers)
 
     def __getitem__(self, name: str) -> Any:
@@ -186,7 +186,7 @@ class ParamGroup(MutableMapping[str, Any]):
         self.update({name: value})
 
     def update(self, *args: Any, **kwargs: Any) -> None:
-        """Sets several hyperparameters at once, or none when one of them is wrong."""
+        """Sets several hyperparameters at once, or none if one of them is wrong."""
         changes = dict(*args, **kwargs)
         if "params" in changes:
             raise TypeError("a group's arrays cannot be replaced; use add_param_group or make a new optimizer")
@@ -206,7 +206,7 @@ class ParamGroup(MutableMapping[str, Any]):
     def __len__(self) -> int:
         return 1 + len(self._hypers)
 
-    # Of dicts with arrays one cannot ask whether they are equal; a group is itself, for `index` and `in`.
+    # Comparing dicts of arrays raises, so groups compare by identity; `index` and `in` need a comparison.
     __eq__ = object.__eq__
     __hash__ = object.__hash__  # pyright: ignore[reportAssignmentType] - a Mapping has none
 
@@ -216,7 +216,7 @@ class ParamGroup(MutableMapping[str, Any]):
 
 
 def is_group(entry: Any) -> bool:
-    """Whether something is a group as constructors take it."""
+    """Whether `entry` is a group dict as constructors take it."""
     return isinstance(entry, Mapping) and "params" in entry
 
 

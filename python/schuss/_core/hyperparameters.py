@@ -1,8 +1,8 @@
-"""Types of hyperparameters: what an annotation on a class says about the values that it takes.
+"""Types of hyperparameters: which values an annotation on a class allows.
 
 ``float`` is a finite number >= 0, ``bool`` a flag, ``int`` a whole number >= 1, ``Literal`` a choice, ``tuple[float,
 float]`` a pair; ``| None`` allows None too, also inside a pair. ``Annotated[float, Range(...)]`` has another range, and
-a function in ``Annotated`` is the check itself. Nothing here knows a class.
+a function in ``Annotated`` is the check itself. Nothing here knows an optimizer class.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ Fraction = Annotated[float, Range(high=1.0)]
 ClosedFraction = Annotated[float, Range(high=1.0, closed_high=True)]
 #: A pair of numbers in [0, 1).
 Betas = Annotated[tuple[float, float], Range(high=1.0)]
-#: A bound > 0; infinity bounds nothing.
+#: A bound > 0; infinity means no bound.
 Bound = Annotated[float, Range(open_low=True, closed_high=True)]
-#: A seed of random numbers.
+#: A random seed.
 Seed = Annotated[int, validate.seed]
 
 
 @functools.cache
 def check_of(hint: Any, limits: Range | None = None) -> validate.Check:
-    """The check of a type; raises `TypeError` for a type that no hyperparameter can have."""
+    """The check for a type; raises `TypeError` for a type that no hyperparameter can have."""
     arguments = get_args(hint)
     if get_origin(hint) is Annotated:
         for note in arguments[1:]:
@@ -78,12 +78,12 @@ def check_of(hint: Any, limits: Range | None = None) -> validate.Check:
 
 
 def choices_of(hint: Any) -> tuple[Any, ...]:
-    """The values of a choice; none for other types."""
+    """The allowed values of a ``Literal``; empty for other types."""
     return get_args(hint) if get_origin(hint) is Literal else ()
 
 
 def plain(hint: Any) -> Any:
-    """The type without what it says about ranges, as signatures show it."""
+    """The type without its range, as signatures show it."""
     if get_origin(hint) is Annotated:
         return get_args(hint)[0]
     if get_origin(hint) in (Union, types.UnionType):

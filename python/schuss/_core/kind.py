@@ -1,4 +1,4 @@
-"""What a class of optimizers says about itself: which rule its hyperparameters stand for, and how.
+"""The class-level description of an optimizer: which update rule it uses, and how hyperparameters map to that rule.
 
 Groups read it from the class; nothing here knows arrays' memory, groups or steps.
 """
@@ -16,36 +16,36 @@ from schuss._core.rules import RULES
 
 
 class Kind(Options):
-    """The base of `Optimizer` with what subclasses override."""
+    """The base of `Optimizer` with the attributes and methods that subclasses override."""
 
-    #: Whether a step is one rule over each array, which is what `schuss.functional` offers.
+    #: Whether a step applies one rule to each array separately; `schuss.functional` and `Offload` need that.
     _single_rule: ClassVar[bool] = True
-    #: What is set for the optimizer as a whole, by attributes that are part of its state.
+    #: The whole-optimizer attributes that can be set later and are saved with the state.
     _settings: ClassVar[tuple[str, ...]] = ("max_grad_norm", "nonfinite")
-    #: What the class is called in messages and checkpoints, where that is not its name.
+    #: The name in messages and checkpoints, if it is not the class's name.
     _label: ClassVar[str | None] = None
-    #: Whether its parameters may lie on a GPU.
+    #: Whether its parameters may be on a GPU.
     _on_gpu: ClassVar[bool] = True
 
     @classmethod
     def _rule(cls, hypers: Mapping[str, Any]) -> str:
-        """The name of the rule that these hyperparameters stand for; a class made from another has that one's."""
+        """The name of the rule for these hyperparameters; by default a subclass uses its base's."""
         names = [kind.__name__.lower() for kind in cls.__mro__]
         return next((name for name in names if name in RULES), names[0])
 
     @classmethod
     def _array_rule(cls, hypers: Mapping[str, Any], array: np.ndarray) -> str:
-        """The rule for one array, where arrays of one group differ in it."""
+        """The rule for one array; override it if arrays of one group use different rules."""
         return cls._rule(hypers)
 
     @classmethod
     def _structure(cls, hypers: Mapping[str, Any]) -> tuple[Any, ...]:
-        """What is settled when the optimizer is made: the rule, and with it the state arrays."""
+        """What is fixed when the optimizer is made: the rule, and with it the state arrays."""
         return (cls._rule(hypers),)
 
     @classmethod
     def _rule_values(cls, hypers: Mapping[str, Any]) -> Mapping[str, float]:
-        """The rule's own hyperparameters; the entries of a pair end in 1 and 2, those of betas are beta1 and beta2."""
+        """The hyperparameters under the rule's names: a pair ``x`` becomes ``x1`` and ``x2``, betas beta1 and beta2."""
         values = dict(hypers)
         for name, value in hypers.items():
             if isinstance(value, tuple):
@@ -55,24 +55,24 @@ class Kind(Options):
 
     @classmethod
     def _typed_rule_values(cls, hypers: Mapping[str, Any], dtype: np.dtype[Any]) -> Mapping[str, float]:
-        """The same for parameters of a dtype, where it matters."""
+        """The same for parameters of one dtype; override it if the values depend on the dtype."""
         return cls._rule_values(hypers)
 
     @classmethod
     def _decay(cls, hypers: Mapping[str, Any]) -> str:
-        """How weight decay acts: "l2", "decoupled", "independent", or "own" where the rule itself applies it."""
+        """How weight decay acts: "l2", "decoupled", "independent", or "own" if the rule itself applies it."""
         return "l2"
 
     @classmethod
     def _matrix(cls, array: np.ndarray) -> layout.Matrix:
-        """The matrix that an array is to a rule with rows or columns."""
+        """How a rule with rows or columns sees an array as a matrix."""
         return layout.last_axes(array)
 
     @classmethod
     def _takes_int8(cls, hypers: Mapping[str, Any]) -> bool:
-        """Whether eight bits are enough for the state."""
+        """Whether the state can be stored as int8."""
         return False
 
     @classmethod
     def _check(cls, hypers: Mapping[str, Any]) -> None:
-        """Raises ValueError when hyperparameters exclude each other."""
+        """Raises ValueError if hyperparameters exclude each other."""

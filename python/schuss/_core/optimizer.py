@@ -1,7 +1,7 @@
 """The base class of all optimizers: structures, groups, state, gradients.
 
-It knows arrays and hyperparameters, and no rule: what a class adds is its constructor and which rule its
-hyperparameters stand for. The step itself is in the extension module.
+It knows arrays and hyperparameters, but no rule: a subclass adds its hyperparameters and says which rule they select.
+The step itself is in the extension module.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from schuss._core.rules import RULES
 
 
 def _setting(name: str, doc: str) -> Any:
-    """An option that can be changed later: an attribute that checks what it is set to."""
+    """A property for an option that can be changed later; setting it checks the value."""
     return property(lambda self: self._option(name), lambda self, value: self._change(name, value), doc=doc)
 
 
 class Optimizer(Callbacks, Kind):
-    """What all optimizers have in common; use one of its subclasses.
+    """The base class of all optimizers; use one of its subclasses.
 
     A subclass declares its hyperparameters: annotated class attributes, with their defaults, are the parameters of its
-    constructor. It says with ``_rule`` which rule some hyperparameters stand for, where that is not the one with the
-    class's name in lower case, and with ``_rule_values`` what the rule's own hyperparameters are, where names differ.
+    constructor. It overrides ``_rule`` if its rule does not have the class's name in lower case, and ``_rule_values``
+    if the rule's hyperparameters have other names.
     """
 
     def _name(self) -> str:
@@ -67,7 +67,7 @@ class Optimizer(Callbacks, Kind):
         self._params: list[np.ndarray] = []
         self._states: list[list[np.ndarray]] = []
         self._rule_states: list[tuple[formats.State, ...]] = []
-        #: The states that all arrays share: float64 numbers by name, and the array that holds them.
+        #: The states that all arrays share: float64 scalars by name, and the array that holds them.
         self._shared: dict[str, np.ndarray] = {}
         self._shared_values: np.ndarray | None = None
         self._templates: list[Any] = []
@@ -93,14 +93,14 @@ class Optimizer(Callbacks, Kind):
     def add_param_group(self, group: Mapping[str, Any]) -> None:
         """Adds a group.
 
-        From then on gradients are a list with one structure a group. The group's bias corrections start at its own
-        first step; a learning-rate schedule sees the optimizer's step.
+        From then on gradients are a list with one structure per group. The group's bias corrections start at its own
+        first step; a learning-rate schedule is called with the optimizer's step count.
 
         Parameters
         ----------
         group : dict
-            ``{"params": <structure of arrays>, "lr": ..., ...}``; hyperparameters that it lacks have the
-            constructor's values.
+            ``{"params": <structure of arrays>, "lr": ..., ...}``; missing hyperparameters take the constructor's
+            values.
 
         Examples
         --------
@@ -126,7 +126,7 @@ class Optimizer(Callbacks, Kind):
                 self._grads = [*grads, new] if was_grouped else [grads, new]
 
     def _extend(self, additions: list[tuple[Any, dict[str, Any]]]) -> None:
-        """Adds groups, or raises and leaves everything as it was."""
+        """Adds groups; on an error nothing has changed."""
         suffixes, params, templates = list(self._suffixes), list(self._params), []
         groups: list[ParamGroup] = []
         for structure, given in additions:
@@ -182,7 +182,7 @@ class Optimizer(Callbacks, Kind):
             first += count
 
     def _share_states(self, group: ParamGroup) -> None:
-        """Makes the states that all arrays share, when the first group comes that has any."""
+        """Creates the states that all arrays share, when the first group that has any is added."""
         states = next((RULES[rule].shared for rule in group.rules if RULES[rule].shared), ())
         if states and not self._shared:
             self._shared_values = np.zeros(len(states))
@@ -195,12 +195,12 @@ class Optimizer(Callbacks, Kind):
                 self._shared[state.name][...] = self._first_value(state, group)
 
     def _first_value(self, state: formats.State, group: ParamGroup) -> float:
-        """The number that a state starts at."""
+        """The initial value of a state."""
         first = state.initial
         return float(self._rule_values(group.hypers)[first] if isinstance(first, str) else first)
 
     def _use_cuda(self) -> None:
-        """Makes the optimizer one over arrays on a GPU; for NumPy arrays nothing of this is loaded."""
+        """Switches to the CUDA backend, which is not even imported for NumPy arrays."""
         if not self._on_gpu:
             raise TypeError(f"{self._name()} works on NumPy arrays only; params has arrays on a GPU")
         from schuss._backends.cuda import Cuda
@@ -212,9 +212,9 @@ class Optimizer(Callbacks, Kind):
 
     @property
     def grads(self) -> Any:
-        """Gradient buffers of the optimizer's own, in the structure of the parameters.
+        """The optimizer's own gradient buffers, in the structure of the parameters.
 
-        They are made, full of zeros, when first asked for; ``step()`` without gradients uses them. Their dtype is what
+        They are created on first access, as zeros; ``step()`` without gradients uses them. Their dtype is the one that
         the update is computed in: float64 for float64 parameters, float32 for all others.
 
         Examples
@@ -235,7 +235,7 @@ class Optimizer(Callbacks, Kind):
 
     @grads.setter
     def grads(self, value: Any) -> None:
-        if value is None or value is not self._grads:  # what `opt.grads += g` has added to is put back
+        if value is None or value is not self._grads:  # `opt.grads += g` assigns the same object back
             place = self._place("opt.grads", *self._suffixes[0])
             raise AttributeError(f"grads cannot be replaced; write into its arrays: {place}[...] = g")
 
@@ -253,18 +253,18 @@ class Optimizer(Callbacks, Kind):
         return self._state_format.names(self._rule_states[i])
 
     def _set_state_format(self, kept: formats.StateFormat) -> None:
-        """Sets how the state is kept; once there are arrays only the rounding of it may change."""
+        """Sets the state format; once there are arrays, only its rounding and seed may change."""
         self._backend.check_format(kept)
         self._set_seed(kept.rounding_seed)
         self._state_format = kept
 
     def _check_state_format(self, group: ParamGroup) -> None:
-        """Raises when the state of a group cannot be kept as asked for."""
+        """Raises if the state of a group cannot be stored in the requested format."""
         if self._state_format.dtype == "int8" and not self._takes_int8(group.hypers):
             raise ValueError(f'{self._name()} with these hyperparameters has no state_dtype="int8"; use "bfloat16"')
 
     def _reset_state(self) -> None:
-        """Starts the state anew, bias corrections too; the count of steps goes on, and a master copy stays."""
+        """Resets the state and bias corrections; the step count and master weights are kept."""
         for i, own in enumerate(self._states):
             for state in own[:-1] if self._state_format.master else own:
                 state.fill(0)
@@ -275,7 +275,7 @@ class Optimizer(Callbacks, Kind):
         self._write_counters(steps, skipped, [0] * len(groups))
 
     def _fill_initial(self, i: int) -> None:
-        """Puts first values other than zero into the states of a parameter."""
+        """Sets the initial values of a parameter's states that do not start at zero."""
         group = self._groups[self._suffixes[i][0]]
         arrays = dict(zip(self._state_names(i), self._states[i], strict=True))
         for state in self._rule_states[i]:
@@ -290,11 +290,11 @@ class Optimizer(Callbacks, Kind):
     # Settings, state and copies.
 
     def _checked(self, name: str, value: Any, place: str | None = None) -> Any:
-        """The value that an option is to have, if it may."""
+        """Checks a new value for an option and returns it."""
         return self._fields[name].check(place or name, value)
 
     def _option(self, name: str) -> Any:
-        """The present value of an option that can be changed."""
+        """The current value of an option that can be changed."""
         return getattr(self, f"_{name}")
 
     def _change(self, name: str, value: Any) -> None:
@@ -316,9 +316,9 @@ class Optimizer(Callbacks, Kind):
         self._backend.set_counters(self, steps, skipped, groups)
 
     def _exclusive(self, *others: _schuss.Core, nobody: bool = False) -> contextlib.AbstractContextManager[None]:
-        """Exclusive access for a block, also to others; a concurrent step, save or load raises RuntimeError.
+        """Exclusive access for a block, also to `others`; a concurrent step, save or load raises RuntimeError.
 
-        With `nobody` this thread is kept out too.
+        With `nobody` this thread is excluded too.
         """
         return self._backend.exclusive(self, *others, nobody=nobody)
 
@@ -329,7 +329,7 @@ class Optimizer(Callbacks, Kind):
     def grad_norm(self) -> float | None:
         """The global norm of the last step's gradients, before clipping; None unless ``max_grad_norm`` is set.
 
-        They are divided by ``grad_scale`` first. On a GPU this waits for the step.
+        The gradients are divided by ``grad_scale`` first. On a GPU this waits for the step to finish.
         """
         return self._backend.grad_norm(self)
 
@@ -340,7 +340,7 @@ class Optimizer(Callbacks, Kind):
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that a step depends on beside parameters and gradients.
+        """Everything that a step depends on besides parameters and gradients.
 
         Returns
         -------
@@ -348,12 +348,12 @@ class Optimizer(Callbacks, Kind):
             ``optimizer`` (the class's name), ``step``, ``skipped_steps``, ``max_grad_norm``, ``nonfinite``,
             ``param_groups`` (a dict of hyperparameters and its ``step`` for each group, with ``initial_lr`` where
             ``decay_form="independent"``) and ``state``: for each group a dict from the state's name to arrays in the
-            structure of the group's parameters. The arrays are views of the live state, or copies of it where it lies
-            on a GPU: copy views to keep a snapshot. `Lookahead` and `Ranger` add ``k``, ``alpha``, ``pullback`` and the
-            slow weights. State in less memory and master weights add the options ``state_dtype``, ``state_rounding``,
-            ``state_seed`` and ``master_weights``, and the array ``master``; with ``"int8"`` there are
-            ``memory_order``, and an array ``<name>_scale`` beside each state. A learning-rate schedule is a function
-            and is not saved; in its place stands ``"schedule"``, or ``{"schedule": state}`` for one that keeps state.
+            structure of the group's parameters. The arrays are views of the live state, or copies if it is on a GPU:
+            copy views to keep a snapshot. `Lookahead` and `Ranger` add ``k``, ``alpha``, ``pullback`` and the slow
+            weights. A smaller state dtype or master weights add the options ``state_dtype``, ``state_rounding``,
+            ``state_seed`` and ``master_weights``, and the array ``master``; ``"int8"`` adds ``memory_order``, and an
+            array ``<name>_scale`` for each state. A learning-rate schedule is a function and is not saved; its entry
+            is ``"schedule"``, or ``{"schedule": state}`` if it keeps state.
 
         Examples
         --------
@@ -365,17 +365,17 @@ class Optimizer(Callbacks, Kind):
         return _state.state_dict(self)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restores what :meth:`state_dict` gave; the next step then is the one that would have been taken.
+        """Restores the result of :meth:`state_dict`; training then continues exactly as if uninterrupted.
 
-        Arrays are copied. A learning-rate schedule that this optimizer was made with is kept, and gets back its state
-        if it keeps any. Everything is checked first: on an error nothing has changed.
+        Arrays are copied. This optimizer's learning-rate schedules are kept; those with state have it restored.
+        Everything is checked first: on an error nothing has changed.
 
         Raises
         ------
         TypeError, ValueError
-            It is the state of another class or structure, or a shape, dtype or hyperparameter is off.
+            It is the state of another class or structure, or a shape, dtype or hyperparameter does not match.
         RuntimeError
-            The optimizer is in the middle of a step, or of being saved or loaded, in another thread.
+            Another thread is stepping, saving or loading the optimizer.
         """
         _state.load_state_dict(self, state)
 

@@ -1,6 +1,6 @@
-"""The parameters that all optimizers have, declared and documented once.
+"""The constructor parameters that all optimizers have, declared once. No subclass is known here.
 
-`maximize` is a hyperparameter, which groups may override; the others are for the optimizer as a whole.
+`maximize` is a hyperparameter, which groups may override; the others apply to the whole optimizer.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class _PerGroup(_Arrays, kw_only=True):
 
 
 class Options(_PerGroup, kw_only=True, whole=True):
-    """The base of `Optimizer` that has these parameters."""
+    """The base of `Optimizer` that declares these parameters."""
 
     max_grad_norm: Bound | None = None
     nonfinite: Literal["propagate", "skip", "error"] = "propagate"
@@ -40,7 +40,7 @@ STATE_FORMAT = ("state_dtype", "state_rounding", "state_seed", "master_weights")
 
 
 def state_format(given: Mapping[str, Any]) -> formats.StateFormat:
-    """The state format that options ask for, checked as far as that goes without arrays; the others have defaults."""
+    """The state format for the given options, checked as far as possible without arrays; missing ones have defaults."""
     fields = [Options._fields[name] for name in STATE_FORMAT]
     checked = [field.check(field.name, given.get(field.name, field.default)) for field in fields]
     if checked[0] == "bfloat16":

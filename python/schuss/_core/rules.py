@@ -1,4 +1,7 @@
-"""What the kernels say of their rules: hyperparameters, and states with scope, sign and first value."""
+"""The kernels' description of their rules: hyperparameters, and states with scope, sign and initial value.
+
+No optimizer class is known here.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from schuss._arrays.formats import State
 
 
 class Rule(NamedTuple):
-    """One rule of the kernels."""
+    """One update rule of the kernels."""
 
     #: The names of its hyperparameters, in the order of a group's values.
     hypers: tuple[str, ...]
@@ -19,7 +22,7 @@ class Rule(NamedTuple):
     shared: tuple[State, ...]
     #: Whether it works on rows or columns.
     needs_matrix: bool
-    #: Whether an array can be updated a part at a time.
+    #: Whether an array can be updated in parts.
     elementwise: bool
 
 

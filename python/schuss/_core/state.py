@@ -1,6 +1,6 @@
-"""State as plain dicts: giving it out, checking it, taking it back.
+"""State as plain dicts: exporting, checking and loading it.
 
-Everything is checked before anything is changed. Files are :mod:`schuss.checkpoint`'s business.
+Everything is checked before anything is changed. Files are left to :mod:`schuss.checkpoint`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _KEYS = ("optimizer", "step", "skipped_steps", "max_grad_norm", "nonfinite", "pa
 
 
 def scalars(optimizer: Optimizer) -> dict[str, Any]:
-    """The part of a state that is not arrays; every value can be written as JSON."""
+    """The part of a state that is not arrays; every value is JSON-serializable."""
     steps, skipped, group_steps = optimizer._read_counters()
     groups = []
     for group, step in zip(optimizer.param_groups, group_steps, strict=True):
@@ -43,7 +43,7 @@ def scalars(optimizer: Optimizer) -> dict[str, Any]:
 
 
 def _kept(optimizer: Optimizer) -> dict[str, Any]:
-    """How the state is kept, where that is not plainly; codes belong to the memory order of their parameter."""
+    """The state format, if it is not the plain one; int8 scales depend on the parameters' memory order."""
     kept = optimizer._state_format.as_dict()
     if optimizer._state_format.dtype == "int8":
         kept["memory_order"] = "".join(map(checks.order, optimizer._params))
@@ -51,7 +51,7 @@ def _kept(optimizer: Optimizer) -> dict[str, Any]:
 
 
 def _check_state_format(optimizer: Optimizer, state: Mapping[str, Any]) -> formats.StateFormat:
-    """How the state was kept, which must be as this optimizer keeps it; its rounding and seed are taken over."""
+    """The format of a saved state, which must match the optimizer's; its rounding and seed will be adopted."""
     saved, own = options.state_format(state), optimizer._state_format
     for name, was, this in (("state_dtype", saved.small, own.small), ("master_weights", saved.master, own.master)):
         if was != this:
@@ -69,7 +69,7 @@ def _check_state_format(optimizer: Optimizer, state: Mapping[str, Any]) -> forma
 
 def state_dict(optimizer: Optimizer) -> dict[str, Any]:
     """See :meth:`schuss.Optimizer.state_dict`."""
-    result = scalars(optimizer)  # first: from here on, work on a GPU comes behind the steps taken
+    result = scalars(optimizer)  # first: it orders the GPU work that follows after the steps taken
     state = []
     named = _named_states(optimizer)
     for template in optimizer._templates:
@@ -85,12 +85,12 @@ def state_dict(optimizer: Optimizer) -> dict[str, Any]:
 
 def _named_states(optimizer: Optimizer) -> list[dict[str, Any]]:
     """The state arrays of each parameter by name."""
-    states = optimizer._states  # once: Lookahead makes the list anew each time
+    states = optimizer._states  # read once: Lookahead builds a new list at each access
     return [dict(zip(optimizer._state_names(i), own, strict=True)) for i, own in enumerate(states)]
 
 
 def _names(template: Any, named: list[dict[str, Any]]) -> list[str]:
-    """The names of all state arrays of a group; not every parameter need have each."""
+    """The names of all state arrays of a group; a parameter need not have all of them."""
     return list(dict.fromkeys(name for _, i in trees.flatten(template, "")[1] for name in named[i]))
 
 
@@ -138,7 +138,7 @@ def _load(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
 
 
 def check_scalars(optimizer: Optimizer, state: Mapping[str, Any], extra: tuple[str, ...] = ()) -> Any:
-    """Checks the part of a state that is not arrays; returns the function that takes it over."""
+    """Checks the part of a state that is not arrays; returns a function that loads it."""
     missing = [key for key in _KEYS if key not in state and (key != "state" or key in extra)]
     if missing:
         raise ValueError(f"the state lacks {', '.join(map(repr, missing))}; it must come from state_dict()")
@@ -167,7 +167,7 @@ def check_scalars(optimizer: Optimizer, state: Mapping[str, Any], extra: tuple[s
         kept = saved.get(SCHEDULE) if isinstance(saved, Mapping) else None
         if callable(group["lr"]):
             entry["lr"] = group["lr"]
-            # As with rates and functions, the schedule of this optimizer is the one that stays, whatever was saved.
+            # This optimizer keeps its own schedule, whatever was saved.
             if kept is not None and scheduling.state(group["lr"]) is not None:
                 take_schedules.append(scheduling.restorer(f"{place}['lr']", [group["lr"]], [kept]))
         elif kept is not None or (isinstance(saved, str) and saved == SCHEDULE):
@@ -176,7 +176,7 @@ def check_scalars(optimizer: Optimizer, state: Mapping[str, Any], extra: tuple[s
                 "optimizer with lr=<that schedule> before loading"
             )
         checked.append(group.prepare({name: entry[name] for name in group.hypers}, f"{place}: ", initial[-1]))
-    # A state from before k, alpha and pullback were part of it leaves them as they are.
+    # States from older versions lack k, alpha and pullback, which are then left unchanged.
     settings = {
         name: optimizer._checked(name, state[name], f"state[{name!r}]") for name in optimizer._settings if name in state
     }
@@ -208,7 +208,7 @@ def _count(place: str, value: Any) -> int:
 
 
 def constructor_arguments(optimizer: Optimizer) -> tuple[Any, dict[str, Any], dict[int, Any]]:
-    """`params`, keywords and then rates of groups that make an optimizer like this one, over the same arrays."""
+    """`params` and keywords that make an optimizer like this one over the same arrays, and rates to set afterwards."""
     given = {
         "max_grad_norm": optimizer.max_grad_norm,
         "nonfinite": optimizer.nonfinite,
@@ -218,7 +218,7 @@ def constructor_arguments(optimizer: Optimizer) -> tuple[Any, dict[str, Any], di
     hypers = [group.hypers for group in optimizer.param_groups]
     rates = {}
     for i, (group, own) in enumerate(zip(optimizer.param_groups, hypers, strict=True)):
-        if own.get("decay_form") == "independent":  # the present rate may be 0, or a schedule that begins there
+        if own.get("decay_form") == "independent":  # the current rate may be 0, or a schedule that starts at 0
             rates[i], own["lr"] = own["lr"], group.initial_lr
     if not optimizer._grouped:
         return structures[0], {**hypers[0], **given}, rates
@@ -229,7 +229,7 @@ def constructor_arguments(optimizer: Optimizer) -> tuple[Any, dict[str, Any], di
 def rebuild(
     kind: type[Optimizer], params: Any, keywords: dict[str, Any], rates: Mapping[int, Any] | None = None
 ) -> Optimizer:
-    """Makes a copy's optimizer; its state follows through `load_state_dict`."""
+    """Creates the optimizer of a copy; `load_state_dict` then loads its state."""
     optimizer = kind(params, **keywords)
     for i, rate in (rates or {}).items():
         optimizer.param_groups[i]["lr"] = rate

@@ -1,6 +1,6 @@
-"""Checks of single values: each returns the value as the package needs it, or raises and says what is allowed.
+"""Checks of single values: each returns the value in the form the package needs, or raises and says what is allowed.
 
-Nothing here knows which option has which range; that stands beside the option, on its class.
+Nothing here knows which option has which range; that is declared with the option, on its class.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def number(
     open_low: bool = False,
     closed_high: bool = False,
 ) -> float:
-    """The value as a float in `[low, high)`; either end can be the other kind."""
+    """The value as a float in `[low, high)`; `open_low` and `closed_high` change the ends."""
     allowed = f"a number {interval(low, high, open_low=open_low, closed_high=closed_high)}"
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
         raise TypeError(f"{place} must be {allowed}, got {value!r}")
@@ -47,7 +47,7 @@ def interval(low: float, high: float, *, open_low: bool, closed_high: bool) -> s
 
 def rate(place: str, value: Any) -> Any:
     """The value as a learning rate: a number >= 0, or a schedule as it is."""
-    if callable(value) and not isinstance(value, type):  # a class is a schedule that was not made
+    if callable(value) and not isinstance(value, type):  # a class is a schedule that was not instantiated
         return value
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
         raise TypeError(f"{place} must be a number >= 0 or a callable of the step, got {value!r}")
@@ -63,7 +63,7 @@ def count(place: str, value: Any, low: int = 1) -> int:
 
 
 def pair(place: str, value: Any, allowed: str, checks: Sequence[Check]) -> tuple[Any, Any]:
-    """The value as a pair, each entry checked by its own check; `allowed` says what is."""
+    """The value as a pair, each entry checked by its own check; `allowed` describes it in messages."""
     if not isinstance(value, (tuple, list, np.ndarray)) or getattr(value, "ndim", 1) != 1 or len(value) != 2:
         raise TypeError(f"{place} must be {allowed}, got {value!r}")
     first, second = checks
@@ -71,7 +71,7 @@ def pair(place: str, value: Any, allowed: str, checks: Sequence[Check]) -> tuple
 
 
 def flag(place: str, value: Any) -> bool:
-    """The value as a bool, which it must be."""
+    """The value, which must be a bool."""
     if not isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{place} must be True or False, got {value!r}")
     return bool(value)
@@ -90,7 +90,7 @@ def choice(*names: str) -> Check:
 
 
 def scheduled_rate(place: str, schedule: Callable[[int], Any], step: int) -> float:
-    """What a schedule says for a step, checked."""
+    """The rate that a schedule returns for a step, checked."""
     value = schedule(step)
     rate = plain(value)
     if rate is None or not 0.0 <= rate < math.inf:
@@ -100,7 +100,7 @@ def scheduled_rate(place: str, schedule: Callable[[int], Any], step: int) -> flo
 
 
 def plain(value: Any) -> float | None:
-    """The value as a float, or None when it is no number; `float` itself would take strings and booleans."""
+    """The value as a float, or None if it is not a number; `float` itself would take strings and booleans."""
     try:
         return None if isinstance(value, (str, bytes, bool, np.bool_)) else float(value)
     except OverflowError:
@@ -110,15 +110,15 @@ def plain(value: Any) -> float | None:
 
 
 def whole(value: Any) -> int | None:
-    """The value as an int, or None when it is no whole number."""
+    """The value as an int, or None if it is not a whole number."""
     try:
         return None if isinstance(value, (bool, np.bool_)) else operator.index(value)
-    except TypeError:  # also of arrays and classes, which have an __index__ that refuses
+    except TypeError:  # also arrays and classes, whose __index__ raises
         return None
 
 
 def grad_scale(value: Any) -> float:
-    """What gradients are divided by: a number whose inverse, by which they are multiplied, is one in float32 too."""
+    """The divisor of gradients; they are multiplied by its inverse, which must be finite in float32."""
     scale = plain(value) if isinstance(value, numbers.Real) else None
     if scale is not None and 0 < scale < math.inf and 1 / scale <= _LARGEST:
         return scale
@@ -127,7 +127,7 @@ def grad_scale(value: Any) -> float:
 
 
 def seed(place: str, value: Any) -> int:
-    """The value as a seed, which it must be."""
+    """The value as a seed, an int in [0, 2**64)."""
     wrong = f"{place} must be a whole number >= 0 and < 2**64, got {value!r}"
     result = whole(value)
     if result is None:

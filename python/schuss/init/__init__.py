@@ -1,7 +1,7 @@
-r"""Initializers: first values for weights.
+r"""Weight initializers. They know no optimizer.
 
-Each takes a shape and returns a new array, or fills the array given as ``out``. Those that look at the number of
-inputs and outputs of a layer, its fans, have two layouts:
+Each takes a shape and returns a new array, or fills the array given as ``out``. Those that use a layer's fan-in and
+fan-out have two layouts:
 
 =============  ======================  ===================  ========================  ==============================
 ``layout``     dense                   convolution          fan in                    fan out
@@ -12,8 +12,8 @@ inputs and outputs of a layer, its fans, have two layouts:
 
 The first is NumPy's ``x @ w`` and Keras's, the second PyTorch's.
 
-Values are drawn in float64 in the order of the shape and rounded once, so a seed gives the same weights in either
-dtype and whatever the memory order of ``out``.
+Values are drawn in float64 in C order and rounded once, so a seed gives the same weights for either dtype and any
+memory order of ``out``.
 
 >>> import numpy as np
 >>> from schuss import init

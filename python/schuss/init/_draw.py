@@ -1,4 +1,4 @@
-"""What initializers share: checks of their arguments, and filling an array from a generator piece by piece."""
+"""Shared by initializers: argument checks, and filling an array from a generator in chunks. It knows no initializer."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Seed = int | np.random.Generator | np.random.BitGenerator | np.random.SeedSequen
 Layout = Literal["in_out", "out_in"]
 _LAYOUT = check_of(Layout)
 _DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
-_CHUNK = 1 << 16  # values drawn at a time: a large float32 array needs no float64 array of its size beside it
+_CHUNK = 1 << 16  # values drawn at a time: a large float32 array needs no float64 copy of its size
 
 
 def as_shape(shape: Any) -> tuple[int, ...]:
@@ -36,7 +36,7 @@ def as_shape(shape: Any) -> tuple[int, ...]:
 
 
 def fans(sizes: tuple[int, ...], layout: Any) -> tuple[int, int]:
-    """Inputs to an output and outputs from an input; at least 1, also where a dimension is 0 and nothing is drawn."""
+    """Fan-in and fan-out; at least 1, even if a dimension is 0 and nothing is drawn."""
     layout = _LAYOUT("layout", layout)
     if len(sizes) < 2:
         raise ValueError(f"shape must have at least two dimensions, inputs and outputs, got {sizes!r}")
@@ -53,7 +53,7 @@ def positive(place: str, value: Any) -> float:
 
 
 def real(place: str, value: Any, *, finite: bool = True) -> float:
-    """The value as a float that is no NaN and, if `finite`, no infinity."""
+    """The value as a float that is not NaN and, if `finite`, not infinite."""
     wanted = "a finite number" if finite else "a number"
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
         raise TypeError(f"{place} must be {wanted}, got {value!r}")
@@ -67,7 +67,7 @@ def real(place: str, value: Any, *, finite: bool = True) -> float:
 
 
 def generator(rng: Any) -> np.random.Generator:
-    """Where random numbers come from."""
+    """The random generator for an `rng` argument."""
     if isinstance(rng, np.random.Generator):
         return rng
     seed = int(rng) if isinstance(rng, (int, np.integer)) and not isinstance(rng, bool) else None
@@ -106,7 +106,7 @@ def fill(
     dtype: npt.DTypeLike,
     out: Any,
 ) -> np.ndarray:
-    """The array, filled in the order of its shape with what `draw` gives for so many values."""
+    """The array, filled in C order with values from `draw(generator, count)`."""
     source, target = generator(rng), as_target(sizes, dtype, out)
     flat: Any = np.asarray(target).reshape(-1) if target.flags.c_contiguous else target.flat
     for start in range(0, target.size, _CHUNK):

@@ -1,4 +1,4 @@
-"""How much larger weights must be in front of each nonlinearity."""
+"""The gain of weights before each nonlinearity. It knows no initializer."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _NONLINEARITY = check_of(Nonlinearity)
 
 
 def gain(nonlinearity: Nonlinearity, a: float = 0.0) -> float:
-    r"""The factor by which weights in front of a nonlinearity are larger, so that activations keep their size.
+    r"""The factor that scales the weights before a nonlinearity, so that activations keep their variance.
 
     ==================================  =============================
     nonlinearity                        gain
@@ -37,7 +37,7 @@ def gain(nonlinearity: Nonlinearity, a: float = 0.0) -> float:
     Parameters
     ----------
     nonlinearity : {"linear", "conv", "sigmoid", "tanh", "relu", "leaky_relu", "selu"}
-        What follows the layer; ``"linear"`` and ``"conv"`` for nothing.
+        The nonlinearity after the layer; ``"linear"`` and ``"conv"`` mean none.
     a : float, default 0.0
         The slope of ``leaky_relu`` below 0, >= 0. PyTorch's ``calculate_gain`` has 0.01 by default.
 
@@ -48,7 +48,7 @@ def gain(nonlinearity: Nonlinearity, a: float = 0.0) -> float:
     Raises
     ------
     TypeError, ValueError
-        The name is none of these, or `a` is not a number >= 0, or there is an `a` without ``leaky_relu``.
+        The name is unknown, or `a` is not a number >= 0, or `a` is given without ``leaky_relu``.
 
     References
     ----------

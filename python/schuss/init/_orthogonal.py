@@ -1,4 +1,4 @@
-"""Orthogonal matrices."""
+"""Orthogonal initialization."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def orthogonal(
     dtype: npt.DTypeLike = np.float32,
     out: np.ndarray | None = None,
 ) -> np.ndarray:
-    r"""A random orthogonal matrix times a factor: a layer that keeps lengths.
+    r"""A random orthogonal matrix times a gain: a layer that preserves norms.
 
     .. math:: W = g \, Q, \qquad Q^T Q = I \text{ or } Q Q^T = I
 
-    A convolution is taken as the matrix from ``k... * in`` to ``out``. Where the matrix is not square, the rows or
-    the columns are orthonormal, whichever are fewer. :math:`Q` is uniform among these (Haar): it is the QR
-    decomposition of normal values with the signs of :math:`R`'s diagonal moved into :math:`Q`.
+    A convolution is the matrix from ``k... * in`` to ``out``. If the matrix is not square, its rows or columns are
+    orthonormal, whichever are fewer. :math:`Q` is uniformly distributed (Haar): it comes from the QR decomposition of
+    normal values, with the signs of :math:`R`'s diagonal moved into :math:`Q`.
 
     Parameters
     ----------
@@ -36,9 +36,9 @@ def orthogonal(
     layout : {"in_out", "out_in"}, default "in_out"
         Which dimensions are inputs and outputs: ``(...k, in, out)`` or ``(out, in, k...)``.
     rng : int or numpy.random.Generator, optional
-        A seed, or where the random numbers come from. By default each call is different.
+        A seed or a generator. By default each call is different.
     dtype : {numpy.float32, numpy.float64}, default numpy.float32
-        The dtype of a new array; `out` has its own.
+        The dtype of a new array; ignored with `out`.
     out : array, optional
         A writable array of that shape, float32 or float64, to fill instead of a new one.
 

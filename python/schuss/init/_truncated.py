@@ -1,4 +1,4 @@
-"""Truncated normal values, exact wherever the bounds are."""
+"""Truncated normal values, exactly distributed for any bounds."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def truncated_normal(
     dtype: npt.DTypeLike = np.float32,
     out: np.ndarray | None = None,
 ) -> np.ndarray:
-    r"""Values from a normal distribution that are all within bounds.
+    r"""Values from a normal distribution, truncated to bounds.
 
     .. math:: p(w) \propto \exp \left( -\frac{(w - \mu)^2}{2 \sigma^2} \right), \qquad a \le w \le b
 
     The bounds are absolute, as in PyTorch, and rounded to the dtype. Keras's truncated initializers have ``a=-2 * std``
     and ``b=2 * std``, and a `std` larger by 1/0.8796, so that the standard deviation after truncation is the one asked
-    for. The values are exact, by rejection, wherever the bounds are; for :math:`a \ge \mu` or :math:`b \le \mu`
+    for. Rejection sampling makes the distribution exact for any bounds; for :math:`a \ge \mu` or :math:`b \le \mu`
     proposals come from an exponential or a uniform distribution.
 
     Parameters
@@ -44,9 +44,9 @@ def truncated_normal(
     b : float, default 2.0
         The upper bound, above `a`; may be infinity.
     rng : int or numpy.random.Generator, optional
-        A seed, or where the random numbers come from. By default each call is different.
+        A seed or a generator. By default each call is different.
     dtype : {numpy.float32, numpy.float64}, default numpy.float32
-        The dtype of a new array; `out` has its own.
+        The dtype of a new array; ignored with `out`.
     out : array, optional
         A writable array of that shape, float32 or float64, to fill instead of a new one.
 
@@ -89,7 +89,7 @@ def truncated_normal(
 
 
 def _truncated(source: np.random.Generator, count: int, low: float, high: float) -> np.ndarray:
-    """Standard normal values in [low, high]: accepted proposals, at least a good part of those made."""
+    """Standard normal values in [low, high] by rejection sampling with a high acceptance rate."""
     if high <= 0:
         return -_truncated(source, count, -high, -low)
     propose = _proposal(source, low, high)
@@ -102,7 +102,7 @@ def _truncated(source: np.random.Generator, count: int, low: float, high: float)
 
 
 def _proposal(source: np.random.Generator, low: float, high: float) -> Callable[[int], np.ndarray]:
-    """The way to make proposals, and accept some, of which most are accepted; `high` is above 0."""
+    """A sampler with a high acceptance rate, which returns accepted proposals only; `high` is above 0."""
     top = max(low, 0.0)  # where the density is highest
     rate = low / 2.0 + math.hypot(low, 2.0) / 2.0
 
@@ -120,6 +120,6 @@ def _proposal(source: np.random.Generator, low: float, high: float) -> Callable[
 
     if low < 0:
         return normal if high - low > math.sqrt(2.0 * math.pi) else uniform
-    # Robert's bound: in an interval shorter than this the exponential's tail beyond `high` wastes more.
+    # Robert's bound: in a shorter interval, the exponential's tail beyond `high` wastes more proposals.
     short = math.exp(0.5 + low * (low - math.hypot(low, 2.0)) / 4.0) / rate
     return uniform if high - low <= short else exponential

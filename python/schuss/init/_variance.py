@@ -1,4 +1,4 @@
-"""Initializers that choose the variance by the number of inputs and outputs: Glorot's, He's and LeCun's."""
+"""Initializers whose variance depends on fan-in and fan-out: Glorot's, He's and LeCun's."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def xavier_uniform(
     dtype: npt.DTypeLike = np.float32,
     out: np.ndarray | None = None,
 ) -> np.ndarray:
-    r"""Glorot's uniform values: activations and gradients both keep their size.
+    r"""Glorot's uniform values: activations and gradients both keep their variance.
 
     .. math:: w \sim U(-b, b), \qquad b = g \sqrt{\frac{6}{fan_{in} + fan_{out}}}
 
@@ -38,9 +38,9 @@ def xavier_uniform(
     layout : {"in_out", "out_in"}, default "in_out"
         Which dimensions are inputs and outputs: ``(...k, in, out)`` or ``(out, in, k...)``.
     rng : int or numpy.random.Generator, optional
-        A seed, or where the random numbers come from. By default each call is different.
+        A seed or a generator. By default each call is different.
     dtype : {numpy.float32, numpy.float64}, default numpy.float32
-        The dtype of a new array; `out` has its own.
+        The dtype of a new array; ignored with `out`.
     out : array, optional
         A writable array of that shape, float32 or float64, to fill instead of a new one.
 
@@ -80,7 +80,7 @@ def xavier_normal(
     dtype: npt.DTypeLike = np.float32,
     out: np.ndarray | None = None,
 ) -> np.ndarray:
-    r"""Glorot's values from a normal distribution: activations and gradients both keep their size.
+    r"""Glorot's values from a normal distribution: activations and gradients both keep their variance.
 
     .. math:: w \sim N(0, \sigma^2), \qquad \sigma = g \sqrt{\frac{2}{fan_{in} + fan_{out}}}
 
@@ -95,9 +95,9 @@ def xavier_normal(
     layout : {"in_out", "out_in"}, default "in_out"
         Which dimensions are inputs and outputs: ``(...k, in, out)`` or ``(out, in, k...)``.
     rng : int or numpy.random.Generator, optional
-        A seed, or where the random numbers come from. By default each call is different.
+        A seed or a generator. By default each call is different.
     dtype : {numpy.float32, numpy.float64}, default numpy.float32
-        The dtype of a new array; `out` has its own.
+        The dtype of a new array; ignored with `out`.
     out : array, optional
         A writable array of that shape, float32 or float64, to fill instead of a new one.
 
@@ -139,29 +139,29 @@ def kaiming_uniform(
     dtype: npt.DTypeLike = np.float32,
     out: np.ndarray | None = None,
 ) -> np.ndarray:
-    r"""He's values from a uniform distribution: activations keep their size through rectifiers.
+    r"""He's values from a uniform distribution: activations keep their variance through rectifiers (ReLU).
 
     .. math:: w \sim U(-b, b), \qquad b = g \sqrt{\frac{3}{fan}}
 
-    PyTorch's default nonlinearity is ``"leaky_relu"`` with `a` = 0, which is the same as ``"relu"``. What its layers
-    do by themselves, ``a=sqrt(5)``, is ``nonlinearity="leaky_relu", a=5**0.5`` here.
+    PyTorch's default nonlinearity is ``"leaky_relu"`` with `a` = 0, which is the same as ``"relu"``. The default
+    initialization of its layers, ``a=sqrt(5)``, is ``nonlinearity="leaky_relu", a=5**0.5`` here.
 
     Parameters
     ----------
     shape : tuple of int
         At least two dimensions.
     nonlinearity : str, default "relu"
-        What follows the layer; it gives :math:`g`, see :func:`gain`.
+        The nonlinearity after the layer; it determines :math:`g`, see :func:`gain`.
     a : float, default 0.0
         The slope of ``leaky_relu`` below 0, >= 0.
     mode : {"fan_in", "fan_out"}, default "fan_in"
-        Whether activations or, on the way back, gradients keep their size.
+        Whether activations ("fan_in") or gradients ("fan_out") keep their variance.
     layout : {"in_out", "out_in"}, default "in_out"
         Which dimensions are inputs and outputs: ``(...k, in, out)`` or ``(out, in, k...)``.
     rng : int or numpy.random.Generator, optional
-        A seed, or where the random numbers come from. By default each call is different.
+        A seed or a generator. By default each call is different.
     dtype : {numpy.float32, numpy.float64}, default numpy.float32
-        The dtype of a new array; `out` has its own.
+        The dtype of a new array; ignored with `out`.
     out : array, optional
         A writable array of that shape, float32 or float64, to fill instead of a new one.
 
@@ -202,7 +202,7 @@ def kaiming_normal(
     dtype: npt.DTypeLike = np.float32,
     out: np.ndarray | None = None,
 ) -> np.ndarray:
-    r"""He's values from a normal distribution: activations keep their size through rectifiers.
+    r"""He's values from a normal distribution: activations keep their variance through rectifiers (ReLU).
 
     .. math:: w \sim N(0, \sigma^2), \qquad \sigma = \frac{g}{\sqrt{fan}}
 
@@ -213,17 +213,17 @@ def kaiming_normal(
     shape : tuple of int
         At least two dimensions.
     nonlinearity : str, default "relu"
-        What follows the layer; it gives :math:`g`, see :func:`gain`.
+        The nonlinearity after the layer; it determines :math:`g`, see :func:`gain`.
     a : float, default 0.0
         The slope of ``leaky_relu`` below 0, >= 0.
     mode : {"fan_in", "fan_out"}, default "fan_in"
-        Whether activations or, on the way back, gradients keep their size.
+        Whether activations ("fan_in") or gradients ("fan_out") keep their variance.
     layout : {"in_out", "out_in"}, default "in_out"
         Which dimensions are inputs and outputs: ``(...k, in, out)`` or ``(out, in, k...)``.
     rng : int or numpy.random.Generator, optional
-        A seed, or where the random numbers come from. By default each call is different.
+        A seed or a generator. By default each call is different.
     dtype : {numpy.float32, numpy.float64}, default numpy.float32
-        The dtype of a new array; `out` has its own.
+        The dtype of a new array; ignored with `out`.
     out : array, optional
         A writable array of that shape, float32 or float64, to fill instead of a new one.
 
@@ -261,7 +261,7 @@ def lecun_uniform(
     dtype: npt.DTypeLike = np.float32,
     out: np.ndarray | None = None,
 ) -> np.ndarray:
-    r"""LeCun's values from a uniform distribution: activations keep their size where the nonlinearity is near a line.
+    r"""LeCun's values from a uniform distribution: activations keep their variance for near-linear units.
 
     .. math:: w \sim U(-b, b), \qquad b = \sqrt{\frac{3}{fan_{in}}}
 
@@ -272,9 +272,9 @@ def lecun_uniform(
     layout : {"in_out", "out_in"}, default "in_out"
         Which dimensions are inputs and outputs: ``(...k, in, out)`` or ``(out, in, k...)``.
     rng : int or numpy.random.Generator, optional
-        A seed, or where the random numbers come from. By default each call is different.
+        A seed or a generator. By default each call is different.
     dtype : {numpy.float32, numpy.float64}, default numpy.float32
-        The dtype of a new array; `out` has its own.
+        The dtype of a new array; ignored with `out`.
     out : array, optional
         A writable array of that shape, float32 or float64, to fill instead of a new one.
 
@@ -311,7 +311,7 @@ def lecun_normal(
     dtype: npt.DTypeLike = np.float32,
     out: np.ndarray | None = None,
 ) -> np.ndarray:
-    r"""LeCun's values from a normal distribution, the ones for self-normalizing networks (selu).
+    r"""LeCun's values from a normal distribution, used for self-normalizing networks (SELU).
 
     .. math:: w \sim N(0, \sigma^2), \qquad \sigma = \frac{1}{\sqrt{fan_{in}}}
 
@@ -324,9 +324,9 @@ def lecun_normal(
     layout : {"in_out", "out_in"}, default "in_out"
         Which dimensions are inputs and outputs: ``(...k, in, out)`` or ``(out, in, k...)``.
     rng : int or numpy.random.Generator, optional
-        A seed, or where the random numbers come from. By default each call is different.
+        A seed or a generator. By default each call is different.
     dtype : {numpy.float32, numpy.float64}, default numpy.float32
-        The dtype of a new array; `out` has its own.
+        The dtype of a new array; ignored with `out`.
     out : array, optional
         A writable array of that shape, float32 or float64, to fill instead of a new one.
 

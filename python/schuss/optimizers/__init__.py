@@ -1,4 +1,4 @@
-"""The optimizer classes, one file a family, and the registry of them all: an import here registers a class."""
+"""The optimizer classes, one file per family, and their registry: an import here registers a class."""
 
 from typing import TYPE_CHECKING
 
@@ -20,13 +20,13 @@ from schuss.optimizers.adafactor import Adafactor as Adafactor
 from schuss.optimizers.prodigy import Prodigy as Prodigy
 from schuss.optimizers.newton import Newton as Newton
 
-#: Every optimizer class of the package, by name. Lookahead is not among them: it wraps one.
+#: Every optimizer class of the package, by name, except Lookahead, which is a wrapper.
 OPTIMIZERS: dict[str, type[Optimizer]] = {
     name: kind
     for name, kind in list(globals().items())
     if isinstance(kind, type) and issubclass(kind, Optimizer) and kind not in (Optimizer, Lookahead)
 }
 
-# Not the names of the modules. Type checkers understand lists of literals only, and take all names without one.
+# Leaves out the module names. Type checkers understand only literal lists; without one they export all names.
 if not TYPE_CHECKING:
     __all__ = ["OPTIMIZERS", "Lookahead", *OPTIMIZERS]

@@ -12,14 +12,14 @@ from schuss._arrays import checks
 from schuss._core.hyperparameters import Range, Rate
 from schuss._core.optimizer import Optimizer
 
-#: The exponent of a power that does not grow.
+#: An exponent <= 0.
 Falling = Annotated[float, Range(low=-math.inf, high=0.0, open_low=True, closed_high=True)]
 #: At least 1.
 Threshold = Annotated[float, Range(low=1.0)]
 
 
 class Adafactor(Optimizer):
-    r"""Adafactor: the second moment of a matrix kept as one number a row and one a column.
+    r"""Adafactor: the second moment of a matrix is factored into one number per row and one per column.
 
     With :math:`\beta = 1 - t^{\kappa}` the mean squares of the gradient's rows and columns are averaged in `r` and `c`,
     :math:`r_i \leftarrow \beta r_i + (1 - \beta) \overline{g_{i \cdot}^2}` and likewise :math:`c_j`; then
@@ -32,11 +32,11 @@ class Adafactor(Optimizer):
        & p \leftarrow (1 - \eta \lambda) p
          - \max(\epsilon_2, \mathrm{rms}(p)) \, \rho \, \frac{u}{\max(1, \mathrm{rms}(u) / d)}
 
-    This is PyTorch's form. Matrices are the last two axes of an array, the others a batch of them; arrays of fewer than
-    two dimensions keep `v` for each element.
+    This is PyTorch's form. The last two axes of an array are matrices, the others batch dimensions; arrays with fewer
+    than two dimensions keep `v` for each element.
 
-    Means are added up in the order of memory: they do not depend on CPU or threads, but an array in Fortran order may
-    differ in the last bits from one with the same values in C order.
+    Means are summed in memory order: they do not depend on CPU or threads, but an array in Fortran order may differ in
+    the last bits from one with the same values in C order.
 
     Parameters
     ----------
@@ -45,13 +45,13 @@ class Adafactor(Optimizer):
     eps : pair of float, default (None, 1e-3)
         :math:`\epsilon_1, \epsilon_2` >= 0; None is the machine epsilon of the dtype that the update is computed in.
     d : float, default 1.0
-        The root mean square that an update is scaled down to, >= 1.
+        The clipping threshold for the root mean square of an update, >= 1.
     weight_decay : float, default 0.0
         :math:`\lambda` >= 0, decoupled: the parameter is multiplied by :math:`1 - \eta \lambda`, after
-        `rms(p)` is taken.
+        `rms(p)` is computed.
     relative_step : bool, default False
-        :math:`\rho = \min(10^{-2}, 1/\sqrt t)` without a learning rate, as the authors have it; `lr` then counts for
-        weight decay alone.
+        :math:`\rho = \min(10^{-2}, 1/\sqrt t)` without a learning rate, as in the authors' code; `lr` then only affects
+        weight decay.
 
     References
     ----------

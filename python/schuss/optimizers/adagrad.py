@@ -19,9 +19,9 @@ class Adagrad(Optimizer):
     lr_decay : float, default 0.0
         Learning-rate decay, >= 0.
     initial_accumulator_value : float, default 0.0
-        First value of :math:`s`, >= 0.
+        Initial value of :math:`s`, >= 0.
     eps_inside_sqrt : bool, default False
-        Divide by :math:`\sqrt{s + \epsilon}` instead. Keras and Optax do, with an accumulator that starts at 0.1.
+        Divide by :math:`\sqrt{s + \epsilon}` instead, as Keras and Optax do with an accumulator that starts at 0.1.
 
     References
     ----------

@@ -10,7 +10,7 @@ from schuss._core.optimizer import Optimizer
 
 
 class Adam(Optimizer):
-    r"""Adam: momentum over a running root mean square, both corrected for their start at zero.
+    r"""Adam: momentum divided by a running root mean square, both bias-corrected.
 
     .. math::
 
@@ -63,7 +63,7 @@ class Adam(Optimizer):
 
     @classmethod
     def _takes_int8(cls, hypers: Mapping[str, Any]) -> bool:
-        return not hypers["amsgrad"]  # rounding would drive maxima up
+        return not hypers["amsgrad"]  # repeated rounding would make the maxima grow
 
 
 class AdamW(Adam):
@@ -78,7 +78,7 @@ class AdamW(Adam):
     decay_form : {"lr", "independent"}, default "lr"
         ``"lr"``: the factor is :math:`1 - \eta \lambda`, as in PyTorch. ``"independent"``: it is
         :math:`1 - (\eta / \eta_0) \lambda` with the schedule's multiplier only, as in the paper. :math:`\eta_0` is the
-        learning rate given first; for a schedule it is its attribute ``initial_lr``, or its value at step 0.
+        initial learning rate; for a schedule it is its attribute ``initial_lr``, or its value at step 0.
 
     References
     ----------

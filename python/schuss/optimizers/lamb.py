@@ -20,14 +20,14 @@ class LAMB(Optimizer):
        & u = \frac{m / (1 - \beta_1^t)}{\sqrt{v / (1 - \beta_2^t)} + \epsilon} + \lambda p \\
        & p \leftarrow p - \eta \frac{\lVert p \rVert}{\lVert u \rVert} u
 
-    with :math:`\beta_3 = 1 - \beta_1`, or 1 without ``grad_averaging``. The ratio is 1 where a norm is 0, where
-    ``adapt`` is off, and without weight decay unless ``always_adapt``. The same as NVIDIA's FusedLAMB and timm's Lamb,
-    whose gradients are clipped to a global norm of 1 first too.
+    with :math:`\beta_3 = 1 - \beta_1`, or 1 without ``grad_averaging``. The ratio is 1 if a norm is 0, if ``adapt`` is
+    off, and without weight decay unless ``always_adapt``. This is the same as NVIDIA's FusedLAMB and timm's Lamb, which
+    also clip gradients to a global norm of 1 first.
 
-    Norms are added up in the order of memory: they do not depend on CPU or threads, but an array in Fortran order may
-    differ in the last bits from one with the same values in C order.
+    Norms are summed in memory order: they do not depend on CPU or threads, but an array in Fortran order may differ in
+    the last bits from one with the same values in C order.
 
-    Biases and other arrays of one dimension usually go into a group with ``adapt=False, weight_decay=0``:
+    Biases and other one-dimensional arrays usually go into a group with ``adapt=False, weight_decay=0``:
     `schuss.split_groups` makes these groups.
 
     Parameters
@@ -37,15 +37,15 @@ class LAMB(Optimizer):
     bias_correction : bool, default True
         ``False`` leaves out :math:`1 - \beta^t` in both places.
     grad_averaging : bool, default True
-        Which :math:`\beta_3`.
+        Which :math:`\beta_3`; ``False`` is 1.
     always_adapt : bool, default False
         Use the ratio without weight decay too.
     trust_clip : bool, default False
-        Hold the ratio at 1 or below.
+        Clip the ratio to at most 1.
     adapt : bool, default True
-        Use the ratio at all; meant for groups.
+        ``False`` turns the ratio off; meant for groups.
     max_grad_norm : float, optional, default 1.0
-        Scale all gradients so that their global norm is at most this, inside the step; None leaves them.
+        Scale all gradients so that their global norm is at most this, inside the step; None turns this off.
 
     References
     ----------

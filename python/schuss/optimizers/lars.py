@@ -18,21 +18,21 @@ class LARS(Optimizer):
        & b \leftarrow \mu b + \eta r (g + \lambda p) \\
        & p \leftarrow p - b
 
-    The ratio is 1 where a norm is 0, where ``adapt`` is off, and without weight decay unless ``always_adapt``. Step 1
-    copies into the buffer, so dampening does not act then, as in `SGD`.
+    The ratio is 1 if a norm is 0, if ``adapt`` is off, and without weight decay unless ``always_adapt``. Step 1 copies
+    into the buffer, so dampening is not applied on step 1, as in `SGD`.
 
-    Norms are added up in the order of memory: they do not depend on CPU or threads, but an array in Fortran order may
-    differ in the last bits from one with the same values in C order.
+    Norms are summed in memory order: they do not depend on CPU or threads, but an array in Fortran order may differ in
+    the last bits from one with the same values in C order.
 
-    Biases and other arrays of one dimension usually go into a group with ``adapt=False, weight_decay=0``:
-    `schuss.split_groups` makes these groups. Give them a learning rate of their own, since this one is meant to be
+    Biases and other one-dimensional arrays usually go into a group with ``adapt=False, weight_decay=0``:
+    `schuss.split_groups` makes these groups. Give that group its own learning rate, since the main one is meant to be
     scaled down by a ratio: ``schuss.split_groups(params, lr=0.01)``.
 
     Parameters
     ----------
     lr : float or callable
         Learning rate :math:`\eta`, >= 0, or a function of the step that returns it; the first step is 0. No default:
-        it grows with the batch.
+        it depends on the batch size.
     momentum : float, default 0.9
         :math:`\mu` in [0, 1).
     weight_decay : float, default 0.0
@@ -42,15 +42,15 @@ class LARS(Optimizer):
     nesterov : bool, default False
         Step by :math:`\mu b` plus the newest term instead of by :math:`b`.
     dampening : float, default 0.0
-        The newest term enters the buffer times one minus this; in [0, 1].
+        The newest term is multiplied by one minus this before it is added to the buffer; in [0, 1].
     trust_clip : bool, default False
-        LARC's clip: the ratio is :math:`\min(r / \eta, 1)`.
+        Clip as LARC does: the ratio is :math:`\min(r / \eta, 1)`.
     always_adapt : bool, default False
         Use the ratio without weight decay too.
     lr_in_momentum : bool, default True
         ``False`` is timm's form: :math:`b \leftarrow \mu b + r (g + \lambda p)`, :math:`p \leftarrow p - \eta b`.
     adapt : bool, default True
-        Use the ratio at all; meant for groups.
+        ``False`` turns the ratio off; meant for groups.
 
     References
     ----------

@@ -17,8 +17,8 @@ class Lion(Optimizer):
        & p \leftarrow (1 - \eta \lambda) p - \eta \, \mathrm{sign}(\beta_1 m + (1 - \beta_1) g) \\
        & m \leftarrow \beta_2 m + (1 - \beta_2) g
 
-    Every element moves by :math:`\eta`, so a learning rate is three to ten times smaller than for Adam, and weight
-    decay as much larger. The sign of 0 is 0.
+    Every element moves by :math:`\eta`, so use a learning rate three to ten times smaller than for Adam, and weight
+    decay larger by the same factor. The sign of 0 is 0.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Nesterov's accelerated gradient in the form that looks ahead."""
+"""Nesterov's accelerated gradient, in the look-ahead form."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from schuss._core.optimizer import Optimizer
 class NAG(Optimizer):
     r"""Nesterov's accelerated gradient, with the gradient taken at the look-ahead point.
 
-    A step is taken with a closure: the parameters move to :math:`p - c b`, the closure returns the gradients there, and
-    the parameters move back exactly. Then :math:`b \leftarrow \mu b + g`, or
+    ``step`` takes a closure: the parameters move to :math:`p - c b`, the closure returns the gradients there, and the
+    parameters are restored exactly. Then :math:`b \leftarrow \mu b + g`, or
     :math:`b \leftarrow \mu b + (1 - \mu) g` with ``form="ema"``, and :math:`p \leftarrow p - \eta b`.
 
-    On any smooth function the heavy ball with :math:`c = \eta \mu` visits, at its look-ahead points, the iterates of
+    On any smooth function, the look-ahead points of the heavy ball with :math:`c = \eta \mu` are the iterates of
     ``SGD(nesterov=True)``, which is PyTorch's form.
 
     Parameters
@@ -28,14 +28,14 @@ class NAG(Optimizer):
     momentum : float, default 0.9
         :math:`\mu` in (0, 1).
     form : {"heavy_ball", "ema"}, default "heavy_ball"
-        Which momentum.
+        Form of the momentum.
     lookahead : float, optional
         :math:`c` >= 0; by default :math:`\eta \mu` for the heavy ball and :math:`\eta` for the EMA. Some texts use
         :math:`\mu` alone.
     weight_decay : float, default 0.0
-        L2: ``weight_decay * p`` is added to the gradient, with p where the step starts from and not at the look-ahead
-        point. There ``SGD(nesterov=True, weight_decay=...)`` takes it, and so does a loss that has the penalty in it:
-        for that, leave this at 0 and return ``g + weight_decay * p`` from the closure.
+        L2: ``weight_decay * p`` is added to the gradient, with p from before the step, not at the look-ahead point.
+        ``SGD(nesterov=True, weight_decay=...)``, or a penalty in the loss, use the look-ahead point: for that, leave
+        this at 0 and return ``g + weight_decay * p`` from the closure.
 
     References
     ----------
@@ -64,43 +64,43 @@ class NAG(Optimizer):
     def step(  # pyright: ignore[reportIncompatibleMethodOverride] - a closure in the place of gradients
         self, closure: Callable[[], Any] | None = None, *, grad_scale: float = 1.0, zero_grads: bool = False
     ) -> bool:
-        """Takes one step; if the closure raises, parameters and state are as before.
+        """Takes one step; if the closure raises, parameters and state are unchanged.
 
         Parameters
         ----------
         closure : callable
-            Returns the gradients at the present values of the parameters, in the structure of the parameters.
+            Returns the gradients at the current values of the parameters, in the structure of the parameters.
         grad_scale : float, default 1.0
-            What gradients are divided by first.
+            Gradients are divided by this first.
         zero_grads : bool, default False
             Set the gradients to zero once they have been used.
 
         Returns
         -------
         bool
-            Whether the step was taken; it is not when ``nonfinite="skip"`` and a gradient has a NaN or an infinity.
+            Whether the step was taken; False if ``nonfinite="skip"`` and a gradient has a NaN or an infinity.
 
         Raises
         ------
         TypeError, ValueError
-            There is no closure, or what it returns are no gradients; nothing has changed then.
+            There is no closure, or it does not return valid gradients; nothing has changed.
         FloatingPointError
-            A gradient has a NaN or an infinity and ``nonfinite="error"``; nothing has changed then either.
+            A gradient has a NaN or an infinity and ``nonfinite="error"``; nothing has changed.
         """
         if not callable(closure):
             raise TypeError("NAG needs a closure: opt.step(lambda: the gradients at the present parameters)")
         with self._exclusive(), _schuss.AtLookAhead(self):
             grads = closure()
-            # The step takes the parameters back itself, piece by piece on its way.
+            # The step itself restores the parameters, chunk by chunk while it updates them.
             usable = grads if _schuss.are_apart(self, grads) else self._kept(grads, zero_grads)
             return super().step(usable, grad_scale=grad_scale, zero_grads=zero_grads)
 
     def _kept(self, grads: Any, zero_grads: bool) -> Any:
-        """Gradients that stay what they are when the parameters move back: those that share memory are copied."""
+        """Gradients that restoring the parameters cannot change: those that share memory with them are copied."""
         self._explain_structure(grads)
         arrays = [leaf for _, _, leaf in trees.leaves(self._root(), grads, "grads", "params")]
         for i, array in enumerate(arrays):
-            # None, too, is judged here: to a step it would mean the optimizer's own gradients.
+            # None is rejected here too: to a step it would mean the optimizer's own gradients.
             if not isinstance(array, np.ndarray) or self._is_written(array):
                 arrays[i] = self._gradient(i, array, True, zero_grads)
         return trees.build(self._root(), arrays.__getitem__)

@@ -17,25 +17,25 @@ from schuss._core.options import Rounding, StateDtype
 
 
 class Newton(Optimizer):
-    r"""Newton's method, damped where it must be: :math:`p \leftarrow p - \eta (H + \delta I)^{-1} g`.
+    r"""Newton's method, damped if necessary: :math:`p \leftarrow p - \eta (H + \delta I)^{-1} g`.
 
-    :math:`H` is the symmetric Hessian over all parameters, each raveled in C order, one behind the other. The system is
-    solved in float64 through a Cholesky factorization; nothing is inverted. On a quadratic function the first step
-    lands on the minimum.
+    :math:`H` is the symmetric Hessian over all parameters, raveled in C order and concatenated. The system is solved in
+    float64 by Cholesky factorization; the Hessian is not inverted. On a quadratic function the first step reaches the
+    minimum.
 
-    NumPy's BLAS and LAPACK solve the system, with as many threads as they choose: `schuss.set_num_threads` does not
-    change that. So the last bits of the solution may depend on that library, on the CPU and on the number of its
-    threads. This is the one optimizer of the package whose bits may.
+    NumPy's BLAS and LAPACK solve the system and choose their own number of threads, which `schuss.set_num_threads` does
+    not change. So the last bits of the solution may depend on that library, on the CPU and on its number of threads.
+    This is the only optimizer of the package for which they may.
 
     Parameters
     ----------
     damping : float, default 0.0
         :math:`\delta` >= 0; for all groups.
     fallback : {"damp", "error"}, default "damp"
-        When :math:`H + \delta I` is not positive definite: let the damping grow by factors of ten, from a millionth of
-        the largest diagonal element, until it is; or raise. `last_damping` tells what was used.
+        If :math:`H + \delta I` is not positive definite: increase the damping by factors of ten, from a millionth of
+        the largest diagonal element, until it is; or raise. `last_damping` is the damping used.
     maximize : bool, default False
-        Ascend instead of descend: :math:`-H` must be positive definite then.
+        Ascend instead of descend; :math:`-H` must then be positive definite.
 
     Examples
     --------
@@ -52,7 +52,7 @@ class Newton(Optimizer):
     lr: Rate = 1.0
     damping: float = 0.0
     fallback: Literal["damp", "error"] = "damp"
-    # There is no state that could be stored in another format.
+    # There is no state, so no state format either.
     state_dtype: InitVar[StateDtype | None] = option(default=None, kw_only=True, init=False)
     state_rounding: InitVar[Rounding] = option(default="stochastic", kw_only=True, init=False)
     state_seed: InitVar[Seed] = option(default=0, kw_only=True, init=False)
@@ -73,7 +73,7 @@ class Newton(Optimizer):
 
     @property
     def grad_norm(self) -> float | None:
-        """The global norm of the last step's gradients, where ``max_grad_norm`` is set."""
+        """The global norm of the last step's gradients, if ``max_grad_norm`` is set."""
         return self._norm
 
     def step(
@@ -86,24 +86,24 @@ class Newton(Optimizer):
         grads : structure of arrays, or callable
             The gradients in the structure of the parameters; or a closure that returns them and the Hessian.
         hessian : array of shape (n, n)
-            Symmetric, for n elements of parameters in all; one triangle of it is read.
+            Symmetric, for n parameter elements in total; only one triangle is read.
         grad_scale : float, default 1.0
-            What gradients, and the Hessian, are divided by first.
+            Gradients and the Hessian are divided by this first.
         zero_grads : bool, default False
             Set the gradients to zero once they have been used.
 
         Returns
         -------
         bool
-            Whether the step was taken; it is not when ``nonfinite="skip"`` and a gradient has a NaN or an infinity.
+            Whether the step was taken; False if ``nonfinite="skip"`` and a gradient has a NaN or an infinity.
 
         Raises
         ------
         TypeError, ValueError
             Gradients or Hessian do not fit, or the Hessian is not positive definite and ``fallback="error"``; nothing
-            has changed then.
+            has changed.
         FloatingPointError
-            A gradient has a NaN or an infinity and ``nonfinite="error"``; nothing has changed then either.
+            A gradient has a NaN or an infinity and ``nonfinite="error"``; nothing has changed.
         """
         with self._exclusive():
             return self._take(grads, hessian, grad_scale, zero_grads)
@@ -134,11 +134,11 @@ class Newton(Optimizer):
         if self.max_grad_norm is not None:
             norm, factor = _schuss.clip_factor(_schuss.sum_of_squares(usable), grad_scale, self.max_grad_norm)
         factor *= sign
-        with np.errstate(all="ignore"):  # one multiplication in the type that the parameter is computed in, as always
+        with np.errstate(all="ignore"):  # one multiplication in the parameter's compute dtype, as in all optimizers
             scaled = [array * array.dtype.type(factor) for array in usable]
         vector = np.concatenate([array.ravel() for array in scaled], dtype=np.float64)
         solution, used = self._solve(matrix if sign == grad_scale else matrix * (sign / grad_scale), vector)
-        # The step itself is plain descent along the solution, whose sign is settled.
+        # The core then takes a plain SGD step along the solution, which `sign` makes ascend for `maximize`.
         direction, at = [], 0
         for param in self._params:
             direction.append((sign * solution[at : at + param.size]).reshape(param.shape))
@@ -151,7 +151,7 @@ class Newton(Optimizer):
 
     def _usable(self, i: int, gradient: Any, zero_grads: bool) -> np.ndarray:
         usable = self._gradient(i, gradient, False, zero_grads)
-        with np.errstate(over="ignore"):  # to infinity, which the check for it is to see
+        with np.errstate(over="ignore"):  # an overflow to infinity is left to the `nonfinite` check
             return usable.astype(checks.compute_dtype(self._params[i].dtype), copy=False)
 
     @staticmethod
@@ -183,14 +183,14 @@ class Newton(Optimizer):
             raise ValueError(f"{what}: {advice}") from None
 
     def _agreed(self, name: str) -> Any:
-        """A hyperparameter that all groups must have alike, since there is one system."""
+        """A hyperparameter that must be equal in all groups, since they share one system."""
         values = {group[name] for group in self.param_groups}
         if len(values) > 1:
             raise ValueError(f"all groups must have the same {name}, since there is one system to solve")
         return values.pop()
 
     def _configure_step(self, max_grad_norm: float | None, nonfinite: str) -> None:
-        """Clipping and the check for NaN are done on the gradients, not on the direction that the core gets to see."""
+        """Does nothing: clipping and the NaN check apply to the gradients, but the core gets the solution."""
 
     @classmethod
     def _rule(cls, hypers: Mapping[str, Any]) -> str:

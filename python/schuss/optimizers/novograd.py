@@ -10,7 +10,7 @@ from schuss._core.optimizer import Optimizer
 
 
 class NovoGrad(Optimizer):
-    r"""NovoGrad: momentum over gradients that are divided by a running norm of their array (layer).
+    r"""NovoGrad: momentum of gradients, each divided by a running norm of its array (layer).
 
     For each array :math:`v \leftarrow \lVert g \rVert^2` at step 1, later
     :math:`v \leftarrow \beta_2 v + (1 - \beta_2) \lVert g \rVert^2`; then
@@ -22,16 +22,16 @@ class NovoGrad(Optimizer):
 
     The state `v` is one float64 number for each array.
 
-    Norms are added up in the order of memory: they do not depend on CPU or threads, but an array in Fortran order may
-    differ in the last bits from one with the same values in C order.
+    Norms are summed in memory order: they do not depend on CPU or threads, but an array in Fortran order may differ in
+    the last bits from one with the same values in C order.
 
     Parameters
     ----------
     weight_decay : float, default 0.0
-        :math:`\lambda` >= 0, part of what the momentum averages.
+        :math:`\lambda` >= 0; the decay goes through the momentum.
     grad_averaging : bool, default False
-        Multiply what is added to the momentum by :math:`1 - \beta_1`, at step 1 too as NVIDIA's code does; PyTorch
-        Optimizer leaves step 1 out.
+        Multiply what is added to the momentum by :math:`1 - \beta_1`, including step 1 as in NVIDIA's code;
+        pytorch_optimizer leaves step 1 out.
 
     References
     ----------

@@ -11,14 +11,14 @@ from schuss._core.optimizer import Optimizer
 
 #: A number above 0.
 Positive = Annotated[float, Range(open_low=True)]
-#: The same, or infinity.
+#: A number above 0, or infinity.
 Growth = Annotated[float, Range(open_low=True, closed_high=True)]
 
 
 class Prodigy(Optimizer):
-    r"""Prodigy: Adam that estimates its learning rate from how far the parameters have gone.
+    r"""Prodigy: Adam with a learning rate estimated from the distance that the parameters have moved.
 
-    With the estimate :math:`d`, which all arrays share, and :math:`\gamma = d \eta`, a step adds over all elements
+    With the estimate :math:`d`, which all arrays share, and :math:`\gamma = d \eta`, a step sums over all elements
 
     .. math::
 
@@ -28,31 +28,31 @@ class Prodigy(Optimizer):
 
     and takes Adam's step over :math:`d g` with :math:`m \leftarrow \beta_1 m + (1 - \beta_1) d g`,
     :math:`v \leftarrow \beta_2 v + (1 - \beta_2) d^2 g^2`,
-    :math:`p \leftarrow p - \gamma m / (\sqrt{v} + d \epsilon)`. The first steps are nearly invisible: the estimate
-    starts at :math:`d_0` and grows. Leave `lr` at 1, or give a schedule that multiplies it.
+    :math:`p \leftarrow p - \gamma m / (\sqrt{v} + d \epsilon)`. The first steps are tiny: the estimate starts at
+    :math:`d_0` and grows. Leave `lr` at 1, or pass a schedule as a multiplier.
 
-    The state has two arrays more than Adam's: `s`, and `p0`, the parameters at the beginning. `d`, `d_max` and `num`
-    are under ``shared`` in ``state_dict()``. All groups must have the same learning rate, or 0, which leaves a group
-    out of the estimate.
+    The state has two more arrays than Adam's: `s`, and `p0`, the initial parameters. `d`, `d_max` and `num` are under
+    ``shared`` in ``state_dict()``. All groups must have the same learning rate, or 0, which excludes a group from the
+    estimate.
 
     Parameters
     ----------
     beta3 : float, optional
-        :math:`\beta_3` in [0, 1) of the estimate; by default the root of :math:`\beta_2`.
+        :math:`\beta_3` in [0, 1) of the estimate; by default the square root of :math:`\beta_2`.
     weight_decay : float, default 0.0
         :math:`\lambda` >= 0.
     decoupled_weight_decay : bool, default True
-        Multiply the parameter by :math:`1 - \gamma \lambda`, or add ``weight_decay * p`` to the gradient.
+        Multiply the parameter by :math:`1 - \gamma \lambda`; ``False`` adds ``weight_decay * p`` to the gradient.
     use_bias_correction : bool, default False
         Multiply :math:`\gamma` by :math:`\sqrt{1 - \beta_2^t} / (1 - \beta_1^t)`.
     safeguard_warmup : bool, default False
         Leave the learning rate out of :math:`s`: for schedules with warm-up.
     d0 : float, default 1e-6
-        What the estimate starts at, > 0.
+        Initial value of the estimate, > 0.
     d_coef : float, default 1.0
         :math:`c` > 0: scales the estimate.
     growth_rate : float, default inf
-        The most that the estimate grows by in a step, as a factor > 0.
+        The largest factor by which the estimate grows in one step, > 0.
 
     References
     ----------

@@ -8,12 +8,12 @@ from typing import Annotated, Any, Literal
 from schuss._core.hyperparameters import Betas, Range, Rate
 from schuss._core.optimizer import Optimizer
 
-#: The length of the average above which a step is rectified; at 4 and below there is no variance.
+#: The length of the moving average above which a step is rectified; the variance is undefined at 4 and below.
 Threshold = Annotated[float, Range(low=4.0)]
 
 
 class RAdam(Optimizer):
-    r"""RAdam: Adam whose first steps are rectified, or free of the denominator, instead of warmed up.
+    r"""RAdam: Adam whose first steps are rectified, or have no denominator, instead of a warm-up.
 
     .. math::
 
@@ -22,14 +22,14 @@ class RAdam(Optimizer):
        & \rho_\infty = \frac{2}{1 - \beta_2} - 1 \\
        & \rho = \rho_\infty - \frac{2 t \beta_2^t}{1 - \beta_2^t}
 
-    Where :math:`\rho` exceeds the threshold,
+    If :math:`\rho` exceeds the threshold,
 
     .. math::
 
        & p \leftarrow p - \eta \frac{m}{1 - \beta_1^t} \, r \, \frac{\sqrt{1 - \beta_2^t}}{\sqrt{v} + \epsilon} \\
        & r = \sqrt{\frac{(\rho - 4)(\rho - 2) \rho_\infty}{(\rho_\infty - 4)(\rho_\infty - 2) \rho}};
 
-    before that :math:`p \leftarrow p - \eta m / (1 - \beta_1^t)`, or nothing.
+    until then :math:`p \leftarrow p - \eta m / (1 - \beta_1^t)`, or nothing.
 
     Parameters
     ----------
@@ -40,8 +40,8 @@ class RAdam(Optimizer):
     threshold : float, default 5.0
         The :math:`\rho` above which the step is rectified, >= 4. PyTorch has 5, the paper 4.
     unrectified : {"sgd", "frozen"}, default "sgd"
-        Before that, step without the denominator as PyTorch does, or leave the parameter as it is, decay included:
-        the default of the authors' code.
+        Until then, step without the denominator as PyTorch does; or, as the authors' code does by default, leave the
+        parameter unchanged, without weight decay.
 
     References
     ----------

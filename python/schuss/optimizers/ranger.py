@@ -15,13 +15,13 @@ from schuss.wrappers.lookahead import Lookahead, SlowStep
 
 
 class _CentralizedRAdam(RAdam):
-    """RAdam with decoupled decay, whose gradients lose the means of their rows first."""
+    """RAdam with decoupled decay on centralized gradients."""
 
     _label = "Ranger"
 
     gradient_centralization: bool = True
     gc_conv_only: bool = False
-    # Ranger has one form of each.
+    # Fixed in Ranger.
     decoupled_weight_decay: bool = option(default=True, init=False)
     unrectified: Literal["sgd", "frozen"] = option(default="sgd", init=False)
 
@@ -40,7 +40,7 @@ class _CentralizedRAdam(RAdam):
 
     @classmethod
     def _structure(cls, hypers: Mapping[str, Any]) -> tuple[Any, ...]:
-        # Also where no array of the group is one that they are about.
+        # Fixed even if no array of the group is affected by them.
         return hypers["gradient_centralization"], hypers["gc_conv_only"]
 
     @classmethod
@@ -51,31 +51,32 @@ class _CentralizedRAdam(RAdam):
 class Ranger(Lookahead):
     r"""Ranger: `Lookahead` around `RAdam`, with gradient centralization.
 
-    Each step takes from every gradient of more than one dimension the mean over all axes but the first, multiplies the
-    parameter by :math:`1 - \eta \lambda`, and takes the step of `RAdam`; every k-th step is followed by Lookahead's
-    synchronization. No step goes uphill: in some other packages those before RAdam's rectification do, by a sign.
+    Each step subtracts from every gradient with more than one dimension its mean over all axes but the first,
+    multiplies the parameter by :math:`1 - \eta \lambda`, and takes the step of `RAdam`; Lookahead synchronizes after
+    every k-th step. In some other packages, a wrong sign makes the steps before RAdam's rectification go uphill; not
+    here.
 
-    Means are added up in the order of memory: they do not depend on CPU or threads, but for an array of more than two
-    dimensions in Fortran order they may differ in the last bits from those in C order.
+    Means are summed in memory order: they do not depend on CPU or threads, but for an array of more than two dimensions
+    in Fortran order they may differ in the last bits from those in C order.
 
     Parameters
     ----------
     betas : pair of float, default (0.95, 0.999)
-        :math:`\beta_1, \beta_2` in [0, 1), of each group.
+        :math:`\beta_1, \beta_2` in [0, 1).
     weight_decay : float, default 0.0
         :math:`\lambda` >= 0, decoupled.
     k : int, default 6
-        Fast steps from one synchronization to the next, >= 1.
+        Fast steps between synchronizations, >= 1.
     alpha : float, default 0.5
-        How far the slow weights go, in (0, 1].
+        Step size of the slow weights, in (0, 1].
     threshold : float, default 5.0
         The :math:`\rho` above which RAdam's step is rectified.
     gradient_centralization : bool, default True
-        Take the means off; fixed once the optimizer is made.
+        Subtract the means; fixed once the optimizer is made.
     gc_conv_only : bool, default False
-        Only from gradients of more than three dimensions.
+        Only for gradients with more than three dimensions.
     max_grad_norm : float, optional
-        Scale all gradients so that their global norm is at most this, inside the step, before the means are taken.
+        Scale all gradients so that their global norm is at most this, inside the step, before centralization.
 
     References
     ----------

@@ -21,7 +21,7 @@ class RMSprop(Optimizer):
     :math:`d = \max(v - a^2, 0)`. With momentum :math:`b \leftarrow \mu b + g / (\sqrt{d} + \epsilon)` and
     :math:`p \leftarrow p - \eta b`.
 
-    PyTorch does not hold the centered variance at zero or above, and returns NaN when rounding makes it negative.
+    PyTorch does not clamp the centered variance at zero, and returns NaN if rounding makes it negative.
     TensorFlow's form is ``alpha=0.9, initial_square_avg=1.0, eps_inside_sqrt=True, lr_in_momentum=True``.
 
     Parameters
@@ -38,7 +38,7 @@ class RMSprop(Optimizer):
         Multiply by the learning rate before the buffer: :math:`b \leftarrow \mu b + \eta g / (\ldots)`,
         :math:`p \leftarrow p - b`.
     initial_square_avg : float, default 0.0
-        First value of :math:`v`, >= 0.
+        Initial value of :math:`v`, >= 0.
 
     References
     ----------

@@ -1,4 +1,4 @@
-"""Stochastic gradient descent and its momentum forms."""
+"""Stochastic gradient descent with momentum."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from schuss._core.optimizer import Optimizer
 
 
 class SGD(Optimizer):
-    r"""Stochastic gradient descent, plain, with momentum in three forms, and Nesterov's in two.
+    r"""Stochastic gradient descent: plain, with three forms of momentum, and two of Nesterov momentum.
 
-    Without momentum :math:`p \leftarrow p - \eta g`. With it, by ``momentum_form``:
+    Without momentum :math:`p \leftarrow p - \eta g`. With momentum, depending on ``momentum_form``:
 
     - ``"heavy_ball"``: step 1 sets :math:`b = g`, later :math:`b \leftarrow \mu b + (1 - d) g`; then
       :math:`p \leftarrow p - \eta b`, or with ``nesterov`` :math:`p \leftarrow p - \eta (g + \mu b)`. This is PyTorch's
@@ -29,11 +29,11 @@ class SGD(Optimizer):
     dampening : float, default 0.0
         :math:`d` in [0, 1]; heavy ball only.
     nesterov : bool, default False
-        Nesterov's momentum, without a look-ahead gradient; needs momentum and no dampening.
+        Nesterov momentum, without a look-ahead gradient; needs momentum and no dampening.
     momentum_form : {"heavy_ball", "velocity", "ema"}, default "heavy_ball"
-        Which of the forms above.
+        One of the forms above.
     debias : bool, default False
-        Correct the EMA's start at zero.
+        Bias correction for the EMA, which starts at zero.
 
     References
     ----------

@@ -1,9 +1,9 @@
-"""Learning-rate schedules: functions of the step, to be given to an optimizer as ``lr``.
+"""Learning-rate schedules: functions of the step, passed to an optimizer as ``lr``. They know no optimizer.
 
-The step is counted from 0. Each schedule is a small frozen object whose rate depends on the step alone, so resuming
-needs no state; only `reduce_on_plateau` keeps some, which is saved with the optimizer. ``warmup``, ``join`` and
-``scale`` make schedules of schedules; any function from the step to a rate will do inside them, and as ``lr``. The
-names are lower case, though they are classes, because they read as functions.
+The step is counted from 0. Each schedule is a small frozen object whose rate depends only on the step, so resuming
+needs no state; only `reduce_on_plateau` has state, which is saved with the optimizer. ``warmup``, ``join`` and
+``scale`` combine schedules; they, and ``lr``, accept any function from the step to a rate. The classes have lower-case
+names because they are used like functions.
 
 >>> import numpy as np, schuss
 >>> from schuss import schedules

@@ -20,7 +20,7 @@ def half_cosine(part: float) -> float:
 
 @dataclass(frozen=True)
 class cosine(Schedule):
-    r"""Cosine annealing: slowly away from one rate, slowly towards another.
+    r"""Cosine annealing: from one rate to another along half a cosine.
 
     .. math:: \eta_t = \eta_{min} + (\eta_{max} - \eta_{min}) \frac{1 + \cos(\pi t / T)}{2}
 
@@ -31,9 +31,9 @@ class cosine(Schedule):
     lr_min : float
         The lowest rate :math:`\eta_{min}`, >= 0 and at most `lr_max`.
     T : int
-        The step that has the lowest rate, >= 1.
+        The step with the lowest rate, >= 1.
     after : {"hold", "periodic"}, default "hold"
-        After step `T` the rate stays at its lowest, or the cosine goes on: up again until step :math:`2T`, and so on.
+        After step `T` the rate stays lowest, or the cosine continues: up again until step :math:`2T`, and so on.
 
     Raises
     ------
@@ -74,7 +74,7 @@ class cosine(Schedule):
         )
 
     def _at(self, step: int) -> float:
-        # Folded to [0, T] in whole numbers: exactly symmetric, and exact however far on.
+        # Reduced to [0, T] in integers: exactly symmetric, and exact for any step.
         if self.after == "periodic":
             step %= 2 * self.T
             step = min(step, 2 * self.T - step)
@@ -88,12 +88,12 @@ class cosine(Schedule):
 
 @dataclass(frozen=True)
 class cosine_restarts(Schedule):
-    r"""Cosine annealing with warm restarts (SGDR), in periods of the same length or of growing ones.
+    r"""Cosine annealing with warm restarts (SGDR), in periods of constant or growing length.
 
     .. math:: \eta_t = \eta_{min} + (\eta_{max} - \eta_{min}) \frac{1 + \cos(\pi \, T_{cur} / T_i)}{2}
 
     :math:`T_{cur}` is the number of steps since the last restart, and :math:`T_i = T_0 \, T_{mult}^i` the length of
-    period :math:`i`. The lowest rate is never reached quite: where it would be, the next period starts.
+    period :math:`i`. The lowest rate is never quite reached: the step that would have it starts the next period.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What all schedules share: the base classes, the checks of their arguments, and interpolation that ends exactly."""
+"""Shared by all schedules: base classes, argument checks, interpolation with exact ends. It knows no schedule."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ number = validate.number
 class Schedule(ABC):
     """The base class of all schedules: a learning rate as a function of the step.
 
-    An optimizer takes any function of the step as ``lr``; this class only saves writing the checks. A subclass has
+    An optimizer accepts any function of the step as ``lr``; this class only adds argument checks. A subclass defines
     ``_at(step)`` and ``initial_lr``.
 
     Examples
@@ -50,7 +50,7 @@ class Schedule(ABC):
 
     @abstractmethod
     def _at(self, step: int) -> float:
-        """The rate of a step that has been checked."""
+        """The rate of a step, which has been checked."""
 
     @property
     @abstractmethod
@@ -73,7 +73,7 @@ class Schedule(ABC):
         Returns
         -------
         float or None
-            None leaves the optimizer its own.
+            None: the optimizer uses its own.
 
         Raises
         ------
@@ -86,13 +86,13 @@ class Schedule(ABC):
         return None
 
     def _settle(self, **checked: Any) -> None:
-        """Puts checked values in the place of the given ones; a frozen dataclass has no other way."""
+        """Replaces fields by their checked values, which a frozen dataclass allows only this way."""
         for name, value in checked.items():
             object.__setattr__(self, name, value)
 
 
 class Composed(Schedule):
-    """A schedule made of others; whatever state these keep is its state."""
+    """A schedule made of others; its state is their states."""
 
     @property
     @abstractmethod
@@ -104,7 +104,7 @@ class Composed(Schedule):
         return any(scheduling.sets_momentum(part) for part in self._parts)
 
     def state_dict(self) -> dict[str, Any] | None:
-        """The states of the schedules inside, in order, for JSON; None when none of them keeps any.
+        """The states of the inner schedules, in order, JSON-serializable; None if none of them has state.
 
         Returns
         -------
@@ -114,7 +114,7 @@ class Composed(Schedule):
         return None if all(state is None for state in states) else {"parts": states}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Takes over what :meth:`state_dict` gave; on an error nothing has changed.
+        """Restores the result of :meth:`state_dict`; on an error nothing has changed.
 
         Parameters
         ----------
@@ -169,21 +169,21 @@ def increasing(place: str, values: Any) -> tuple[int, ...]:
 
 def inner(place: str, value: Any) -> Rate:
     """The value, if it can be called with a step."""
-    if not callable(value) or isinstance(value, type):  # a class is a schedule that was not made
+    if not callable(value) or isinstance(value, type):  # a class is a schedule that was not instantiated
         raise TypeError(f"{place} must be a callable of the step, such as schedules.constant(0.1), got {value!r}")
     return cast(Rate, value)
 
 
 def power(base: float, exponent: int) -> float:
-    """The power of a number >= 0; infinity where that is too large, which the optimizer refuses by name."""
+    """The power of a number >= 0; infinity on overflow, which the optimizer rejects with a message."""
     try:
         return base**exponent
-    except OverflowError:  # also where only the exponent is too large
+    except OverflowError:  # also if only the exponent is too large
         return math.inf if base > 1 else float(base == 1)
 
 
 def blend(start: float, end: float, weight: float) -> float:
-    """`end + (start - end) * weight`: exactly `start` at 1, exactly `end` at 0, never outside, monotone between."""
+    """`end + (start - end) * weight`: exactly `start` at 1, exactly `end` at 0, monotone and never outside."""
     if weight == 1.0:
         return start
     low, high = (start, end) if start <= end else (end, start)

@@ -20,9 +20,9 @@ class join(Composed):
     Parameters
     ----------
     schedules : sequence of callable
-        The schedules :math:`\eta^{(i)}`, at least one; any function of the step will do.
+        The schedules :math:`\eta^{(i)}`, at least one; any function of the step.
     boundaries : sequence of int
-        The step at which each but the first starts: increasing, >= 1, one fewer than there are schedules.
+        The step at which each schedule but the first starts: increasing, >= 1.
 
     Raises
     ------
@@ -77,14 +77,14 @@ class join(Composed):
 
 @dataclass(frozen=True)
 class scale(Composed):
-    r"""A schedule times a factor, as for a group that learns more slowly.
+    r"""A schedule times a factor, for example for a group that learns more slowly.
 
     .. math:: \eta_t = c \, \eta'_t
 
     Parameters
     ----------
     schedule : callable
-        The schedule :math:`\eta'`; any function of the step will do. Its momentum is not scaled.
+        The schedule :math:`\eta'`; any function of the step. Its momentum is not scaled.
     factor : float
         The factor :math:`c`, >= 0.
 
@@ -119,5 +119,5 @@ class scale(Composed):
 
     @property
     def initial_lr(self) -> float:
-        """That of the schedule inside, times the factor."""
+        """The inner schedule's base rate times the factor."""
         return self.factor * scheduling.initial_rate("schedule", self.schedule)

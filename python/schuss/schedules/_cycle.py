@@ -1,4 +1,4 @@
-"""The one-cycle policy: the rate up and far down, the momentum the other way."""
+"""The one-cycle policy: the rate goes up, then far down; the momentum goes the opposite way."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PAIR = check_of(Betas)
 class one_cycle(Schedule):
     r"""The one-cycle policy: the rate goes up to a maximum and down to almost nothing, the momentum down and up.
 
-    From boundary to boundary, with :math:`w` the part of the way that is left,
+    Between two boundaries, with :math:`w` the remaining fraction of the phase,
 
     .. math::
 
@@ -35,24 +35,24 @@ class one_cycle(Schedule):
     =========  ==============================  =====================  ============================
 
     Initial is ``max_lr / div_factor``, final is ``max_lr / div_factor / final_div_factor``. The boundaries are
-    PyTorch's and need not be whole numbers: the largest rate is then reached only nearly.
+    PyTorch's and need not be whole numbers: the largest rate is then only approximately reached.
 
     Parameters
     ----------
     max_lr : float
         The largest rate, >= 0.
     total_steps : int
-        The number of steps :math:`N`, >= 1. After the last, rate and momentum stay; PyTorch raises an error then.
+        The number of steps :math:`N`, >= 1. After the last, rate and momentum stay constant; PyTorch raises an error.
     pct_start : float, default 0.3
-        The part :math:`p` of the steps in which the rate goes up: >= 0 and <= 1, or <= 0.5 with three phases.
+        The fraction :math:`p` of the steps in which the rate goes up: >= 0 and <= 1, or <= 0.5 with three phases.
     div_factor : float, default 25.0
-        `max_lr` over the initial rate, > 0.
+        `max_lr` divided by the initial rate, > 0.
     final_div_factor : float, default 1e4
-        The initial rate over the final one, > 0.
+        The initial rate divided by the final one, > 0.
     anneal : {"cos", "linear"}, default "cos"
-        How the values between boundaries are found.
+        How values between boundaries are interpolated.
     three_phase : bool, default False
-        Come back to the initial rate as fast as it was left, and go on to the final rate from there.
+        Return to the initial rate in as many steps as the rate went up, then go on to the final rate.
     momentum : pair of float or None, default (0.85, 0.95)
         The lowest momentum, at the largest rate, and the highest: in [0, 1). An optimizer with a hyperparameter
         ``momentum``, which must be above 0, uses this instead; one with ``betas`` uses it instead of the first of them.
@@ -124,7 +124,7 @@ class one_cycle(Schedule):
         )
 
     def _phase(self, step: int) -> tuple[int, float]:
-        """The phase of a step, counted backwards from the last, -1, and how much of the way there is left."""
+        """The phase of a step, counted backwards from the last, -1, and the remaining part of it, 1 to 0."""
         last = self.total_steps - 1
         ends = [self.pct_start * self.total_steps - 1.0]
         if self.three_phase:
@@ -132,7 +132,7 @@ class one_cycle(Schedule):
         begin, step = 0.0, min(step, last)
         for phase, end in enumerate([*ends, float(last)], start=-1 - len(ends)):
             if step <= end or phase == -1:
-                # A phase may be without length; whoever is in it has arrived.
+                # A phase of length zero is already at its end.
                 part = (step - begin) / (end - begin) if end != begin else 1.0
                 return phase, half_cosine(part) if self.anneal == "cos" else 1.0 - part
             begin = end
@@ -147,7 +147,7 @@ class one_cycle(Schedule):
 
     @property
     def sets_momentum(self) -> bool:
-        """Whether there is a pair of momenta."""
+        """Whether a momentum range was given."""
         return self.momentum_range is not None
 
     def _momentum_at(self, step: int) -> float | None:

@@ -1,4 +1,4 @@
-"""The schedule that keeps state: it hears of a metric, and lowers the rate when that no longer improves."""
+"""The only schedule with state: it lowers the rate when a metric stops improving."""
 
 from __future__ import annotations
 
@@ -34,10 +34,9 @@ class reduce_on_plateau(Schedule):
 
     after more than :math:`P` updates in a row without improvement.
 
-    Tell it the metric with :meth:`update`, after each validation for example; the rate is the same at every step
-    between. This is the one schedule with a state. The optimizer saves it: it is part of ``state_dict()`` and of
-    checkpoints, and ``load_state_dict`` and ``schuss.load`` give it to the schedule that the optimizer then has. Two of
-    these are equal only if they are one.
+    Pass the metric to :meth:`update`, for example after each validation; the rate is constant in between. This is the
+    only schedule with state. The optimizer saves it in ``state_dict()`` and checkpoints; ``load_state_dict`` and
+    ``schuss.load`` restore it into the optimizer's schedule. These schedules compare by identity.
 
     Parameters
     ----------
@@ -48,17 +47,17 @@ class reduce_on_plateau(Schedule):
     factor : float, default 0.1
         The factor :math:`\gamma`, > 0 and < 1.
     patience : int, default 10
-        The number :math:`P` of updates without improvement that are borne, >= 0.
+        The number :math:`P` of updates without improvement that are tolerated, >= 0.
     threshold : float, default 1e-4
         By how much the metric must be better than the best so far to count as an improvement, >= 0.
     threshold_mode : {"rel", "abs"}, default "rel"
-        Whether that is a part of the best metric's absolute value, or a difference.
+        Whether the threshold is relative to the best metric's absolute value, or absolute.
     cooldown : int, default 0
-        The number of updates after a reduction that do not count, >= 0.
+        The number of updates after a reduction that are not counted, >= 0.
     min_lr : float, default 0.0
         The lowest rate :math:`\eta_{min}`, >= 0 and at most `lr`.
     eps : float, default 1e-8
-        A reduction by no more than this is left out, >= 0.
+        A reduction by no more than this is skipped, >= 0.
 
     Raises
     ------
@@ -67,7 +66,7 @@ class reduce_on_plateau(Schedule):
 
     Notes
     -----
-    PyTorch's ``ReduceLROnPlateau``, but for negative metrics with a relative threshold: PyTorch multiplies the best
+    PyTorch's ``ReduceLROnPlateau``, except for negative metrics with a relative threshold: PyTorch multiplies the best
     metric by ``1 - threshold`` or ``1 + threshold``, so that a negative metric which is slightly worse counts as an
     improvement; here the threshold is relative to the absolute value. A metric of NaN is no improvement in either.
 
@@ -118,7 +117,7 @@ class reduce_on_plateau(Schedule):
         return self.lr
 
     def update(self, metric: float) -> float:
-        """Takes note of a metric, and lowers the rate if it is time.
+        """Records a metric, and lowers the rate if the patience has run out.
 
         Parameters
         ----------
@@ -160,7 +159,7 @@ class reduce_on_plateau(Schedule):
         return sign * value < sign * best - margin
 
     def state_dict(self) -> dict[str, Any]:
-        """What it has learnt of the metric so far, for JSON.
+        """The current rate and the progress of the metric, JSON-serializable.
 
         Returns
         -------
@@ -170,7 +169,7 @@ class reduce_on_plateau(Schedule):
         return dataclasses.asdict(self.progress)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Takes over what :meth:`state_dict` gave; on an error nothing has changed.
+        """Restores the result of :meth:`state_dict`; on an error nothing has changed.
 
         Parameters
         ----------

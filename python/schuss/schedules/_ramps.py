@@ -10,7 +10,7 @@ from schuss.schedules._base import Schedule, blend, number, whole
 
 @dataclass(frozen=True)
 class polynomial(Schedule):
-    r"""From one rate to another along a power of the steps left; the last rate stays.
+    r"""From one rate to another along a power of the remaining steps; then the last rate is kept.
 
     .. math:: \eta_t = \eta_{end} + (\eta - \eta_{end}) \left( 1 - \frac{\min(t, T)}{T} \right)^{k}
 
@@ -71,7 +71,7 @@ class polynomial(Schedule):
 
 @dataclass(frozen=True)
 class linear(Schedule):
-    r"""From one rate to another along a straight line, up or down; the last rate stays.
+    r"""From one rate to another along a straight line, up or down; then the last rate is kept.
 
     .. math:: \eta_t = \eta_{start} + (\eta_{end} - \eta_{start}) \frac{\min(t, T)}{T}
 
@@ -136,7 +136,7 @@ class inverse_sqrt(Schedule):
     lr : float
         The largest rate :math:`\eta`, >= 0.
     warmup_steps : int
-        The length :math:`W` of the ramp, >= 1; with 1 there is none.
+        The length :math:`W` of the ramp, >= 1; 1 means no ramp.
 
     Raises
     ------

@@ -48,7 +48,7 @@ class constant(Schedule):
 
 @dataclass(frozen=True)
 class step(Schedule):
-    r"""A staircase: the rate is multiplied by a factor every so many steps.
+    r"""Step decay: the rate is multiplied by a factor every `step_size` steps.
 
     .. math:: \eta_t = \eta \, \gamma^{\lfloor t / S \rfloor}
 
@@ -57,7 +57,7 @@ class step(Schedule):
     lr : float
         The first rate :math:`\eta`, >= 0.
     step_size : int
-        The length :math:`S` of a stair, >= 1.
+        The number :math:`S` of steps with the same rate, >= 1.
     gamma : float, default 0.1
         The factor :math:`\gamma`, > 0.
 
@@ -100,7 +100,7 @@ class step(Schedule):
 
 @dataclass(frozen=True)
 class multi_step(Schedule):
-    r"""The rate is multiplied by a factor at each of some steps.
+    r"""The rate is multiplied by a factor at given steps.
 
     .. math:: \eta_t = \eta \, \gamma^{n(t)}, \qquad n(t) = \text{the number of milestones} \le t
 
@@ -109,7 +109,7 @@ class multi_step(Schedule):
     lr : float
         The first rate :math:`\eta`, >= 0.
     milestones : sequence of int
-        The steps that are the first with the next rate: increasing, >= 1.
+        The first step with each new rate: increasing, >= 1.
     gamma : float, default 0.1
         The factor :math:`\gamma`, > 0.
 
@@ -161,7 +161,7 @@ class exponential(Schedule):
     lr : float
         The first rate :math:`\eta`, >= 0.
     gamma : float
-        The factor :math:`\gamma`, > 0. Above 1 the rate grows, as a search for the largest useful rate wants it.
+        The factor :math:`\gamma`, > 0. Above 1 the rate grows, as in a learning-rate range test.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Warm-up: a ramp in front of a schedule."""
+"""Warm-up: a ramp before a schedule."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ class warmup(Composed):
        \left( s + (1 - s) \, t / W \right) \eta'_0 & t < W \\
        \eta'_{t - W} & t \ge W \end{cases}
 
-    where :math:`\eta'` is the schedule inside. **The first step has exactly** :math:`s \, \eta'_0`, **which is 0 unless
-    `start` says otherwise**: it changes no parameter, only the state. With ``skip_first=True`` the first step already
-    has a rate above that: the ramp is :math:`s + (1 - s)(t + 1)/(W + 1)`. Either way every step of the ramp has a
-    larger rate than the one before, and step :math:`W` is the first with the schedule's own.
+    where :math:`\eta'` is the inner schedule. **The first step has exactly** :math:`s \, \eta'_0`, **which is 0 by
+    default**: it changes no parameter, only the state. With ``skip_first=True`` the first step already has a larger
+    rate: the ramp is :math:`s + (1 - s)(t + 1)/(W + 1)`. Either way every step of the ramp has a larger rate than the
+    one before, and step :math:`W` is the first with the schedule's own rate.
 
     Parameters
     ----------
     schedule : callable
-        What follows: a schedule, or any function of the step. Its momentum, if it sets one, stays at that of its step
-        0 during the ramp.
+        The schedule after the ramp, or any function of the step. During the ramp its momentum, if it sets one, is that
+        of its step 0.
     steps : int
         The length :math:`W` of the ramp, >= 0.
     start : float, default 0.0
-        Where the ramp starts, as a part :math:`s` of the schedule's first rate: >= 0 and <= 1.
+        Where the ramp starts, as a fraction :math:`s` of the schedule's first rate: >= 0 and <= 1.
     skip_first : bool, default False
         Leave out the first value of the ramp.
 
@@ -89,7 +89,7 @@ class warmup(Composed):
 
     @property
     def initial_lr(self) -> float:
-        """That of the schedule inside."""
+        """The inner schedule's base rate."""
         return scheduling.initial_rate("schedule", self.schedule)
 
 
@@ -101,7 +101,7 @@ def warmup_cosine(
     start: float = 0.0,
     skip_first: bool = False,
 ) -> warmup:
-    r"""A linear ramp up, then cosine annealing; the lowest rate stays.
+    r"""A linear ramp up, then cosine annealing; then the lowest rate is kept.
 
     .. math:: \eta_t = \begin{cases}
        \left( s + (1 - s) \, t / W \right) \eta_{max} & t < W \\
@@ -115,13 +115,13 @@ def warmup_cosine(
     warmup_steps : int
         The length :math:`W` of the ramp, >= 0.
     total_steps : int
-        The step :math:`N` that has the lowest rate, more than `warmup_steps`.
+        The step :math:`N` with the lowest rate, more than `warmup_steps`.
     lr_min : float, default 0.0
         The lowest rate :math:`\eta_{min}`, >= 0 and at most `lr_max`.
     start : float, default 0.0
-        Where the ramp starts, as a part :math:`s` of `lr_max`: >= 0 and <= 1.
+        Where the ramp starts, as a fraction :math:`s` of `lr_max`: >= 0 and <= 1.
     skip_first : bool, default False
-        Leave out the first value of the ramp, which is 0 unless `start` says otherwise.
+        Leave out the first value of the ramp, which is 0 by default.
 
     Returns
     -------

@@ -1,3 +1,3 @@
-"""What stands around an optimizer: slow weights, offloading. No wrapper knows an optimizer class by name."""
+"""Wrappers around an optimizer: slow weights, offloading. No wrapper knows an optimizer class by name."""
 
 from schuss.wrappers.lookahead import Lookahead as Lookahead

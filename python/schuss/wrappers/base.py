@@ -1,7 +1,7 @@
-"""The base of what stands around an optimizer and is used in its place, as slow weights and averages do.
+"""The base of wrappers: optimizers that wrap another one and are used in its place, such as slow weights.
 
-All that a wrapper does not define itself is the wrapped optimizer's: groups, gradients, counters, options, state. A
-wrapper adds what follows a step, state arrays of its own, and settings of its own; it knows no optimizer class.
+Groups, gradients, counters, options and state are delegated to the wrapped optimizer. A wrapper adds work after each
+step, and its own state arrays and settings; it knows no optimizer class.
 """
 
 from __future__ import annotations
@@ -22,34 +22,34 @@ from schuss._core.validate import Check
 
 
 def _wrapped(name: str) -> Any:
-    """An attribute that is the wrapped optimizer's."""
+    """An attribute delegated to the wrapped optimizer."""
     return property(lambda self: getattr(self.optimizer, name))
 
 
 class Wrapper(Optimizer):
-    """An optimizer around another one.
+    """An optimizer that wraps another one.
 
-    A subclass has a constructor that ends in ``self._wrap(optimizer, ...)``. It says with ``_follow`` what comes after
-    each step taken, and with ``_new_extra`` and ``_extra_names`` which state arrays it adds to those of a parameter.
+    A subclass has a constructor that ends in ``self._wrap(optimizer, ...)``. Its ``_follow`` runs after each step
+    taken; ``_new_extra`` and ``_extra_names`` define the state arrays that it adds for a parameter.
     """
 
-    #: The checks of the settings that are the wrapper's own; the value of each is in an attribute ``_<name>``.
+    #: The checks of the wrapper's own settings; each value is in an attribute ``_<name>``.
     _own_settings: ClassVar[Mapping[str, Check]] = {}
-    #: What the class is called in checkpoints, in front of the wrapped optimizer's name; a subclass keeps it.
+    #: The wrapper's name in checkpoints, before the wrapped optimizer's; subclasses of a wrapper keep it.
     _wrapper: ClassVar[str] = "Wrapper"
-    #: Where the parameters are while `_showing` shows them, for messages.
+    #: What `_showing` sets the parameters to, for messages.
     _shown: ClassVar[str] = "other values"
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         raise TypeError("Wrapper is what stands around an optimizer; make one of its subclasses")
 
     def _wrap(self, optimizer: Optimizer, **settings: Any) -> None:
-        """Puts this around an optimizer; `settings` has a value for each of the wrapper's own."""
+        """Wraps an optimizer; `settings` has a value for each of the wrapper's own settings."""
         if not isinstance(optimizer, Optimizer):
             raise TypeError(f"{type(self).__name__} wraps an optimizer, got {trees.kind(optimizer)}")
         self._optimizer = optimizer
         self._showing_others = False
-        #: The steps taken before one that has not come to its end, or None.
+        #: During a step, the number of steps taken before it; else None. It stays set if the step is interrupted.
         self._begun: int | None = None
         for name, value in settings.items():
             setattr(self, f"_{name}", self._own_settings[name](name, value))
@@ -57,26 +57,26 @@ class Wrapper(Optimizer):
         #: The arrays that the wrapper adds to the states of each parameter.
         self._extra = [self._new_extra(i) for i in range(len(optimizer._params))]
 
-    # What a subclass says.
+    # For subclasses to override.
 
     def _check_wrapped(self) -> None:
-        """Raises when the settings do not suit the wrapped optimizer."""
+        """Raises if the settings do not fit the wrapped optimizer."""
 
     def _new_extra(self, i: int) -> list[np.ndarray]:
         """The arrays to add to the states of a parameter."""
         return []
 
     def _extra_names(self, i: int) -> list[str]:
-        """Their names."""
+        """The names of these arrays."""
         return []
 
     def _follow(self, steps: int) -> None:
-        """What comes after a step, the `steps`-th; made up for before the next one where it was interrupted."""
+        """Runs after the `steps`-th step; if that was interrupted, before the next one."""
 
     # Stepping.
 
     def step(self, *args: Any, **kwargs: Any) -> bool:
-        """Takes a step of the wrapped optimizer, and does what follows it here.
+        """Takes a step of the wrapped optimizer, then does the wrapper's own work.
 
         Arguments and errors are those of the wrapped optimizer's ``step``.
 
@@ -98,7 +98,7 @@ class Wrapper(Optimizer):
             return taken
 
     def _finish(self) -> None:
-        """Ends a step that was interrupted when the wrapped optimizer had taken its own."""
+        """Completes a step that was interrupted after the wrapped optimizer had taken its own."""
         steps = self._optimizer.step_count
         if self._begun not in (None, steps):
             self._follow(steps)
@@ -106,7 +106,7 @@ class Wrapper(Optimizer):
 
     @contextlib.contextmanager
     def _showing(self, values: Sequence[np.ndarray]) -> Iterator[None]:
-        """The parameters have these values inside this context, and their own again behind it."""
+        """Sets the parameters to `values` inside this context and restores them afterwards."""
         if self._showing_others:
             raise RuntimeError("evaluate() is under way already")
         self._refuse_added()
@@ -132,7 +132,7 @@ class Wrapper(Optimizer):
                 f"make a new {type(self).__name__}, and add groups with its own add_param_group"
             )
 
-    # The wrapped optimizer's.
+    # Delegated to the wrapped optimizer.
 
     @property
     def optimizer(self) -> Optimizer:
@@ -156,7 +156,7 @@ class Wrapper(Optimizer):
 
     @property
     def grad_norm(self) -> float | None:
-        """The global norm of the last step's gradients, where it was measured."""
+        """The global norm of the last step's gradients, if it was measured."""
         return self._optimizer.grad_norm
 
     @property
@@ -173,14 +173,14 @@ class Wrapper(Optimizer):
         self._optimizer.zero_grad()
 
     def add_param_group(self, group: Mapping[str, Any]) -> None:
-        """Adds a group to the wrapped optimizer; what the wrapper adds to its state starts at the present values."""
+        """Adds a group to the wrapped optimizer; the wrapper's own state for it starts from the current values."""
         self._refuse_shown()
         with _schuss.ExclusiveLock(self):
             known = len(self._extra)
             self._optimizer.add_param_group(group)
             self._extra += [self._new_extra(i) for i in range(known, len(self._optimizer._params))]
 
-    if not TYPE_CHECKING:  # to type checkers these are the base's
+    if not TYPE_CHECKING:  # type checkers see the base class's attributes
         _params = _wrapped("_params")
         _rule_states = _wrapped("_rule_states")
         _shared = _wrapped("_shared")
@@ -255,7 +255,7 @@ class Wrapper(Optimizer):
 
 
 def _rebuild(kind: type[Wrapper], optimizer: Optimizer, settings: Mapping[str, Any]) -> Wrapper:
-    """Makes a copy's wrapper around the copied optimizer; its state follows."""
+    """Creates the wrapper of a copy around the copied optimizer; its state is loaded afterwards."""
     result = kind.__new__(kind)
     result._wrap(optimizer, **settings)
     return result

@@ -1,4 +1,4 @@
-"""Lookahead: slow weights behind any optimizer."""
+"""Lookahead: slow weights for any optimizer. It knows no optimizer class."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from schuss.wrappers.base import Wrapper
 
 _MOMENTA = ("m", "b")
 
-#: How far the slow weights go.
+#: The step size of the slow weights.
 SlowStep = Annotated[float, Range(open_low=True, high=1.0, closed_high=True)]
 Pullback = Literal["none", "reset", "pullback"]
 
 
 class Lookahead(Wrapper):
-    r"""Slow weights that follow an optimizer's fast ones.
+    r"""Slow weights that follow an optimizer's fast weights.
 
-    Every k-th step :math:`s \leftarrow s + \alpha (p - s)`, then :math:`p \leftarrow s`.
+    After every k-th step :math:`s \leftarrow s + \alpha (p - s)`, then :math:`p \leftarrow s`.
 
     It wraps any optimizer of the package and is used in its place: ``step``, ``grads``, ``param_groups``,
     ``state_dict`` and checkpoints are the wrapped optimizer's, with the slow weights as one more state array, ``slow``.
@@ -33,19 +33,20 @@ class Lookahead(Wrapper):
     Parameters
     ----------
     optimizer : Optimizer
-        The fast one; from now on step the Lookahead instead. Its parameters' present values start the slow weights.
+        The fast optimizer; from now on step the Lookahead instead. The slow weights start at its parameters' current
+        values.
     k : int, default 5
-        Fast steps from one synchronization to the next, >= 1.
+        Fast steps between synchronizations, >= 1.
     alpha : float, default 0.5
-        How far the slow weights go, in (0, 1]. The authors' code has 0.8.
+        Step size of the slow weights, in (0, 1]. The authors' code has 0.8.
     pullback : {"none", "reset", "pullback"}, default "none"
-        At each synchronization keep the fast optimizer's state; start it anew; or pull its momentum (the states ``m``
-        and ``b``) back to a slow momentum in the same way as the weights.
+        At each synchronization keep the fast optimizer's state, reset it, or pull its momentum (the states ``m`` and
+        ``b``) back to a slow momentum in the same way as the weights.
 
     Raises
     ------
     TypeError, ValueError
-        It is no optimizer, or a Lookahead itself, or a value is out of range.
+        `optimizer` is not an optimizer or is a Lookahead itself, or a value is out of range.
 
     References
     ----------
@@ -76,7 +77,7 @@ class Lookahead(Wrapper):
 
     @property
     def k(self) -> int:
-        """Fast steps from one synchronization to the next: every step that this divides ends with one."""
+        """Fast steps between synchronizations: one follows every step whose number is a multiple of k."""
         return self._k
 
     @k.setter
@@ -85,7 +86,7 @@ class Lookahead(Wrapper):
 
     @property
     def alpha(self) -> float:
-        """How far the slow weights go, in (0, 1]."""
+        """Step size of the slow weights, in (0, 1]."""
         return self._alpha
 
     @alpha.setter
@@ -94,7 +95,7 @@ class Lookahead(Wrapper):
 
     @property
     def pullback(self) -> Pullback:
-        """What becomes of the fast optimizer's state; "pullback" is settled when the optimizer is made."""
+        """What a synchronization does to the fast optimizer's state; "pullback" cannot be switched on or off later."""
         return self._pullback
 
     @pullback.setter
@@ -122,13 +123,13 @@ class Lookahead(Wrapper):
         return [k for k, state in enumerate(states) if state.name in _MOMENTA]
 
     def _pulled(self, i: int) -> list[np.ndarray]:
-        """What has slow companions: the parameter, or its master copy, and, with "pullback", its momentum."""
+        """The arrays with slow copies: the parameter or its master copy and, with "pullback", its momentum."""
         momenta = self._momenta(self._rule_states[i]) if self._pullback == "pullback" else []
         states = self._optimizer._states[i]
         return [states[-1] if self._state_format.master else self._params[i], *(states[k] for k in momenta)]
 
     def _new_extra(self, i: int) -> list[np.ndarray]:
-        """Slow companions, as precise as any state: a small part of the way would be lost in bfloat16."""
+        """Slow copies in the compute dtype: in bfloat16, small updates would be rounded away."""
         pulled = self._pulled(i)
         return [array.astype(checks.compute_dtype(array.dtype), order=checks.order(array)) for array in pulled]
 
@@ -142,7 +143,7 @@ class Lookahead(Wrapper):
             self._sync()
 
     def sync(self) -> None:
-        """Moves the slow weights towards the fast ones, and these onto them; ``step`` does it every k-th time."""
+        """Moves the slow weights towards the fast ones, then copies them back; ``step`` does this every k-th time."""
         with self._exclusive():
             self._refuse_added()
             self._finish()
@@ -159,7 +160,7 @@ class Lookahead(Wrapper):
             self._optimizer._reset_state()
 
     def evaluate(self) -> contextlib.AbstractContextManager[None]:
-        """The parameters are the slow weights inside this context, and the fast ones again behind it.
+        """Inside this context the parameters are the slow weights; afterwards they are the fast ones again.
 
         Examples
         --------

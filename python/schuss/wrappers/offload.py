@@ -1,4 +1,7 @@
-"""Parameters on a GPU whose optimizer works on the host: for state that does not fit there."""
+"""Offloading: parameters on a GPU, optimizer state on the host, for state that does not fit in GPU memory.
+
+It knows no optimizer class.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +19,11 @@ from schuss._core.hyperparameters import Rate
 from schuss._core.optimizer import Optimizer
 from schuss._core.rules import RULES
 
-_PIECE = 1 << 20  # elements that are copied while those before them are updated
+_PIECE = 1 << 20  # elements per chunk; each chunk is copied while the previous one is updated
 
 
 class _Device(Optimizer):
-    """The parameters on the GPU, and their gradients; it is never stepped."""
+    """Holds the parameters on the GPU and reads their gradients; it is never stepped."""
 
     lr: Rate = 0.0
 
@@ -34,23 +37,22 @@ class _Device(Optimizer):
 
 
 class Offload:
-    """An optimizer whose state and master weights lie in host memory, and whose parameters and gradients on a GPU.
+    """An optimizer with state and master weights in host memory, and parameters and gradients on a GPU.
 
-    Gradients are copied to the host piece by piece; while one piece is on its way, the CPU's kernels update the one
-    before, and the one before that goes back to the GPU in the parameters' own dtype. Master weights have the dtype
-    that the update is computed in, so parameters of two bytes lose nothing to rounding. A step returns when the host is
-    through with it.
+    Gradients are copied to the host in chunks; while one chunk is being copied, the CPU updates the previous one, and
+    the one before that is copied back to the GPU in the parameters' dtype. Master weights have the dtype that the
+    update is computed in, so 16-bit parameters lose no update to rounding. A step returns when the host's part is done.
 
     Parameters
     ----------
     kind : type
-        One of the package's classes whose step is a rule on each array (not `Lookahead`, `Ranger`, `NAG`, `Newton` or
-        `Prodigy`).
+        One of the package's classes whose step applies one rule to each array (not `Lookahead`, `Ranger`, `NAG`,
+        `Newton` or `Prodigy`).
     params : array, list, tuple, dict, or list of group dicts
         Arrays on one GPU, to be updated in place.
     **hypers
-        What `kind` takes beside `params`, but for ``state_dtype`` and ``master_weights``: the state is kept in full,
-        and there are master copies anyway.
+        The other arguments of `kind`, except ``state_dtype`` and ``master_weights``: the state has full precision, and
+        there are always master copies.
 
     Raises
     ------
@@ -61,9 +63,9 @@ class Offload:
 
     Notes
     -----
-    The wrapped optimizer is `optimizer`: its groups, state and checkpoints are used as ever, with the master weights in
-    the place of parameters. After ``schuss.load(path, offload.optimizer, include_params=True)`` or other changes of the
-    master weights, `upload` brings them to the GPU.
+    The wrapped optimizer is `optimizer`: use its groups, state and checkpoints as usual; its parameters are the master
+    weights. After ``schuss.load(path, offload.optimizer, include_params=True)`` or other changes of the master weights,
+    call `upload` to copy them to the GPU.
 
     Examples
     --------
@@ -107,7 +109,7 @@ class Offload:
 
     @property
     def grad_norm(self) -> float | None:
-        """The global norm of the last step's gradients, where ``max_grad_norm`` is set."""
+        """The global norm of the last step's gradients, if ``max_grad_norm`` is set."""
         return self._norm
 
     def step(self, grads: Any, *, grad_scale: float = 1.0, zero_grads: bool = False) -> bool:
@@ -155,22 +157,22 @@ class Offload:
         return bad is None or here.nonfinite == "propagate"
 
     def upload(self) -> None:
-        """Brings the master weights to the GPU, after something other than a step has changed them."""
+        """Copies the master weights to the GPU, after something other than a step has changed them."""
         for param, master in zip(self._there._params, self._here._params, strict=True):
             param[...] = master.astype(param.dtype)
 
     def _pieces(self) -> Iterator[tuple[int, int, int]]:
-        """Array, first element and elements of each piece; a rule that is not elementwise takes its array whole."""
+        """Array number, start and length of each chunk; arrays whose rule is not elementwise are one chunk."""
         for i, (rule, param) in enumerate(zip(self._rules, self._here._params, strict=True)):
             n = param.size
             size = _PIECE if RULES[rule].elementwise else max(n, 1)
             yield from ((i, at, min(size, n - at)) for at in range(0, n, size))
 
     def _reserve(self, seen: list[cuda_arrays.Seen]) -> None:
-        """Makes sure of pinned memory for two pieces each way."""
+        """Allocates pinned memory for two chunks in each direction, if needed."""
         most = max((n for _, _, n in self._pieces()), default=0)
         if not self._buffers or self._buffers[0].bytes < 8 * most:
-            _schuss.cuda_synchronize(self._device, self._streams[1])  # nothing is under way from the old ones
+            _schuss.cuda_synchronize(self._device, self._streams[1])  # no copy from the old buffers is pending
             self._buffers = [_Pinned(self._device, 8 * most) for _ in range(4)]
 
     def _run(self, pieces: list[Any], seen: Any, values: Any, group_steps: list[int], factor: float) -> None:
@@ -187,7 +189,7 @@ class Offload:
             fetch(0)
         for k, (i, at, n) in enumerate(pieces):
             if k + 1 < len(pieces):
-                fetch(k + 1)  # into memory that the update before this one has been through with
+                fetch(k + 1)  # into the buffer that the previous update has finished reading
             rule, param, place = self._rules[i], self._there._params[i], slice(at, at + n)
             self._came[k % 2].wait()
             gradient = self._buffers[k % 2].view(n, seen[i].dtype)
@@ -207,7 +209,7 @@ class Offload:
 
 
 class _Pinned:
-    """Pinned memory of the host as NumPy arrays."""
+    """Pinned host memory, viewed as NumPy arrays."""
 
     def __init__(self, device: int, size: int) -> None:
         self.bytes = size
