@@ -26,6 +26,10 @@ class Kind(Options):
     _label: ClassVar[str | None] = None
     #: Whether its parameters may be on a GPU.
     _on_gpu: ClassVar[bool] = True
+    #: How weight decay acts: "l2", "decoupled", "independent", or "own" if the rule itself applies it.
+    _decay_form: ClassVar[str] = "l2"
+    #: Whether the state can be stored as int8.
+    _int8: ClassVar[bool] = False
 
     @classmethod
     def _rule(cls, hypers: Mapping[str, Any]) -> str:
@@ -60,8 +64,8 @@ class Kind(Options):
 
     @classmethod
     def _decay(cls, hypers: Mapping[str, Any]) -> str:
-        """How weight decay acts: "l2", "decoupled", "independent", or "own" if the rule itself applies it."""
-        return "l2"
+        """How weight decay acts with these hyperparameters."""
+        return cls._decay_form
 
     @classmethod
     def _matrix(cls, array: np.ndarray) -> layout.Matrix:
@@ -70,8 +74,8 @@ class Kind(Options):
 
     @classmethod
     def _takes_int8(cls, hypers: Mapping[str, Any]) -> bool:
-        """Whether the state can be stored as int8."""
-        return False
+        """Whether the state can be stored as int8 with these hyperparameters."""
+        return cls._int8
 
     @classmethod
     def _check(cls, hypers: Mapping[str, Any]) -> None:

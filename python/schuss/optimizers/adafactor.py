@@ -76,6 +76,8 @@ class Adafactor(Optimizer):
     weight_decay: float = 0.0
     relative_step: bool = False
 
+    _decay_form = "decoupled"
+
     @classmethod
     def _array_rule(cls, hypers: Mapping[str, Any], array: np.ndarray) -> str:
         return "adafactor" if array.ndim > 1 else "adafactor_vector"
@@ -86,7 +88,3 @@ class Adafactor(Optimizer):
         return cls._rule_values(
             {**hypers, "eps": (np.finfo(checks.compute_dtype(dtype)).eps if first is None else first, second)}
         )
-
-    @classmethod
-    def _decay(cls, hypers: Mapping[str, Any]) -> str:
-        return "decoupled"

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from schuss._core.declaration import option
 from schuss._core.hyperparameters import Betas, Bound, Rate
 from schuss._core.optimizer import Optimizer
@@ -72,6 +69,4 @@ class LAMB(Optimizer):
     adapt: bool = True
     max_grad_norm: Bound | None = option(default=1.0, kw_only=True)
 
-    @classmethod
-    def _decay(cls, hypers: Mapping[str, Any]) -> str:
-        return "own"
+    _decay_form = "own"

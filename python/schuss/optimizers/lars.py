@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from schuss._core.hyperparameters import ClosedFraction, Fraction, Rate
 from schuss._core.optimizer import Optimizer
 
@@ -79,10 +76,5 @@ class LARS(Optimizer):
     lr_in_momentum: bool = True
     adapt: bool = True
 
-    @classmethod
-    def _decay(cls, hypers: Mapping[str, Any]) -> str:
-        return "own"
-
-    @classmethod
-    def _takes_int8(cls, hypers: Mapping[str, Any]) -> bool:
-        return True
+    _decay_form = "own"
+    _int8 = True

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from schuss._core.hyperparameters import Betas, Rate
 from schuss._core.optimizer import Optimizer
 
@@ -43,10 +40,5 @@ class Lion(Optimizer):
     betas: Betas = (0.9, 0.99)
     weight_decay: float = 0.0
 
-    @classmethod
-    def _decay(cls, hypers: Mapping[str, Any]) -> str:
-        return "decoupled"
-
-    @classmethod
-    def _takes_int8(cls, hypers: Mapping[str, Any]) -> bool:
-        return True
+    _decay_form = "decoupled"
+    _int8 = True

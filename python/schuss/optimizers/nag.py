@@ -58,6 +58,7 @@ class NAG(Optimizer):
     lookahead: float | None = None
     weight_decay: float = 0.0
 
+    _int8 = True
     _single_rule = False
     _on_gpu = False
 
@@ -115,7 +116,3 @@ class NAG(Optimizer):
     def _check(cls, hypers: Mapping[str, Any]) -> None:
         if hypers["momentum"] == 0:
             raise ValueError("NAG needs momentum > 0; without it, it is SGD")
-
-    @classmethod
-    def _takes_int8(cls, hypers: Mapping[str, Any]) -> bool:
-        return True

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from schuss._core.hyperparameters import Betas, Rate
 from schuss._core.optimizer import Optimizer
 
@@ -54,10 +51,5 @@ class NovoGrad(Optimizer):
     weight_decay: float = 0.0
     grad_averaging: bool = False
 
-    @classmethod
-    def _decay(cls, hypers: Mapping[str, Any]) -> str:
-        return "own"
-
-    @classmethod
-    def _takes_int8(cls, hypers: Mapping[str, Any]) -> bool:
-        return True
+    _decay_form = "own"
+    _int8 = True

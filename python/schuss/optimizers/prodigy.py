@@ -81,6 +81,7 @@ class Prodigy(Optimizer):
     d_coef: Positive = 1.0
     growth_rate: Growth = math.inf
 
+    _decay_form = "own"
     _single_rule = False
 
     @classmethod
@@ -91,7 +92,3 @@ class Prodigy(Optimizer):
         values["safeguard"] = hypers["safeguard_warmup"]
         values["decoupled"] = hypers["decoupled_weight_decay"]
         return values
-
-    @classmethod
-    def _decay(cls, hypers: Mapping[str, Any]) -> str:
-        return "own"

@@ -65,6 +65,8 @@ class RAdam(Optimizer):
     threshold: Threshold = 5.0
     unrectified: Literal["sgd", "frozen"] = "sgd"
 
+    _int8 = True
+
     @classmethod
     def _rule(cls, hypers: Mapping[str, Any]) -> str:
         return "radam"
@@ -76,7 +78,3 @@ class RAdam(Optimizer):
     @classmethod
     def _decay(cls, hypers: Mapping[str, Any]) -> str:
         return "decoupled" if hypers["decoupled_weight_decay"] else "l2"
-
-    @classmethod
-    def _takes_int8(cls, hypers: Mapping[str, Any]) -> bool:
-        return True

@@ -106,11 +106,9 @@ class Ranger(Lookahead):
     gradient_centralization: bool = True
     gc_conv_only: bool = False
 
+    _int8 = True
+
     def _setup(self, params: Any, hypers: dict[str, Any], whole: dict[str, Any]) -> None:
         fast = {name: value for name, value in hypers.items() if name not in ("k", "alpha")}
         optimizer = _CentralizedRAdam(params, **fast, **whole)
         self._wrap(optimizer, k=hypers["k"], alpha=hypers["alpha"], pullback="none")
-
-    @classmethod
-    def _takes_int8(cls, hypers: Mapping[str, Any]) -> bool:
-        return True

@@ -59,6 +59,8 @@ class SGD(Optimizer):
     momentum_form: Literal["heavy_ball", "velocity", "ema"] = "heavy_ball"
     debias: bool = False
 
+    _int8 = True
+
     @classmethod
     def _rule(cls, hypers: Mapping[str, Any]) -> str:
         return "momentum" if hypers["momentum"] > 0 else "sgd"
@@ -79,7 +81,3 @@ class SGD(Optimizer):
             raise ValueError(f'dampening belongs to momentum_form "heavy_ball", not {form!r}')
         if hypers["debias"] and form != "ema":
             raise ValueError(f'debias=True belongs to momentum_form "ema", not {form!r}')
-
-    @classmethod
-    def _takes_int8(cls, hypers: Mapping[str, Any]) -> bool:
-        return True
