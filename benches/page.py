@@ -1,4 +1,4 @@
-"""What the recorded figures look like: the documentation's page, the README's table, the terminal. Measures nothing."""
+"""Formats the recorded figures for the documentation's page, the README's table and the terminal. Measures nothing."""
 
 import json
 import textwrap
@@ -26,7 +26,7 @@ def tables(results):
 
 
 def targets(results):
-    """What was promised, and what was measured."""
+    """Targets and the measured figures."""
     rows = []
     for name, module in SECTIONS.items():
         for what, value, sign, bound in module.targets(results["figures"].get(name, {})):
@@ -37,18 +37,18 @@ def targets(results):
 
 
 def missed(results):
-    """A table of the promises that these figures do not keep; how many there are in all."""
+    """A table of the targets that these figures miss, and the number of all targets."""
     rows = targets(results)
     text = (
-        f"Of {len(rows)} targets that the project has set itself, these were missed in this run. A figure within a few "
-        "hundredths of its bound falls on either side from run to run."
+        f"Of the project's {len(rows)} targets, these were missed in this run. A figure within a few hundredths of its "
+        "bound may fall on either side from run to run."
     )
     lost = [row[:3] for row in rows if row[3] == "no"]
     return Table("Targets missed", text, ["what", "measured", "target"], lost)
 
 
 def losses(results):
-    """Where somebody else is faster, a line for each of them."""
+    """Where another library is faster, one line per library."""
     found = []
     for table in others.tables(results["figures"].get("others", {})):
         for column, name in enumerate(table.head):
@@ -59,7 +59,7 @@ def losses(results):
 
 
 def about(results):
-    """Machine, versions and how it was measured."""
+    """Machine, versions and measurement conditions."""
     own = results["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in own["versions"].items())
     dates = sorted({how["date"] for how in results["measured"].values()})
@@ -88,11 +88,11 @@ def rst(results):
     lines = [".. list-table::", "   :widths: 15 85", ""]
     for name, value in about(results).items():
         lines += [f"   * - {name}", f"     - {value}"]
-    lines += ["", "Where we lose", "-------------", ""]
+    lines += ["", "Where others are faster", "-----------------------", ""]
     lost = losses(results)
-    lines += ["Others that are faster than we are, with their times over ours:", ""] if lost else ["Nowhere here.", ""]
+    lines += ["Their time divided by ours:", ""] if lost else ["Nowhere on this page.", ""]
     lines += [*(f"- {line}" for line in lost), ""]
-    lines += ["What was promised and is not kept is listed at the end.", ""]
+    lines += ["Missed targets are listed at the end.", ""]
     return "\n".join([*lines, *(table.rst() for table in [*tables(results), missed(results)])])
 
 
@@ -102,7 +102,7 @@ README_RIVALS = ["torch fused", "numba parallel", "DeepSpeed CPUAdam", "optax", 
 
 
 def readme(results):
-    """The README's table and what has to be said beside it."""
+    """The README's table and the text below it."""
     figures = results["figures"]
     data, floors, many = (figures.get(name, {}) for name in ("others", "floors", "many"))
     names = [name for name in README_RIVALS if name in others.present(data)]
@@ -121,23 +121,23 @@ def readme(results):
     for name, each in many.items():
         words.append(f"{name}: {short(each['flat'])}")
     sentence = (
-        "A list of arrays takes so many times as long as one array with as many elements: " + "; ".join(words) + "."
+        "Time for a list of arrays, divided by the time for one array with as many elements: " + "; ".join(words) + "."
         if words
         else ""
     )
     told = (
-        "Bold: we lose. The floor is a loop with the same loads and stores; above 1 is what a step finds in the "
-        f"caches, where the last one ended. `{COMMAND}` on {own['cores']} cores of an {own['cpu']} "
-        f"({own['cpu_level']}), {own['system']}, Python {own['python']}, {versions}; ratios are medians over "
-        "interleaved rounds, the only figures that carry over to another machine. The documentation's page on speed "
-        "has all of them, over all optimizers, with what was promised and is not kept."
+        "Bold: the other library is faster. The floor is a loop with the same loads and stores; values above 1 come "
+        f"from data still cached from the previous step. `{COMMAND}` on {own['cores']} cores of an {own['cpu']} "
+        f"({own['cpu_level']}), {own['system']}, Python {own['python']}, {versions}. Ratios are medians over "
+        "interleaved rounds; only they carry over to another machine. The documentation's page on speed has the "
+        "figures of all optimizers, and the missed targets."
     )
     paragraphs = [textwrap.fill(paragraph, 120, break_on_hyphens=False) for paragraph in (sentence, told) if paragraph]
     return "\n\n".join([made.markdown(), *paragraphs])
 
 
 def rewrite_readme(results):
-    """Puts the table between its marks."""
+    """Writes the table between its marks."""
     own = README.read_text(encoding="utf-8")
     before, rest = own.split(BEGIN)
     after = rest.split(END)[1]
@@ -145,5 +145,5 @@ def rewrite_readme(results):
 
 
 def readme_block():
-    """What stands between the README's marks."""
+    """The text between the README's marks."""
     return README.read_text(encoding="utf-8").split(BEGIN)[1].split(END)[0].strip("\n")
