@@ -1,0 +1,59 @@
+"""What the benchmarks take from the rules: the passes of every optimizer, and what they move. It measures nothing."""
+
+import importlib
+import pkgutil
+import re
+from pathlib import Path
+
+import pytest
+
+BENCHES = Path(__file__).parents[2] / "benches"
+# Bytes an element in float32, counted by hand: 4 for what a pass reads, 8 for what it writes.
+BYTES = {
+    "SGD": 12,
+    "AdamW": 4 + 24,
+    "NAG": (16 + 4) + (8 + 16),
+    "LARS": 8 + (4 + 16),
+    "LAMB": 4 + (8 + 16) + (8 + 8),
+    "LAMB, no clipping": (8 + 16) + (8 + 8),
+    "Lion": 4 + 16,
+    "NovoGrad": 4 + (4 + 16),
+    "Adafactor": 8 + 4 + (4 + 8),
+    "Adafactor, flat": (8 + 8) + (4 + 8 + 4),
+    "Prodigy": (12 + 8) + (4 + 24),
+    "Lookahead(AdamW)": 28 + 16 / 5,
+    "Ranger": 4 + 28 + 16 / 6,
+}
+
+
+@pytest.fixture
+def jobs(monkeypatch):
+    if not BENCHES.exists():
+        pytest.skip("an installed package has no benchmarks")
+    monkeypatch.syspath_prepend(BENCHES)
+    return importlib.import_module("benchmarks.jobs")
+
+
+def test_every_module_of_the_suite_can_be_imported(jobs):
+    package = importlib.import_module("benchmarks")
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"benchmarks.{module.name}")
+
+
+def test_the_traffic_of_a_step_is_that_of_its_passes(jobs):
+    for case, expected in BYTES.items():
+        assert jobs.Job(case, [jobs.shape(case, 1024)]).bytes() == pytest.approx(expected), case
+
+
+def test_the_floor_has_a_loop_for_every_pass(jobs):
+    source = (BENCHES / "floor" / "src" / "lib.rs").read_text()
+    known = {tuple(map(int, found)) for found in re.findall(r"\b(\d) (\d) (\d) (\d);", source)}
+    for case in jobs.CASES:
+        for one in jobs.Job(case, [jobs.shape(case, 1024)]).passes():
+            assert tuple(map(len, one)) in known, case
+
+
+def test_what_divides(jobs):
+    cases = {"SGD": (0, 0), "AdamW": (1, 1), "NovoGrad": (1, 0), "LAMB": (1, 1), "Adafactor, flat": (2, 2)}
+    found = {case: jobs.Job(case, [jobs.shape(case, 1024)]).divider() for case in cases}
+    assert found == cases  # LAMB recalls its direction in the second pass
