@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -187,12 +187,14 @@ class Optimizer(Callbacks, Kind):
         if states and not self._shared:
             self._shared_values = np.zeros(len(states))
             self._shared = {state.name: self._shared_values[k : k + 1].reshape(()) for k, state in enumerate(states)}
-            self._fill_shared(group)
+            self._fill_shared()
 
-    def _fill_shared(self, group: ParamGroup) -> None:
-        for rule in group.rules:
-            for state in RULES[rule].shared:
-                self._shared[state.name][...] = self._first_value(state, group)
+    def _fill_shared(self) -> None:
+        """Sets the states that all arrays share to the initial values of the first group that has any."""
+        shared = ((group, RULES[rule].shared) for group in self._groups for rule in group.rules if RULES[rule].shared)
+        group, states = next(shared, (None, ()))
+        for state in states:
+            self._shared[state.name][...] = self._first_value(state, cast(ParamGroup, group))
 
     def _first_value(self, state: formats.State, group: ParamGroup) -> float:
         """The initial value of a state."""
@@ -269,8 +271,7 @@ class Optimizer(Callbacks, Kind):
             for state in own[:-1] if self._state_format.master else own:
                 state.fill(0)
             self._fill_initial(i)
-        for group in self._groups:
-            self._fill_shared(group)
+        self._fill_shared()
         steps, skipped, groups = self._read_counters()
         self._write_counters(steps, skipped, [0] * len(groups))
 

@@ -33,7 +33,8 @@ class Prodigy(Optimizer):
 
     The state has two more arrays than Adam's: `s`, and `p0`, the initial parameters. `d`, `d_max` and `num` are under
     ``shared`` in ``state_dict()``. All groups must have the same learning rate, or 0, which excludes a group from the
-    estimate.
+    estimate. Of the other hyperparameters, those of the first group with the largest rate decide about the estimate, as
+    in the authors' code.
 
     Parameters
     ----------

@@ -112,14 +112,31 @@ impl Cells {
         if self.matrix.cols <= SHORT { (BLOCK / self.matrix.cols.max(1)).max(1) } else { 1 }
     }
 
-    /// Number of partial sums of rows; those of a strip are contiguous.
-    pub fn row_partials(&self) -> usize {
-        self.strips * self.row_sums()
-    }
-
     /// Number of row sums.
     pub fn row_sums(&self) -> usize {
         self.matrix.batch * self.matrix.rows * self.matrix.interleaved
+    }
+
+    /// Number of partial sums of rows; those of a strip are contiguous.
+    pub fn row_partials(&self) -> usize {
+        self.row_partial(self.strips, 0, 0)
+    }
+
+    /// The index of the partial sum that an element adds to, given its strip, its row over the batch and its column. Of
+    /// many interleaved matrices a strip has one element each, and so as many sums as columns.
+    pub fn row_partial(&self, strip: usize, row: usize, col: usize) -> usize {
+        let width = self.strip.min(self.matrix.interleaved);
+        (strip * self.matrix.batch * self.matrix.rows + row) * width + col % width.max(1)
+    }
+
+    /// The partial sums of a row of one matrix, in the order in which they are added.
+    pub fn row_partials_of(&self, row: usize, one: usize) -> impl Iterator<Item = usize> {
+        let many = self.matrix.interleaved > self.strip;
+        let count = if many { self.matrix.cols / self.matrix.interleaved } else { self.strips };
+        (0..count).map(move |k| {
+            let col = if many { one + k * self.matrix.interleaved } else { one };
+            self.row_partial(if many { col / self.strip } else { k }, row, col)
+        })
     }
 
     /// Number of partial sums of columns: one for each column and panel.

@@ -93,11 +93,12 @@ pub(super) unsafe fn finish_vector(
     };
     match layout(reduction, Some(matrix)) {
         Layout::Rows => {
-            let sums = cells.row_sums();
-            for row in 0..sums {
-                let strips = (0..cells.strips).map(|strip| first + strip * sums + row);
+            let of_row = matrix.interleaved;
+            for sum in 0..cells.row_sums() {
+                let partials = cells.row_partials_of(sum / of_row, sum % of_row);
                 // SAFETY: upheld by the caller.
-                set(row, strips.fold(neutral(form), |sum, place| combine(form, sum, unsafe { scratch.get(place) })));
+                let add = |total, place| combine(form, total, unsafe { scratch.get(first + place) });
+                set(sum, partials.fold(neutral(form), add));
             }
         }
         _ => {

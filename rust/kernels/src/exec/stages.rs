@@ -141,10 +141,9 @@ impl WorkList {
         unsafe {
             match layout(reduction, Some(cells.matrix)) {
                 Layout::Rows => {
-                    let strip = cell.cols.start / cells.strip;
-                    let (sums, of_row) = (cells.row_sums(), cells.matrix.interleaved);
-                    let place = first + strip * sums + cell.rows.start * of_row;
-                    self.partials.slice(place, cell.rows.len() * of_row).fill(nothing);
+                    let at = |row| first + cells.row_partial(cell.cols.start / cells.strip, row, 0);
+                    let (start, end) = (at(cell.rows.start), at(cell.rows.end));
+                    self.partials.slice(start, end - start).fill(nothing);
                 }
                 Layout::Cols => {
                     let mut row = cell.rows.start;
@@ -254,8 +253,9 @@ impl WorkList {
             match layout(reduction, Some(cells.matrix)) {
                 Layout::Rows => {
                     let of_row = cells.matrix.interleaved;
-                    let place = first + piece.col / cells.strip * cells.row_sums() + piece.row * of_row;
+                    let strip = piece.col / cells.strip;
                     if of_row == 1 {
+                        let place = first + cells.row_partial(strip, piece.row, 0);
                         for row in 0..piece.rows {
                             add(place + row, block(row * piece.cols, piece.cols));
                         }
@@ -266,12 +266,12 @@ impl WorkList {
                     for row in 0..piece.rows {
                         let mut done = 0;
                         while done < piece.cols {
-                            let one = (piece.col + done) % of_row;
-                            let n = (of_row - one).min(piece.cols - done);
+                            let col = piece.col + done;
+                            let n = (of_row - col % of_row).min(piece.cols - done);
                             let at = row * piece.cols + done;
                             let pair =
                                 (offset(data, compute, at).cast_const(), offset(right, compute, at).cast_const());
-                            let sums = self.partials.at(place + row * of_row + one);
+                            let sums = self.partials.at(first + cells.row_partial(strip, piece.row + row, col));
                             reduce::columns(level, form, compute, sums, pair, n);
                             done += n;
                         }
