@@ -71,7 +71,7 @@ def test_the_relative_step_does_not_ask_for_a_rate():
 
 @pytest.mark.parametrize("shape", [(5000, 3, 7), (3, 5000, 7), (4097, 2, 3), (64, 65, 3, 3), (300_000, 2, 2)])
 def test_batches_in_fortran_order(shape):
-    """Elements of different matrices are neighbours there; scratch memory must not grow with the square of the batch."""
+    """Elements of different matrices are neighbours there; scratch memory grows with the array, not its square."""
     param, grad = (np.random.default_rng(seed).standard_normal(shape) for seed in (0, 1))
     results = []
     for order in "CF":
