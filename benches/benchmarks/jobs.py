@@ -1,4 +1,4 @@
-"""What is measured: every optimizer of the package's own registry, ready to step, and what a step of it must move."""
+"""The measured jobs: every optimizer of the registry, ready to step, and the memory traffic of its step."""
 
 import functools
 import importlib.util

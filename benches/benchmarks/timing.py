@@ -1,4 +1,4 @@
-"""Fair timing: what is compared takes turns in one process."""
+"""Fair timing: the candidates alternate in one process."""
 
 import itertools
 import statistics

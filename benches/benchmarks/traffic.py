@@ -1,4 +1,4 @@
-"""What a step has to move and to divide, as the texts of the rules say it. Knows no optimizer by name."""
+"""Memory traffic and divisions of a step, read from the rules. Knows no optimizer by name."""
 
 import itertools
 
