@@ -53,7 +53,7 @@ def backups(rule):
 
 
 def divider(rule):
-    """Divisions and square roots an element of a step, as the texts of its passes have them.
+    """Divisions and square roots per element of a step, counted in its passes.
 
     What a pass recalls from one before it is not computed again while the array is in cache.
     """
