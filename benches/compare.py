@@ -1,8 +1,8 @@
 """Two commits against each other, benchmark by benchmark; fails when the second is slower.
 
-Both are installed apart and run at the same time, each in a process of its own, which take samples of a few
-milliseconds by turns: a machine that changes its speed from minute to minute changes it for both. What differs is
-measured again in new processes, because where arrays lie decides too; only what is slower each time counts.
+Both are installed separately and run at the same time, each in its own process; they alternate in taking samples of a
+few milliseconds, so a change of the machine's speed affects both. Benchmarks that differ are measured again in new
+processes, because memory placement matters too; only those that are slower each time count.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""AdamW on an NVIDIA GPU: beside copying on the device and PyTorch's fused AdamW, on one card in one run.
+"""AdamW on an NVIDIA GPU, compared with a copy on the device and PyTorch's fused AdamW, on one card in one run.
 
     python benches/cuda.py [--elements N] [--arrays N] [--length N] [--rounds N]
 

@@ -1,7 +1,7 @@
-"""One side of a comparison: an installed package that takes the suite's ``time_`` benchmarks when told to.
+"""One side of a comparison: a process that runs the suite's ``time_`` benchmarks on request.
 
-``compare.py`` speaks to it in lines of JSON: a name prepares a benchmark, ``null`` takes one sample of what has been
-prepared. Knows nothing of the other side.
+``compare.py`` sends it lines of JSON: a name prepares a benchmark, ``null`` takes one sample of the prepared one. It
+knows nothing of the other side.
 """
 
 import functools
@@ -55,8 +55,8 @@ class Prepared:
             getattr(self.benchmark, name)(*choice)
 
     def sample(self):
-        """Seconds a call."""
-        self.step()  # the other side has had the caches
+        """Seconds per call."""
+        self.step()  # warms the caches, which the other side has used
         begin = time.perf_counter()
         for _ in itertools.repeat(None, self.calls):
             self.step()

@@ -2,9 +2,9 @@
 
     python benches/speed.py [--only SECTION[.PIECE] ...] [--rounds N] [--json FILE]
 
-Every piece runs in a process of its own. In it, what is compared takes turns; times are medians over the rounds, ratios
-are medians of the ratios within one round, because a neighbour on the machine slows both sides of a round. Only the
-ratios mean something elsewhere.
+Every piece runs in its own process, where the candidates alternate. Times are medians over the rounds, ratios are
+medians of the ratios within one round, because other load on the machine slows both sides of a round. Only ratios carry
+over to other machines.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""What the optimizers look like as plain NumPy, the way one writes them in a notebook: what `digits.py` times against.
+"""The optimizers as plain NumPy expressions, as in a notebook; `digits.py` compares their speed with the package's.
 
 Each function updates one parameter array in place with one gradient; `state` is a dict that starts empty and belongs to
 that array, `t` counts the steps from 1. Every operation makes a temporary array, as NumPy expressions do. To time a

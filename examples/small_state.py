@@ -1,4 +1,4 @@
-"""Train with state in less memory, and look at whether the loss can tell.
+"""Train with state in less memory, and check whether it affects the loss.
 
 Two runs of `AdamW` in plain NumPy, over several seeds, once for each way to keep the state: the network of `digits.py`,
 and a small language model, which predicts the next character of the package's own documentation from the sixteen before

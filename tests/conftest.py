@@ -1,3 +1,3 @@
-"""What pytest must leave alone: doctests are looked for in every module, and data has scripts for other packages."""
+"""Excludes tests/data from collection: it has scripts for other packages, and doctests are collected everywhere."""
 
 collect_ignore = ["data", "support"]

@@ -1,4 +1,4 @@
-"""What is measured: every optimizer of the package's own registry, ready to step, and what a step of it must move."""
+"""The measured jobs: every optimizer of the registry, ready to step, and the memory traffic of its step."""
 
 import functools
 import importlib.util
@@ -89,7 +89,7 @@ class Job:
 
     @property
     def period(self):
-        """After how many steps everything that a step does has been done."""
+        """The number of steps after which the work repeats (Lookahead's k)."""
         return getattr(self.optimizer, "_k", 1)
 
     def cycle(self):
@@ -118,15 +118,15 @@ class Job:
         return step * self.period + sync
 
     def floor(self, threads=THREADS):
-        """The traffic floor of a period over the very arrays of this job: same pages, same luck."""
+        """The traffic floor of a period over this job's own arrays, on the same memory pages."""
         return floor.make_floor(self.passes(), threads)
 
     def bytes(self):
-        """Bytes an element that one step has to move, on average over a period."""
+        """Bytes per element that one step has to move, on average over a period."""
         return sum(one.bytes for one in self.passes()) / self.elements / self.period
 
     def divider(self):
-        """Divisions and square roots an element of a step."""
+        """Divisions and square roots per element of a step."""
         return traffic.divider(self.rule())
 
 

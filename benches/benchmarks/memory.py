@@ -1,6 +1,6 @@
-"""Memory of a step: what a process peaks at, and what a step takes beyond parameters, gradients and state.
+"""Memory of a step: the peak of a process, and the memory beyond parameters, gradients and state.
 
-Growth is read from the kernel's own books in a fresh process, since allocations in Rust pass Python's by.
+Growth is read from /proc in a fresh process, since Python does not see Rust's allocations.
 Run as a program: ``python -m benchmarks.memory CASE`` prints the bytes.
 """
 

@@ -1,8 +1,8 @@
-"""Ratios, the figures that travel between machines: both sides interleaved in one process, median, lower is better.
+"""Ratios, which carry over between machines: both sides interleaved in one process, median, lower is better.
 
-A ratio is nan where its yardstick is not installed or has no such case. What is past the caches is measured beside a
-loop with the same traffic, what is in cache beside others' steps, back to back and with a millisecond of other work
-before each step.
+A ratio is nan if its reference is not installed or has no such case. Sizes past the caches are compared with a loop of
+the same traffic, sizes in cache with other libraries' steps, back to back and with a millisecond of other work before
+each step.
 """
 
 import functools
@@ -113,7 +113,7 @@ def hot_floor(case, n):
 
 
 class RivalTimes(Timed):
-    """The rivals' own times, so that a jump in a ratio can be laid at the right door."""
+    """The other libraries' own times, to find out which side caused a jump in a ratio."""
 
     params = [list(rivals.RIVALS), [1_024, 1_048_576]]
     param_names = ["rival", "elements"]

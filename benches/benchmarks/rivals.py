@@ -1,9 +1,9 @@
-"""The yardsticks: the same AdamW step as others would write or call it, each as well as its makers allow.
+"""Other implementations of the same AdamW step, each called in the fastest way that it offers.
 
 ``RIVALS`` maps a name to a factory: ``factory(shapes, dtype, threads)`` returns ``(step, params)``, a callable without
 arguments and the arrays that it changes, or a function that returns them. The first step has been taken: kernels are
-compiled, state exists. A rival that is not installed is left out, and ``MISSING`` says which and why. Everybody starts
-from the same numbers, so whoever has taken the same number of steps has the same parameters (``speed.py`` looks).
+compiled, state exists. A library that is not installed is left out, and ``MISSING`` says which and why. All start from
+the same values, so after the same number of steps they have the same parameters (``speed.py`` checks).
 """
 
 import functools

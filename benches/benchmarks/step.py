@@ -1,4 +1,4 @@
-"""One step of every optimizer in the registry, over sizes, dtypes, threads, CPU levels, and what a step may fold in."""
+"""One step of every optimizer in the registry, over sizes, dtypes, threads, CPU levels, and options of the step."""
 
 import subprocess
 import sys
@@ -47,7 +47,7 @@ class StepThreads(Timed):
 
 
 class StepOptions(Timed):
-    """What one call may do besides: the cost of each over the plain step."""
+    """Options of the step: the cost of each compared with the plain step."""
 
     options = {
         "plain": ({}, {}),

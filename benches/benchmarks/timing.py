@@ -1,4 +1,4 @@
-"""Fair timing: what is compared takes turns in one process."""
+"""Fair timing: the candidates alternate in one process."""
 
 import itertools
 import statistics
@@ -31,7 +31,7 @@ def per_call(step, seconds):
 
 
 def interleave(steps, rounds=11, seconds=0.01, rest=0.005, warm=1, work=None):
-    """Seconds a call of every step, one figure a round, the steps taking turns.
+    """Seconds per call of every step, one figure per round, with the steps alternating.
 
     steps: {name: callable}. Each turn makes enough calls to fill ``seconds``. Between turns the process rests, so that
     threads which spin after their work (OpenMP) do not sit on a core while the next one is measured, and the first
@@ -70,8 +70,8 @@ PAUSED_CALLS = 20
 
 
 def ratio(taken, name, base):
-    """The median over the rounds of name's time over base's. A neighbour slows both of one round, so this is steadier
-    than the ratio of the medians."""
+    """The median over the rounds of name's time divided by base's. Other load on the machine slows both sides of a
+    round, so this varies less than the ratio of the medians."""
     return statistics.median(a / b for a, b in zip(taken[name], taken[base]))
 
 

@@ -1,4 +1,4 @@
-"""What a step has to move and to divide, as the texts of the rules say it. Knows no optimizer by name."""
+"""Memory traffic and divisions of a step, read from the rules. Knows no optimizer by name."""
 
 import itertools
 
@@ -53,7 +53,7 @@ def backups(rule):
 
 
 def divider(rule):
-    """Divisions and square roots an element of a step, as the texts of its passes have them.
+    """Divisions and square roots per element of a step, counted in its passes.
 
     What a pass recalls from one before it is not computed again while the array is in cache.
     """

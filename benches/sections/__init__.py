@@ -1,9 +1,9 @@
 """The sections of the speed page, one file each, in the order of the page.
 
-A section has ``PIECES``, the names of its parts; ``measure(piece, rounds)``, which measures one of them in a process of
-its own and returns what JSON can hold; ``tables(data)``, with ``data`` from piece to what was measured; and
-``targets(data)``: what was promised as (what, figure, "<=" or ">=", bound). Measuring imports what it needs itself, so
-that a page can be made of recorded figures where nothing is installed.
+A section has ``PIECES``, the names of its parts; ``measure(piece, rounds)``, which measures one of them in its own
+process and returns JSON-serializable data; ``tables(data)``, where ``data`` maps pieces to results; and
+``targets(data)``, a list of (what, figure, "<=" or ">=", bound). ``measure`` imports what it needs itself, so a page
+can be generated from recorded figures without the benchmarked libraries.
 """
 
 from . import cache, calls, floors, many, others, package, small_state, systems, tail

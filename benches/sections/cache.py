@@ -79,8 +79,8 @@ def tables(data):
     made = []
     if threads := data.get("threads"):
         text = (
-            "AdamW on all threads against one thread: how many times as long the single thread takes. Below 1 a "
-            "helper cost more than it brought."
+            "AdamW: the time on one thread divided by the time on all threads. Below 1, helper threads cost more than "
+            "they gained."
         )
         head = ["elements", "one thread", "over all threads", "one thread, paused", "over all, paused"]
         rows = []
@@ -93,9 +93,9 @@ def tables(data):
     wall = data.get("wall", {})
     if wall and "missing" not in wall:
         text = (
-            f"Float32, {WALL:,} elements, one thread, the call taken off. The wall is the longer of two loops: one "
-            "with the step's loads and stores, one with its divisions and square roots and nothing else. The last "
-            "column is the wall over our time: 1 would mean that the rest of the arithmetic costs nothing."
+            f"Float32, {WALL:,} elements, one thread, without the call overhead. The wall is the longer of two loops: "
+            "one with only the step's loads and stores, one with only its divisions and square roots. The last column "
+            "is the wall divided by our time: 1 would mean that the rest of the arithmetic costs nothing."
         )
         head = ["optimizer", "divisions + roots", "ours", "traffic", "divider", "wall over ours"]
         rows = []

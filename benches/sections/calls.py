@@ -1,4 +1,4 @@
-"""What a call from Python costs beside the arithmetic."""
+"""The overhead of a call from Python."""
 
 from .table import Table, cell, time
 
@@ -26,7 +26,7 @@ def tables(data):
         return []
     text = (
         "AdamW, float32, back to back. The kernel's own time for 1,024 elements is what the second 1,024 of 2,048 add. "
-        "Many arrays are a list of so many arrays of 16 elements, their arithmetic included."
+        "Many arrays are a list of that many arrays of 16 elements, including their arithmetic."
     )
     rows = [
         ["one array of one element", time(own["one 1"]), ""],

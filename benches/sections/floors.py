@@ -33,11 +33,11 @@ def tables(data):
     if not sizes:
         return []
     text = (
-        "Float32, a matrix with rows of 1,024, or one dimension (flat). Bytes an element are those that a step has to "
+        "Float32, a matrix with rows of 1,024, or one dimension (flat). Bytes per element are those that a step has to "
         "move: what its passes read, and twice what they write (Lookahead's synchronization on average). Each figure "
-        "is the time of a loop with these loads and stores and nothing else, over the time of the step, on the same "
-        "arrays in turns: 1 is as fast as memory allows. Values above 1 come from data still cached from the previous "
-        "step. Bold where it is below 0.95."
+        "is the time of a loop with only these loads and stores, divided by the time of the step, alternating on the "
+        "same arrays: 1 is as fast as memory allows. Values above 1 come from data still cached from the previous "
+        "step. Below 0.95 is bold."
     )
     head = ["optimizer", "bytes", *(f"{int(n):,}" for n in sizes), f"{int(sizes[-1]):,} in", "GB/s"]
     rows = []

@@ -29,9 +29,9 @@ def measure(piece, rounds):
 
 def tables(data):
     text = (
-        "AdamW, float32: a list of arrays in one call. Over one array is our own step over as many elements in a "
-        "single array, both back to back and awake; the limit is 1.15 (1.5 for arrays of 100). EfficientNet-B1 and "
-        "GPT-2 small are the lists of their parameters' shapes."
+        'AdamW, float32: a list of arrays in one call. "Over one array" is its time divided by that of our step over '
+        "as many elements in a single array, both back to back; the limit is 1.15 (1.5 for arrays of 100). "
+        "EfficientNet-B1 and GPT-2 small are lists with the shapes of their parameters."
     )
     rows = []
     for piece in PIECES:

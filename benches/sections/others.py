@@ -1,4 +1,4 @@
-"""AdamW beside what others offer, from a thousand elements to 32 million."""
+"""AdamW compared with other libraries, from a thousand elements to 32 million."""
 
 from .table import Table, rival, time
 
@@ -14,7 +14,7 @@ PIECES = [
 ]
 HOT = [1_024, 16_384, 65_536, 131_072, 262_144, 1_048_576, 8_388_608, 33_554_432]
 PAUSED = HOT[1:6]
-# Slow ones are not asked for more than a person would wait for; one thread is no rival where all of them are at work.
+# Slow libraries are not measured at sizes that take too long, nor one thread at sizes where all threads are used.
 LARGEST = {"torch foreach": 8_388_608, "numba": 131_072, "NumPy": 8_388_608}
 
 
@@ -79,18 +79,17 @@ def tables(data):
     head = ["elements", "schuss", *present(data)]
     left_out = [f"{piece} ({own['missing']})" for piece, own in data.items() if "missing" in own]
     text = (
-        "AdamW, float32, one array, called from Python: our time, and how many times that time the others take. Below "
-        "1, in bold, we lose. Each rival had a process of its own, in which it and we took turns; our time is the "
-        "median over these processes. Before anything was timed, both took the same step and their parameters were "
-        "compared. numba is the same loop as ours written by hand; fastmath gives up exact results. NumPy is the "
-        "textbook's expression, in place where its operators are. Where a cell is empty the rival was not measured at "
-        "that size."
+        "AdamW, float32, one array, called from Python: our time, and the other libraries' time divided by it. Below "
+        "1, in bold, the other library is faster. Each library had its own process, in which it and schuss took turns; "
+        "our time is the median over these processes. Before timing, both took the same step and their parameters were "
+        "compared. numba is the same loop written by hand; fastmath gives up exact results. NumPy is the textbook "
+        "expression with in-place operators. Empty cells were not measured."
     )
     if left_out:
         text += f" Left out here: {', '.join(left_out)}."
     paused = (
-        "The same with a millisecond of NumPy work before every step, which is not counted. A training loop looks like "
-        "this: the threads have gone to sleep and the caches hold something else."
+        "The same with a millisecond of NumPy work before every step, which is not counted. As in a training loop, the "
+        "threads have gone to sleep and the caches hold other data."
     )
     return [
         Table("Against others, back to back", text, head, list(_rows(data, "hot", HOT))),

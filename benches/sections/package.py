@@ -41,12 +41,12 @@ def tables(data):
         value = bounded(value / 2**20, most=most) if most else short(value / 2**20)
         rows.append([f"memory that a step adds: {case}", "MiB", value, "<= 1" if most else ""])
     text = (
-        "Import time is that of fresh processes with compiled files cached, as pip leaves them. The rates of "
-        "checkpoints are those of this machine's disk and page cache. What a step adds to the memory of parameters, "
-        "gradients and state is its peak over 8 M elements (float32 parameters unless said): gradients of another "
-        "layout are converted whole."
+        "Import time is for fresh processes with compiled files cached, as pip leaves them. Checkpoint rates depend on "
+        "this machine's disk and page cache. Memory that a step adds is its peak beyond parameters, gradients and "
+        "state, for 8 M elements (float32 parameters unless noted): gradients of another layout are converted as a "
+        "whole."
     )
-    return [Table("The package", text, ["what", "unit", "value", "promised"], rows)]
+    return [Table("The package", text, ["what", "unit", "value", "target"], rows)]
 
 
 def targets(data):

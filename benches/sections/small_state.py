@@ -1,4 +1,4 @@
-"""State in less memory beside float32 state: what it gains where memory is the wall, and costs in cache."""
+"""State in less memory compared with float32 state: its gain when memory-bound, and its cost in cache."""
 
 from .table import Table, bounded, rival, time
 
@@ -32,9 +32,8 @@ def tables(data):
     if not data:
         return []
     text = (
-        "AdamW, float32 parameters and gradients; the time of a step, and how many times as fast it is as with float32 "
-        "state in the same round. bfloat16 moves 20 bytes an element in place of 28, int8 16. What they compute more "
-        "shows in cache."
+        "AdamW, float32 parameters and gradients; the time of a step, and its speedup over float32 state in the same "
+        "round. bfloat16 moves 20 bytes per element instead of 28, int8 16. In cache, their extra arithmetic shows."
     )
     rows = []
     for piece in (piece for piece in PIECES if piece in data):

@@ -22,7 +22,7 @@ def measure(piece, rounds):
 
 
 def layerwise(name, rounds):
-    """A million elements beside the expression that one would write; LAMB without clipping, which that has not."""
+    """A million elements compared with a NumPy expression; LAMB without clipping, which the expression lacks."""
     import sys
     from pathlib import Path
     from statistics import median
@@ -119,12 +119,12 @@ def tables(data):
         ratio = bounded(own["ratio"], most=1.5)
         rows.append([f"Newton, {UNKNOWNS:,} unknowns", time(own["seconds"]), "over SciPy", ratio, "<= 1.5"])
     text = (
-        "LARS and LAMB (without clipping) beside the expressions of examples/numpy_expressions.py, on one array. "
-        "RAdam and Ranger beside AdamW in the same run, on a matrix with rows of 1,024: Ranger adds Lookahead's bytes "
-        "and a look at the gradient for its means. Newton, float64, on NumPy's BLAS and LAPACK, beside SciPy's "
-        "cho_factor and cho_solve, each with its own threads."
+        "LARS and LAMB (without clipping) compared with the expressions of examples/numpy_expressions.py, on one "
+        "array. RAdam and Ranger compared with AdamW in the same run, on a matrix with rows of 1,024: Ranger adds the "
+        "bytes of Lookahead and a read of the gradient for its means. Newton, float64, with NumPy's BLAS and LAPACK, "
+        "compared with SciPy's cho_factor and cho_solve, each with its own threads."
     )
-    return [Table("Systems", text, ["what", "time", "figure", "value", "promised"], rows)]
+    return [Table("Systems", text, ["what", "time", "figure", "value", "target"], rows)]
 
 
 def targets(data):

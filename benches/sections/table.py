@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 
 class Cell(str):
-    """A cell; ``lost`` says that it is a case which we lose, or a target missed."""
+    """A cell; ``lost`` marks a case where another library is faster, or a missed target."""
 
     lost = False
 
@@ -17,14 +17,14 @@ def cell(text, lost=False):
 
 
 def short(value):
-    """A number with as many digits as mean something."""
+    """A number with its significant digits."""
     if value != value:
         return "–"
     return f"{value:.2f}" if value < 9.95 else f"{value:.1f}" if value < 99.5 else f"{value:,.0f}"
 
 
 def time(seconds):
-    """Seconds in the unit that suits them."""
+    """Seconds in a suitable unit."""
     for unit, scale in (("ns", 1e9), ("µs", 1e6), ("ms", 1e3)):
         if seconds * scale < 999.5:
             return f"{seconds * scale:.3g} {unit}"
@@ -32,7 +32,7 @@ def time(seconds):
 
 
 def rival(value):
-    """How many times our time a rival takes: below 1 we lose."""
+    """Another library's time divided by ours; below 1, it is faster."""
     return cell(short(value), lost=value < 1)
 
 
@@ -43,7 +43,7 @@ def bounded(value, least=None, most=None):
 
 @dataclass
 class Table:
-    """Rows under a head, with a text in front. The first column names the row."""
+    """Rows below a header, with an introductory text. The first column names the row."""
 
     title: str
     text: str

@@ -1,4 +1,4 @@
-"""The tail of a training step: unscale, look for NaN, clip, step, zero; in one call, and one after the other."""
+"""The end of a training step: unscale, check for NaN, clip, step, zero; in one call, and in separate calls."""
 
 from .table import Table, rival, time
 
@@ -104,10 +104,10 @@ def tables(data):
     if not own:
         return []
     text = (
-        "AdamW, float32, the 148 arrays of GPT-2 small: unscale the gradients, look for NaN, clip them to a global "
-        "norm, step, zero them. We do it in one call; torch with GradScaler.unscale_, clip_grad_norm_, the fused step "
-        "and zero_grad(set_to_none=False). The parts are timed by themselves beside it. Where a program lets go of "
-        "its gradients instead of zeroing them, torch saves that part."
+        "AdamW, float32, the 148 arrays of GPT-2 small: unscale the gradients, check for NaN, clip to a global norm, "
+        "step, zero the gradients. schuss does it in one call; torch with GradScaler.unscale_, clip_grad_norm_, the "
+        "fused step and zero_grad(set_to_none=False). The parts are also timed separately. A program that frees its "
+        "gradients instead of zeroing them saves that part in torch."
     )
     rows = [["one call of ours", time(own["seconds"]["schuss"]), ""]]
     for name, key, words in (

@@ -1,7 +1,7 @@
 """A rule's tree as equations for one setting of its options.
 
-The tree is what the extension module has of a rule's text. `equations` fixes the options, folds what they decide, and
-puts short scalars where they are used. Nothing here knows LaTeX or a page.
+The extension module provides the syntax tree of each rule. `equations` fixes the options, folds the branches that they
+decide, and inlines short scalars. Nothing here knows LaTeX or a page.
 """
 
 from __future__ import annotations

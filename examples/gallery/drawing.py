@@ -1,4 +1,4 @@
-"""What the gallery's scripts share: figures of one look, contour plots with paths on them, and how a figure is kept.
+"""Shared by the gallery's scripts: figures in one style, contour plots with paths, and saving figures.
 
 The scripts themselves are `plot_*.py`; this module is no example of its own.
 """

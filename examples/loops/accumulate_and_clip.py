@@ -1,7 +1,7 @@
-"""Add up the gradients of micro-batches, then clip and step once: a large batch in the memory of a small one.
+"""Accumulate the gradients of micro-batches, then clip and step once: a large batch in the memory of a small one.
 
-The optimizer's own buffers `opt.grads` take the sum. The step divides by the number of micro-batches, clips by the
-global norm, updates and clears the buffers, all in one call.
+The sum is in the optimizer's own buffers `opt.grads`. The step divides by the number of micro-batches, clips by the
+global norm, updates and zeroes the buffers, all in one call.
 
 Needs NumPy alone; run `python examples/loops/accumulate_and_clip.py`.
 """

@@ -1,7 +1,7 @@
-"""Save every so often, and go on after an interruption: the result has the same bits as without one.
+"""Save regularly, and resume after an interruption: the result is bit-identical to an uninterrupted run.
 
 A checkpoint holds the parameters, the optimizer's state and its step; the schedule is a function of the step. The
-batches are drawn from the step too, so that there is no random state to save beside it.
+batches depend only on the step too, so there is no random state to save.
 
 Needs NumPy alone; run `python examples/loops/checkpoint_and_resume.py`.
 """

@@ -1,8 +1,8 @@
-"""Train with gradients from JAX on the CPU, which the optimizer reads where JAX left them: nothing is copied.
+"""Train with gradients from JAX on the CPU, which the optimizer reads in place: nothing is copied.
 
 The parameters are NumPy arrays. JAX takes them as arguments, and `np.from_dlpack` makes a NumPy view of each gradient.
-Two things keep this safe: the step comes when the gradients are there, so JAX has finished with the parameters by the
-time they change; and no JAX array is made of the parameters outside the function, since it might share their memory.
+Two things keep this safe: the step runs after the gradients are computed, so JAX has finished reading the parameters
+when they change; and no JAX array is made of the parameters outside the function, since it might share their memory.
 
 Needs `pip install jax`; run `python examples/loops/with_jax.py`.
 """

@@ -106,7 +106,7 @@ def test_equations(case, dtype, rtol):
 @pytest.mark.parametrize("case", [c for c in CASES if is_small(c)], ids=repr)
 @pytest.mark.parametrize("dtype", [F64, F32], ids=str)
 def test_small_states_follow_the_equations(case, dtype):
-    """As far as eight bits, or eight significant ones, can: by a part of the way that the parameters have gone.
+    """To the precision of int8 or bfloat16 state: relative to the distance that the parameters have moved.
 
     Lion's by more: where a momentum is nearly zero, rounding turns a whole step around.
     """
@@ -270,7 +270,7 @@ def test_functional(case):
 
 @each_case
 def test_options_that_are_off_leave_infinities_alone(case):
-    """0 * inf would be NaN: a zero gradient must leave an infinite parameter where it is unless L2 decay is on."""
+    """0 * inf would be NaN: a zero gradient must leave an infinite parameter unchanged unless L2 decay is on."""
     reference = Reference(case.optimizer, [[np.inf, -np.inf]], **case.kwargs)
     params = np.array([np.inf, -np.inf])
     opt = build(case, params)
@@ -306,7 +306,7 @@ def test_nonfinite_gradients_go_where_the_equations_send_them(case, g):
 @pytest.mark.parametrize("case", of_class("RMSprop"), ids=repr)
 @pytest.mark.parametrize("dtype", [F32, F64], ids=str)
 def test_rmsprop_constant_gradients(case, dtype):
-    """The centered variance is zero but for rounding, and a negative one must not become NaN."""
+    """The centered variance is zero up to rounding, and a negative one must not become NaN."""
     params = np.zeros(2000, dtype)
     grad = (10.0 ** np.random.default_rng(5).uniform(-6, 6, 2000)).astype(dtype)
     opt = build(case, params)

@@ -1,4 +1,4 @@
-"""Checkpoints of earlier versions load, and the optimizer goes on as it would have then, to the bit."""
+"""Checkpoints of earlier versions load, and the optimizer continues exactly as it would have then."""
 
 import pytest
 from old_checkpoints import FOLDER, MAKERS, STEPS, continued, loaded

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 
 import schuss
 
-# What is about all arrays at once has no place here.
+# Without cases whose result depends on all arrays at once.
 cases = st.sampled_from([c for c in CASES if not (spans_arrays(c) or is_joint(c) or is_placed(c))])
 shapes = st.lists(st.integers(0, 9), max_size=4).map(tuple)
 seeds = st.integers(0, 2**32 - 1)
@@ -174,7 +174,7 @@ def test_resume_anywhere(case, structure, seed, stop):
 @given(sizes=st.lists(edges | st.integers(0, 40), min_size=1, max_size=5), seed=seeds)
 @examples(8)
 def test_norm_does_not_depend_on_threads(dtype, sizes, seed):
-    """Partial sums are combined in index order, whoever computed them."""
+    """Partial sums are combined in index order, whichever thread computed them."""
     data = cast(np.random.default_rng(seed).standard_normal(140_000), dtype)
     results = []
     for threads in (1, 2, 3, 4):

@@ -1,4 +1,4 @@
-"""Every row of the conformance table that is recorded computes what it computed then, to the bit.
+"""Every recorded row of the conformance table still computes the recorded results, bit for bit.
 
 data/README.md says what is recorded, and how. The record was made at the baseline level with one thread; here the CPU's
 own level and all threads run. A row that is new needs no record.

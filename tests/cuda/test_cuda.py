@@ -1,4 +1,4 @@
-"""Everything about GPUs that can be tested without one, and the tests that need one where there is one.
+"""Everything about GPUs that can be tested without one; with a GPU, also the tests that need one.
 
 The kernels are compiled by NVRTC for four architectures, and run on the host by an emulator of driver and compiler
 (support/emulator.cpp) in processes of its own.

@@ -1,4 +1,4 @@
-"""Kernels on disk: compiled once, and again when a file is not what it should be."""
+"""The kernel cache on disk: kernels are compiled once, and again if a file is damaged."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""What optimizers over arrays on a GPU do beside computing: arrays they take and refuse, state, streams."""
+"""Optimizers over arrays on a GPU, except their arithmetic: accepted and rejected arrays, state, streams."""
 
 import copy
 

@@ -336,7 +336,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "int8 state": dict(state_dtype="int8", state_seed=7),
 }
 
-# Whose state eight bits are enough for.
+# Optimizers whose state can be int8.
 INT8 = {"SGD", "NAG", "Adam", "AdamW", "RAdam", "Ranger", "LARS", "Lion", "NovoGrad"}
 INT8 |= {f"Lookahead({name})" for name in ("SGD", "AdamW")}
 

@@ -1,4 +1,4 @@
-"""Arrays on a GPU for the tests in tests/cuda: a real one, or one that emulator.cpp plays on the host.
+"""Arrays on a GPU for the tests in tests/cuda: a real GPU, or one that emulator.cpp emulates on the host.
 
 The environment variable SCHUSS_TEST_CUDA says which, "gpu" or "emulator". The emulator takes the places of NVIDIA's
 driver and compiler in the whole process, so those tests run in processes of their own: see test_cuda.py.
@@ -52,7 +52,7 @@ def log():
 
 
 def fail(name, nth=1):
-    """The nth call of this name from now on fails for want of memory."""
+    """Makes the nth call of this name from now on fail with an out-of-memory error."""
     EMULATOR.emulator_fail(name.encode(), nth)
 
 

@@ -83,17 +83,17 @@ def sees_nonfinite(case):
 
 
 def is_small(case):
-    """Its state is kept in less memory, so it follows the equations from afar."""
+    """Its state is quantized, so it follows the equations only approximately."""
     return "state_dtype" in case.kwargs
 
 
 def is_coded(case):
-    """Eight bits, whose scale is that of 256 elements."""
+    """Its state is int8, with one scale per 256 elements."""
     return case.kwargs.get("state_dtype") == "int8"
 
 
 def is_placed(case):
-    """What an element becomes depends on where it lies: its random bits, and the scale of its neighbours."""
+    """An element's result depends on its position: through its random bits, and the scale of its block."""
     return is_small(case) and case.kwargs.get("state_rounding") != "nearest"
 
 
@@ -103,7 +103,7 @@ def is_joint(case):
 
 
 def sums(case):
-    """What an element does depends on a sum over its array, its row or everything, in memory order."""
+    """An element's update depends on a sum over its array, its row or everything, in memory order."""
     centralizes = case.optimizer == "Ranger" and case.kwargs.get("gradient_centralization", True)
     return inner(case.optimizer) in ("LARS", "LAMB", "NovoGrad", "Adafactor", "Prodigy") or centralizes
 

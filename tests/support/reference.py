@@ -1,6 +1,6 @@
-"""Every optimizer as plain NumPy equations in float64: what the compiled kernels are compared with.
+"""Every optimizer as plain NumPy equations in float64: the reference for the compiled kernels.
 
-Written from the papers' equations, never from the kernels. One function an optimizer, named like its class in lower
+Written from the papers' equations, never from the kernels. One function per optimizer, named like its class in lower
 case: `rule(s, p, g, t, *, lr, ...)` takes the state `s` (a dict, filled and changed in place, names as in
 `state_dict()`), the parameter, the gradient and the step `t` counted from 1, and returns the new parameter. Newton and
 Prodigy look at all parameters at once, and get them as one vector. What all optimizers share (learning-rate schedules,

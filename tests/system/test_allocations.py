@@ -1,4 +1,4 @@
-"""Once warm, a step allocates nothing: counted by an allocator of its own, which glibc's stands behind."""
+"""After the first steps, a step allocates nothing: counted by an allocator that wraps glibc's."""
 
 import os
 import platform

@@ -74,7 +74,7 @@ def test_torch_samples():
 
 
 def test_api_pages_are_complete():
-    """Everything public stands on a page."""
+    """Every public name is on a page."""
     own = {name: thing for name, thing in vars(schuss).items() if callable(thing) and not name.startswith("_")}
     given = {name for name, thing in own.items() if thing.__module__.startswith("schuss")}
     listed = re.findall(r"^   (\w+)$", (DOCS / "api" / "functions.rst").read_text(encoding="utf-8"), re.MULTILINE)
@@ -87,7 +87,7 @@ def test_api_pages_are_complete():
 
 @pytest.mark.parametrize("name", [*_schuss.rules(), *TOOLS])
 def test_every_rule_translates(name):
-    """Nothing is read that has no value yet, and the LaTeX is balanced."""
+    """Every name has a value before it is read, and the LaTeX is balanced."""
     tree = _schuss.rule_tree(name)
     for program in tree["programs"]:
         known = {"lr", "t", "p", "g", *tree["hypers"], *(state["name"] for state in tree["states"])}
@@ -103,7 +103,7 @@ def test_every_rule_translates(name):
 
 
 def test_messages_of_the_rule_reader():
-    """What the page on the language quotes is what the reader's own tests ask of it."""
+    """The messages quoted on the page about the rule language are those of the parser's own tests."""
     page = (DOCS / "internals" / "rule_language.rst").read_text(encoding="utf-8")
     quoted = re.findall(r"^   \* - ``.*\n     - ``(.*)``$", page, re.MULTILINE)
     asked = (ROOT / "rust" / "macros" / "src" / "tests.rs").read_text(encoding="utf-8")
@@ -186,7 +186,7 @@ def of(x):
 @pytest.mark.parametrize(("kind", "variant"), VARIANTS, ids=of)
 @pytest.mark.parametrize("step", [1, 2, 7, 40])
 def test_equations(kind, variant, step):
-    """The equations that are shown give what the kernel gives."""
+    """The equations that are shown give the kernel's results."""
     kernels = Kernels(kind)
     own_decay = kernels.kind._decay({**kernels.defaults, **variant.options}) == "own"
     options = options_of(kernels, variant.options, weight_decay=0.1 if own_decay else 0.0)

@@ -20,7 +20,7 @@ def test_the_readme_runs(tmp_path, monkeypatch):
 
 
 def test_the_speed_table_is_what_was_recorded():
-    """And every figure of the page can be made of the record, which may lack a section that is new."""
+    """The speed page can also be generated from the record, which may lack a new section."""
     sys.path.insert(0, str(ROOT / "benches"))
     import page
 

@@ -64,7 +64,7 @@ def at_once(*calls):
 
 @each_optimizer
 def test_optimizers_in_several_threads(case):
-    """Each gets what it gets alone."""
+    """Each gets the same results as alone."""
     sizes, steps = [LONG, LONG + 1, 1000, 20_000], 10
     grads = [np.linspace(2, -1, n, dtype=F32) for n in sizes]
 
@@ -84,7 +84,7 @@ def test_optimizers_in_several_threads(case):
 
 @pytest.mark.parametrize("size", [1000, 2_000_000])
 def test_one_optimizer_in_several_threads(size):
-    """Its steps come one after the other, or are refused; the ones that were taken count, and no others."""
+    """Its steps run one after the other or raise; only those taken count."""
     grad = np.linspace(2, -1, size, dtype=F32)
     opt, twin = (schuss.Adam(np.linspace(-1, 1, size, dtype=F32), lr=0.1) for _ in range(2))
     taken = []
@@ -106,7 +106,7 @@ def test_one_optimizer_in_several_threads(size):
 
 @pytest.mark.parametrize("wrapped", [False, True])
 def test_everything_else_during_a_step(wrapped, tmp_path):
-    """Other threads may ask, change, save and load what they like: it is done, or refused, and the steps stay whole."""
+    """Other threads may read, change, save and load: each call succeeds or raises, and steps are never partial."""
     grad = np.ones(2_000_000, F32)
     opt = schuss.Adam({"w": np.zeros(2_000_000, F32)}, lr=0.1)
     if wrapped:
@@ -203,7 +203,7 @@ def test_an_interrupt_inside_a_step(where):
 
 @pytest.mark.parametrize("name", ["Lookahead", "NAG", "Newton", "save"])
 def test_an_interrupt_where_an_optimizer_is_kept(name, monkeypatch, tmp_path):
-    """One that arrives just when an optimizer has been kept to a thread does not leave it so."""
+    """A signal that arrives just as a thread gets exclusive access does not leave the optimizer locked."""
     w, g, hold = np.ones(2), np.ones(2), schuss._schuss.ExclusiveLock
     make, call = {
         "Lookahead": (lambda: schuss.Lookahead(schuss.SGD(w)), lambda: opt.step(g)),
@@ -282,7 +282,7 @@ def flush_to_zero():
 )
 @each_optimizer
 def test_flush_to_zero(case, dtype, small, smaller, size, flush_to_zero):
-    """The caller's mode changes nothing, and is still the caller's afterwards."""
+    """The caller's mode does not affect results, and is restored afterwards."""
     results = []
     for on in (False, True):
         p, grad = np.full(size, small, dtype), np.full(size, smaller, dtype)

@@ -1,4 +1,4 @@
-"""Checkpoint files: resumed bit for bit, and whole or not there at all; test_checkpoint_damage.py has the rest."""
+"""Checkpoint files: resumed bit for bit, and never partially written; test_checkpoint_damage.py has the rest."""
 
 import copy
 import json

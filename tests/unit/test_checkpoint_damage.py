@@ -1,4 +1,4 @@
-"""Checkpoint files that do not fit or are damaged: refused with a reason, and nothing has changed."""
+"""Checkpoint files that do not fit or are damaged: rejected with a reason, and nothing has changed."""
 
 import copy
 import json

@@ -1,4 +1,4 @@
-"""Steps that depend on sums over each array, its rows or its columns: of all sizes, and where a norm is zero."""
+"""Steps that depend on sums over each array, its rows or its columns: for all sizes, and for norms of zero."""
 
 import numpy as np
 import pytest

@@ -54,7 +54,7 @@ def rest_of(opt):
 @pytest.mark.parametrize("change", CHANGES.values(), ids=list(CHANGES))
 @pytest.mark.parametrize("like", ["before", "now", "before, converted", "now, converted"])
 def test_changed_parameters(change, like, tmp_path):
-    """A step says so, whatever its gradients; nothing else crashes."""
+    """A step raises, whatever its gradients; nothing else crashes."""
     opt, p = changing()
     shape = p.shape
     change(p)
@@ -201,7 +201,7 @@ def test_gradients_taken_away_in_the_middle_of_a_step(kind, change):
     assert not any(p.any() for p in leaves(params))
 
 
-# Gradients that lie where parameters or states do.
+# Gradients that share memory with parameters or states.
 
 SHARED = {
     "swapped": lambda a, b, states: [b, a],

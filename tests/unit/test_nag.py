@@ -218,7 +218,7 @@ def test_nag_takes_decay_where_the_parameters_are():
 def test_a_step_of_nag_allocates_nothing_that_grows(dtype, state_dtype):
     w, g = np.ones(100_000, dtype), np.ones(100_000, dtype)
     opt = schuss.NAG(w, lr=0.1, state_dtype=state_dtype, master_weights=dtype != F32)
-    opt.step(lambda: g)  # from now on it keeps room for a copy of the parameters
+    opt.step(lambda: g)  # from now on it has a parameter backup
     tracemalloc.start()
     try:
         opt.step(lambda: g)

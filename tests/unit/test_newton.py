@@ -1,4 +1,4 @@
-"""Newton's method: one system over all parameters, its damping, and what to do when it cannot be solved."""
+"""Newton's method: one system over all parameters, its damping, and what happens if it cannot be solved."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Stopping and going on: state_dict, load_state_dict, copies and pickles continue bit for bit."""
+"""Resuming: state_dict, load_state_dict, copies and pickles continue bit for bit."""
 
 import copy
 import pickle

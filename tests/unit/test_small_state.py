@@ -27,7 +27,7 @@ def decode(codes, scales):
     signed = codes.dtype == np.int8
     flat = codes.ravel(order="K").view(np.uint8).astype(np.uint32)
     whole = flat.size // 256 * 256
-    # A whole block is words of four codes.
+    # A full block is words of four quantized values.
     flat[:whole] = flat[:whole].reshape(-1, 64, 4).swapaxes(1, 2).ravel()
     added = np.float32(2.0**-7 if signed else 2.0**-15)
     size = flat & np.uint32(0x7F) if signed else flat
@@ -122,7 +122,7 @@ def test_a_nan_is_kept_as_one():
 
 
 def test_codes_to_nearest():
-    """The nearest of what the codes of its block stand for."""
+    """The nearest value that can be represented in its block."""
     x = numbers(2560)
     opt = schuss.SGD(np.zeros(x.shape, F32), lr=0.0, momentum=0.9, state_dtype="int8", state_rounding="nearest")
     opt.step(x)

@@ -1,4 +1,4 @@
-"""What a step does besides the rule: scaling, clipping, maximize, gradient buffers, schedules, non-finite gradients."""
+"""Parts of a step besides the rule: scaling, clipping, maximize, gradient buffers, schedules, non-finite gradients."""
 
 import math
 import re
@@ -193,7 +193,7 @@ def spoiled(t, value, dtype=F64, index=1):
 @each_case
 @pytest.mark.parametrize("value", BAD.values(), ids=BAD)
 def test_skip(case, value):
-    """A skipped step is as if it had never been asked for, but counted."""
+    """A skipped step changes only the count of skipped steps."""
     opt, twin = twins(case, nonfinite="skip")
     for t in STEPS:
         before = snapshot(opt)

@@ -1,4 +1,4 @@
-"""The base of what stands around an optimizer, by a wrapper that is small: an exponential moving average."""
+"""The base class of wrappers, tested with a small one: an exponential moving average."""
 
 import copy
 import pickle
