@@ -137,17 +137,22 @@ impl Stream {
         if self.written { quote!(#slice: &mut [#element]) } else { quote!(#slice: &[#element]) }
     }
 
-    /// The slice of `m` elements from `done`, relative to the kernel's start.
-    fn argument(&self) -> TokenStream {
+    /// Where the stream is at `done`, relative to the kernel's start.
+    fn pointer(&self) -> TokenStream {
         let element = self.element();
-        let pointer = match self.kind {
+        match self.kind {
             StreamKind::Operand(i) | StreamKind::Tile(i) => quote!((*extras.tail.add(#i)).cast::<#element>().add(done)),
             StreamKind::Param(i)
             | StreamKind::Grad(i)
             | StreamKind::State(i)
             | StreamKind::Backup(i)
             | StreamKind::Vector(i) => quote!((*streams.add(#i)).cast::<#element>().add(at + done)),
-        };
+        }
+    }
+
+    /// The slice of `m` elements from `done`.
+    fn argument(&self) -> TokenStream {
+        let pointer = self.pointer();
         match self.written {
             true => quote!(std::slice::from_raw_parts_mut(#pointer, m)),
             false => quote!(std::slice::from_raw_parts(#pointer.cast_const(), m)),
@@ -280,6 +285,11 @@ pub fn kernel(rule: &Rule, stage: &Stage, domain: Domain, carrier: &Ident, recal
             }
         }
     };
+    let prefetches = streams.iter().filter_map(|stream| match stream.kind {
+        StreamKind::Operand(_) | StreamKind::Tile(_) | StreamKind::Vector(_) => None,
+        _ => Some(stream.pointer()),
+    });
+    let prefetches = prefetches.map(|pointer| quote!(crate::cpu::prefetch_batch(#pointer, m);));
     let random = stream_writes_state(&streams, &stored);
     let reads_l2 = decays;
     quote! {
@@ -341,11 +351,19 @@ pub fn kernel(rule: &Rule, stage: &Stage, domain: Domain, carrier: &Ident, recal
                 }
                 #canonicalize
 
-                let size = if S::RANDOM_BITS > 0 && #random { QUANTIZATION_BLOCK } else { n };
+                let size = match () {
+                    () if S::RANDOM_BITS > 0 && #random => QUANTIZATION_BLOCK,
+                    () if extras.prefetches => crate::cpu::PREFETCH_BATCH,
+                    () => n,
+                };
                 let (mut nan, mut done) = (<P::Compute as Real>::Bits::default(), 0);
                 while done < n {
                     let m = size.min(n - done);
                     let (places, blocks) = extras.random(done);
+                    if extras.prefetches {
+                        // SAFETY: the caller guarantees that there are these streams.
+                        unsafe { #(#prefetches)* }
+                    }
                     // SAFETY: the caller guarantees that every stream is valid, aligned, and overlaps no other.
                     nan |= unsafe { each::<P, G, S, L2>(m, #(#call,)* scalars, places, &blocks) };
                     done += m;

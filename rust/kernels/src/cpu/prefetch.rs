@@ -16,3 +16,19 @@ pub fn prefetch<T>(at: *const T) {
     #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     let _ = at;
 }
+
+/// Elements between two prefetches of a loop. With more, the prefetches of a batch wait for each other.
+pub(crate) const PREFETCH_BATCH: usize = 128;
+/// The distance of a prefetch in elements.
+const DISTANCE: usize = 512;
+/// Bytes of a cache line.
+const LINE: usize = 64;
+
+/// Prefetches `n` elements of a stream, [`DISTANCE`] elements from `at`. That may be past the end of the array, which is
+/// harmless.
+#[inline(always)]
+pub(crate) fn prefetch_batch<T>(at: *const T, n: usize) {
+    for line in (0..n).step_by(LINE / size_of::<T>()) {
+        prefetch(at.wrapping_add(DISTANCE + line));
+    }
+}

@@ -138,7 +138,13 @@ impl Item {
         (at, n): (usize, usize),
         tail: *const *mut u8,
     ) {
-        let extras = Extras { bits: call.bits, block: at / QUANTIZATION_BLOCK, states: self.states, tail };
+        let extras = Extras {
+            bits: call.bits,
+            block: at / QUANTIZATION_BLOCK,
+            states: self.states,
+            tail,
+            prefetches: self.prefetches,
+        };
         if let Some(kernel) = self.direct(pass, call) {
             // SAFETY: upheld by the caller.
             unsafe { kernel(streams, at, n, call.scalars, &extras) };
@@ -221,7 +227,7 @@ impl Item {
             let types = Types { param: compute, grad: compute, states: States::Compute };
             let kernel =
                 kernel::find(self.compiled.kernels[pass.kernel], level, types).expect("compute types have kernels");
-            kernel(local.as_ptr(), 0, n, call.scalars, &Extras { bits: None, ..*extras });
+            kernel(local.as_ptr(), 0, n, call.scalars, &Extras { bits: None, prefetches: false, ..*extras });
             if pass.writes_param {
                 if self.param_type != compute {
                     convert::store(level, local[0], (self.param_type, param), n);

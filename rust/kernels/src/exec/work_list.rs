@@ -19,6 +19,9 @@ pub(super) const WHOLE: usize = 32_768;
 /// The most elements of all arrays for which terms that a later pass recalls are kept in memory. Past the caches it moves fewer
 /// bytes to compute them again.
 const KEPT: usize = 131_072;
+/// The bytes of all parameters, gradients and states from which on kernels prefetch. It saves 5 to 15 % of the time there, and
+/// costs up to 8 % in the caches.
+const PAST_CACHES: usize = 32 << 20;
 
 /// An array as the driver has it.
 #[derive(Debug)]
@@ -49,6 +52,8 @@ pub(super) struct Item {
     pub first_block: usize,
     /// Whether one task takes it through all its stages.
     pub whole: bool,
+    /// Whether its kernels prefetch: a long array's, where all arrays together do not fit into the caches.
+    pub prefetches: bool,
     /// The index of its rule's plan.
     pub plan: usize,
 }
@@ -62,6 +67,11 @@ impl Item {
     pub fn units(&self, stage: &Stage) -> usize {
         let cells = self.cells.as_ref().filter(|_| by_cells(stage));
         cells.map_or(self.len.div_ceil(BLOCK), Cells::units)
+    }
+
+    /// Roughly the bytes of its parameter, gradient and states.
+    fn bytes(&self) -> usize {
+        self.len * (2 * self.param_type.size() + self.states * self.param_type.compute().size())
     }
 
     /// Whether it has scalars of its own besides its group's.
@@ -113,6 +123,8 @@ impl WorkList {
             self.add(array);
         }
         self.total = self.items.iter().map(|item| item.len).sum();
+        let past_caches = self.items.iter().map(Item::bytes).sum::<usize>() >= PAST_CACHES;
+        self.items.iter_mut().for_each(|item| item.prefetches = past_caches && item.len > WHOLE);
         self.chunks = cut(&self.extents, self.total);
         self.block_chunks = cut(&self.blocks, self.total);
         self.plain = self.plans.iter().all(|plan| plan.plain) && !self.items.iter().any(Item::has_scalars);
@@ -200,6 +212,7 @@ impl WorkList {
             partials,
             first_block: self.block_count,
             whole: staged && array.len <= WHOLE,
+            prefetches: false,
             plan,
         };
         self.block_count += array.len.div_ceil(BLOCK);

@@ -50,11 +50,14 @@ pub(crate) struct Extras<'a> {
     pub states: usize,
     /// Streams that start at the kernel's first element: row and column operands, then terms of reductions.
     pub tail: *const *mut u8,
+    /// Whether the kernel prefetches: worth it where the arrays do not fit into the caches.
+    pub prefetches: bool,
 }
 
 impl Extras<'_> {
     /// The extras of most kernels.
-    pub const NONE: Extras<'static> = Extras { bits: None, block: 0, states: 0, tail: std::ptr::null() };
+    pub const NONE: Extras<'static> =
+        Extras { bits: None, block: 0, states: 0, tail: std::ptr::null(), prefetches: false };
 
     /// The random bits of each position in a block, and those of each state for the block `done` elements further on.
     #[inline(always)]

@@ -13,9 +13,9 @@ use crate::optimizers;
 use crate::rule::{Common, Decay};
 use crate::support::{Case, How, Owned, PLAIN, SHAPES, arrays, first_shared, hypers, len, run, scalars, work_list};
 
-/// Splits arrays that one task would otherwise take through all their stages.
+/// Splits arrays that one task would otherwise take through all their stages, and prefetches.
 fn cut_all(work: &mut WorkList) {
-    work.items.iter_mut().for_each(|item| item.whole = false);
+    work.items.iter_mut().for_each(|item| (item.whole, item.prefetches) = (false, true));
     work.extents.iter_mut().chain(&mut work.blocks).for_each(|extent| extent.whole = false);
     (work.chunks, work.block_chunks) = (cut(&work.extents, work.total()), cut(&work.blocks, work.total()));
 }
