@@ -188,10 +188,7 @@ static int release(Pointer p) {
     if (it == memory.end()) return INVALID_VALUE;
     memset((void*)p, 0xa5, it->second.bytes); // and never given out again
     const size_t page = 4096, begin = (p + page - 1) / page * page, end = (p + it->second.bytes) / page * page;
-    if (end > begin) { // whole pages go back to the system; who still uses them crashes
-        madvise((void*)begin, end - begin, MADV_DONTNEED);
-        mprotect((void*)begin, end - begin, PROT_NONE);
-    }
+    if (end > begin) madvise((void*)begin, end - begin, MADV_DONTNEED); // whole pages go back to the system, and read as zeros
     memory.erase(it);
     return SUCCESS;
 }
