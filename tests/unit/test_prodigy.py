@@ -181,3 +181,12 @@ def test_a_refused_state_changes_nothing(what):
     assert_unchanged(opt, before)
     opt.load_state_dict(good)
     assert opt.step_count == 3 and shared(opt) == good["shared"]
+
+
+def test_a_reset_starts_the_estimate_where_construction_did():
+    """At the d0 of the first group."""
+    groups = [{"params": [np.ones(3)], "d0": 1e-3}, {"params": [np.ones(2)], "d0": 1e-2}]
+    opt = schuss.Lookahead(schuss.Prodigy(groups), k=1, pullback="reset")
+    assert opt.state_dict()["shared"]["d"] == 1e-3
+    opt.step([[np.ones(3)], [np.ones(2)]])
+    assert opt.state_dict()["shared"]["d"] == 1e-3
