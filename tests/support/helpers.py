@@ -9,7 +9,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 from cases import AROUND, CASES
-from reference import defaults_of, hessian, inner
+from families.newton import hessian
+from reference import defaults_of, inner
 
 import schuss
 

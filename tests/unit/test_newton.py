@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
+from families.newton import hessian
 from helpers import F64, arrays, assert_close, assert_same, assert_unchanged, each_dtype, params_of, refused, snapshot
-from reference import hessian
 
 import schuss
 

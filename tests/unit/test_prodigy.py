@@ -7,7 +7,7 @@ import copy
 
 import numpy as np
 import pytest
-from cases import PRODIGY
+from families.prodigy import PRODIGY, prodigy
 from helpers import (
     F64,
     arrays,
@@ -22,7 +22,7 @@ from helpers import (
     snapshot,
     states,
 )
-from reference import Reference, prodigy
+from reference import Reference
 
 import schuss
 

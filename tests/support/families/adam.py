@@ -1,0 +1,72 @@
+"""Adam and AdamW."""
+
+import math
+
+import numpy as np
+
+from families.common import l2, schedule
+
+
+def adam(
+    s, p, g, t, *, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, amsgrad=False, bias_correction=True,
+    eps_form="torch",
+):  # fmt: skip
+    beta1, beta2 = betas
+    g = l2(g, p, weight_decay)
+    m = s["m"] = beta1 * s.get("m", 0) + (1 - beta1) * g
+    v = s["v"] = beta2 * s.get("v", 0) + (1 - beta2) * g * g
+    if amsgrad:  # the maximum of the raw second moments, corrected afterwards
+        v = s["vmax"] = np.maximum(s.get("vmax", 0), v)
+    bc1, bc2 = (1 - beta1**t, 1 - beta2**t) if bias_correction else (1, 1)
+    if eps_form == "torch":
+        return p - lr / bc1 * m / (np.sqrt(v) / math.sqrt(bc2) + eps)
+    if eps_form == "keras":  # epsilon-hat of the paper
+        return p - lr * math.sqrt(bc2) / bc1 * m / (np.sqrt(v) + eps)
+    raise AssertionError(eps_form)
+
+
+def adamw(
+    s, p, g, t, *, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=1e-2, amsgrad=False, bias_correction=True,
+    eps_form="torch", decay_form="lr", initial_lr=None,
+):  # fmt: skip
+    decay = {"lr": lr, "independent": lr / initial_lr}[decay_form] * weight_decay
+    p = p * (1 - decay)
+    return adam(
+        s, p, g, t, lr=lr, betas=betas, eps=eps, amsgrad=amsgrad, bias_correction=bias_correction, eps_form=eps_form
+    )
+
+
+ROWS = {}
+
+ADAM = {
+    "defaults": {},
+    "lr": dict(lr=0.01),
+    "betas": dict(lr=0.01, betas=(0.8, 0.95)),
+    "beta1 zero": dict(lr=0.01, betas=(0.0, 0.9)),
+    "eps": dict(lr=0.01, eps=1e-2),
+    "decay": dict(lr=0.01, weight_decay=0.1),
+    "no decay": dict(lr=0.01, weight_decay=0.0),
+    "amsgrad": dict(lr=0.01, amsgrad=True, betas=(0.9, 0.9)),
+    "amsgrad, decay, maximize": dict(lr=0.01, amsgrad=True, weight_decay=0.1, maximize=True),
+    "uncorrected": dict(lr=0.01, bias_correction=False),
+    "uncorrected, amsgrad": dict(lr=0.01, bias_correction=False, amsgrad=True, betas=(0.9, 0.9)),
+    "keras": dict(lr=0.01, eps_form="keras", eps=1e-2),
+    "keras, amsgrad": dict(lr=0.01, eps_form="keras", eps=1e-3, amsgrad=True, betas=(0.9, 0.9)),
+    "keras, uncorrected": dict(lr=0.01, eps_form="keras", eps=1e-2, bias_correction=False),
+    "all": dict(
+        lr=schedule, betas=(0.85, 0.9), eps=1e-3, weight_decay=0.1, amsgrad=True, eps_form="keras", maximize=True,
+        max_grad_norm=3.0,
+    ),
+}  # fmt: skip
+
+ROWS["Adam"] = ADAM
+ROWS["AdamW"] = ADAM | {
+    "decay, schedule": dict(lr=schedule, weight_decay=0.3),
+    "independent": dict(lr=0.01, weight_decay=0.05, decay_form="independent"),
+    "independent, schedule": dict(lr=schedule, weight_decay=0.05, decay_form="independent"),
+    "independent, amsgrad, keras": dict(
+        lr=schedule, weight_decay=0.05, decay_form="independent", amsgrad=True, eps_form="keras"
+    ),
+}
+
+INT8 = {"Adam", "AdamW"}

@@ -1,0 +1,11 @@
+"""What the equations and rows of several families use."""
+
+
+def l2(g, p, weight_decay):
+    """The gradient of loss + weight_decay/2 * |p|^2; a decay of zero leaves g alone even where p is infinite."""
+    return g + weight_decay * p if weight_decay else g
+
+
+def schedule(step):
+    """A learning rate with warm-up and decay; `step` counts from 0. A named function, so that it can be pickled."""
+    return 0.05 * min(1.0, (step + 1) / 4) * 0.9**step
