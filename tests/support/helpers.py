@@ -9,6 +9,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from cases import AROUND, CASES
+from families import declared
 from families.newton import hessian
 from reference import defaults_of, inner
 
@@ -172,9 +173,8 @@ def shapes_of(case):
     return [s for s in SHAPES if s != (1000,) or not is_joint(case)]
 
 
-# States that are not one number an element: NovoGrad has one for each array, Adafactor one for each row and each column
-# of the last two axes.
-SCOPES = {"NovoGrad": {"v": "array"}, "Adafactor": {"r": "row", "c": "col"}}
+# States that are not one number an element, but one for each array, or for each row or column of the last two axes.
+SCOPES = declared("SCOPES")
 
 
 def scope(case, name):

@@ -25,6 +25,8 @@ _USUAL = {
     :math:`\epsilon` >= 0.""",
     "weight_decay": r"""weight_decay : float{}
     L2: ``weight_decay * p`` is added to the gradient.""",
+    "decoupled_weight_decay": r"""decoupled_weight_decay : bool{}
+    Multiply the parameter by ``1 - lr * weight_decay`` first, as in AdamW; ``False`` is L2.""",
     "maximize": """\
 maximize : bool{}
     Ascend instead of descend.""",

@@ -1,8 +1,9 @@
 """Types of hyperparameters: which values an annotation on a class allows.
 
 ``float`` is a finite number >= 0, ``bool`` a flag, ``int`` a whole number >= 1, ``Literal`` a choice, ``tuple[float,
-float]`` a pair; ``| None`` allows None too, also inside a pair. ``Annotated[float, Range(...)]`` has another range, and
-a function in ``Annotated`` is the check itself. Nothing here knows an optimizer class.
+float]`` a pair, and a longer tuple as many numbers; ``| None`` allows None too, also inside a tuple. ``Annotated[float,
+Range(...)]`` has another range, and a function in ``Annotated`` is the check itself. Nothing here knows an optimizer
+class.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from schuss._core import validate
 
 
 class Range(NamedTuple):
-    """The range of a number, or of every number of a pair; ``closed_high`` without ``high`` allows infinity."""
+    """The range of a number, or of every number of a tuple; ``closed_high`` without ``high`` allows infinity."""
 
     low: float = 0.0
     high: float = math.inf
@@ -39,10 +40,16 @@ Fraction = Annotated[float, Range(high=1.0)]
 ClosedFraction = Annotated[float, Range(high=1.0, closed_high=True)]
 #: A pair of numbers in [0, 1).
 Betas = Annotated[tuple[float, float], Range(high=1.0)]
+#: Three numbers in [0, 1).
+Betas3 = Annotated[tuple[float, float, float], Range(high=1.0)]
+#: A number above 0.
+Positive = Annotated[float, Range(open_low=True)]
 #: A bound > 0; infinity means no bound.
 Bound = Annotated[float, Range(open_low=True, closed_high=True)]
 #: A random seed.
 Seed = Annotated[int, validate.seed]
+
+_TUPLES = {2: "a pair of", 3: "three"}
 
 
 @functools.cache
@@ -64,12 +71,11 @@ def check_of(hint: Any, limits: Range | None = None) -> validate.Check:
     numbers = limits or Range()
     if hint is float:
         return functools.partial(validate.number, **numbers._asdict())
-    if get_origin(hint) is tuple and len(arguments) == 2:
+    if get_origin(hint) is tuple and len(arguments) in _TUPLES:
         words = [f"{numbers.words}{' or None' if type(None) in get_args(item) else ''}" for item in arguments]
-        same = f"a pair of numbers {words[0]}"
-        allowed = same if words[0] == words[1] else f"a pair of a number {words[0]} and a number {words[1]}"
+        each = f"numbers {words[0]}" if len(set(words)) == 1 else " and ".join(f"a number {word}" for word in words)
         checks = [check_of(item, limits) for item in arguments]
-        return lambda place, value: validate.pair(place, value, allowed, checks)
+        return lambda place, value: validate.several(place, value, f"{_TUPLES[len(checks)]} {each}", checks)
     if get_origin(hint) in (Union, types.UnionType) and len(arguments) == 2 and type(None) in arguments:
         (kind,) = (kind for kind in arguments if kind is not type(None))
         check = check_of(kind, limits)

@@ -49,12 +49,12 @@ class Kind(Options):
 
     @classmethod
     def _rule_values(cls, hypers: Mapping[str, Any]) -> Mapping[str, float]:
-        """The hyperparameters under the rule's names: a pair ``x`` becomes ``x1`` and ``x2``, betas beta1 and beta2."""
+        """The hyperparameters under the rule's names: a tuple ``x`` becomes ``x1``, ``x2``; betas beta1, beta2."""
         values = dict(hypers)
         for name, value in hypers.items():
             if isinstance(value, tuple):
-                name = name.removesuffix("s") if name == "betas" else name
-                values[f"{name}1"], values[f"{name}2"] = value
+                name = name if name == "eps" else name.removesuffix("s")
+                values |= {f"{name}{i}": entry for i, entry in enumerate(value, start=1)}
         return values
 
     @classmethod
@@ -64,8 +64,10 @@ class Kind(Options):
 
     @classmethod
     def _decay(cls, hypers: Mapping[str, Any]) -> str:
-        """How weight decay acts with these hyperparameters."""
-        return cls._decay_form
+        """How weight decay acts with these hyperparameters; a rule that applies it reads the option itself."""
+        if cls._decay_form == "own" or "decoupled_weight_decay" not in hypers:
+            return cls._decay_form
+        return "decoupled" if hypers["decoupled_weight_decay"] else "l2"
 
     @classmethod
     def _matrix(cls, array: np.ndarray) -> layout.Matrix:

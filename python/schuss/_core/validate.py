@@ -62,12 +62,11 @@ def count(place: str, value: Any, low: int = 1) -> int:
     return result
 
 
-def pair(place: str, value: Any, allowed: str, checks: Sequence[Check]) -> tuple[Any, Any]:
-    """The value as a pair, each entry checked by its own check; `allowed` describes it in messages."""
-    if not isinstance(value, (tuple, list, np.ndarray)) or getattr(value, "ndim", 1) != 1 or len(value) != 2:
+def several(place: str, value: Any, allowed: str, checks: Sequence[Check]) -> tuple[Any, ...]:
+    """The value as a tuple, each entry checked by its own check; `allowed` describes it in messages."""
+    if not isinstance(value, (tuple, list, np.ndarray)) or getattr(value, "ndim", 1) != 1 or len(value) != len(checks):
         raise TypeError(f"{place} must be {allowed}, got {value!r}")
-    first, second = checks
-    return first(f"{place}[0]", value[0]), second(f"{place}[1]", value[1])
+    return tuple(check(f"{place}[{i}]", entry) for i, (check, entry) in enumerate(zip(checks, value, strict=True)))
 
 
 def flag(place: str, value: Any) -> bool:

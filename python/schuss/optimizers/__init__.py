@@ -7,14 +7,19 @@ from schuss._core.optimizer import Optimizer
 from schuss.wrappers import Lookahead as Lookahead
 from schuss.optimizers.sgd import SGD as SGD
 from schuss.optimizers.adagrad import Adagrad as Adagrad
+from schuss.optimizers.adadelta import Adadelta as Adadelta
 from schuss.optimizers.rmsprop import RMSprop as RMSprop
 from schuss.optimizers.nag import NAG as NAG
 from schuss.optimizers.adam import Adam as Adam, AdamW as AdamW
+from schuss.optimizers.adamax import Adamax as Adamax
+from schuss.optimizers.adabelief import AdaBelief as AdaBelief
+from schuss.optimizers.yogi import Yogi as Yogi
 from schuss.optimizers.radam import RAdam as RAdam
 from schuss.optimizers.ranger import Ranger as Ranger
 from schuss.optimizers.lars import LARS as LARS
 from schuss.optimizers.lamb import LAMB as LAMB
 from schuss.optimizers.lion import Lion as Lion
+from schuss.optimizers.signum import Signum as Signum, SignSGD as SignSGD, Tiger as Tiger
 from schuss.optimizers.novograd import NovoGrad as NovoGrad
 from schuss.optimizers.adafactor import Adafactor as Adafactor
 from schuss.optimizers.prodigy import Prodigy as Prodigy

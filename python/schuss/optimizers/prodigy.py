@@ -6,11 +6,9 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from schuss._core.hyperparameters import Betas, Fraction, Range, Rate
+from schuss._core.hyperparameters import Betas, Fraction, Positive, Range, Rate
 from schuss._core.optimizer import Optimizer
 
-#: A number above 0.
-Positive = Annotated[float, Range(open_low=True)]
 #: A number above 0, or infinity.
 Growth = Annotated[float, Range(open_low=True, closed_high=True)]
 

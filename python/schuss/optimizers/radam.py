@@ -33,10 +33,6 @@ class RAdam(Optimizer):
 
     Parameters
     ----------
-    weight_decay : float, default 0.0
-        L2: ``weight_decay * p`` is added to the gradient; or decoupled.
-    decoupled_weight_decay : bool, default False
-        Multiply the parameter by ``1 - lr * weight_decay`` first instead, as in AdamW.
     threshold : float, default 5.0
         The :math:`\rho` above which the step is rectified, >= 4. PyTorch has 5, the paper 4.
     unrectified : {"sgd", "frozen"}, default "sgd"
@@ -74,7 +70,3 @@ class RAdam(Optimizer):
     @classmethod
     def _rule_values(cls, hypers: Mapping[str, Any]) -> Mapping[str, float]:
         return {**super()._rule_values(hypers), "frozen": hypers["unrectified"] == "frozen"}
-
-    @classmethod
-    def _decay(cls, hypers: Mapping[str, Any]) -> str:
-        return "decoupled" if hypers["decoupled_weight_decay"] else "l2"

@@ -11,7 +11,9 @@ declare:
 - `JOINT`: those that look at all parameters at once, and get them as one vector;
 - `REQUIRED`: options without a default, for rows that do not say them;
 - `MOVING`: options for the rows that all optimizers share, if it hardly moves without;
-- `STATEFUL`: options with which it keeps state, if its defaults do not.
+- `STATEFUL`: options with which it keeps state, if its defaults do not;
+- `SCOPES`: of states that are not one number an element;
+- `SIGNS`: those that move by a sign, which rounded state may turn around.
 """
 
 import importlib

@@ -57,3 +57,5 @@ ROWS["Adafactor"] = {
         max_grad_norm=3.0,
     ),
 }  # fmt: skip
+
+SCOPES = {"Adafactor": {"r": "row", "c": "col"}}

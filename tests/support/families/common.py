@@ -6,6 +6,11 @@ def l2(g, p, weight_decay):
     return g + weight_decay * p if weight_decay else g
 
 
+def decayed(p, g, lr, weight_decay, decoupled):
+    """Parameter and gradient after either form of weight decay."""
+    return (p * (1 - lr * weight_decay), g) if decoupled else (p, l2(g, p, weight_decay))
+
+
 def schedule(step):
     """A learning rate with warm-up and decay; `step` counts from 0. A named function, so that it can be pickled."""
     return 0.05 * min(1.0, (step + 1) / 4) * 0.9**step

@@ -118,3 +118,4 @@ ROWS["NovoGrad"] = {
 
 INT8 = {"LARS", "NovoGrad"}
 REQUIRED = {"LARS": dict(lr=0.1)}
+SCOPES = {"NovoGrad": {"v": "array"}}

@@ -25,3 +25,4 @@ ROWS["Lion"] = {
 }
 
 INT8 = {"Lion"}
+SIGNS = {"Lion"}

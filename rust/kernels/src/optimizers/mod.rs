@@ -1,8 +1,11 @@
 //! The rules of all optimizers, one file per family, and the registry of them. Knows rules and kernels, but no driver.
 
+pub mod adabelief;
+pub mod adadelta;
 pub mod adafactor;
 pub mod adagrad;
 pub mod adam;
+pub mod adamax;
 mod clipping;
 pub mod lamb;
 pub mod lars;
@@ -13,7 +16,9 @@ pub mod prodigy;
 pub mod radam;
 pub mod rmsprop;
 pub mod sgd;
+pub mod signum;
 pub mod tools;
+pub mod yogi;
 
 use crate::kernel::CompiledRule;
 pub use clipping::clip_factor;
@@ -24,17 +29,24 @@ pub static ALL: &[&CompiledRule] = &[
     sgd::momentum(),
     nag::nag(),
     adagrad::adagrad(),
+    adadelta::adadelta(),
     rmsprop::rmsprop(),
     rmsprop::rmsprop_momentum(),
     rmsprop::rmsprop_centered(),
     rmsprop::rmsprop_centered_momentum(),
     adam::adam(),
     adam::amsgrad(),
+    adamax::adamax(),
+    adabelief::adabelief(),
+    adabelief::adabelief_amsgrad(),
+    yogi::yogi(),
     radam::radam(),
     radam::radam_centralized(),
     lars::lars(),
     lamb::lamb(),
     lion::lion(),
+    signum::signsgd(),
+    signum::signum(),
     novograd::novograd(),
     adafactor::adafactor(),
     adafactor::adafactor_vector(),
