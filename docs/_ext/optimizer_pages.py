@@ -108,7 +108,7 @@ def write_pages(app: Any, config: Any) -> None:
     sys.path.insert(0, str(source.parent / "benches"))
     import page as speed
 
-    clipping = equations(_schuss.rule_tree("clip_norm"), "step", {}, ["grad_scale"], ["factor"])
+    clipping = equations(_schuss.rule_tree("clip_norm"), "step", {"unit": 1.0}, ["grad_scale"], ["factor"])
     kinds = pages()
     files = {f"optimizers/generated/{name}.rst": page(name, kind, gallery) for name, kind in kinds.items()}
     files |= {

@@ -60,7 +60,8 @@ def global_norm(grads: Any) -> float:
     """
     _, leaves = trees.flatten(grads, "grads")
     arrays = [_readable(f"grads{suffix}", array) for suffix, array in leaves]
-    return math.sqrt(_schuss.sum_of_squares(arrays))
+    squares, unit = _schuss.sum_of_squares(arrays)
+    return math.sqrt(squares) * unit
 
 
 def clip_grad_norm_(grads: Any, max_norm: float) -> float:

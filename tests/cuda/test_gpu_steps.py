@@ -123,6 +123,18 @@ def test_a_square_that_overflows_is_no_infinity():
     assert there.step_count == 1
 
 
+@pytest.mark.parametrize("large", [1e160, 1e-160, 1e307, np.inf])
+def test_norms_of_squares_that_are_no_float64(large):
+    values = [some(3000, np.float64), some(3000), some(5, np.float64)]
+    grads = [some(3000, np.float64, 1) * large, some(3000, seed=2) * (large > 1), some(5, np.float64, 3) * large]
+    for nonfinite in ("propagate", "skip"):
+        here, there = pair(schuss.SGD, values, max_grad_norm=1.5, nonfinite=nonfinite)
+        for scale in (1.0, 1e-3):
+            step_both(here, there, [g * g.dtype.type(scale) for g in grads])
+            assert repr(there.grad_norm) == repr(here.grad_norm)
+        assert_same(here, there)
+
+
 def test_state_moves_between_host_and_gpu(tmp_path):
     values = [some((20, 30), BF16), some(9, np.float64), some((4, 5, 6), order="F")]
     here, there = pair(schuss.Adam, values, amsgrad=True)

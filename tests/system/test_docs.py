@@ -236,7 +236,7 @@ def test_synchronization():
 @pytest.mark.parametrize("bound", [0.5, 100.0])
 def test_clipping(bound):
     g = np.random.default_rng(0).standard_normal(50)
-    stages = equations(_schuss.rule_tree("clip_norm"), "step", {}, ["grad_scale"], ["factor"])
+    stages = equations(_schuss.rule_tree("clip_norm"), "step", {"unit": 1.0}, ["grad_scale"], ["factor"])
     found = run(stages, {"g": g.copy(), "grad_scale": 1.0, "max_norm": bound})
     expected = g * found["factor"]
     schuss.clip_grad_norm_(g, bound)

@@ -104,7 +104,38 @@ def test_norms_of_little_and_too_much():
     assert math.isnan(schuss.global_norm([np.ones(3), np.array([np.nan, np.inf])]))
     assert schuss.global_norm([np.array([1.0, -np.inf])]) == math.inf
     assert schuss.global_norm(np.full(4, 1e30, F32)) == pytest.approx(2e30), "squares are in float64"
-    assert schuss.global_norm(np.array([1e200])) == math.inf
+    assert schuss.global_norm(np.array([1.7e308, -1.7e308])) == math.inf, "no float64"
+
+
+@pytest.mark.parametrize("size", [1e160, 3e307, 1e-160, 5e-324 * 2.0**20, 5e-324])
+@pytest.mark.parametrize("other", [None, F32, F64])
+def test_squares_that_are_no_float64(size, other):
+    """The norm of numbers whose squares overflow or vanish, alone, among others, and in arrays that threads share."""
+    exact = [3.0 * size, -4.0 * size] if size > 5e-324 else [size, 0.0]
+    norm = pytest.approx(5.0 * size if size > 5e-324 else size, rel=1e-15)
+    little = [np.full(70_000, 1e-30 * (size > 1.0), other)] if other else []
+    grads = [*little, np.array(exact)]
+    assert schuss.global_norm(grads) == norm
+    for bound in (1.0, 1e3, math.inf):
+        params = [np.zeros_like(g) for g in grads]
+        opt = schuss.SGD(params, lr=1.0, max_grad_norm=bound, nonfinite="error")
+        opt.step(grads)
+        assert opt.grad_norm == norm
+        factor = min(1.0, bound / 5.0 / size) if size > 1.0 else min(1.0, bound / (5.0 * size + 1e-6))
+        np.testing.assert_allclose(params[-1], -np.array(exact) * factor, rtol=1e-14, atol=0)
+        clipped = [g.copy() for g in grads]
+        assert schuss.clip_grad_norm_(clipped, bound) == norm
+        for p, g in zip(params, clipped, strict=True):
+            np.testing.assert_array_equal(-p, g)
+
+
+def test_the_norm_of_the_issue():
+    w = np.zeros(2)
+    opt = schuss.SGD(w, lr=1.0, max_grad_norm=1.0)
+    assert opt.step(np.array([3e160, 4e160])) and opt.grad_norm == pytest.approx(5e160)
+    assert w.tolist() == [-0.6, -0.8]
+    largest = np.array([1.7e308, 1.7e308])  # their norm is no float64
+    assert schuss.clip_grad_norm_(largest, 1.0) == math.inf and largest == pytest.approx([0.5**0.5] * 2)
 
 
 @each_dtype

@@ -33,7 +33,7 @@ pub use cpu::prefetch;
 pub use exec::in_parallel;
 pub use exec::{Array, Matrix, Step, WorkList, num_threads, pack, padded_length, set_num_threads, unpack};
 pub use kernel::CompiledRule;
-pub use numeric::{Dtype, QUANTIZATION_BLOCK, Real, Rounding, SCALES_ALIGN, StateFormat, Storage};
+pub use numeric::{Dtype, QUANTIZATION_BLOCK, Real, Rounding, SCALES_ALIGN, Squares, StateFormat, Storage};
 pub use optimizer::{Error, Optimizer};
 pub use optimizers::clip_factor;
 pub use rule::{Common, Decay, Rule, unscale_factor};

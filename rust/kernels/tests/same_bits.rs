@@ -5,7 +5,7 @@ mod support;
 
 use schuss::level::Level;
 use schuss::rule::Scope;
-use schuss::{Common, CompiledRule, Decay, Dtype, Matrix, Rounding, StateFormat, WorkList};
+use schuss::{Common, CompiledRule, Decay, Dtype, Matrix, Rounding, Squares, StateFormat, WorkList};
 use support::{
     Buffer, Case, How, Owned, PLAIN, SHAPES, arrays, buffer, first_shared, hypers, interleaved, matrix, run, scalars,
     work_list,
@@ -148,7 +148,7 @@ fn the_sum_of_squares_has_one_shape() {
         let shapes = [SHAPES.as_slice(), &LARGE].concat();
         let mut memory = arrays(rule, &case, &shapes);
         // Clipping's sum adds in the same order.
-        let (hypers, mut shared) = ([1.0, 1.0], []);
+        let (hypers, mut shared) = ([1.0; 3], []);
         let mut of_groups = [(); 2].map(|()| scalars(rule.rule, &Common::default(), &hypers, 1, 1.0));
         run(rule, "step", &mut memory, &How { threads: 3, ..How::default() }, &mut of_groups, &mut shared);
         let place = rule.rule.scalars.iter().position(|&name| name == "gg").unwrap();
@@ -166,11 +166,11 @@ fn the_sum_of_squares_has_one_shape() {
                 // SAFETY: gradients are valid for their lengths, and only read.
                 found.map(|(level, threads)| unsafe { work.sum_of_squares(level, threads) }).collect::<Vec<_>>()
             };
-            assert!(sums(&mut work).iter().all(|sum| sum.to_bits() == oracle.to_bits()), "{dtype:?}");
+            assert!(sums(&mut work).iter().all(|sum| *sum == Squares { sum: oracle, unit: 1.0 }), "{dtype:?}");
             for mut array in alone {
                 // SAFETY: as above.
                 let sums = sums(&mut unsafe { work_list(rule, &mut array) });
-                assert!(sums.iter().all(|sum| sum.to_bits() == sums[0].to_bits()), "{dtype:?} {:?}", array[0].matrix);
+                assert!(sums.iter().all(|sum| *sum == sums[0]), "{dtype:?} {:?}", array[0].matrix);
             }
         }
     }

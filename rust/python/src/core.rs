@@ -269,9 +269,9 @@ fn take_step(
     if inner.max_grad_norm.is_some() || inner.nonfinite != Nonfinite::Propagate {
         let work = &mut inner.work;
         // SAFETY: the gradients were just checked, and are kept alive; this CPU supports the level.
-        let sum = detach_if(py, release, || unsafe { work.sum_of_squares(level, threads) });
-        if inner.nonfinite != Nonfinite::Propagate && !sum.is_finite() {
-            // SAFETY: as above. A finite float64 may have an infinite square, so an infinite sum alone proves nothing.
+        let squares = detach_if(py, release, || unsafe { work.sum_of_squares(level, threads) });
+        if inner.nonfinite != Nonfinite::Propagate && !squares.sum.is_finite() {
+            // SAFETY: as above.
             if let Some((i, at)) = unsafe { inner.work.first_nonfinite() } {
                 if inner.nonfinite == Nonfinite::Error {
                     return Err(explain(optimizer, Problem::Nonfinite(i, at)));
@@ -286,7 +286,7 @@ fn take_step(
             }
         }
         if let Some(max_norm) = inner.max_grad_norm {
-            let (measured, clipped) = schuss::clip_factor(sum, grad_scale, max_norm);
+            let (measured, clipped) = schuss::clip_factor(squares, grad_scale, max_norm);
             (norm, factor) = (measured.to_bits(), clipped);
         }
     }

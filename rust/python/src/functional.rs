@@ -3,7 +3,7 @@
 use numpy::{PyArray1, PyArrayMethods, PyUntypedArray};
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::prelude::*;
-use schuss::{Array, Rounding, Step, WorkList, level, optimizers};
+use schuss::{Array, Rounding, Squares, Step, WorkList, level, optimizers};
 
 use crate::arrays::{Known, Pinned};
 use crate::group::{Format, GroupValues, MatrixShape, RELEASE_GIL, array, detach_if, find_rule};
@@ -72,9 +72,9 @@ pub fn run(
     Ok(())
 }
 
-/// The sum of squares of arrays' elements, in float64.
+/// The sum of squares of arrays' elements, in float64, and the unit that they are measured in; see `Squares`.
 #[pyfunction]
-pub fn sum_of_squares(py: Python<'_>, arrays: Vec<Bound<'_, PyUntypedArray>>) -> PyResult<f64> {
+pub fn sum_of_squares(py: Python<'_>, arrays: Vec<Bound<'_, PyUntypedArray>>) -> PyResult<(f64, f64)> {
     let mut work = WorkList::default();
     let pinned = arrays.iter().map(Pinned::readable).collect::<PyResult<Vec<_>>>()?;
     work.extend(pinned.iter().map(|array| Array {
@@ -84,11 +84,13 @@ pub fn sum_of_squares(py: Python<'_>, arrays: Vec<Bound<'_, PyUntypedArray>>) ->
     let level = level::in_use().map_err(PyRuntimeError::new_err)?;
     let threads = schuss::num_threads().map_err(PyRuntimeError::new_err)?;
     // SAFETY: the arrays were checked, are only read, and the caller holds references to them during the call.
-    Ok(detach_if(py, work.total() >= RELEASE_GIL, || unsafe { work.sum_of_squares(level, threads) }))
+    let squares = detach_if(py, work.total() >= RELEASE_GIL, || unsafe { work.sum_of_squares(level, threads) });
+    Ok((squares.sum, squares.unit))
 }
 
 /// The norm of gradients that are divided by ``grad_scale``, and the factor that clips it; see the rule ``clip_norm``.
 #[pyfunction]
-pub fn clip_factor(sum_of_squares: f64, grad_scale: f64, max_norm: f64) -> (f64, f64) {
-    schuss::clip_factor(sum_of_squares, grad_scale, max_norm)
+pub fn clip_factor(squares: (f64, f64), grad_scale: f64, max_norm: f64) -> (f64, f64) {
+    let (sum, unit) = squares;
+    schuss::clip_factor(Squares { sum, unit }, grad_scale, max_norm)
 }

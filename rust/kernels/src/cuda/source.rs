@@ -10,7 +10,7 @@ use super::stages::{Kernel, Part, check, first_summed, kernels, over, round, sum
 use super::structures::{Context, line, pass, stored, structure, text, vectors};
 use crate::exec::{by_cells, form};
 use crate::numeric::Dtype;
-use crate::numeric::reduce::Form;
+use crate::numeric::reduce::{Form, SMALLEST_SUM};
 use crate::optimizers::{ALL, TOOLS, tools};
 use crate::rule::{Kind, Operation, Program, Reduction, Rule, Scope, Stage};
 
@@ -96,7 +96,8 @@ impl Unit {
             }
             Unit::Texts { .. } => (compute, include_str!("scalars.cu")),
         };
-        line!(source, "}} // namespace schuss\n#define FINITE {}", u8::from(rule.name == tools::clip_norm().rule.name));
+        let of_norm = rule.name == tools::clip_norm().rule.name;
+        line!(source, "}} // namespace schuss\n#define FINITE {}", u8::from(of_norm));
         source += kernels;
         line!(source, "namespace schuss {{\n// {}, {}", rule.name, program.name);
         let context = Context { rule, program, param, compute };
@@ -111,6 +112,9 @@ impl Unit {
         source += "} // namespace schuss\n";
         for kernel in self.kernels() {
             line!(source, "\nKERNEL({kernel}) {{");
+            if of_norm {
+                source += &unless_summed(rule);
+            }
             match kernel.part {
                 Part::Arrays => source += &arrays(rule, program, kernel.stage),
                 Part::All => source += &all(rule, program, kernel.stage),
@@ -190,6 +194,17 @@ fn fold(numbers: &str, stride: &str, count: &str, reductions: &[(usize, &Reducti
         line!(source, "    schuss::fold<{}>({from}, {stride}, {count}, {largest}, found + {found});", eight.len());
     }
     source
+}
+
+/// Leaves a kernel of the norm's if its unit is another than 1, and the sum in memory does not need it.
+fn unless_summed(rule: &Rule) -> String {
+    let place = |name| rule.scalars.iter().position(|&scalar| scalar == name).expect("the rule has it");
+    format!(
+        "    const double unit = (double)schuss::value(args.scalars[{}], F()), sum = schuss::get(args.group + {});\n    \
+         if ((unit > 1.0 && sum != 1.0 / 0.0) || (unit < 1.0 && !(sum < {SMALLEST_SUM:?}))) return;\n",
+        place("unit"),
+        place("gg")
+    )
 }
 
 /// The body of a kernel that computes one array's reductions, and runs the scalar stages after them.
@@ -304,7 +319,7 @@ mod tests {
         }
         let rule = tools::clip_norm().rule;
         let source = Unit::Texts { rule, program: &rule.programs[0] }.source();
-        assert!(source.contains("const auto coefficient = (max_norm / (norm + 1e-6));"), "{source}");
+        assert!(source.contains("const auto coefficient = ((max_norm / unit) / (root + (1e-6 / unit)));"), "{source}");
     }
 
     #[test]

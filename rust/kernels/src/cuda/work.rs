@@ -6,7 +6,7 @@
 use super::device::{Block, Device, Event, Result};
 use super::stages::check;
 use super::tables::{Gradients, Tables, Values};
-use crate::numeric::reduce::BLOCK;
+use crate::numeric::reduce::{BLOCK, UNITS};
 use crate::optimizers::tools::clip_norm;
 use crate::rule::{Common, Scope};
 use crate::{Array, Dtype, StateFormat};
@@ -267,14 +267,21 @@ impl Work {
     unsafe fn start_norm(&self, step: &DeviceStep<'_>) -> Result<()> {
         let clip = self.clip();
         let mut scalars = vec![Vec::new()];
-        let hypers = [step.grad_scale, step.max_norm.unwrap_or(f64::INFINITY)];
-        clip_norm().rule.scalars(&Common::default(), &hypers, 1, 1.0, &mut scalars[0]);
-        let values = Values { zero_grads: false, ..self.values(step, &scalars, 0) };
         // SAFETY: upheld by the caller; the word is the table's own.
         unsafe {
             self.device.fill(clip.answers.pointer, 0xff, 8, step.stream)?; // no nonfinite gradient found yet
-            clip.run(self.device, "step", &values)
         }
+        let is_float64 = |array: &Array| (array.grad_type, array.param_type.compute()) == (Dtype::F64, Dtype::F64);
+        // In other units the kernels only run if the sum in the unit before it needs that.
+        let others = if self.arrays.iter().any(is_float64) { &UNITS[..] } else { &[] };
+        for &unit in [1.0].iter().chain(others) {
+            let hypers = [step.grad_scale, step.max_norm.unwrap_or(f64::INFINITY), unit];
+            clip_norm().rule.scalars(&Common::default(), &hypers, 1, 1.0, &mut scalars[0]);
+            let values = Values { zero_grads: false, ..self.values(step, &scalars, 0) };
+            // SAFETY: upheld by the caller.
+            unsafe { clip.run(self.device, "step", &values)? };
+        }
+        Ok(())
     }
 
     fn clip(&self) -> &Tables {

@@ -7,9 +7,10 @@ use super::plan::{Plan, plans};
 use super::pool;
 use super::reductions::{by_cells, fold, stage_places};
 use super::scratch::Scratch;
+use super::tiles::with_tail_tiles;
 use crate::cpu::Level;
 use crate::kernel::CompiledRule;
-use crate::numeric::reduce::{self, BLOCK, Form};
+use crate::numeric::reduce::{self, BLOCK, Form, Squares};
 use crate::numeric::{Dtype, StateFormat, fpenv};
 use crate::rule::{Kind, Scope, Stage};
 
@@ -67,6 +68,11 @@ impl Item {
     pub fn units(&self, stage: &Stage) -> usize {
         let cells = self.cells.as_ref().filter(|_| by_cells(stage));
         cells.map_or(self.len.div_ceil(BLOCK), Cells::units)
+    }
+
+    /// Whether sums over its gradient are of float64 numbers, whose squares may overflow or vanish.
+    fn sums_float64(&self) -> bool {
+        (self.grad_type, self.param_type.compute()) == (Dtype::F64, Dtype::F64)
     }
 
     /// Roughly the bytes of its parameter, gradient and states.
@@ -273,22 +279,43 @@ impl WorkList {
     }
 
     /// The sum of squares of all gradients as they are in memory, in float64, as the rule `clip_norm` needs it. Its order of
-    /// additions depends on the lengths alone.
+    /// additions depends on the lengths alone. It is infinite or NaN only if a gradient is.
     ///
     /// # Safety
     /// Every array's gradient must be valid and aligned for reading; the CPU must support the level.
-    pub unsafe fn sum_of_squares(&mut self, level: Level, threads: usize) -> f64 {
+    pub unsafe fn sum_of_squares(&mut self, level: Level, threads: usize) -> Squares {
+        // SAFETY: upheld by the caller.
+        let plain = Squares { sum: unsafe { self.squares(level, threads, 1.0) }, unit: 1.0 };
+        match plain.better_unit() {
+            // SAFETY: upheld by the caller.
+            Some(unit) if self.items.iter().any(Item::sums_float64) => unsafe {
+                Squares { sum: self.squares(level, threads, unit), unit }
+            },
+            _ => plain,
+        }
+    }
+
+    /// The sum of squares of all gradients divided by `unit`.
+    ///
+    /// # Safety
+    /// As for [`WorkList::sum_of_squares`].
+    unsafe fn squares(&mut self, level: Level, threads: usize, unit: f64) -> f64 {
         self.reverse = !self.reverse;
         let this = &*self;
         this.share(threads, &this.block_chunks, &this.blocks, &|i, units| {
             let item = &this.items[i];
-            for unit in units {
-                let (at, types) = (unit * BLOCK, (item.grad_type, item.param_type.compute()));
+            for block in units {
+                let (at, types) = (block * BLOCK, (item.grad_type, item.param_type.compute()));
                 let grad = this.streams[item.streams + 1].wrapping_add(at * item.grad_type.size()).cast_const();
                 // SAFETY: the block lies within the array, whose gradient the caller guarantees; the entry is this task's own.
                 unsafe {
-                    let sum = reduce::block(level, Form::Square, types, (grad, grad), BLOCK.min(item.len - at));
-                    this.partials.set(item.first_block + unit, sum);
+                    let n = BLOCK.min(item.len - at);
+                    let sum = if unit != 1.0 && item.sums_float64() {
+                        scaled_squares(level, grad.cast(), n, 1.0 / unit)
+                    } else {
+                        reduce::block(level, Form::Square, types, (grad, grad), n) / unit / unit
+                    };
+                    this.partials.set(item.first_block + block, sum);
                 }
             }
         });
@@ -348,4 +375,20 @@ impl WorkList {
         // SAFETY: a rule's vectors are in the table.
         unsafe { *self.vectors_of(i, scope).add(place) }
     }
+}
+
+/// The sum of squares of a block of float64 numbers that are multiplied by `factor`, a power of two.
+///
+/// # Safety
+/// As for [`reduce::block`].
+unsafe fn scaled_squares(level: Level, data: *const f64, n: usize, factor: f64) -> f64 {
+    with_tail_tiles(|tiles| {
+        let tile = tiles[0].pointer().cast::<f64>();
+        // SAFETY: upheld by the caller; a tile holds a block.
+        unsafe {
+            (0..n).for_each(|i| tile.add(i).write(*data.add(i) * factor));
+            let tile = tile.cast_const().cast();
+            reduce::block(level, Form::Square, (Dtype::F64, Dtype::F64), (tile, tile), n)
+        }
+    })
 }

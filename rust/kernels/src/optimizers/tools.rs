@@ -3,18 +3,24 @@
 use schuss_macros::rules;
 
 rules! {
-    hyper(grad_scale, max_norm);
-    each_step(lr, t) {}
+    // The squares are those of gradients in units of `unit`: float64 numbers whose squares are none need another than 1.
+    hyper(grad_scale, max_norm, unit);
+    each_step(lr, t) {
+        per_unit = 1.0 / unit;
+    }
 
     /// The global norm of gradients that are divided by `grad_scale`, and the factor that bounds it: what clipping is for every
     /// optimizer, on every device.
     clip_norm {
         pass(raw g) {
-            sum all { gg = g * g; }
+            // For float32 numbers, `per_unit` may be 0 or infinite.
+            let x = select(g - g == 0.0 && g != 0.0, g * per_unit, g);
+            sum all { gg = x * x; }
         }
         all {
-            norm = sqrt(gg) / grad_scale;
-            let coefficient = max_norm / (norm + 1e-6);
+            let root = sqrt(gg) / grad_scale;
+            norm = root * unit;
+            let coefficient = max_norm / unit / (root + 1e-6 / unit);
             // A NaN fails the comparison and is kept.
             factor = select(coefficient >= 1.0, 1.0, coefficient) / grad_scale;
         }
