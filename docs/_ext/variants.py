@@ -57,7 +57,8 @@ class Kernels:
 
     def values(self, options: Mapping[str, Any]) -> Mapping[str, Any]:
         """The values of the rule's hyperparameters, for a float64 array."""
-        return self.kind._typed_rule_values({**self.defaults, **options}, np.dtype(float))
+        hypers = {**self.defaults, **options}
+        return {**self.kind._typed_rule_values(hypers, np.dtype(float)), "initial_lr": hypers["lr"]}
 
     def valid_options(self) -> list[dict[str, Any]]:
         """All combinations of values other than the default that can change equations, the fewest changes first."""

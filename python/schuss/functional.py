@@ -11,7 +11,7 @@ One function per class: ``adamw_`` for `schuss.AdamW`, and so on. Each updates a
   yourself, with zeros unless the class has a keyword for the initial value;
 - ``step``: the number of this step, counted from 1;
 - the class's hyperparameters as keywords, with its defaults; ``lr`` must be a number. ``adamw_`` with
-  ``decay_form="independent"`` also takes ``initial_lr``, which defaults to ``lr``.
+  ``decay_form="independent"`` and ``adabound_`` also take ``initial_lr``, which defaults to ``lr``.
 
 Classes whose step is more than one rule over one array have no function: `schuss.NAG` is ``sgd_`` with momentum, given
 gradients from the look-ahead point; `schuss.Ranger` is `schuss.centralize_`, then ``radam_`` with
@@ -53,7 +53,8 @@ from schuss.optimizers import OPTIMIZERS
 def _make(kind: type[Optimizer]) -> Callable[..., None]:
     name = f"{kind.__name__.lower()}_"
     hypers = {name: field.default for name, field in kind._fields.items() if field.init and not field.whole}
-    keywords = {**hypers, "initial_lr": None} if "decay_form" in hypers else hypers
+    divides = "decay_form" in hypers or kind._by_first_rate(hypers) is not None
+    keywords = {**hypers, "initial_lr": None} if divides else hypers
 
     # The key includes types because 1 == True, but a number is no valid flag, nor a flag a number.
     @functools.lru_cache(maxsize=64)

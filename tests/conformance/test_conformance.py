@@ -127,6 +127,8 @@ def test_small_states_follow_the_equations(case, dtype):
 
 
 GOLDENS = json.loads((DATA / "torch-2.13.0.json").read_text())
+# PyTorch keeps numbers of these in float32.
+COARSE = {"NAdam": 1e-8, "ASGD": 1e-6}
 RECORDED = [g for g in GOLDENS["cases"] if g["optimizer"] in schuss.OPTIMIZERS]
 
 
@@ -150,7 +152,7 @@ def test_torch(case):
         opt.step(torch_grads(t))
         if t in recorded:
             want = [np.reshape(r, p.shape) for r, p in zip(recorded[t], params, strict=True)]
-            assert_close(params, want, 1e-12, f"step {t}")
+            assert_close(params, want, COARSE.get(case["optimizer"], 1e-12), f"step {t}")
 
 
 SMALL = [(33,), (4, 5)]
@@ -258,8 +260,8 @@ def test_functional(case):
     opt = class_of(case)(p, **kwargs, max_grad_norm=None)
     own = [a.copy() for a in leaves(list(opt.state_dict()["state"][0].values()))]
     schedule = options.get("lr")
-    if callable(schedule) and "decay_form" in options:
-        options["initial_lr"] = schedule(0)  # what the independent decay's multiplier is relative to
+    if callable(schedule) and "initial_lr" in accepted:
+        options["initial_lr"] = schedule(0)
     for t in range(1, 9):
         [g] = grads_of(t, [shape])
         opt.step(g)

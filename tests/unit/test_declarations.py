@@ -12,6 +12,7 @@ import pytest
 import schuss
 from schuss._core.declaration import option
 from schuss._core.hyperparameters import Betas, Bound, Range, Rate, check_of
+from schuss._core.rules import RULES
 
 each_class = pytest.mark.parametrize("kind", schuss.OPTIMIZERS.values(), ids=lambda kind: kind.__name__)
 
@@ -28,7 +29,7 @@ class Sgd2(schuss.Optimizer):
 
     @classmethod
     def _rule_values(cls, hypers):
-        return dict.fromkeys(("momentum", "dampening", "velocity", "ema", "nesterov", "debias"), 0.0)
+        return dict.fromkeys(RULES["sgd"].hypers, 0.0)
 
 
 class Sgd3(Sgd2):

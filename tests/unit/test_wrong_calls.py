@@ -110,6 +110,8 @@ BAD = {
 BAD_OF = {
     "eps": [0.9, "ab", None, (), (0.9,), (0.9, 0.9, 0.9), (-0.1, 0.9), (0.9, math.nan), (0.9, None), ("0.9", 0.9)],
     "beta2_decay": [0.1, math.nan, -math.inf, True, "-0.1", None, [-0.1]],
+    "nus": [0.9, "ab", None, (), (0.9,), (0.9, 0.9, 0.9), (-0.1, 0.9), (0.9, math.nan), (0.9, 1.1), ("0.9", 0.9)],
+    "momentum_decay": [value for value in BAD[float] if value is not None],
     "growth_rate": [-1.0, math.nan, -math.inf, True, "2", None, [2.0]],
 }
 SIGNATURES = {

@@ -62,15 +62,16 @@ class ParamGroup(MutableMapping[str, Any]):
 
     def _first_rate(self) -> float:
         rate = self._hypers["lr"]
-        if self._hypers.get("decay_form") != "independent":
+        divides = self._kind._by_first_rate(self._hypers)
+        if divides is None:
             return 0.0 if callable(rate) else float(rate)
         first = getattr(rate, "initial_lr", None) if callable(rate) else rate
         if first is None:
             first = validate.scheduled_rate(f"{self._where}lr", rate, 0)
         if not first > 0:
             raise ValueError(
-                f'{self._where}decay_form "independent" divides by the first lr, which is 0; start above 0, or '
-                "give the schedule an attribute initial_lr"
+                f"{self._where}{divides} divides by the first lr, which is 0; start above 0, or give the schedule an "
+                "attribute initial_lr"
             )
         return float(first)
 
@@ -105,7 +106,7 @@ class ParamGroup(MutableMapping[str, Any]):
     def _layout(self, variant: tuple[str, np.dtype[Any]], hypers: Mapping[str, Any]) -> list[float]:
         rule, dtype = variant
         rate = hypers["lr"]
-        own = self._kind._typed_rule_values(hypers, dtype)
+        own = {**self._kind._typed_rule_values(hypers, dtype), "initial_lr": self.initial_lr}
         return [
             float(callable(rate)),
             0.0 if callable(rate) else rate,
@@ -156,10 +157,10 @@ class ParamGroup(MutableMapping[str, Any]):
                 f"{where}{name} cannot change from {self._hypers[name]!r} to {checked[name]!r}: {reason}; make a new "
                 "optimizer"
             )
-        if checked.get("decay_form") == "independent" and not initial_lr > 0:
+        divides = self._kind._by_first_rate(checked)
+        if divides is not None and not initial_lr > 0:
             raise ValueError(
-                f'{where}decay_form "independent" divides by the first lr, which was 0 or a schedule\'s; make a new '
-                "optimizer"
+                f"{where}{divides} divides by the first lr, which was 0 or a schedule's; make a new optimizer"
             )
         return checked
 

@@ -70,6 +70,14 @@ class Kind(Options):
         return "decoupled" if hypers["decoupled_weight_decay"] else "l2"
 
     @classmethod
+    def _by_first_rate(cls, hypers: Mapping[str, Any]) -> str | None:
+        """What divides by the group's first learning rate, in words; None if nothing does.
+
+        A rule that does it itself has a hyperparameter ``initial_lr``, which is the group's.
+        """
+        return 'decay_form "independent"' if hypers.get("decay_form") == "independent" else None
+
+    @classmethod
     def _matrix(cls, array: np.ndarray) -> layout.Matrix:
         """How a rule with rows or columns sees an array as a matrix."""
         return layout.last_axes(array)

@@ -348,7 +348,7 @@ class Optimizer(Callbacks, Kind):
         dict
             ``optimizer`` (the class's name), ``step``, ``skipped_steps``, ``max_grad_norm``, ``nonfinite``,
             ``param_groups`` (a dict of hyperparameters and its ``step`` for each group, with ``initial_lr`` where
-            ``decay_form="independent"``) and ``state``: for each group a dict from the state's name to arrays in the
+            something is relative to it) and ``state``: for each group a dict from the state's name to arrays in the
             structure of the group's parameters. The arrays are views of the live state, or copies if it is on a GPU:
             copy views to keep a snapshot. `Lookahead` and `Ranger` add ``k``, ``alpha``, ``pullback`` and the slow
             weights. A smaller state dtype or master weights add the options ``state_dtype``, ``state_rounding``,

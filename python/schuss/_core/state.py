@@ -29,7 +29,7 @@ def scalars(optimizer: Optimizer) -> dict[str, Any]:
         if callable(entry["lr"]):
             kept = scheduling.state(entry["lr"])
             entry["lr"] = SCHEDULE if kept is None else {SCHEDULE: kept}
-        if entry.get("decay_form") == "independent":
+        if optimizer._by_first_rate(entry) is not None:
             entry["initial_lr"] = group.initial_lr
         groups.append({**entry, "step": step})
     return {
@@ -218,7 +218,7 @@ def constructor_arguments(optimizer: Optimizer) -> tuple[Any, dict[str, Any], di
     hypers = [group.hypers for group in optimizer.param_groups]
     rates = {}
     for i, (group, own) in enumerate(zip(optimizer.param_groups, hypers, strict=True)):
-        if own.get("decay_form") == "independent":  # the current rate may be 0, or a schedule that starts at 0
+        if optimizer._by_first_rate(own) is not None:  # the current rate may be 0, or a schedule that starts at 0
             rates[i], own["lr"] = own["lr"], group.initial_lr
     if not optimizer._grouped:
         return structures[0], {**hypers[0], **given}, rates

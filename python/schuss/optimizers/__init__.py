@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from schuss._core.optimizer import Optimizer
 from schuss.wrappers import Lookahead as Lookahead
 from schuss.optimizers.sgd import SGD as SGD
+from schuss.optimizers.quasi_hyperbolic import QHM as QHM, QHAdam as QHAdam
 from schuss.optimizers.adagrad import Adagrad as Adagrad
 from schuss.optimizers.adadelta import Adadelta as Adadelta
 from schuss.optimizers.rmsprop import RMSprop as RMSprop
@@ -14,6 +15,10 @@ from schuss.optimizers.adam import Adam as Adam, AdamW as AdamW
 from schuss.optimizers.adamax import Adamax as Adamax
 from schuss.optimizers.adabelief import AdaBelief as AdaBelief
 from schuss.optimizers.yogi import Yogi as Yogi
+from schuss.optimizers.nadam import NAdam as NAdam
+from schuss.optimizers.laprop import LaProp as LaProp
+from schuss.optimizers.grams import Grams as Grams
+from schuss.optimizers.adan import Adan as Adan
 from schuss.optimizers.radam import RAdam as RAdam
 from schuss.optimizers.ranger import Ranger as Ranger
 from schuss.optimizers.lars import LARS as LARS

@@ -14,6 +14,7 @@ from schuss._core.declaration import InitVar, option
 from schuss._core.hyperparameters import Rate, Seed
 from schuss._core.optimizer import Optimizer
 from schuss._core.options import Rounding, StateDtype
+from schuss._core.rules import RULES
 
 
 class Newton(Optimizer):
@@ -198,4 +199,4 @@ class Newton(Optimizer):
 
     @classmethod
     def _rule_values(cls, hypers: Mapping[str, Any]) -> Mapping[str, float]:
-        return dict.fromkeys(("momentum", "dampening", "velocity", "ema", "nesterov", "debias"), 0.0)
+        return dict.fromkeys(RULES["sgd"].hypers, 0.0)

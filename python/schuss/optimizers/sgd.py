@@ -68,7 +68,8 @@ class SGD(Optimizer):
     @classmethod
     def _rule_values(cls, hypers: Mapping[str, Any]) -> Mapping[str, float]:
         form = hypers["momentum_form"]
-        return {**hypers, "velocity": form == "velocity", "ema": form == "ema"}
+        forms = {"velocity": form == "velocity", "ema": form == "ema", "quasi_hyperbolic": False}
+        return {**hypers, **forms, "nu": 1.0}
 
     @classmethod
     def _check(cls, hypers: Mapping[str, Any]) -> None:

@@ -51,10 +51,11 @@ fn names() {
     );
     says(
         "pass(p, g) { p = tan(g); }",
-        "tan is no function here; there are fma, sqrt, abs, sign, max, min, select, pow",
+        "tan is no function here; there are fma, sqrt, abs, sign, max, min, select, pow, log",
     );
     says("pass(p, g) { p = fma(p, g); }", "fma takes 3 arguments, got 2");
     says("pass(p, g) { p = pow(g, 2.0); }", "pow is for scalar texts: each_step, array and all");
+    says("pass(p, g) { p = log(g); }", "log is for scalar texts: each_step, array and all");
     says(
         "row r; pass(g) { sum row { s = g; } } row { r = pow(s, 2.0); }",
         "pow is for scalar texts: each_step, array and all",

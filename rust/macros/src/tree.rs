@@ -186,4 +186,5 @@ pub const FUNCTIONS: &[(&str, usize, bool)] = &[
     ("min", 2, false),
     ("select", 3, false),
     ("pow", 2, true),
+    ("log", 1, true),
 ];

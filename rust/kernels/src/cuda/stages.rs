@@ -229,9 +229,9 @@ pub fn check(rule: &Rule) -> Result<(), String> {
         return refuse("it looks ahead, which only the host does");
     }
     for stage in rule.programs.iter().flat_map(|program| program.stages) {
-        let power = |expr: &Expr| matches!(expr, Expr::Call("pow", _));
-        if stage.statements.iter().any(|statement| occurs(&statement.value, &power)) {
-            return refuse("only each_step can use pow");
+        let host_only = |expr: &Expr| matches!(expr, Expr::Call("pow" | "log", _));
+        if stage.statements.iter().any(|statement| occurs(&statement.value, &host_only)) {
+            return refuse("only each_step can use pow and log");
         }
         let of_gradient = |reduction: &Reduction| {
             reduction.operation == Operation::FastSum && reduction.left.memory == Some(Stream::Grad)

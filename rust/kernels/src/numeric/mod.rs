@@ -14,7 +14,7 @@ pub(crate) use dtype::Rounded;
 pub use dtype::{Dtype, Storage};
 pub(crate) use quantized::{Bfloat16State, StateStorage};
 pub use quantized::{QUANTIZATION_BLOCK, SCALES_ALIGN, StateFormat};
-pub use real::{Real, abs, fma, max, min, pow, select, sign, sqrt};
+pub use real::{Real, abs, fma, log, max, min, pow, select, sign, sqrt};
 pub use reduce::Squares;
 pub(crate) use rounding::RandomBits;
 pub use rounding::Rounding;

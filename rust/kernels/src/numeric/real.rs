@@ -127,6 +127,11 @@ pub fn pow(x: f64, t: f64) -> f64 {
     libm::pow(x, t)
 }
 
+/// The natural logarithm of `x`, the same on every machine.
+pub fn log(x: f64) -> f64 {
+    libm::log(x)
+}
+
 /// `a` where the condition holds, else `b`; both are evaluated, so it compiles to a blend.
 #[inline(always)]
 pub fn select<C: Real>(condition: bool, a: C, b: C) -> C {

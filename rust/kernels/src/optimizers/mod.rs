@@ -6,13 +6,18 @@ pub mod adafactor;
 pub mod adagrad;
 pub mod adam;
 pub mod adamax;
+pub mod adan;
 mod clipping;
+pub mod grams;
 pub mod lamb;
+pub mod laprop;
 pub mod lars;
 pub mod lion;
+pub mod nadam;
 pub mod nag;
 pub mod novograd;
 pub mod prodigy;
+pub mod qhadam;
 pub mod radam;
 pub mod rmsprop;
 pub mod sgd;
@@ -40,6 +45,11 @@ pub static ALL: &[&CompiledRule] = &[
     adabelief::adabelief(),
     adabelief::adabelief_amsgrad(),
     yogi::yogi(),
+    nadam::nadam(),
+    qhadam::qhadam(),
+    laprop::laprop(),
+    grams::grams(),
+    adan::adan(),
     radam::radam(),
     radam::radam_centralized(),
     lars::lars(),

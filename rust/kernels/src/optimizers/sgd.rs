@@ -3,8 +3,8 @@
 use schuss_macros::rules;
 
 rules! {
-    // velocity, ema, nesterov and debias are 0 or 1; heavy ball is neither velocity nor ema.
-    hyper(momentum, dampening, velocity, ema, nesterov, debias);
+    // velocity, ema, nesterov, debias and quasi_hyperbolic are 0 or 1; heavy ball is neither velocity nor ema.
+    hyper(momentum, dampening, velocity, ema, nesterov, debias, quasi_hyperbolic, nu);
     each_step(lr, t) {
         step_size = lr;
         mu = if velocity == 0.0 && ema == 0.0 && t == 1.0 { 0.0 } else { momentum };
@@ -17,8 +17,20 @@ rules! {
         } else {
             1.0 - dampening
         };
-        of_gradient = if nesterov != 0.0 { lr } else { 0.0 };
-        let ahead = if nesterov != 0.0 { momentum } else { 1.0 };
+        of_gradient = if nesterov != 0.0 {
+            lr
+        } else if quasi_hyperbolic != 0.0 {
+            lr * (1.0 - nu)
+        } else {
+            0.0
+        };
+        let ahead = if nesterov != 0.0 {
+            momentum
+        } else if quasi_hyperbolic != 0.0 {
+            nu
+        } else {
+            1.0
+        };
         let rate = if velocity != 0.0 { 1.0 } else { lr };
         of_buffer = rate * ahead / if debias != 0.0 { 1.0 - pow(momentum, t) } else { 1.0 };
     }
@@ -35,7 +47,8 @@ rules! {
     /// - heavy ball (Polyak 1964, PyTorch): step 1 copies the gradient, later `b = mu*b + (1-dampening)*g; p -= lr*b`;
     /// - velocity: `b = mu*b + lr*g; p -= b`;
     /// - EMA: `b = mu*b + (1-mu)*g; p -= lr*b`, divided by `1 - mu^t` with `debias`;
-    /// - Nesterov: `p -= lr*(g + mu*b)`, or `p -= lr*g + mu*b` for the velocity.
+    /// - Nesterov: `p -= lr*(g + mu*b)`, or `p -= lr*g + mu*b` for the velocity;
+    /// - quasi-hyperbolic (QHM, arXiv:1810.06801): the EMA with `p -= lr*((1-nu)*g + nu*b)`.
     momentum {
         element b;
         pass(p, g) {
