@@ -1,3 +1,18 @@
-"""Excludes tests/data from collection: it has scripts for other packages, and doctests are collected everywhere."""
+"""For all tests: which folders pytest leaves out, and the number of threads after each test.
+
+tests/data has scripts for other packages; pytest would import them to look for doctests.
+"""
+
+import pytest
+
+import schuss
 
 collect_ignore = ["data", "support"]
+
+
+@pytest.fixture(autouse=True)
+def threads():
+    """Restores the number of threads, which tests may change."""
+    before = schuss.get_num_threads()
+    yield
+    schuss.set_num_threads(before)

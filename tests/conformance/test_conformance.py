@@ -1,4 +1,4 @@
-"""Every optimizer and option against the equations, torch's recorded results, and itself in other dtypes."""
+"""Every optimizer and option against the equations, PyTorch's recorded results, and itself in other dtypes."""
 
 import copy
 import inspect
@@ -14,8 +14,8 @@ from helpers import (
     DTYPES,
     F32,
     F64,
-    KEPT,
-    WHOLE,
+    OPTIMIZER_OPTIONS,
+    STATE_OPTIONS,
     arrays,
     assert_close,
     assert_same,
@@ -29,9 +29,9 @@ from helpers import (
     each_optimizer_newton_too,
     grads_of,
     has_slow_weights,
-    is_coded,
-    is_joint,
-    is_small,
+    is_int8,
+    is_newton,
+    is_quantized,
     leaves,
     of_class,
     params_of,
@@ -55,7 +55,7 @@ def test_the_table_has_every_optimizer():
         assert cls is getattr(schuss, name) and cls.__name__ == name
 
 
-def test_the_registry_gives_the_classes_and_no_modules():
+def test_star_import_gives_classes_and_no_modules():
     names = {}
     exec("from schuss.optimizers import *", names)
     assert set(names) - {"__builtins__"} == {"OPTIMIZERS", "Lookahead", *schuss.OPTIMIZERS}
@@ -65,7 +65,7 @@ def test_the_registry_gives_the_classes_and_no_modules():
 @each_class
 def test_the_table_has_every_keyword(name):
     keywords = set(inspect.signature(schuss.OPTIMIZERS[name]).parameters) - {"params"}
-    assert keywords >= WHOLE | {"lr", "maximize"} and (keywords >= KEPT) == (name != "Newton")
+    assert keywords >= OPTIMIZER_OPTIONS | {"lr", "maximize"} and (keywords >= STATE_OPTIONS) == (name != "Newton")
     assert keywords == {k for c in of_class(name) for k in c.kwargs}
 
 
@@ -76,7 +76,7 @@ def test_defaults(name):
     assert [k for k, p in signature.items() if p.default is p.empty] == ["params", *REQUIRED.get(name, {})]
 
 
-@each_case_but(is_small)
+@each_case_but(is_quantized)
 @pytest.mark.parametrize(("dtype", "rtol"), [(F64, 1e-12), (F32, 2e-5)], ids=["float64", "float32"])
 def test_equations(case, dtype, rtol):
     shapes = shapes_of(case)
@@ -104,12 +104,12 @@ def test_equations(case, dtype, rtol):
         assert_close([value], [want[name]], 4 * rtol, name)
 
 
-@pytest.mark.parametrize("case", [c for c in CASES if is_small(c)], ids=repr)
+@pytest.mark.parametrize("case", [c for c in CASES if is_quantized(c)], ids=repr)
 @pytest.mark.parametrize("dtype", [F64, F32], ids=str)
 def test_small_states_follow_the_equations(case, dtype):
-    """To the precision of int8 or bfloat16 state: relative to the distance that the parameters have moved.
+    """Quantized states follow the equations with an error relative to the distance that the parameters moved.
 
-    Signs by more: where a momentum is nearly zero, rounding turns a whole step around.
+    The tolerance is larger where the update is a sign: rounding may flip the sign of a momentum near zero.
     """
     shapes = [(1000,), (31, 7)]
     start = params_of(shapes, dtype)
@@ -119,7 +119,7 @@ def test_small_states_follow_the_equations(case, dtype):
         grads = grads_of(t, shapes, dtype)
         opt.step(grads)
         reference.step(grads)
-    bound = (0.1 if is_coded(case) else 0.02) * (3 if inner(case.optimizer) in named("SIGNS") else 1)
+    bound = (0.1 if is_int8(case) else 0.02) * (3 if inner(case.optimizer) in named("SIGNS") else 1)
     for p, want, q in zip(params, reference.params, start, strict=True):
         far = np.sqrt(np.mean((want - q) ** 2))
         off = np.sqrt(np.mean((p - want) ** 2))
@@ -133,7 +133,7 @@ RECORDED = [g for g in GOLDENS["cases"] if g["optimizer"] in schuss.OPTIMIZERS]
 
 
 def torch_arrays(element):
-    """Arrays of the recorded shapes; element(k, i) is number i of array k."""
+    """Arrays of the recorded shapes; element(k, i) is element i of array k."""
     shapes = enumerate(GOLDENS["shapes"])
     return [np.array([element(k, i) for i in range(math.prod(s))]).reshape(s) for k, s in shapes]
 
@@ -158,8 +158,8 @@ def test_torch(case):
 SMALL = [(33,), (4, 5)]
 
 
-def awkward_grads(t, dtype, finite):
-    """Gradients with halfway cases, values beyond the other dtypes' range, denormals and signed zeros."""
+def edge_grads(t, dtype, finite):
+    """Gradients with rounding ties, values outside the range of other dtypes, denormals and signed zeros."""
     grads = grads_of(t, SMALL, F64)
     edge = [0.0, -0.0, 1 + 2**-11, 1 + 2**-8, 1 + 2**-24, 3e-8, 1e-40, -7e4, 6.1e-5]
     edge += [] if finite else [1e300, -1e300, 1e-300, np.inf, -np.inf, np.nan]
@@ -170,13 +170,13 @@ def awkward_grads(t, dtype, finite):
 @each_case
 @each_dtype
 def test_gradient_dtypes(case, dtype):
-    """A gradient of any dtype is the same as its conversion to the compute dtype."""
+    """A gradient of any dtype gives the bits of its conversion to the compute dtype."""
     finite = sees_nonfinite(case)
     for name, grad_dtype in DTYPES.items():
         params, want = params_of(SMALL, dtype), params_of(SMALL, dtype)
         opt, twin = build(case, params), build(case, want)
         for t in range(1, 4):
-            grads = awkward_grads(t, grad_dtype, finite)
+            grads = edge_grads(t, grad_dtype, finite)
             opt.step(grads)
             twin.step([cast(g, compute_dtype(dtype)) for g in grads])
         assert_same(arrays(opt), arrays(twin), f"{name} gradients")
@@ -184,7 +184,7 @@ def test_gradient_dtypes(case, dtype):
 
 @pytest.mark.parametrize("dtype", [F32, DTYPES["float16"], DTYPES["bfloat16"]], ids=str)
 def test_gradient_dtypes_when_clipping(dtype):
-    """The norm is that of the converted gradients, the ones that are used."""
+    """The norm is that of the gradients after their conversion."""
     for seed in range(20):
         params, want = params_of(SMALL, dtype), params_of(SMALL, dtype)
         opt, twin = (schuss.SGD(p, max_grad_norm=1.0) for p in (params, want))
@@ -195,10 +195,10 @@ def test_gradient_dtypes_when_clipping(dtype):
         assert_same(params, want)
 
 
-@each_case_but(has_slow_weights)  # their synchronization comes behind the rounding; test_systems.py has it
+@each_case_but(has_slow_weights)  # they synchronize after the rounding; see test_lookahead.py
 @pytest.mark.parametrize("dtype", [DTYPES["float16"], DTYPES["bfloat16"]], ids=str)
 def test_low_precision_parameters(case, dtype):
-    """The float32 computation, rounded once a step to the nearest, ties to even."""
+    """The step runs in float32; the result is rounded once, to nearest even."""
     params = params_of(SMALL, dtype)
     params[0][:5] = cast([0.0, -0.0, 6e-8, 65504.0, 1e-40], dtype)
     wide = [p.astype(F32) for p in params]
@@ -214,8 +214,8 @@ def test_low_precision_parameters(case, dtype):
             w[...] = r
 
 
-# A step of these is more than a rule for one parameter: a closure, slow weights, a system to solve, an estimate over
-# all parameters; or what their states are depends on the shape.
+# No functions for these: NAG needs a closure, Ranger has slow weights, Newton solves a system, and Prodigy has an
+# estimate over all parameters.
 NO_FUNCTION = {"NAG", "Ranger", "Newton", "Prodigy"}
 
 
@@ -227,11 +227,13 @@ def test_functions():
         build(c, copy.deepcopy(arrays)).param_groups[0].rules for c in CASES if c.optimizer in set(ROWS) - NO_FUNCTION
     ]
     without = {"nag", "radam_centralized", "prodigy"}
-    assert {rule for rules in used for rule in rules} == set(schuss._schuss.rules()) - without, "every rule there is"
+    assert {rule for rules in used for rule in rules} == set(schuss._schuss.rules()) - without, (
+        "some rule is never used"
+    )
 
 
-def test_functions_in_the_place_of_those_that_are_none():
-    """What the module's docstring says of NAG and Ranger."""
+def test_replacements_for_functions_of_nag_and_ranger():
+    """The replacements that the module's docstring names give the same bits."""
     w, b = params_of(SMALL)
     nag, ranger = schuss.NAG(w, lr=0.1), schuss.Ranger(b, lr=0.1, weight_decay=0.1, k=100)
     y, p = w.copy(), b.copy()
@@ -247,10 +249,10 @@ def test_functions_in_the_place_of_those_that_are_none():
     assert_same([w, b], [y, p])
 
 
-@each_case_but(has_slow_weights, is_small, lambda case: case.optimizer in NO_FUNCTION)
+@each_case_but(has_slow_weights, is_quantized, lambda case: case.optimizer in NO_FUNCTION)
 def test_functional(case):
-    """schuss.functional is the same computation on the caller's own arrays."""
-    kwargs = {k: v for k, v in case.kwargs.items() if k not in WHOLE}
+    """schuss.functional computes the same on the caller's arrays."""
+    kwargs = {k: v for k, v in case.kwargs.items() if k not in OPTIMIZER_OPTIONS}
     function = getattr(schuss.functional, case.optimizer.lower() + "_")
     accepted = set(inspect.signature(function).parameters)
     options = {k: v for k, v in kwargs.items() if not k.startswith("initial_")}
@@ -273,7 +275,7 @@ def test_functional(case):
 
 @each_case
 def test_options_that_are_off_leave_infinities_alone(case):
-    """0 * inf would be NaN: a zero gradient must leave an infinite parameter unchanged unless L2 decay is on."""
+    """A zero gradient leaves an infinite parameter unchanged without decay: 0 * inf would be NaN."""
     reference = Reference(case.optimizer, [[np.inf, -np.inf]], **case.kwargs)
     params = np.array([np.inf, -np.inf])
     opt = build(case, params)
@@ -282,17 +284,16 @@ def test_options_that_are_off_leave_infinities_alone(case):
         with np.errstate(invalid="ignore"):
             reference.step([np.zeros(2)])
         np.testing.assert_array_equal(params, reference.params[0])
-    # LAMB decays by default, Adafactor's rate is the size of the parameters, and slow weights go to infinity by way of
-    # inf - inf.
+    # LAMB decays by default, Adafactor multiplies by the size of the parameters, and slow weights compute inf - inf.
     exempt = inner(case.optimizer) in ("LAMB", "Adafactor") or has_slow_weights(case)
     if not (case.kwargs.get("weight_decay") or exempt):
         np.testing.assert_array_equal(params, [np.inf, -np.inf])
 
 
-@each_case_but(sees_nonfinite, is_joint, is_coded)
+@each_case_but(sees_nonfinite, is_newton, is_int8)
 @pytest.mark.parametrize("g", [np.inf, -np.inf, np.nan])
-def test_nonfinite_gradients_go_where_the_equations_send_them(case, g):
-    """One bad gradient, then good ones: NaN and infinities exactly where float64 arithmetic has them."""
+def test_nonfinite_gradients_spread_as_in_the_equations(case, g):
+    """One bad gradient, then finite ones: NaN and infinities are exactly where the float64 equations have them."""
     start = np.array([1.0, np.inf, -np.inf, np.nan])
     params = start.copy()
     reference = Reference(case.optimizer, [start], **case.kwargs)
@@ -309,7 +310,7 @@ def test_nonfinite_gradients_go_where_the_equations_send_them(case, g):
 @pytest.mark.parametrize("case", of_class("RMSprop"), ids=repr)
 @pytest.mark.parametrize("dtype", [F32, F64], ids=str)
 def test_rmsprop_constant_gradients(case, dtype):
-    """The centered variance is zero up to rounding, and a negative one must not become NaN."""
+    """Rounding may make the centered variance negative; that must not become NaN."""
     params = np.zeros(2000, dtype)
     grad = (10.0 ** np.random.default_rng(5).uniform(-6, 6, 2000)).astype(dtype)
     opt = build(case, params)
@@ -319,8 +320,8 @@ def test_rmsprop_constant_gradients(case, dtype):
 
 
 @each_optimizer_newton_too
-def test_a_class_made_from_another(case):
-    """It is what that is, whatever its name; a copy of it too."""
+def test_subclasses(case):
+    """A subclass of any name behaves like its base; copies have its class."""
     mine = type("Mine", (class_of(case),), {})
     shapes = [(7,), (5, 3)]
     own, plain = params_of(shapes), params_of(shapes)

@@ -1,7 +1,7 @@
-"""Other packages' recorded trajectories: the equations of `families` follow them, and so do our optimizers.
+"""The equations of `families` and our optimizers follow the recorded trajectories of other packages.
 
-The inputs are formulas, those of data/make_wider.py; data/README.md says what is recorded. An optimizer and an option
-that are new need nothing here: the record has their cases already.
+The inputs are the formulas of data/make_wider.py; data/README.md says what is recorded. A new optimizer or option needs
+nothing here: the record already has its cases.
 """
 
 import inspect
@@ -59,9 +59,10 @@ def options(case):
 
 
 def assert_follows(case, opt, params):
-    """At each recorded step, to ten times what the equations were off then, of the way from the start.
+    """Compares the parameters at each recorded step, relative to the distance from the start.
 
-    `params` is a function: what are the parameters of the optimizer now.
+    The tolerance is ten times the error that the equations had when they were recorded. `params` returns the current
+    parameters.
     """
     recorded = dict(zip(WIDER["steps"], case["params"], strict=True))
     for t in range(1, WIDER["steps"][-1] + 1):

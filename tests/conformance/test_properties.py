@@ -1,7 +1,6 @@
-"""Random structures, shapes, strides, thread counts and stopping points: always the bits of one array at a time."""
+"""Random structures, shapes, strides, thread counts and interruptions give the bits of one array at a time."""
 
 import numpy as np
-import pytest
 from cases import CASES
 from helpers import (
     DTYPES,
@@ -10,9 +9,9 @@ from helpers import (
     assert_same,
     build,
     cast,
+    depends_on_position,
     each_dtype,
-    is_joint,
-    is_placed,
+    is_newton,
     leaves,
     parameters,
     spans_arrays,
@@ -24,8 +23,8 @@ from hypothesis import strategies as st
 
 import schuss
 
-# Without cases whose result depends on all arrays at once.
-cases = st.sampled_from([c for c in CASES if not (spans_arrays(c) or is_joint(c) or is_placed(c))])
+# Without cases in which an array's result depends on the other arrays.
+cases = st.sampled_from([c for c in CASES if not (spans_arrays(c) or is_newton(c) or depends_on_position(c))])
 shapes = st.lists(st.integers(0, 9), max_size=4).map(tuple)
 seeds = st.integers(0, 2**32 - 1)
 keys = st.sampled_from(["w", "b", "layer 1", "", "ключ", "a.b", "0"])
@@ -41,13 +40,6 @@ structures = st.recursive(shapes.map(lambda s: np.empty(s, F32)), containers, ma
 
 def examples(n):
     return settings(deadline=None, max_examples=n, derandomize=True)
-
-
-@pytest.fixture(autouse=True)
-def threads():
-    before = schuss.get_num_threads()
-    yield
-    schuss.set_num_threads(before)
 
 
 def rebuilt(structure, make):
@@ -71,7 +63,7 @@ def by_name(opts):
 
 
 def one_at_a_time(case, params, grads_by_step):
-    """Every array with an optimizer of its own."""
+    """One optimizer for each array."""
     opts = [build(case, p) for p in params]
     for grads in grads_by_step:
         for opt, g in zip(opts, grads, strict=True):
@@ -93,7 +85,7 @@ def test_structures(case, structure, seed, dtype, threads):
 
 @st.composite
 def strided(draw):
-    """A recipe for a view: a larger array, its axes permuted, every axis cut with a step, maybe backwards."""
+    """A function that makes a view of a larger array: permuted axes, each with a step that may be negative."""
     shape = draw(st.lists(st.integers(0, 7), max_size=4).map(tuple))
     axes = draw(st.permutations(range(len(shape))))
     cuts = [(draw(st.sampled_from([1, 2, 3, -1, -2])), draw(st.integers(0, 2))) for _ in shape]
@@ -141,7 +133,7 @@ edges = st.sampled_from([n + d for n in (16384, 32768, 131072) for d in (-1, 0, 
 @given(cases, st.lists(edges | st.integers(0, 40), min_size=1, max_size=5), seeds, st.integers(1, 4))
 @examples(60)
 def test_chunk_edges(case, sizes, seed, threads):
-    """Sizes where chunks begin and end, with any number of threads, against one thread and one array at a time."""
+    """Sizes around those at which work is divided, with any number of threads, against one thread and one array."""
     data = np.random.default_rng(seed).standard_normal(3 * 140_000).astype(F32)
     params = [data[k : k + n].copy() for k, n in enumerate(sizes)]
     alone = [p.copy() for p in params]
@@ -154,7 +146,7 @@ def test_chunk_edges(case, sizes, seed, threads):
     assert_same(by_name([opt]), by_name(one_at_a_time(case, alone, grads)), f"{threads} threads")
 
 
-@given(st.sampled_from([c for c in CASES if not is_joint(c)]), structures, seeds, st.integers(0, 8))
+@given(st.sampled_from([c for c in CASES if not is_newton(c)]), structures, seeds, st.integers(0, 8))
 @examples(100)
 def test_resume_anywhere(case, structure, seed, stop):
     straight = build(case, filled(structure, seed))

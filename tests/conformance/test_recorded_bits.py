@@ -1,7 +1,7 @@
-"""Every recorded row of the conformance table still computes the recorded results, bit for bit.
+"""Every recorded row of the conformance table still gives the recorded results, bit for bit.
 
-data/README.md says what is recorded, and how. The record was made at the baseline level with one thread; here the CPU's
-own level and all threads run. A row that is new needs no record.
+data/README.md says what is recorded, and how. It was recorded at the baseline level with one thread; here the CPU's
+best level and all threads run. A new row needs no record.
 """
 
 from itertools import groupby

@@ -1,6 +1,6 @@
-"""The same bits at every CPU level and with any number of threads, NaN, infinities and denormals included.
+"""All CPU levels and numbers of threads give the same bits, NaN, infinities and denormals included.
 
-Of every optimizer but Newton, which bits.py explains.
+Newton is left out; bits.py says why.
 """
 
 import os
@@ -10,7 +10,7 @@ from functools import cache
 
 import bits
 import pytest
-from helpers import CASES, is_joint
+from helpers import CASES, is_newton
 
 import schuss
 
@@ -27,9 +27,9 @@ def lines(level, threads):
     return rest
 
 
-def test_baseline_is_always_there():
+def test_baseline_is_always_available():
     assert RUNS[0] == ("baseline", 1)
-    assert {line.split(" ", 3)[3] for line in lines(*RUNS[0])} == {c.name for c in CASES if not is_joint(c)}
+    assert {line.split(" ", 3)[3] for line in lines(*RUNS[0])} == {c.name for c in CASES if not is_newton(c)}
 
 
 @pytest.mark.parametrize(("level", "threads"), RUNS[1:])

@@ -1,7 +1,7 @@
-"""Everything about GPUs that can be tested without one; with a GPU, also the tests that need one.
+"""Tests of GPU support that need no GPU; with a GPU, they also run the other tests on it.
 
-The kernels are compiled by NVRTC for four architectures, and run on the host by an emulator of driver and compiler
-(support/emulator.cpp) in processes of its own.
+NVRTC compiles the kernels for four architectures. An emulator of the driver and the compiler (support/emulator.cpp)
+runs them on the host, in processes of its own.
 """
 
 import os
@@ -42,10 +42,15 @@ def driver():
 @LINUX
 @pytest.mark.skipif(shutil.which("g++") is None, reason="the emulator needs g++")
 @pytest.mark.parametrize(
-    ("files", "env"), [(".", {}), ("test_gpu_steps.py", {"EMULATOR_LAZY": "1"})], ids=["eager", "lazy"]
+    ("files", "env"),
+    [
+        (["."], {}),
+        (["test_gpu_driver.py", "test_gpu_steps.py", "test_gpu_wrong_calls.py"], {"EMULATOR_LAZY": "1"}),
+    ],
+    ids=["eager", "lazy"],
 )
 def test_on_the_emulator(files, env):
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(HERE / files)]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *(str(HERE / file) for file in files)]
     env = CLEAN | {"SCHUSS_TEST_CUDA": "emulator"} | env
     done = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
@@ -69,7 +74,7 @@ def test_every_kernel_compiles(target):
     units = nvrtc_units.every()
     assert len(units) > 200
     with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as pool:
-        failures = [told for told in pool.map(nvrtc_units.failure, units, [target] * len(units), chunksize=16) if told]
+        failures = [text for text in pool.map(nvrtc_units.failure, units, [target] * len(units), chunksize=16) if text]
     assert not failures
 
 
@@ -82,8 +87,8 @@ def operations(tree):
 
 @LINUX
 @pytest.mark.parametrize(("rule", "program"), nvrtc_units.programs())
-def test_what_the_compiler_makes_of_it(rule, program):
-    """Float32 arithmetic stays float32, and every rounding is the one that is written."""
+def test_compiled_code_has_only_the_operations_of_the_rule(rule, program):
+    """No float32 arithmetic becomes float64, and the compiler fuses or reorders no roundings."""
     nvrtc.load(99)
     stages = _schuss.rule_tree(rule)["programs"][program]
     for param in nvrtc_units.DTYPES:
@@ -95,7 +100,7 @@ def test_what_the_compiler_makes_of_it(rule, program):
                 if not name.endswith(("_elements", "_numbers")):
                     continue  # sums are float64
                 compute = "f64" if param == "float64" else "f32"
-                if compute == "f32":  # what the device computed is float64, and rounded once a thread
+                if compute == "f32":  # scalars computed on the device are float64; each thread rounds them once
                     assert set(re.findall(r"\b[a-z]\w*\.[\w.]*f64", body)) <= {"ld.global.f64", "cvt.rn.f32.f64"}
                 written = stages[int(re.match(r"stage(\d+)_", name)[1])]["statements"]
                 text = set().union(*(operations(value) for _, _, value in written))
@@ -104,7 +109,7 @@ def test_what_the_compiler_makes_of_it(rule, program):
                 allowed |= {f"div.rn.{compute}", f"rcp.rn.{compute}"} if "/" in text else set()
                 allowed |= {f"sqrt.rn.{compute}"} if "sqrt" in text else set()
                 assert used <= allowed
-            # Without the fused ones that are written there are none: nothing is contracted.
+            # Once the rule's own fused multiply-adds are replaced, none is left: the compiler contracts nothing.
             unfused = re.sub(r"return __fmaf?_rn\(a, b, c\)", "return a * b + c", source)
             assert unfused != source and "fma." not in _schuss.cuda_compile(unfused, "compute_80").decode()
             assert "ld.local" not in ptx and "st.local" not in ptx
@@ -112,20 +117,20 @@ def test_what_the_compiler_makes_of_it(rule, program):
 
 
 @LINUX
-def test_a_fused_multiply_add_is_only_where_it_is_written():
+def test_the_compiler_fuses_no_multiply_add():
     nvrtc.load(99)
     source = 'extern "C" __global__ void f(float* x) { x[0] = x[1] * x[2] + x[3]; }'
     assert "fma" not in _schuss.cuda_compile(source, "compute_80").decode()
 
 
 @LINUX
-def test_a_compiler_s_words_reach_the_error():
+def test_compiler_messages_are_in_the_error():
     nvrtc.load(99)
     with pytest.raises(RuntimeError, match=r"(?s)^NVRTC \d+\.\d+ for sm_90: .*nonsense.* is undefined"):
         _schuss.cuda_compile("int f() { return nonsense; }", "sm_90")
 
 
-# Machines that lack something.
+# Machines without a driver or a compiler.
 
 ARRAY = """
 class Array:
@@ -140,8 +145,8 @@ except RuntimeError as error:
 
 @pytest.mark.skipif(driver() not in ("", "0"), reason="there is a driver here")
 def test_without_a_driver():
-    told = run(ARRAY).stdout
-    assert told.startswith("the NVIDIA driver's library (libcuda.so.1) is not on this machine: arrays on a GPU need")
+    message = run(ARRAY).stdout
+    assert message.startswith("the NVIDIA driver's library (libcuda.so.1) is not on this machine: arrays on a GPU need")
 
 
 EMULATED = """
@@ -157,19 +162,19 @@ from schuss._backends import nvrtc
 @LINUX
 @pytest.mark.skipif(shutil.which("g++") is None, reason="the emulator needs g++")
 def test_a_driver_that_does_not_start():
-    told = run(EMULATED + ARRAY, EMULATOR_BROKEN="1").stdout
-    assert told.startswith("the NVIDIA driver does not start: CUDA error")
+    message = run(EMULATED + ARRAY, EMULATOR_BROKEN="1").stdout
+    assert message.startswith("the NVIDIA driver does not start: CUDA error")
 
 
 @LINUX
 @pytest.mark.skipif(shutil.which("g++") is None, reason="the emulator needs g++")
 def test_without_a_compiler(tmp_path):
     nowhere = "nvrtc._loaded = nvrtc._in_wheels = nvrtc._in_toolkits = lambda: []\nnvrtc._NAMES = ('libnone.so.13',)\n"
-    told = run(EMULATED + nowhere + ARRAY).stdout
-    assert "NVRTC, the CUDA compiler, was not found" in told
-    assert "pip install nvidia-cuda-nvrtc, " in told and "SCHUSS_NVRTC" in told
-    told = run(EMULATED + ARRAY, SCHUSS_NVRTC=str(tmp_path / "no.so")).stdout
-    assert told.startswith("SCHUSS_NVRTC names no NVRTC that can be used: ") and "no.so" in told
+    message = run(EMULATED + nowhere + ARRAY).stdout
+    assert "NVRTC, the CUDA compiler, was not found" in message
+    assert "pip install nvidia-cuda-nvrtc, " in message and "SCHUSS_NVRTC" in message
+    message = run(EMULATED + ARRAY, SCHUSS_NVRTC=str(tmp_path / "no.so")).stdout
+    assert message.startswith("SCHUSS_NVRTC names no NVRTC that can be used: ") and "no.so" in message
 
 
 @LINUX
@@ -183,7 +188,7 @@ def test_a_compiler_newer_than_the_driver():
     assert re.search(r"is version \d+, newer than the driver", second)
 
 
-def test_import_brings_nothing_of_cuda():
+def test_import_loads_nothing_of_cuda():
     script = (
         "import sys, numpy, schuss; schuss.SGD(numpy.ones(3)).step(numpy.ones(3));"
         "assert not any('cuda' in m or 'gpu' in m for m in sys.modules if m.startswith('schuss'));"

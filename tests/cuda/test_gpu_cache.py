@@ -1,4 +1,4 @@
-"""The kernel cache on disk: kernels are compiled once, and again if a file is damaged."""
+"""The kernel cache on disk: each kernel is compiled once, and again if its file is damaged."""
 
 import os
 import subprocess
@@ -28,7 +28,7 @@ def compilations(folder, **env):
     return done.stdout.split("\n")[:-1]
 
 
-def test_once_a_machine(tmp_path):
+def test_kernels_are_compiled_once_per_machine(tmp_path):
     folder = tmp_path / "new" / "folder"
     (first,) = compilations(folder)
     options = "--std=c++17 --fmad=false --ftz=false --prec-div=true --prec-sqrt=true"
@@ -38,7 +38,7 @@ def test_once_a_machine(tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["empty", "short", "flipped", "appended", "another key", "no file"])
-def test_damage(tmp_path, damage):
+def test_a_damaged_file_is_compiled_again(tmp_path, damage):
     compilations(tmp_path)
     (path,) = tmp_path.iterdir()
     whole = path.read_bytes()
@@ -52,7 +52,7 @@ def test_damage(tmp_path, damage):
     }.get(damage)
     if damaged is None:
         path.unlink()
-        path.mkdir()  # which can be neither read nor replaced
+        path.mkdir()  # can be neither read nor replaced
     else:
         path.write_bytes(damaged)
     assert len(compilations(tmp_path)) == 1 and compilations(tmp_path)[0].startswith("compile") == path.is_dir()
@@ -60,12 +60,12 @@ def test_damage(tmp_path, damage):
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_without_a_place_to_write(tmp_path):
+def test_kernels_compile_without_a_writable_folder(tmp_path):
     assert compilations("")[0].startswith("compile")
     (tmp_path / "file").write_text("")
     assert compilations(tmp_path / "file" / "folder")[0].startswith("compile")
 
 
-def test_a_device_newer_than_the_compiler(tmp_path):
+def test_kernels_for_a_newer_device_are_ptx_and_not_cached(tmp_path):
     (line,) = compilations(tmp_path, EMULATOR_MAJOR="12")
     assert "--gpu-architecture=compute_90" in line and not list(tmp_path.iterdir())

@@ -1,9 +1,10 @@
-"""State and master weights on the host, parameters and gradients on the GPU: the bits, and the order of the copies."""
+"""Offload: its results are those of master weights on the host, and copies overlap with computation."""
 
 import gpu
 import ml_dtypes
 import numpy as np
 import pytest
+from gpu_pairs import emulated, normal
 from helpers import arrays
 
 import schuss
@@ -17,16 +18,12 @@ def small_pieces(monkeypatch):
     monkeypatch.setattr(offload, "_PIECE", 1000)
 
 
-def some(shape, dtype=np.float32, seed=0):
-    return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
-
-
 SHAPES = [(3500,), (0,), (7,), (40, 50), (1000,)]
 
 
 def made(kind, dtype, **hypers):
-    """The same over master weights on the host, and with parameters on the GPU."""
-    values = [some(shape, dtype, i) for i, shape in enumerate(SHAPES)]
+    """An optimizer over master weights on the host, and Offload over the same parameters on the GPU."""
+    values = [normal(shape, dtype, i) for i, shape in enumerate(SHAPES)]
     values[3] = np.asfortranarray(values[3])
     compute = np.float64 if dtype == np.float64 else np.float32
     here = kind([v.astype(compute) for v in values], **hypers)
@@ -35,7 +32,7 @@ def made(kind, dtype, **hypers):
 
 
 def gradients(t, dtype):
-    grads = [some(shape, dtype, 10 * t + i) for i, shape in enumerate(SHAPES)]
+    grads = [normal(shape, dtype, 10 * t + i) for i, shape in enumerate(SHAPES)]
     grads[3] = np.asfortranarray(grads[3])
     return grads
 
@@ -54,11 +51,11 @@ def gradients(t, dtype):
         (schuss.SGD, dict(lr=schuss.schedules.warmup_cosine(0.1, 2, 9), momentum=0.9, nonfinite="skip")),
     ],
 )
-def test_bits(kind, hypers, dtype, grad_dtype):
+def test_results_are_those_of_master_weights_on_the_host(kind, hypers, dtype, grad_dtype):
     here, params, opt = made(kind, dtype, **hypers)
-    kept = [[gpu.Array(g) for g in gradients(t, grad_dtype)] for t in range(3)]
+    on_gpu = [[gpu.Array(g) for g in gradients(t, grad_dtype)] for t in range(3)]
     for t in range(3):
-        assert here.step(gradients(t, grad_dtype), grad_scale=2.0) and opt.step(kept[t], grad_scale=2.0)
+        assert here.step(gradients(t, grad_dtype), grad_scale=2.0) and opt.step(on_gpu[t], grad_scale=2.0)
         assert opt.grad_norm == here.grad_norm
     for got, want in zip(arrays(opt.optimizer), arrays(here), strict=True):
         assert got.tobytes() == want.tobytes()
@@ -66,17 +63,17 @@ def test_bits(kind, hypers, dtype, grad_dtype):
         assert param.host.tobytes() == master.astype(dtype).tobytes()
 
 
-def test_groups_skipping_and_zeroing():
-    values = [some(1500), some(3, seed=1)]
+def test_groups_skipped_steps_and_zeroed_gradients():
+    values = [normal(1500), normal(3, seed=1)]
     params = [gpu.Array(v) for v in values]
     groups = [{"params": {"w": params[0]}}, {"params": [params[1]], "lr": 0.5}]
     opt = schuss.Offload(schuss.SGD, groups, lr=0.1, nonfinite="skip")
     here = schuss.SGD([{"params": {"w": values[0].copy()}}, {"params": [values[1].copy()], "lr": 0.5}], lr=0.1)
-    grads = [{"w": gpu.Array(some(1500, seed=2))}, [gpu.Array(np.array([1, np.inf, 2], np.float32))]]
+    grads = [{"w": gpu.Array(normal(1500, seed=2))}, [gpu.Array(np.array([1, np.inf, 2], np.float32))]]
     assert opt.step(grads, zero_grads=True) is False and opt.optimizer.skipped_steps == 1
     assert not grads[0]["w"].host.any() and not grads[1][0].host.any()
     assert (params[0].host == values[0]).all()
-    good = [{"w": some(1500, seed=2)}, [some(3, seed=3)]]
+    good = [{"w": normal(1500, seed=2)}, [normal(3, seed=3)]]
     on_gpu = [{"w": gpu.Array(good[0]["w"])}, [gpu.Array(good[1][0])]]
     assert opt.step(on_gpu, zero_grads=True) and here.step(good)
     assert not on_gpu[0]["w"].host.any()
@@ -88,7 +85,7 @@ def test_groups_skipping_and_zeroing():
         opt.step(grads)
 
 
-def test_checkpoint(tmp_path):
+def test_a_checkpoint_resumes_bit_for_bit(tmp_path):
     _, params, opt = made(schuss.Adam, BF16)
     opt.step([gpu.Array(g) for g in gradients(0, BF16)])
     schuss.save(tmp_path / "c", opt.optimizer, include_params=True)
@@ -102,21 +99,21 @@ def test_checkpoint(tmp_path):
 
 def test_wrong_calls():
     with pytest.raises(TypeError, match=r"^Offload takes a class whose step is a rule on each array"):
-        schuss.Offload(schuss.Ranger, gpu.Array(some(3)))
+        schuss.Offload(schuss.Ranger, gpu.Array(normal(3)))
     with pytest.raises(TypeError, match=r"^Offload is for parameters on a GPU"):
-        schuss.Offload(schuss.SGD, some(3))
+        schuss.Offload(schuss.SGD, normal(3))
     with pytest.raises(TypeError, match=r"^Offload keeps master copies by itself, and its state in full"):
-        schuss.Offload(schuss.Adam, gpu.Array(some(3)), state_dtype="bfloat16")
-    opt = schuss.Offload(schuss.SGD, [gpu.Array(some(3))])
+        schuss.Offload(schuss.Adam, gpu.Array(normal(3)), state_dtype="bfloat16")
+    opt = schuss.Offload(schuss.SGD, [gpu.Array(normal(3))])
     with pytest.raises(ValueError, match=r"^grads\[0\] has shape \(4,\), but params\[0\] has shape \(3,\)"):
-        opt.step([gpu.Array(some(4))])
+        opt.step([gpu.Array(normal(4))])
     assert opt.optimizer.step_count == 0
 
 
-@pytest.mark.skipif(gpu.MODE != "emulator", reason="reads the emulator's log")
-def test_the_pipeline():
-    """The next piece is on its way in before this one goes out, in streams that wait for the producer's and back."""
-    values = some(3000)
+@emulated
+def test_copies_overlap():
+    """The next piece is copied to the host before this one returns; streams are ordered with the producer's."""
+    values = normal(3000)
     opt = schuss.Offload(schuss.SGD, gpu.Array(values))
     grads = gpu.Array(values, stream=0x77)
     opt.step(grads)

@@ -1,12 +1,11 @@
-"""A fingerprint of what every case computes. As a script it prints them all:
+"""A fingerprint of the results of every case. As a script it prints all of them:
 
     SCHUSS_CPU=baseline SCHUSS_NUM_THREADS=1 python tests/support/bits.py
 
-One line a case, parameter dtype and gradient dtype: the SHA-256, cut to 64 bits, of the raw bytes of parameters and
-states after four steps, over arrays of odd sizes that together pass the size from which threads are used, with and
-without rows. The inputs are the same on every machine and with every NumPy, so that prints can be kept and compared.
-Newton is not here: NumPy's BLAS, which solves its system, chooses its kernels and the order of its sums by CPU and
-threads.
+There is one line per case, parameter dtype and gradient dtype: the first 64 bits of the SHA-256 of parameters and
+states after some steps. The arrays have odd sizes, with and without rows, and are large enough in all for several
+threads. The inputs are the same on every machine and with every version of NumPy, so fingerprints can be stored and
+compared. Newton is left out: its linear system is solved by NumPy's BLAS, whose sums depend on CPU and threads.
 """
 
 import hashlib
@@ -24,8 +23,8 @@ from helpers import (
     cast,
     clips,
     has_slow_weights,
-    is_joint,
-    is_small,
+    is_newton,
+    is_quantized,
     parameters,
     sees_nonfinite,
     shared,
@@ -50,20 +49,20 @@ def specials(dtype):
 
 
 def raw(*seed, n):
-    """Random integers of 64 bits; NumPy's promise is that these never change, as its distributions may."""
+    """Random 64-bit integers. NumPy promises that these never change; its distributions may."""
     return np.random.PCG64(seed).random_raw(n)
 
 
 @cache
 def pool(t, dtype, finite):
-    """Random values over eight decades, every sixteenth a special one; cut into arrays by `some`."""
+    """Random values over eight decades; one in sixteen is a special value. `some` splits them into arrays."""
     n = sum(SIZES)
     bits = raw(t, finite, 0, n=n)
     fraction, sign = bits & ((1 << 52) - 1), bits & (1 << 63)
     exponent = (bits >> 52) % 27 + (1023 - 20)
     values = cast((sign | exponent << 52 | fraction).view(F64), dtype)
     tame, wild = specials(dtype)
-    # A sum would turn one infinity, or one square that overflows, into NaN everywhere.
+    # In a sum, one infinity or one overflowing square would make every result NaN.
     extra = tame[:8] if finite else np.concatenate([tame, wild])
     bits = raw(t, finite, 1, n=n)
     where = bits % 16 == 0
@@ -77,7 +76,7 @@ def some(t, dtype, finite):
 
 
 def steps(case):
-    """From 1; far enough for slow weights, and for the first rectified step, the sixth, with room behind it."""
+    """Step numbers: enough for a synchronization of slow weights, and for RAdam's first rectified step, the sixth."""
     last = 7 if has_slow_weights(case) or case.optimizer == "RAdam" else 4
     return range(1, last + 1)
 
@@ -85,7 +84,7 @@ def steps(case):
 def digest(opt):
     norm = opt.grad_norm
     h = hashlib.sha256((float(norm).hex() if norm is not None else "").encode())
-    # By name: which state comes first is no part of what is computed.
+    # Sorted by name, so that the order of the states does not matter.
     for a in [*parameters(opt), *(a for named in (states(opt), shared(opt)) for _, a in sorted(named.items()))]:
         h.update(a.tobytes())
     return h.hexdigest()[:16]
@@ -94,22 +93,22 @@ def digest(opt):
 def fingerprint(case, dtype, grad_dtype):
     finite = sees_nonfinite(case) or sums(case)
     params = [p.copy("K") for p in some(0, dtype, finite)]
-    opt = build(case, params, **({"master_weights": True} if is_small(case) and dtype in HALVES else {}))
+    opt = build(case, params, **({"master_weights": True} if is_quantized(case) and dtype in HALVES else {}))
     for t in steps(case):
         opt.step(some(t, grad_dtype, finite))
     return digest(opt)
 
 
 def runs():
-    """All cases in float32 and float64; all pairs of dtypes for each rule and set of states."""
+    """All cases in float32 and float64; all pairs of dtypes once for each optimizer and set of states."""
     seen = set()
     for case in CASES:
-        if is_joint(case):
+        if is_newton(case):
             continue
         state = build(case, np.ones(1)).state_dict()["state"][0]
         key = (case.optimizer, tuple(state), clips(case))
         pairs = [(F32, F32), (F64, F64)]
-        if is_small(case):
+        if is_quantized(case):
             pairs += [(HALVES[-1], p) for p in (F32, HALVES[-1])] + [(F32, HALVES[0]), (HALVES[0], F64)]
         elif key not in seen:
             wrapped = inner(case.optimizer) != case.optimizer

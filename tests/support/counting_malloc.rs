@@ -1,4 +1,4 @@
-//! Counts what a process allocates: glibc's own allocator behind a counter, to be loaded before it (`LD_PRELOAD`).
+//! Counts the allocations of a process: glibc's allocator behind a counter, loaded with `LD_PRELOAD`.
 
 use std::ffi::c_void;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -12,7 +12,7 @@ unsafe extern "C" {
     fn __libc_memalign(align: usize, size: usize) -> *mut c_void;
 }
 
-/// Allocations so far.
+/// The number of allocations so far.
 #[unsafe(no_mangle)]
 extern "C" fn allocations() -> usize {
     COUNT.load(Relaxed)

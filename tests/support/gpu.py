@@ -1,7 +1,7 @@
-"""Arrays on a GPU for the tests in tests/cuda: a real GPU, or one that emulator.cpp emulates on the host.
+"""Arrays on a GPU for tests/cuda: on a real GPU, or on one that emulator.cpp emulates on the host.
 
-The environment variable SCHUSS_TEST_CUDA says which, "gpu" or "emulator". The emulator takes the places of NVIDIA's
-driver and compiler in the whole process, so those tests run in processes of their own: see test_cuda.py.
+The environment variable SCHUSS_TEST_CUDA chooses, "gpu" or "emulator". The emulator replaces NVIDIA's driver and
+compiler in the whole process, so these tests run in child processes: see test_cuda.py.
 """
 
 import ctypes
@@ -21,7 +21,7 @@ EMULATOR = None
 
 
 def build():
-    """The emulator's library, compiled when it is new, and a folder beside it for compiled kernels."""
+    """The emulator's library, compiled if its source has changed, and the folder for compiled kernels."""
     folder = Path(tempfile.gettempdir()) / f"schuss-emulator-{os.getuid()}"
     folder.mkdir(parents=True, exist_ok=True)
     library = folder / f"libcuda-{SOURCE.stat().st_mtime_ns}.so.1"
@@ -34,7 +34,7 @@ def build():
 
 
 def start():
-    """Makes this process one with a GPU."""
+    """Prepares this process for a GPU, real or emulated."""
     global EMULATOR
     if MODE == "emulator" and EMULATOR is None:
         folder, library = build()
@@ -45,19 +45,19 @@ def start():
 
 
 def log():
-    """What the emulator was asked for since the last call."""
+    """The driver calls that the emulator has received since this was last called."""
     lines = EMULATOR.emulator_log().decode().splitlines()
     EMULATOR.emulator_clear()
     return lines
 
 
 def fail(name, nth=1):
-    """Makes the nth call of this name from now on fail with an out-of-memory error."""
+    """Makes the nth driver call of this name fail with an out-of-memory error, counted from now."""
     EMULATOR.emulator_fail(name.encode(), nth)
 
 
 class Array:
-    """An array as another library would have it on a GPU; `offset` elements from where its memory begins."""
+    """An array on a GPU as another library would pass it; it starts `offset` elements into its allocation."""
 
     def __init__(self, values, device=0, stream=None, readonly=False, offset=0):
         values = np.asarray(values)
@@ -70,7 +70,7 @@ class Array:
 
     @property
     def host(self):
-        """Its values now."""
+        """A copy of its current values."""
         values = np.empty(self.shape, self.dtype, self.order)
         _schuss.cuda_copy(self.device, values.ctypes.data, self.pointer, self.nbytes, 1)
         return values

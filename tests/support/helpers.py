@@ -1,4 +1,4 @@
-"""What the tests share: dtypes, seeded arrays, building and running optimizers, bit-for-bit comparison."""
+"""Shared by the tests: dtypes, seeded arrays, making optimizers, properties of cases, bit-for-bit comparison."""
 
 import copy
 import functools
@@ -15,31 +15,32 @@ from reference import defaults_of, inner
 
 import schuss
 
-# The repository, and what the tests compare with.
+# The repository, and the recorded results.
 ROOT = Path(__file__).parents[2]
 DATA = ROOT / "tests" / "data"
 
 F32, F64 = np.dtype(np.float32), np.dtype(np.float64)
 DTYPES = {str(np.dtype(d)): np.dtype(d) for d in (np.float32, np.float64, np.float16, ml_dtypes.bfloat16)}
 
-# Odd sizes around the vector widths, nothing at all, a scalar, and more than one dimension.
+# Odd sizes around the vector widths, empty arrays, a scalar, and several dimensions.
 SHAPES = [(0,), (1,), (7,), (16,), (33,), (1000,), (), (5, 3), (2, 3, 4), (3, 0)]
 
-# Options of the optimizer as a whole, and of its constructor only: groups and functions do not take them.
-WHOLE = {"max_grad_norm", "nonfinite"}
-KEPT = {"state_dtype", "state_rounding", "state_seed", "master_weights"}  # also such, where there is state
-AROUND_ONLY = {"k", "alpha", "pullback"}  # also such, where there are slow weights
+# Options of the constructor that parameter groups and functions do not take: all optimizers', those of optimizers with
+# state, those of optimizers with slow weights.
+OPTIMIZER_OPTIONS = {"max_grad_norm", "nonfinite"}
+STATE_OPTIONS = {"state_dtype", "state_rounding", "state_seed", "master_weights"}
+LOOKAHEAD_OPTIONS = {"k", "alpha", "pullback"}
 
 
 class NAG(schuss.NAG):
-    """Stepped like the others, with gradients that are the same at the look-ahead point."""
+    """NAG whose step takes gradients, which are then the same at the look-ahead point."""
 
     def step(self, grads=None, **options):
         return super().step(lambda: self._own_grads() if grads is None else grads, **options)
 
 
 class Newton(schuss.Newton):
-    """Stepped like the others, with one Hessian for each number of parameters, which is scaled as the gradients are."""
+    """Newton whose step needs no Hessian: there is one for each number of parameters, scaled like the gradients."""
 
     def step(self, grads=None, *, grad_scale=1.0, **options):
         sign = -1 if self.param_groups[0]["maximize"] else 1
@@ -50,8 +51,8 @@ class Newton(schuss.Newton):
 CLASSES = schuss.OPTIMIZERS | {"NAG": NAG, "Newton": Newton}
 
 
-def around(name):
-    """Lookahead around an optimizer, made like the others; a class of this module's, so that it can be pickled."""
+def lookahead_around(name):
+    """Lookahead around an optimizer, with the constructor of one; a class of this module, so that it can be pickled."""
 
     def init(self, params, *, k=5, alpha=0.5, pullback="none", **kwargs):
         schuss.Lookahead.__init__(self, CLASSES[name](params, **kwargs), k, alpha, pullback)
@@ -61,10 +62,10 @@ def around(name):
     return made
 
 
-CLASSES |= {f"Lookahead({name})": around(name) for name in AROUND}
+CLASSES |= {f"Lookahead({name})": lookahead_around(name) for name in AROUND}
 
 
-# What sets some cases apart.
+# Properties of cases.
 
 
 def has_slow_weights(case):
@@ -76,7 +77,7 @@ def clips(case):
 
 
 def spans_arrays(case):
-    """Results depend on what other arrays there are: clipping and Prodigy's estimate sum over all of them."""
+    """An array's result depends on the other arrays: clipping and Prodigy's estimate sum over all of them."""
     return clips(case) or inner(case.optimizer) == "Prodigy"
 
 
@@ -84,23 +85,23 @@ def sees_nonfinite(case):
     return clips(case) or "nonfinite" in case.kwargs
 
 
-def is_small(case):
-    """Its state is quantized, so it follows the equations only approximately."""
+def is_quantized(case):
+    """The state has fewer bits, so results follow the equations only approximately."""
     return "state_dtype" in case.kwargs
 
 
-def is_coded(case):
-    """Its state is int8, with one scale per 256 elements."""
+def is_int8(case):
+    """The state is int8, with one scale per 256 elements."""
     return case.kwargs.get("state_dtype") == "int8"
 
 
-def is_placed(case):
-    """An element's result depends on its position: through its random bits, and the scale of its block."""
-    return is_small(case) and case.kwargs.get("state_rounding") != "nearest"
+def depends_on_position(case):
+    """An element's result depends on its position: on its random bits, and on the scale of its block."""
+    return is_quantized(case) and case.kwargs.get("state_rounding") != "nearest"
 
 
-def is_joint(case):
-    """One system of all parameters; and one too large for many of them."""
+def is_newton(case):
+    """One linear system over all parameters, which would be too large for many of them."""
     return case.optimizer == "Newton"
 
 
@@ -122,7 +123,7 @@ def of_class(optimizer):
     return [c for c in CASES if c.optimizer == optimizer]
 
 
-# One row an optimizer that keeps state and has no optimizer-wide options, where the rule itself does not matter.
+# One case per optimizer, with momentum where it has that, for tests in which the rule does not matter.
 TYPICAL = {
     name: next((c for c in of_class(name) if "momentum" in c.kwargs), of_class(name)[0])
     for name in dict.fromkeys(c.optimizer for c in CASES)
@@ -134,7 +135,7 @@ def each_optimizer_but(*kinds):
     return pytest.mark.parametrize("case", cases, ids=lambda c: c.optimizer)
 
 
-each_optimizer = each_optimizer_but(is_joint)
+each_optimizer = each_optimizer_but(is_newton)
 each_optimizer_newton_too = each_optimizer_but()
 
 
@@ -155,7 +156,7 @@ def random_values(seed, shapes, spread):
 
 
 def random_arrays(seed, shapes, dtype=F64, spread=1.0):
-    """Arrays of about unit size; `spread` decades around it. Each call gives new memory."""
+    """Values around 1, over `spread` decades or more. Each call allocates new arrays."""
     return [cast(a, dtype) for a in random_values(seed, tuple(shapes), spread)]
 
 
@@ -169,11 +170,11 @@ def grads_of(t, shapes, dtype=F64, seed=7):
 
 
 def shapes_of(case):
-    """SHAPES, without the long one where there is a Hessian of them all."""
-    return [s for s in SHAPES if s != (1000,) or not is_joint(case)]
+    """SHAPES, without the long one for Newton, whose Hessian would be large."""
+    return [s for s in SHAPES if s != (1000,) or not is_newton(case)]
 
 
-# States that are not one number an element, but one for each array, or for each row or column of the last two axes.
+# States with other than one value per element: one per array, or one per row or column of the last two axes.
 SCOPES = declared("SCOPES")
 
 
@@ -182,7 +183,7 @@ def scope(case, name):
 
 
 def state_shape(case, name, shape):
-    """Of the state of a parameter of this shape; None where it has none of this name."""
+    """The shape of a state for a parameter of this shape; None if it has no state of this name."""
     if inner(case.optimizer) == "Adafactor" and name in ("r", "c", "v") and (name == "v") == (len(shape) > 1):
         return None
     if scope(case, name) == "row":
@@ -193,7 +194,7 @@ def state_shape(case, name, shape):
 
 
 def state_dtype(case, name, dtype):
-    """Of a state that is not kept in less memory, of a parameter of this dtype; numbers of an array are float64."""
+    """The dtype of a full-precision state for a parameter of this dtype; float64 for one value per array."""
     return F64 if scope(case, name) == "array" else compute_dtype(dtype)
 
 
@@ -205,20 +206,20 @@ def build(case, params, **more):
     return class_of(case)(params, **(case.kwargs | more))
 
 
-def whole_options(case):
-    """What of the case is for the constructor only."""
-    names = WHOLE | KEPT | (AROUND_ONLY if has_slow_weights(case) else set())
+def optimizer_options(case):
+    """The case's options that only the constructor takes."""
+    names = OPTIMIZER_OPTIONS | STATE_OPTIONS | (LOOKAHEAD_OPTIONS if has_slow_weights(case) else set())
     return {k: v for k, v in case.kwargs.items() if k in names}
 
 
 def group_options(case):
-    """Every hyperparameter a group of this case has, defaults written out."""
-    names = WHOLE | KEPT | (AROUND_ONLY if has_slow_weights(case) else set())
+    """Every hyperparameter of a group of this case, defaults included."""
+    names = OPTIMIZER_OPTIONS | STATE_OPTIONS | (LOOKAHEAD_OPTIONS if has_slow_weights(case) else set())
     return {k: v for k, v in (defaults_of(case.optimizer) | case.kwargs).items() if k not in names}
 
 
 def leaves(structure):
-    """The arrays of a nested structure, depth first; None is where a parameter has no such state."""
+    """The arrays of a nested structure, depth first; None stands for a state that a parameter does not have."""
     if structure is None or isinstance(structure, np.ndarray):
         return [structure]
     items = structure.values() if isinstance(structure, dict) else structure
@@ -237,7 +238,7 @@ def states(opt):
 
 
 def shared(opt):
-    """The numbers that an optimizer keeps once for all its arrays, by name."""
+    """The values that an optimizer has once for all arrays, by name."""
     return opt.state_dict().get("shared", {})
 
 
@@ -246,7 +247,7 @@ def parameters(opt):
 
 
 def arrays(opt):
-    """Parameters, states and shared numbers, in one order whatever the structure."""
+    """Parameters, states and shared values, in an order that does not depend on the structure."""
     return parameters(opt) + list(states(opt).values()) + list(shared(opt).values())
 
 
@@ -258,7 +259,7 @@ def snapshot(opt):
 
 
 def assert_same(got, want, what=""):
-    """Equal dtypes, shapes and bits (-0.0 is not 0.0, a NaN has a sign)."""
+    """Asserts equal dtypes, shapes and bits; -0.0 differs from 0.0, and NaNs by sign and payload."""
     assert len(got) == len(want), what
     pairs = zip(map(np.asarray, got), map(np.asarray, want), strict=True)
     for k, (a, b) in enumerate(pairs):
@@ -280,7 +281,7 @@ def assert_unchanged(opt, before, what=""):
 
 
 def assert_close(got, want, rtol, what=""):
-    """Within rtol of the largest value (at least 1)."""
+    """Asserts that values differ by at most rtol times the largest of them, or times 1."""
     assert len(got) == len(want), what
     for k in range(len(got)):
         a, b = np.asarray(got[k], F64), np.asarray(want[k], F64)
@@ -295,4 +296,4 @@ def refused(error, message):
 
 
 class Interrupted(BaseException):
-    """Not even an Exception."""
+    """An interruption that is not an Exception, like KeyboardInterrupt."""

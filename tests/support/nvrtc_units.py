@@ -1,4 +1,4 @@
-"""Every unit of CUDA C++ that some optimizer can ask for, and compiling one: for the processes that share it."""
+"""Every CUDA C++ source that an optimizer can need, and compiling one in a worker process."""
 
 from functools import cache
 
@@ -9,7 +9,7 @@ DTYPES = ["float32", "float64", "float16", "bfloat16"]
 
 
 def every():
-    """The units: rule or tool, program, and types where it has passes."""
+    """The units: rule or tool, program, and dtypes if it has passes."""
     return _schuss.cuda_units()
 
 
@@ -19,7 +19,7 @@ def programs():
 
 
 def sources(rule, program, param, grad):
-    """Those of a program for these types."""
+    """The sources of a program for these dtypes."""
     wanted = [unit for unit in every() if unit[:2] == (rule, program) and unit[2] in (None, (param, grad))]
     return [_schuss.cuda_source(*unit) for unit in wanted]
 

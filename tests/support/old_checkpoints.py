@@ -1,9 +1,9 @@
-"""Checkpoints to keep, so that later versions can be seen to load them. As a script it makes those that are missing:
+"""Checkpoints that later versions must load. As a script it makes those that are missing:
 
     python tests/support/old_checkpoints.py
 
-A file in tests/data/checkpoints for each entry of MAKERS, of an optimizer that has taken STEPS steps, and a line in
-bits.txt there: the bits of one that loads the file and takes MORE.
+Each entry of MAKERS has a file in tests/data/checkpoints, saved after STEPS steps, and a line in bits.txt there: the
+fingerprint of an optimizer that loads the file and takes MORE steps.
 """
 
 import math
@@ -30,7 +30,7 @@ def values(*seed, shape, dtype):
 
 
 def arrays_of(seed):
-    """A function that makes one array after another."""
+    """A function that returns a new array at each call."""
     number = count()
     return lambda *shape, dtype=F32: values(seed, next(number), shape=shape, dtype=dtype)
 
@@ -101,7 +101,7 @@ def take(opt, steps):
 
 
 def made(name):
-    """The optimizer that is saved; where it can be, with a step that was skipped."""
+    """The optimizer to save; it has skipped a step if its options allow that."""
     opt = MAKERS[name](arrays_of(1), 0.0625)
     take(opt, range(1, STEPS + 1))
     if opt.nonfinite == "skip":
@@ -112,7 +112,7 @@ def made(name):
 
 
 def loaded(name):
-    """One that was made with other numbers, and has loaded the file."""
+    """An optimizer that was made with other values, and has loaded the file."""
     opt = MAKERS[name](arrays_of(2), 0.5)
     schuss.load(FOLDER / f"{name}.safetensors", opt, include_params=name in WITH_PARAMS)
     return opt

@@ -1,4 +1,4 @@
-"""Tables of schedules: closed forms, what PyTorch's schedulers are called here, wrong calls with their messages."""
+"""Tables of schedules: closed forms, the equivalents of PyTorch's schedulers, wrong calls with their messages."""
 
 import copy
 import math
@@ -12,7 +12,7 @@ from schuss import schedules as sch
 
 pi, cos, sqrt = math.pi, math.cos, math.sqrt
 
-# A schedule, its formula, and its base rate.
+# A schedule, its formula, and its initial rate.
 FORMS = {
     "constant": (sch.constant(0.1), lambda t: 0.1, 0.1),
     "step": (sch.step(0.1, 7), lambda t: 0.1 * 0.1 ** (t // 7), 0.1),
@@ -70,7 +70,7 @@ _ONE_CYCLE = {"anneal_strategy": "anneal"}
 
 
 def from_torch(name, kwargs, lr, steps):
-    """The schedule that is torch.optim.lr_scheduler's `name` for an optimizer with this rate."""
+    """The equivalent of torch.optim.lr_scheduler's `name` for an optimizer with this learning rate."""
     kwargs = dict(kwargs)
     if name == "StepLR":
         return sch.step(lr, **kwargs)

@@ -1,4 +1,4 @@
-"""After the first steps, a step allocates nothing: counted by an allocator that wraps glibc's."""
+"""After the first steps, a step allocates nothing. An allocator that wraps glibc's counts."""
 
 import os
 import platform
@@ -54,9 +54,9 @@ for make, options in cases:
 
 @pytest.fixture(scope="module")
 def counting(tmp_path_factory):
-    """The allocator that counts."""
+    """The path of the counting allocator."""
     if platform.libc_ver()[0] != "glibc" or not shutil.which("rustc"):
-        pytest.skip("needs glibc, and rustc to build the allocator that counts")
+        pytest.skip("needs glibc, and rustc to build the counting allocator")
     library = tmp_path_factory.mktemp("counting") / "libcounting_malloc.so"
     source = ROOT / "tests" / "support" / "counting_malloc.rs"
     command = ["rustc", "--edition=2024", "--crate-type=cdylib", "-O", "-o", library, source]
@@ -64,11 +64,11 @@ def counting(tmp_path_factory):
     return library
 
 
-def test_a_step_allocates_nothing_once_warm(counting):
+def test_a_step_allocates_nothing(counting):
     command = [sys.executable, "-c", SCRIPT, str(STEPS)]
     done = subprocess.run(command, env=os.environ | {"LD_PRELOAD": str(counting)}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert len(lines) == 48
-    # The pool's queue takes a block for every 63 jobs that are put in it; a step that allocates is counted in hundreds.
+    # The thread pool's queue allocates a block for every 63 jobs; a step that allocates would show hundreds.
     assert [line for line in lines if int(line.split()[0]) > STEPS / 4] == []

@@ -1,4 +1,4 @@
-"""What the benchmarks take from the rules: the passes of every optimizer, and what they move. It measures nothing."""
+"""What the benchmarks read from the rules: each optimizer's passes and their memory traffic. Measures nothing."""
 
 import importlib
 import pkgutil
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 BENCHES = Path(__file__).parents[2] / "benches"
-# Bytes an element in float32, counted by hand: 4 for what a pass reads, 8 for what it writes.
+# Bytes per float32 element, counted by hand: 4 for an array that a pass reads, 8 for one that it writes.
 BYTES = {
     "SGD": 12,
     "AdamW": 4 + 24,
@@ -53,7 +53,7 @@ def test_the_floor_has_a_loop_for_every_pass(jobs):
             assert tuple(map(len, one)) in known, case
 
 
-def test_what_divides(jobs):
+def test_divisions_and_square_roots_are_counted(jobs):
     cases = {"SGD": (0, 0), "AdamW": (1, 1), "NovoGrad": (1, 0), "LAMB": (1, 1), "Adafactor, flat": (2, 2)}
     found = {case: jobs.Job(case, [jobs.shape(case, 1024)]).divider() for case in cases}
-    assert found == cases  # LAMB recalls its direction in the second pass
+    assert found == cases  # LAMB's second pass reuses its direction

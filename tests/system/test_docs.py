@@ -1,7 +1,7 @@
-"""The documentation's samples run, and its equations are those of the kernels.
+"""The documentation's samples run, and its equations give the kernels' results.
 
-Equations are made from the rules' trees by ``docs/_ext``. Here the same expressions that are printed are evaluated in
-float64 NumPy and compared with what the kernels return, for every setting that a page shows. Sphinx is not needed.
+``docs/_ext`` makes the equations from the rules' syntax trees. These tests evaluate the printed expressions in float64
+NumPy and compare them with the kernels, for every variant that a page shows. Sphinx is not needed.
 """
 
 import doctest
@@ -26,13 +26,13 @@ from optimizer_pages import pages, prologue  # noqa: E402
 from rule_tree import Line, equations, names, symbol  # noqa: E402
 from variants import Kernels, variants  # noqa: E402
 
-WRITTEN = "generated", "gallery"  # folders that the build writes
-PAGES = [page for page in sorted(DOCS.rglob("*.rst")) if not set(WRITTEN) & set(page.relative_to(DOCS).parts)]
+GENERATED = "generated", "gallery"  # folders that the build writes
+PAGES = [page for page in sorted(DOCS.rglob("*.rst")) if not set(GENERATED) & set(page.relative_to(DOCS).parts)]
 KINDS = list(schuss.OPTIMIZERS.values())
 VARIANTS = [(kind, variant) for kind in KINDS for variant in variants(kind)]
 TOOLS = ["clip_norm", "scale", "lookahead", "clamp", "centralize", "copy"]
 
-# Values that make every term count.
+# Values for which every term changes the result.
 NUMBERS = {
     "lr": 0.1,
     "betas": (0.8, 0.9),
@@ -43,7 +43,7 @@ NUMBERS = {
     "growth_rate": 1.5,
 }
 
-# What `step` takes so that the kernel's gradient is g, where that is not g alone.
+# The arguments of `step` for which the kernel's gradient is g, where they are not g alone.
 ARGUMENTS = {"NAG": lambda g: (lambda: g,), "Newton": lambda g: (g, np.eye(g.size))}
 
 NUMPY = [{"Select": np.where, "Max": np.maximum, "Min": np.minimum}, "numpy"]
@@ -62,7 +62,7 @@ def test_extension_samples():
 
 
 def test_torch_samples():
-    """The blocks that need PyTorch, where it is installed; in the package's tests it is not."""
+    """The blocks that need PyTorch, where it is installed; `make test` does not install it."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         pytest.importorskip("torch")
@@ -102,7 +102,7 @@ def test_every_rule_translates(name):
             assert "Select" not in printed
 
 
-def test_messages_of_the_rule_reader():
+def test_messages_of_the_rule_parser():
     """The messages quoted on the page about the rule language are those of the parser's own tests."""
     page = (DOCS / "internals" / "rule_language.rst").read_text(encoding="utf-8")
     quoted = re.findall(r"^   \* - ``.*\n     - ``(.*)``$", page, re.MULTILINE)
@@ -123,7 +123,7 @@ def value_of(line, known):
 
 
 def run(stages, values, scalars=None):
-    """All values after the stages, of one array; vectors of rows and columns have length 1 in the other axis."""
+    """All values of one array after the stages. Row and column vectors have length 1 in the other axis."""
     known = {**values, **(scalars or {})}
     with np.errstate(all="ignore"):
         for stage in stages:
@@ -138,7 +138,7 @@ def run(stages, values, scalars=None):
 
 
 def options_of(kernels, options, **more):
-    """Some options, with numbers that make every term count where the class takes them."""
+    """The options, with the values of NUMBERS where the class takes them."""
     chosen = dict(options)
     for name, value in (NUMBERS | more).items():
         if name in kernels.defaults and name not in chosen and kernels.allows({**chosen, name: value}):
@@ -147,7 +147,7 @@ def options_of(kernels, options, **more):
 
 
 def stepped(kind, kernels, variant, step, options):
-    """What a step number `step` makes of a random array, and the values that the rule starts from."""
+    """A random array after a step with number `step`, and the values before it."""
     rng = np.random.default_rng([step, len(options)])
     shape = (5, 7) if 2 in variant.ndims else (35,)
     p, g = rng.standard_normal((2, *shape))
@@ -186,7 +186,7 @@ def of(x):
 @pytest.mark.parametrize(("kind", "variant"), VARIANTS, ids=of)
 @pytest.mark.parametrize("step", [1, 2, 7, 40])
 def test_equations(kind, variant, step):
-    """The equations that are shown give the kernel's results."""
+    """The equations of the pages give the kernels' results."""
     kernels = Kernels(kind)
     own_decay = kernels.kind._decay({**kernels.defaults, **variant.options}) == "own"
     options = options_of(kernels, variant.options, weight_decay=0.1 if own_decay else 0.0)
@@ -199,7 +199,7 @@ DECAYING = [(kind, v) for kind, v in VARIANTS if kind.__name__ != "Newton" and "
 
 @pytest.mark.parametrize(("kind", "variant"), DECAYING, ids=of)
 def test_prologue(kind, variant):
-    """Weight decay and `maximize` come in front of every pass, as the page of all optimizers says."""
+    """Weight decay and `maximize` come before every pass, as the overview of optimizers says."""
     kernels = Kernels(kind)
     options = options_of(kernels, variant.options, weight_decay=0.3, maximize=True)
     expected, values = stepped(kind, kernels, variant, 40, options)  # a step in which nothing is frozen
@@ -212,7 +212,7 @@ def test_prologue(kind, variant):
 
 @pytest.mark.parametrize("options", [{}, {"form": "ema"}, {"lookahead": 0.4}], ids=str)
 def test_look_ahead(options):
-    """The closure of NAG finds the parameters where the program says."""
+    """NAG's closure sees the parameters that the look-ahead equations give."""
     p, g, found = np.array([1.0, -2.0]), np.array([0.5, 0.25]), []
     optimizer = schuss.NAG(p, lr=0.1, momentum=0.7, **options)
     optimizer.step(lambda: g)

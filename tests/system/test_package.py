@@ -15,7 +15,7 @@ def test_size_of_the_wheel():
 
 
 def test_import_loads_little():
-    """Modules that only some programs need are imported on first use: otherwise the import would take twice as long."""
+    """Modules that few programs need are imported on first use; otherwise the import would take twice as long."""
     code = "import numpy, sys; before = set(sys.modules); import schuss; print(*set(sys.modules) - before)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = {name.partition(".")[0] for name in done.stdout.split()}

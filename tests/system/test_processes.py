@@ -1,4 +1,4 @@
-"""Processes: forks, environment variables, signals and the end; each in a process of its own, under a time limit."""
+"""Forks, environment variables, signals and the end of a process. Each test runs a process with a time limit."""
 
 import contextlib
 import os
@@ -11,13 +11,13 @@ import pytest
 
 import schuss
 
-LIMIT = 120  # seconds; everything here takes a few
+LIMIT = 120  # seconds; every test takes only a few
 
 PRELUDE = """
 import hashlib, multiprocessing, os, signal, sys, threading, time, warnings
 import numpy as np, schuss
 
-warnings.simplefilter("ignore", DeprecationWarning)  # of forking with threads around
+warnings.simplefilter("ignore", DeprecationWarning)  # forking a process with threads is deprecated
 
 
 def made(n=200_000):
@@ -41,7 +41,7 @@ def train(steps, n=200_000, threads=2):
 
 @pytest.fixture
 def run(tmp_path):
-    """Runs a script in a process group of its own; what it leaves behind is ended with it."""
+    """Runs a script in a new process group, and kills the whole group afterwards."""
 
     def run(body, *, ok=True, interrupt=False, **environment):
         script = tmp_path / "script.py"
@@ -78,7 +78,7 @@ posix = pytest.mark.skipif(os.name != "posix", reason="needs fork and signals")
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 @posix
 def test_child_processes(run, method):
-    """Children of a parent that has used its threads, with threads of their own."""
+    """Children use threads of their own after their parent has used its threads."""
     run(
         f"""
 if __name__ == "__main__":
@@ -110,7 +110,7 @@ for generation in range(3):
 
 @posix
 def test_fork_while_another_thread_steps(run):
-    """The child's own optimizers work; the one that was in the middle of a step works too, or says that it is."""
+    """Optimizers work in the child. One that was in the middle of a step when the process forked may refuse."""
     run(
         """
 want, schuss_threads = train(3), schuss.set_num_threads(2)
@@ -155,7 +155,7 @@ def test_threads_from_the_environment(run, text):
 
 
 def test_threads_by_default(run):
-    """As many as the process has CPUs; an empty variable is none."""
+    """The default is the number of CPUs of the process. An empty variable counts as unset."""
     out = run("print(schuss.get_num_threads(), end='')", SCHUSS_NUM_THREADS="")
     assert 1 <= int(out) <= os.cpu_count()
 
@@ -181,8 +181,8 @@ def test_a_wrong_level_in_the_environment(run, text):
 
 @posix
 @pytest.mark.parametrize("size", [1000, 2_000_000])
-def test_ctrl_c(run, size):
-    """It ends a loop of steps soon, between two of them."""
+def test_ctrl_c_ends_a_training_loop(run, size):
+    """It does so within seconds, between two steps."""
     out = run(
         f"""
 import signal
@@ -207,7 +207,7 @@ except KeyboardInterrupt:
 
 
 def test_the_process_ends_while_a_thread_steps(run):
-    """A daemon thread in a step does not hold it up or crash it."""
+    """A daemon thread in a step neither delays nor crashes the end of the process."""
     run(
         """
 opt, grad = made(2_000_000), np.ones(2_000_000, np.float32)

@@ -1,4 +1,4 @@
-"""The README's Python code runs, block after block, as a reader would type it."""
+"""The README's Python code blocks run in order, and its speed table shows the recorded figures."""
 
 import re
 import sys
@@ -19,8 +19,8 @@ def test_the_readme_runs(tmp_path, monkeypatch):
     assert (tmp_path / "opt.safetensors").exists()
 
 
-def test_the_speed_table_is_what_was_recorded():
-    """The speed page can also be generated from the record, which may lack a new section."""
+def test_the_speed_table_shows_the_recorded_figures():
+    """The speed page can be generated from the record too, even if a new section has not been measured yet."""
     sys.path.insert(0, str(ROOT / "benches"))
     import page
 

@@ -1,4 +1,4 @@
-"""In Rust, too, imports run one way: no room of a crate imports another that imports it, directly or through others."""
+"""Imports of the Rust crates run one way: the top-level modules of a crate have no import cycle."""
 
 import graphlib
 import re
@@ -10,10 +10,10 @@ CRATES = {"kernels": ROOT / "rust" / "kernels" / "src", "python": ROOT / "rust" 
 
 
 def imports(source):
-    """For each file or folder right below `source`, which of the others its code names."""
-    rooms = {path.stem: path for path in source.iterdir() if path.suffix in ("", ".rs") and path.stem != "lib"}
+    """For each top-level module below `source`, the others that its code imports."""
+    modules = {path.stem: path for path in source.iterdir() if path.suffix in ("", ".rs") and path.stem != "lib"}
     graph = {}
-    for name, path in rooms.items():
+    for name, path in modules.items():
         named = set()
         for file in [path] if path.is_file() else path.rglob("*.rs"):
             if file.stem == "tests":
@@ -21,7 +21,7 @@ def imports(source):
             code = re.sub(r"//.*", "", file.read_text()).split("#[cfg(test)]\nmod tests {")[0]
             named |= set(re.findall(r"\bcrate::(?:\{[^}]*\}|\w+)", code))
         words = set(re.findall(r"\w+", " ".join(named)))
-        graph[name] = words & set(rooms) - {name}
+        graph[name] = words & set(modules) - {name}
     return graph
 
 

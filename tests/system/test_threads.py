@@ -1,4 +1,4 @@
-"""Threads of the package and of Python: the same bits whichever runs what, and whatever else goes on meanwhile."""
+"""Threads: results do not depend on the package's threads, nor on what other Python threads do meanwhile."""
 
 import copy
 import ctypes
@@ -19,11 +19,8 @@ LIMIT = 120  # seconds
 
 
 @pytest.fixture(autouse=True)
-def two_threads():
-    before = schuss.get_num_threads()
+def two_threads(threads):
     schuss.set_num_threads(2)
-    yield
-    schuss.set_num_threads(before)
 
 
 @pytest.mark.parametrize("dtype", [F32, F64], ids=str)
@@ -42,7 +39,7 @@ def test_another_number_of_threads_at_each_step(case, dtype):
 
 
 def at_once(*calls):
-    """Runs the calls in threads of their own, all starting together; raises what one of them raised."""
+    """Runs each call in a thread; all start together. Raises the first error of any of them."""
     barrier, errors = threading.Barrier(len(calls)), []
 
     def start(call):
@@ -57,14 +54,14 @@ def at_once(*calls):
         thread.start()
     for thread in threads:
         thread.join(LIMIT)
-        assert not thread.is_alive(), "it hangs"
+        assert not thread.is_alive(), "a thread hangs"
     if errors:
         raise errors[0]
 
 
 @each_optimizer
 def test_optimizers_in_several_threads(case):
-    """Each gets the same results as alone."""
+    """Each optimizer gets the results that it gets alone."""
     sizes, steps = [LONG, LONG + 1, 1000, 20_000], 10
     grads = [np.linspace(2, -1, n, dtype=F32) for n in sizes]
 
@@ -84,7 +81,7 @@ def test_optimizers_in_several_threads(case):
 
 @pytest.mark.parametrize("size", [1000, 2_000_000])
 def test_one_optimizer_in_several_threads(size):
-    """Its steps run one after the other or raise; only those taken count."""
+    """Concurrent steps wait for each other or raise; only those that are taken count."""
     grad = np.linspace(2, -1, size, dtype=F32)
     opt, twin = (schuss.Adam(np.linspace(-1, 1, size, dtype=F32), lr=0.1) for _ in range(2))
     taken = []
@@ -105,7 +102,7 @@ def test_one_optimizer_in_several_threads(size):
 
 
 @pytest.mark.parametrize("wrapped", [False, True])
-def test_everything_else_during_a_step(wrapped, tmp_path):
+def test_other_calls_during_a_step(wrapped, tmp_path):
     """Other threads may read, change, save and load: each call succeeds or raises, and steps are never partial."""
     grad = np.ones(2_000_000, F32)
     opt = schuss.Adam({"w": np.zeros(2_000_000, F32)}, lr=0.1)
@@ -151,7 +148,7 @@ def test_everything_else_during_a_step(wrapped, tmp_path):
 
 
 def test_a_long_step_lets_other_threads_run():
-    """Python would not switch threads by itself here, so whatever another one does, it does during a step."""
+    """Python's own thread switching is turned off here, so other threads can only run while a step releases the GIL."""
     grad = np.ones(4_000_000, F32)
     opt = schuss.Adam(np.zeros_like(grad))
     rounds, stop = [0], threading.Event()
@@ -159,7 +156,7 @@ def test_a_long_step_lets_other_threads_run():
     def count():
         while not stop.is_set():
             rounds[0] += 1
-            time.sleep(0)  # gives the interpreter back each time
+            time.sleep(0)  # releases the GIL
 
     interval = sys.getswitchinterval()
     thread = threading.Thread(target=count, daemon=True)
@@ -181,7 +178,7 @@ def test_a_long_step_lets_other_threads_run():
 
 @pytest.mark.parametrize("where", ["schedule", "gradient"])
 def test_an_interrupt_inside_a_step(where):
-    """Signals are also seen in Python code that a step calls: then it is not taken."""
+    """A signal may arrive in Python code that a step calls; then the step is not taken."""
 
     class Interrupting:
         def __array__(self, dtype=None, copy=None):
@@ -202,9 +199,9 @@ def test_an_interrupt_inside_a_step(where):
 
 
 @pytest.mark.parametrize("name", ["Lookahead", "NAG", "Newton", "save"])
-def test_an_interrupt_where_an_optimizer_is_kept(name, monkeypatch, tmp_path):
-    """A signal that arrives just as a thread gets exclusive access does not leave the optimizer locked."""
-    w, g, hold = np.ones(2), np.ones(2), schuss._schuss.ExclusiveLock
+def test_an_interrupt_while_an_optimizer_is_locked(name, monkeypatch, tmp_path):
+    """A signal that arrives just after the lock was taken must not leave the optimizer locked."""
+    w, g, lock = np.ones(2), np.ones(2), schuss._schuss.ExclusiveLock
     make, call = {
         "Lookahead": (lambda: schuss.Lookahead(schuss.SGD(w)), lambda: opt.step(g)),
         "NAG": (lambda: schuss.NAG(w), lambda: opt.step(lambda: g)),
@@ -214,7 +211,7 @@ def test_an_interrupt_where_an_optimizer_is_kept(name, monkeypatch, tmp_path):
     opt = make()
 
     def interrupted(*args, **kwargs):
-        hold(*args, **kwargs)
+        lock(*args, **kwargs)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(schuss._schuss, "ExclusiveLock", interrupted)
@@ -225,21 +222,21 @@ def test_an_interrupt_where_an_optimizer_is_kept(name, monkeypatch, tmp_path):
     opt._check_idle()
 
 
-def test_a_group_is_added_while_nobody_steps():
-    opt, told = schuss.AdamW(np.ones(3), decay_form="independent"), []
+def test_steps_are_refused_while_a_group_is_added():
+    opt, messages = schuss.AdamW(np.ones(3), decay_form="independent"), []
 
     def step():
         try:
             opt.step(np.ones(3))
         except RuntimeError as error:
-            told.append(str(error))
+            messages.append(str(error))
 
     def lr(_):
-        at_once(step)  # in the middle of the call, from another thread
+        at_once(step)  # from another thread, while add_param_group is running
         return 0.1
 
     opt.add_param_group({"params": np.ones(2), "lr": lr})
-    assert told and all("in the middle of a step" in words for words in told)
+    assert messages and all("in the middle of a step" in message for message in messages)
     assert opt.step([np.ones(3), np.ones(2)]) and opt.step_count == 1
 
 
@@ -250,13 +247,13 @@ STORE, LOAD = b"\x0f\xae\x1f\xc3", b"\x0f\xae\x17\xc3"  # stmxcsr [rdi]; ret, an
 
 @pytest.fixture
 def flush_to_zero():
-    """A function that switches the thread to flush subnormals to zero, as libraries built with fast-math do."""
+    """A function that makes this thread flush subnormals to zero, as libraries built with fast-math do."""
     if not sys.platform.startswith("linux") or platform.machine() != "x86_64":
         pytest.skip("needs machine code for x86-64 Linux")
     try:
         memory = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
     except PermissionError:
-        pytest.skip("may not make code")
+        pytest.skip("executable memory is not allowed")
     memory.write(STORE + LOAD)
     start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
     store, load = (ctypes.CFUNCTYPE(None, ctypes.c_void_p)(start + at) for at in (0, len(STORE)))
@@ -302,8 +299,8 @@ def test_flush_to_zero(case, dtype, small, smaller, size, flush_to_zero):
 
 
 @pytest.mark.parametrize("max_grad_norm", [None, 1.0])
-def test_flush_to_zero_and_the_factor_of_gradients(max_grad_norm, flush_to_zero):
-    """It is subnormal, and computed in the standard mode like all else."""
+def test_flush_to_zero_does_not_affect_the_gradient_factor(max_grad_norm, flush_to_zero):
+    """The factor here is subnormal."""
     results = []
     for on in (False, True):
         p = np.zeros(2)

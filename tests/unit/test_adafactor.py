@@ -1,6 +1,6 @@
-"""Adafactor: the floors under its second moments, gradients of zero, and its two rates.
+"""Adafactor: the floor of its second moments, gradients of zero, and its two learning rates.
 
-That it is an optimizer like all others is in the conformance table; sums of all sizes are in test_layerwise.py.
+The conformance table covers what all optimizers share; test_layerwise.py covers sums of all sizes.
 """
 
 import numpy as np
@@ -15,8 +15,8 @@ SHAPES = [(33,), (5, 3), (2, 3, 4)]
 
 @each_dtype
 @pytest.mark.parametrize("size", [1000.0, 1.0, 0.1])
-def test_the_floor_is_that_of_the_compute_dtype(dtype, size):
-    """eps[0]=None is its machine epsilon: float32's for parameters of two bytes too."""
+def test_the_default_eps_is_that_of_the_compute_dtype(dtype, size):
+    """eps[0]=None means its machine epsilon; for 16-bit parameters that is float32's."""
     params, wide = params_of(SHAPES, dtype), np.float64 if dtype == F64 else np.float32
     eps = float(np.finfo(wide).eps)
     default, given = schuss.Adafactor(params), schuss.Adafactor([p.copy() for p in params], eps=(eps, 1e-3))
@@ -30,7 +30,7 @@ def test_the_floor_is_that_of_the_compute_dtype(dtype, size):
         assert_close(params, reference.params, 1e-12 if dtype == F64 else 2e-6)
 
 
-def test_each_array_has_the_floor_of_its_own_dtype():
+def test_each_array_has_the_eps_of_its_own_dtype():
     dtypes, shape = ["float64", "float32", "bfloat16", "float64"], (4, 6)
     together, alone = ([params_of([shape], d)[0] for d in dtypes] for _ in range(2))
     opts = [schuss.Adafactor(together), *(schuss.Adafactor([p]) for p in alone)]
@@ -43,8 +43,8 @@ def test_each_array_has_the_floor_of_its_own_dtype():
 
 
 @each_dtype
-def test_gradients_of_zero(dtype):
-    """Rows, columns and arrays of them stay where they are, and are no NaN."""
+def test_elements_with_zero_gradients_do_not_move(dtype):
+    """Rows, columns and whole arrays of zeros leave the parameters unchanged, and produce no NaN."""
     params = params_of([(4, 5), (4, 5), (6,)], dtype)
     opt, start = schuss.Adafactor(params, lr=0.1), [p.copy() for p in params]
     for t in (1, 2, 3):
@@ -57,8 +57,8 @@ def test_gradients_of_zero(dtype):
     assert np.isfinite(params[0].astype(F64)).all()
 
 
-def test_the_relative_step_does_not_ask_for_a_rate():
-    """Which only decays then."""
+def test_the_relative_step_ignores_the_learning_rate():
+    """With relative_step, lr only scales the weight decay."""
     results = []
     for lr in (1e-4, 0.5):
         params = params_of(SHAPES)
@@ -71,7 +71,7 @@ def test_the_relative_step_does_not_ask_for_a_rate():
 
 @pytest.mark.parametrize("shape", [(5000, 3, 7), (3, 5000, 7), (4097, 2, 3), (64, 65, 3, 3), (300_000, 2, 2)])
 def test_batches_in_fortran_order(shape):
-    """Elements of different matrices are neighbours there; scratch memory grows with the array, not its square."""
+    """Matrices are interleaved in Fortran order; scratch memory must grow with the array, not with its square."""
     param, grad = (np.random.default_rng(seed).standard_normal(shape) for seed in (0, 1))
     results = []
     for order in "CF":

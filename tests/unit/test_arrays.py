@@ -1,4 +1,4 @@
-"""Sizes, memory layouts, containers and groups: whatever the arrangement, the same bits."""
+"""Sizes, memory layouts, containers and groups never change the bits of a result."""
 
 import functools
 import pickle
@@ -14,6 +14,7 @@ from helpers import (
     assert_same,
     build,
     class_of,
+    depends_on_position,
     each_case,
     each_case_but,
     each_dtype,
@@ -21,10 +22,10 @@ from helpers import (
     each_optimizer_newton_too,
     grads_of,
     group_options,
-    is_joint,
-    is_placed,
+    is_newton,
     leaves,
     of_class,
+    optimizer_options,
     parameters,
     params_of,
     scope,
@@ -33,7 +34,6 @@ from helpers import (
     state_shape,
     states,
     sums,
-    whole_options,
 )
 
 STEPS = range(1, 5)
@@ -47,10 +47,10 @@ def run(case, params, grads_at, **more):
     return opt
 
 
-@each_case_but(spans_arrays, sums, is_placed)
+@each_case_but(spans_arrays, sums, depends_on_position)
 @each_dtype
 def test_sizes(case, dtype):
-    """Arrays of any size get what they would get as a part of one long array, so body and tail loops agree."""
+    """An array of any size gets the results of the same elements in one long array, so body and tail loops agree."""
     shapes = shapes_of(case)
     parts = params_of(shapes, dtype)
     opt = run(case, parts, lambda t: grads_of(t, shapes, dtype))
@@ -69,8 +69,8 @@ def test_sizes(case, dtype):
 
 
 @each_case
-def test_sizes_alone(case):
-    """One array an optimizer, given as such and not in a list."""
+def test_one_array_without_a_list(case):
+    """An optimizer over one array that is passed directly, not in a list."""
     for shape in shapes_of(case):
         [p], [q] = params_of([shape]), params_of([shape])
         opt = run(case, p, lambda t: grads_of(t, [shape])[0])  # noqa: B023
@@ -99,7 +99,7 @@ def read_only(g):
 
 
 def unpickled(g):
-    """Another dtype object than NumPy's own of that type."""
+    """An array whose dtype equals NumPy's own but is another object."""
     return pickle.loads(pickle.dumps(g))
 
 
@@ -119,7 +119,7 @@ LAYOUTS = {
 @each_case
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_gradient_layouts(case, layout):
-    """Any strides give what a contiguous copy gives."""
+    """Any strides give the results of a contiguous copy."""
     for order in "CF":
         params, want = ([np.asarray(p, order=order) for p in params_of(MATRICES, F32)] for _ in range(2))
         opt = run(case, params, lambda t: [LAYOUTS[layout](g) for g in grads_of(t, MATRICES, F32)])
@@ -140,7 +140,7 @@ def test_gradient_layouts_and_dtypes(case, dtype, layout):
 @each_optimizer_newton_too
 @pytest.mark.parametrize("dtype", [">f2", ">f4", ">f8", np.longdouble])
 def test_other_float_gradients(case, dtype):
-    """Floats that are no storage dtype of the kernels are converted as well."""
+    """Floats of dtypes that the kernels do not read are converted."""
     params, want = params_of(MATRICES), params_of(MATRICES)
     opt = run(case, params, lambda t: [g.astype(dtype) for g in grads_of(t, MATRICES)])
     twin = run(case, want, lambda t: [g.astype(dtype).astype(F64) for g in grads_of(t, MATRICES)])
@@ -149,7 +149,7 @@ def test_other_float_gradients(case, dtype):
 
 @each_optimizer_newton_too
 def test_broadcast_gradients(case):
-    """Strides of zero are strides too."""
+    """Broadcast arrays have strides of zero."""
     params, want = params_of([(6, 8)]), params_of([(6, 8)])
     row = grads_of(1, [(8,)])[0]
     opt = run(case, params, lambda t: [np.broadcast_to(row, (6, 8))])
@@ -157,9 +157,9 @@ def test_broadcast_gradients(case):
     assert_same(arrays(opt), arrays(twin))
 
 
-@each_case_but(spans_arrays, sums, is_placed)
+@each_case_but(spans_arrays, sums, depends_on_position)
 def test_fortran_parameters(case):
-    """The same elements in another order in memory, which matters to sums alone."""
+    """Fortran order gives the same bits; only sums over an array depend on the memory order."""
     params = [np.asfortranarray(p) for p in params_of(MATRICES)]
     want = params_of(MATRICES)
     opt = run(case, params, lambda t: grads_of(t, MATRICES))
@@ -169,7 +169,7 @@ def test_fortran_parameters(case):
 
 @each_dtype
 def test_unpickled_parameters(dtype):
-    """Arrays that came from another process, or from a file."""
+    """Arrays that were pickled, as those from another process are."""
     case = TYPICAL["Adam"]
     params, want = [unpickled(p) for p in params_of(MATRICES, dtype)], params_of(MATRICES, dtype)
     opt = run(case, params, lambda t: [unpickled(g) for g in grads_of(t, MATRICES, dtype)])
@@ -192,10 +192,10 @@ CONTAINERS = {
 FOUR = [(5, 3), (7,), (), (33,)]
 
 
-@each_case_but(is_placed)
+@each_case_but(depends_on_position)
 @pytest.mark.parametrize("container", CONTAINERS)
 def test_containers(case, container):
-    """Any nesting of containers gives what a flat list gives."""
+    """Any nesting of containers gives the results of a flat list."""
     make = CONTAINERS[container]
     params, want = params_of(FOUR), params_of(FOUR)
     opt = run(case, make(*params), lambda t: make(*grads_of(t, FOUR)))
@@ -226,8 +226,8 @@ A, B = [(33,), (5, 3)], [(7,), (), (16,)]
 
 
 def partner(case, schedules=True):
-    """Other hyperparameters of the same optimizer, for a second group."""
-    rows = [c for c in of_class(case.optimizer) if whole_options(c) == whole_options(case)]
+    """The same optimizer with other hyperparameters, for a second group."""
+    rows = [c for c in of_class(case.optimizer) if optimizer_options(c) == optimizer_options(case)]
     others = rows[len(rows) // 2 :] + rows
     plain = (c for c in others[rows.index(case) :] if schedules or not has_schedule(c))
     return next(plain, Case(f"{case}, constant", case.optimizer, case.kwargs | {"lr": 0.02}))
@@ -241,25 +241,25 @@ def both(opt, other):
     return parameters(opt) + parameters(other) + list(states(opt).values()) + list(states(other).values())
 
 
-@each_case_but(spans_arrays, is_joint, is_placed)
+@each_case_but(spans_arrays, is_newton, depends_on_position)
 def test_groups(case):
-    """Two groups are two optimizers."""
+    """Two groups give the results of two optimizers."""
     other = partner(case)
     a, b, x, y = params_of(A), params_of(B, seed=2), params_of(A), params_of(B, seed=2)
     layers = {f"layer{k}": p for k, p in enumerate(b)}
     groups = [{"params": a} | group_options(case), {"params": layers} | group_options(other)]
-    opt = class_of(case)(groups, **REQUIRED.get(case.optimizer, {}), **whole_options(case))
+    opt = class_of(case)(groups, **REQUIRED.get(case.optimizer, {}), **optimizer_options(case))
     first, second = run(case, x, lambda t: grads_of(t, A)), run(other, y, lambda t: grads_of(t, B))
     for t in STEPS:
         opt.step([grads_of(t, A), {f"layer{k}": g for k, g in enumerate(grads_of(t, B))}])
     assert_same(arrays(opt), both(first, second))
 
 
-@each_case_but(spans_arrays, is_joint, is_placed)
+@each_case_but(spans_arrays, is_newton, depends_on_position)
 def test_group_added_later(case):
-    """A group that joins later counts its own steps from 1, so that its bias corrections are right.
+    """A group that is added later counts its own steps from 1, so that its bias corrections are right.
 
-    It joins after a number of steps that every k of the table divides, for the groups' slow weights move together.
+    It is added after a multiple of every k in the table, because the slow weights of all groups move at the same step.
     """
     other = partner(case, schedules=False)
     a, b, x, y = params_of(A), params_of(B, seed=2), params_of(A), params_of(B, seed=2)
@@ -269,7 +269,7 @@ def test_group_added_later(case):
         first.step(grads_of(t, A))
     opt.add_param_group({"params": b} | group_options(other))
     second = class_of(case)(
-        [{"params": y} | group_options(other)], **REQUIRED.get(case.optimizer, {}), **whole_options(case)
+        [{"params": y} | group_options(other)], **REQUIRED.get(case.optimizer, {}), **optimizer_options(case)
     )
     for t in range(31, 38):
         opt.step([grads_of(t, A), grads_of(t, B)])
@@ -281,9 +281,9 @@ def test_group_added_later(case):
     assert steps == [37, 7] or case.kwargs.get("pullback") == "reset"
 
 
-@each_optimizer_but(is_joint, spans_arrays)
+@each_optimizer_but(is_newton, spans_arrays)
 def test_groups_take_the_constructors_values(case):
-    """What a group does not say, the constructor's keywords say."""
+    """A group without its own value takes the constructor's keyword."""
     a, x = params_of(A), params_of(A)
     make = functools.partial(class_of(case), max_grad_norm=None)
     opt = make([{"params": a[0]}, {"params": [a[1]], "lr": 0.25}], lr=0.5)
@@ -298,7 +298,7 @@ def test_groups_take_the_constructors_values(case):
 
 
 def test_mixed_dtypes():
-    """Arrays of all dtypes in one optimizer, each computed in its own type."""
+    """One optimizer takes arrays of all dtypes, and computes each in its own compute dtype."""
     case = TYPICAL["AdamW"]
     dtypes = ["float32", "float64", "float16", "float32"]
     params = [params_of([(50,)], d)[0] for d in dtypes]

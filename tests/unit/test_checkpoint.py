@@ -1,4 +1,4 @@
-"""Checkpoint files: resumed bit for bit, and never partially written; test_checkpoint_damage.py has the rest."""
+"""Checkpoint files resume bit for bit and are never partially written. Damage is in test_checkpoint_damage.py."""
 
 import copy
 import json
@@ -35,7 +35,7 @@ posix = pytest.mark.skipif(os.name != "posix", reason="needs links, permissions 
 
 
 def structure(arrays):
-    """Nested, with keys that are no strings, and an array in Fortran order."""
+    """A nested structure with keys that are not strings, and an array in Fortran order."""
     a, b, c, d = arrays
     return {"a": a, 1: [np.asfortranarray(b)], "1": (c, {None: d}), (2, "x"): {}}
 
@@ -87,7 +87,7 @@ def test_dtypes(case, dtype, path):
 
 
 @each_case
-def test_parameters_stay_unless_asked_for(case, path):
+def test_parameters_are_loaded_only_on_request(case, path):
     opt, other = start(case), start(case, seed=2)
     take(opt, [1])
     schuss.save(path, opt, include_params=True)
@@ -98,7 +98,7 @@ def test_parameters_stay_unless_asked_for(case, path):
 
 
 def test_groups_and_options(path):
-    """What differs between groups, what was assigned, and what counts."""
+    """Options of groups, assigned values and step counts are saved."""
 
     def fresh(seed):
         a, b, c, _ = params_of(SHAPES, F32, seed)
@@ -129,8 +129,8 @@ def test_groups_and_options(path):
     assert opt.max_grad_norm == math.inf
 
 
-def test_schedules_stay(path):
-    """A schedule is a function: it is the loading optimizer's own, and a file that needs one says so."""
+def test_the_loading_optimizer_keeps_its_schedule(path):
+    """Files do not store schedules: an optimizer keeps its own, and a file that needs one says so."""
     opt, other, without = (schuss.Adam(np.ones(3), lr=lr) for lr in (schedule, schedule, 0.1))
     opt.step(np.ones(3))
     schuss.save(path, opt)
@@ -174,8 +174,8 @@ def test_paths(tmp_path, monkeypatch):
 
 
 @posix
-def test_links_and_permissions(tmp_path):
-    """A link is written through; a new file has the usual permissions, and an old one keeps its own."""
+def test_symbolic_links_and_permissions_are_kept(tmp_path):
+    """Saving follows a symbolic link; a new file gets the default permissions, an existing one keeps its own."""
     opt, path, link = schuss.Adam(np.ones(3)), tmp_path / "file", tmp_path / "link"
     usual = tmp_path / "usual"
     usual.touch()
@@ -198,7 +198,7 @@ WRITES = ["safetensors.numpy.save_file", "os.fsync", "os.chmod", "os.replace"]
 @pytest.mark.parametrize(
     "error", [OSError("no space left"), KeyboardInterrupt(), safetensors.SafetensorError("no space left")]
 )
-def test_a_failing_save_leaves_the_old_file(broken, error, path, monkeypatch):
+def test_a_failed_save_keeps_the_old_file(broken, error, path, monkeypatch):
     opt = schuss.Adam(np.ones(3))
     schuss.save(path, opt)
     content = path.read_bytes()
@@ -235,7 +235,7 @@ assert open(sys.argv[1], "rb").read() == content
 
 @posix
 def test_a_full_disk(path):
-    """Simulated by a limit on the size of files."""
+    """A limit on the size of files simulates it."""
     done = subprocess.run([sys.executable, "-c", FULL, str(path)], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"{path} cannot be written: ")
@@ -247,7 +247,7 @@ class Key:
         return "Key()"
 
 
-def test_saves_that_are_refused(tmp_path):
+def test_unsupported_keys_and_paths_are_refused(tmp_path):
     opt = schuss.Adam(np.ones(3))
     (tmp_path / "folder").mkdir()
     for path in [tmp_path / "none" / "file", tmp_path / "folder", os.devnull]:

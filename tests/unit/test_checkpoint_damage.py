@@ -1,4 +1,4 @@
-"""Checkpoint files that do not fit or are damaged: rejected with a reason, and nothing has changed."""
+"""A checkpoint file that does not fit or is damaged is rejected with a reason, and changes nothing."""
 
 import copy
 import json
@@ -65,7 +65,7 @@ def everything(opt):
 
 
 def load(path, opt, include_params=True):
-    """Loads, or is refused and has changed nothing: then the error."""
+    """Loads the file. If that fails, checks that nothing has changed, and returns the error."""
     before = everything(opt)
     try:
         schuss.load(path, opt, include_params=include_params)
@@ -84,11 +84,11 @@ def test_the_original_fits(original):
     assert opt.step_count == 3
 
 
-# Optimizers that it does not fit.
+# Optimizers that the file does not fit.
 
 
 def with_array(array, *path):
-    """The groups with another array."""
+    """The groups with one array replaced."""
     groups = params(2)
     entry = groups
     for key in path[:-1]:
@@ -127,7 +127,7 @@ def test_another_optimizer(make, message, original):
         assert type(error) is ValueError and message in str(error)
 
 
-def test_parameters_that_are_not_there_or_not_writable(path):
+def test_missing_or_read_only_parameters(path):
     schuss.save(path, made(seed=1))
     opt = made()
     assert "holds no parameters; it was saved without include_params=True" in str(load(path, opt))
@@ -138,10 +138,10 @@ def test_parameters_that_are_not_there_or_not_writable(path):
     assert str(load(path, opt)).startswith("param_groups[1]['params'] is read-only; ")
 
 
-# Files that are something else.
+# Files that are not checkpoints.
 
 
-def test_files_that_are_no_checkpoints(path):
+def test_files_that_are_not_checkpoints(path):
     rng = random.Random(3)
     foreign = {"m[0]['a']": np.ones(3, F32)}
     path.write_bytes(b"")
@@ -193,17 +193,17 @@ def test_other_tensors(change, original, path):
     assert type(error) is ValueError and str(path) in str(error)
 
 
-def test_more_tensors_are_no_harm(original, path):
+def test_additional_tensors_are_ignored(original, path):
     tensors, metadata = contents(original)
     write(path, tensors | {"model": np.ones(5)}, metadata)
     assert load(path, made()) is None
 
 
-# Metadata of all shapes.
+# Changed metadata.
 
 
 def places(value, place=()):
-    """Where something could be put in a JSON value."""
+    """The path of every node of a JSON value."""
     yield place
     if isinstance(value, (dict, list)):
         for key in value if isinstance(value, dict) else range(len(value)):
@@ -228,7 +228,7 @@ def removed(value, place):
 
 
 class Loader:
-    """Loads files with other metadata over and over; a new optimizer whenever one was taken."""
+    """Loads files with changed metadata; makes a new optimizer after each file that loads."""
 
     def __init__(self, original, path):
         self.tensors, self.metadata = contents(original)
@@ -260,8 +260,8 @@ ODD += [
 ]
 
 
-def test_metadata_with_one_thing_changed(original, path):
-    """Every place of it with every odd value, and without that place."""
+def test_metadata_with_one_change(original, path):
+    """Each node is replaced by each unusual value, and removed."""
     loader = Loader(original, path)
     count = 0
     for place in places(loader.metadata):
@@ -300,7 +300,7 @@ def test_other_metadata(text, original, path):
 
 
 def test_metadata_out_of_range(original, path):
-    """Hyperparameters of a file are checked like any others, by name."""
+    """Hyperparameters from a file are checked like all others, by name."""
     tensors, metadata = contents(original)
     for name, value in [("lr", -1.0), ("betas", [0.9, 1.0]), ("eps", math.nan), ("maximize", 1), ("decay_form", "l2")]:
         write(path, tensors, put(metadata, ("param_groups", 1, name), value))
@@ -320,7 +320,7 @@ JSON = st.recursive(
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
-def test_metadata_with_anything_anywhere(original, path, data):
+def test_metadata_with_random_changes(original, path, data):
     loader = Loader(original, path)
     metadata = loader.metadata
     for _ in range(data.draw(st.integers(1, 3))):

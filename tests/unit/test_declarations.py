@@ -1,4 +1,4 @@
-"""Constructors are declarations: what a class says of its hyperparameters is what signature, checks and help say."""
+"""A class declares its hyperparameters; signature, checks and help follow from the declaration."""
 
 import inspect
 import math
@@ -18,7 +18,7 @@ each_class = pytest.mark.parametrize("kind", schuss.OPTIMIZERS.values(), ids=lam
 
 
 class Sgd2(schuss.Optimizer):
-    """Descent with a rule that has another name."""
+    """Gradient descent; the class's name is not its rule's name."""
 
     lr: Rate = 0.5
     weight_decay: float = 0.0

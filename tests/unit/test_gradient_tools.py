@@ -1,4 +1,4 @@
-"""Norms, clipping and centralization of structures of gradients, and the same inside a step, to the same bits."""
+"""Norms, clipping and centralization of gradients: the functions give the same bits as the options of a step."""
 
 import math
 import re
@@ -43,7 +43,7 @@ def made(case, dtype, order, **more):
 @each_optimizer_newton_too
 @each_compute_dtype
 @each_order
-def test_clipping_in_a_step_is_clipping_before_it(case, dtype, order):
+def test_clipping_in_a_step_equals_clipping_before_it(case, dtype, order):
     opt, twin = made(case, dtype, order, max_grad_norm=1.5), made(case, dtype, order, max_grad_norm=None)
     for t, size in enumerate([1.0, 1e-3, 1e2], start=1):
         grads = ordered((g * dtype.type(size) for g in grads_of(t, SHAPES, dtype)), order)
@@ -58,10 +58,9 @@ def test_clipping_in_a_step_is_clipping_before_it(case, dtype, order):
 @each_order
 @pytest.mark.parametrize("conv_only", [False, True])
 @pytest.mark.parametrize("threads", [1, 3])
-def test_centralization_in_a_step_is_centralization_before_it(dtype, order, conv_only, threads):
-    """Behind the clipping, if there is any; also of arrays that threads share, and of rows longer than a block."""
+def test_centralization_in_a_step_equals_centralization_before_it(dtype, order, conv_only, threads):
+    """It comes after clipping. Arrays divided between threads and rows longer than a block are included."""
     shapes, options = [*SHAPES, (40, 3000), (500, 100), (10, 10, 10, 3)], dict(lr=0.1, k=3)
-    before = schuss.get_num_threads()
     schuss.set_num_threads(threads)
     for bound in (None, 1.5):
         params, want = (ordered(params_of(shapes, dtype), order) for _ in range(2))
@@ -75,21 +74,19 @@ def test_centralization_in_a_step_is_centralization_before_it(dtype, order, conv
             schuss.centralize_(grads, conv_only=conv_only)
             twin.step(grads)
         assert_same(arrays(opt), arrays(twin))
-    schuss.set_num_threads(before)
 
 
 @each_dtype
 @each_order
 def test_norm(dtype, order):
-    """NumPy's in float64, of any structure, whoever computes it; strides and read-only memory are no matter."""
+    """The norm equals NumPy's in float64, for any structure, number of threads, strides, and for read-only arrays."""
     shapes = [*SHAPES, (150_000,), (41, 37)]
     grads = ordered(grads_of(1, shapes, dtype), order)
     want = math.sqrt(math.fsum(float(x) ** 2 for g in grads for x in g.ravel()))
-    before, norms = schuss.get_num_threads(), set()
+    norms = set()
     for threads in (1, 2, 3):
         schuss.set_num_threads(threads)
         norms |= {schuss.global_norm(grads), schuss.global_norm(structure(grads))}
-    schuss.set_num_threads(before)
     assert len(norms) == 1 and norms.pop() == pytest.approx(want, rel=1e-13)
     assert schuss.global_norm(grads[1]) == pytest.approx(np.linalg.norm(grads[1].astype(F64)), rel=1e-14)
     held = grads[0][::-2]
@@ -97,7 +94,7 @@ def test_norm(dtype, order):
     assert schuss.global_norm([held]) == schuss.global_norm(held.copy())
 
 
-def test_norms_of_little_and_too_much():
+def test_norms_of_empty_zero_and_overflowing_gradients():
     assert schuss.global_norm([]) == schuss.global_norm({}) == schuss.global_norm(np.zeros((0, 3))) == 0.0
     assert math.copysign(1.0, schuss.clip_grad_norm_([np.zeros(0)], 1.0)) == 1.0
     assert schuss.global_norm(np.float32(-3) * np.ones(())) == 3.0
@@ -142,7 +139,7 @@ def test_the_norm_of_the_issue():
 @each_order
 @pytest.mark.parametrize("bound", [1e-3, 2.5, 1e6, math.inf, np.float32(np.inf)])
 def test_clip_grad_norm(dtype, order, bound):
-    """torch.nn.utils.clip_grad_norm_'s formula; the norm before is returned; nothing is touched where it is small."""
+    """PyTorch's formula. It returns the norm before clipping, and leaves gradients alone whose norm is small."""
     grads = ordered(grads_of(1, SHAPES, dtype), order)
     before = [g.copy("K") for g in grads]
     norm = schuss.clip_grad_norm_(structure(grads), bound)
@@ -153,8 +150,8 @@ def test_clip_grad_norm(dtype, order, bound):
 
 
 @each_dtype
-def test_clipping_of_what_is_not_finite(dtype):
-    """As in torch: a NaN makes all of them NaN, an infinity all others zero."""
+def test_clipping_of_nonfinite_gradients(dtype):
+    """As in PyTorch, a NaN makes all gradients NaN; an infinity makes the others zero."""
     grads = [cast(np.array([1.0, np.nan]), dtype), cast(np.ones(2), dtype)]
     assert math.isnan(schuss.clip_grad_norm_(grads, 1.0)) and all(np.isnan(g).all() for g in grads)
     grads = [cast(np.array([1.0, np.inf]), dtype), cast(np.ones(2), dtype)]
@@ -168,7 +165,7 @@ def test_clipping_of_what_is_not_finite(dtype):
 @each_dtype
 @pytest.mark.parametrize("bound", [0.0, 0.3, 2.5, 1e300])
 def test_clip_grad_value(dtype, bound):
-    """np.clip with a bound of the compute type; NaN stays."""
+    """np.clip with the bound rounded to the compute dtype; NaN stays NaN."""
     grads = grads_of(1, [*SHAPES, (140_000,)], dtype)
     grads[0][:6] = cast(np.array([np.nan, np.inf, -np.inf, 0.0, 6e-8, -2.5]), dtype)
     wide = compute_dtype(dtype)
@@ -209,7 +206,7 @@ def read_only():
     return g
 
 
-# What is wrong with gradients that are to be written, and with bounds; good gradients come first, and stay.
+# Wrong gradients for functions that write them, and wrong bounds. The valid gradients before them stay unchanged.
 STRUCTURES = [
     (lambda: [None], TypeError, "grads[1][0] is None; every entry must be a NumPy array"),
     (
@@ -303,7 +300,7 @@ def test_split_groups():
     ids=["LARS", "LAMB"],
 )
 def test_groups_that_are_not_adapted(name, options):
-    """split_groups: matrices as alone, all others plainly and without decay."""
+    """split_groups: matrices are adapted as usual; the others get no trust ratio and no decay."""
     params = dict(zip("wxyz", params_of([(5, 3), (7,), (), (2, 2, 2)]), strict=True))
     alone = {k: p.copy() for k, p in params.items()}
     kind, options = getattr(schuss, name), options | {"lr": 0.1}
@@ -311,7 +308,7 @@ def test_groups_that_are_not_adapted(name, options):
     matrices = kind([alone["w"], alone["z"]], **options)
     others = kind([alone["x"], alone["y"]], **options | dict(lr=0.2, adapt=False, weight_decay=0.0))
     plain = [params["x"].copy(), params["y"].copy()]
-    # What remains of them: the rate inside the velocity, or Adam.
+    # Without adaptation, LARS is SGD with the learning rate in its velocity, and LAMB is Adam.
     sgd = schuss.SGD(plain, lr=0.2, momentum=0.9, momentum_form="velocity")
     twin = sgd if name == "LARS" else schuss.Adam(plain, lr=0.2, eps=1e-6)
     for t in range(1, 6):
@@ -325,7 +322,7 @@ def test_groups_that_are_not_adapted(name, options):
 
 
 @pytest.mark.parametrize("bound", [math.inf, np.float32(np.inf), np.float64(np.inf)])
-def test_an_infinite_bound_measures(bound):
+def test_an_infinite_bound_only_measures_the_norm(bound):
     opt = schuss.SGD(np.ones(2), lr=0.5, max_grad_norm=bound)
     assert type(opt.max_grad_norm) is float and opt.max_grad_norm == math.inf
     assert opt.step(np.array([3.0, 4.0])) and opt.grad_norm == 5.0
@@ -334,7 +331,7 @@ def test_an_infinite_bound_measures(bound):
 @pytest.mark.parametrize("tool", TOOLS)
 @each_dtype
 def test_subclasses_of_arrays(tool, dtype):
-    """Such as memory maps, to the bits of plain arrays."""
+    """Subclasses such as memory maps give the bits of plain arrays."""
     plain = grads_of(1, SHAPES, dtype)
     others = [g.copy().view(np.memmap) for g in plain]
     TOOLS[tool](plain)

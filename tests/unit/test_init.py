@@ -1,4 +1,4 @@
-"""Initializers: fans and bounds, the distributions themselves, orthogonality, random numbers, out=, wrong calls."""
+"""Initializers: fans and bounds, distributions, orthogonality, random generators, out=, wrong calls."""
 
 import json
 import math
@@ -14,7 +14,7 @@ from schuss import init
 
 TORCH = json.loads(next(DATA.glob("torch-schedules-*.json")).read_text())
 
-# The initializers that go by fans, with what they make of fan in and fan out: a bound, or a standard deviation.
+# The initializers that use fans, and the bound or standard deviation that they compute from fan in and fan out.
 BOUNDS = {
     "xavier_uniform": ({}, lambda i, o: math.sqrt(6 / (i + o))),
     "xavier_uniform, gain": ({"gain": 5 / 3}, lambda i, o: 5 / 3 * math.sqrt(6 / (i + o))),
@@ -53,7 +53,7 @@ def called(name, shape, **kwargs):
 @pytest.mark.parametrize("name", BOUNDS)
 @each_shape
 def test_uniform(name, shape, layout, fan_in, fan_out):
-    """Within the bounds, up to them, and flat between."""
+    """Values reach the bounds, never exceed them, and are uniform between."""
     kwargs, form = BOUNDS[name]
     bound = form(fan_in, fan_out)
     w = called(name, shape, layout=layout, rng=1, **kwargs)
@@ -61,7 +61,7 @@ def test_uniform(name, shape, layout, fan_in, fan_out):
     assert abs(w).max() <= np.float32(bound)
     n = w.size
     assert min(-w.min(), w.max()) > bound * (1 - 20 / n), "the extremes miss the bound by about 2/n of it"
-    flat(np.sort((w.ravel().astype(F64) / bound + 1) / 2))
+    assert_uniform(np.sort((w.ravel().astype(F64) / bound + 1) / 2))
 
 
 @pytest.mark.parametrize("name", STDS)
@@ -70,11 +70,11 @@ def test_normal(name, shape, layout, fan_in, fan_out):
     kwargs, form = STDS[name]
     w = called(name, shape, layout=layout, rng=2, **kwargs)
     assert w.shape == shape and w.dtype == F32
-    flat(np.sort([0.5 * math.erfc(-x / math.sqrt(2)) for x in w.ravel().astype(F64) / form(fan_in, fan_out)]))
+    assert_uniform(np.sort([0.5 * math.erfc(-x / math.sqrt(2)) for x in w.ravel().astype(F64) / form(fan_in, fan_out)]))
 
 
-def flat(sorted_values):
-    """Kolmogorov's test that values are uniform in [0, 1]: a right distribution fails for one seed in 10,000."""
+def assert_uniform(sorted_values):
+    """Kolmogorov's test that values are uniform in [0, 1]; a correct distribution fails for one seed in 10,000."""
     n = len(sorted_values)
     steps = np.arange(n + 1) / n
     distance = max(np.max(steps[1:] - sorted_values), np.max(sorted_values - steps[:-1]))
@@ -104,7 +104,7 @@ def test_orthogonal(shape, layout, fan_in, fan_out, gain):
 
 @pytest.mark.parametrize("shape", [(4, 4), (2, 6), (6, 2), (1, 1)])
 def test_orthogonal_is_uniform(shape):
-    """Haar: every entry has mean 0 and variance 1/n; QR alone would leave a sign."""
+    """The Haar distribution: every entry has mean 0 and variance 1/n. QR alone would fix some signs."""
     rng = np.random.default_rng(5)
     many = np.array([init.orthogonal(shape, rng=rng, dtype=F64) for _ in range(1500)])
     assert np.all(abs(many.mean(0)) < 5 / math.sqrt(1500))
@@ -137,16 +137,16 @@ def test_truncated_normal(low, high, mean, std):
     a, b = mean + std * low, mean + std * high
     w = init.truncated_normal(20_000, mean=mean, std=std, a=a, b=b, rng=7, dtype=F64)
     assert a <= w.min() and w.max() <= b
-    # In the upper tail, the mass beyond is what has digits.
+    # In the upper tail, 1 - cdf keeps its digits where cdf rounds to 1.
     sign = -1.0 if low > 0 else 1.0
     first, last = sorted((sign * (a - mean) / std, sign * (b - mean) / std))
     masses = np.sort([normal_mass(sign * x) for x in (w - mean) / std])
-    flat((masses - normal_mass(first)) / (normal_mass(last) - normal_mass(first)))
+    assert_uniform((masses - normal_mass(first)) / (normal_mass(last) - normal_mass(first)))
 
 
 @pytest.mark.parametrize("low", [20.0, 1e3, 1e8, 1e200])
 def test_far_tails(low):
-    """There the tail is exponential with rate `low`; it neither hangs nor leaves the bounds."""
+    """Far out, the tail is close to exponential with rate `low`; sampling neither hangs nor leaves the bounds."""
     w = init.truncated_normal(20_000, a=low, b=math.inf, rng=8, dtype=F64)
     assert w.min() >= low and np.isfinite(w).all()
     if low <= 1e3:
@@ -164,17 +164,17 @@ def test_truncation_is_never_exceeded(mean, std, a, width, dtype):
     assert dtype.type(a) <= w.min() and w.max() <= dtype.type(a + width)
 
 
-def test_kerass_truncation():
+def test_truncation_as_in_keras():
     w = init.truncated_normal((300, 400), std=0.05 / 0.87962566103423978, a=-0.1, b=0.1, rng=10)
     assert w.std() == pytest.approx(0.05, rel=0.15)
 
 
-# Random numbers, dtypes, out=.
+# Random generators, dtypes, out=.
 
 
 @each_function
 def test_rng(function):
-    """A seed stands for its generator; a generator goes on; nothing given is different each time."""
+    """A seed repeats its numbers, a generator continues, and without either each call differs."""
     shape = (30, 40)
     w = function(shape, rng=11)
     for same in (11, np.int32(11), np.random.default_rng(11), np.random.PCG64(11), np.random.SeedSequence(11)):
@@ -184,7 +184,7 @@ def test_rng(function):
     assert not np.array_equal(function(shape, rng=rng), w)
     assert not np.array_equal(function(shape), function(shape))
     assert not np.array_equal(function(shape, rng=12), w)
-    np.random.seed(0)  # noqa: NPY002 - the global state has no part in it
+    np.random.seed(0)  # noqa: NPY002 - to show that the global state is not used
     state = np.random.get_state()[1].copy()  # noqa: NPY002
     function(shape)
     np.testing.assert_array_equal(np.random.get_state()[1], state)  # noqa: NPY002
@@ -201,7 +201,7 @@ def test_dtypes_differ_by_one_rounding(function):
 @each_function
 @pytest.mark.parametrize("dtype", [F32, F64])
 def test_out(function, dtype):
-    """Filled in place and returned, whatever its memory order, in its own dtype."""
+    """The array is filled in place and returned, in its own memory order and dtype."""
     shape = (30, 4, 50)
     want = function(shape, rng=14, dtype=dtype)
     block = np.full((60, 4, 60), 7.0, dtype)
@@ -212,8 +212,8 @@ def test_out(function, dtype):
 
 
 @pytest.mark.parametrize("name", ["xavier_uniform", "kaiming_normal", "truncated_normal"])
-def test_large_arrays_are_filled_to_the_end(name):
-    """Drawn in pieces: the numbers are those of one draw, the last piece included."""
+def test_large_arrays_have_the_numbers_of_one_draw(name):
+    """They are drawn in pieces; that must not change the numbers, and the last piece is included."""
     w = called(name, (3, 70_001), rng=15, dtype=F64)
     assert len(np.unique(w)) > 0.99999 * w.size
     if name == "kaiming_normal":

@@ -1,4 +1,4 @@
-"""Steps that depend on sums over each array, its rows or its columns: for all sizes, and for norms of zero."""
+"""Optimizers that sum over each array, its rows or its columns: arrays of all sizes, and norms of zero."""
 
 import numpy as np
 import pytest
@@ -12,9 +12,10 @@ LAYERWISE = {
     "LAMB": dict(lr=0.01, max_grad_norm=None),
 }
 each_layerwise = pytest.mark.parametrize("name", LAYERWISE)
-# Blocks of 1024 elements; up to 32768 one task takes an array through both phases, above they are two regions.
+# Sums have blocks of 1024 elements. Up to 32768 elements one task runs all passes; larger arrays take one parallel
+# region per pass.
 LAYERS = [(1,), (1023,), (1025,), (32, 1024), (32769,), (300, 301), (0,)]
-# Many rows or columns, very long ones, and a batch; for those that go by rows and columns.
+# Many rows or columns, very long ones, and a batch, for optimizers with states of rows and columns.
 MATRICES = [(1, 1), (5, 7), (40_000, 2), (2, 40_000), (1, 3000), (3000, 1), (3, 90, 500), (700, 3, 3), (2, 3, 0)]
 SUMMED = LAYERWISE | {
     "NovoGrad": dict(lr=0.01, weight_decay=0.01),
@@ -22,18 +23,11 @@ SUMMED = LAYERWISE | {
 }
 
 
-@pytest.fixture(autouse=True)
-def threads():
-    before = schuss.get_num_threads()
-    yield
-    schuss.set_num_threads(before)
-
-
 @pytest.mark.parametrize("name", SUMMED)
 @each_dtype
 @pytest.mark.parametrize("order", ["C", "F"])
 def test_layers_of_all_sizes(name, dtype, order):
-    """The equations, with any number of threads to the same bits, and each layer as if it were alone."""
+    """The equations hold, with the same bits for any number of threads and for each layer alone."""
     shapes = LAYERS + (MATRICES if name == "Adafactor" else [])
     params = [np.asarray(p, order=order) for p in params_of(shapes, dtype)]
     alone = [p.copy("K") for p in params]
@@ -64,8 +58,8 @@ def test_layers_of_all_sizes(name, dtype, order):
 
 @each_layerwise
 @pytest.mark.parametrize("size", [100, 40_000])
-def test_norms_of_zero(name, size):
-    """The ratio is 1 for a layer that is zero, or whose direction is."""
+def test_the_trust_ratio_of_a_zero_norm_is_one(name, size):
+    """For a layer that is zero, and for an update that is zero."""
     rng = np.random.default_rng(2)
     g, p = rng.standard_normal(size), np.zeros(size)
     getattr(schuss, name)(p, **LAYERWISE[name]).step(g)
@@ -76,7 +70,7 @@ def test_norms_of_zero(name, size):
     assert_same([p], [before])
 
 
-def test_a_rate_of_zero_clips_nothing():
+def test_trust_clip_with_a_learning_rate_of_zero():
     p = np.ones(5)
     schuss.LARS(p, lr=0.0, always_adapt=True, trust_clip=True).step(np.ones(5))
     assert_same([p], [np.ones(5)])

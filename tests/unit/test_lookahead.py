@@ -1,4 +1,4 @@
-"""Lookahead: slow weights by hand, their settings, and unusual circumstances: memory maps, interruptions."""
+"""Lookahead: the arithmetic of slow weights, its settings, wrong calls, memory maps, interruptions."""
 
 import copy
 import threading
@@ -30,7 +30,7 @@ def test_lookahead_defaults():
 @pytest.mark.parametrize("pullback", ["none", "reset", "pullback"])
 @each_dtype
 def test_lookahead_by_hand(pullback, dtype):
-    """What sync() does, to the last bit but one: slow weights are as precise as states, whatever the parameters."""
+    """sync() against NumPy: slow weights have the precision of states, whatever the dtype of the parameters."""
     w, wide = params_of([(40,)], dtype)[0], compute_dtype(dtype)
     opt = schuss.Lookahead(schuss.Adam(w, lr=0.1), k=100, alpha=0.25, pullback=pullback)
     slow, slow_m = w.astype(wide), np.zeros(40, wide)
@@ -57,8 +57,8 @@ def test_lookahead_by_hand(pullback, dtype):
 
 
 @pytest.mark.parametrize("name", [name for name in CLASSES if name in schuss.OPTIMIZERS and name != "Ranger"])
-def test_lookahead_goes_around_any_optimizer(name):
-    """The same steps as without, but for what happens to the parameters at every second."""
+def test_lookahead_wraps_any_optimizer(name):
+    """Steps are those of the optimizer alone, but every second one moves the parameters to the slow weights."""
     options = {"lr": 0.1} if name == "LARS" else {}
     w, x = np.linspace(-1, 2, 20), np.linspace(-1, 2, 20)
     opt, twin, slow = schuss.Lookahead(CLASSES[name](w, **options), k=2), CLASSES[name](x, **options), x.copy()
@@ -90,7 +90,7 @@ def test_lookahead_evaluates_at_the_slow_weights(tmp_path):
                 call()
         with refused(RuntimeError, "evaluate() is under way already"), opt.evaluate():
             pass
-        # Nor behind its back, by the optimizer inside or by another around that.
+        # The wrapped optimizer, and another wrapper around it, refuse too.
         for other in (opt.optimizer, schuss.Lookahead(opt.optimizer)):
             with pytest.raises(RuntimeError, match=r"^this optimizer is in the middle of a step"):
                 other.step({"w": np.ones(3)})
@@ -117,7 +117,7 @@ def test_lookahead_evaluates_at_the_slow_weights(tmp_path):
     assert_unchanged(other, snapshot(opt))
 
 
-def test_lookahead_pulls_back_what_has_momentum():
+def test_pullback_applies_to_groups_with_momentum_only():
     opt = schuss.Lookahead(schuss.SGD([np.ones(2)], momentum=0.9), k=1, pullback="pullback")
     opt.add_param_group({"params": np.ones(3), "momentum": 0.0})
     other = copy.deepcopy(opt)
@@ -136,7 +136,7 @@ AROUND = [
 @pytest.mark.parametrize("make", AROUND, ids=["Lookahead", "Ranger"])
 @pytest.mark.parametrize("by", ["dict", "file"])
 def test_k_and_alpha_are_saved(make, by, tmp_path):
-    """A state from k=3 goes on as k=3, whatever the optimizer that takes it was made with."""
+    """An optimizer that loads a state takes its k and alpha, whatever it was constructed with."""
     w, x = np.linspace(-1, 2, 20), np.linspace(-1, 2, 20)
     opt, other = make(w, k=3, alpha=0.8), make(x)
     for t in range(1, 5):
@@ -154,15 +154,15 @@ def test_k_and_alpha_are_saved(make, by, tmp_path):
     assert_unchanged(other, snapshot(opt))
 
 
-def test_a_state_without_k_leaves_it():
-    """As states were before it was part of them."""
+def test_a_state_without_k_keeps_the_optimizers_k():
+    """States of older versions have no k."""
     opt, other = (schuss.Lookahead(schuss.SGD(np.ones(3), lr=0.1), k=k, pullback="reset") for k in (3, 2))
     state = {key: value for key, value in opt.state_dict().items() if key not in ("k", "alpha", "pullback")}
     other.load_state_dict(state)
     assert (other.k, other.alpha, other.pullback) == (2, 0.5, "reset")
 
 
-def test_settings_of_lookahead():
+def test_settings_can_be_assigned():
     w = np.ones(3)
     opt = schuss.Lookahead(schuss.SGD(w, lr=0.25, momentum=0.5), k=2)
     opt.step(np.ones(3))
@@ -184,7 +184,7 @@ def test_settings_of_lookahead():
         assert_unchanged(opt, before)
     assert (opt.k, opt.alpha, opt.pullback) == (3, 1.0, "reset")
     opt.step(np.ones(3))
-    assert not np.array_equal(w, np.ones(3)), "the second step is not the third"
+    assert not np.array_equal(w, np.ones(3)), "k is 3 now: no synchronization after two steps"
     fast = w - 0.25 * (0.5 * opt.state_dict()["state"][0]["b"] + 1)
     opt.step(np.ones(3))
     assert_close([w], [fast], 1e-15)
@@ -224,13 +224,13 @@ def test_lookahead_wrong_calls():
     assert_unchanged(opt, before)
 
 
-# Unusual circumstances.
+# Memory maps, interruptions, many arrays.
 
 SHAPES = [(5, 3), (33,)]
 
 
 def mapped(folder, array):
-    """A memory map with these numbers."""
+    """A memory map with the values of an array."""
     result = np.memmap(folder / f"{array.size}", array.dtype, "w+", shape=array.shape)
     result[...] = array
     return result
@@ -247,7 +247,7 @@ def mapped(folder, array):
 )
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
 def test_memory_maps(make, dtype, tmp_path):
-    """As parameters and gradients they give the bits of plain arrays."""
+    """Memory maps as parameters and gradients give the bits of plain arrays."""
     plain = params_of(SHAPES, dtype)
     maps = [mapped(tmp_path, w) for w in plain]
     opt, twin = make(maps), make(plain)
@@ -260,8 +260,8 @@ def test_memory_maps(make, dtype, tmp_path):
 
 @pytest.mark.parametrize("then", ["step", "sync", "load_state_dict"])
 @pytest.mark.parametrize("interrupted", [1, 2])
-def test_an_interruption_behind_the_fast_step(then, interrupted, monkeypatch):
-    """As Ctrl-C comes, when the call returns: the step counts, so its synchronization follows."""
+def test_an_interruption_after_the_fast_step(then, interrupted, monkeypatch):
+    """Ctrl-C may arrive after the wrapped optimizer's step. The step counts, so its synchronization must follow."""
     (w,), (x,) = params_of([(40,)]), params_of([(40,)])
     opt, twin = (schuss.Lookahead(schuss.SGD(p, lr=0.1, momentum=0.9), k=2) for p in (w, x))
 
@@ -286,7 +286,7 @@ def test_an_interruption_behind_the_fast_step(then, interrupted, monkeypatch):
     assert_unchanged(opt, snapshot(twin))
 
 
-def test_a_failed_step_leaves_nothing_to_finish():
+def test_a_failed_step_leaves_no_pending_synchronization():
     w = np.ones(3)
     opt = schuss.Lookahead(schuss.SGD(w, lr=0.1), k=1)
     with pytest.raises(ValueError, match="shape"):
@@ -295,8 +295,8 @@ def test_a_failed_step_leaves_nothing_to_finish():
     assert_same([w], [np.full(3, 0.95)])
 
 
-def test_the_state_of_many_arrays_is_not_read_for_each(tmp_path, monkeypatch):
-    """Which would take a time that grows with the square of their number."""
+def test_the_state_is_not_read_once_per_array(tmp_path, monkeypatch):
+    """Otherwise the time would grow with the square of the number of arrays."""
     opt = schuss.Lookahead(schuss.SGD([np.ones(2) for _ in range(100)], momentum=0.9))
     state, reads, read = opt.state_dict(), [], schuss.Lookahead._states
     monkeypatch.setattr(schuss.Lookahead, "_states", property(lambda o: reads.append(o) or read.fget(o)))

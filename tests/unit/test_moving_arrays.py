@@ -1,4 +1,4 @@
-"""Arrays that change, move or share memory while an optimizer holds them: a clear error or the right step, no crash."""
+"""Arrays that change, move or share memory while an optimizer holds them give a clear error or the right step."""
 
 import contextlib
 import copy
@@ -13,11 +13,11 @@ import schuss
 
 
 def array(n):
-    """Ones, in fresh memory."""
+    """Ones in newly allocated memory."""
     return np.ones(n, F32)
 
 
-# Arrays that change behind the optimizer's back.
+# Parameters that change without the optimizer's knowledge.
 
 CHANGES = {
     "grown": lambda p: p.resize(100_000, refcheck=False),
@@ -37,7 +37,7 @@ CHANGED = (
 
 
 def changing():
-    """An optimizer in the middle of its work, and the parameter to change."""
+    """An optimizer that has taken a step, and the parameter to change."""
     p, q = array(1000), array(1000)
     opt = schuss.Adam({"a": p, "b": q})
     opt.step({"a": array(1000), "b": array(1000)})
@@ -45,16 +45,16 @@ def changing():
 
 
 def rest_of(opt):
-    """What stays when the first parameter changes."""
+    """All arrays but the first parameter, and the counts."""
     arrays, steps = snapshot(opt)
     return arrays[1:], steps
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of setting attributes of arrays
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # NumPy deprecates setting array attributes
 @pytest.mark.parametrize("change", CHANGES.values(), ids=list(CHANGES))
 @pytest.mark.parametrize("like", ["before", "now", "before, converted", "now, converted"])
 def test_changed_parameters(change, like, tmp_path):
-    """A step raises, whatever its gradients; nothing else crashes."""
+    """A step raises, with any gradients; no other method crashes."""
     opt, p = changing()
     shape = p.shape
     change(p)
@@ -81,7 +81,7 @@ def test_changed_parameters(change, like, tmp_path):
             use(opt)
 
 
-def test_a_parameter_made_read_only_for_a_while():
+def test_a_parameter_that_was_read_only_for_a_while():
     opt, p = changing()
     grads = {"a": array(1000), "b": array(1000)}
     p.flags.writeable = False
@@ -101,8 +101,8 @@ OFF = {
 
 @pytest.mark.parametrize("at", [255, 9999])
 @pytest.mark.parametrize(("change", "message"), OFF.values(), ids=list(OFF))
-def test_one_of_ten_thousand(at, change, message):
-    """So many arrays are looked at by all threads; what is off with one is found, and nothing has changed."""
+def test_one_bad_array_of_ten_thousand(at, change, message):
+    """All threads check so many arrays; they find the bad one, and nothing changes."""
     params, grads = [array(2) for _ in range(10_000)], [array(2) for _ in range(10_000)]
     opt = schuss.Adam(params)
     for _ in range(2):
@@ -117,7 +117,7 @@ def test_one_of_ten_thousand(at, change, message):
 
 
 def test_one_new_gradient_of_ten_thousand():
-    """Of many arrays that are what they were, and one that is not, the new one counts."""
+    """When one of many gradients is another array than before, the step uses the new one."""
     params, grads = [array(2) for _ in range(10_000)], [array(2) for _ in range(10_000)]
     opt = schuss.SGD(params, lr=1.0)
     for at, new in [(0, F32), (255, np.float64), (5000, np.float16), (9999, F32)]:
@@ -130,7 +130,7 @@ def test_one_new_gradient_of_ten_thousand():
 
 @pytest.mark.parametrize("where", ["schedule", "gradient"])
 @pytest.mark.parametrize("how", ["grown", "shrunk", "emptied"])
-def test_parameters_changed_in_the_middle_of_a_step(where, how):
+def test_parameters_changed_during_a_step(where, how):
     p, q = array(1000), array(1000)
 
     def change(outcome):
@@ -148,7 +148,7 @@ def test_parameters_changed_in_the_middle_of_a_step(where, how):
 
 
 class Callback:
-    """A gradient that is no array, and runs code of its own when NumPy asks for one."""
+    """A gradient that is not an array; it runs code when NumPy converts it to one."""
 
     def __init__(self, call):
         self.call = call
@@ -172,16 +172,16 @@ except (TypeError, ValueError) as error:
 """
 
 
-def test_a_gradient_resized_in_the_middle_of_a_step():
-    """By another gradient's code, after it was looked at; in a process of its own, for it is about a crash."""
+def test_a_gradient_resized_during_a_step():
+    """Another gradient's conversion resizes it after it was checked. Runs in a child process: it could crash."""
     done = subprocess.run([sys.executable, "-c", RESIZED_GRADIENT], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("change", ["clear", "pop", "append", "replace"])
 @pytest.mark.parametrize("kind", [list, dict])
-def test_gradients_taken_away_in_the_middle_of_a_step(kind, change):
-    """A step takes the gradients that were there when it began."""
+def test_gradients_removed_during_a_step(kind, change):
+    """A step uses the gradients that were in the structure when it began."""
     grads = {k: array(1000) for k in range(4)} if kind is dict else [array(1000) for _ in range(4)]
 
     def spoil():
@@ -218,7 +218,7 @@ SHARED = {
 @pytest.mark.parametrize("shared", SHARED.values(), ids=list(SHARED))
 @pytest.mark.parametrize("size", [33, 100_003])
 def test_gradients_that_share_memory(case, shared, size):
-    """The step is the one with copies of them, taken first."""
+    """The result is that of a step with copies of the gradients."""
     if "NAG" in case.optimizer:
         pytest.skip("moves the parameters before it takes gradients")
     steps = []
@@ -251,7 +251,7 @@ def test_gradients_of_functions_that_share_memory(share, dtype):
 
 
 def test_a_gradient_that_grows_into_a_parameter():
-    """The same address again, with a dtype that covers more."""
+    """The gradient keeps its address but gets a larger dtype, so that it overlaps the parameter."""
     n = 4000
     memory = np.zeros(n)
     p = memory[n // 2 :].view(F32)

@@ -1,6 +1,6 @@
-"""NAG: look-ahead points, and the parameters restored to the last bit.
+"""NAG: look-ahead points, and parameters that are restored to the last bit.
 
-That it is an optimizer like all others is in the conformance table, not here.
+The conformance table covers what all optimizers share.
 """
 
 import contextlib
@@ -34,7 +34,7 @@ SHAPES = [(33,), (5, 3), ()]
 
 
 def smooth(w):
-    """The gradient of a smooth function that is not quadratic: sum(log(cosh(m @ w - 1)))."""
+    """The gradient of sum(log(cosh(m @ w - 1))), a smooth function that is not quadratic."""
     m = np.random.default_rng(3).standard_normal((20, 8))
     return m.T @ np.tanh(m @ w - 1)
 
@@ -57,7 +57,7 @@ def test_nag_looks_ahead_to_the_iterates_of_nesterov_sgd(lr):
 )
 @each_dtype
 def test_nag_look_ahead_point(options, c, dtype):
-    """p - c*b, rounded to the parameter's dtype; c follows the rate, and the momentum that a schedule sets."""
+    """It is p - c*b, rounded to the parameter's dtype; c follows the learning rate and the scheduled momentum."""
     w = params_of([(40,)], dtype)[0]
     opt = schuss.NAG({"w": w}, lr=0.1, momentum=0.5, **options)
     for t in range(4):
@@ -78,8 +78,8 @@ def test_nag_follows_schedules_to_the_look_ahead_point():
         assert_close([seen[-1]], [ahead], 1e-15)
 
 
-def test_nag_asks_a_schedule_once_a_step():
-    """Also behind a step that failed; groups without one go on as they are."""
+def test_nag_calls_a_schedule_once_per_step():
+    """Also after a failed step, and with groups that have no schedule."""
     asked, w, x = [], np.ones(3), np.ones(2)
     opt = schuss.NAG([{"params": w, "lr": lambda step: asked.append(step) or 0.1}, {"params": x}], lr=0.5)
     for closure in [lambda: [w * 1, x * 1], lambda: None, lambda: [w * 1, x * 1]]:
@@ -88,8 +88,8 @@ def test_nag_asks_a_schedule_once_a_step():
     assert asked == [0, 1, 1]
 
 
-def test_the_list_that_a_group_was_made_of_is_the_callers():
-    """A group's arrays are settled: neither the list it was given nor what it gives out has a say in a step."""
+def test_a_group_keeps_its_arrays_when_the_callers_list_changes():
+    """The group stores its arrays in a tuple of its own."""
     w, x, given = np.ones(3), np.full(3, 5.0), []
     given.append(w)
     opt = schuss.NAG([{"params": given}], lr=0.5)
@@ -101,8 +101,8 @@ def test_the_list_that_a_group_was_made_of_is_the_callers():
 
 
 @each_dtype
-def test_nag_is_as_before_when_a_step_fails(dtype):
-    """Parameters and state to the last bit: restored, not added back."""
+def test_a_failed_step_changes_nothing(dtype):
+    """Parameters and state are restored from copies; adding the difference back would round."""
     rng = np.random.default_rng(1)
     params = [cast(rng.standard_normal(s) * 10.0 ** rng.uniform(-8, 4, s), dtype) for s in SHAPES]
     opt = schuss.NAG([{"params": params[:1]}, {"params": params[1:], "lr": 0.3}], lr=0.1, nonfinite="error")
@@ -139,7 +139,7 @@ def test_nag_is_as_before_when_a_step_fails(dtype):
 
 @pytest.mark.parametrize("alias", [lambda w: w, lambda w: w[::-1][::-1], lambda w: np.asarray(memoryview(w))])
 def test_nag_gradients_that_are_the_parameters(alias):
-    """The gradient of |w|^2/2 is w, where the closure has it and not where w goes back to."""
+    """The gradient of |w|^2/2 is w itself, with the values of the look-ahead point and not those of the restored w."""
     w, x = np.linspace(-1, 2, 50), np.linspace(-1, 2, 50)
     opt, twin = schuss.NAG([w], lr=0.1), schuss.NAG([x], lr=0.1)
     for _ in range(5):
@@ -155,7 +155,7 @@ def test_nag_gradients_that_are_the_parameters(alias):
 
 
 def test_nag_restores_to_the_last_bit():
-    """NaNs' payloads, zeros' signs, subnormals; also what was made read-only, or got another shape, meanwhile."""
+    """NaN payloads, signed zeros, subnormals; also if the closure made an array read-only or changed its shape."""
     bits = np.array([0x7FC00001, 0xFFC12345, 0x7F800001, 0x80000000, 0x00000001, 0xFF800000], np.uint32)
     w, x = bits.view(F32).copy(), bits.view(F32).copy().reshape(2, 3)
     opt = schuss.NAG([w, x], lr=0.1)
@@ -164,7 +164,7 @@ def test_nag_restores_to_the_last_bit():
     def closure():
         assert not np.array_equal(w.view(np.uint32), bits)
         w.flags.writeable = False
-        with warnings.catch_warnings():  # NumPy deprecates this way
+        with warnings.catch_warnings():  # NumPy deprecates setting the shape
             warnings.simplefilter("ignore")
             x.shape = (6,)
         raise Interrupted
@@ -174,8 +174,8 @@ def test_nag_restores_to_the_last_bit():
     assert_same([w.view(np.uint32), x.view(np.uint32)], [bits, bits])
 
 
-def test_nag_is_free_again_when_a_parameter_cannot_be_restored():
-    """The closure has given the array other memory; the next step says that, and not that one is under way."""
+def test_nag_reports_a_parameter_that_cannot_be_restored():
+    """The closure reallocated the array. The next step says so too, instead of saying that a step is under way."""
     w = np.ones(1000, F32)
     opt = schuss.NAG(w, lr=0.1)
     for _ in range(2):
@@ -189,15 +189,15 @@ def test_nag_closures_that_return_no_gradients(grads):
     for params in (np.ones(3), [np.ones(3)], {"w": np.ones(3)}):
         opt = schuss.NAG(params, lr=0.1)
         opt.step(lambda: params)  # noqa: B023
-        _ = opt.grads  # nor are these taken instead
+        _ = opt.grads  # the step must not use these buffers instead
         before = snapshot(opt)
         with pytest.raises((TypeError, ValueError), match=r"^grads"):
             opt.step(lambda: grads)
         assert_unchanged(opt, before)
 
 
-def test_nag_takes_decay_where_the_parameters_are():
-    """The decay of PyTorch's form is that of the look-ahead point, which is the closure's to add."""
+def test_weight_decay_uses_the_restored_parameters():
+    """PyTorch's form decays at the look-ahead point instead; the closure can add that."""
     starts = [np.linspace(-1, 2, 8) for _ in range(3)]
     (w, x, y), sgd, options = starts, [], dict(lr=0.02, momentum=0.9)
     inside, outside = schuss.NAG(w, **options), schuss.NAG(x, weight_decay=0.5, **options)
@@ -215,10 +215,10 @@ def test_nag_takes_decay_where_the_parameters_are():
 
 @pytest.mark.parametrize("state_dtype", ["float32", "bfloat16", "int8"])
 @pytest.mark.parametrize("dtype", [F32, ml_dtypes.bfloat16])
-def test_a_step_of_nag_allocates_nothing_that_grows(dtype, state_dtype):
+def test_a_step_allocates_no_arrays(dtype, state_dtype):
     w, g = np.ones(100_000, dtype), np.ones(100_000, dtype)
     opt = schuss.NAG(w, lr=0.1, state_dtype=state_dtype, master_weights=dtype != F32)
-    opt.step(lambda: g)  # from now on it has a parameter backup
+    opt.step(lambda: g)  # allocates the parameter backup
     tracemalloc.start()
     try:
         opt.step(lambda: g)

@@ -1,4 +1,4 @@
-"""Newton's method: one system over all parameters, its damping, and what happens if it cannot be solved."""
+"""Newton's method: one linear system over all parameters, its damping, and systems that cannot be solved."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ def shaped(vector, shapes=SHAPES):
 
 
 def gradient(params):
-    """Of the quadratic with the tests' Hessian and its minimum at TARGET."""
+    """The gradient of the quadratic with the tests' Hessian and its minimum at TARGET."""
     return shaped(hessian(N) @ (flat(params) - TARGET))
 
 
@@ -30,7 +30,7 @@ def gradient(params):
 @pytest.mark.parametrize("order", ["C", "F"])
 @pytest.mark.parametrize("maximize", [False, True])
 def test_one_step_to_the_minimum(dtype, order, maximize):
-    """Of a quadratic, wherever it starts, in groups and with any scale of the loss; to the precision of the dtype."""
+    """One step reaches the minimum of a quadratic from any start, with groups and any grad_scale."""
     params = [np.asarray(p, order=order) for p in params_of(SHAPES, dtype)]
     opt = schuss.Newton([{"params": params[:2]}, {"params": {"rest": params[2:]}}], maximize=maximize)
     sign = -1 if maximize else 1
@@ -43,10 +43,10 @@ def test_one_step_to_the_minimum(dtype, order, maximize):
 
 
 def test_closure():
-    """It returns both, at the present parameters; Newton's iterates converge quadratically."""
+    """The closure returns gradient and Hessian at the current parameters; the iterates converge quadratically."""
     w = np.array([0.3])
     opt = schuss.Newton(w)
-    for _ in range(5):  # towards the minimum of exp(w) - 2w
+    for _ in range(5):  # the minimum of exp(w) - 2w
         assert opt.step(lambda: (np.exp(w) - 2, np.exp(w)[:, None]))
     assert_close([w], [[np.log(2)]], 1e-15)
 
@@ -59,7 +59,7 @@ def test_rates_of_groups():
 
 
 def saddle(least):
-    """Eigenvalues from `least` to 3; a zero is one to the bit, since rounding may make any other definite."""
+    """A matrix with eigenvalues from `least` to 3; not for 0, where rounding could make it definite: see `singular`."""
     q, _ = np.linalg.qr(np.random.default_rng(1).standard_normal((N, N)))
     h = (q * np.linspace(least, 3, N)) @ q.T
     if least == 0:
@@ -68,7 +68,7 @@ def saddle(least):
 
 
 def singular():
-    """Semidefinite, with a pivot of exactly zero: its factor has small integers, so nothing is rounded on the way."""
+    """Semidefinite, with a pivot of exactly zero: its factor has small integers, so nothing is rounded."""
     lower = np.diag(1.0 + np.arange(N) % 2) + np.eye(N, k=-1)
     lower[13, 13] = 0
     return lower @ lower.T
@@ -76,7 +76,7 @@ def singular():
 
 @pytest.mark.parametrize("least", [-1e-9, -0.01, -2.0, 0.0])
 @pytest.mark.parametrize("damping", [0.0, 1e-5])
-def test_damping_grows_until_it_is_enough(least, damping):
+def test_damping_grows_until_the_system_is_definite(least, damping):
     params = params_of(SHAPES)
     before, g = flat(params), np.linspace(1, 2, N)
     opt = schuss.Newton(params, damping=damping)
@@ -88,15 +88,15 @@ def test_damping_grows_until_it_is_enough(least, damping):
     steps = np.log10(used / (damping or 1e-6 * abs(np.diag(h)).max()))
     assert damping <= used < 40 and used > -least - 1e-12
     assert abs(steps - round(steps)) < 1e-9 and used <= max(10 * -least, 2e-5)
-    # A system that is hardly definite has no precise solution: compare what it solves.
+    # A nearly singular system has no precise solution, so compare residuals.
     step = before - flat(params)
     np.testing.assert_allclose((h + used * np.eye(N)) @ step, g, rtol=1e-6, atol=1e-7 * max(1, abs(step).max()))
     opt.step(shaped(g), np.eye(N))
-    assert opt.last_damping == damping, "of the last step"
+    assert opt.last_damping == damping, "last_damping is that of the last step"
 
 
 @pytest.mark.parametrize("n", [N, 200])
-def test_one_triangle_is_enough(n):
+def test_only_one_triangle_is_read(n):
     results = []
     for h in (np.triu(hessian(n)), hessian(n), np.tril(hessian(n))):
         w = np.zeros(n)
@@ -105,7 +105,7 @@ def test_one_triangle_is_enough(n):
     assert sum(np.array_equal(w, results[1]) for w in results) == 2
 
 
-def test_a_hessian_that_is_not_aligned():
+def test_an_unaligned_hessian():
     params, want = params_of(SHAPES), params_of(SHAPES)
     unaligned = np.zeros(8 * N * N + 1, np.uint8)[1:].view(F64).reshape(N, N)
     unaligned[...] = hessian(N)
@@ -114,7 +114,7 @@ def test_a_hessian_that_is_not_aligned():
     assert_same(params, want)
 
 
-def test_what_a_step_refuses():
+def test_wrong_calls_change_nothing():
     params = params_of(SHAPES)
     opt = schuss.Newton(params, fallback="error", damping=0.25, nonfinite="error", max_grad_norm=10.0)
     opt.step(gradient(params), hessian(N))
@@ -201,14 +201,14 @@ def test_no_parameters_at_all():
 
 @pytest.mark.parametrize("n", [63, 64, 65, 128, 300, 700])
 def test_large_systems(n):
-    """They are solved block by block."""
+    """Large systems are solved in blocks."""
     w, g, h = np.zeros(n), np.linspace(-1, 1, n), hessian(n) + np.eye(n)
     schuss.Newton(w).step(g, h)
     assert_close([w], [-np.linalg.solve(h, g)], 1e-13)
 
 
-def test_a_large_system_that_is_hardly_definite():
-    """The residual is as small as substitution leaves it. Products with the inverse of the factor leave 1e-12."""
+def test_a_large_nearly_singular_system():
+    """The residual is that of substitution; products with the inverse of the factor would leave 1e-12."""
     n = 200
     root = np.tril(np.random.default_rng(2).standard_normal((n, n)) / 16, -1) + np.eye(n)
     root[:64, :64] = np.eye(64) - 0.3 * np.tril(np.ones((64, 64)), -1)  # its inverse grows like 1.3**n
@@ -221,11 +221,11 @@ def test_a_large_system_that_is_hardly_definite():
 
 
 @pytest.mark.parametrize("minor", [1, 2, 63, 64, 65, 128, 131, 200])
-def test_the_minor_that_is_not_positive(minor):
+def test_the_error_names_the_minor_that_is_not_positive(minor):
     n = 200
     h = hessian(n).copy()
     h[minor - 1, minor - 1] = -1
-    h[150, 150] -= 100  # what comes later does not matter
+    h[150, 150] -= 100  # later minors do not matter
     with refused(
         ValueError,
         f"hessian + damping*I is not positive definite (leading minor {min(minor, 151)}, damping 0): "
@@ -237,7 +237,7 @@ def test_the_minor_that_is_not_positive(minor):
 def test_extreme_hessians():
     w = np.ones(2)
     opt = schuss.Newton(w)
-    # A millionth of the largest element is zero here, but the damping grows.
+    # A millionth of the largest element underflows to zero here, but the damping grows from it.
     opt.step(np.ones(2), np.diag([1e-320, -1e-320]))
     assert opt.last_damping > 0
     assert_close([w], [np.full(2, 1 - 1 / opt.last_damping)], 1e-10)
@@ -253,7 +253,7 @@ def test_extreme_hessians():
 @pytest.mark.parametrize("function", ["cholesky", "inv"])
 @pytest.mark.parametrize("call", [1, 4, 6])
 def test_no_memory(monkeypatch, function, call):
-    """Wherever it runs out."""
+    """A failed allocation anywhere in the solver raises MemoryError."""
     n = 400
     w = np.ones(n)
     opt = schuss.Newton(w)

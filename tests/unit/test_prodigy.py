@@ -1,6 +1,6 @@
-"""Prodigy: one estimate of the distance for all arrays of all groups, what freezes it, and where it is kept.
+"""Prodigy: one estimate of the distance for all arrays of all groups; frozen groups; saving and loading it.
 
-That it is an optimizer like all others is in the conformance table, not here.
+The conformance table covers what all optimizers share.
 """
 
 import copy
@@ -26,33 +26,26 @@ from reference import Reference
 
 import schuss
 
-# Blocks of 1024 elements; up to 32768 one task takes an array, above it is divided.
+# Sums have blocks of 1024 elements. One task takes an array of up to 32768 elements; larger ones are divided.
 SHAPES = [(1,), (1023,), (1025,), (32, 1024), (0,), (32769,), (300, 301)]
 SMALL = [(33,), (5, 3), (), (7,)]
 
 
-@pytest.fixture(autouse=True)
-def threads():
-    before = schuss.get_num_threads()
-    yield
-    schuss.set_num_threads(before)
-
-
 def slope(t, shapes, dtype=F64):
-    """Gradients that point the same way by and large, so that the estimate grows."""
+    """Gradients of mostly the same direction, so that the estimate grows."""
     return [cast(3 * g + h, dtype) for g, h in zip(grads_of(0, shapes), grads_of(t, shapes), strict=True)]
 
 
 def take(opt, steps, shapes, dtype=F64):
-    """Steps of an optimizer with one group, or with one group for each array."""
+    """Takes steps with one group, or with one group for each array."""
     for t in steps:
         grads = slope(t, shapes, dtype)
         assert opt.step(grads if len(opt.param_groups) == 1 else [[g] for g in grads])
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
-def test_the_estimate_is_of_everything(dtype):
-    """Whatever the number of threads, and however the arrays are put into groups."""
+def test_the_estimate_is_over_all_groups(dtype):
+    """It is the same for any number of threads and any division into groups."""
     results = []
     for count in (1, 2, 3):
         schuss.set_num_threads(count)
@@ -76,8 +69,8 @@ def joined(arrays):
     return np.concatenate([np.ravel(a) for a in arrays])
 
 
-def test_a_rate_of_zero_freezes_its_group():
-    """Nothing of it moves, and it has no part in the estimate; the others go on."""
+def test_a_learning_rate_of_zero_freezes_its_group():
+    """The group does not change and does not contribute to the estimate; the other groups continue."""
     params = params_of(SMALL)
     opt = schuss.Prodigy([{"params": params[:2]}, {"params": params[2:]}], **PRODIGY)
     state, p = {}, joined(params)
@@ -99,7 +92,7 @@ def test_a_rate_of_zero_freezes_its_group():
 
 
 def test_a_schedule_that_begins_at_zero():
-    """A step that moves nothing counts, as each does."""
+    """Steps with a learning rate of zero count as steps."""
     params = params_of(SMALL)
     options = PRODIGY | dict(lr=lambda step: 0.25 * min(step, 4), use_bias_correction=True)
     opt, reference = schuss.Prodigy(params, **options), Reference("Prodigy", params, **options)
@@ -113,8 +106,8 @@ def test_a_schedule_that_begins_at_zero():
     assert opt.step_count == 8
 
 
-def test_rates_that_differ_are_refused():
-    """They would be two estimates."""
+def test_different_learning_rates_are_refused():
+    """Groups with different rates would need an estimate each."""
     rates = {0: 1.0, 1: 0.0, 2: 0.5}
     params = params_of(SMALL)
     groups = [{"params": params[:2]}, {"params": params[2:], "lr": rates.get}]
@@ -129,8 +122,8 @@ def test_rates_that_differ_are_refused():
         assert_unchanged(opt, before)
 
 
-def test_distances_are_from_where_the_optimizer_was_made():
-    """Not from where the parameters are at the first step."""
+def test_distances_start_at_the_parameters_of_construction():
+    """Not at those of the first step."""
     w, late = np.linspace(-1, 1, 9), np.linspace(2, 3, 4)
     opt = schuss.Prodigy([w], **PRODIGY)
     start = w.copy()
@@ -183,8 +176,8 @@ def test_a_refused_state_changes_nothing(what):
     assert opt.step_count == 3 and shared(opt) == good["shared"]
 
 
-def test_a_reset_starts_the_estimate_where_construction_did():
-    """At the d0 of the first group."""
+def test_a_reset_restores_the_initial_estimate():
+    """It is the d0 of the first group."""
     groups = [{"params": [np.ones(3)], "d0": 1e-3}, {"params": [np.ones(2)], "d0": 1e-2}]
     opt = schuss.Lookahead(schuss.Prodigy(groups), k=1, pullback="reset")
     assert opt.state_dict()["shared"]["d"] == 1e-3

@@ -1,4 +1,4 @@
-"""RAdam's two phases, and Ranger, which is Lookahead around it on centralized gradients."""
+"""RAdam's two phases; Ranger, which is Lookahead around RAdam with centralized gradients."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ import schuss
 @pytest.mark.parametrize("betas", [(0.9, 0.999), (0.0, 0.9), (0.5, 0.5), (0.9, 0.99), (0.9, 0.0)])
 @pytest.mark.parametrize("threshold", [4.0, 5.0, 50.0])
 def test_radam_never_ascends(betas, threshold):
-    """Against gradients of one sign, whichever phase it is in."""
+    """With gradients of constant sign, every step of both phases goes downhill."""
     w = np.array([1.0, -1.0])
     opt = schuss.RAdam(w, lr=0.1, betas=betas, threshold=threshold)
     for t in range(100):
@@ -29,7 +29,7 @@ def test_radam_frozen_leaves_parameters_alone(decoupled, dtype):
     for t in range(1, 7):
         opt.step(np.full(7, t, dtype))
         assert (w.tobytes() == start.tobytes()) is (t < 6)
-        assert opt.state_dict()["state"][0]["m"][-1] > 0, "moments go on"
+        assert opt.state_dict()["state"][0]["m"][-1] > 0, "moments are updated in frozen steps too"
 
 
 CONVOLUTION = [(4, 3, 2, 2), (6, 10), (3, 2, 2), (7,), (), (0, 3), (3, 0)]
@@ -39,7 +39,7 @@ CONVOLUTION = [(4, 3, 2, 2), (6, 10), (3, 2, 2), (7,), (), (0, 3), (3, 0)]
 @pytest.mark.parametrize("order", ["C", "F"])
 @pytest.mark.parametrize("conv_only", [False, True])
 def test_ranger_is_lookahead_around_radam(dtype, order, conv_only):
-    """On gradients centralized by hand; they are eighths, so that their sums are exact."""
+    """The gradients are centralized in NumPy; they are multiples of 1/8, so that their sums are exact."""
     rng = np.random.default_rng(4)
     params, want = ([np.asarray(p, order=order) for p in params_of(CONVOLUTION, dtype)] for _ in range(2))
     options = dict(lr=0.1, betas=(0.95, 0.99), eps=1e-5, weight_decay=0.1)

@@ -1,4 +1,4 @@
-"""Resuming: state_dict, load_state_dict, copies and pickles continue bit for bit."""
+"""Training continues bit for bit from a state_dict, a copy or a pickle."""
 
 import copy
 import pickle
@@ -18,7 +18,7 @@ from helpers import (
     each_optimizer_newton_too,
     grads_of,
     group_options,
-    is_small,
+    is_quantized,
     leaves,
     parameters,
     params_of,
@@ -49,7 +49,7 @@ def take(opt, steps, dtype=F64):
 
 
 def resumed(case, opt, state, dtype=F64):
-    """A new optimizer over copies of opt's parameters, with that state."""
+    """A new optimizer over copies of opt's parameters, with a loaded state."""
     other = build(case, structure([p.copy() for p in parameters(opt)]))
     other.load_state_dict(state)
     return other
@@ -92,7 +92,7 @@ each_copy = pytest.mark.parametrize("how", [copy.deepcopy, COPIES["pickle"]], id
 @each_case
 @each_copy
 def test_copies_of_optimizers(case, how):
-    """A copy owns copies of the parameters and goes on by itself."""
+    """A copy has its own copies of the parameters."""
     opt = start(case)
     take(opt, range(1, 5))
     other = how(opt)
@@ -131,8 +131,8 @@ def test_copies_keep_dtypes_layouts_and_groups(dtype, how):
 
 
 @each_copy
-def test_copies_keep_the_first_rate(how):
-    """Which independent decay divides by, also when the present one is 0."""
+def test_copies_keep_the_initial_learning_rate(how):
+    """Independent decay divides by it, also when the current rate is 0."""
     opt = schuss.AdamW([{"params": np.ones(3), "decay_form": "independent", "weight_decay": 0.5}], lr=0.5)
     opt.param_groups[0]["lr"] = 0.0
     other = how(opt)
@@ -145,13 +145,13 @@ def test_copies_keep_the_first_rate(how):
 
 
 def ramp(step):
-    """A schedule that says nothing of its first rate."""
+    """A plain function, which has no initial_lr."""
     return 0.25 * min(step, 1)
 
 
 @each_copy
 @pytest.mark.parametrize("grouped", [False, True])
-def test_copies_keep_the_first_rate_under_a_schedule_that_begins_at_zero(how, grouped):
+def test_copies_keep_the_initial_learning_rate_of_a_schedule_that_begins_at_zero(how, grouped):
     w = np.ones(3)
     opt = schuss.AdamW([{"params": w}] if grouped else w, lr=0.5, weight_decay=0.5, decay_form="independent")
     opt.param_groups[0]["lr"] = ramp
@@ -165,7 +165,7 @@ def test_copies_keep_the_first_rate_under_a_schedule_that_begins_at_zero(how, gr
 
 @each_case
 def test_state_dict(case):
-    """Plain nested Python objects and NumPy arrays: hyperparameters, steps, and live views of the state."""
+    """Nested Python objects and NumPy arrays: hyperparameters, step counts, and the state's own arrays, not copies."""
     opt = start(case)
     first = opt.state_dict()
     assert set(first) >= {"optimizer", "step", "skipped_steps", "param_groups", "state"}
@@ -176,7 +176,7 @@ def test_state_dict(case):
     d = opt.state_dict()
     assert (d["step"], d["param_groups"][0]["step"]) == (2, 2)
     assert all(type(a) is np.ndarray and (a.shape, a.dtype) == ((), F64) for a in shared(opt).values())
-    assert list(d["state"][0]) == list(state), "the state is there before the first step"
+    assert list(d["state"][0]) == list(state), "the state exists before the first step"
     for name, tree in state.items():
         assert type(tree) is dict and type(tree["rest"]) is tuple and type(tree["rest"][1]) is list
         for a, b, shape in zip(leaves(tree), leaves(d["state"][0][name]), SHAPES, strict=True):
@@ -185,7 +185,7 @@ def test_state_dict(case):
                 continue
             assert type(a) is np.ndarray
             assert a.shape == state_shape(case, name, shape) or name.endswith("_scale")
-            assert a.dtype == F64 or is_small(case)
+            assert a.dtype == F64 or is_quantized(case)
             assert_same([a], [b], "a view is live")
             assert a.size == 0 or np.shares_memory(a, b)
     for key, value in group.items():
@@ -195,8 +195,8 @@ def test_state_dict(case):
 
 @each_optimizer_newton_too
 def test_resume_groups(case):
-    """Hyperparameters and step counts travel with their groups, one that joined later included."""
-    rate = 0.0 if spans_arrays(case) else 0.125  # Prodigy's rates are alike or 0
+    """Hyperparameters and step counts of each group are restored, also of a group that was added later."""
+    rate = 0.0 if spans_arrays(case) else 0.125  # Prodigy's rates must be equal or 0
 
     def fresh(params):
         return class_of(case)([{"params": params[:1]}, {"params": params[1]}], lr=0.01)

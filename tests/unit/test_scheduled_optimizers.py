@@ -1,4 +1,4 @@
-"""Learning-rate schedules in optimizers: resuming, the momentum they set, the decay relative to them, their state."""
+"""Learning-rate schedules in optimizers: resuming, scheduled momentum, independent decay, schedules with state."""
 
 import copy
 import json
@@ -45,7 +45,7 @@ def make(name, lr, params=None):
 @each_schedule
 @pytest.mark.parametrize("name", ["SGD", "Adam"])
 def test_resume(schedule, name):
-    """From the middle of the schedule, through a pickle, bit for bit."""
+    """Training resumes in the middle of a schedule, from a pickle, bit for bit."""
     opt = run(make(name, schedule), range(7))
     other = make(name, pickle.loads(pickle.dumps(schedule)), opt.param_groups[0]["params"][0].copy())
     other.load_state_dict(opt.state_dict())
@@ -66,14 +66,14 @@ CYCLES = {
 @each_optimizer
 @pytest.mark.parametrize("cycle", CYCLES.values(), ids=list(CYCLES))
 def test_momentum_is_used(name, cycle):
-    """As when it is set by hand before each step; the group's own stays as it was, and is used where there is none."""
+    """Scheduled momentum equals momentum assigned before each step. The group's own value stays, for other steps."""
     key = "momentum" if "momentum" in OPTIMIZERS[name] else "betas"
     opt, twin = make(name, cycle), make(name, cycle.initial_lr)
     own = opt.param_groups[0][key]
     for t in range(20):
         twin.param_groups[0]["lr"], momentum = cycle(t), cycle.momentum(t)
         if momentum is not None:
-            # At exactly 0 the twin would need another rule; this is as small as makes no difference.
+            # With exactly 0 the twin would use another rule; this is too small to change a bit.
             twin.param_groups[0][key] = (momentum, *own[1:]) if key == "betas" else momentum or 5e-324
         run(opt, [t])
         run(twin, [t])
@@ -103,7 +103,7 @@ SETS = r"lr is a schedule that sets the momentum too, but "
     ],
 )
 @pytest.mark.parametrize("cycle", CYCLES.values(), ids=list(CYCLES))
-def test_momentum_needs_a_place(kind, kwargs, message, cycle):
+def test_scheduled_momentum_needs_a_momentum_option(kind, kwargs, message, cycle):
     make = getattr(schuss, kind)
     with pytest.raises(ValueError, match="^" + SETS + re.escape(message)):
         make(np.ones(3), lr=cycle, **kwargs)
@@ -116,7 +116,7 @@ def test_momentum_needs_a_place(kind, kwargs, message, cycle):
 
 
 class Odd:
-    """A schedule of someone else's."""
+    """A schedule class that is not ours."""
 
     def __call__(self, step):
         return 0.1
@@ -125,7 +125,7 @@ class Odd:
         return [None, 0.5, 1.0, "0.5"][step]
 
 
-def test_momentum_of_others():
+def test_momentum_of_a_foreign_schedule():
     opt = run(make("SGD", Odd()), range(2))
     before = snapshot(opt)
     with pytest.raises(ValueError, match=r"^lr\.momentum\(2\) must be a number >= 0 and < 1, got 1\.0$"):
@@ -146,7 +146,7 @@ def test_independent_decay_is_relative_to_the_peak():
     np.testing.assert_allclose(w, np.prod([1 - 0.5 * part for part in (0, 0.25, 0.5, 0.75, 1, 1)]), rtol=1e-12)
 
 
-# The schedule with state.
+# ReduceOnPlateau, the schedule with state.
 
 PLATEAUS = {
     "alone": lambda: sch.reduce_on_plateau(0.1, patience=1, factor=0.5),
@@ -213,7 +213,7 @@ def test_a_refused_state_changes_nothing(plateau, change):
 
 
 def test_plateaus_and_other_rates():
-    """The optimizer's own schedule stays, whatever was saved; a number cannot stand for a schedule."""
+    """Loading keeps the optimizer's own schedule; a saved schedule cannot be loaded into a plain learning rate."""
     rate = sch.reduce_on_plateau(0.1)
     saved = {"plateau": make("SGD", rate), "plain": make("SGD", plain), "number": make("SGD", 0.1)}
     for opt in saved.values():
@@ -234,4 +234,4 @@ def test_plateau_details():
     for metric in (None, "1", True, np.ones(1), 1j):
         with pytest.raises(TypeError, match=r"^metric must be a number, got "):
             rate.update(metric)
-    assert rate.update(10**400) == 0.125, "as bad as infinity"
+    assert rate.update(10**400) == 0.125, "a number too large for a float counts as infinity"

@@ -1,4 +1,4 @@
-"""Learning-rate schedules by themselves: closed forms, PyTorch's numbers, properties, composition, wrong calls."""
+"""Learning-rate schedules alone: closed forms, PyTorch's values, properties, composition, wrong calls."""
 
 import dataclasses
 import itertools
@@ -37,7 +37,7 @@ def test_torch(case):
         momenta.append(schedule.momentum(t))
         if case["scheduler"] == "ReduceLROnPlateau":
             schedule.update(metric)
-    # PyTorch multiplies step by step where there is a closed form.
+    # PyTorch multiplies step by step; ours are closed forms, so the rounding differs.
     np.testing.assert_allclose(rates, case["lr"], rtol=1e-11, atol=1e-16)
     if not schedule.sets_momentum:
         assert set(momenta) == {None} and set(case.get("momentum", [0.5])) == {0.5}
@@ -45,12 +45,12 @@ def test_torch(case):
         np.testing.assert_allclose(momenta, case["momentum"], rtol=1e-14)
 
 
-# What holds for all of them.
+# Properties of all schedules.
 
 
 @each_schedule
-def test_the_step_alone_decides(schedule):
-    """Order and number of calls do not matter, any whole number will do, and the rate is a plain float."""
+def test_the_rate_depends_on_the_step_only(schedule):
+    """Order and number of calls do not matter, any integer type is accepted, and the rate is a plain float."""
     forward = [schedule(t) for t in range(30)]
     assert [schedule(t) for t in reversed(range(30))] == forward[::-1]
     assert [schedule(np.int64(t)) for t in range(30)] == [schedule(np.uint8(t)) for t in range(30)] == forward
@@ -69,8 +69,8 @@ def test_copies(schedule, how):
 
 
 @each_schedule
-def test_objects(schedule):
-    """Frozen, and shown as the call that makes them."""
+def test_schedules_are_frozen_and_show_their_call(schedule):
+    """Attributes cannot be assigned, and repr() is the call that makes the schedule."""
     with pytest.raises(dataclasses.FrozenInstanceError):
         schedule.lr = 1.0
     assert repr(schedule).startswith(type(schedule).__name__ + "(")
@@ -89,7 +89,7 @@ def test_wrong_steps(schedule, step, error):
             call(step)
 
 
-# Properties.
+# Properties of single schedules.
 
 rates = st.floats(0, 1e3) | st.sampled_from([0.0, 0.1, 1e-3])
 lengths = st.integers(1, 200) | st.sampled_from([1, 2, 10**6])
@@ -97,7 +97,7 @@ lengths = st.integers(1, 200) | st.sampled_from([1, 2, 10**6])
 
 @given(rates, rates, lengths, st.floats(0.1, 5))
 def test_descents(first, last, n, power):
-    """From exactly the first rate to exactly the last, never beyond, never back."""
+    """Rates fall monotonically, from exactly the first to exactly the last."""
     low, high = sorted((first, last))
     for schedule in (sch.cosine(high, low, n), sch.polynomial(high, n, power, low), sch.linear(high, low, n)):
         values = [schedule(t) for t in range(min(n, 300) + 1)]
@@ -116,7 +116,7 @@ def test_periods(high, n, t):
 
 
 @given(st.integers(1, 9), st.integers(2, 5), st.integers(0, 12))
-def test_restarts_are_where_they_should_be(first, factor, i):
+def test_restarts_come_at_the_given_steps(first, factor, i):
     schedule = sch.cosine_restarts(0.1, 0.05, first, factor)
     start = sum(first * factor**k for k in range(i))
     assert schedule(start) == 0.1 and schedule(start + first * factor**i) == 0.1
@@ -124,7 +124,7 @@ def test_restarts_are_where_they_should_be(first, factor, i):
 
 
 @given(rates, st.integers(0, 50), st.floats(0, 1), st.booleans())
-def test_warmup_is_a_line_that_meets_the_schedule(rate, steps, start, skip_first):
+def test_warmup_is_linear_and_continuous(rate, steps, start, skip_first):
     schedule = sch.warmup(sch.cosine(rate, 0.0, 30), steps, start, skip_first)
     ramp = [schedule(t) for t in range(steps + 1)]
     assert ramp[-1] == rate and all(a <= b for a, b in itertools.pairwise(ramp))
@@ -148,15 +148,15 @@ def test_one_cycle_goes_up_and_down(rate, n, part, anneal, three):
     bottom = momenta.index(min(momenta))
     assert all(b <= a * (1 + 1e-12) for a, b in itertools.pairwise(momenta[: bottom + 1]))
     assert all(a <= b * (1 + 1e-12) for a, b in itertools.pairwise(momenta[bottom:]))
-    assert abs(top - bottom) <= 1 or rate < 1e-100, "the momentum goes the other way"
+    assert abs(top - bottom) <= 1 or rate < 1e-100, "the momentum is lowest where the rate is highest"
     assert schedule(n + 5) == values[-1] and schedule.momentum(n + 5) == momenta[-1]
     if n > 1 and part < 1 - 1 / n:
         assert values[-1] == rate / 10 / 100 and momenta[-1] == 0.95
 
 
-def test_overflow_is_named():
+def test_huge_steps_and_overflow():
     for schedule in (sch.exponential(0.1, 0.5), sch.step(0.1, 3), sch.multi_step(0.1, [2])):
-        assert schedule(10**400) in (0.0, 0.1 * 0.1), "a step too large for a float is no infinite rate"
+        assert schedule(10**400) in (0.0, 0.1 * 0.1), "a step that is too large for a float"
     assert sch.exponential(0.1, 1.0)(10**400) == 0.1
     opt = schuss.SGD(np.ones(2), lr=sch.exponential(0.1, 1e300))
     opt.step(np.ones(2))
@@ -178,7 +178,7 @@ def test_wrong_calls(call, error, message):
         call(sch)
 
 
-def test_what_is_inside_is_checked_too():
+def test_arguments_of_nested_schedules_are_checked():
     for bad, error in ((lambda t: "x", TypeError), (lambda t: -1.0, ValueError), (lambda t: math.nan, ValueError)):
         for outer in (sch.scale(bad, 2.0), sch.warmup(bad, 2), sch.join([sch.constant(1.0), bad], [1])):
             with pytest.raises(

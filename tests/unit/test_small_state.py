@@ -1,4 +1,4 @@
-"""State in less memory, and master copies: what rounding does to a number, and what the arrays hold."""
+"""Quantized states and master weights: rounding, the stored format, memory, checkpoints."""
 
 import copy
 import itertools
@@ -7,7 +7,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from cases import CASES
-from helpers import F32, F64, arrays, assert_same, build, cast, grads_of, is_joint, leaves, params_of, states
+from helpers import F32, F64, arrays, assert_same, build, cast, grads_of, is_newton, leaves, params_of, states
 
 import schuss
 from schuss._arrays import checks
@@ -15,19 +15,19 @@ from schuss._arrays import checks
 BF16 = np.dtype(ml_dtypes.bfloat16)
 
 
-def kept(values, state_dtype, **options):
-    """What is read of numbers once they have been kept: the first step's momentum is the gradient."""
+def round_trip(values, state_dtype, **options):
+    """Values after they were stored in a state and read back: the first step's momentum is the gradient."""
     opt = schuss.SGD(np.zeros(values.shape, F32), lr=0.0, momentum=0.9, state_dtype=state_dtype, **options)
     opt.step(values)
     return read(opt, "b")
 
 
-def decode(codes, scales):
-    """What an eight-bit state stands for, in float32, from the guide's description."""
+def dequantize(codes, scales):
+    """The float32 values of an eight-bit state, computed from the guide's description."""
     signed = codes.dtype == np.int8
     flat = codes.ravel(order="K").view(np.uint8).astype(np.uint32)
     whole = flat.size // 256 * 256
-    # A full block is words of four quantized values.
+    # Full blocks are stored as words of four values that are 64 elements apart.
     flat[:whole] = flat[:whole].reshape(-1, 64, 4).swapaxes(1, 2).ravel()
     added = np.float32(2.0**-7 if signed else 2.0**-15)
     size = flat & np.uint32(0x7F) if signed else flat
@@ -42,7 +42,7 @@ def decode(codes, scales):
 def read(opt, name):
     state = opt.state_dict()["state"][0]
     if f"{name}_scale" in state:
-        return decode(state[name], state[f"{name}_scale"]).astype(F64)
+        return dequantize(state[name], state[f"{name}_scale"]).astype(F64)
     return state[name].astype(F64)
 
 
@@ -53,25 +53,25 @@ def numbers(n, seed=3):
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
 def test_stochastic_rounding_keeps_the_expectation(dtype):
-    """The mean over seeds, of every element, is the number: float64 statistics with fixed seeds."""
+    """For every element, the mean over seeds is the value itself, within statistical error; the seeds are fixed."""
     x = np.append(numbers(509), np.array([0.0, -0.0, 1.0], F32))
-    runs = np.array([kept(x, dtype, state_seed=seed) for seed in range(4000)])
+    runs = np.array([round_trip(x, dtype, state_seed=seed) for seed in range(4000)])
     low, high = runs.min(0), runs.max(0)
-    # A number may be so near to one it can become that it never became the other.
+    # A value very close to one of its two roundings may never have become the other.
     rare = 5e-3 * (np.abs(x) + (high - low).max())
     assert np.all((low <= x + rare) & (x - rare <= high))
     assert all(len(np.unique(column)) <= 2 for column in runs.T)
     often = np.minimum(x - low, high - x) > 0.01 * (high - low)
     assert often.sum() > 300
-    variance = ((x - low) * (high - x))[often] / len(runs)  # of a mean of numbers that are one of two
+    variance = ((x - low) * (high - x))[often] / len(runs)  # of the mean of a two-valued variable
     z = (runs.mean(0) - x)[often] / np.sqrt(variance)
     assert np.max(np.abs(z)) < 5 and abs(np.mean(z)) < 5 / np.sqrt(often.sum())
     np.testing.assert_allclose(np.std(z), 1, atol=0.15)
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
-def test_neighbours_steps_and_states_get_different_bits(dtype):
-    """The same number everywhere: as many rounded up as it takes, any two elements, states or steps independently."""
+def test_random_bits_of_elements_states_and_steps_are_independent(dtype):
+    """All elements have one value: the right share is rounded up, independently for elements, states and steps."""
     n, steps = 25_600, 80
     x = np.full(n, 1.003, F32)
     x[::256] = 1.7  # one scale for every block
@@ -86,7 +86,7 @@ def test_neighbours_steps_and_states_get_different_bits(dtype):
             expected = (float(np.float32(1.003)) ** (1 + (name == "v")) - low) / (high - low)
             of_name.append(((values == high) - expected) / np.sqrt(expected * (1 - expected)))
     size = ups["m"][0].size
-    # Blocks share the random numbers of their places: in one step products are alike, but not from step to step.
+    # Blocks of one step share random numbers, so products of the same step are correlated; the steps are independent.
     products = {"m and v": [one @ other for one, other in zip(ups["m"], ups["v"])]}
     for name, of_name in ups.items():
         rounded_up = np.array([one.sum() for one in of_name])
@@ -101,8 +101,8 @@ def test_neighbours_steps_and_states_get_different_bits(dtype):
         assert of_steps.std() < 0.15, what
 
 
-def test_nearest_is_exact():
-    """To nearest even, on every boundary of bfloat16 and beside it."""
+def test_rounding_to_nearest_is_exact():
+    """Ties go to even, at every boundary of bfloat16 and next to it."""
     halves = np.arange(0, 2**16, dtype=np.uint16).view(BF16).astype(F32)
     bits = halves[np.isfinite(halves)].view(np.uint32)
     x = np.concatenate([bits + d for d in (0, 1, 0x7FFF, 0x8000, 0x8001, 0xFFFF)]).astype(np.uint32).view(F32)
@@ -112,8 +112,8 @@ def test_nearest_is_exact():
     assert_same([opt.state_dict()["state"][0]["b"]], [cast(x, BF16)])
 
 
-def test_a_nan_is_kept_as_one():
-    """Whatever it carried: random bits make no number of it."""
+def test_a_nan_stays_a_nan():
+    """Random bits must not turn a NaN into a number, whatever its payload."""
     x = np.array([0x7FC00000, 0xFFC00000, 0x7F800001, 0x7FFFFFFF, 0xFFFFFFFF] * 60, np.uint32).view(F32)
     for rounding in ("stochastic", "nearest"):
         opt = schuss.SGD(np.zeros(x.size, F32), lr=0.0, momentum=0.9, state_dtype="bfloat16", state_rounding=rounding)
@@ -121,20 +121,20 @@ def test_a_nan_is_kept_as_one():
         assert np.all(opt.state_dict()["state"][0]["b"].view(np.uint16) == 0x7FC0)
 
 
-def test_codes_to_nearest():
-    """The nearest value that can be represented in its block."""
+def test_int8_rounds_to_the_nearest_value():
+    """Each value becomes the nearest one that its block can represent."""
     x = numbers(2560)
     opt = schuss.SGD(np.zeros(x.shape, F32), lr=0.0, momentum=0.9, state_dtype="int8", state_rounding="nearest")
     opt.step(x)
     got, scales = read(opt, "b"), opt.state_dict()["state"][0]["b_scale"]
     for block, of_block, scale in zip(np.split(x, 10), np.split(got, 10), scales):
-        all_codes = decode(np.arange(-128, 128, dtype=np.int8), scale[None]).astype(F64)
+        all_codes = dequantize(np.arange(-128, 128, dtype=np.int8), scale[None]).astype(F64)
         distance = np.abs(all_codes[:, None] - block).min(0)
         assert np.all(np.abs(of_block - block) <= distance + 1e-6 * np.abs(block))
 
 
-def coded(block, signed):
-    """Scale and codes of a block to nearest, from the guide's description."""
+def quantize(block, signed):
+    """Scale and quantized values of a block, rounded to nearest, from the guide's description."""
     added, top = (2.0**-7, 31 / 16 - 2.0**-7) if signed else (2.0**-15, 31 / 16 - 2.0**-15)
     f = np.float32
     scale = np.abs(block).max() * (f(1) / (f(top) * f(1 - 2.0**-12)))
@@ -146,7 +146,7 @@ def coded(block, signed):
 
 
 @pytest.mark.parametrize("name", ["m", "v"])
-def test_codes_are_those_of_the_description(name):
+def test_quantized_values_are_those_of_the_guide(name):
     g = numbers(2560 + 99)
     opt = schuss.Adam(np.zeros(g.shape, F32), lr=0.0, betas=(0.0, 0.0), state_dtype="int8", state_rounding="nearest")
     opt.step(g)
@@ -154,17 +154,17 @@ def test_codes_are_those_of_the_description(name):
     got, x = state[name].view(np.uint8), g if name == "m" else g * g
     ends = range(256, 2561, 256)
     for block, codes, scale in zip(np.split(x, ends), np.split(got, ends), state[f"{name}_scale"], strict=True):
-        expected = coded(block, name == "m")
+        expected = quantize(block, name == "m")
         assert scale == expected[0]
         in_order = codes.reshape(64, 4).T.ravel() if codes.size == 256 else codes
         assert_same([in_order.astype(np.int64)], [expected[1]])
 
 
-def test_codes_are_as_fine_as_the_guide_says():
-    """Steps of a state with sign, and of a second moment, by the size beside the block's largest."""
+def test_the_resolution_is_that_of_the_guide():
+    """Distances between neighbouring values, relative to the block's largest, for signed and for nonnegative states."""
     for dtype, count, powers in ((np.int8, 128, 8), (np.uint8, 256, 16)):
         codes = np.arange(count).astype(np.uint8).view(dtype)
-        values = np.concatenate([decode(some, np.ones(1, F32)) for some in np.split(codes, 2)]).astype(F64)
+        values = np.concatenate([dequantize(some, np.ones(1, F32)) for some in np.split(codes, 2)]).astype(F64)
         assert values[0] == 0 and np.all(np.diff(values) > 0)
         values /= values[-1]
         steps = np.diff(values)
@@ -174,7 +174,7 @@ def test_codes_are_as_fine_as_the_guide_says():
 
 
 def test_a_second_moment_never_becomes_zero():
-    """It is divided by."""
+    """Updates divide by it."""
     g = np.full(256, 1e-18, F32)
     g[0] = 1.0
     opt = schuss.AdamW(np.ones(256, F32), lr=0.1, weight_decay=0.0, eps=0.0, state_dtype="int8")
@@ -187,7 +187,7 @@ def test_a_second_moment_never_becomes_zero():
 @pytest.mark.parametrize(("dtype", "of_float32"), [("bfloat16", 2), ("int8", None)])
 @pytest.mark.parametrize("shape", [(1,), (255,), (256,), (257,), (1000, 1000)])
 def test_memory(dtype, of_float32, shape):
-    """Half; or a quarter and a float32 for each 256 elements begun."""
+    """bfloat16 takes half of float32; int8 a quarter, and a float32 scale for every 256 elements or part of them."""
     opt = schuss.AdamW(np.zeros(shape, F32), state_dtype=dtype)
     n = int(np.prod(shape))
     held = sum(a.nbytes for a in states(opt).values())
@@ -195,7 +195,7 @@ def test_memory(dtype, of_float32, shape):
     assert f"state {held:,} bytes" in repr(opt)
 
 
-def test_a_block_is_spoilt_by_what_is_not_finite_and_no_other():
+def test_nonfinite_values_affect_their_block_only():
     for bad in (np.nan, np.inf):
         g = np.ones(1000, F32)
         g[300] = bad
@@ -206,13 +206,13 @@ def test_a_block_is_spoilt_by_what_is_not_finite_and_no_other():
         assert_same(np.flatnonzero(np.isnan(p)), np.arange(256, 512))
 
 
-WITH_HALVES = [c for c in CASES if not is_joint(c)]
+MASTER_CASES = [c for c in CASES if not is_newton(c)]
 
 
-@pytest.mark.parametrize("case", WITH_HALVES, ids=repr)
+@pytest.mark.parametrize("case", MASTER_CASES, ids=repr)
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_master_weights(case, dtype):
-    """The float32 computation on the master copy, and the parameter rounded from it to nearest even."""
+    """The step runs in float32 on the master weights; the parameter is their rounding to nearest even."""
     dtype = np.dtype(dtype)
     shapes = [(33,), (4, 5)]
     params = params_of(shapes, dtype)
@@ -226,7 +226,7 @@ def test_master_weights(case, dtype):
         assert_same(params, [cast(w, dtype) for w in wide], f"step {t}")
 
 
-def test_master_weights_keep_what_is_small_beside_the_parameter():
+def test_master_weights_keep_small_updates():
     for master, want in ((False, 1.0), (True, 0.0)):
         w = np.ones(1, BF16)
         opt = schuss.SGD(w, lr=1.0, master_weights=master)
@@ -235,8 +235,8 @@ def test_master_weights_keep_what_is_small_beside_the_parameter():
         assert abs(float(w[0]) - want) < 1e-4
 
 
-def test_the_seed_decides_and_is_saved(tmp_path):
-    """A checkpoint brings its seed and rounding along: what follows is what would have followed."""
+def test_the_seed_is_saved(tmp_path):
+    """A checkpoint has seed and rounding, so that training resumes bit for bit."""
     path = tmp_path / "opt.safetensors"
     for dtype in ("bfloat16", "int8"):
         for rounding in ("stochastic", "nearest"):
@@ -256,8 +256,8 @@ def test_the_seed_decides_and_is_saved(tmp_path):
             assert_same(arrays(same), arrays(opt))
 
 
-def test_checkpoints_of_other_kinds_are_refused(tmp_path):
-    """With what to do, and nothing changes."""
+def test_checkpoints_of_another_state_format_are_refused(tmp_path):
+    """The error says which option to use, and nothing changes."""
     path = tmp_path / "opt.safetensors"
     w = np.ones(300, BF16)
     made = {
@@ -286,7 +286,7 @@ def test_checkpoints_of_other_kinds_are_refused(tmp_path):
             assert_same(arrays(twin), before)
 
 
-def test_scales_belong_to_a_memory_order():
+def test_int8_state_of_another_memory_order_is_refused():
     c, f = np.ones((30, 40), F32), np.ones((30, 40), F32, order="F")
     one, other = (schuss.AdamW(p, state_dtype="int8") for p in (c, f))
     with pytest.raises(ValueError, match="memory order"):
@@ -295,7 +295,7 @@ def test_scales_belong_to_a_memory_order():
 
 @pytest.mark.slow
 def test_huge_arrays():
-    """More elements than 32 bits count: plain SGD over 2^31 + 5 bfloat16 numbers."""
+    """More elements than a 32-bit integer can count: SGD over 2^31 + 5 bfloat16 values."""
     n = 2**31 + 5
     p, g = np.zeros(n, BF16), np.zeros(n, BF16)
     places = [0, 1, 2**30, 2**31 - 1, 2**31, 2**31 + 1, n - 1]

@@ -1,4 +1,4 @@
-"""Parts of a step besides the rule: scaling, clipping, maximize, gradient buffers, schedules, non-finite gradients."""
+"""Parts of a step besides the rule: grad_scale, clipping, maximize, gradient buffers, schedules, NaN and infinity."""
 
 import math
 import re
@@ -10,8 +10,8 @@ from helpers import (
     DTYPES,
     F32,
     F64,
+    OPTIMIZER_OPTIONS,
     TYPICAL,
-    WHOLE,
     arrays,
     assert_close,
     assert_same,
@@ -26,7 +26,7 @@ from helpers import (
     each_optimizer_newton_too,
     grads_of,
     group_options,
-    is_joint,
+    is_newton,
     leaves,
     parameters,
     params_of,
@@ -42,12 +42,12 @@ STEPS = range(1, 6)
 
 
 def twins(case, dtype=F64, **more):
-    """An optimizer and its twin over equal parameters."""
+    """Two optimizers over equal parameters."""
     return build(case, params_of(SHAPES, dtype), **more), build(case, params_of(SHAPES, dtype), **more)
 
 
 @each_case
-def test_maximize_is_the_negated_gradient(case):
+def test_maximize_negates_the_gradient(case):
     opt, _ = twins(case, maximize=True)
     _, twin = twins(case, maximize=False)
     for t in STEPS:
@@ -59,7 +59,7 @@ def test_maximize_is_the_negated_gradient(case):
 @each_case
 @each_dtype
 def test_grad_scale(case, dtype):
-    """Dividing by a power of two is exact, so it is the same inside and outside the step."""
+    """Division by a power of two is exact, so it gives the same bits in the step as before it."""
     opt, twin = twins(case, dtype)
     for t in STEPS:
         scale = 2.0 ** (t - 3)
@@ -73,8 +73,8 @@ def test_grad_scale(case, dtype):
 @pytest.mark.parametrize("dtype", [F32, F64], ids=str)
 @pytest.mark.parametrize("maximize", [False, True])
 @pytest.mark.parametrize("grad_scale", [1.0, 4.0, 3.0])
-def test_clipping_by_hand(case, dtype, maximize, grad_scale):
-    """One global norm in float64 over all groups, torch's coefficient, one multiplication of the gradient."""
+def test_clipping_equals_clipping_in_numpy(case, dtype, maximize, grad_scale):
+    """One float64 norm over all groups, PyTorch's coefficient, one multiplication per gradient element."""
     shapes = [*SHAPES, (70_000,)]
     params, want = params_of(shapes, dtype), params_of(shapes, dtype)
     opt = build(case, [{"params": params[:2]}, {"params": params[2:]}], maximize=maximize, max_grad_norm=1.5)
@@ -97,7 +97,7 @@ def test_clipping_by_hand(case, dtype, maximize, grad_scale):
 
 @each_optimizer_newton_too
 def test_clipping_of_low_precision_gradients(case):
-    """The norm of what the gradients are, whatever their dtype."""
+    """The norm is that of the gradients in their own dtype, before any conversion."""
     for dtype in DTYPES.values():
         opt, _ = twins(case, dtype, max_grad_norm=1.0)
         grads = grads_of(1, SHAPES, dtype)
@@ -108,7 +108,7 @@ def test_clipping_of_low_precision_gradients(case):
 @each_case
 @each_dtype
 def test_zero_grads(case, dtype):
-    """The caller's gradients are zero after the step, whatever their memory, and the step is the same."""
+    """The gradients are zero after the step, in any memory layout, and the step's result does not change."""
     opt, twin = twins(case)
     for t in STEPS:
         a, b, c = grads_of(t, SHAPES, dtype)
@@ -119,7 +119,7 @@ def test_zero_grads(case, dtype):
         assert opt.step(given, zero_grads=True) is True
         twin.step([a, b, c])
         assert_same(given, [np.zeros_like(g) for g in given], "gradients")
-        assert_same([wide[::-1][1::2]], [a], "what lies between the gradient's elements")
+        assert_same([wide[::-1][1::2]], [a], "memory between the gradient's elements")
         assert a.any() and b.any()
     assert_same(arrays(opt), arrays(twin))
 
@@ -127,7 +127,7 @@ def test_zero_grads(case, dtype):
 @each_optimizer_newton_too
 @each_dtype
 def test_accumulation(case, dtype):
-    """opt.grads: buffers in the parameters' structure, made once, used by step() without arguments."""
+    """opt.grads are buffers in the structure of the parameters, allocated once and used by step() without arguments."""
     a, b, c = params_of(SHAPES, dtype)
     opt = build(case, {"a": a, "rest": (b, c)})
     twin = build(case, params_of(SHAPES, dtype))
@@ -155,14 +155,14 @@ def test_gradient_buffers_of_groups():
     assert opt.grads[0]["w"].shape == (33,) and opt.grads[1].shape == (5, 3)
     opt.grads[0]["w"][...] = 1
     opt.add_param_group({"params": [params[2]], "lr": 0.5})
-    assert (opt.grads[0]["w"] == 1).all(), "what was accumulated stays"
+    assert (opt.grads[0]["w"] == 1).all(), "accumulated gradients stay"
     opt.grads[2][0][...] = 2.0
     before = params[2].copy()
     opt.step()
     assert_same([params[2]], [before - 1.0])
 
 
-def test_groups_are_found_by_what_they_are():
+def test_groups_compare_and_hash_by_identity():
     groups = schuss.SGD([{"params": [np.ones(2)]}, {"params": [np.ones(2)]}]).param_groups
     assert [groups.index(group) for group in groups] == [0, 1] and len({*groups}) == 2 and groups[1] in groups
     assert groups[0] != groups[1] and groups[0] != dict(groups[0])
@@ -170,7 +170,7 @@ def test_groups_are_found_by_what_they_are():
 
 @pytest.mark.parametrize("around", [False, True])
 def test_adding_to_the_gradient_buffer_of_one_array(around):
-    """Python sets the attribute anew then, to what it is."""
+    """`opt.grads += x` also assigns the result to opt.grads."""
     w = np.ones(2)
     opt = schuss.SGD(w, lr=0.5)
     opt = schuss.Lookahead(opt) if around else opt
@@ -184,7 +184,7 @@ def test_adding_to_the_gradient_buffer_of_one_array(around):
 BAD = {"nan": np.nan, "inf": np.inf, "-inf": -np.inf}
 
 
-def spoiled(t, value, dtype=F64, index=1):
+def nonfinite_grads(t, value, dtype=F64, index=1):
     grads = grads_of(t, SHAPES, dtype)
     grads[index].ravel()[-1:] = value
     return grads
@@ -192,12 +192,12 @@ def spoiled(t, value, dtype=F64, index=1):
 
 @each_case
 @pytest.mark.parametrize("value", BAD.values(), ids=BAD)
-def test_skip(case, value):
+def test_nonfinite_skip(case, value):
     """A skipped step changes only the count of skipped steps."""
     opt, twin = twins(case, nonfinite="skip")
     for t in STEPS:
         before = snapshot(opt)
-        assert opt.step(spoiled(t, value)) is False
+        assert opt.step(nonfinite_grads(t, value)) is False
         assert opt.skipped_steps == t and opt.step_count == t - 1
         assert_same(arrays(opt), before[0], "after a skipped step")
         assert opt.step(grads_of(t, SHAPES)) is True
@@ -209,14 +209,14 @@ def test_skip(case, value):
 @each_optimizer_newton_too
 @each_dtype
 @pytest.mark.parametrize("index", [0, 1, 2])
-def test_nonfinite_is_seen_in_every_dtype_and_place(case, dtype, index):
+def test_nonfinite_is_found_in_every_dtype_and_array(case, dtype, index):
     for value in BAD.values():
         opt, _ = twins(case, nonfinite="skip")
-        assert opt.step(spoiled(1, value, dtype, index)) is False
+        assert opt.step(nonfinite_grads(1, value, dtype, index)) is False
 
 
 @pytest.mark.parametrize("size", [1, 7, 16, 1000, 32768, 140_000])
-def test_nonfinite_is_seen_at_every_position(size):
+def test_nonfinite_is_found_at_every_position(size):
     opt = schuss.SGD(np.zeros(size, F32), nonfinite="skip")
     for i in sorted({0, 1, size // 2, size - 2, size - 1} & set(range(size))):
         grad = np.ones(size, F32)
@@ -227,36 +227,36 @@ def test_nonfinite_is_seen_at_every_position(size):
 
 @each_optimizer_newton_too
 def test_large_finite_gradients_are_finite(case):
-    """Their squares overflow, they do not."""
+    """Their squares overflow; the gradients themselves are finite."""
     opt, _ = twins(case, nonfinite="skip")
     assert opt.step([np.full(s, 1e200) for s in SHAPES]) is True
 
 
 @each_optimizer_newton_too
-def test_overflow_of_the_conversion_is_not_finite(case):
-    """1e300 in float64 is infinite for a float32 parameter."""
+def test_gradients_that_overflow_in_the_conversion_are_nonfinite(case):
+    """1e300 in float64 becomes infinite for a float32 parameter."""
     opt, _ = twins(case, F32, nonfinite="skip")
     assert opt.step([np.full(s, 1e300) for s in SHAPES]) is False
 
 
 @each_case
 @pytest.mark.parametrize("value", BAD.values(), ids=BAD)
-def test_error(case, value):
-    """The error names the array; parameters, state, counts and gradients stay."""
+def test_nonfinite_error(case, value):
+    """The error names the array; parameters, state, counts and gradients do not change."""
     opt, _ = twins(case, nonfinite="error")
     opt.step(grads_of(1, SHAPES))
     before = snapshot(opt)
-    grads = spoiled(2, value)
+    grads = nonfinite_grads(2, value)
     with pytest.raises((FloatingPointError, ValueError), match=re.escape("grads[1]")):
         opt.step(grads, zero_grads=True)
     assert_unchanged(opt, before)
-    assert_same(grads, spoiled(2, value), "gradients")
+    assert_same(grads, nonfinite_grads(2, value), "gradients")
     assert opt.step(grads_of(2, SHAPES)) is True
 
 
-def test_error_names_the_place():
+def test_nonfinite_error_names_the_array():
     a, b, c = params_of(SHAPES)
-    good, bad = grads_of(1, SHAPES), spoiled(1, np.nan)
+    good, bad = grads_of(1, SHAPES), nonfinite_grads(1, np.nan)
     opt = schuss.SGD({"layer": {"w": a, "b": b}}, nonfinite="error")
     with pytest.raises((FloatingPointError, ValueError), match=re.escape("grads['layer']['b']")):
         opt.step({"layer": {"w": bad[0], "b": bad[1]}})
@@ -265,11 +265,11 @@ def test_error_names_the_place():
         opt.step([[good[0]], (good[2], bad[1])])
 
 
-@each_case_but(is_joint)
-def test_propagate(case):
-    """By default a NaN goes where it belongs and nowhere else: to its element, its row or its layer."""
+@each_case_but(is_newton)
+def test_nonfinite_propagate(case):
+    """A NaN reaches only what depends on it: its element, its row or its layer."""
     opt, twin = twins(case, nonfinite="propagate", max_grad_norm=None)
-    assert opt.step(spoiled(1, np.nan)) is True
+    assert opt.step(nonfinite_grads(1, np.nan)) is True
     twin.step(grads_of(1, SHAPES))
     frozen = case.kwargs.get("unrectified") == "frozen"
     for name, a, b in zip("abc", parameters(opt), parameters(twin), strict=True):
@@ -282,7 +282,7 @@ def test_propagate(case):
 @each_optimizer_newton_too
 def test_clipping_propagates_nan(case):
     opt, _ = twins(case, max_grad_norm=1.0)
-    assert opt.step(spoiled(1, np.nan)) is True
+    assert opt.step(nonfinite_grads(1, np.nan)) is True
     assert math.isnan(opt.grad_norm)
     assert all(np.isnan(p).all() for p in parameters(opt))
 
@@ -291,7 +291,7 @@ def test_clipping_propagates_nan(case):
 def test_skip_with_clipping(case):
     opt, twin = twins(case, max_grad_norm=1.0, nonfinite="skip")
     before = snapshot(opt)
-    assert opt.step(spoiled(1, np.inf)) is False
+    assert opt.step(nonfinite_grads(1, np.inf)) is False
     assert_same(arrays(opt), before[0])
     opt.step(grads_of(1, SHAPES))
     twin.step(grads_of(1, SHAPES))
@@ -300,7 +300,7 @@ def test_skip_with_clipping(case):
 
 @each_optimizer_newton_too
 def test_schedule_counts_from_zero(case):
-    """Called with the number of steps taken so far; skipped ones do not count."""
+    """A schedule is called with the number of steps taken; skipped steps do not count."""
     asked = []
 
     def lr(step):
@@ -310,7 +310,7 @@ def test_schedule_counts_from_zero(case):
     opt, twin = build(case, params_of(SHAPES), lr=lr, nonfinite="skip"), build(case, params_of(SHAPES), lr=1.0)
     asked.clear()
     for t in STEPS:
-        opt.step(spoiled(t, np.nan))
+        opt.step(nonfinite_grads(t, np.nan))
         opt.step(grads_of(t, SHAPES))
         twin.param_groups[0]["lr"] = schedule(t - 1)
         twin.step(grads_of(t, SHAPES))
@@ -339,8 +339,8 @@ def test_a_schedule_that_fails_changes_nothing(case, wrong):
     assert_same(grads, grads_of(3, SHAPES), "gradients")
 
 
-def test_independent_decay_follows_the_assigned_rate():
-    """The multiplier is the rate over the one the optimizer was made with."""
+def test_independent_decay_follows_the_learning_rate():
+    """Its factor is the current rate divided by the initial rate."""
     p = np.ones(3)
     opt = schuss.AdamW(p, lr=0.1, weight_decay=0.2, decay_form="independent")
     for lr, factor in [(0.1, 0.8), (0.05, 0.9), (0.2, 0.6), (0.0, 1.0)]:
@@ -352,14 +352,14 @@ def test_independent_decay_follows_the_assigned_rate():
 
 @each_optimizer_newton_too
 def test_hyperparameters_assigned_between_steps(case):
-    """param_groups[i][name] = value is what the next step uses; a refused value changes nothing."""
+    """The next step uses a value assigned to param_groups[i][name]; a refused value changes nothing."""
     opt, twin = twins(case)
     reference = build(case, params_of(SHAPES))
     group = opt.param_groups[0]
     options, decays = group_options(case), "weight_decay" in group
     for name in options:
         assert group[name] == options[name]
-    assert set(group) >= {"params", "lr", "maximize"} and not WHOLE & set(group)
+    assert set(group) >= {"params", "lr", "maximize"} and not OPTIMIZER_OPTIONS & set(group)
     for t in STEPS:
         group["lr"] = schedule if t == 4 else 0.1 / t
         if decays:
@@ -378,11 +378,11 @@ def test_hyperparameters_assigned_between_steps(case):
 
 
 @pytest.mark.parametrize(
-    "case", [c for c in TYPICAL.values() if not (is_joint(c) or sums(c))], ids=lambda c: c.optimizer
+    "case", [c for c in TYPICAL.values() if not (is_newton(c) or sums(c))], ids=lambda c: c.optimizer
 )
 @pytest.mark.parametrize("count", [1000, 5000])
 def test_many_small_arrays(case, count):
-    """The work list, not the rule."""
+    """Thousands of small arrays give the bits of one long array."""
     shapes = [(k % 70,) for k in range(count)]
     params, want = random_arrays(3, shapes, F32), random_arrays(3, shapes, F32)
     whole = np.concatenate(want)

@@ -1,4 +1,4 @@
-"""The base class of wrappers, tested with a small one: an exponential moving average."""
+"""The base class of wrappers, tested with a small wrapper: an exponential moving average."""
 
 import copy
 import pickle
@@ -13,7 +13,7 @@ from schuss.wrappers.base import Wrapper
 
 
 class Ema(Wrapper):
-    """An average of the parameters that is updated after each step."""
+    """An exponential moving average of the parameters, updated after each step."""
 
     _own_settings = {"decay": check_of(Fraction)}
     _wrapper = "Ema"
@@ -41,7 +41,7 @@ def made(decay=0.5):
     return w, Ema(schuss.SGD({"w": w}, lr=0.5, momentum=0.5), decay)
 
 
-def test_a_wrapper_is_used_in_the_optimizer_s_place(tmp_path):
+def test_a_wrapper_is_used_like_an_optimizer(tmp_path):
     w, opt = made()
     opt.max_grad_norm = 10.0
     assert opt.optimizer.max_grad_norm == opt.max_grad_norm == 10.0

@@ -1,4 +1,4 @@
-"""Wrong calls: each gives its error, word for word, and changes nothing. The table of them is data/wrong_calls.txt."""
+"""Each wrong call raises exactly its error and changes nothing. The table of calls is data/wrong_calls.txt."""
 
 import copy
 import inspect
@@ -7,7 +7,7 @@ from collections import UserDict
 
 import numpy as np
 import pytest
-from helpers import DATA, KEPT, WHOLE, assert_same, assert_unchanged, leaves, snapshot
+from helpers import DATA, OPTIMIZER_OPTIONS, STATE_OPTIONS, assert_same, assert_unchanged, leaves, snapshot
 
 import schuss
 
@@ -15,25 +15,25 @@ F32 = np.float32
 
 
 def table():
-    """The rows of wrong_calls.txt: a call and its error."""
+    """The rows of wrong_calls.txt: calls and their errors."""
     lines = (DATA / "wrong_calls.txt").read_text(encoding="utf-8").splitlines()
     return [(line[4:], lines[i + 1]) for i, line in enumerate(lines) if line.startswith(">>> ")]
 
 
 def array(*shape, dtype=F32):
-    """Ones, in fresh memory."""
+    """Ones in newly allocated memory."""
     return np.ones(shape, dtype)
 
 
 def put(structure, leaf, *path):
-    """A copy of a structure with another leaf at a path."""
+    """A copy of a structure in which the leaf at a path is replaced."""
     other = copy.copy(structure)
     other[path[0]] = put(structure[path[0]], leaf, *path[1:]) if len(path) > 1 else leaf
     return other
 
 
 class Lazy:
-    """Not an array, but NumPy can make one of it, or fails to."""
+    """An object that NumPy converts to an array, or fails to."""
 
     def __init__(self, outcome):
         self.outcome = outcome
@@ -45,7 +45,7 @@ class Lazy:
 
 
 def scene():
-    """What the calls of the table can name: optimizers in the middle of their work, good arrays, arrays to spoil."""
+    """The names that the calls of the table use: optimizers that have taken steps, valid arrays, arrays to change."""
     rng = np.random.default_rng(5)
     a, b, c, d, e, f, g, h = (rng.standard_normal(s).astype(F32) for s in [(2, 3), (3,), (4,), ()] * 2)
     opt = schuss.AdamW({"layer": {"w": a, "b": b}, "rest": [c, d]}, lr=0.1)
@@ -69,7 +69,7 @@ def scene():
 
 
 def everything(names):
-    """What a call may have changed: all arrays, and the rest."""
+    """Everything that a call could change: all arrays, counts and settings."""
     optimizers = [names[name] for name in ("opt", "groups", "late")]
     loose = [names[name] for name in ("one", "two", "long", "p", "g", "m", "v", "memory", "read_only")]
     held, steps = zip(*map(snapshot, optimizers))
@@ -98,7 +98,7 @@ def test_table(call, error):
     assert names["groups"].step([[array(3)], array(4)]) and names["late"].grads.shape == (3,)
 
 
-# Every class of the registry, by the defaults of its hyperparameters.
+# Every class of the registry, with the defaults of its hyperparameters.
 
 BAD = {
     bool: [0, 1, "yes", None, np.ones(1, bool)],
@@ -106,7 +106,7 @@ BAD = {
     str: ["nonsense", "", None, 3, True],
     tuple: [0.9, "ab", None, (), (0.9,), (0.9, 0.9, 0.9, 0.9), (-0.1, 0.9), (0.9, math.nan), (0.9, 1.0), ("0.9", 0.9)],
 }
-# Those of which other values are bad.
+# Hyperparameters for which other values are invalid.
 BAD_OF = {
     "eps": [0.9, "ab", None, (), (0.9,), (0.9, 0.9, 0.9), (-0.1, 0.9), (0.9, math.nan), (0.9, None), ("0.9", 0.9)],
     "beta2_decay": [0.1, math.nan, -math.inf, True, "-0.1", None, [-0.1]],
@@ -115,21 +115,25 @@ BAD_OF = {
     "growth_rate": [-1.0, math.nan, -math.inf, True, "2", None, [2.0]],
 }
 SIGNATURES = {
-    kind: {n: p.default for n, p in list(inspect.signature(kind).parameters.items())[1:] if n not in WHOLE | KEPT}
+    kind: {
+        n: p.default
+        for n, p in list(inspect.signature(kind).parameters.items())[1:]
+        if n not in OPTIMIZER_OPTIONS | STATE_OPTIONS
+    }
     for kind in schuss.OPTIMIZERS.values()
 }
 HYPERS = [(kind, name, default) for kind, signature in SIGNATURES.items() for name, default in signature.items()]
 FUNCTIONS = {kind: getattr(schuss.functional, f"{kind.__name__.lower()}_", None) for kind in SIGNATURES}
 
 each_class = pytest.mark.parametrize("kind", SIGNATURES, ids=lambda kind: kind.__name__)
-# Those whose step takes gradients and nothing more.
+# Optimizers whose step takes only gradients.
 each_plain_class = pytest.mark.parametrize(
     "kind", [k for k, f in FUNCTIONS.items() if f], ids=lambda kind: kind.__name__
 )
 
 
 def required(kind):
-    """A value for what has no default."""
+    """Values for arguments without a default."""
     return {name: 0.1 for name, default in SIGNATURES[kind].items() if default is inspect.Parameter.empty}
 
 
@@ -139,7 +143,7 @@ def make(kind, params, **given):
 
 @pytest.mark.parametrize(("kind", "name", "default"), HYPERS, ids=[f"{k.__name__}: {n}" for k, n, _ in HYPERS])
 def test_bad_hyperparameters(kind, name, default):
-    """However it comes in, a bad value is refused by name, and nothing changes."""
+    """However a bad value is passed, the error names the hyperparameter, and nothing changes."""
     p, q, g = array(3), array(4), array(3)
     opt = make(kind, [p])
     good = opt.param_groups[0].get(name, default)
@@ -171,7 +175,7 @@ def test_bad_hyperparameters(kind, name, default):
 
 
 @each_class
-@pytest.mark.parametrize("name", sorted(WHOLE))
+@pytest.mark.parametrize("name", sorted(OPTIMIZER_OPTIONS))
 def test_bad_options(kind, name):
     opt = make(kind, array(3), max_grad_norm=2.0, nonfinite="skip")
     bad = {"max_grad_norm": [0, -1.0, math.nan, True, "1", 1j, [1.0]], "nonfinite": ["x", "", None, 1, True]}[name]
@@ -184,8 +188,8 @@ def test_bad_options(kind, name):
 
 
 @pytest.mark.parametrize("kind", [k for k in SIGNATURES if k is not schuss.Newton], ids=lambda kind: kind.__name__)
-@pytest.mark.parametrize("name", sorted(KEPT))
-def test_bad_ways_to_keep_the_state(kind, name):
+@pytest.mark.parametrize("name", sorted(STATE_OPTIONS))
+def test_bad_state_formats(kind, name):
     bad = {
         "state_dtype": ["float8", "float64", "", 1, True, np.float32],
         "state_rounding": ["up", "", None, 1],
@@ -208,7 +212,7 @@ SCALES = {"1e400": 10**400, "-1e400": -(10**400), "1e-39": 1e-39, "1e-320": np.f
 
 @pytest.mark.parametrize("scale", SCALES.values(), ids=list(SCALES))
 def test_bad_gradient_scales(scale):
-    """Also where float64 has the inverse: a float32 gradient of 0 times infinity would be NaN."""
+    """Also scales whose inverse is infinite only in float32: a gradient of 0 times infinity would be NaN."""
     p = array(3)
     with pytest.raises(ValueError, match=r"^grad_scale must be a finite number > 0 whose inverse"):
         schuss.SGD(p, lr=0.1).step(np.zeros(3, F32), grad_scale=scale)
@@ -217,8 +221,8 @@ def test_bad_gradient_scales(scale):
     assert_same([p], [array(3)])
 
 
-def test_functions_tell_true_from_one():
-    """Although they remember what they were called with, and True == 1."""
+def test_functions_distinguish_true_from_one():
+    """They cache checked arguments, and True == 1."""
     for good, bad in [(dict(lr=1.0), dict(lr=True)), (dict(maximize=True), dict(maximize=1))]:
         schuss.functional.sgd_(array(3), array(3), step=1, **good)
         with pytest.raises(TypeError, match=f"^{next(iter(good))} must be"):
@@ -226,7 +230,7 @@ def test_functions_tell_true_from_one():
 
 
 @each_class
-def test_keywords_that_no_class_has(kind):
+def test_unknown_keywords(kind):
     calls = [
         lambda: make(kind, array(3), learning_rate=0.1),
         lambda: make(kind, [{"params": array(3), "learning_rate": 0.1}]),
@@ -248,8 +252,8 @@ def test_attributes_that_cannot_be_set():
 
 
 @each_plain_class
-def test_nothing_at_all_is_no_mistake(kind):
-    """Arrays of length 0 and scalars go through every option of a step."""
+def test_empty_arrays_and_scalars_are_valid(kind):
+    """A step with all options takes arrays of length 0, and scalars."""
     for shape in [(0,), (3, 0), ()]:
         p = np.zeros(shape)
         opt = make(kind, {"w": p}, lr=0.5, max_grad_norm=1.0, nonfinite="error")
