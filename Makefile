@@ -1,18 +1,18 @@
-# Needs Python >= 3.10 with venv, and Rust (cargo) >= 1.89. Everything else goes into .venv.
+# Needs Python >= 3.10 with venv, and Rust (cargo) >= 1.89. Everything else is installed into .venv.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 RUST_SOURCES := Cargo.toml Cargo.lock pyproject.toml $(shell find rust -name '*.rs' -o -name Cargo.toml)
 
-# What `make bench` runs of the asv suite; BENCH=. runs all of it.
+# The benchmarks that `make bench` runs; BENCH=. runs all.
 BENCH ?= ^(step\.Step\.|step\.StepThreads\..*AdamW|many|package|systems\.(Layerwise|Synchronization)|ratios\.(ToFloor\..*8388608|ToOneThread))
-# What `make bench-compare` runs.
+# The benchmarks that `make bench-compare` runs.
 COMPARE ?= ^(step\.(Step|StepOptions)\.|step\.StepThreads\..*AdamW|many\..*time_|package\.Checkpoint\.time)
-# What `make dashboard` runs for each commit: less, since history multiplies it.
+# The benchmarks that `make dashboard` runs for each commit; fewer, because it runs them for many commits.
 HISTORY ?= ^(step\.Step\..*(1024|16384|1048576)|many|package|ratios\.(ToFloor\..*8388608|ToOneThread|FloorTimes))
 BASE ?= main
-# Whom `make speed` measures beside us, where they install; several GB.
-RIVALS ?= torch jax optax scipy ninja deepspeed
+# Libraries that `make speed` also measures, if they can be installed; several GB.
+LIBRARIES ?= torch jax optax scipy ninja deepspeed
 ASV := $(BIN)/python -m asv
 ASV_CONFIG := --config benches/asv.conf.json
 COMMITS ?= HEAD~4..HEAD
@@ -22,13 +22,13 @@ COMMITS ?= HEAD~4..HEAD
 demo: $(VENV)/.demo $(VENV)/.built  ## Build, and train a network on handwritten digits with every optimizer.
 	$(BIN)/python examples/digits.py
 
-test: test-rust lint test-python  ## Everything that must pass.
+test: test-rust lint test-python  ## Run all required checks.
 
 test-rust: toolchain
 	cargo fmt --check
 	cargo clippy --locked --release --all-targets -- -D warnings
 	cargo test --locked --release --workspace
-	cargo test --locked -p schuss --lib  # overflow and assertions, which only this profile looks for
+	cargo test --locked -p schuss --lib  # only this profile checks overflow and debug assertions
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --release --no-deps -p schuss
 
 lint: $(VENV)/.test $(VENV)/.built
@@ -42,7 +42,7 @@ lint: $(VENV)/.test $(VENV)/.built
 test-python: $(VENV)/.test $(VENV)/.built
 	$(BIN)/python -m pytest
 
-test-cuda: $(VENV)/.test $(VENV)/.built  ## On an NVIDIA GPU, which the other tests do without.
+test-cuda: $(VENV)/.test $(VENV)/.built  ## Run the GPU tests on an NVIDIA GPU; `test` runs them on an emulator.
 	SCHUSS_TEST_CUDA=gpu $(BIN)/python -m pytest tests/cuda
 
 format: $(VENV)/.test
@@ -50,47 +50,47 @@ format: $(VENV)/.test
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-examples: $(VENV)/.demo $(VENV)/.examples $(VENV)/.built  ## The gallery, into build/gallery, and the training loops.
+examples: $(VENV)/.demo $(VENV)/.examples $(VENV)/.built  ## Run the gallery (into build/gallery) and the training loops.
 	set -e; for script in examples/gallery/plot_*.py examples/loops/*.py; do \
 		echo $$script; MPLBACKEND=agg $(BIN)/python $$script; done
 
-loops: $(VENV)/.loops $(VENV)/.built  ## The training loops that need nothing large.
+loops: $(VENV)/.loops $(VENV)/.built  ## Run the training loops that need no torch.
 	set -e; for script in $(filter-out %/with_torch.py,$(wildcard examples/loops/*.py)); do \
 		echo $$script; $(BIN)/python $$script; done
 
-docs: $(VENV)/.docs $(VENV)/.built  ## Into build/docs; DOCS_OPTIONS="-D plot_gallery=0" leaves out the figures.
+docs: $(VENV)/.docs $(VENV)/.built  ## Build the documentation into build/docs; DOCS_OPTIONS="-D plot_gallery=0" leaves out the figures.
 	$(BIN)/python -m sphinx -W --keep-going -b html $(DOCS_OPTIONS) docs build/docs
 
-speed: $(VENV)/.bench $(VENV)/.rivals $(VENV)/.built  ## Measures the figures of README and docs, and rewrites both.
+speed: $(VENV)/.bench $(VENV)/.libraries $(VENV)/.built  ## Measure the figures of README and docs, and rewrite both.
 	$(BIN)/python benches/speed.py
 
-bench: $(VENV)/.bench $(VENV)/.built  ## The asv suite on the installed package, quickly.
+bench: $(VENV)/.bench $(VENV)/.built  ## Run the asv suite on the installed package, quickly.
 	$(ASV) machine --yes $(ASV_CONFIG)
 	$(ASV) run $(ASV_CONFIG) --python=same -a rounds=1 --bench '$(BENCH)'
 
-bench-cuda: $(VENV)/.test $(VENV)/.built  ## On an NVIDIA GPU; beside PyTorch where it is installed into .venv.
+bench-cuda: $(VENV)/.test $(VENV)/.built  ## Measure on an NVIDIA GPU, and compare with PyTorch if .venv has it.
 	$(BIN)/python benches/cuda.py
 
-bench-compare: $(VENV)/.bench $(VENV)/.built  ## This commit against BASE, interleaved; fails when something got slower.
+bench-compare: $(VENV)/.bench $(VENV)/.built  ## Compare this commit with BASE; fails if a benchmark is slower.
 	$(BIN)/python benches/compare.py --bench '$(COMPARE)' $(BASE)
 
-code-size: $(VENV)/.built  ## Bytes of machine code by rule; builds once more, with symbols.
+code-size: $(VENV)/.built  ## Print the bytes of machine code of each rule; builds once more, with symbols.
 	$(BIN)/python benches/code_size.py
 
-build-cost: $(VENV)/.made  ## CPU-seconds of a build from nothing, and the wheel's size: BASE and this commit.
+build-cost: $(VENV)/.made  ## Compare BASE and this commit: CPU-seconds of a build from nothing, size of the wheel.
 	$(BIN)/python benches/build_cost.py $(BASE) HEAD
 
-dashboard: $(VENV)/.bench  ## Measures COMMITS where that has not been done, and publishes the history in benches/.asv/html.
+dashboard: $(VENV)/.bench  ## Measure those of COMMITS that have no results yet, and write the history to benches/.asv/html.
 	$(ASV) machine --yes $(ASV_CONFIG)
 	CARGO_TARGET_DIR=$(CURDIR)/target/asv $(ASV) run $(ASV_CONFIG) --skip-existing --bench '$(HISTORY)' $(COMMITS)
 	$(ASV) publish $(ASV_CONFIG)
 
-# Says what is missing instead of failing somewhere inside a build.
+# Fails early with a message that says what is missing.
 toolchain:
 	@command -v cargo >/dev/null || { echo "Rust is missing: install the Rust toolchain (cargo and rustc, 1.89 or newer), for example with rustup or your system's packages."; exit 1; }
 	@cargo --version | awk '{split($$2, v, "."); if (v[1] == 1 && v[2] < 89) {print "Rust 1.89 or newer is needed, this is " $$2 ": run rustup update."; exit 1}}'
-	@command -v $(PYTHON) >/dev/null || { echo "Python is missing: install Python 3.10 or newer, or say which one with PYTHON=/path/to/python."; exit 1; }
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and f"Python 3.10 or newer is needed, this is {sys.version.split()[0]}: say which with PYTHON=/path/to/python.")'
+	@command -v $(PYTHON) >/dev/null || { echo "Python is missing: install Python 3.10 or newer, or choose one with PYTHON=/path/to/python."; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and f"Python 3.10 or newer is needed, this is {sys.version.split()[0]}: choose one with PYTHON=/path/to/python.")'
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "Python's venv module is missing: install it (on Debian and Ubuntu: apt-get install python3-venv)."; exit 1; }
 
 $(VENV)/.made: | toolchain
@@ -102,9 +102,9 @@ $(VENV)/.built: $(VENV)/.made $(RUST_SOURCES)
 	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --release --locked
 	@touch $@
 
-$(VENV)/.rivals: | $(VENV)/.made
-	for rival in $(RIVALS); do \
-		$(BIN)/python -m pip install --quiet $$rival || echo "$$rival does not install here: it is left out"; done
+$(VENV)/.libraries: | $(VENV)/.made
+	for library in $(LIBRARIES); do \
+		$(BIN)/python -m pip install --quiet $$library || echo "$$library cannot be installed here and is left out"; done
 	@touch $@
 
 $(VENV)/.%: $(VENV)/.made pyproject.toml

@@ -1,10 +1,10 @@
-"""What it costs to build commits from nothing, and how large their wheels are.
+"""The cost of building commits from nothing, and the size of their wheels.
 
     python benches/build_cost.py REVISION [REVISION ...] [--cargo arguments ...]
 
-For each: ``cargo build --release -p schuss-python`` with an empty target folder, dependencies fetched before: its
-seconds of user and system time, its wall clock time, and the bytes of machine code where binutils tell. Then the wheel
-that maturin builds, which is not timed. CPU-seconds depend on what else the machine does: compare figures of one run.
+For each commit it runs ``cargo build --release -p schuss-python`` with an empty target folder, after fetching the
+dependencies, and prints CPU-seconds, wall clock time and, if binutils are installed, the bytes of machine code. Then it
+builds the wheel, which is not timed. CPU-seconds depend on the machine's load: compare figures of one run only.
 """
 
 import argparse
@@ -22,13 +22,13 @@ CARGO = ["cargo", "build", "--release", "--locked", "--offline", "--quiet", "-p"
 
 
 def used():
-    """CPU-seconds of the child processes that have ended."""
+    """CPU-seconds of all child processes that have ended."""
     own = resource.getrusage(resource.RUSAGE_CHILDREN)
     return own.ru_utime + own.ru_stime
 
 
 def text_bytes(folder):
-    """The machine code of the library there; None where there is no ELF file or no binutils."""
+    """Bytes of machine code of the library in a folder; None without an ELF file or without binutils."""
     library = folder / "lib_schuss.so"
     if not library.exists() or shutil.which("size") is None:
         return None

@@ -1,9 +1,9 @@
-"""Machine code by rule: builds the extension module with its symbols, and adds up the functions of each rule.
+"""Machine code by rule: builds the extension module with symbols, and adds up the functions of each rule.
 
     python benches/code_size.py [arguments of cargo build ...]
 
-Kernels bear their rule's name and CPU level in their symbols. What no rule owns is listed by crate, and by module for
-our own. It works where binutils' nm lists sizes, which it does for ELF files.
+The symbols of kernels contain rule and CPU level. Other functions are listed by crate, and by module for our own
+crates. It needs binutils' nm and an ELF file.
 """
 
 import argparse
@@ -23,11 +23,11 @@ KERNEL = re.compile(r"schuss::kernel::(\w+)::kernel::<")
 OWNER = re.compile(r"schuss::optimizers::\w+::(?:host_of_|text_of_)?(\w+)")
 MODULE = re.compile(r"\b(schuss(?:::\w+)?|[a-z_]\w*)::")
 OTHER = "other"
-SHOWN = 15  # of what no rule owns
+SHOWN = 15  # rows of functions that belong to no rule
 
 
 def build(arguments):
-    """The extension module with symbols whose names say what generic functions are made for."""
+    """Builds the extension module with symbols that include the parameters of generic functions."""
     command = ["cargo", "build", "--release", "--locked", "-p", "schuss-python", "--target-dir", TARGET, *arguments]
     flags = f"{os.environ.get('RUSTFLAGS', '')} -C symbol-mangling-version=v0".strip()
     env = os.environ | {"CARGO_PROFILE_RELEASE_STRIP": "none", "RUSTFLAGS": flags}
@@ -44,7 +44,7 @@ def functions(library):
 
 
 def load(library):
-    """The module that was built, which knows its rules."""
+    """Imports the built module, which lists its rules."""
     loader = importlib.machinery.ExtensionFileLoader("_schuss", str(library))
     module = importlib.util.module_from_spec(importlib.util.spec_from_loader("_schuss", loader))
     loader.exec_module(module)
@@ -52,7 +52,7 @@ def load(library):
 
 
 def rule_of(rule_tree, name):
-    """The rule that a name begins with, which goes on with program and number: ``adam_step_0``."""
+    """The rule of a kernel's name, which is followed by program and number: ``adam_step_0``."""
     words = name.split("_")
     starts = ["_".join(words[:count]) for count in range(len(words), 0, -1)]
     return next((start for start in starts if rule_tree(start) is not None), None)

@@ -1,8 +1,8 @@
-"""Two commits against each other, benchmark by benchmark; fails when the second is slower.
+"""Compares two commits, benchmark by benchmark; fails if the second is slower.
 
-Both are installed separately and run at the same time, each in its own process; they alternate in taking samples of a
+Both are installed separately and run at the same time, each in its own process. They alternate in taking samples of a
 few milliseconds, so a change of the machine's speed affects both. Benchmarks that differ are measured again in new
-processes, because memory placement matters too; only those that are slower each time count.
+processes, because memory placement matters too; only those that are slower each time count as slower.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 BUILDS = HERE / ".asv" / "compare"
-REST = 0.005  # seconds between samples: threads that wait for more work do not sit on a core of the other side
+REST = 0.005  # seconds between samples, so that spinning threads of one side do not use cores in the other's sample
 AGAIN = 4
 
 
@@ -28,7 +28,7 @@ def output(*command, **options):
 
 
 def installed(revision):
-    """The folder that a commit is installed in, without its dependencies; built when that has not been done."""
+    """The folder in which a commit is installed, without its dependencies; builds it if necessary."""
     commit = output("git", "rev-parse", "--verify", f"{revision}^{{commit}}")
     folder = BUILDS / commit
     if not (folder / "done").exists():
@@ -36,7 +36,7 @@ def installed(revision):
         source, wheels = folder / "source", folder / "wheels"
         source.mkdir(parents=True, exist_ok=True)
         archive = subprocess.run(["git", "archive", commit], check=True, stdout=subprocess.PIPE, cwd=ROOT).stdout
-        # Files as old as the commit would be older than what was built of another one, and cargo would take that.
+        # With the commit's own times, files could be older than another commit's build, which cargo would reuse.
         subprocess.run(["tar", "-x", "--touch", "-C", source], check=True, input=archive)
         pip = [sys.executable, "-m", "pip", "--quiet"]
         env = os.environ | {"CARGO_TARGET_DIR": str(ROOT / "target" / "asv")}
@@ -49,7 +49,7 @@ def installed(revision):
 
 
 class Side:
-    """A process with one of the packages."""
+    """A process that measures one of the two commits."""
 
     def __init__(self, site):
         env = os.environ | {"PYTHONPATH": os.pathsep.join([str(site), str(HERE)])}
@@ -76,7 +76,7 @@ class Side:
 
 
 def ratio(sides, name, rounds):
-    """The median over the rounds of the second side's time over the first one's, and the first one's time."""
+    """The second side's time divided by the first's, and the first's time; medians over the rounds."""
     for side in sides:
         side.ask(name)
     ratios, base = [], []
@@ -91,10 +91,10 @@ def ratio(sides, name, rounds):
 
 
 def compare(sites, pattern, factor, rounds):
-    """Prints what differs; the names of what got slower."""
+    """Prints the benchmarks that differ, and returns the names of the slower ones."""
     with Side(sites[0]) as base, Side(sites[1]) as head:
         chosen = [name for name in head.names if name in base.names and re.search(pattern, name)]
-        print(f"{len(chosen)} benchmarks, {rounds} samples of each by turns", flush=True)
+        print(f"{len(chosen)} benchmarks, {rounds} samples of each, alternating", flush=True)
         first = {name: ratio((base, head), name, rounds) for name in chosen}
     seen = {name: [one] for name, (one, _) in first.items() if not 1 / factor < one < factor}
     for _ in range(AGAIN):

@@ -1,10 +1,10 @@
-"""AdamW on an NVIDIA GPU, compared with a copy on the device and PyTorch's fused AdamW, on one card in one run.
+"""AdamW on an NVIDIA GPU, compared with a copy on the device and with PyTorch's fused AdamW in the same run.
 
     python benches/cuda.py [--elements N] [--arrays N] [--length N] [--rounds N]
 
-A step moves 28 bytes an element (float32: parameter, m and v read and written, gradient read); a copy on the device
-moves 8. The share of the copy's bandwidth that a step reaches is what counts, and PyTorch's time over ours. Everything
-is interleaved; figures are medians over the rounds. Without PyTorch its column is left out.
+A float32 step moves 28 bytes per element (parameter, m and v are read and written, the gradient is read), a copy on the
+device 8. The figures that count are the step's share of the copy's bandwidth, and PyTorch's time divided by ours. The
+jobs alternate; figures are medians over the rounds. Without PyTorch its column is left out.
 """
 
 import argparse
@@ -16,12 +16,12 @@ import numpy as np
 from schuss import AdamW, _schuss
 from schuss._backends import cuda_arrays
 
-STEP, COPY = 28, 8  # bytes an element
-BETWEEN = 20  # steps between two looks at the clock
+STEP, COPY = 28, 8  # bytes per element
+BETWEEN = 20  # steps per time measurement
 
 
 def ours(sizes):
-    """A step over arrays of these sizes, in memory of the package's own."""
+    """A step over arrays of these sizes, in memory that the package allocates."""
 
     def arrays(first):
         like = [cuda_arrays.DeviceArray(0, (n,), np.dtype(np.float32), "C", 0, None, "") for n in sizes]
@@ -41,7 +41,7 @@ def copying(n):
 
 
 def fused(sizes):
-    """PyTorch's fused AdamW, or None where PyTorch has no GPU."""
+    """PyTorch's fused AdamW; None if PyTorch has no GPU."""
     try:
         import torch
     except ImportError:
@@ -56,7 +56,7 @@ def fused(sizes):
 
 
 def medians(jobs, rounds):
-    """Seconds of one run of each job."""
+    """The median seconds of each job."""
     seconds = {name: [] for name, job in jobs.items() if job}
     for number in range(rounds + 1):
         for name in seconds:

@@ -1,7 +1,6 @@
 """One side of a comparison: a process that runs the suite's ``time_`` benchmarks on request.
 
-``compare.py`` sends it lines of JSON: a name prepares a benchmark, ``null`` takes one sample of the prepared one. It
-knows nothing of the other side.
+``compare.py`` sends it lines of JSON: a name prepares a benchmark, ``null`` takes one sample of the prepared benchmark.
 """
 
 import functools
@@ -23,14 +22,14 @@ THREADS = schuss.get_num_threads()
 
 
 def found():
-    """Every ``time_`` method of the suite with every choice of its parameters: {name: (class, method, parameters)}."""
+    """Every ``time_`` method with every combination of its parameters: {name: (class, method, parameters)}."""
     jobs = {}
     for info in pkgutil.iter_modules(benchmarks.__path__):
         module = importlib.import_module(f"benchmarks.{info.name}")
         classes = {name: own for name, own in vars(module).items() if inspect.isclass(own)}
         for name, own in classes.items():
             params = getattr(own, "params", [])
-            # asv takes a list of lists, or one list of the only parameter's.
+            # asv's `params` is a list of lists, or one list for a single parameter.
             lists = params if all(isinstance(one, (list, tuple)) for one in params) else [params]
             for method in [method for method in dir(own) if method.startswith("time_")]:
                 for choice in itertools.product(*lists):
@@ -40,10 +39,10 @@ def found():
 
 
 class Prepared:
-    """A benchmark that has been set up and warmed up, and how many calls fill a sample."""
+    """A benchmark that has been set up and warmed up, with its number of calls per sample."""
 
     def __init__(self, own, method, choice):
-        schuss.set_num_threads(THREADS)  # asv gives each benchmark a process of its own
+        schuss.set_num_threads(THREADS)  # other benchmarks may have changed it; in asv each has its own process
         self.benchmark = own()
         self.hook("setup", choice)
         self.tear_down = functools.partial(self.hook, "teardown", choice)
@@ -56,7 +55,7 @@ class Prepared:
 
     def sample(self):
         """Seconds per call."""
-        self.step()  # warms the caches, which the other side has used
+        self.step()  # loads the caches, which the other side has used
         begin = time.perf_counter()
         for _ in itertools.repeat(None, self.calls):
             self.step()
@@ -64,7 +63,7 @@ class Prepared:
 
 
 def main():
-    answers, sys.stdout = sys.stdout, sys.stderr  # what a benchmark prints is no answer
+    answers, sys.stdout = sys.stdout, sys.stderr  # keeps a benchmark's prints out of the answers
     jobs = found()
     print(json.dumps(list(jobs)), file=answers, flush=True)
     prepared = None

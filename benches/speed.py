@@ -1,9 +1,9 @@
-"""The speed page's figures: measures them, records them in results.json, and rewrites the README's table.
+"""Measures the speed page's figures, records them in results.json, and rewrites the README's table.
 
     python benches/speed.py [--only SECTION[.PIECE] ...] [--rounds N] [--json FILE]
 
-Every piece runs in its own process, where the candidates alternate. Times are medians over the rounds, ratios are
-medians of the ratios within one round, because other load on the machine slows both sides of a round. Only ratios carry
+Every piece runs in its own process, where the compared functions alternate. Times are medians over the rounds. Ratios
+are medians of the ratios of one round, because other load on the machine slows both sides of a round. Only ratios carry
 over to other machines.
 """
 
@@ -27,7 +27,7 @@ PACKAGES = ("schuss", "numpy", "torch", "numba", "deepspeed", "jax", "optax", "s
 
 
 def machine():
-    """What the figures were measured on and with."""
+    """Machine and versions of the measurement."""
     import schuss
 
     cpu = platform.processor() or platform.machine()
@@ -52,7 +52,7 @@ def machine():
 
 
 def commit():
-    """The commit that is measured, with a plus where files have been changed since, other than those written here."""
+    """The measured commit, with a plus if files have changed since, except those that this script writes."""
 
     def git(*arguments):
         return subprocess.run(
@@ -65,7 +65,7 @@ def commit():
 
 
 def core_seconds():
-    """(wall clock, seconds of work and theft on all cores, seconds of this process and its children), or None."""
+    """(wall clock, busy and stolen seconds of all cores, seconds of this process and its children), or None."""
     try:
         user, nice, system, _, _, irq, softirq, steal = map(int, Path("/proc/stat").read_text().split()[1:9])
     except OSError:
@@ -75,7 +75,7 @@ def core_seconds():
 
 
 def neighbours(before, after):
-    """The share of the machine's cores that others took between two ``core_seconds``; 0 where it cannot be known."""
+    """The share of the cores that other processes used between two ``core_seconds``; 0 if unknown."""
     if before is None or after is None:
         return 0.0
     wall, busy, mine = (b - a for a, b in zip(before, after))
@@ -83,7 +83,7 @@ def neighbours(before, after):
 
 
 def measured(section, piece, rounds, version):
-    """One piece, measured in a fresh process."""
+    """The results of one piece, measured in a new process."""
     command = [sys.executable, __file__, "--piece", section, piece, "--rounds", str(rounds)]
     before = core_seconds()
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
@@ -97,7 +97,7 @@ def measured(section, piece, rounds, version):
 
 
 def chosen(only):
-    """The (section, piece) pairs that were asked for."""
+    """The requested (section, piece) pairs."""
     pairs = [(section, piece) for section, module in SECTIONS.items() for piece in module.PIECES]
     if only is None:
         return pairs
@@ -120,7 +120,7 @@ def main():
     path = options.json or page.RESULTS
     about = machine()
     results = json.loads(path.read_text()) if path.exists() else {}
-    if results.get("machine") != about:  # figures of different machines or versions do not belong on one page
+    if results.get("machine") != about:  # figures of different machines or versions are not comparable
         results = {"machine": about, "figures": {}, "measured": {}}
     begin, version = time.perf_counter(), commit()
     for section, piece in chosen(options.only):

@@ -1,6 +1,6 @@
 """Configuration of the documentation: ``sphinx-build -W --keep-going -b html docs build/docs``.
 
-Nothing is fetched at build time, and the pages load nothing from elsewhere: MathJax comes from a package.
+The build and the pages need no network: MathJax comes from a package.
 """
 
 import sys
@@ -50,7 +50,7 @@ copybutton_prompt_is_regexp = True
 GALLERY = HERE.parent / "examples" / "gallery"
 if list(GALLERY.glob("plot_*.py")) and list(GALLERY.glob("GALLERY_HEADER.*")):
     extensions.append("sphinx_gallery.gen_gallery")
-    sys.path.insert(0, str(GALLERY))  # what the scripts share
+    sys.path.insert(0, str(GALLERY))  # for the modules that the scripts share
     sphinx_gallery_conf = {
         "examples_dirs": str(GALLERY),
         "gallery_dirs": "gallery",
@@ -69,7 +69,7 @@ if list(GALLERY.glob("plot_*.py")) and list(GALLERY.glob("GALLERY_HEADER.*")):
         "remove_config_comments": True,
         "copyfile_regex": r"(?!)",
         "image_scrapers": ("gallery.scraper",),
-        "reset_modules": ("matplotlib", "gallery.taking_figures"),
+        "reset_modules": ("matplotlib", "gallery.collect_figures"),
     }
 
 html_theme = "pydata_sphinx_theme"
@@ -95,7 +95,7 @@ html_theme_options = {
     "pygments_dark_style": "github-dark",
 }
 
-# MathJax 3 as the package sphinx-mathjax-offline ships it; only the component in use and its fonts are copied.
+# MathJax 3 from the package sphinx-mathjax-offline; only the component in use and its fonts are copied.
 MATHJAX = Path(find_spec("sphinx-mathjax-offline").origin).parent / "static" / "mathjax"
 mathjax_path = "mathjax/tex-chtml.js"
 mathjax3_config = {
@@ -117,5 +117,5 @@ def _copy_mathjax(app, error):
 
 
 def setup(app):
-    """Makes the pages find their own MathJax."""
+    """Copies MathJax into the build, for the pages to load."""
     app.connect("build-finished", _copy_mathjax)

@@ -1,12 +1,10 @@
-"""Train a small network on handwritten digits with every optimizer of the package, and look at the learning curves.
+"""Train a small network on handwritten digits with every optimizer of the package, and plot the learning curves.
 
-The network is plain NumPy (`network.py`): two hidden layers with ReLU, forward and backward written by hand, float32
-parameters in a nested dict that goes to the optimizer as it is. The data are scikit-learn's 1797 digits of 8 by 8
-pixels. The table at the end tells the test accuracy, how many epochs 95 % took, and what one optimizer step costs
-beside the same update written as a NumPy expression; the picture shows training loss and test accuracy against the
-epoch, mean and range over the seeds. What to look at: momentum and the Adams take the training loss several times lower
-than plain SGD and Adagrad in the same epochs, while the test accuracies end close together. Newton's method is left
-out: it needs the Hessian.
+The network is plain NumPy (`network.py`). The data are scikit-learn's 1797 digits of 8 by 8 pixels. The table at the
+end has the test accuracy, the number of epochs until 95 %, and the time of one optimizer step next to that of the same
+update as a NumPy expression. The figure shows training loss and test accuracy by epoch, mean and range over the seeds.
+With momentum or Adam the training loss becomes several times lower than with plain SGD or Adagrad in as many epochs,
+while the test accuracies are close. Newton's method is left out, because it needs the Hessian.
 
     python examples/digits.py [--seeds 5] [--epochs 30] [--out build/digits.png]
 """
@@ -48,7 +46,7 @@ ROWS = [
     ("LARS", "LARS", {"lr": 3e-3, "weight_decay": 1e-3, "trust_coefficient": 1.0}),
     ("LAMB", "LAMB", {"lr": 3e-3, "max_grad_norm": None}),
 ]
-# Lookahead wraps an optimizer instead of being one, so it is not in the registry.
+# Lookahead wraps an optimizer, so it is not in the registry.
 CLASSES = {
     **schuss.OPTIMIZERS,
     "Lookahead(Adam)": lambda params, **settings: schuss.Lookahead(schuss.Adam(params, **settings)),
@@ -58,14 +56,14 @@ CLASSES = {
 class Result(NamedTuple):
     label: str
     settings: dict
-    loss: np.ndarray  # (seeds, epochs + 1), the first before any training
-    accuracy: np.ndarray  # the same
+    loss: np.ndarray  # (seeds, epochs + 1), the first before training
+    accuracy: np.ndarray  # of the same shape
     ours_us: float
     numpy_us: float | None
 
 
 def take_step(optimizer, gradients):
-    """One step; `gradients()` computes them where the parameters are, which NAG wants to do elsewhere."""
+    """One step. NAG calls `gradients` itself, at its look-ahead point."""
     optimizer.step(gradients if isinstance(optimizer, schuss.NAG) else gradients())
 
 
@@ -90,7 +88,7 @@ def leaves(tree):
 
 
 def numpy_stepper(name, settings, params, grads):
-    """A function without arguments that does the same step as NumPy expressions; None if nobody wrote them down."""
+    """A function that takes the same step with NumPy expressions; None if there is no expression for it."""
     expression = EXPRESSIONS.get(name)
     settings = {key: value for key, value in settings.items() if value is not None}
     if expression is None or not settings.keys() <= inspect.signature(expression).parameters.keys():
@@ -108,9 +106,9 @@ def numpy_stepper(name, settings, params, grads):
 
 
 def time_steps(name, settings, data, rounds=60, steps=10):
-    """Microseconds a step of the package and of the NumPy expressions (None without any), on this network's arrays.
+    """Microseconds per step of the package and of the NumPy expressions (None without any), on this network's arrays.
 
-    The two take turns, so that a busy moment of the machine hits both, and the median drops what it hit.
+    The two alternate, so that other load on the machine affects both, and the median ignores outliers.
     """
     ours, plain = (init_params(np.random.default_rng(0)) for _ in range(2))
     grads = backward(ours, data.x[:BATCH], data.y[:BATCH])
@@ -120,7 +118,7 @@ def time_steps(name, settings, data, rounds=60, steps=10):
     if numpy_step is not None:
         steppers.append(numpy_step)
 
-    for step in steppers:  # warm up, and make sure that it is the same update that is timed
+    for step in steppers:  # warm up; then compare the updates
         for _ in range(3):
             step()
     if numpy_step is not None:
@@ -138,14 +136,13 @@ def time_steps(name, settings, data, rounds=60, steps=10):
     return medians[0], medians[1] if numpy_step is not None else None
 
 
-# All of them ----------------------------------------------------------------------------------------------------------
+# Training and table ---------------------------------------------------------------------------------------------------
 
 
 def choose_rows(data):
     """The rows to train: `ROWS`, then every other class of the registry that trains with its defaults.
 
-    Returns them and, for classes that need more than parameters and gradients (a Hessian), the reason why they are left
-    out.
+    Also returns the error messages of the classes that do not, such as Newton, which needs a Hessian.
     """
     rows, left_out = list(ROWS), {}
     listed = {name for _, name, _ in ROWS}
@@ -175,7 +172,7 @@ def run(rows, data, seeds, epochs):
 
 
 def epochs_to_target(accuracy):
-    """Mean over the seeds of the first epoch at the target (NaN if none got there), and how many seeds got there."""
+    """The first epoch at the target, as a mean over the seeds that reach it (NaN if none does), and their number."""
     firsts = [int(np.argmax(run >= TARGET)) for run in accuracy if (run >= TARGET).any()]
     return np.mean(firsts) if firsts else np.nan, len(firsts)
 
@@ -197,15 +194,15 @@ def print_table(results):
         cells = [cell.ljust(width) for cell, width in zip(line[:2], widths, strict=False)]
         cells += [cell.rjust(width) for cell, width in zip(line[2:], widths[2:], strict=True)]
         print("  ".join(cells))
-    print("\nschuss, NumPy: median time of one optimizer step, taken in turns; ratio: NumPy / schuss.")
+    print("\nschuss, NumPy: median time of one optimizer step; ratio: NumPy / schuss.")
 
 
-# The picture ----------------------------------------------------------------------------------------------------------
+# The figure -----------------------------------------------------------------------------------------------------------
 
 
 def label_lines(ax, ends, gap=14):
-    """Write each line's name at its right end, moved apart where names would overlap. `ends`: (label, y) pairs."""
-    height = ax.get_window_extent().height * 72 / ax.figure.dpi  # in points, as the font size is
+    """Writes each line's name at its right end, without overlaps. `ends` has (label, y) pairs."""
+    height = ax.get_window_extent().height * 72 / ax.figure.dpi  # in points, like the font size
     to_axes = ax.transData + ax.transAxes.inverted()
     ends = [(to_axes.transform((1, y))[1] * height, label) for label, y in ends if np.isfinite(y) and y > 0]
     ends = sorted((min(max(wanted, 0), height), label) for wanted, label in ends)
@@ -214,7 +211,7 @@ def label_lines(ax, ends, gap=14):
     for wanted, _ in ends:
         places.append(max(wanted, places[-1] + gap) if places else wanted)
     ceiling = height
-    for i in reversed(range(len(places))):  # what was pushed out at the top pushes those below it back
+    for i in reversed(range(len(places))):  # moves labels above the top, and those below them, down again
         places[i] = min(places[i], ceiling)
         ceiling = places[i] - gap
     for (wanted, label), place in zip(ends, places, strict=True):
@@ -240,7 +237,7 @@ def draw_curve(ax, curves, look):
 
 
 def draw_accuracy(ax, result, results):
-    """One optimizer's test accuracy in its colour, the others' means in grey behind it."""
+    """One optimizer's test accuracy in its colour, and the means of the others in grey."""
     look = style(result.label)
     for other in results:
         ax.plot(other.accuracy.mean(axis=0), color=FAINT, lw=0.8)
@@ -263,7 +260,7 @@ def draw_accuracy(ax, result, results):
 
 
 def draw(results, path):
-    """Training loss of all optimizers in one plot, where they differ; test accuracy in a small plot for each."""
+    """Training loss of all optimizers in one plot; test accuracy in a small plot for each, because these are close."""
     columns = min(len(results), 4 if len(results) <= 8 else 5)
     lines = -(-len(results) // columns)
     fig = Figure(figsize=(12, 5.9 + 2.0 * lines), dpi=120, layout="constrained")
@@ -282,7 +279,7 @@ def draw(results, path):
         draw_accuracy(ax, result, results)
     for ax in small.flat[len(results) :]:
         ax.remove()
-    for column in range(columns):  # the last one in each column carries the axis
+    for column in range(columns):  # the lowest plot of each column has the axis
         ax = small[(len(results) - 1 - column) // columns, column]
         ax.tick_params(labelbottom=True)
         ax.set_xlabel("epoch")
@@ -298,7 +295,7 @@ def draw(results, path):
     ax_loss.set_title(
         f"Training loss. Line: mean over the seeds ({seeds}); band: lowest to highest", loc="left", fontsize=11
     )
-    note = f"Test accuracy, one by one, the others in grey. Number: after the last epoch; dot: {TARGET:.0%} reached"
+    note = f"Test accuracy of each, others in grey. Number: after the last epoch; dot: {TARGET:.0%} reached"
     bottom.suptitle(note, x=0.012, ha="left", fontsize=11)
     fig.draw_without_rendering()  # the labels need the final layout
     label_lines(ax_loss, [(result.label, result.loss[:, -1].mean()) for result in results])
@@ -317,7 +314,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--seeds", type=at_least_one, default=5, help="networks for each optimizer (%(default)s)")
     parser.add_argument("--epochs", type=at_least_one, default=30, help="passes over the training data (%(default)s)")
-    parser.add_argument("--out", type=Path, default=Path("build/digits.png"), help="the picture (%(default)s)")
+    parser.add_argument("--out", type=Path, default=Path("build/digits.png"), help="the figure (%(default)s)")
     args = parser.parse_args()
 
     data = load_data()
@@ -326,8 +323,8 @@ def main():
     count = sum(inputs * outputs + outputs for inputs, outputs in SIZES.values())
     print(f"{len(data.y)} digits to train with, {len(data.y_test)} to test; network {sizes} ({count} parameters)")
     print(f"batch size: {BATCH}, epochs: {args.epochs}, seeds: {args.seeds}")
-    # These matrices are too small to share out: more BLAS threads only get in each other's way. And an optimizer
-    # that diverges is a result to see in the table, not a warning.
+    # BLAS is faster on one thread for matrices this small. An optimizer that diverges shows in the table; warnings are
+    # not needed.
     with threadpool_limits(1), np.errstate(over="ignore", invalid="ignore"):
         results = run(rows, data, args.seeds, args.epochs)
     print()

@@ -1,7 +1,7 @@
 """The network that `digits.py` and the gallery train on scikit-learn's handwritten digits, in plain NumPy.
 
-Two hidden layers with ReLU and a softmax, forward and backward written by hand. Parameters are a nested dict of float32
-arrays, which goes to an optimizer as it is, and gradients have the same structure.
+It has two hidden layers with ReLU and a softmax; the gradients are computed by hand. Parameters are a nested dict of
+float32 arrays, and gradients have the same structure.
 """
 
 from typing import NamedTuple
@@ -42,7 +42,7 @@ def forward(params, x):
     h1 = np.maximum(x @ params["hidden1"]["w"] + params["hidden1"]["b"], 0)
     h2 = np.maximum(h1 @ params["hidden2"]["w"] + params["hidden2"]["b"], 0)
     scores = h2 @ params["output"]["w"] + params["output"]["b"]
-    scores -= scores.max(axis=1, keepdims=True)  # the softmax stays the same and cannot overflow
+    scores -= scores.max(axis=1, keepdims=True)  # does not change the softmax, and prevents overflow
     return h1, h2, scores - np.log(np.exp(scores).sum(axis=1, keepdims=True))
 
 
@@ -68,7 +68,7 @@ def evaluate(params, data):
 
 
 def batches(rng, count, size):
-    """Index arrays for one pass over `count` samples in random order; what does not fill a batch is left out."""
+    """Index arrays for one pass over `count` samples in random order; an incomplete last batch is left out."""
     order = rng.permutation(count)
     for start in range(0, count - size + 1, size):
         yield order[start : start + size]

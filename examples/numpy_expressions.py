@@ -1,8 +1,8 @@
-"""The optimizers as plain NumPy expressions, as in a notebook; `digits.py` compares their speed with the package's.
+"""The optimizers as plain NumPy expressions; `digits.py` compares their speed with the package's.
 
-Each function updates one parameter array in place with one gradient; `state` is a dict that starts empty and belongs to
-that array, `t` counts the steps from 1. Every operation makes a temporary array, as NumPy expressions do. To time a
-further optimizer, add its function to `EXPRESSIONS` under the name it has in `schuss.OPTIMIZERS`.
+Each function updates one parameter array in place with one gradient; `state` is that array's dict, empty at first, and
+`t` counts the steps from 1. To time another optimizer, add its function to `EXPRESSIONS` under its name in
+`schuss.OPTIMIZERS`.
 """
 
 import math
@@ -32,7 +32,7 @@ def adam(p, g, state, t, *, lr=1e-3, betas=(0.9, 0.999), eps=1e-8):
     beta1, beta2 = betas
     m = state["m"] = beta1 * state.get("m", 0.0) + (1 - beta1) * g
     v = state["v"] = beta2 * state.get("v", 0.0) + (1 - beta2) * g * g
-    # math.sqrt: NumPy's would return a float64 scalar, and that would turn the whole expression into float64.
+    # math.sqrt, because NumPy's returns a float64 scalar, which would make the whole expression float64.
     p -= lr / (1 - beta1**t) * m / (np.sqrt(v) / math.sqrt(1 - beta2**t) + eps)
 
 
@@ -44,7 +44,7 @@ def adamw(p, g, state, t, *, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay
 def nag(p, g, state, t, *, lr=1e-3, momentum=0.9):
     b = state.get("b", np.zeros_like(p))
     here = p.copy()
-    p -= lr * momentum * b  # where the gradient is taken
+    p -= lr * momentum * b  # moves to the point of the next gradient
     p[...] = here
     b = state["b"] = momentum * b + g
     p -= lr * b

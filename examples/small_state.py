@@ -1,14 +1,14 @@
-"""Train with state in less memory, and check whether it affects the loss.
+"""Train with state in less memory, and measure its effect on the loss.
 
-Two runs of `AdamW` in plain NumPy, over several seeds, once for each way to keep the state: the network of `digits.py`,
-and a small language model, which predicts the next character of the package's own documentation from the sixteen before
-it. The table gives the mean of the final validation loss and its spread over the seeds, and the mean difference from
-float32 state of the same seed, with its standard error. What to look at: the differences are smaller than the spread,
-but for 16-bit parameters without master weights.
+`AdamW` trains two models in plain NumPy with each state format and several seeds: the network of `digits.py`, and a
+small language model that predicts the next character of this package's documentation from the sixteen before it. The
+tables have the mean of the final validation loss, its standard deviation over the seeds, and the mean difference from
+float32 state with the same seed, with its standard error. The differences are smaller than the standard deviation,
+except for 16-bit parameters without master weights.
 
     python examples/small_state.py [--seeds 5] [--epochs 30] [--steps 1500]
 
-It needs what `make demo` installs: ml_dtypes, scikit-learn, tqdm.
+It needs ml_dtypes, scikit-learn and tqdm, which `make demo` installs.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 import schuss
 
-WAYS = {
+FORMATS = {
     "float32": {},
     "bfloat16": {"state_dtype": "bfloat16"},
     "bfloat16, nearest": {"state_dtype": "bfloat16", "state_rounding": "nearest"},
@@ -34,7 +34,7 @@ WAYS = {
 CONTEXT, EMBEDDING, HIDDEN = 16, 24, 192
 
 
-def halves(way):
+def has_bfloat16_params(way):
     return way.startswith("bfloat16 parameters")
 
 
@@ -45,9 +45,9 @@ def cast(structure, dtype):
 
 
 def optimize(params, way, seed, gradients, **settings):
-    """The optimizer over parameters of the way's dtype, and its step; the model computes in float32."""
-    own = cast(params, ml_dtypes.bfloat16) if halves(way) else params
-    optimizer = schuss.AdamW(own, state_seed=seed, **WAYS[way], **settings)
+    """A function that takes a step, and one that returns the parameters in float32, in which the model computes."""
+    own = cast(params, ml_dtypes.bfloat16) if has_bfloat16_params(way) else params
+    optimizer = schuss.AdamW(own, state_seed=seed, **FORMATS[way], **settings)
     return lambda *batch: optimizer.step(gradients(cast(own, np.float32), *batch)), lambda: cast(own, np.float32)
 
 
@@ -62,13 +62,13 @@ def digits(way, seed, data, epochs):
 
 
 def text():
-    """The documentation as numbers: training text, validation text, and how many characters there are."""
+    """The documentation as numbers: training text, validation text, and the size of the vocabulary."""
     root = Path(__file__).parent.parent
     files = [root / "README.md", root / "CONTRIBUTING.md", *sorted((root / "docs" / "guide").glob("*.rst"))]
     files += sorted((root / "python" / "schuss").rglob("*.py"))
     everything = "\n".join(file.read_text(encoding="utf-8") for file in files)
     characters, numbers = np.unique(np.array(list(everything)), return_inverse=True)
-    parts = np.array_split(numbers, 200)  # every tenth part validates
+    parts = np.array_split(numbers, 200)  # every tenth part is for validation
     return np.concatenate(parts[1::2] + parts[2::10]), np.concatenate(parts[::10]), len(characters)
 
 
@@ -115,7 +115,7 @@ def language_model(way, seed, data, steps):
 
 def table(title, run, seeds):
     losses = {}
-    for way in WAYS:
+    for way in FORMATS:
         losses[way] = np.array([run(way, seed)[0] for seed in tqdm(range(seeds), desc=f"{title}, {way}", leave=False)])
     print(f"\n{title}: validation loss over {seeds} seeds\n")
     print("| state | mean | spread over seeds | minus float32, same seed |\n|---|---|---|---|")

@@ -1,8 +1,8 @@
-"""Colours of the example figures: the same optimizer has the same colour, and the same dashes, in every one of them.
+"""Colours of the example figures: an optimizer has the same colour and dashes in every figure.
 
-The palette is Okabe and Ito's, which stays apart for readers with any of the common colour blindnesses. It has too few
-colours for every optimizer, so a few of Paul Tol's stand beside them, and relatives share a colour and differ in their
-dashes: Lookahead around an optimizer has that optimizer's colour. Those without an entry here differ in dashes too.
+The palette is Okabe and Ito's, which can be distinguished with all common colour vision deficiencies. It has too few
+colours, so some of Paul Tol's are added, and related optimizers share a colour and differ in dashes: Lookahead around
+an optimizer has that optimizer's colour. Optimizers without an entry here also differ in dashes.
 """
 
 from itertools import product
@@ -12,7 +12,7 @@ import schuss
 INK = "#222222"  # text
 FAINT = "#D9D9D9"  # grids and guides
 
-# name of the figure's line -> (colour, dashes as matplotlib reads them)
+# name of a line -> (colour, line style of matplotlib)
 STYLES = {
     "SGD": ("#7A7A7A", "-"),
     "SGD momentum": ("#56B4E9", "-"),
@@ -35,9 +35,9 @@ _DASHES = ((0, (5, 1.5)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)))
 
 
 def style(name):
-    """Keyword arguments for `Axes.plot` that draw the optimizer `name` as in every other figure."""
+    """Keyword arguments for `Axes.plot` with the colour and dashes of an optimizer."""
     if name not in STYLES:
-        # The position in the registry and not, say, in the figure: it is the same whatever else the figure shows.
+        # The position in the registry does not depend on what else a figure shows.
         others = [other for other in schuss.OPTIMIZERS if other not in STYLES]
         choices = [(colour, dash) for dash, colour in product(_DASHES, _COLOURS)]
         position = others.index(name) if name in others else len(others)

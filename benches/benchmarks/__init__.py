@@ -1,4 +1,4 @@
-"""The asv suite. asv finds this package alone; the sections of the speed page, which share its code, lie beside it."""
+"""The asv suite. asv imports only this package; the sections of the speed page use its code too."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The traffic floor from Python: builds the small crate in ``benches/floor`` on demand and calls it through ctypes."""
+"""The floor of memory traffic, from Python: builds the crate in ``benches/floor`` and calls it through ctypes."""
 
 import ctypes
 import functools
@@ -12,18 +12,18 @@ from typing import NamedTuple
 CRATE = Path(__file__).resolve().parent.parent / "floor"
 NAMES = {"darwin": "libschuss_floor.dylib", "win32": "schuss_floor.dll"}
 
-# Below this many bytes a step stays in the caches and starting a thread costs more than it saves: one thread then.
+# Below this many bytes the arrays stay in the caches, and a second thread costs more than it saves.
 SERIAL_BYTES = 16 << 20
 
 
 class FloorUnavailable(RuntimeError):
-    """The floor cannot be built here: there is no cargo, or it fails."""
+    """The floor cannot be built: cargo is missing or fails."""
 
 
 class Pass(NamedTuple):
-    """The arrays that one pass of a step reads, and those that it reads and writes: flat arrays of one length.
+    """The arrays that one pass of a step only reads, and those that it writes: flat arrays of one length.
 
-    Gradients and parameters have one item size, states have one of their own.
+    Gradients and parameters have the same item size; states have another.
     """
 
     reads: tuple = ()
@@ -40,7 +40,7 @@ class Pass(NamedTuple):
 
 @functools.cache
 def library():
-    """The compiled floor. Built once; cargo itself decides whether anything has changed since."""
+    """The compiled library. cargo rebuilds it if its source has changed."""
     cargo = shutil.which("cargo")
     if cargo is None:
         raise FloorUnavailable("the traffic floor needs cargo (https://rustup.rs) on the PATH")
@@ -59,7 +59,7 @@ def library():
 
 
 def item_size(arrays):
-    """The one item size of some arrays; None of no arrays."""
+    """The item size that the arrays have in common; None without arrays."""
     sizes = {a.itemsize for a in arrays}
     if len(sizes) > 1:
         raise ValueError("the floor takes one item size for gradients and parameters, and one for states")
@@ -67,7 +67,7 @@ def item_size(arrays):
 
 
 def make_pass(one, threads):
-    """A callable with the traffic of one pass. It leaves every bit of the arrays as it is."""
+    """A callable with the memory traffic of one pass. It does not change the arrays."""
     arrays = [a for own in one for a in own]
     n = arrays[0].size
     if any(a.size != n or not (a.flags.c_contiguous or a.flags.f_contiguous) for a in arrays):
@@ -84,12 +84,12 @@ def make_pass(one, threads):
         raise ValueError(
             f"no loop over {wanted} arrays of {first} and {rest} bytes; add one to benches/floor/src/lib.rs"
         )
-    call.keep = arrays  # the pointers are only good while the arrays live
+    call.keep = arrays  # the pointers are valid only while the arrays live
     return call
 
 
 def make_floor(passes, threads=1):
-    """A callable with the traffic of a step: its passes, one after the other."""
+    """A callable with the memory traffic of a step: its passes in order."""
     calls = [make_pass(one, threads) for one in passes]
     if len(calls) == 1:
         return calls[0]
@@ -102,5 +102,5 @@ def make_floor(passes, threads=1):
 
 
 def make_divider(n, divisions, roots):
-    """A callable that divides and takes roots as a rule does for n elements of float32, on one thread."""
+    """A callable with a rule's divisions and square roots for n float32 elements, on one thread."""
     return functools.partial(library().schuss_divider, n, divisions, roots)

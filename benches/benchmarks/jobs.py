@@ -1,4 +1,4 @@
-"""The measured jobs: every optimizer of the registry, ready to step, and the memory traffic of its step."""
+"""The measured jobs: every optimizer of the registry, ready to step, with the memory traffic of its step."""
 
 import functools
 import importlib.util
@@ -11,7 +11,7 @@ import numpy as np
 
 import schuss
 
-from . import floor, rivals, traffic
+from . import floor, libraries, traffic
 
 SIZES = [1_024, 16_384, 65_536, 131_072, 262_144, 1_048_576, 8_388_608, 33_554_432, 134_217_728]
 IN_CACHE = [n for n in SIZES if 16_384 <= n <= 1_048_576]
@@ -22,17 +22,17 @@ if importlib.util.find_spec("ml_dtypes"):
 THREADS = schuss.get_num_threads()
 
 ADAMW = {
-    "lr": rivals.LR,
-    "betas": (rivals.BETA1, rivals.BETA2),
-    "eps": rivals.EPS,
-    "weight_decay": rivals.WEIGHT_DECAY,
+    "lr": libraries.LR,
+    "betas": (libraries.BETA1, libraries.BETA2),
+    "eps": libraries.EPS,
+    "weight_decay": libraries.WEIGHT_DECAY,
 }
-# What a class needs to do its usual work: LARS has no default rate, and does not adapt without weight decay. The steps
-# of Adafactor and Prodigy grow with the parameters, which overflow where gradients stay the same for 10,000 steps.
+# Options that a class needs. LARS has no default learning rate, and does not adapt without weight decay. The steps of
+# Adafactor and Prodigy grow with the parameters: with constant gradients these would overflow within 10,000 steps.
 NEEDED = {"LARS": {"lr": 0.1, "weight_decay": 1e-4}, "Adafactor": {"lr": 1e-6}, "Prodigy": {"lr": 1e-6}}
-# Newton solves a system instead of updating elements, and is measured by itself.
+# Newton solves a linear system; the section `systems` measures it.
 OTHER_KIND = {"Newton"}
-# Every optimizer of the registry; then options that bring another state, equation or pass.
+# Every optimizer of the registry, then options that change its states, equations or passes.
 CASES = {name: (name, NEEDED.get(name, {})) for name in schuss.OPTIMIZERS if name not in OTHER_KIND}
 CASES |= {
     "SGD, momentum": ("SGD", {"momentum": 0.9}),
@@ -46,7 +46,7 @@ CASES = {case: own for case, own in CASES.items() if own[0] in schuss.OPTIMIZERS
 
 
 def shape(case, n):
-    """n elements as a matrix, because some optimizers do less for arrays of one dimension; others do not mind."""
+    """n elements as a matrix, because some optimizers do less work for one-dimensional arrays."""
     width = min(n, 64 if n < 65_536 else 1_024)
     return (n,) if case.endswith("flat") else (n // width, width)
 
@@ -77,9 +77,9 @@ class Job:
     """An optimizer of the package with parameters and gradients; the first step has been taken."""
 
     def __init__(self, case, shapes, dtype="float32", **options):
-        params = rivals.random_arrays(shapes, DTYPES[dtype])
-        grads = rivals.random_arrays(shapes, DTYPES[dtype], 1)
-        # One array is passed as it is, several as a list: what a person would do.
+        params = libraries.random_arrays(shapes, DTYPES[dtype])
+        grads = libraries.random_arrays(shapes, DTYPES[dtype], 1)
+        # As users do: one array is passed directly, several in a list.
         self.params, self.grads = (params, grads) if len(shapes) > 1 else (params[0], grads[0])
         self.case, self.elements = case, sum(map(prod, map(np.atleast_1d, shapes)))
         self.optimizer = make(case, self.params, **options)
@@ -89,26 +89,28 @@ class Job:
 
     @property
     def period(self):
-        """The number of steps after which the work repeats (Lookahead's k)."""
+        """The number of steps after which the work repeats: Lookahead's k, else 1."""
         return getattr(self.optimizer, "_k", 1)
 
     def cycle(self):
-        """Takes a whole period of steps."""
+        """Takes the steps of one period."""
         for _ in range(self.period):
             self.step()
 
     def states(self):
-        """{name: array} of the one group, which has one array."""
+        """{name: array}, for a job with one array."""
         own = self.optimizer.state_dict()["state"][0]
         return {name: leaves(tree)[0].reshape(-1) for name, tree in own.items()}
 
     def rule(self):
-        """The name of the rule of the one array."""
+        """The name of the rule, for a job with one array."""
         return self.optimizer.param_groups[0].rules[0]
 
     def passes(self):
-        """What a period of steps over one array has to move, wherever the array lies past the caches: the passes of the
-        rule's programs, with clipping in front and Lookahead's synchronization behind."""
+        """The passes of a period over one array that is larger than the caches.
+
+        They are those of clipping, of the rule's programs and of Lookahead's synchronization.
+        """
         p, g = (a.reshape(-1) for a in (self.params, self.grads))
         rule, arrays = self.rule(), {"p": p, "g": g, **self.states()}
         arrays |= {name: np.empty_like(p) for name in traffic.backups(rule)}
@@ -118,11 +120,11 @@ class Job:
         return step * self.period + sync
 
     def floor(self, threads=THREADS):
-        """The traffic floor of a period over this job's own arrays, on the same memory pages."""
+        """The traffic floor of a period, over the job's own arrays."""
         return floor.make_floor(self.passes(), threads)
 
     def bytes(self):
-        """Bytes per element that one step has to move, on average over a period."""
+        """Bytes per element that a step has to move, averaged over a period."""
         return sum(one.bytes for one in self.passes()) / self.elements / self.period
 
     def divider(self):
@@ -132,8 +134,8 @@ class Job:
 
 @functools.lru_cache(maxsize=1)
 def hot(case, shapes, dtype="float32", **options):
-    """The job of a time_ benchmark: made at its first call, kept for the others.
+    """The job of a time_ benchmark, made at its first call.
 
-    Not in ``setup``: asv then calls a benchmark once for each setup, and what it measures is a cold step.
+    A ``setup`` method would make asv call the benchmark once per setup, and so measure steps with cold caches.
     """
     return Job(case, [shape(case, shapes)] if isinstance(shapes, int) else shapes, dtype, **options)

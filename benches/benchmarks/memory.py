@@ -1,7 +1,7 @@
 """Memory of a step: the peak of a process, and the memory beyond parameters, gradients and state.
 
-Growth is read from /proc in a fresh process, since Python does not see Rust's allocations.
-Run as a program: ``python -m benchmarks.memory CASE`` prints the bytes.
+Growth is read from /proc in a new process, because Python does not see Rust's allocations. As a program, ``python -m
+benchmarks.memory CASE`` prints the bytes.
 """
 
 import subprocess
@@ -36,7 +36,7 @@ def _status(key):
 
 
 def step_growth(case, name="AdamW", steps=3):
-    """Bytes by which the process grows, at its peak, over the first steps; nan where the kernel does not tell."""
+    """Bytes by which the process grows at most during the first steps; nan where /proc does not show it."""
     shapes, dtype, layout, options = GROWTH[case]
     params = [np.ones(shape, DTYPES[dtype]) for shape in shapes]
     if layout == "strided":
@@ -45,15 +45,15 @@ def step_growth(case, name="AdamW", steps=3):
         grads = [np.ones(p.shape[::-1], p.dtype).T for p in params]
     else:
         grads = [np.ones(p.shape, p.dtype if layout == "same" else layout) for p in params]
-    # Small arrays first: the thread pool and lazily loaded parts are not what is asked about.
+    # A step over small arrays first, so that the thread pool and lazily loaded code do not count.
     warm = [np.ones(MEGA, np.float32)]
     schuss.OPTIMIZERS[name](warm, **options).step([np.ones_like(warm[0])])
     optimizer = schuss.OPTIMIZERS[name](params, **options)
     for tree in optimizer.state_dict()["state"]:
         for a in leaves(tree):
-            a[...] = 0  # zeroed memory comes to life when it is first written
+            a[...] = 0  # zeroed memory is only mapped when it is first written
     try:
-        Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+        Path("/proc/self/clear_refs").write_text("5")  # resets the peak
         before = _status("VmRSS")
         for _ in range(steps):
             optimizer.step(grads)
@@ -63,7 +63,7 @@ def step_growth(case, name="AdamW", steps=3):
 
 
 def measure_growth(case, name="AdamW"):
-    """The same, in a process of its own."""
+    """`step_growth` in a new process."""
     command = [sys.executable, "-m", "benchmarks.memory", case, name]
     done = subprocess.run(command, env=process_environment(), capture_output=True, text=True)
     if done.returncode:
@@ -72,7 +72,7 @@ def measure_growth(case, name="AdamW"):
 
 
 class Growth:
-    """Bytes taken beyond the state; the parameters of each case have 8 M elements."""
+    """Bytes allocated beyond the state, for parameters of 8 M elements."""
 
     params = [list(GROWTH)]
     param_names = ["case"]

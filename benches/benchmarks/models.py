@@ -1,4 +1,4 @@
-"""The lists of arrays that real models have, by the shapes that their definitions give."""
+"""The shapes of the parameters of real models, computed from the models' definitions."""
 
 
 def gpt2_small():
@@ -14,7 +14,7 @@ def efficientnet_b1():
     """EfficientNet-B1 (arXiv:1905.11946), a small convolutional network: 301 arrays, 7,794,184 elements."""
 
     def convolution(into, out, kernel, groups=1):
-        """Its kernel, and scale and shift of the normalization behind it."""
+        """The kernel, and scale and shift of the normalization after it."""
         return [(out, into // groups, kernel, kernel), (out,), (out,)]
 
     arrays = convolution(3, 32, 3)

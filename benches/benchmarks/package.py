@@ -15,10 +15,10 @@ from .jobs import Job
 
 
 def import_seconds(count):
-    """What the import takes after NumPy's, in fresh processes.
+    """The time of the import beyond NumPy's, in new processes.
 
-    Compiled files are cached first, as pip leaves them when it installs: where Python is told not to write any, it
-    compiles the sources at every import otherwise, and that is what would be measured.
+    Compiled files are cached first, as pip does when it installs. Otherwise a Python that may not write them would
+    compile the sources at every import.
     """
     code = "import time, numpy; t = time.perf_counter(); import schuss; print(time.perf_counter() - t)"
     with tempfile.TemporaryDirectory() as folder:
@@ -30,7 +30,7 @@ def import_seconds(count):
 
 
 def wheel_size():
-    """The bytes of a wheel: the package's files, each compressed. A wheel's own lists add a few thousand."""
+    """The bytes of a wheel: the package's files, compressed. A wheel's metadata adds a few thousand."""
     files = [p for p in Path(schuss.__file__).parent.rglob("*") if p.suffix in (".py", ".pyi", ".so", ".pyd", ".dylib")]
     return sum(len(zlib.compress(p.read_bytes())) for p in files)
 
@@ -43,7 +43,7 @@ track_import_beyond_numpy.unit = "s"
 
 
 def timeraw_import_numpy():
-    """What an import of schuss contains anyway."""
+    """The part of an import of schuss that is NumPy's."""
     return "import numpy"
 
 
@@ -59,7 +59,7 @@ track_wheel_size.unit = "bytes"
 
 
 class Checkpoint:
-    """AdamW over a list of 16 arrays, 8 M elements in all: 96 MB with the parameters."""
+    """AdamW over 16 arrays with 8 M elements in all: 96 MB with the parameters."""
 
     number = 1
     unit = "MB/s"

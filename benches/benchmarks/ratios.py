@@ -1,8 +1,8 @@
-"""Ratios, which carry over between machines: both sides interleaved in one process, median, lower is better.
+"""Ratios of our time to a reference's, which carry over between machines; lower is better.
 
-A ratio is nan if its reference is not installed or has no such case. Sizes past the caches are compared with a loop of
-the same traffic, sizes in cache with other libraries' steps, back to back and with a millisecond of other work before
-each step.
+Both alternate in one process, and the median counts. A ratio is nan if the reference is not installed or has no such
+case. Arrays larger than the caches are compared with a loop of the same traffic, smaller ones with other libraries'
+steps, back to back and with a millisecond of other work before each step.
 """
 
 import functools
@@ -10,7 +10,7 @@ import importlib.util
 
 import schuss
 
-from . import floor, rivals
+from . import floor, libraries
 from .jobs import ADAMW, CASES, DTYPES, IN_CACHE, PAST_CACHE, SIZES, THREADS, Job, shape
 from .timing import Timed, measure_ratio, numpy_work
 
@@ -19,14 +19,14 @@ REGIMES = ["back to back", "after 1 ms of work"]
 
 
 def in_regime(regime, step, base):
-    """The ratio with nothing between the steps, or as a training loop has it."""
+    """The ratio with steps back to back, or with other work between them as in a training loop."""
     if regime == REGIMES[0]:
         return measure_ratio(step, base)
     return measure_ratio(step, base, seconds=0.004, work=numpy_work())
 
 
 class ToFloor:
-    """Time over that of a loop with the same loads and stores; 1.0 is the floor, 1 / 0.95 = 1.053 the target."""
+    """Our time divided by that of a loop with the same loads and stores; the target is 1 / 0.95 = 1.053."""
 
     params = [list(CASES), PAST_CACHE]
     param_names = ["optimizer", "elements"]
@@ -45,7 +45,7 @@ class ToFloor:
 
 
 class ToFloorBfloat16(ToFloor):
-    """Parameters and gradients of two bytes, state of four."""
+    """bfloat16 parameters and gradients, float32 state."""
 
     params = [list(CASES), PAST_CACHE[:1]]
 
@@ -54,7 +54,7 @@ class ToFloorBfloat16(ToFloor):
 
 
 class ToTorch:
-    """Time over that of torch.optim with fused=True and as many threads; 0.04 is 25 times as fast."""
+    """Our time divided by that of torch.optim with fused=True and as many threads; 0.04 is 25 times as fast."""
 
     fused = [name for name in ("SGD", "Adagrad", "Adam", "AdamW") if name in schuss.OPTIMIZERS]
     params = [fused, SIZES[:-2]]
@@ -65,27 +65,27 @@ class ToTorch:
     def track_ratio_to_torch(self, name, n):
         if importlib.util.find_spec("torch") is None:
             return NAN
-        rival, _ = rivals.torch_step([n], threads=THREADS, name=name)
-        return measure_ratio(Job(name, [n], lr=rivals.LR).step, rival)
+        rival, _ = libraries.torch_step([n], threads=THREADS, name=name)
+        return measure_ratio(Job(name, [n], lr=libraries.LR).step, rival)
 
 
 class ToOthers:
-    """AdamW over the others' steps, in both regimes."""
+    """Our AdamW's time divided by that of other libraries."""
 
-    params = [list(rivals.RIVALS), REGIMES, IN_CACHE]
-    param_names = ["rival", "regime", "elements"]
-    unit = "times the rival"
+    params = [list(libraries.LIBRARIES), REGIMES, IN_CACHE]
+    param_names = ["library", "regime", "elements"]
+    unit = "times the library"
     timeout = 120
 
     def track_ratio(self, name, regime, n):
-        if name not in rivals.RIVALS:
+        if name not in libraries.LIBRARIES:
             return NAN
-        rival, _ = rivals.RIVALS[name]([n], threads=THREADS)
+        rival, _ = libraries.LIBRARIES[name]([n], threads=THREADS)
         return in_regime(regime, Job("AdamW", [n], **ADAMW).step, rival)
 
 
 class ToOneThread:
-    """All threads over one thread: above 1, helpers cost more than they bring."""
+    """Time on all threads divided by time on one; above 1, more threads are slower."""
 
     params = [REGIMES, IN_CACHE]
     param_names = ["regime", "elements"]
@@ -103,8 +103,8 @@ class ToOneThread:
 
 
 @functools.lru_cache(maxsize=1)
-def hot_rival(name, n):
-    return rivals.RIVALS[name]([n], threads=THREADS)[0]
+def hot_library(name, n):
+    return libraries.LIBRARIES[name]([n], threads=THREADS)[0]
 
 
 @functools.lru_cache(maxsize=1)
@@ -112,14 +112,14 @@ def hot_floor(case, n):
     return Job(case, [shape(case, n)]).floor()
 
 
-class RivalTimes(Timed):
-    """The other libraries' own times, to find out which side caused a jump in a ratio."""
+class LibraryTimes(Timed):
+    """Times of the other libraries, to see which side changed when a ratio changes."""
 
-    params = [list(rivals.RIVALS), [1_024, 1_048_576]]
-    param_names = ["rival", "elements"]
+    params = [list(libraries.LIBRARIES), [1_024, 1_048_576]]
+    param_names = ["library", "elements"]
 
     def time_step(self, name, n):
-        hot_rival(name, n)()
+        hot_library(name, n)()
 
 
 class FloorTimes(Timed):

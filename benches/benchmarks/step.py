@@ -20,7 +20,7 @@ class Step(Timed):
 
 
 class StepLarge(Step):
-    """Past the caches, where memory bandwidth decides."""
+    """Arrays larger than the caches, where memory bandwidth decides."""
 
     params = [list(CASES), PAST_CACHE]
 
@@ -36,7 +36,7 @@ class StepDtype(Timed):
 
 
 class StepThreads(Timed):
-    """Threads beside one thread: around the size from which a second one pays."""
+    """Numbers of threads, around the size from which a second thread is faster."""
 
     params = [list(CASES), sorted({1, THREADS}), [65_536, 131_072, 262_144, 1_048_576]]
     param_names = ["optimizer", "threads", "elements"]
@@ -47,7 +47,7 @@ class StepThreads(Timed):
 
 
 class StepOptions(Timed):
-    """Options of the step: the cost of each compared with the plain step."""
+    """Options of a step, to compare with the step without options."""
 
     options = {
         "plain": ({}, {}),
@@ -66,7 +66,7 @@ class StepOptions(Timed):
 
 
 class StepLevel:
-    """Each CPU level, on one thread. A level is chosen at import, so each is measured in a process of its own."""
+    """Each CPU level on one thread. The level is chosen at import, so each is measured in a new process."""
 
     params = [list(CASES), schuss.cpu_levels(), [16_384]]
     param_names = ["optimizer", "level", "elements"]

@@ -1,6 +1,6 @@
-"""Optimizers that are more than one rule, and steps that do more than step; each in ratios of one run.
+"""Optimizers and steps that do more than one rule, as ratios to a reference in the same run.
 
-What is measured and how is written in the sections of the speed page.
+The sections of the speed page measure them.
 """
 
 from sections import systems, tail
@@ -13,7 +13,7 @@ NAN = float("nan")
 
 
 class Layerwise:
-    """Time over that of a NumPy expression: 0.05 is 20 times as fast."""
+    """Our time divided by that of a NumPy expression; 0.05 is 20 times as fast."""
 
     params = [["LARS", "LAMB"]]
     param_names = ["optimizer"]
@@ -24,7 +24,7 @@ class Layerwise:
 
 
 class Relatives:
-    """Time over AdamW's, divided by their bytes' ratio: 1.1 at most."""
+    """Time divided by AdamW's, divided by the ratio of their bytes; the target is at most 1.1."""
 
     params = [["RAdam", "Ranger"]]
     param_names = ["optimizer"]
@@ -56,7 +56,7 @@ class Newton:
 
 
 class Tail:
-    """Unscale, clip, step and zero in one call, over torch's four and over our own four."""
+    """Unscaling, clipping, step and zeroing in one call: our time divided by that of torch's four calls."""
 
     params = [["EfficientNet-B1", "GPT-2 small"]]
     param_names = ["model"]

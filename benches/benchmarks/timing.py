@@ -1,4 +1,4 @@
-"""Fair timing: the candidates alternate in one process."""
+"""Fair timing: the compared functions alternate in one process."""
 
 import itertools
 import statistics
@@ -8,7 +8,7 @@ import numpy as np
 
 
 class Timed:
-    """How long asv's time_ benchmarks take: the first call, which makes the job, falls into the warm-up."""
+    """asv's settings for time_ benchmarks; the first call, which makes the job, is part of the warm-up."""
 
     warmup_time = 0.1
     sample_time = 0.01
@@ -18,7 +18,7 @@ class Timed:
 
 
 def per_call(step, seconds):
-    """How many calls fill that time, at least one."""
+    """How many calls take about so many seconds, at least one."""
     step()
     begin, calls = time.perf_counter(), 1
     step()
@@ -31,12 +31,12 @@ def per_call(step, seconds):
 
 
 def interleave(steps, rounds=11, seconds=0.01, rest=0.005, warm=1, work=None):
-    """Seconds per call of every step, one figure per round, with the steps alternating.
+    """Times ``steps``, a dict {name: callable}, by turns; returns the seconds per call of each, one figure per round.
 
-    steps: {name: callable}. Each turn makes enough calls to fill ``seconds``. Between turns the process rests, so that
-    threads which spin after their work (OpenMP) do not sit on a core while the next one is measured, and the first
-    ``warm`` calls of a turn, which may wake a pool or fetch arrays, are not counted. The order rotates from round to
-    round. work: called before every single step, not counted; back to back otherwise.
+    A turn makes enough calls to take ``seconds``. The process sleeps for ``rest`` seconds before each turn, so that
+    OpenMP threads, which spin after their work, do not use a core in another one's turn. The first ``warm`` calls of a
+    turn, which may wake a thread pool or load caches, do not count. The order rotates from round to round. ``work``, if
+    given, is called before every step and does not count.
     """
     calls = {name: per_call(step, seconds) for name, step in steps.items()}
     taken = {name: [] for name in steps}
@@ -65,13 +65,15 @@ def interleave(steps, rounds=11, seconds=0.01, rest=0.005, warm=1, work=None):
     return taken
 
 
-# With work between, a turn of short steps would last a second and more.
+# Calls per turn with work between them; more would make turns of short steps take seconds.
 PAUSED_CALLS = 20
 
 
 def ratio(taken, name, base):
-    """The median over the rounds of name's time divided by base's. Other load on the machine slows both sides of a
-    round, so this varies less than the ratio of the medians."""
+    """The median over the rounds of name's time divided by base's.
+
+    Other load on the machine slows both sides of a round, so this varies less than the ratio of the medians.
+    """
     return statistics.median(a / b for a, b in zip(taken[name], taken[base]))
 
 
@@ -79,12 +81,12 @@ def measure_ratio(step, base, **options):
     return ratio(interleave({"step": step, "base": base}, **options), "step", "base")
 
 
-# Both sides ours and many calls uncounted: threads are awake for the one as for the other.
+# For comparing two of our own steps: no rest and more warm-up calls, so that the thread pool is awake for both.
 HOT = {"rest": 0, "warm": 10}
 
 
 def numpy_work(milliseconds=1.0):
-    """A callable that keeps NumPy busy for that long on one core, as the rest of a training loop would."""
+    """A callable that runs NumPy on one core for so long, like the rest of a training loop."""
     x = np.linspace(0.0, 1.0, 4096)
     out = np.empty_like(x)
 

@@ -8,7 +8,7 @@ from .floor import Pass
 
 
 def expressions(stage):
-    """Every expression of a stage, those inside others too: tuples like ``("binary", "/", a, b)``."""
+    """Every expression of a stage, nested ones included: tuples like ``("binary", "/", a, b)``."""
 
     def inner(expression):
         yield expression
@@ -21,17 +21,17 @@ def expressions(stage):
 
 
 def passes_of(rule, program="step"):
-    """The passes of a program, as dicts; none of a program that the rule does not have."""
+    """The passes of a program, as dicts; an empty list if the rule has no such program."""
     stages = _schuss.rule_tree(rule)["programs"].get(program, [])
     return [stage for stage in stages if stage["kind"] == "pass"]
 
 
 def passes(rule, arrays, program="step"):
-    """The traffic of a program. ``arrays`` maps ``p``, ``g`` and the names of states to flat arrays.
+    """The memory traffic of a program. ``arrays`` maps ``p``, ``g`` and the names of states to flat arrays.
 
-    What is written counts as read too: a line of memory is fetched before a part of it is stored. Row and column
-    vectors are left out; they are a thousandth of a large matrix. The parameter is read where the text names it. Weight
-    decay that is added to the gradient would need it wherever the gradient is read; no case has that.
+    Written arrays count as read too, because a cache line is loaded before a part of it is stored. Row and column
+    vectors are left out: they are a thousandth of a large matrix. The parameter counts as read if the rule names it; L2
+    decay would also read it with every gradient, but no case has that.
     """
     states = {state["name"] for state in _schuss.rule_tree(rule)["states"] if state["scope"] == "element"}
     made = []
@@ -48,14 +48,14 @@ def passes(rule, arrays, program="step"):
 
 
 def backups(rule):
-    """The names of the copies of the parameter that a rule keeps from one program to the next."""
+    """The names of a rule's parameter backups."""
     return [state["name"] for state in _schuss.rule_tree(rule)["states"] if state["scope"] == "backup"]
 
 
 def divider(rule):
     """Divisions and square roots per element of a step, counted in its passes.
 
-    What a pass recalls from one before it is not computed again while the array is in cache.
+    Values that a later pass uses again count once: they are stored while the array is in cache.
     """
     seen, counted = [], []
     for stage in passes_of(rule):

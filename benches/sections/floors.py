@@ -1,4 +1,4 @@
-"""Every optimizer past the caches, against the time that its traffic alone takes."""
+"""Every optimizer over arrays larger than the caches, compared with the time of its memory traffic alone."""
 
 from .table import Table, bounded, short, time
 
@@ -35,9 +35,9 @@ def tables(data):
     text = (
         "Float32, a matrix with rows of 1,024, or one dimension (flat). Bytes per element are those that a step has to "
         "move: what its passes read, and twice what they write (Lookahead's synchronization on average). Each figure "
-        "is the time of a loop with only these loads and stores, divided by the time of the step, alternating on the "
-        "same arrays: 1 is as fast as memory allows. Values above 1 come from data still cached from the previous "
-        "step. Below 0.95 is bold."
+        "is the time of a loop with only these loads and stores, divided by the time of the step; the two alternate on "
+        "the same arrays. 1 is as fast as memory allows. Values above 1 come from data still cached from the previous "
+        "step. Figures below 0.95 are bold."
     )
     head = ["optimizer", "bytes", *(f"{int(n):,}" for n in sizes), f"{int(sizes[-1]):,} in", "GB/s"]
     rows = []
@@ -46,7 +46,7 @@ def tables(data):
         ratios = [bounded(data[n][case]["ratio"], least=0.95) for n in sizes]
         rate = largest["bytes"] * int(sizes[-1]) / largest["seconds"] / 1e9
         rows.append([case, f"{own['bytes']:.3g}", *ratios, time(largest["seconds"]), short(rate)])
-    return [Table("Past the caches: against the floor of memory traffic", text, head, rows)]
+    return [Table("Larger than the caches: compared with the floor of memory traffic", text, head, rows)]
 
 
 def targets(data):
@@ -54,5 +54,5 @@ def targets(data):
     for piece in PIECES:
         for case, own in data.get(piece, {}).items():
             if case != "missing":
-                found.append((f"{int(piece):,} elements: floor over {case}", own["ratio"], ">=", 0.95))
+                found.append((f"{int(piece):,} elements: floor / {case}", own["ratio"], ">=", 0.95))
     return found

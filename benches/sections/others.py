@@ -1,6 +1,6 @@
 """AdamW compared with other libraries, from a thousand elements to 32 million."""
 
-from .table import Table, rival, time
+from .table import Table, speedup, time
 
 PIECES = [
     "torch fused",
@@ -20,10 +20,10 @@ LARGEST = {"torch foreach": 8_388_608, "numba": 131_072, "NumPy": 8_388_608}
 
 def measure(piece, rounds):
     import numpy as np
-    from benchmarks import jobs, rivals, timing
+    from benchmarks import jobs, libraries, timing
 
-    if piece not in rivals.RIVALS:
-        return {"missing": rivals.MISSING[piece]}
+    if piece not in libraries.LIBRARIES:
+        return {"missing": libraries.MISSING[piece]}
     result = {"hot": {}, "paused": {}}
     work = timing.numpy_work()
     for n in HOT:
@@ -31,11 +31,13 @@ def measure(piece, rounds):
             continue
         job = jobs.Job("AdamW", [n], **jobs.ADAMW)
         try:
-            step, params = rivals.RIVALS[piece]([n], threads=jobs.THREADS)
-        except Exception as error:  # installed, and does not run here: that is what the page has to say then
+            step, params = libraries.LIBRARIES[piece]([n], threads=jobs.THREADS)
+        except Exception as error:  # installed, but it does not run here, which the page must say
             return {"missing": f"does not run here ({type(error).__name__})"}
         params = params() if callable(params) else params
-        np.testing.assert_allclose(job.params, params[0], rtol=2e-5, atol=2e-6, err_msg=f"{piece} computes otherwise")
+        np.testing.assert_allclose(
+            job.params, params[0], rtol=2e-5, atol=2e-6, err_msg=f"{piece} computes something else"
+        )
         steps = {"schuss": job.step, piece: step}
         large = n > 1_048_576
         taken = timing.interleave(steps, rounds, seconds=0.05 if large else 0.01, rest=0.002 if large else 0.005)
@@ -50,7 +52,7 @@ def _figures(taken, piece):
 
     from benchmarks.timing import ratio
 
-    return {"schuss": median(taken["schuss"]), "rival": median(taken[piece]), "ratio": ratio(taken, piece, "schuss")}
+    return {"schuss": median(taken["schuss"]), "library": median(taken[piece]), "ratio": ratio(taken, piece, "schuss")}
 
 
 def present(data):
@@ -58,7 +60,7 @@ def present(data):
 
 
 def ours(data, regime, n):
-    """Our time: the median over the rivals' processes."""
+    """Our time: the median over the processes, each of which measures one library."""
     from statistics import median
 
     return median(data[piece][regime][str(n)]["schuss"] for piece in present(data) if str(n) in data[piece][regime])
@@ -71,7 +73,7 @@ def _rows(data, regime, sizes):
             yield [
                 f"{n:,}",
                 time(ours(data, regime, n)),
-                *(rival(own["ratio"]) if own else "" for own in found),
+                *(speedup(own["ratio"]) if own else "" for own in found),
             ]
 
 
@@ -80,20 +82,20 @@ def tables(data):
     left_out = [f"{piece} ({own['missing']})" for piece, own in data.items() if "missing" in own]
     text = (
         "AdamW, float32, one array, called from Python: our time, and the other libraries' time divided by it. Below "
-        "1, in bold, the other library is faster. Each library had its own process, in which it and schuss took turns; "
-        "our time is the median over these processes. Before timing, both took the same step and their parameters were "
-        "compared. numba is the same loop written by hand; fastmath gives up exact results. NumPy is the textbook "
+        "1, in bold, the other library is faster. Each library ran in its own process, alternating with schuss; our "
+        "time is the median over these processes. Before timing, both took the same step and their parameters were "
+        "compared. numba is the same loop written by hand; fastmath allows inexact results. NumPy is the textbook "
         "expression with in-place operators. Empty cells were not measured."
     )
     if left_out:
         text += f" Left out here: {', '.join(left_out)}."
     paused = (
-        "The same with a millisecond of NumPy work before every step, which is not counted. As in a training loop, the "
-        "threads have gone to sleep and the caches hold other data."
+        "The same with a millisecond of NumPy work before every step, which is not counted. As in a training loop, "
+        "threads are asleep and the caches hold other data."
     )
     return [
-        Table("Against others, back to back", text, head, list(_rows(data, "hot", HOT))),
-        Table("Against others, a millisecond later", paused, head, list(_rows(data, "paused", PAUSED))),
+        Table("Other libraries, back to back", text, head, list(_rows(data, "hot", HOT))),
+        Table("Other libraries, after 1 ms of other work", paused, head, list(_rows(data, "paused", PAUSED))),
     ]
 
 
@@ -105,13 +107,13 @@ _TORCH = {
 
 def targets(data):
     found = []
-    for regime, words in (("hot", "back to back"), ("paused", "a millisecond later")):
+    for regime, words in (("hot", "back to back"), ("paused", "after 1 ms of other work")):
         for n in PAUSED:
             least = {"numba parallel": 1, "numba parallel fastmath": 0.9, "DeepSpeed CPUAdam": 1}
             if n in _TORCH[regime]:
                 least["torch fused"] = _TORCH[regime][n]
             for piece, bound in least.items():
                 if piece in present(data):
-                    what = f"{n:,} elements, {words}: {piece} over ours"
+                    what = f"{n:,} elements, {words}: {piece} / ours"
                     found.append((what, data[piece][regime][str(n)]["ratio"], ">=", bound))
     return found

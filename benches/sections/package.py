@@ -1,4 +1,4 @@
-"""The package: what its import adds to NumPy's, its size, checkpoints, memory of a step."""
+"""The package: import time beyond NumPy's, size, checkpoints, memory of a step."""
 
 from .table import Table, bounded, short
 
@@ -29,8 +29,8 @@ def tables(data):
     rows = []
     if own := data.get("import"):
         least, middle = own["least"] * 1e3, own["median"] * 1e3
-        words = f"milliseconds, median (least {short(least)})"
-        rows.append(["import, over NumPy's own", words, bounded(middle, most=30), "<= 30"])
+        words = f"milliseconds, median (minimum {short(least)})"
+        rows.append(["import, beyond NumPy's", words, bounded(middle, most=30), "<= 30"])
     if own := data.get("size"):
         rows.append(["wheel", "MB", bounded(own["wheel"] / 1e6, most=4), "<= 4"])
     if own := data.get("checkpoint"):
@@ -41,9 +41,9 @@ def tables(data):
         value = bounded(value / 2**20, most=most) if most else short(value / 2**20)
         rows.append([f"memory that a step adds: {case}", "MiB", value, "<= 1" if most else ""])
     text = (
-        "Import time is for fresh processes with compiled files cached, as pip leaves them. Checkpoint rates depend on "
-        "this machine's disk and page cache. Memory that a step adds is its peak beyond parameters, gradients and "
-        "state, for 8 M elements (float32 parameters unless noted): gradients of another layout are converted as a "
+        "Import times are those of new processes with cached compiled files, as after an installation by pip. "
+        "Checkpoint rates depend on disk and page cache. Memory that a step adds is its peak beyond parameters, "
+        "gradients and state, for 8 M elements of float32 unless noted; gradients with another layout are copied as a "
         "whole."
     )
     return [Table("The package", text, ["what", "unit", "value", "target"], rows)]
@@ -52,7 +52,7 @@ def tables(data):
 def targets(data):
     found = []
     if own := data.get("import"):
-        found.append(("import over NumPy's own, ms", own["median"] * 1e3, "<=", 30))
+        found.append(("import beyond NumPy's, ms", own["median"] * 1e3, "<=", 30))
     if own := data.get("size"):
         found.append(("wheel, MB", own["wheel"] / 1e6, "<=", 4))
     for case in ("one array", "1000 arrays"):

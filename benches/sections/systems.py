@@ -1,5 +1,8 @@
-"""Optimizers that are more than one rule: layerwise ones against NumPy, rectified and lookahead ones against AdamW,
-Lookahead's synchronization against its floor, Newton against SciPy."""
+"""Optimizers that do more than one rule.
+
+Layerwise ones are compared with NumPy, RAdam and Ranger with AdamW, Lookahead's synchronization with its floor, Newton
+with SciPy.
+"""
 
 import numpy as np
 
@@ -27,13 +30,13 @@ def layerwise(name, rounds):
     from pathlib import Path
     from statistics import median
 
-    from benchmarks import jobs, rivals, timing
+    from benchmarks import jobs, libraries, timing
 
     sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
     from numpy_expressions import EXPRESSIONS
 
     job = jobs.Job(name, [MILLION], max_grad_norm=None)
-    (p,), (g,) = rivals.random_arrays([MILLION]), rivals.random_arrays([MILLION], seed=1)
+    (p,), (g,) = libraries.random_arrays([MILLION]), libraries.random_arrays([MILLION], seed=1)
     state, t = {}, 0
 
     def expression():
@@ -42,13 +45,15 @@ def layerwise(name, rounds):
         EXPRESSIONS[name](p, g, state, t, **jobs.NEEDED.get(name, {}))
 
     expression()
-    np.testing.assert_allclose(job.params, p, rtol=1e-4, atol=1e-6, err_msg=f"the expression of {name} is another")
+    np.testing.assert_allclose(
+        job.params, p, rtol=1e-4, atol=1e-6, err_msg=f"the expression of {name} computes something else"
+    )
     taken = timing.interleave({"schuss": job.step, "NumPy": expression}, rounds, seconds=0.02)
     return {"seconds": median(taken["schuss"]), "numpy": timing.ratio(taken, "NumPy", "schuss")}
 
 
 def relative(name, rounds):
-    """An optimizer over AdamW in the same run, and the bytes of the one over those of the other."""
+    """An optimizer's time divided by AdamW's in the same run, and its bytes divided by AdamW's."""
     from statistics import median
 
     from benchmarks import jobs, timing
@@ -63,7 +68,7 @@ def relative(name, rounds):
 
 
 def synchronization(n, rounds):
-    """Lookahead's slow weights against the floor of their traffic."""
+    """Lookahead's synchronization, compared with the floor of its memory traffic."""
     from statistics import median
 
     from benchmarks import floor, jobs, timing
@@ -75,7 +80,7 @@ def synchronization(n, rounds):
 
 
 def newton(rounds):
-    """A damped system beside SciPy's; without SciPy nothing."""
+    """Newton's linear system compared with SciPy; empty without SciPy."""
     from importlib.util import find_spec
     from statistics import median
 
@@ -107,32 +112,32 @@ def tables(data):
     rows = []
     for name, own in data.get("layerwise", {}).items():
         numpy = bounded(own["numpy"], least=20)
-        rows.append([f"{name}, 1,048,576 elements", time(own["seconds"]), "NumPy expression over ours", numpy, ">= 20"])
+        rows.append([f"{name}, 1,048,576 elements", time(own["seconds"]), "NumPy expression / ours", numpy, ">= 20"])
     for name, own in data.get("relatives", {}).items():
         share = bounded(own["ratio"] / own["bytes"], most=1.1)
-        against = f"over AdamW, divided by their bytes' ratio, {short(own['bytes'])}"
-        rows.append([f"{name}, {LARGE:,} elements", time(own["seconds"]), against, share, "<= 1.1"])
+        figure = f"ours / AdamW, divided by the ratio of their bytes, {short(own['bytes'])}"
+        rows.append([f"{name}, {LARGE:,} elements", time(own["seconds"]), figure, share, "<= 1.1"])
     for n, own in data.get("synchronization", {}).items():
         what = f"Lookahead's synchronization, {int(n):,} elements"
-        rows.append([what, time(own["seconds"]), "floor over ours", bounded(own["floor"], least=0.95), ">= 0.95"])
+        rows.append([what, time(own["seconds"]), "floor / ours", bounded(own["floor"], least=0.95), ">= 0.95"])
     if own := data.get("Newton"):
         ratio = bounded(own["ratio"], most=1.5)
-        rows.append([f"Newton, {UNKNOWNS:,} unknowns", time(own["seconds"]), "over SciPy", ratio, "<= 1.5"])
+        rows.append([f"Newton, {UNKNOWNS:,} unknowns", time(own["seconds"]), "ours / SciPy", ratio, "<= 1.5"])
     text = (
-        "LARS and LAMB (without clipping) compared with the expressions of examples/numpy_expressions.py, on one "
-        "array. RAdam and Ranger compared with AdamW in the same run, on a matrix with rows of 1,024: Ranger adds the "
-        "bytes of Lookahead and a read of the gradient for its means. Newton, float64, with NumPy's BLAS and LAPACK, "
-        "compared with SciPy's cho_factor and cho_solve, each with its own threads."
+        "LARS and LAMB (without clipping) are compared with the expressions of examples/numpy_expressions.py, on one "
+        "array. RAdam and Ranger are compared with AdamW in the same run, on a matrix with rows of 1,024; Ranger also "
+        "moves Lookahead's bytes, and reads the gradient once more for its means. Newton, float64, with NumPy's BLAS "
+        "and LAPACK, is compared with SciPy's cho_factor and cho_solve, each with its own threads."
     )
     return [Table("Systems", text, ["what", "time", "figure", "value", "target"], rows)]
 
 
 def targets(data):
-    found = [(f"{k}, 1 M: NumPy over ours", own["numpy"], ">=", 20) for k, own in data.get("layerwise", {}).items()]
+    found = [(f"{k}, 1 M: NumPy / ours", own["numpy"], ">=", 20) for k, own in data.get("layerwise", {}).items()]
     for name, own in data.get("relatives", {}).items():
-        found.append((f"{name} over AdamW plus its bytes", own["ratio"] / own["bytes"], "<=", 1.1))
+        found.append((f"{name} / AdamW, divided by the ratio of bytes", own["ratio"] / own["bytes"], "<=", 1.1))
     for n, own in data.get("synchronization", {}).items():
-        found.append((f"synchronization, {int(n):,}: floor over ours", own["floor"], ">=", 0.95))
+        found.append((f"synchronization, {int(n):,}: floor / ours", own["floor"], ">=", 0.95))
     if own := data.get("Newton"):
-        found.append(("Newton over SciPy", own["ratio"], "<=", 1.5))
+        found.append(("Newton / SciPy", own["ratio"], "<=", 1.5))
     return found

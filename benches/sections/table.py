@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 
 class Cell(str):
-    """A cell; ``lost`` marks a case where another library is faster, or a missed target."""
+    """A cell. ``lost`` marks a case in which another library is faster, or a missed target."""
 
     lost = False
 
@@ -17,7 +17,7 @@ def cell(text, lost=False):
 
 
 def short(value):
-    """A number with its significant digits."""
+    """A number with two or three significant digits."""
     if value != value:
         return "–"
     return f"{value:.2f}" if value < 9.95 else f"{value:.1f}" if value < 99.5 else f"{value:,.0f}"
@@ -31,8 +31,8 @@ def time(seconds):
     return f"{seconds:.3g} s"
 
 
-def rival(value):
-    """Another library's time divided by ours; below 1, it is faster."""
+def speedup(value):
+    """Another's time divided by ours; below 1, the other is faster."""
     return cell(short(value), lost=value < 1)
 
 
@@ -43,7 +43,7 @@ def bounded(value, least=None, most=None):
 
 @dataclass
 class Table:
-    """Rows below a header, with an introductory text. The first column names the row."""
+    """Rows with a header and an introduction. The first column names the row."""
 
     title: str
     text: str
@@ -54,7 +54,7 @@ class Table:
         return [[f"{by}{one}{by}" if getattr(one, "lost", False) else str(one) for one in row] for row in self.rows]
 
     def markdown(self):
-        """As a table of Markdown, which a terminal shows well too; lost cells in bold."""
+        """A Markdown table, for the terminal too; lost cells are bold."""
         rows = [self.head, *self._marked("**")]
         widths = [max(map(len, column)) for column in zip(*rows)]
         rule = ["-" * (w - 1) + ":" if i else "-" * w for i, w in enumerate(widths)]
@@ -65,10 +65,10 @@ class Table:
         )
 
     def rst(self):
-        """As a section of reStructuredText."""
+        """A section of reStructuredText."""
         lines = [self.title, "-" * len(self.title), "", self.text, "", ".. list-table::", "   :header-rows: 1"]
         lines += ["   :class: figures", ""]
         for row in [self.head, *self._marked("**")]:
             lines += [f"   {'  -' if i else '* -'} {one}" for i, one in enumerate(row)]
-        # A name that ends with an underscore is a link there.
+        # In reStructuredText, a name that ends with an underscore is a link.
         return re.sub(r"(?<=\w)_(?!\w)", r"\_", "\n".join([*lines, ""]))

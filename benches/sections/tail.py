@@ -1,6 +1,6 @@
-"""The end of a training step: unscale, check for NaN, clip, step, zero; in one call, and in separate calls."""
+"""The end of a training step in one call and in separate calls: unscale, check for NaN, clip, step, zero."""
 
-from .table import Table, rival, time
+from .table import Table, speedup, time
 
 PIECES = ["GPT-2 small"]
 SCALE, NORM = 128.0, 1.0
@@ -13,14 +13,14 @@ def measure(piece, rounds):
 
 
 def tail(shapes, rounds):
-    """All of it at once, one after the other, and each part by itself."""
+    """Times the single call, the separate calls in a row, and each of them alone."""
     from statistics import median
 
-    from benchmarks import jobs, rivals, timing
+    from benchmarks import jobs, libraries, timing
 
     steps = _ours(jobs, shapes)
-    if "torch fused" in rivals.RIVALS:
-        steps |= _torch(jobs, rivals, shapes)
+    if "torch fused" in libraries.LIBRARIES:
+        steps |= _torch(jobs, libraries, shapes)
     taken = timing.interleave(steps, rounds, seconds=0.02, rest=0.01)
     result = {"seconds": {name: median(each) for name, each in taken.items()}}
     for name in taken.keys() & {"torch", "separately"}:
@@ -35,7 +35,7 @@ def _ours(jobs, shapes):
 
     job = jobs.Job("AdamW", shapes, **jobs.ADAMW, max_grad_norm=NORM, nonfinite="skip")
     grads, fused = job.grads, job.optimizer
-    plain = jobs.make("AdamW", job.params, **jobs.ADAMW)  # over the same arrays, with state of its own
+    plain = jobs.make("AdamW", job.params, **jobs.ADAMW)  # over the same arrays, with its own state
 
     def unscale():
         for g in grads:
@@ -64,14 +64,18 @@ def _ours(jobs, shapes):
     }
 
 
-def _torch(jobs, rivals, shapes):
+def _torch(jobs, libraries, shapes):
     import torch
 
-    params, _ = rivals.torch_model(shapes, threads=jobs.THREADS)
-    options = {"betas": (rivals.BETA1, rivals.BETA2), "eps": rivals.EPS, "weight_decay": rivals.WEIGHT_DECAY}
-    optimizer = torch.optim.AdamW(params, lr=rivals.LR, fused=True, **options)
+    params, _ = libraries.torch_model(shapes, threads=jobs.THREADS)
+    options = {
+        "betas": (libraries.BETA1, libraries.BETA2),
+        "eps": libraries.EPS,
+        "weight_decay": libraries.WEIGHT_DECAY,
+    }
+    optimizer = torch.optim.AdamW(params, lr=libraries.LR, fused=True, **options)
     scaler = torch.amp.GradScaler("cpu", init_scale=SCALE, growth_interval=10**9)
-    scaler.scale(torch.ones(()))  # makes the scale
+    scaler.scale(torch.ones(()))  # initializes the scale
 
     def unscale():
         scaler.unscale_(optimizer)
@@ -105,23 +109,23 @@ def tables(data):
         return []
     text = (
         "AdamW, float32, the 148 arrays of GPT-2 small: unscale the gradients, check for NaN, clip to a global norm, "
-        "step, zero the gradients. schuss does it in one call; torch with GradScaler.unscale_, clip_grad_norm_, the "
-        "fused step and zero_grad(set_to_none=False). The parts are also timed separately. A program that frees its "
-        "gradients instead of zeroing them saves that part in torch."
+        "step, zero the gradients. schuss does this in one call; torch uses GradScaler.unscale_, clip_grad_norm_, the "
+        "fused step and zero_grad(set_to_none=False). The parts are also timed separately. A torch program that frees "
+        "its gradients instead of zeroing them saves that part."
     )
-    rows = [["one call of ours", time(own["seconds"]["schuss"]), ""]]
+    rows = [["schuss, one call", time(own["seconds"]["schuss"]), ""]]
     for name, key, words in (
-        ("torch", "torch", "torch, all of it"),
-        ("separately", "separately", "ours, one after the other"),
+        ("torch", "torch", "torch, separate calls"),
+        ("separately", "separately", "schuss, separate calls"),
     ):
         if name in own:
-            rows.append([words, time(own["seconds"][name]), rival(own[key])])
+            rows.append([words, time(own["seconds"][name]), speedup(own[key])])
     for name, seconds in own["seconds"].items():
         if name not in ("schuss", "torch", "separately"):
             rows.append([name, time(seconds), ""])
-    return [Table("Unscale, clip, step and zero in one call", text, ["what", "time", "over our one call"], rows)]
+    return [Table("Unscale, clip, step and zero in one call", text, ["what", "time", "divided by our one call"], rows)]
 
 
 def targets(data):
     own = data.get("GPT-2 small", {})
-    return [("GPT-2 small: torch over ours, clip and all", own["torch"], ">=", 1.5)] if "torch" in own else []
+    return [("GPT-2 small: torch / our one call", own["torch"], ">=", 1.5)] if "torch" in own else []

@@ -1,7 +1,7 @@
-"""How the gallery's scripts are run for the pages.
+"""Collects the figures of the gallery's scripts for the pages.
 
-A script ends each figure with ``drawing.show``, which opens or saves it. Here the page takes the figure instead, where
-``show`` stands and not before, so that a figure may grow over several blocks. Animations become GIFs.
+A script ends each figure with ``drawing.show``, which opens or saves it. For the pages it is replaced by a function
+that collects the figure, so that a script may draw one figure in several blocks. Animations become GIFs.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ def _show(fig: Any, name: str, animation: Any = None) -> None:
     _shown.append((fig, animation))
 
 
-def taking_figures(gallery_conf: dict[str, Any], script: str) -> None:
-    """Makes ``show`` hand the figure to the page; runs before each script."""
+def collect_figures(gallery_conf: dict[str, Any], script: str) -> None:
+    """Replaces ``show``; runs before each script."""
     import drawing
 
     drawing.show = _show
@@ -26,7 +26,7 @@ def taking_figures(gallery_conf: dict[str, Any], script: str) -> None:
 
 
 def scraper(block: Any, variables: dict[str, Any], gallery_conf: dict[str, Any]) -> str:
-    """The figures that a block has shown."""
+    """The figures that a block has shown, as reStructuredText."""
     from matplotlib import pyplot as plt
     from sphinx_gallery.scrapers import figure_rst
 

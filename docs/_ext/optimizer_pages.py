@@ -1,7 +1,7 @@
-"""Writes the pages that are made from something else: one for each optimizer, and what other pages include.
+"""Writes the generated pages: one for each optimizer, and the parts that other pages include.
 
-An optimizer's page has its docstring, its states, and the equations of its kernels. Everything goes to folders called
-``generated``, before Sphinx looks for sources.
+An optimizer's page has its docstring, its states, and the equations of its kernels. All files are written to folders
+called ``generated``, before Sphinx looks for sources.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import schuss
 from schuss import _schuss
 from schuss._core.optimizer import Optimizer
 
-#: What the equations of a class leave unsaid because it happens around the kernel.
+#: What a class does outside its kernel, and so outside its equations.
 NOTES = {
     "NAG": "``look_ahead`` runs before the closure, on a copy of :math:`p`; ``step`` begins with :math:`p` as it was.",
     "Newton": "The kernel takes the last step; its :math:`g` is the solution of the damped system.",
@@ -37,7 +37,7 @@ def heading(text: str, mark: str) -> list[str]:
 
 
 def prologue() -> tuple[Line, ...]:
-    """What is done to gradient and parameter in front of every rule, a line each."""
+    """The prologue of every rule, one line for each assignment."""
     scalars, statements = _schuss.prologue()
     known = {name: symbol(name) for name in ("p", "g", *scalars)} | FUNCTIONS
     pairs = (statement.split(" = ") for statement in statements)
@@ -45,7 +45,7 @@ def prologue() -> tuple[Line, ...]:
 
 
 def displayed(stages: Iterable[Stage]) -> list[str]:
-    """The equations of a program; those of several stages have headings."""
+    """The equations of a program, with headings if it has several stages."""
     stages, lines = list(stages), []
     for stage in stages:
         lines += [f"{HEADINGS[stage.kind].capitalize()}:", ""] if stages[1:] else []
@@ -56,7 +56,7 @@ def displayed(stages: Iterable[Stage]) -> list[str]:
 def _variant(kind: type[Optimizer], variant: Variant, several: bool) -> list[str]:
     parts = ["params"]
     for name, value in variant.options.items():
-        # A number that is merely not zero is shown as an inequality.
+        # The number itself is arbitrary; only whether it is zero matters.
         words = {str: f'="{value}"', float: " > 0" if value else " = 0"}
         parts.append(name + words.get(type(value), f"={value}"))
     shown = f"``{kind.__name__}({', '.join(parts)})``{DIMENSIONS.get(variant.ndims, '') if several else ''}"
@@ -84,7 +84,7 @@ def _kernels(name: str, kind: type[Optimizer]) -> list[str]:
 
 
 def page(name: str, kind: type[Optimizer], gallery: bool) -> str:
-    """The page of one class, with the figures that use it where there is a gallery."""
+    """The page of one class, with the gallery's figures that use it."""
     lines = [*heading(name, "="), ".. currentmodule:: schuss", "", f".. autoclass:: {name}", "   :members:", ""]
     lines += ["Methods and attributes that all optimizers have: :doc:`/api/optimizer`.", ""]
     lines += _kernels(name, kind) if name in schuss.OPTIMIZERS else []
@@ -97,13 +97,13 @@ def page(name: str, kind: type[Optimizer], gallery: bool) -> str:
 
 
 def pages() -> dict[str, type[Optimizer]]:
-    """The classes that have a page: those of the registry, and those that wrap one."""
+    """The classes that have a page: those of the registry, and their wrappers."""
     kinds = [kind for kind in vars(schuss).values() if isinstance(kind, type) and issubclass(kind, Optimizer)]
     return schuss.OPTIMIZERS | {kind.__name__: kind for kind in kinds if kind is not Optimizer}
 
 
 def write_pages(app: Any, config: Any) -> None:
-    """Writes everything; a file that has its content already is left alone, so that it is not built again."""
+    """Writes all files that have changed, so that Sphinx builds only those again."""
     source, gallery = Path(app.srcdir), "sphinx_gallery.gen_gallery" in app.extensions
     sys.path.insert(0, str(source.parent / "benches"))
     import page as speed
@@ -120,7 +120,7 @@ def write_pages(app: Any, config: Any) -> None:
     if not gallery:
         files["gallery/index.rst"] = "Gallery\n=======\n\nThe gallery's scripts were not there when this was built.\n"
     for old in {*source.glob("optimizers/generated/*.rst")} - {source / name for name in files}:
-        old.unlink()  # of a class that is gone
+        old.unlink()  # of a class that was removed
     for name, text in files.items():
         path = source / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -129,6 +129,6 @@ def write_pages(app: Any, config: Any) -> None:
 
 
 def setup(app: Any) -> dict[str, bool]:
-    """Runs before Sphinx looks for sources."""
+    """Registers `write_pages`, which runs before Sphinx looks for sources."""
     app.connect("config-inited", write_pages)
     return {"parallel_read_safe": True}

@@ -25,12 +25,12 @@ LETTERS = r"""lr \eta  eps \epsilon  momentum \mu  weight_decay \lambda  l2 \lam
 SYMBOLS = dict(zip(LETTERS.split()[::2], LETTERS.split()[1::2], strict=True))
 MEAN = r"\operatorname{mean}"
 REDUCTIONS = {"sum": r"\sum", "norm": r"\sum", "max": r"\max", "mean": MEAN, "rms": MEAN}
-#: The names of numbers, which come before arrays.
+#: Names of scalars, which come before arrays in a product.
 SCALARS = {"t", "lr"} | {name for rule in _schuss.rules().values() for name in rule["hypers"] if len(name) > 1}
 
 
 def tex(name: str) -> str:
-    """A name in LaTeX: a letter, a letter with a number, a norm, or the word upright."""
+    """A name in LaTeX: a letter, a letter with an index, a norm, or an upright word."""
     if name in SYMBOLS or name in GREEK:
         return SYMBOLS.get(name, "\\" + name)
     if name.startswith(NORMS):
@@ -43,7 +43,7 @@ def tex(name: str) -> str:
 
 
 class _Printer(LatexPrinter):  # type: ignore[misc]
-    """Sums begin with what is changed, and with no minus if they can help it; numbers come before arrays."""
+    """Orders terms: in a sum the assigned name first and negative terms last, in a product scalars before arrays."""
 
     def __init__(self, target: str) -> None:
         super().__init__()
@@ -83,7 +83,7 @@ class _Printer(LatexPrinter):  # type: ignore[misc]
         factors = sorted(sp.Mul.make_args(value), key=key)
         parts = [rf"\left({self._print(f)}\right)" if f.is_Add else self._print(f) for f in factors]
         text = parts[0]
-        for before, part in itertools.pairwise(parts):  # a word needs a space of its own
+        for before, part in itertools.pairwise(parts):  # words need a space between them
             text += (r" \, " if r"\mathrm" in (before[:7], part[:7]) else " ") + part
         return text
 
@@ -102,7 +102,7 @@ class _Printer(LatexPrinter):  # type: ignore[misc]
 
 
 def latex(line: Line, align: str = "") -> str:
-    """One equation; `align` comes before its sign."""
+    """One equation, with `align` before its sign."""
     value = _Printer(line.name).doprint(line.value)
     if line.reduction is not None:
         operation, scope = line.reduction
@@ -112,5 +112,5 @@ def latex(line: Line, align: str = "") -> str:
 
 
 def display(lines: Iterable[Line]) -> str:
-    """Equations one below the other, aligned at their signs."""
+    """Several equations, aligned at their signs."""
     return "\\begin{aligned}\n" + " \\\\\n".join(latex(line, align="&") for line in lines) + "\n\\end{aligned}"

@@ -1,7 +1,7 @@
 """A rule's tree as equations for one setting of its options.
 
-The extension module provides the syntax tree of each rule. `equations` fixes the options, folds the branches that they
-decide, and inlines short scalars. Nothing here knows LaTeX or a page.
+The extension module provides the syntax tree of each rule. `equations` inserts the values of options, resolves the
+branches that depend on them, and inlines short scalars. This module knows neither LaTeX nor pages.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ from typing import Any, NamedTuple
 
 import sympy as sp
 
-#: Sizes up to which a scalar is written out: where it is used once or twice, and wherever it is used.
+#: Sizes up to which a scalar is inlined: if it is used at most twice, and always.
 ONCE, OFTEN = 16, 5
-#: What begins the names of numbers that are never negative.
+#: Prefixes of the names of scalars that are never negative.
 NORMS = ("norm_", "rms_")
-#: Larger and smaller of two. SymPy's own cannot mix numbers and arrays when they are evaluated in NumPy.
+#: Maximum and minimum. NumPy cannot evaluate SymPy's own with scalars and arrays together.
 Max, Min = type("Max", (sp.Function,), {}), type("Min", (sp.Function,), {})
 
 
 class Select(sp.Function):  # type: ignore[misc]
-    """The first value where the condition holds, else the second."""
+    """The first value if the condition holds, else the second."""
 
     @classmethod
     def eval(cls, test: Any, yes: Any, no: Any) -> Any:
-        """What it is where no choice is left, or another function says it better."""
+        """Simplifies it if the condition is known, or if it equals another function."""
         if test in (sp.true, sp.false) or yes == no:
             return no if test == sp.false else yes
         if isinstance(test, sp.Ne):
@@ -47,8 +47,8 @@ class Line(NamedTuple):
 
     name: str
     value: Any
-    assigns: bool = False  # whether the name is given a new value, as states are; else it is defined here
-    reduction: tuple[str, str] | None = None  # operation and scope, for a number that is made from many
+    assigns: bool = False  # whether the line assigns a new value, as to a state, or defines the name
+    reduction: tuple[str, str] | None = None  # operation and scope
 
 
 class Stage(NamedTuple):
@@ -70,14 +70,14 @@ def names(value: Any) -> set[str]:
 
 
 class _Reader:
-    """Reads trees where some names are fixed; knows when scalars are not zero."""
+    """Converts trees, with fixed values for some names; knows which scalars are not zero."""
 
     def __init__(self, fixed: Mapping[str, Any], nonzero: Iterable[str]) -> None:
         self.fixed = fixed
         self.nonzero: dict[str, Any] = dict.fromkeys(["lr", "t", *nonzero], sp.true)
 
     def expression(self, node: tuple[Any, ...]) -> Any:
-        """A node of the tree as an expression."""
+        """A node of the tree as a SymPy expression."""
         kind, head, *below = node
         if kind == "number":
             return sp.Rational(head)
@@ -97,18 +97,18 @@ class _Reader:
             return sp.And(*map(self.is_nonzero, value.args if isinstance(value, sp.Mul) else value.args[:1]))
         if value.is_Symbol:
             return self.nonzero.get(value.name, sp.Ne(value, 0))
-        # A sum of scalars, such as 1 - beta^t, is taken to be something.
+        # A sum of scalars, such as 1 - beta^t, is assumed to be nonzero.
         return sp.Ne(value, 0) if names(value) - set(self.nonzero) or value.is_zero else sp.true
 
     def settled(self, value: Any) -> Any:
-        """The same with every comparison to zero decided that can be."""
+        """The expression with comparisons to zero replaced by their known results."""
         return value.replace(
             lambda e: isinstance(e, (sp.Ne, sp.Eq)) and e.rhs == 0,
             lambda e: self.is_nonzero(e.lhs) if isinstance(e, sp.Ne) else sp.Not(self.is_nonzero(e.lhs)),
         )
 
     def split(self, value: Any) -> Any:
-        """The same with its conditions outside."""
+        """The expression with conditions moved outward."""
         test = next((part.args[0] for part in sp.preorder_traversal(value) if isinstance(part, Select)), None)
         if test is None:
             return value
@@ -121,8 +121,8 @@ def equations(
 ) -> tuple[Stage, ...]:
     """The equations of a program of a rule, by `schuss._schuss.rule_tree`.
 
-    `fixed` are values of its hyperparameters, such as flags; `nonzero` says which of the others are taken not to be
-    zero; `outputs` are scalars to keep although nothing reads them.
+    `fixed` has values of hyperparameters, such as flags; `nonzero` has names that are assumed not to be zero; `outputs`
+    are scalars to keep although nothing reads them.
     """
     reader = _Reader(fixed, nonzero)
     stages = [{"kind": "each_step", "statements": tree["each_step"], "reductions": []}, *tree["programs"][program]]
@@ -133,7 +133,7 @@ def equations(
             lines.append((number, Line(name, reader.expression(value), name in kept)))
         for operation, scope, name, value in stage["reductions"]:
             lines += [(number, line) for line in _reduced(operation, scope, name, reader.expression(value))]
-    # Where the rule leaves weight decay to the prologue, that changes the parameter from one pass to another.
+    # If the prologue applies weight decay, the parameter changes from one pass to the next.
     _write_out(lines, kept, set() if "weight_decay" in tree["hypers"] else {"p"}, reader)
     needed = set(kept)
     for at in reversed(range(len(lines))):
@@ -149,7 +149,7 @@ def equations(
 
 
 def _reduced(operation: str, scope: str, name: str, value: Any) -> list[Line]:
-    """A reduction; one of squares of an array is the square of a norm."""
+    """A reduction; a sum of squares becomes the square of a norm."""
     squares = isinstance(value, sp.Pow) and value.exp == 2 and value.base.is_Symbol
     if not squares or scope not in ("array", "all") or operation == "max":
         return [Line(name, value, reduction=(operation, scope))]
@@ -158,7 +158,7 @@ def _reduced(operation: str, scope: str, name: str, value: Any) -> list[Line]:
 
 
 def _write_out(lines: list[tuple[int, Line]], kept: set[str], unstable: set[str], reader: _Reader) -> None:
-    """Puts values where their names are used, if they are short and nothing in them changes before.
+    """Inlines values that are short and do not change before they are used.
 
     Locals that an earlier pass has computed are dropped.
     """
@@ -189,7 +189,7 @@ def _write_out(lines: list[tuple[int, Line]], kept: set[str], unstable: set[str]
 
 
 def _is_short(scope: str, line: Line, count: int) -> bool:
-    """Whether a value is better read where it is used, `count` times, than under its name."""
+    """Whether to inline a value that is used `count` times."""
     if line.reduction:
         return False
     size = sum(1 for _ in sp.preorder_traversal(line.value))

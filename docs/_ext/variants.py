@@ -1,7 +1,6 @@
-"""Which rules a class uses under which settings, found by trying its options.
+"""Finds the rules that a class uses under its settings, by trying its options.
 
-Everything is read from the class and from what the extension module says of rules: a class that joins the registry
-needs nothing here.
+Everything is read from the class and from the rules' trees, so a new class needs no change here.
 """
 
 from __future__ import annotations
@@ -23,16 +22,16 @@ ARRAYS = [np.zeros((2, 2)), np.zeros(2)]
 
 
 class Variant(NamedTuple):
-    """One setting of a class that has equations of its own."""
+    """One setting of a class, with its equations."""
 
     options: Mapping[str, Any]
     rule: str
-    ndims: tuple[int, ...]  # of the arrays that have the rule
+    ndims: tuple[int, ...]  # of the arrays that use the rule
     programs: Mapping[str, tuple[Stage, ...]]
 
 
 class Kernels:
-    """The class that does a class's work on elements, itself or the one that it wraps, and its hyperparameters."""
+    """The class that updates the elements (for a wrapper, that of the wrapped optimizer), and its hyperparameters."""
 
     def __init__(self, kind: type[Optimizer]) -> None:
         made = kind(ARRAYS[0].copy(), lr=1e-3)  # type: ignore[call-arg]
@@ -41,7 +40,7 @@ class Kernels:
         self.defaults: dict[str, Any] = inner.param_groups[0].hypers
 
     def allows(self, options: Mapping[str, Any]) -> bool:
-        """Whether these options go together."""
+        """Whether these options are valid together."""
         try:
             for name, value in options.items():
                 self.kind._fields[name].check(name, value)
@@ -51,7 +50,7 @@ class Kernels:
         return True
 
     def rules(self, options: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-        """The names of the rules that some options stand for, with the dimensions of arrays that have them."""
+        """The names of the rules for these options, with the numbers of dimensions of arrays that use them."""
         rules = {array.ndim: self.kind._array_rule({**self.defaults, **options}, array) for array in ARRAYS}
         return {rule: tuple(n for n, other in rules.items() if other == rule) for rule in rules.values()}
 
@@ -61,7 +60,7 @@ class Kernels:
         return {**self.kind._typed_rule_values(hypers, np.dtype(float)), "initial_lr": hypers["lr"]}
 
     def valid_options(self) -> list[dict[str, Any]]:
-        """All combinations of values other than the default that can change equations, the fewest changes first."""
+        """All combinations of non-default values that can change equations, those with the fewest changes first."""
         choices: dict[str, list[Any]] = {}
         for name, default in self.defaults.items():
             others = [not default] if isinstance(default, bool) else list(choices_of(self.kind._fields[name].type))
@@ -70,14 +69,14 @@ class Kernels:
                 others = [value for value in numbers if self.rules({name: value}) != self.rules({})]
             elif default is None:
                 others = [0.5]
-            if name != "maximize":  # a sign on the gradient, in front of every rule
+            if name != "maximize":  # it is in the prologue
                 choices[name] = [None, *(value for value in others if value != default)]
         combinations = itertools.product(*choices.values())
         chosen = ({n: v for n, v in zip(choices, values, strict=True) if v is not None} for values in combinations)
         return sorted(filter(self.allows, chosen), key=len)
 
     def equations(self, rule: str, options: Mapping[str, Any]) -> dict[str, tuple[Stage, ...]]:
-        """The equations of all programs; flags are fixed, and so are zeros that nothing else goes with."""
+        """The equations of all programs, with the values of flags, and of options that must be zero here."""
         hypers, values = {**self.defaults, **options}, self.values(options)
         zeros = {name for name, value in hypers.items() if value == 0.0 and not self.allows({**options, name: 0.5})}
         tree = _schuss.rule_tree(rule)
@@ -91,7 +90,7 @@ class Kernels:
 def variants(kind: type[Optimizer]) -> tuple[Variant, ...]:
     """The settings of a class that differ in their equations, the default first.
 
-    They are, for each rule, the options that select it, each choice among forms, and each switch on top of these.
+    For each rule these are the options that select it, with each choice among forms, and with each flag changed.
     """
     kernels, needed = Kernels(kind), dict[str, int]()
     result: list[Variant] = []

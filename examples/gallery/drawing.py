@@ -1,7 +1,4 @@
-"""Shared by the gallery's scripts: figures in one style, contour plots with paths, and saving figures.
-
-The scripts themselves are `plot_*.py`; this module is no example of its own.
-"""
+"""Shared by the gallery's scripts, `plot_*.py`: figures in one style, contour plots with paths, saving figures."""
 
 import sys
 from pathlib import Path
@@ -12,7 +9,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.ticker import MaxNLocator
 from threadpoolctl import threadpool_limits
 
-sys.path.append(str(Path(__file__).parents[1]))  # style.py and network.py, which other examples use too
+sys.path.append(str(Path(__file__).parents[1]))  # for style.py and network.py
 
 from style import FAINT, INK
 from style import style as style
@@ -35,12 +32,12 @@ SETTINGS = {
     "legend.frameon": False,
     "axes.formatter.useoffset": False,
 }
-_BASIN = LinearSegmentedColormap.from_list("basin", ["#D3E0EA", "#FFFFFF"])  # low ground is darker
+_CONTOURS = LinearSegmentedColormap.from_list("contours", ["#D3E0EA", "#FFFFFF"])  # low values are darker
 
 
 def new_figure(title, rows=1, columns=1, size=(10, 4), mosaic=None, **options):
-    """A figure and its axes in the gallery's look; `mosaic` is `subplot_mosaic`'s and gives a dict of axes."""
-    plt.rcParams.update(SETTINGS)  # here and not at import: the documentation's build resets them for each script
+    """A figure and its axes in the gallery's style; with `mosaic`, as for `subplot_mosaic`, a dict of axes."""
+    plt.rcParams.update(SETTINGS)  # not at import, because the documentation's build resets them for each script
     fig = plt.figure(figsize=size, layout="constrained")
     fig.get_layout_engine().set(w_pad=0.06, h_pad=0.06)
     axes = fig.subplots(rows, columns, **options) if mosaic is None else fig.subplot_mosaic(mosaic, **options)
@@ -49,8 +46,8 @@ def new_figure(title, rows=1, columns=1, size=(10, 4), mosaic=None, **options):
 
 
 def show(fig, name, animation=None):
-    """Opens the figure's window, or without a screen saves it as `build/gallery/<name>.png`, an animation as `.gif`."""
-    collected = "sphinx_gallery" in sys.modules  # the documentation's build takes the figures itself
+    """Opens a window, or without a screen saves `build/gallery/<name>.png`, for an animation `<name>.gif`."""
+    collected = "sphinx_gallery" in sys.modules  # the documentation's build collects the figures
     if collected or fig.canvas.required_interactive_framework:
         plt.show()
         return
@@ -65,24 +62,24 @@ def show(fig, name, animation=None):
 
 
 def descend(make_optimizer, gradient, start, steps):
-    """The places that an optimizer visits, the start first: (steps + 1, 2)."""
+    """The positions of an optimizer, including the start: (steps + 1, 2)."""
     x = np.array(start, np.float64)
     optimizer = make_optimizer(x)
     path = [x.copy()]
     for _ in range(steps):
-        optimizer.step(gradient(x))  # moves x itself
+        optimizer.step(gradient(x))  # changes x in place
         path.append(x.copy())
     return np.array(path)
 
 
 def draw_contours(ax, f, x_limits, y_limits, levels=12, labels=("$x_1$", "$x_2$")):
-    """The function `f` of an array with two entries in front, as pale contours. `levels`: a number, or the values."""
+    """Contours of `f`, a function of an array of shape (2, ...). `levels` is their number, or their values."""
     x1, x2 = np.meshgrid(np.linspace(*x_limits, 301), np.linspace(*y_limits, 301))
     values = f(np.array([x1, x2]))
-    if np.isscalar(levels):  # closer where the ground is flat, as on f's square root
+    if np.isscalar(levels):  # evenly spaced in the square root of f, so closer where f is flat
         low, high = values.min(), values.max()
         levels = low + (high - low) * np.linspace(0, 1, levels + 1) ** 2
-    ax.contourf(x1, x2, values, levels=levels, cmap=_BASIN)
+    ax.contourf(x1, x2, values, levels=levels, cmap=_CONTOURS)
     ax.contour(x1, x2, values, levels=levels, colors="#9FB3C4", linewidths=0.6, linestyles="solid")
     ax.set(xlim=x_limits, ylim=y_limits)
     ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
@@ -92,7 +89,7 @@ def draw_contours(ax, f, x_limits, y_limits, levels=12, labels=("$x_1$", "$x_2$"
 
 
 def draw_path(ax, path, look, label=None, size=4.5, marker="o"):
-    """A path with a dot a step; the start is a ring."""
+    """A path with a dot for each step; the start is a ring."""
     ax.plot(*path.T, marker=marker, ms=size, mec="white", mew=0.6, lw=1.4, label=label, **look)
     ax.plot(*path[0], "o", ms=size + 3.5, mfc="white", mec=look["color"], mew=1.6)
 
@@ -108,7 +105,7 @@ def draw_title(ax, name, settings):
 
 
 def draw_label(ax, x, y, text, look, **options):
-    """The name of a line, written beside it."""
+    """The name of a line, next to it."""
     ax.annotate(text, (x, y), xytext=(5, 5), textcoords="offset points", color=look["color"], **options)
 
 

@@ -2,10 +2,9 @@ r"""
 Steepest descent on a round bowl
 ================================
 
-On :math:`f(x) = 0.2\,x_1^2 + 0.2\,x_2^2 - 5` the gradient points straight away from the minimum, so that plain SGD can
-only go the right way; the learning rate alone decides how far. Look at the steps: with a learning rate of 1 each one
-leaves 60 % of the distance and the steps get shorter and shorter; with 2.5, the inverse of the curvature 0.4, the first
-one lands on the minimum.
+For :math:`f(x) = 0.2\,x_1^2 + 0.2\,x_2^2 - 5` the negative gradient points to the minimum, so that the learning rate of
+plain SGD only decides how far each step goes. With a learning rate of 1 each step leaves 60 % of the distance. With
+2.5, the inverse of the curvature 0.4, the first step reaches the minimum.
 """
 
 from functools import partial
@@ -25,7 +24,7 @@ def gradient(x):
 
 
 # %%
-# The optimizer changes the array in place. A whole descent is this loop; the other figures take it from
+# The optimizer changes the array in place. This loop is the whole descent; the other figures use
 # ``drawing.descend``.
 
 x = np.array([6.0, 6.0])
@@ -35,7 +34,7 @@ for step in range(2):
     optimizer.step(gradient(x))
 
 # %%
-# Both learning rates, and what they do to the height.
+# The paths of both learning rates, and the values of the function.
 
 fig, axes = new_figure("Plain SGD on a round bowl", columns=3, size=(11, 4.1))
 for ax, lr, mark in ((axes[0], 1.0, "o"), (axes[1], 2.5, "s")):
@@ -48,7 +47,9 @@ for ax, lr, mark in ((axes[0], 1.0, "o"), (axes[1], 2.5, "s")):
 axes[0].set_title("lr 1: each step is 60 % of the one before")
 axes[1].set_title("lr 2.5: one step")
 
-axes[2].set(title="Height after each step", xlabel="step", ylabel="f(x)", xticks=range(0, 11, 2), ylim=(-6.5, 10))
+axes[2].set(
+    title="Function value after each step", xlabel="step", ylabel="f(x)", xticks=range(0, 11, 2), ylim=(-6.5, 10)
+)
 axes[2].annotate("lr 1", (2, -3.1), xytext=(6, 5), textcoords="offset points")
 axes[2].annotate("lr 2.5", (1, -5), xytext=(-4, -17), textcoords="offset points")
 draw_grid(axes[2])

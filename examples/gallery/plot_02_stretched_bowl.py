@@ -4,10 +4,9 @@ Steepest descent on a stretched bowl
 
 :math:`f(x) = 0.2\,x_1^2 + 2\,x_2^2 - 5` is ten times as steep along :math:`x_2` as along :math:`x_1`, and plain SGD has
 one learning rate for both. A step multiplies :math:`x_2` by :math:`1 - 4\,\mathrm{lr}`, which is :math:`-1` at a
-learning rate of 0.5. Look at the three paths: with 0.05 the descent is calm but crawls along the valley, and after 20
-steps it is still under way; just below 0.5 it jumps from one wall to the other, each time only 0.4 % less far
-out, and would need more than a thousand steps to settle; just above, each jump ends higher than it began, and the
-descent explodes.
+learning rate of 0.5. With 0.05 there is no oscillation, but progress along :math:`x_1` is slow, and 20 steps are not
+enough. Just below 0.5, :math:`x_2` changes its sign in every step and shrinks by only 0.4 %, so that convergence takes
+more than a thousand steps. Just above 0.5 it grows in every step, and the descent diverges.
 """
 
 from functools import partial
@@ -26,14 +25,14 @@ def gradient(x):
 
 
 # %%
-# Three learning rates, 20 steps each from the same place. In the plot on the right the height is counted from the
-# minimum, on a logarithmic axis: straight lines are what a quadratic function gives in the long run.
+# Three learning rates, 20 steps each, from the same start. The last plot shows the distance of the function value from
+# its minimum on a logarithmic axis; for a quadratic function these become straight lines.
 
 fig, axes = new_figure("Plain SGD on a stretched bowl: one learning rate for two slopes", 2, 2, size=(11, 6.6))
 runs = (
-    (axes[0, 0], 0.05, "too small for $x_1$: it crawls"),
-    (axes[0, 1], 0.499, "just below 0.5: it zigzags for ever"),
-    (axes[1, 0], 0.52, "just above 0.5: it explodes"),
+    (axes[0, 0], 0.05, "too small for $x_1$: slow"),
+    (axes[0, 1], 0.499, "just below 0.5: it oscillates"),
+    (axes[1, 0], 0.52, "just above 0.5: it diverges"),
 )
 for (ax, lr, comment), dashes in zip(runs, ("-", (0, (5, 1.5)), (0, (1.2, 1.2))), strict=True):
     path = descend(partial(schuss.SGD, lr=lr), gradient, start=(6, 3), steps=20)

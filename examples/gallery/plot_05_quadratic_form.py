@@ -1,15 +1,14 @@
 r"""
-On a quadratic form
-===================
+Minimizing a quadratic form
+===========================
 
-Near a minimum every smooth function is nearly a quadratic form,
-:math:`f(\theta) = \tfrac12 \theta^\top P \theta + q^\top \theta`, here one whose axes are turned against the
-coordinates and whose curvatures are 1 and 10. Look at each plot for one thing. SGD: the larger learning rate is faster
-along the valley until it starts to jump across it. Newton: knows the curvature and needs one step. Momentum as a moving
-average starts from zero, so that its first steps are short; bias correction makes the first one a full step of SGD. The
-look-ahead gradient: NAG asks for the slope where the momentum is about to carry it and brakes in time, so that plain
-momentum's wild swings across the valley are gone. Adam: scales the coordinates separately, which is little help when
-the valley lies across them, and swings too.
+Near a minimum every smooth function is close to a quadratic form, :math:`f(\theta) = \tfrac12 \theta^\top P \theta +
+q^\top \theta`. Here its axes are rotated against the coordinates, and its curvatures are 1 and 10. SGD: a larger
+learning rate is faster, until it oscillates in the direction of the larger curvature. Newton uses the curvature and
+needs one step. Momentum as a moving average starts from zero, so its first steps are short; bias correction makes the
+first one a full step of SGD. NAG evaluates the gradient at the look-ahead point and damps the oscillation that plain
+momentum has. Adam scales the coordinates separately, which helps little if the axes of the function are rotated against
+them, and it oscillates too.
 """
 
 from functools import partial
@@ -49,8 +48,8 @@ def gradient(x):
 
 
 # %%
-# Newton and NAG are stepped in their own ways: with the Hessian, and with a function that gives the gradient at the
-# place where NAG has put the parameters for a moment.
+# Newton's step also takes the Hessian. NAG's step takes a function, which computes the gradient at the look-ahead
+# point.
 
 
 def descend_newton(steps):
@@ -112,7 +111,7 @@ for ax in (ax_sgd, ax_momentum, ax_nag):
     ax.legend(loc="lower right", fontsize=9)
 
 # %%
-# And the heights. Newton's line falls out of the plot.
+# The function values. Newton's line leaves the plot.
 
 heights = [
     ("SGD", "SGD, lr 0.1", sgd(lr=0.1), (22.5, 0.0011)),

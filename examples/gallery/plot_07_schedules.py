@@ -2,11 +2,10 @@
 Learning-rate schedules
 =======================
 
-Every schedule of the package over 100 steps, with a highest rate of 1. Look at the ends and the corners: which of them
-arrive at zero and which never do, which stay where they arrive and which go up again, and that a ramp or a second
-schedule can be put in front of any other. The last plot shows what one-cycle does to the momentum meanwhile: it is
-lowest where the rate is highest. A schedule is a function of the step, so that drawing it needs no help:
-``[schedule(t) for t in range(100)]``.
+Every schedule of the package over 100 steps, with a highest rate of 1. Some reach zero and others never do; some stay
+constant at their end and others rise again. A warm-up or a second schedule can be put before any other. The last plot
+shows the momentum of one-cycle, which is lowest where the rate is highest. A schedule is a function of the step, so its
+values are ``[schedule(t) for t in range(100)]``.
 """
 
 import numpy as np
@@ -33,7 +32,7 @@ LEGEND = {
 }
 
 # %%
-# Title and lines of each plot; a line is its label and the schedule.
+# Title and lines of each plot; a line has a label and a schedule.
 
 PLOTS = [
     ("constant", [("", schedules.constant(1.0))]),
@@ -101,8 +100,8 @@ for ax, (title, lines) in zip(axes.flat, [*PLOTS, ("one_cycle", CYCLES)], strict
         ax.legend(**LEGEND)
 
 # %%
-# ``reduce_on_plateau`` is the one that has to hear of a metric. Here it is a loss that nears a floor, and the floor is
-# the lower the smaller the rate is, as with the noise of a real training. The optimizer asks for the rate itself.
+# ``reduce_on_plateau`` depends on a metric. Here the metric is a simulated loss that approaches a limit, which is lower
+# for smaller rates, as with the noise of real training. The optimizer calls the schedule itself.
 
 plateau, momentum = axes.flat[-2:]
 rate = schedules.reduce_on_plateau(1.0, factor=0.4, patience=4, threshold=0.02)

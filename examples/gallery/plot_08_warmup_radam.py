@@ -2,24 +2,25 @@ r"""
 Warm-up and RAdam
 =================
 
-Adam divides by the root of an average of squared gradients. In the first steps that average has seen hardly any
-gradient, and every weight moves by the full learning rate, which can throw a deep network far off. The first plot looks
-at that moment, with twelve layers on handwritten digits and a learning rate of 0.01: plain Adam's loss leaps to several
-times that of guessing, takes a dozen steps to get back and then lags, while with a warm-up over the first epoch, or
-with RAdam instead, it falls from the start. The second plot is the whole training. There the warmed-up Adam stumbles
-near the full rate and keeps little of its lead; the third says how the end depends on the learning rate, and that up to
-0.003 warm-up makes no difference even to a network as deep as this. The last shows what RAdam does: it multiplies the
-step by a rectification factor :math:`r_t`, which is a warm-up of its own. With the usual :math:`\beta_2 = 0.999` that
-takes thousands of steps, so that in a training as short as this RAdam takes shorter steps than Adam to the end. Much of
-its tolerance for large learning rates comes from that, and so does its place behind Adam at the smallest.
+Adam divides by the root of an average of squared gradients. In the first steps that average contains few gradients, and
+every weight moves by the full learning rate, which can make the loss of a deep network jump. The first plot shows this
+for twelve layers on handwritten digits and a learning rate of 0.01: plain Adam's loss rises to several times that of
+guessing and takes a dozen steps to return, while it falls from the start with a warm-up over the first epoch, or with
+RAdam. The second plot shows the whole training: near the full rate, Adam with warm-up loses most of its advantage. The
+third plot shows the final loss for several learning rates; up to 0.003 warm-up makes no difference even for a network
+of this depth. The last plot shows that RAdam multiplies the step by a rectification factor :math:`r_t`, which is a kind
+of warm-up. With the usual :math:`\beta_2 = 0.999` it takes thousands of steps, so that in a training as short as this
+RAdam's steps stay shorter than Adam's. This explains much of its tolerance for large learning rates, and why it is
+behind Adam at the smallest.
 """
 
 import numpy as np
+from deep_network import backward, init_params
 from drawing import draw_grid, draw_label, new_figure, show, style
 from network import batches, load_data
 
 import schuss
-from schuss import init, schedules
+from schuss import schedules
 
 LAYERS, WIDTH = 12, 192
 SEEDS, EPOCHS, BATCH = 3, 6, 32
@@ -32,50 +33,25 @@ per_epoch = len(data.y) // BATCH
 steps = EPOCHS * per_epoch
 
 # %%
-# The network, a plain stack of layers with ReLU.
-
-
-def init_params(rng):
-    shapes = [(64, WIDTH), *[(WIDTH, WIDTH)] * (LAYERS - 2), (WIDTH, 10)]
-    weights = [init.kaiming_normal(shape, rng=rng) for shape in shapes]
-    return {"w": weights, "b": [np.zeros(shape[1], np.float32) for shape in shapes]}
-
-
-def loss_and_gradients(params, x, y):
-    inputs = [x]
-    for w, b in zip(params["w"][:-1], params["b"][:-1], strict=True):
-        inputs.append(np.maximum(inputs[-1] @ w + b, 0))
-    scores = inputs[-1] @ params["w"][-1] + params["b"][-1]
-    scores -= scores.max(axis=1, keepdims=True)
-    log_probs = scores - np.log(np.exp(scores).sum(axis=1, keepdims=True))
-    rows = np.arange(len(y))
-    delta = np.exp(log_probs)
-    delta[rows, y] -= 1
-    delta /= len(y)
-    grads = {"w": [], "b": []}
-    for w, h in zip(reversed(params["w"]), reversed(inputs), strict=True):
-        grads["w"].insert(0, h.T @ delta)
-        grads["b"].insert(0, delta.sum(axis=0))
-        delta = (delta @ w.T) * (h > 0)
-    return -log_probs[rows, y].mean(), grads
+# Training is one loop over all batches; ``deep_network.py`` has the network.
 
 
 def train(make_optimizer, seed):
     """The loss of every batch."""
     rng = np.random.default_rng(seed)
-    params = init_params(rng)
+    params = init_params(LAYERS, WIDTH, rng)
     optimizer = make_optimizer(params)
     losses = []
     for _ in range(EPOCHS):
         for batch in batches(rng, len(data.y), BATCH):
-            loss, grads = loss_and_gradients(params, images[batch], data.y[batch])
+            loss, _, _, grads = backward(params, images[batch], data.y[batch])
             optimizer.step(grads)
             losses.append(loss)
     return losses
 
 
 # %%
-# All three end with the learning rate going down to zero in a straight line.
+# In all three cases the learning rate falls linearly to zero.
 
 
 def adam(params, lr):
@@ -127,7 +103,7 @@ for axis in (ax_start.yaxis, ax_loss.yaxis, ax_rates.yaxis, ax_rates.xaxis):
     axis.set_major_formatter(lambda value, _: f"{value:g}")
 
 # %%
-# The factor, measured: with a gradient of 1 at every step, the step's length over the learning rate.
+# The factor is measured: with a gradient of 1 in every step, it is the step's length divided by the learning rate.
 
 
 def rectification(beta2, count):

@@ -2,13 +2,13 @@
 Lookahead and Ranger
 ====================
 
-Lookahead lets any optimizer run ahead for k steps with fast weights, then moves its slow weights a part of the way
-after them and sets the fast ones back there. Look at the stretched bowl first: momentum alone swings wildly, but the
-slow weights go only half of the way to where five fast steps have led, which cuts the swings short. The digits are
-trained with Adam and RAdam, alone and inside Lookahead; Ranger is RAdam, Lookahead and centralized gradients in one. At
-small learning rates the set-backs only cost time, and the dashed lines lie above the solid ones. At 0.02 it is the
-other way round: alone the two no longer settle, and with slow weights they do, which shows in the test accuracy too. So
-what Lookahead gives here is not the lowest loss of all, which is Adam's at 0.006, but a wider choice of learning rates.
+Lookahead lets an optimizer take k steps with its fast weights, then moves slow weights a part of the way towards them,
+and continues from the slow weights. The first plot is the stretched bowl: momentum alone oscillates, while the slow
+weights go only half of the way that five fast steps have gone, which damps the oscillation. The other plots train on
+digits with Adam and RAdam, alone and in Lookahead; Ranger combines RAdam, Lookahead and centralized gradients. At small
+learning rates Lookahead makes training slower: the dashed lines lie above the solid ones. At 0.02 Adam and RAdam alone
+do not converge, and with slow weights they do, also in test accuracy. So Lookahead does not give the lowest loss here,
+which is Adam's at 0.006, but a wider choice of learning rates.
 """
 
 from functools import partial
@@ -29,14 +29,14 @@ def gradient(x):
 
 
 # %%
-# Fast and slow weights. After a synchronization both are the same, and the place that the fast ones had reached follows
-# from alpha.
+# Fast and slow weights. After a synchronization both are equal; the position of the fast weights before it follows from
+# alpha.
 
 STEPS, K, ALPHA = 40, 5, 0.5
-swinging = partial(schuss.SGD, lr=0.1, momentum=0.9)
+momentum = partial(schuss.SGD, lr=0.1, momentum=0.9)
 
 x = np.array([6.0, 3.0])
-optimizer = schuss.Lookahead(swinging(x), k=K, alpha=ALPHA)
+optimizer = schuss.Lookahead(momentum(x), k=K, alpha=ALPHA)
 slow, runs = [x.copy()], [[x.copy()]]
 for step in range(1, STEPS + 1):
     optimizer.step(gradient(x))
@@ -52,7 +52,7 @@ draw_contours(ax_ground, f, (-4, 7), (-3.4, 3.4))
 draw_minimum(ax_ground)
 look = style("SGD momentum")
 ax_ground.plot(
-    *descend(swinging, gradient, (6, 3), STEPS).T,
+    *descend(momentum, gradient, (6, 3), STEPS).T,
     lw=1,
     alpha=0.7,
     ls=(0, (5, 2)),
@@ -75,14 +75,14 @@ for run, back in zip(runs, slow[1:], strict=False):
         color="#222222",
         lw=0.9,
         ls=(0, (1.2, 1.2)),
-        label="set back" if run is runs[0] else None,
+        label="back to slow weights" if run is runs[0] else None,
     )
 draw_path(ax_ground, np.array(slow), {"color": "#222222"}, label="slow weights", size=6, marker="s")
 ax_ground.set_title(f"Lookahead around momentum, k {K}, alpha {ALPHA}")
 ax_ground.legend(loc="lower left", fontsize=9)
 
 # %%
-# The digits, with five seeds: lines are means, bands go from the lowest to the highest.
+# The digits, with five seeds: lines are means, bands go from the lowest to the highest value.
 
 SEEDS, EPOCHS, BATCH = 5, 20, 32
 RATES, SHOWN = (0.002, 0.006, 0.02), 0.02

@@ -2,16 +2,16 @@
 Large batches, LARS and LAMB
 ============================
 
-LARS and LAMB scale each layer's step by the layer's own size, so that training survives the large learning rates that
-go with large batches: that is their claim, made for ResNet and BERT. Here is what a small network shows. Each optimizer
-starts from its best rate for batches of 20 digits; then the batch grows to the whole data while the number of epochs
-stays, so that 1280 steps become 20. Look at the points from left to right, lower is better. If the rate grows in
-proportion to the batch, LARS holds longest, up to 320, LAMB fails as early as SGD, and nothing survives the last
-fourfold. If it grows with the batch's root, which is LAMB's rule, SGD and Adam degrade most, LARS less and LAMB least.
-How much of that is the choice of the base rate show the thin dotted lines, from half of it: they begin as well as the
-others, and all four end alike. With the best rate for each batch, too, the four are close, LAMB just ahead of Adam and
-LARS of SGD. So at this size LARS and LAMB do stand rates that have grown too large, LAMB best; with well-chosen rates
-there is little left of their lead, and most of what is lost is lost to having 20 steps, whoever takes them.
+LARS and LAMB scale each layer's step by the norm of the layer. Their papers claim, for ResNet and BERT, that this makes
+training with the large learning rates of large batches possible. This example tests it with a small network. Each
+optimizer starts from its best rate for batches of 20 digits. Then the batch grows to the whole data with the same
+number of epochs, so that 1280 steps become 20. Lower is better. If the rate grows in proportion to the batch, LARS
+works up to 320, LAMB fails as early as SGD, and nothing works at the largest batch. If it grows with the square root of
+the batch, which is LAMB's rule, SGD and Adam get worse most, LARS less and LAMB least. The thin dotted lines start from
+half the base rate, to show how much its choice matters: they begin as well as the others, and all four end alike. With
+the best rate for each batch, too, the four are close, LAMB just ahead of Adam and LARS of SGD. So at this size LARS and
+LAMB tolerate rates that are too large, LAMB best. With well-chosen rates they have little advantage, and most of the
+loss in accuracy comes from having only 20 steps.
 """
 
 import numpy as np
@@ -23,13 +23,13 @@ import schuss
 from schuss import schedules
 
 BATCHES = (20, 80, 320, 1280)
-USED, EPOCHS, SEEDS = 1280, 20, 4  # 1280 of the training digits, so that all batches are full ones
+USED, EPOCHS, SEEDS = 1280, 20, 4  # 1280 of the training digits, so that all batches are full
 data = load_data()
 sample = data._replace(x=data.x[:USED], y=data.y[:USED])
 
 # %%
-# The base rates are those with the lowest training loss at the smallest batch, among rates a factor of two apart.
-# Biases are left to the plain rule; without the trust coefficient that LARS's rate goes through, theirs is smaller.
+# The base rates have the lowest training loss at the smallest batch, among rates a factor of two apart. Biases are not
+# adapted; LARS's have a smaller rate, because no trust coefficient reduces it.
 
 
 def make_lars(params, rate):
@@ -46,7 +46,7 @@ METHODS = {
 
 
 def train(make_optimizer, lr, size, seed):
-    """Training loss and test accuracy at the end. Warm-up over a tenth of the steps, then linearly to zero."""
+    """Final training loss and test accuracy. The rate warms up for a tenth of the steps, then falls linearly to 0."""
     rng = np.random.default_rng(seed)
     params = init_params(rng)
     steps = EPOCHS * (USED // size)
@@ -62,11 +62,11 @@ def train(make_optimizer, lr, size, seed):
 
 
 # %%
-# At the i-th batch size, four times the one before, the rates are 2**j times the base rate, from its half (j = -1) to
-# 4**i times (j = 2 i): the square-root rule is j = i, the linear rule the end.
+# The batch size grows fourfold with i. The rates are 2**j times the base rate, for j from -1 to 2 i: the square-root
+# rule is j = i, the linear rule j = 2 i.
 
 results = {}
-with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # some of them diverge
+with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # some runs diverge
     for name, (base, make_optimizer) in METHODS.items():
         for i, size in enumerate(BATCHES):
             for j in range(-1, 2 * i + 1):
@@ -88,7 +88,7 @@ RULES = {
 
 
 def test_errors(name, rule):
-    """One row a batch size, one column a seed; and the rates."""
+    """Test errors, one row per batch size and one column per seed; and the rates."""
     chosen = [rule(name, i) for i in range(len(BATCHES))]
     return 1 - np.array([results[name, i, j][1] for i, j in enumerate(chosen)]), [
         METHODS[name][0] * 2**j for j in chosen

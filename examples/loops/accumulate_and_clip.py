@@ -1,9 +1,9 @@
 """Accumulate the gradients of micro-batches, then clip and step once: a large batch in the memory of a small one.
 
-The sum is in the optimizer's own buffers `opt.grads`. The step divides by the number of micro-batches, clips by the
-global norm, updates and zeroes the buffers, all in one call.
+The gradients are added in the optimizer's buffers `opt.grads`. One call of `step` divides by the number of
+micro-batches, clips by the global norm, updates the parameters and zeroes the buffers.
 
-Needs NumPy alone; run `python examples/loops/accumulate_and_clip.py`.
+Needs only NumPy; run `python examples/loops/accumulate_and_clip.py`.
 """
 
 import numpy as np

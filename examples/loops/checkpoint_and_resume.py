@@ -1,9 +1,9 @@
 """Save regularly, and resume after an interruption: the result is bit-identical to an uninterrupted run.
 
-A checkpoint holds the parameters, the optimizer's state and its step; the schedule is a function of the step. The
-batches depend only on the step too, so there is no random state to save.
+A checkpoint has the parameters, the optimizer's state and its step count. Schedule and batches depend only on the step,
+so there is no random state to save.
 
-Needs NumPy alone; run `python examples/loops/checkpoint_and_resume.py`.
+Needs only NumPy; run `python examples/loops/checkpoint_and_resume.py`.
 """
 
 import tempfile
@@ -27,7 +27,7 @@ def loss_and_gradients(params, x, y):
 
 
 def train(x, y, checkpoint, interrupt_at=None):
-    """Starts anew, or where the checkpoint says."""
+    """Starts from the checkpoint if there is one."""
     rng = np.random.default_rng(1)
     params = {
         "w1": schuss.init.xavier_normal((1, 64), gain=3.0, rng=rng),
@@ -46,7 +46,7 @@ def train(x, y, checkpoint, interrupt_at=None):
         _, grads = loss_and_gradients(params, x[batch], y[batch])
         optimizer.step(grads)
         if optimizer.step_count % EVERY == 0:
-            schuss.save(checkpoint, optimizer, include_params=True)  # replaces the last one only when it is complete
+            schuss.save(checkpoint, optimizer, include_params=True)  # replaces the old file only when it is complete
     return params
 
 

@@ -1,4 +1,4 @@
-"""Train with gradients from HIPS autograd: its parameters and gradients are NumPy arrays already.
+"""Train with gradients from HIPS autograd, whose parameters and gradients are NumPy arrays.
 
 Needs `pip install autograd`; run `python examples/loops/with_autograd.py`.
 """
@@ -34,7 +34,7 @@ def main():
     for _ in range(1000):
         batch = rng.choice(len(x), 64, replace=False)
         _, grads = loss_and_gradients(params, x[batch], y[batch])
-        optimizer.step(grads)  # the same nested dict as the parameters, which it updates in place
+        optimizer.step(grads)  # a nested dict like the parameters, which are updated in place
     last, _ = loss_and_gradients(params, x, y)
 
     print(repr(optimizer).splitlines()[0])

@@ -1,8 +1,8 @@
 """Train with gradients from JAX on the CPU, which the optimizer reads in place: nothing is copied.
 
 The parameters are NumPy arrays. JAX takes them as arguments, and `np.from_dlpack` makes a NumPy view of each gradient.
-Two things keep this safe: the step runs after the gradients are computed, so JAX has finished reading the parameters
-when they change; and no JAX array is made of the parameters outside the function, since it might share their memory.
+This is safe for two reasons: the step runs after the gradients are computed, so JAX has finished reading the
+parameters; and no JAX array is made of the parameters outside the function, where it could share their memory.
 
 Needs `pip install jax`; run `python examples/loops/with_jax.py`.
 """
@@ -22,7 +22,7 @@ def loss_and_gradients(params, x, y):
 
 
 def as_numpy(gradient):
-    """A view of a gradient that JAX has on the CPU."""
+    """A view of a JAX gradient on the CPU."""
     view = np.from_dlpack(jax.block_until_ready(gradient))
     assert view.ctypes.data == gradient.unsafe_buffer_pointer(), "this would be a copy"
     return view

@@ -1,8 +1,8 @@
 """Train a PyTorch model on the CPU: parameters and gradients are shared with the optimizer, nothing is copied.
 
-`tensor.numpy()` is a view, so that a step changes the model itself, and `zero_grads=True` clears PyTorch's gradients in
-the same pass, which takes the place of `zero_grad()`. Call `backward()` before the step, never between a forward pass
-and its `backward()`: PyTorch does not see that its parameters have changed.
+`tensor.numpy()` is a view, so a step changes the model itself, and `zero_grads=True` zeroes PyTorch's gradients in the
+same pass, instead of `zero_grad()`. Do not call `step` between a forward pass and its `backward()`: PyTorch does not
+notice that its parameters have changed.
 
 Needs `pip install torch`; run `python examples/loops/with_torch.py`.
 """

@@ -1,20 +1,20 @@
-//! The traffic floor of an optimizer step: loops that load and store exactly what the step loads and stores and do
-//! next to nothing between. Nobody can update the same arrays in place with less traffic, so the time of these loops is
-//! what an optimizer is measured against once its arrays have left the caches. In cache the divider is the other wall:
-//! [`schuss_divider`] does the square roots and divisions of a step and nothing else.
+//! The traffic floor of an optimizer step: loops that load and store the same arrays as the step, with almost no
+//! arithmetic. No in-place update of the same arrays needs less traffic, so the time of these loops is a lower bound for
+//! arrays larger than the caches. In cache, divisions and square roots may be the bound: [`schuss_divider`] does only
+//! those of a step.
 //!
-//! A step is one pass over its arrays, or several; a pass reads some arrays, and reads and writes others. The loop adds
-//! a zero that the compiler cannot see to every word that it writes, as an integer: every bit survives, so the floor can
-//! run over the very arrays that the optimizer uses, on the same pages, without disturbing them.
+//! A step has one or more passes; a pass reads some arrays, and reads and writes others. To every written word the loop
+//! adds, as an integer, a zero that the compiler does not know. So no bit changes, and the floor can run over the
+//! optimizer's own arrays.
 
 use std::ffi::c_void;
 use std::hint::black_box;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-/// Words handled in one go. Each group is loaded whole before it is stored, so the compiler may use full vectors
-/// without having to prove that the arrays do not overlap.
+/// Words per group. A group is loaded completely before it is stored, so the compiler can use full vectors without
+/// proving that the arrays do not overlap.
 const GROUP: usize = 64;
-/// Values that go through the divider at once: few enough to stay in registers.
+/// Values that are divided at once; few enough to stay in registers.
 const LANES: usize = 32;
 /// Elements a thread takes at a time.
 const CHUNK: usize = 64 * 1024;
@@ -49,7 +49,7 @@ macro_rules! word {
 }
 word!(u8, u16, u32, u64);
 
-/// Arrays of one word: `R` that are read, `W` that are read and written.
+/// Arrays of one word type: `R` are read, `W` are read and written.
 #[derive(Clone, Copy)]
 struct Arrays<T, const R: usize, const W: usize> {
     read: [*const T; R],
@@ -69,8 +69,8 @@ impl<T: Word, const R: usize, const W: usize> Arrays<T, R, W> {
         }
     }
 
-    /// One group from `i` on. What is read is masked by the zero and added to what is written; where nothing is, it
-    /// goes into `sum`, so that nobody can leave it out.
+    /// One group, starting at `i`. Read values are masked with the zero and added to the written ones. Without written
+    /// arrays they go into `sum`, so that the compiler cannot remove the loads.
     ///
     /// # Safety
     /// The pointers are valid for `i..i + GROUP`.
@@ -112,7 +112,7 @@ impl<T: Word, const R: usize, const W: usize> Arrays<T, R, W> {
     }
 }
 
-/// A pass: gradient and parameter have one word, states another.
+/// A pass: gradients and parameters have one word type, states another.
 #[derive(Clone, Copy)]
 struct Pass<P, S, const A: usize, const B: usize, const C: usize, const D: usize> {
     first: Arrays<P, A, B>,
@@ -123,7 +123,7 @@ struct Pass<P, S, const A: usize, const B: usize, const C: usize, const D: usize
 unsafe impl<P, S, const A: usize, const B: usize, const C: usize, const D: usize> Send for Pass<P, S, A, B, C, D> {}
 
 /// # Safety
-/// The pointers are valid for `begin..end`, and nothing else touches that range meanwhile.
+/// The pointers are valid for `begin..end`, and nothing else uses that range meanwhile.
 #[inline(always)]
 unsafe fn traffic<P: Word, S: Word, const A: usize, const B: usize, const C: usize, const D: usize>(
     pass: &Pass<P, S, A, B, C, D>,
@@ -148,7 +148,7 @@ unsafe fn traffic<P: Word, S: Word, const A: usize, const B: usize, const C: usi
     black_box((sp, ss));
 }
 
-/// `count` elements through so many divisions and square roots, without traffic.
+/// The divisions and square roots of `count` elements, without memory traffic.
 #[inline(always)]
 fn divider(count: usize, divisions: usize, roots: usize) -> f32 {
     let mut x: [f32; LANES] = std::array::from_fn(|k| 1.5 + k as f32);
@@ -191,7 +191,7 @@ levels! {
     traffic_avx512, divider_avx512, "avx512f,avx512bw,avx512vl";
 }
 
-/// The widest vectors of this CPU: 0 the baseline's, 1 AVX2, 2 AVX-512.
+/// The widest vectors of this CPU: 0 for the baseline, 1 for AVX2, 2 for AVX-512.
 fn width() -> usize {
     #[cfg(target_arch = "x86_64")]
     {
@@ -205,8 +205,8 @@ fn width() -> usize {
     0
 }
 
-/// The threads, the caller among them, take chunks in order until none is left. One fixed part a thread would lose to
-/// this whenever a neighbour keeps one core busy, and a floor must not be easy to beat.
+/// All threads, including the caller, take chunks in order until none is left. With one fixed part per thread, a busy
+/// core would delay the whole loop, and the floor must be the fastest loop possible.
 fn run<P: Word, S: Word, const A: usize, const B: usize, const C: usize, const D: usize>(
     pass: Pass<P, S, A, B, C, D>,
     n: usize,
@@ -223,7 +223,7 @@ fn run<P: Word, S: Word, const A: usize, const B: usize, const C: usize, const D
     let next = AtomicUsize::new(0);
     let next = &next;
     let work = move || {
-        let pass = pass; // the whole struct moves, not its pointers one by one
+        let pass = pass; // capture the struct, which is Send, and not its pointers
         loop {
             let begin = next.fetch_add(CHUNK, Relaxed);
             if begin >= n {
@@ -263,20 +263,20 @@ unsafe fn with_words<P: Word, S: Word>(
         };
     }
     passes! {
-        // A gradient, a parameter, and states of an elementwise rule.
+        // Elementwise rules: a gradient, a parameter, and states.
         1 1 0 0; 1 1 0 1; 1 1 0 2; 1 1 0 3; 1 1 0 4;
-        // Sums over gradients, or over gradients and parameters, beside states that are made anew or read.
+        // Sums over gradients, or over gradients and parameters, with states that are updated or only read.
         1 0 0 0; 2 0 0 0; 2 0 0 1; 2 0 0 2; 2 0 1 1;
-        // Updates from states that are not written.
+        // Updates with states that are only read.
         1 1 1 0; 0 1 2 0;
-        // Lookahead's synchronization; the way to the look-ahead point, and back with a step.
+        // Lookahead's synchronization; NAG's move to the look-ahead point, and its step from there.
         0 1 0 1; 0 2 1 0; 2 1 0 1;
     }
 }
 
-/// One pass over `n` elements: `counts` arrays that are read and that are read and written, of words of `first` bytes;
-/// then the same of words of `rest` bytes; `arrays` holds all their pointers in this order. Returns 0, or -1 for an
-/// unknown combination.
+/// One pass over `n` elements. `counts` are the numbers of arrays that are read, and that are read and written, with
+/// words of `first` bytes, then the same for words of `rest` bytes; `arrays` has their pointers in this order. Returns 0,
+/// or -1 for an unknown combination.
 ///
 /// # Safety
 /// The pointers are valid for `n` words each, the written arrays do not overlap, and nobody else uses them meanwhile.
@@ -306,7 +306,7 @@ pub unsafe extern "C" fn schuss_floor(
     }
 }
 
-/// Divides, and takes square roots, as often as a rule does for `n` elements of float32, on this thread.
+/// A rule's divisions and square roots for `n` float32 elements, on this thread.
 #[unsafe(no_mangle)]
 pub extern "C" fn schuss_divider(n: usize, divisions: usize, roots: usize) -> f32 {
     #[cfg(target_arch = "x86_64")]

@@ -1,9 +1,9 @@
-"""Other implementations of the same AdamW step, each called in the fastest way that it offers.
+"""The same AdamW step in other libraries, each called in the fastest way that it offers.
 
-``RIVALS`` maps a name to a factory: ``factory(shapes, dtype, threads)`` returns ``(step, params)``, a callable without
-arguments and the arrays that it changes, or a function that returns them. The first step has been taken: kernels are
-compiled, state exists. A library that is not installed is left out, and ``MISSING`` says which and why. All start from
-the same values, so after the same number of steps they have the same parameters (``speed.py`` checks).
+``LIBRARIES`` maps a name to a factory: ``factory(shapes, dtype, threads)`` returns ``(step, params)``, a callable
+without arguments and the arrays that it changes, or a function that returns them. The factory has taken the first step,
+so kernels are compiled and state exists. ``MISSING`` has the libraries that are not installed. All start from the same
+values, so that their parameters can be compared.
 """
 
 import functools
@@ -19,7 +19,7 @@ LR, BETA1, BETA2, EPS, WEIGHT_DECAY = 1e-3, 0.9, 0.999, 1e-8, 1e-2
 
 
 def random_arrays(shapes, dtype=np.float32, seed=0):
-    """One random array a shape. Long ones repeat a block: drawing 32 M normal numbers takes longer than measuring."""
+    """One random array per shape. Long ones repeat a block: drawing 32 M normal values takes longer than measuring."""
     sizes = [int(np.prod(shape)) for shape in shapes]
     longest = min(1 << 20, max(sizes))
     block = np.random.default_rng(seed).standard_normal(longest, dtype=np.float32).astype(dtype)
@@ -28,7 +28,7 @@ def random_arrays(shapes, dtype=np.float32, seed=0):
 
 
 def numpy_expression(shapes, dtype=np.float32, threads=1):
-    """The update as a page of a textbook has it, in place where NumPy's operators are."""
+    """The update as a textbook writes it, with in-place operators where NumPy has them."""
     params, grads = random_arrays(shapes, dtype), random_arrays(shapes, dtype, 1)
     state = [(np.zeros_like(p), np.zeros_like(p)) for p in params]
     t = 0
@@ -51,10 +51,10 @@ def numpy_expression(shapes, dtype=np.float32, threads=1):
 
 @functools.cache
 def numba_kernel(parallel, fastmath):
-    """One loop over flat arrays, compiled by numba. The constants are frozen into it, which spares it their unpacking.
+    """One loop over flat arrays, compiled by numba. Its constants are compiled in, so a call does not unpack them.
 
-    Without fastmath it is exact and vectorized; ``error_model="numpy"`` drops the checks for division by zero, which
-    would keep it scalar.
+    Without fastmath it is exact and vectorized: ``error_model="numpy"`` omits the checks for division by zero, which
+    would prevent vectorization.
     """
     import numba
 
@@ -91,7 +91,7 @@ def numba_step(shapes, dtype=np.float32, threads=1, *, parallel=False, fastmath=
     if len(work) == 1:
         p, g, m, v = work[0]
 
-        def step(lr=LR):  # without the loop over one array, which a person with one array would not write
+        def step(lr=LR):  # as users write it for one array, without a loop
             nonlocal t
             t += 1
             kernel(p, g, m, v, t, lr)
@@ -109,7 +109,7 @@ def numba_step(shapes, dtype=np.float32, threads=1, *, parallel=False, fastmath=
 
 
 def torch_model(shapes, dtype=np.float32, threads=1):
-    """torch parameters with gradients, on memory of NumPy arrays; and the arrays."""
+    """torch parameters with gradients that share memory with NumPy arrays, and these arrays."""
     import torch
 
     torch.set_num_threads(threads)
@@ -121,7 +121,7 @@ def torch_model(shapes, dtype=np.float32, threads=1):
 
 
 def torch_step(shapes, dtype=np.float32, threads=1, name="AdamW", **options):
-    """torch.optim on CPU tensors. ``fused=True`` is the fastest that torch has; its own default is a plain loop."""
+    """torch.optim on CPU tensors. ``fused=True`` is its fastest form; its default is a plain loop."""
     import torch
 
     params, arrays = torch_model(shapes, dtype, threads)
@@ -134,9 +134,9 @@ def torch_step(shapes, dtype=np.float32, threads=1, name="AdamW", **options):
 
 
 def deepspeed_step(shapes, dtype=np.float32, threads=1):
-    """DeepSpeed's CPUAdam, compiled for this machine by DeepSpeed at its first use."""
+    """DeepSpeed's CPUAdam, which DeepSpeed compiles at its first use."""
     os.environ.setdefault("CUDA_HOME", "")
-    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])  # its ninja
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])  # for ninja
     logging.disable(logging.WARNING)
     try:
         from deepspeed.ops.adam import DeepSpeedCPUAdam
@@ -151,9 +151,9 @@ def deepspeed_step(shapes, dtype=np.float32, threads=1):
 
 
 def optax_step(shapes, dtype=np.float32, threads=1):
-    """optax.adamw with its parameters and state given away to the compiled step, so that XLA may update in place.
+    """optax.adamw, compiled, with donated parameters and state, so that XLA may update in place.
 
-    XLA takes the threads that it finds; ``threads`` is not passed on.
+    XLA chooses its number of threads; ``threads`` is not used.
     """
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     import jax
@@ -195,9 +195,9 @@ def _lacking(modules):
     return [module for module in modules if importlib.util.find_spec(module) is None]
 
 
-RIVALS = {name: factory for name, (modules, factory) in _ALL.items() if not _lacking(modules)}
+LIBRARIES = {name: factory for name, (modules, factory) in _ALL.items() if not _lacking(modules)}
 MISSING = {
     name: f"{' and '.join(_lacking(modules))} not installed"
     for name, (modules, _) in _ALL.items()
-    if name not in RIVALS
+    if name not in LIBRARIES
 }

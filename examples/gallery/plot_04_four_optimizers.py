@@ -1,12 +1,12 @@
 r"""
-Four optimizers in one race
-===========================
+Four optimizers from one start
+==============================
 
-SGD, SGD with momentum, RMSprop and Adam start together on :math:`f(x) = 0.05\,x_1^2 + x_2^2`, a valley twenty times
-steeper across than along. Look at where each turns. SGD falls to the valley's floor first and has hardly any slope left
-for the long way. Momentum falls faster, shoots up the opposite wall, returns, swings its way along the valley and even
-past the minimum before it comes back. RMSprop and Adam see both coordinates on the same scale and turn towards the
-minimum at once, on a diagonal: RMSprop straight, Adam with the swing that its own momentum gives it.
+SGD, SGD with momentum, RMSprop and Adam start at the same point of :math:`f(x) = 0.05\,x_1^2 + x_2^2`, which is twenty
+times steeper along :math:`x_2` than along :math:`x_1`. SGD first reduces :math:`x_2`, and is then left with small
+gradients along :math:`x_1`. Momentum is faster, but oscillates along :math:`x_2` and overshoots the minimum before it
+returns. RMSprop and Adam scale both coordinates alike and go diagonally towards the minimum: RMSprop directly, Adam
+with the overshoot of its momentum.
 """
 
 from functools import partial
@@ -27,30 +27,30 @@ def gradient(x):
 
 
 STEPS = 60
-RACERS = {
+OPTIMIZERS = {
     "SGD": partial(schuss.SGD, lr=0.1),
     "SGD momentum": partial(schuss.SGD, lr=0.1, momentum=0.9),
     "RMSprop": partial(schuss.RMSprop, lr=0.3, alpha=0.9),
     "Adam": partial(schuss.Adam, lr=0.4),
 }
-paths = {name: descend(racer, gradient, start=(-8, 2.6), steps=STEPS) for name, racer in RACERS.items()}
+paths = {name: descend(make, gradient, start=(-8, 2.6), steps=STEPS) for name, make in OPTIMIZERS.items()}
 
 # %%
-# The whole race. The big dots are where each is after 20 steps.
+# The complete paths. The large dots are the positions after 20 steps.
 
 
-def draw_race(title):
-    """The empty course, and for each racer its lines and dots on both plots."""
+def draw_axes(title):
+    """Both plots without paths, and for each optimizer its lines and dots."""
     fig, (ground, loss) = new_figure(title, columns=2, size=(12, 4.8), width_ratios=[1.6, 1])
     draw_contours(ground, f, (-9, 3.5), (-3.2, 3.2), levels=16)
     draw_minimum(ground)
     ground.plot(-8, 2.6, "o", ms=9, mfc="white", mec="#222222", mew=1.6, zorder=4)
     loss.set(title="Loss", xlabel="step", ylabel="f(x)", xlim=(0, STEPS), yscale="log", ylim=(1e-4, 20))
-    loss.minorticks_off()  # they would take most of the time of a frame
+    loss.minorticks_off()  # they would take most of the drawing time
     loss.yaxis.set_major_formatter(lambda height, _: f"{height:g}")
     draw_grid(loss)
     artists = {}
-    for name in RACERS:
+    for name in OPTIMIZERS:
         look = style(name)
         line = ground.plot([], [], marker="o", ms=3, mec="white", mew=0.4, lw=1.5, label=name, **look)[0]
         curve = loss.plot([], [], **look)[0]
@@ -71,21 +71,21 @@ def place(artists, step, dot):
         dots[1].set_data([dot], [height[dot]])
 
 
-fig, ground, loss, artists = draw_race("Four optimizers, one start")
+fig, ground, loss, artists = draw_axes("Four optimizers, one start")
 place(artists, STEPS, dot=20)
 for name, x1, x2 in (("SGD", -7.2, -0.5), ("SGD momentum", -4.4, 1.35), ("RMSprop", -6.2, 0.95), ("Adam", -3.3, -1.45)):
     draw_label(ground, x1, x2, name, style(name), fontweight="bold")
 for name, step, height in (("SGD", 45, 1.6), ("SGD momentum", 27, 0.7), ("RMSprop", 41, 2e-4), ("Adam", 31, 0.018)):
     draw_label(loss, step, height, name.removeprefix("SGD "), style(name))
-show(fig, "04_race")
+show(fig, "04_four_optimizers")
 
 # %%
-# And as it goes.
+# The same as an animation.
 
-fig, ground, loss, artists = draw_race("Four optimizers, one start")
+fig, ground, loss, artists = draw_axes("Four optimizers, one start")
 ground.legend(loc="lower right", ncols=2)
 fig.draw_without_rendering()
-fig.set_layout_engine("none")  # once is enough: with it each frame would be laid out anew
+fig.set_layout_engine("none")  # keeps the layout, instead of computing it again for each frame
 
 
 def draw_frame(step):
@@ -94,4 +94,4 @@ def draw_frame(step):
 
 frames = [*range(0, STEPS + 1, 2), *[STEPS] * 5]
 animation = FuncAnimation(fig, draw_frame, frames=frames, interval=150)
-show(fig, "04_race", animation)
+show(fig, "04_four_optimizers", animation)

@@ -1,14 +1,14 @@
 r"""
-What each method does about a stretched bowl
-============================================
+Five methods on a stretched bowl
+================================
 
-The same :math:`f(x) = 0.2\,x_1^2 + 2\,x_2^2 - 5`, with plain SGD in grey at a learning rate of 0.5, where it jumps
-between the walls for ever. Look at what becomes of the jumps. A little momentum at the same learning rate is enough to
-damp them, because two jumps in opposite directions cancel in the velocity. Adagrad divides each coordinate by the root
-of the sum of its squared gradients: both become alike, a learning rate of 3.7 is not too much, and four steps arrive.
-RMSprop forgets old gradients and keeps its pace, with no jump at all. Adam has RMSprop's scaling and momentum: from the
-start it heads for the minimum on a diagonal, runs past and circles in. Without bias correction its first step is
-:math:`0.1 / \sqrt{0.001} = 3.2` times as long as the learning rate, and everything after that is wilder.
+The same :math:`f(x) = 0.2\,x_1^2 + 2\,x_2^2 - 5`. Plain SGD is grey; its learning rate of 0.5 makes it oscillate
+without end. A momentum of 0.1 at the same learning rate damps the oscillation, because steps in opposite directions
+cancel in the velocity. Adagrad divides each coordinate by the root of the sum of its squared gradients, which gives
+both coordinates the same scale: a learning rate of 3.7 is not too large, and four steps reach the minimum. RMSprop
+forgets old gradients, so its steps do not shrink, and it does not oscillate. Adam adds momentum to RMSprop's scaling:
+it starts diagonally towards the minimum, overshoots and spirals in. Without bias correction its first step is
+:math:`0.1 / \sqrt{0.001} = 3.2` times as long as the learning rate, and the oscillation is larger.
 """
 
 from functools import partial
@@ -38,7 +38,7 @@ def gradient(x):
 
 
 # %%
-# Name, as the colours know it; what is particular; how the optimizer is made; where its label goes in the last plot.
+# Name of the colour, settings, constructor, and position of the label in the last plot.
 
 METHODS = [
     (
@@ -54,7 +54,7 @@ METHODS = [
 ]
 STEPS = 30
 
-fig, axes = new_figure("What each method does about a stretched bowl", 2, 3, size=(13, 6.8))
+fig, axes = new_figure("Five methods on a stretched bowl", 2, 3, size=(13, 6.8))
 heights = axes[1, 2]
 plain = descend(partial(schuss.SGD, lr=0.5), gradient, start=(6, 3), steps=STEPS)
 heights.plot(f(plain.T) + 5, **style("SGD"))
@@ -76,4 +76,4 @@ for ax, (name, settings, make_optimizer, place) in zip(axes.flat, METHODS, stric
 heights.set(title="Height above the minimum", xlabel="step", ylabel="f(x) + 5", xlim=(0, STEPS))
 heights.set(yscale="log", ylim=(1e-4, 60))
 draw_grid(heights)
-show(fig, "03_remedies")
+show(fig, "03_five_methods")
