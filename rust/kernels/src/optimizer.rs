@@ -63,7 +63,7 @@ impl<P: Storage> Optimizer<P> {
     /// Creates an optimizer; its state is created at the first step.
     ///
     /// # Errors
-    /// A hyperparameter of the rule is missing or unknown: the message lists those it has. Or the rule needs matrices, but
+    /// A hyperparameter of the rule is missing or unknown; the message lists the known ones. Or the rule needs matrices, but
     /// slices have no shape.
     pub fn new(rule: &'static CompiledRule, hypers: &[(&str, f64)], common: Common) -> Result<Self, Error> {
         let descriptor = rule.rule;

@@ -13,7 +13,7 @@ use support::{
 
 const DTYPES: [Dtype; 4] = [Dtype::F32, Dtype::F64, Dtype::F16, Dtype::Bf16];
 
-/// The same for arrays larger than one thread processes alone.
+/// Arrays larger than one thread processes alone.
 const LARGE: [Matrix; 8] = [
     matrix(1, 30, 1000, false),
     matrix(1, 5, 20_003, true),

@@ -8,7 +8,7 @@ use crate::flow;
 use crate::pass::Factors;
 use crate::tree::*;
 
-/// The scalars that every rule has in front of its own; `each_step` may set them.
+/// The scalars of every rule, which come before its own; `each_step` may set them.
 pub const PROLOGUE: [&str; 3] = ["gradient_factor", "l2", "decay"];
 /// The maximum number of element streams in a pass: parameter, gradient and states.
 const MOST_STREAMS: usize = 16;

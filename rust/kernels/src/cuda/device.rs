@@ -14,7 +14,7 @@ use super::cache;
 use super::nvrtc::{self, OPTIONS};
 use super::source::Unit;
 
-/// The error is a message.
+/// A result whose error is a message.
 pub type Result<T> = std::result::Result<T, String>;
 
 /// Describes a driver error: its name, and what was being done.
@@ -27,7 +27,7 @@ fn describe(doing: impl std::fmt::Display) -> impl FnOnce(DriverError) -> String
     }
 }
 
-/// Loads the driver; returns its version, as in 12080 for 12.8.
+/// Loads the driver; returns its version, such as 12080 for 12.8.
 ///
 /// # Errors
 /// There is no driver, or it finds no GPU that it can use.
@@ -81,7 +81,7 @@ pub(super) type Functions = HashMap<String, sys::CUfunction>;
 pub struct Device {
     /// Its number.
     pub ordinal: i32,
-    /// Its architecture, as in 90 for sm_90.
+    /// Its architecture, such as 90 for sm_90.
     pub arch: i32,
     context: sys::CUcontext,
     units: Mutex<HashMap<Unit, Functions>>,

@@ -46,7 +46,7 @@ pub struct Nvrtc {
     functions: Functions,
     /// Its version, major and minor.
     pub version: (i32, i32),
-    /// The architectures that it compiles for, as in 90 for sm_90.
+    /// The architectures that it compiles for, such as 90 for sm_90.
     pub archs: Vec<i32>,
     _library: Library,
 }
@@ -62,7 +62,7 @@ pub fn loaded() -> Option<&'static Nvrtc> {
 /// `newest`; it stays loaded for the life of the process.
 ///
 /// # Errors
-/// None of them is; the message has the reason for each.
+/// None of them can be used; the message has the reason for each.
 pub fn load(candidates: &[String], newest: i32) -> Result<&'static Nvrtc, String> {
     let mut tried = Vec::new();
     for candidate in candidates {

@@ -33,9 +33,9 @@ pub struct DeviceStep<'a> {
 /// The outcome of a step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Outcome {
-    /// It has been started; with the norm of the gradients, if the host has read it.
+    /// It has been started.
     Taken {
-        /// Before clipping.
+        /// The norm of the gradients before clipping, if the host has read it.
         norm: Option<f64>,
     },
     /// It was skipped: the first gradient that is not finite, by array and flat index.

@@ -4,7 +4,7 @@ use crate::exec::matrix::Matrix;
 use crate::kernel::CompiledRule;
 use crate::numeric::{Dtype, StateFormat};
 
-/// An array as bindings describe it.
+/// The description of an array that bindings pass.
 #[derive(Clone, Debug)]
 pub struct Array {
     /// The rule that updates it.

@@ -38,7 +38,7 @@ impl Matrix {
         self.batch * self.interleaved * self.of_one(scope)
     }
 
-    /// The same for one matrix of the batch.
+    /// Length of the same vector for one matrix of the batch.
     pub(crate) fn of_one(&self, scope: Scope) -> usize {
         if self.lies_in_rows(scope) { self.rows } else { self.cols / self.interleaved }
     }

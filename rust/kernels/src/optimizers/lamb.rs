@@ -15,8 +15,8 @@ rules! {
     }
 
     /// LAMB (arXiv:1904.00962): `m` and `v` as in Adam, `u = (m/bc1)/(sqrt(v/bc2) + eps) + wd*p`, and for each array
-    /// `p -= lr * ratio * u` with `ratio = |p|/|u|`. Past the caches the direction is computed again from
-    /// `m` and `v`: that moves fewer bytes than keeping it.
+    /// `p -= lr * ratio * u` with `ratio = |p|/|u|`. For arrays larger than the caches the direction is computed again from
+    /// `m` and `v`: that moves fewer bytes than storing it.
     lamb {
         element m, nonnegative v;
         def direction(m, v, p) {

@@ -40,7 +40,7 @@ rules! {
         }
     }
 
-    /// RAdam whose gradients lose the mean of their row first (gradient centralization, arXiv:2004.01461).
+    /// RAdam with gradient centralization (arXiv:2004.01461): the mean of each row is subtracted first.
     radam_centralized {
         element m, nonnegative v;
         pass(g) {

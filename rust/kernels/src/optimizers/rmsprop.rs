@@ -32,7 +32,7 @@ rules! {
         }
     }
 
-    /// Centered RMSprop (arXiv:1308.0850): the variance `v - a^2`, held at zero or above, instead of `v`.
+    /// Centered RMSprop (arXiv:1308.0850): the variance `v - a^2`, at least zero, instead of `v`.
     rmsprop_centered {
         element nonnegative v = initial_square_avg, a;
         pass(p, g) {

@@ -45,7 +45,7 @@ pub fn random(seed: u64) -> impl Iterator<Item = f64> {
     })
 }
 
-/// A matrix as it lies in memory; the flag says whether its rows there are columns of the array.
+/// A matrix's memory layout; the flag says whether rows in memory are columns of the array.
 pub const fn matrix(batch: usize, rows: usize, cols: usize, transposed: bool) -> Matrix {
     Matrix { batch, rows, cols, transposed, interleaved: 1 }
 }

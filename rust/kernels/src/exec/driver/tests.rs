@@ -138,7 +138,7 @@ fn texts_run_wherever_they_stand() {
         });
         let (arrays, shared) = two_steps(rule, &case, arrays.collect(), cuts);
         let mut d = 1.0;
-        // Of each array: the row state, which is the same in all rows, both array states, and the parameter.
+        // For each array: the row state, which is the same in all rows, both array states, and the parameter.
         let mut expected = vec![[1.0, 1.0, 0.0, 1.0]; arrays.len()];
         for _ in 0..2 {
             for (array, [r, a, _, p]) in arrays.iter().zip(&mut expected) {
@@ -168,7 +168,7 @@ rules! {
     hyper();
     each_step(lr, t) {}
 
-    /// Reduces everything in every way; its states are the results.
+    /// All reductions over all scopes; the states are the results.
     measure {
         element m;
         row row_mean, row_sum, row_max, row_product, row_mean_of_matrix, row_max_of_matrix;

@@ -1,19 +1,19 @@
-//! Eight-bit states: int8 codes with a float32 scale for each block of [`QUANTIZATION_BLOCK`](super::QUANTIZATION_BLOCK)
+//! Eight-bit states: int8 values with a float32 scale for each block of [`QUANTIZATION_BLOCK`](super::QUANTIZATION_BLOCK)
 //! elements. Knows no rule.
 //!
 //! A number is scaled to between 0 and almost 2, a small constant is added, and the sum's float bits are truncated after four
-//! mantissa bits: sixteen codes per power of two, and equal steps for numbers below the constant. The discarded bits determine
-//! the probability of rounding up, so stochastic rounding is one addition of random bits; codes are piecewise linear between
-//! neighbours, so it keeps the expectation.
+//! mantissa bits: sixteen values per power of two, and equal steps for numbers below the constant. The discarded bits
+//! determine the probability of rounding up, so stochastic rounding is one addition of random bits. Float bits are linear in
+//! the number between neighbouring values, so this keeps the expectation.
 //!
-//! The sums have only as many exponents as the code has bits for, and the range starts where those bits are zero, so the code
-//! is the eight bits at that position. A nonnegative state covers sixteen powers of two, from 2^-15. A signed one covers eight,
-//! from 2^-7; a positive number is divided by 2^8 before it is quantized, which clears the lowest exponent bit that the
-//! magnitude does not use, so that this eighth bit of the code is the sign: set for negative numbers.
+//! The sums have only as many exponents as eight bits can distinguish, and the range starts where those bits are zero, so the
+//! quantized value is the eight bits at that position. A nonnegative state covers sixteen powers of two, from 2^-15. A signed
+//! one covers eight, from 2^-7; a positive number is divided by 2^8 before it is quantized, which clears the lowest exponent
+//! bit that the magnitude does not use, so that this eighth bit is the sign: set for negative numbers.
 //!
-//! A whole block's codes are stored in words of four: those of elements a quarter of a block apart, the first in the lowest
-//! byte. So a vector of words converts to vectors of numbers, and back, without moving data between lanes. A partial block
-//! keeps its elements' order.
+//! A whole block is stored in words of four quantized values: those of elements a quarter of a block apart, the first in the
+//! lowest byte. So a vector of words converts to vectors of numbers, and back, without moving data between lanes. A partial
+//! block keeps its elements' order.
 
 use super::QUANTIZATION_BLOCK;
 
@@ -22,7 +22,7 @@ pub(super) const RANDOM_BITS: u32 = 19;
 /// The constant added to numbers of signed states, and of nonnegative ones.
 const SMALL: f32 = 1.0 / 128.0;
 const LEAST: f32 = 1.0 / 32768.0;
-/// Words of four codes in a block.
+/// Words of four quantized values in a block.
 const WORDS: usize = QUANTIZATION_BLOCK / 4;
 
 /// Dequantizes a block, or a partial block, into the start of `wide`.
@@ -98,7 +98,7 @@ fn quarters_mut(block: &mut [f32; QUANTIZATION_BLOCK]) -> [&mut [f32; WORDS]; 4]
     [a, b, c, d]
 }
 
-/// The value of a code.
+/// Dequantizes a value.
 #[inline(always)]
 fn number<const SIGNED: bool>(code: u32, scale: f32) -> f32 {
     if SIGNED {
@@ -109,7 +109,7 @@ fn number<const SIGNED: bool>(code: u32, scale: f32) -> f32 {
     }
 }
 
-/// The code of a number: the discarded bits and random bits choose between its two neighbours.
+/// Quantizes a number: the discarded bits and random bits choose between its two neighbours.
 #[inline(always)]
 fn code<const SIGNED: bool>(x: f32, inverse: f32, random: u32) -> u32 {
     if SIGNED {
@@ -128,7 +128,7 @@ fn code<const SIGNED: bool>(x: f32, inverse: f32, random: u32) -> u32 {
 #[inline(always)]
 pub(crate) fn scale<const SIGNED: bool>(block: &[f32]) -> f32 {
     let largest = block.iter().fold(0, |largest: u32, x| largest.max(x.to_bits() & 0x7fff_ffff));
-    // The value of the largest code, slightly reduced because sums are rounded.
+    // The largest quantized value, slightly reduced because sums are rounded.
     let top = (31.0 / 16.0 - if SIGNED { SMALL } else { LEAST }) * (1.0 - 1.0 / 4096.0);
     let largest = f32::from_bits(largest);
     let scale = largest * (1.0 / top);

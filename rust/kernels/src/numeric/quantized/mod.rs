@@ -11,7 +11,7 @@ pub(crate) use bfloat16::Bfloat16State;
 
 /// Elements that share a scale; tiles and sum blocks are multiples of it.
 pub const QUANTIZATION_BLOCK: usize = 256;
-/// Codes are followed by their scales, aligned to this many bytes.
+/// Quantized values are followed by their scales, aligned to this many bytes.
 pub const SCALES_ALIGN: usize = 64;
 
 /// The storage format of element states.
