@@ -17,7 +17,7 @@ STEPS, EVERY = 300, 50
 
 
 def loss_and_gradients(params, x, y):
-    """Mean squared error of a small network and its gradients, by hand."""
+    """Mean squared error of a small network, and its gradients."""
     hidden = np.tanh(x @ params["w1"] + params["b1"])
     error = hidden @ params["w2"] + params["b2"] - y
     d2 = 2 * error / len(x)

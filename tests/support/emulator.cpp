@@ -1,9 +1,9 @@
-// A CUDA driver and an NVRTC over host memory, with the names and signatures of NVIDIA's, for tests without a GPU.
+// Emulates the CUDA driver and NVRTC on the host, with NVIDIA's names and signatures, for tests without a GPU.
 //
-// Compiling means g++ without contraction, and "machine code" is a shared library; threads of a block that meet at a
-// barrier are coroutines. So what runs is the generated source and all of the code around it, on the host. Streams are
-// queues: with EMULATOR_LAZY=1 nothing in them runs before something waits for it, which brings out what relies on luck.
-// Freed memory is overwritten at once and never used again. Every call leaves a line in a log that tests read.
+// It compiles with g++ without contraction, and "machine code" is a shared library; threads of a block that share a
+// barrier are coroutines. So the generated source, and all code that launches it, runs on the host. Streams are queues:
+// with EMULATOR_LAZY=1 their work runs only when something waits for it, which reveals missing synchronization. Freed
+// memory is overwritten immediately and never reused. Every call adds a line to a log that tests read.
 
 #include <sys/mman.h>
 #include <dlfcn.h>
@@ -38,7 +38,7 @@ static bool lazy() {
     return value;
 }
 
-// Writes the log; true when a test wants this call to fail.
+// Writes the log; returns true if a test wants this call to fail.
 static bool call(const char* name, const std::string& rest = "") {
     text += name + (rest.empty() ? "" : " " + rest) + "\n";
     return name == failing && --failing_in == 0;
@@ -63,7 +63,7 @@ extern "C" { Dim emulated_thread, emulated_block; }
 typedef void (*Kernel)(void*);
 struct Function { std::string name; Kernel kernel; size_t bytes; bool meets; };
 
-// Whether threads meet in a kernel of this name.
+// Whether a kernel of this name has barriers.
 static bool meets(const std::string& name) {
     for (const char* part : {"elements", "cells", "across_rows", "across_cols", "panels_of_rows", "panels_of_cols", "numbers"}) {
         if (name.size() > strlen(part) && !name.compare(name.size() - strlen(part), std::string::npos, part)) return false;
@@ -71,7 +71,7 @@ static bool meets(const std::string& name) {
     return true;
 }
 
-// Coroutines, which are made once. They switch by jumps, since swapcontext asks the system each time.
+// Coroutines, which are created once. They switch with longjmp, because swapcontext makes a system call.
 static jmp_buf scheduler;
 static ucontext_t origin;
 struct Fiber { ucontext_t start; jmp_buf here; std::vector<char> stack; bool begun, finished; };
@@ -104,7 +104,7 @@ static void enter(unsigned t) {
 }
 
 static void run_block(const Function& f, unsigned threads, void* args) {
-    if (!f.meets) { // no barrier in it
+    if (!f.meets) { // no barriers
         for (unsigned t = 0; t < threads; t++) {
             emulated_thread = {t, 0, 0};
             f.kernel(args);
@@ -186,9 +186,9 @@ static int allocate(Pointer* out, size_t bytes, bool host) {
 static int release(Pointer p) {
     auto it = memory.find(p);
     if (it == memory.end()) return INVALID_VALUE;
-    memset((void*)p, 0xa5, it->second.bytes); // and never given out again
+    memset((void*)p, 0xa5, it->second.bytes); // and never allocated again
     const size_t page = 4096, begin = (p + page - 1) / page * page, end = (p + it->second.bytes) / page * page;
-    if (end > begin) madvise((void*)begin, end - begin, MADV_DONTNEED); // whole pages go back to the system, and read as zeros
+    if (end > begin) madvise((void*)begin, end - begin, MADV_DONTNEED); // returns whole pages to the system
     memory.erase(it);
     return SUCCESS;
 }
@@ -234,7 +234,7 @@ int cuMemcpyAsync(Pointer to, Pointer from, size_t bytes, void* stream) {
     const Range *target = find(to), *source = find(from);
     const char* kind = !target || target->host ? "to-host" : !source || source->host ? "to-device" : "on-device";
     CALL("copy", join(bytes, kind, stream));
-    if (!source) { // pageable: read at once
+    if (!source) { // pageable memory is read immediately
         auto staged = std::make_shared<std::vector<char>>((char*)from, (char*)from + bytes);
         give(stream, [=] { memcpy((void*)to, staged->data(), bytes); });
     } else {
@@ -280,7 +280,7 @@ int cuEventSynchronize(Event* event) { CALL("wait", join(event->stream)); drain(
 
 int cuModuleLoadData(void** out, const char* image) {
     CALL("load");
-    // Kernels look for threads and barriers among the symbols of the whole process.
+    // Kernels resolve the functions for threads and barriers among the symbols of the process.
     Dl_info own;
     static void* const everywhere = dladdr((void*)cuModuleLoadData, &own) ? dlopen(own.dli_fname, RTLD_NOW | RTLD_GLOBAL) : nullptr;
     if (!everywhere) return NOT_FOUND;

@@ -244,9 +244,9 @@ TOOLS = {
 @pytest.mark.parametrize("tool", TOOLS)
 @pytest.mark.parametrize(("bad", "error", "message"), STRUCTURES)
 def test_gradients_that_cannot_be_written(tool, bad, error, message):
-    good, spoiled = np.ones((2, 3)), bad()
+    good, wrong = np.ones((2, 3)), bad()
     with pytest.raises(error, match=f"^{re.escape(message)}$"):
-        TOOLS[tool]([good, spoiled])
+        TOOLS[tool]([good, wrong])
     assert_same([good], [np.ones((2, 3))])
 
 

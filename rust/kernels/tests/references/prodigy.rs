@@ -3,7 +3,7 @@
 use schuss::Matrix;
 use schuss::optimizers::prodigy;
 
-use crate::support::{How, Owned, doubles, first_shared, matrix, own_decay, random, run, scalars};
+use crate::support::{How, Owned, doubles, first_shared, len, matrix, own_decay, random, run, scalars};
 use crate::{STEPS, close, sum};
 
 /// Prodigy over arrays in groups with different learning rates: the distance, its largest estimate, and the numerator.
