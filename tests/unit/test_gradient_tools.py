@@ -101,13 +101,13 @@ def test_norms_of_empty_zero_and_overflowing_gradients():
     assert math.isnan(schuss.global_norm([np.ones(3), np.array([np.nan, np.inf])]))
     assert schuss.global_norm([np.array([1.0, -np.inf])]) == math.inf
     assert schuss.global_norm(np.full(4, 1e30, F32)) == pytest.approx(2e30), "squares are in float64"
-    assert schuss.global_norm(np.array([1.7e308, -1.7e308])) == math.inf, "no float64"
+    assert schuss.global_norm(np.array([1.7e308, -1.7e308])) == math.inf, "the norm itself overflows"
 
 
 @pytest.mark.parametrize("size", [1e160, 3e307, 1e-160, 5e-324 * 2.0**20, 5e-324])
 @pytest.mark.parametrize("other", [None, F32, F64])
-def test_squares_that_are_no_float64(size, other):
-    """The norm of numbers whose squares overflow or vanish, alone, among others, and in arrays that threads share."""
+def test_norms_whose_squares_overflow_or_vanish(size, other):
+    """Such gradients alone, with others, and with arrays that are divided between threads."""
     exact = [3.0 * size, -4.0 * size] if size > 5e-324 else [size, 0.0]
     norm = pytest.approx(5.0 * size if size > 5e-324 else size, rel=1e-15)
     little = [np.full(70_000, 1e-30 * (size > 1.0), other)] if other else []
@@ -126,12 +126,12 @@ def test_squares_that_are_no_float64(size, other):
             np.testing.assert_array_equal(-p, g)
 
 
-def test_the_norm_of_the_issue():
+def test_clipping_when_the_square_of_the_norm_overflows():
     w = np.zeros(2)
     opt = schuss.SGD(w, lr=1.0, max_grad_norm=1.0)
     assert opt.step(np.array([3e160, 4e160])) and opt.grad_norm == pytest.approx(5e160)
     assert w.tolist() == [-0.6, -0.8]
-    largest = np.array([1.7e308, 1.7e308])  # their norm is no float64
+    largest = np.array([1.7e308, 1.7e308])  # the norm itself overflows
     assert schuss.clip_grad_norm_(largest, 1.0) == math.inf and largest == pytest.approx([0.5**0.5] * 2)
 
 
