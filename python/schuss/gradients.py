@@ -165,7 +165,7 @@ def centralize_(grads: Any, *, conv_only: bool = False) -> None:
 
 
 def split_groups(params: Any, **one_dimensional: Any) -> list[dict[str, Any]]:
-    """Groups for `schuss.LARS` and `schuss.LAMB`: matrices and convolutions; and the rest, with no adaptation or decay.
+    """Two groups for `schuss.LARS` and `schuss.LAMB`: matrices and convolutions; the rest, not adapted or decayed.
 
     Parameters
     ----------

@@ -127,7 +127,7 @@ def test_small_states_follow_the_equations(case, dtype):
 
 
 GOLDENS = json.loads((DATA / "torch-2.13.0.json").read_text())
-# PyTorch keeps numbers of these in float32.
+# Tolerances of optimizers for which PyTorch computes scalars in float32.
 COARSE = {"NAdam": 1e-8, "ASGD": 1e-6}
 RECORDED = [g for g in GOLDENS["cases"] if g["optimizer"] in schuss.OPTIMIZERS]
 

@@ -60,7 +60,7 @@ def test_sizes(case, dtype):
     got, want = opt.state_dict()["state"][0], twin.state_dict()["state"][0]
     assert list(got) == list(want)
     for name in got:
-        if scope(case, name) == "array":  # a number that no element changes, or `sums` would name the optimizer
+        if scope(case, name) == "array":  # no element changes it, otherwise `sums` would be true
             filled = [a.item() for a, p in zip(got[name], parts, strict=True) if p.size]
             assert set(filled) == {want[name].item()}, name
             continue

@@ -74,7 +74,7 @@ class Cuda:
         return cuda_arrays.allocate([param], [checks.compute_dtype(param.dtype)])[0]
 
     def check_zeroable(self, place: str, gradient: Any) -> None:
-        """Gradient buffers are the package's own, so they always can be."""
+        """Nothing to check: gradient buffers are the package's own."""
 
     def check_picklable(self) -> None:
         raise TypeError(
@@ -99,7 +99,7 @@ class Cuda:
         self._seen += [None] * len(rule_of)
 
     def configure(self, owner: Owner, max_grad_norm: float | None, nonfinite: str) -> None:
-        """Nothing to do: each step reads both from the optimizer."""
+        """Nothing to do: each step reads both settings from the optimizer."""
 
     def grad_norm(self, owner: Owner) -> float | None:
         if self._norm is ...:

@@ -66,7 +66,7 @@ class cosine(Schedule):
 
     def __post_init__(self) -> None:
         lr_max = number("lr_max", self.lr_max)
-        self._settle(
+        self._set_checked(
             lr_max=lr_max,
             lr_min=fraction("lr_min", self.lr_min, lr_max),
             T=whole("T", self.T, 1),
@@ -134,7 +134,7 @@ class cosine_restarts(Schedule):
 
     def __post_init__(self) -> None:
         lr_max = number("lr_max", self.lr_max)
-        self._settle(
+        self._set_checked(
             lr_max=lr_max,
             lr_min=fraction("lr_min", self.lr_min, lr_max),
             T_0=whole("T_0", self.T_0, 1),

@@ -85,7 +85,7 @@ class Schedule(ABC):
     def _momentum_at(self, step: int) -> float | None:
         return None
 
-    def _settle(self, **checked: Any) -> None:
+    def _set_checked(self, **checked: Any) -> None:
         """Replaces fields by their checked values, which a frozen dataclass allows only this way."""
         for name, value in checked.items():
             object.__setattr__(self, name, value)

@@ -53,7 +53,7 @@ class join(Composed):
             raise ValueError(
                 f"boundaries must have one entry fewer than schedules, {len(parts) - 1}, got {len(boundaries)}"
             )
-        self._settle(schedules=parts, boundaries=boundaries)
+        self._set_checked(schedules=parts, boundaries=boundaries)
 
     @property
     def _parts(self) -> tuple[Rate, ...]:
@@ -105,7 +105,7 @@ class scale(Composed):
     factor: float
 
     def __post_init__(self) -> None:
-        self._settle(schedule=inner("schedule", self.schedule), factor=number("factor", self.factor))
+        self._set_checked(schedule=inner("schedule", self.schedule), factor=number("factor", self.factor))
 
     @property
     def _parts(self) -> tuple[Rate, ...]:

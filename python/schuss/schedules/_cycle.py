@@ -105,7 +105,7 @@ class one_cycle(Schedule):
         momentum: tuple[float, float] | None = (0.85, 0.95),
     ) -> None:
         # Written out because a field cannot have the name of the method `momentum`.
-        self._settle(
+        self._set_checked(
             max_lr=number("max_lr", max_lr),
             total_steps=whole("total_steps", total_steps, 1),
             three_phase=validate.flag("three_phase", three_phase),

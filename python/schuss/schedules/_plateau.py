@@ -95,7 +95,7 @@ class reduce_on_plateau(Schedule):
 
     def __post_init__(self) -> None:
         lr = number("lr", self.lr)
-        self._settle(
+        self._set_checked(
             lr=lr,
             mode=_MODE("mode", self.mode),
             factor=number("factor", self.factor, high=1.0, open_low=True),
@@ -148,7 +148,7 @@ class reduce_on_plateau(Schedule):
             lower = max(rate * self.factor, self.min_lr)
             rate = lower if rate - lower > self.eps else rate
             cooldown, bad = self.cooldown, 0
-        self._settle(progress=_Progress(rate, best, bad, cooldown))
+        self._set_checked(progress=_Progress(rate, best, bad, cooldown))
         return self.progress.rate
 
     def _improves(self, value: float, best: float | None) -> bool:
@@ -193,4 +193,4 @@ class reduce_on_plateau(Schedule):
             bad_updates=whole("bad_updates", state["bad_updates"]),
             cooldown_left=whole("cooldown_left", state["cooldown_left"]),
         )
-        self._settle(progress=progress)
+        self._set_checked(progress=progress)

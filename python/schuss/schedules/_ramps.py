@@ -52,7 +52,7 @@ class polynomial(Schedule):
     end: float = 0.0
 
     def __post_init__(self) -> None:
-        self._settle(
+        self._set_checked(
             lr=number("lr", self.lr),
             total_steps=whole("total_steps", self.total_steps, 1),
             power=number("power", self.power, open_low=True),
@@ -106,7 +106,7 @@ class linear(Schedule):
     total_steps: int
 
     def __post_init__(self) -> None:
-        self._settle(
+        self._set_checked(
             start=number("start", self.start),
             end=number("end", self.end),
             total_steps=whole("total_steps", self.total_steps, 1),
@@ -164,7 +164,7 @@ class inverse_sqrt(Schedule):
     warmup_steps: int
 
     def __post_init__(self) -> None:
-        self._settle(lr=number("lr", self.lr), warmup_steps=whole("warmup_steps", self.warmup_steps, 1))
+        self._set_checked(lr=number("lr", self.lr), warmup_steps=whole("warmup_steps", self.warmup_steps, 1))
 
     def _at(self, step: int) -> float:
         count, peak = step + 1, self.warmup_steps

@@ -35,7 +35,7 @@ class constant(Schedule):
     lr: float
 
     def __post_init__(self) -> None:
-        self._settle(lr=number("lr", self.lr))
+        self._set_checked(lr=number("lr", self.lr))
 
     def _at(self, step: int) -> float:
         return self.lr
@@ -83,7 +83,7 @@ class step(Schedule):
     gamma: float = 0.1
 
     def __post_init__(self) -> None:
-        self._settle(
+        self._set_checked(
             lr=number("lr", self.lr),
             step_size=whole("step_size", self.step_size, 1),
             gamma=number("gamma", self.gamma, open_low=True),
@@ -135,7 +135,7 @@ class multi_step(Schedule):
     gamma: float = 0.1
 
     def __post_init__(self) -> None:
-        self._settle(
+        self._set_checked(
             lr=number("lr", self.lr),
             milestones=increasing("milestones", self.milestones),
             gamma=number("gamma", self.gamma, open_low=True),
@@ -184,7 +184,7 @@ class exponential(Schedule):
     gamma: float
 
     def __post_init__(self) -> None:
-        self._settle(lr=number("lr", self.lr), gamma=number("gamma", self.gamma, open_low=True))
+        self._set_checked(lr=number("lr", self.lr), gamma=number("gamma", self.gamma, open_low=True))
 
     def _at(self, step: int) -> float:
         return self.lr * power(self.gamma, step)

@@ -66,7 +66,7 @@ class warmup(Composed):
     skip_first: bool = False
 
     def __post_init__(self) -> None:
-        self._settle(
+        self._set_checked(
             schedule=inner("schedule", self.schedule),
             steps=whole("steps", self.steps),
             start=fraction("start", self.start),
