@@ -44,7 +44,8 @@ def distance(a, b):
 def rounded(params, begin):
     far = next(f for f in (distance(p, begin) for p in params) if f > 0)
     digits = 11 - math.floor(math.log10(far))
-    return [[[round(x, digits) for x in array] for array in arrays] for arrays in params]
+    near = [[[round(x, digits) for x in array] for array in arrays] for arrays in params]
+    return [begin if distance(p, begin) == 0 else r for p, r in zip(params, near)]
 
 
 def agree(a, b, begin):

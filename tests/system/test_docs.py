@@ -141,7 +141,8 @@ def options_of(kernels, options, **more):
     """The options, with the values of NUMBERS where the class takes them."""
     chosen = dict(options)
     for name, value in (NUMBERS | more).items():
-        if name in kernels.defaults and name not in chosen and kernels.allows({**chosen, name: value}):
+        possible = name in kernels.defaults and name not in chosen and kernels.allows({**chosen, name: value})
+        if possible and kernels.rules({**chosen, name: value}) == kernels.rules(chosen):
             chosen[name] = value
     return chosen
 

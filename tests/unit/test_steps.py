@@ -271,7 +271,7 @@ def test_nonfinite_propagate(case):
     opt, twin = twins(case, nonfinite="propagate", max_grad_norm=None)
     assert opt.step(nonfinite_grads(1, np.nan)) is True
     twin.step(grads_of(1, SHAPES))
-    frozen = case.kwargs.get("unrectified") == "frozen"
+    frozen = case.kwargs.get("unrectified") == "frozen" or case.optimizer == "ADOPT"  # in the first step
     for name, a, b in zip("abc", parameters(opt), parameters(twin), strict=True):
         bad = int(np.isnan(a).sum())
         spread = {1, 3, a.size} if sums(case) else {0} if frozen else {1}
@@ -282,7 +282,8 @@ def test_nonfinite_propagate(case):
 @each_optimizer_newton_too
 def test_clipping_propagates_nan(case):
     opt, _ = twins(case, max_grad_norm=1.0)
-    assert opt.step(nonfinite_grads(1, np.nan)) is True
+    for t in (1, 2):  # the first step of some changes the state only
+        assert opt.step(nonfinite_grads(t, np.nan)) is True
     assert math.isnan(opt.grad_norm)
     assert all(np.isnan(p).all() for p in parameters(opt))
 

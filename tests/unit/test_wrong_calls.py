@@ -104,14 +104,17 @@ BAD = {
     bool: [0, 1, "yes", None, np.ones(1, bool)],
     float: [-1.0, math.nan, math.inf, -math.inf, 10**400, True, np.True_, "0.1", None, 1j, [0.1], np.array(0.1)],
     str: ["nonsense", "", None, 3, True],
-    tuple: [0.9, "ab", None, (), (0.9,), (0.9, 0.9, 0.9, 0.9), (-0.1, 0.9), (0.9, math.nan), (0.9, 1.0), ("0.9", 0.9)],
+    tuple: [0.9, "ab", None, (), (0.9,), (0.9,) * 5, (-0.1, 0.9), (0.9, math.nan), (0.9, 1.0), ("0.9", 0.9)],
 }
 # Hyperparameters for which other values are invalid.
 BAD_OF = {
     "eps": [0.9, "ab", None, (), (0.9,), (0.9, 0.9, 0.9), (-0.1, 0.9), (0.9, math.nan), (0.9, None), ("0.9", 0.9)],
     "beta2_decay": [0.1, math.nan, -math.inf, True, "-0.1", None, [-0.1]],
     "nus": [0.9, "ab", None, (), (0.9,), (0.9, 0.9, 0.9), (-0.1, 0.9), (0.9, math.nan), (0.9, 1.1), ("0.9", 0.9)],
+    "etas": [0.9, "ab", None, (), (0.9,), (0.9, 1.1, 1.2), (0.0, 1.2), (0.9, math.nan), (1.1, 1.2), (0.5, 1.0)],
+    "step_sizes": [0.9, "ab", None, (), (0.9,), (0.1, 1.0, 2.0), (0.0, 1.0), (0.9, math.inf), ("0.9", 2)],
     "momentum_decay": [value for value in BAD[float] if value is not None],
+    "clip_exp": [value for value in BAD[float] if value is not None],
     "growth_rate": [-1.0, math.nan, -math.inf, True, "2", None, [2.0]],
 }
 SIGNATURES = {

@@ -72,7 +72,7 @@ def check_of(hint: Any, limits: Range | None = None) -> validate.Check:
     if hint is float:
         return functools.partial(validate.number, **numbers._asdict())
     if get_origin(hint) is tuple and len(arguments) in _TUPLES:
-        words = [f"{numbers.words}{' or None' if type(None) in get_args(item) else ''}" for item in arguments]
+        words = [_words(item, numbers) for item in arguments]
         each = f"numbers {words[0]}" if len(set(words)) == 1 else " and ".join(f"a number {word}" for word in words)
         checks = [check_of(item, limits) for item in arguments]
         return lambda place, value: validate.several(place, value, f"{_TUPLES[len(checks)]} {each}", checks)
@@ -81,6 +81,12 @@ def check_of(hint: Any, limits: Range | None = None) -> validate.Check:
         check = check_of(kind, limits)
         return lambda place, value: None if value is None else check(place, value)
     raise TypeError(f"{hint} is not the type of a hyperparameter")
+
+
+def _words(hint: Any, limits: Range) -> str:
+    """The condition that an entry of a tuple has to meet, in words."""
+    ranges = [note for note in get_args(hint) if isinstance(note, Range)]
+    return (ranges or [limits])[0].words + (" or None" if type(None) in get_args(hint) else "")
 
 
 def choices_of(hint: Any) -> tuple[Any, ...]:

@@ -71,7 +71,7 @@ def state_dict(optimizer: Optimizer) -> dict[str, Any]:
     """See :meth:`schuss.Optimizer.state_dict`."""
     result = scalars(optimizer)  # first: it orders the GPU work that follows after the steps taken
     state = []
-    named = _named_states(optimizer)
+    named = named_states(optimizer)
     for template in optimizer._templates:
         arrays = {}
         for name in _names(template, named):
@@ -83,7 +83,7 @@ def state_dict(optimizer: Optimizer) -> dict[str, Any]:
     return {**result, "state": state}
 
 
-def _named_states(optimizer: Optimizer) -> list[dict[str, Any]]:
+def named_states(optimizer: Optimizer) -> list[dict[str, Any]]:
     """The state arrays of each parameter by name."""
     states = optimizer._states  # read once: Lookahead builds a new list at each access
     return [dict(zip(optimizer._state_names(i), own, strict=True)) for i, own in enumerate(states)]
@@ -109,7 +109,7 @@ def _load(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
         count = len(optimizer.param_groups)
         raise ValueError(f"state['state'] must be a list with a dict for each group, {count} in all")
     copies = []
-    named = _named_states(optimizer)
+    named = named_states(optimizer)
     for g, template in enumerate(optimizer._templates):
         names = _names(template, named)
         if not isinstance(given[g], Mapping) or set(given[g]) != set(names):

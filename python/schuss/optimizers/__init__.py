@@ -11,6 +11,9 @@ from schuss.optimizers.adagrad import Adagrad as Adagrad
 from schuss.optimizers.adadelta import Adadelta as Adadelta
 from schuss.optimizers.rmsprop import RMSprop as RMSprop
 from schuss.optimizers.nag import NAG as NAG
+from schuss.optimizers.aggmo import AggMo as AggMo
+from schuss.optimizers.asgd import ASGD as ASGD
+from schuss.optimizers.rprop import Rprop as Rprop
 from schuss.optimizers.adam import Adam as Adam, AdamW as AdamW
 from schuss.optimizers.adamax import Adamax as Adamax
 from schuss.optimizers.adabelief import AdaBelief as AdaBelief
@@ -19,6 +22,9 @@ from schuss.optimizers.nadam import NAdam as NAdam
 from schuss.optimizers.laprop import LaProp as LaProp
 from schuss.optimizers.grams import Grams as Grams
 from schuss.optimizers.adan import Adan as Adan
+from schuss.optimizers.adabound import AdaBound as AdaBound
+from schuss.optimizers.adopt import ADOPT as ADOPT
+from schuss.optimizers.ademamix import AdEMAMix as AdEMAMix
 from schuss.optimizers.radam import RAdam as RAdam
 from schuss.optimizers.ranger import Ranger as Ranger
 from schuss.optimizers.lars import LARS as LARS

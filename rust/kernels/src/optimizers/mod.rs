@@ -1,12 +1,17 @@
 //! The rules of all optimizers, one file per family, and the registry of them. Knows rules and kernels, but no driver.
 
 pub mod adabelief;
+pub mod adabound;
 pub mod adadelta;
 pub mod adafactor;
 pub mod adagrad;
 pub mod adam;
 pub mod adamax;
 pub mod adan;
+pub mod ademamix;
+pub mod adopt;
+pub mod aggmo;
+pub mod asgd;
 mod clipping;
 pub mod grams;
 pub mod lamb;
@@ -20,6 +25,7 @@ pub mod prodigy;
 pub mod qhadam;
 pub mod radam;
 pub mod rmsprop;
+pub mod rprop;
 pub mod sgd;
 pub mod signum;
 pub mod tools;
@@ -33,6 +39,11 @@ pub static ALL: &[&CompiledRule] = &[
     sgd::sgd(),
     sgd::momentum(),
     nag::nag(),
+    aggmo::aggmo2(),
+    aggmo::aggmo3(),
+    aggmo::aggmo4(),
+    asgd::asgd(),
+    rprop::rprop(),
     adagrad::adagrad(),
     adadelta::adadelta(),
     rmsprop::rmsprop(),
@@ -50,6 +61,10 @@ pub static ALL: &[&CompiledRule] = &[
     laprop::laprop(),
     grams::grams(),
     adan::adan(),
+    adabound::adabound(),
+    adabound::amsbound(),
+    adopt::adopt(),
+    ademamix::ademamix(),
     radam::radam(),
     radam::radam_centralized(),
     lars::lars(),
