@@ -15,7 +15,7 @@ def adafactor(
     s, p, g, t, *, lr=1e-2, beta2_decay=-0.8, eps=(None, 1e-3), d=1.0, weight_decay=0.0, relative_step=False,
     machine_eps=2.0**-52,
 ):  # fmt: skip
-    """PyTorch's form; `relative_step` is the rate of the paper's authors. An array without elements stays as it is."""
+    """PyTorch's form; `relative_step` is the rate of the paper's authors. An array without elements does not change."""
     eps1, eps2 = machine_eps if eps[0] is None else eps[0], eps[1]
     beta2 = 1 - t**beta2_decay  # 0 at the first step: there is no bias to correct
     rho = min(1e-2 if relative_step else lr, 1 / math.sqrt(t))
@@ -39,7 +39,6 @@ def adafactor(
 
 ROWS = {}
 
-# In the last two axes of an array; of those with one axis it keeps a state as Adagrad does.
 ROWS["Adafactor"] = {
     "defaults": {},
     "lr": dict(lr=0.1),

@@ -1,4 +1,4 @@
-"""What the equations and rows of several families use."""
+"""Shared by the equations and rows of several families."""
 
 
 def l2(g, p, weight_decay):

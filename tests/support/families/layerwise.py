@@ -23,7 +23,7 @@ def lars(
     d = (lr if lr_in_momentum else 1) * ratio * l2(g, p, weight_decay)
     if momentum == 0:
         b = s["b"] = d
-    else:  # as in SGD, the first step copies, undamped
+    else:  # as in SGD, the first step copies without dampening
         b = s["b"] = d if t == 1 else momentum * s["b"] + (1 - dampening) * d
     return p - (1 if lr_in_momentum else lr) * (d + momentum * b if nesterov else b)
 
@@ -77,7 +77,7 @@ ROWS["LARS"] = {
     ),
 }  # fmt: skip
 
-# Without the clipping that is its default, unless that is what the row is about.
+# Without LAMB's default clipping, except in rows that test it.
 ROWS["LAMB"] = {
     row: dict(max_grad_norm=None) | kwargs
     for row, kwargs in {
