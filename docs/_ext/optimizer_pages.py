@@ -112,7 +112,6 @@ def write_pages(app: Any, config: Any) -> None:
     kinds = pages()
     files = {f"optimizers/generated/{name}.rst": page(name, kind, gallery) for name, kind in kinds.items()}
     files |= {
-        "optimizers/generated/overview.inc": "\n   ".join([".. autosummary::", "", *kinds]),
         "optimizers/generated/prologue.inc": "\n".join(displayed([Stage("pass", prologue(), (True, True, True))])),
         "optimizers/generated/clipping.inc": "\n".join(displayed(clipping)),
         "generated/speed.inc": speed.rst(speed.load()),

@@ -85,6 +85,11 @@ def test_api_pages_are_complete():
         assert listed == list(module.__all__)
 
 
+def test_every_optimizer_is_in_one_list_of_the_overview():
+    overview = (DOCS / "optimizers" / "index.rst").read_text(encoding="utf-8")
+    assert sorted(re.findall(r"^   (\w+)$", overview, re.MULTILINE)) == sorted(pages())
+
+
 @pytest.mark.parametrize("name", [*_schuss.rules(), *TOOLS])
 def test_every_rule_translates(name):
     """Every name has a value before it is read, and the LaTeX is balanced."""
