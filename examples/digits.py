@@ -30,22 +30,56 @@ import schuss
 BATCH = 32
 TARGET = 0.95
 
-# Label, class, keyword arguments. A class of the package that is not in this list gets a row with its defaults.
-ROWS = [
-    ("SGD", "SGD", {"lr": 0.2}),
-    ("SGD momentum", "SGD", {"lr": 0.05, "momentum": 0.9}),
-    ("SGD Nesterov", "SGD", {"lr": 0.05, "momentum": 0.9, "nesterov": True}),
-    ("Adagrad", "Adagrad", {"lr": 0.02}),
-    ("RMSprop", "RMSprop", {"lr": 1e-3}),
-    ("Adam", "Adam", {"lr": 3e-3}),
-    ("AdamW", "AdamW", {"lr": 3e-3, "weight_decay": 0.05}),
-    ("NAG", "NAG", {"lr": 0.05}),
-    ("RAdam", "RAdam", {"lr": 0.01}),
-    ("Lookahead(Adam)", "Lookahead(Adam)", {"lr": 5e-3}),
-    ("Ranger", "Ranger", {"lr": 0.02}),
-    ("LARS", "LARS", {"lr": 3e-3, "weight_decay": 1e-3, "trust_coefficient": 1.0}),
-    ("LAMB", "LAMB", {"lr": 3e-3, "max_grad_norm": None}),
-]
+# For each group, which has its own plot of losses: label, class, keyword arguments. A class of the package that is in no
+# group gets a row with its defaults in the last one.
+GROUPS = {
+    "Gradient descent and momentum": [
+        ("SGD", "SGD", {"lr": 0.2}),
+        ("SGD momentum", "SGD", {"lr": 0.05, "momentum": 0.9}),
+        ("SGD Nesterov", "SGD", {"lr": 0.05, "momentum": 0.9, "nesterov": True}),
+        ("NAG", "NAG", {"lr": 0.05}),
+        ("QHM", "QHM", {"lr": 0.5, "momentum": 0.9}),
+        ("AggMo", "AggMo", {"lr": 0.02}),
+        ("ASGD", "ASGD", {"lr": 0.2}),
+    ],
+    "Signs of gradients": [
+        ("SignSGD", "SignSGD", {"lr": 1e-3}),
+        ("Signum", "Signum", {"lr": 1e-3}),
+        ("Tiger", "Tiger", {"lr": 1e-3}),
+        ("Lion", "Lion", {"lr": 3e-4}),
+        ("Rprop", "Rprop", {"lr": 1e-3}),  # for gradients of all data, and these are of batches
+    ],
+    "Squared gradients": [
+        ("Adagrad", "Adagrad", {"lr": 0.02}),
+        ("Adadelta", "Adadelta", {"lr": 1.0}),
+        ("RMSprop", "RMSprop", {"lr": 1e-3}),
+        ("Adafactor", "Adafactor", {"lr": 0.03}),
+        ("NovoGrad", "NovoGrad", {"lr": 0.03}),
+        ("LARS", "LARS", {"lr": 3e-3, "weight_decay": 1e-3, "trust_coefficient": 1.0}),
+        ("LAMB", "LAMB", {"lr": 3e-3, "max_grad_norm": None}),
+    ],
+    "Adam": [
+        ("Adam", "Adam", {"lr": 3e-3}),
+        ("AdamW", "AdamW", {"lr": 3e-3, "weight_decay": 0.05}),
+        ("Adamax", "Adamax", {"lr": 0.01}),
+        ("NAdam", "NAdam", {"lr": 5e-3}),
+        ("RAdam", "RAdam", {"lr": 0.01}),
+        ("Lookahead(Adam)", "Lookahead(Adam)", {"lr": 5e-3}),
+        ("Ranger", "Ranger", {"lr": 0.02}),
+    ],
+    "Relatives of Adam": [
+        ("AdaBelief", "AdaBelief", {"lr": 5e-3}),
+        ("AdaBound", "AdaBound", {"lr": 0.01}),
+        ("Adan", "Adan", {"lr": 5e-3}),
+        ("AdEMAMix", "AdEMAMix", {"lr": 3e-3, "alpha": 2.0}),
+        ("ADOPT", "ADOPT", {"lr": 3e-3}),
+        ("Grams", "Grams", {"lr": 0.01}),
+        ("LaProp", "LaProp", {"lr": 5e-3}),
+        ("QHAdam", "QHAdam", {"lr": 3e-3, "nus": (0.7, 1.0), "betas": (0.95, 0.999)}),
+        ("Yogi", "Yogi", {"lr": 0.02}),
+    ],
+    "With their defaults": [],
+}
 # Lookahead wraps an optimizer, so it is not in the registry.
 CLASSES = {
     **schuss.OPTIMIZERS,
@@ -54,6 +88,7 @@ CLASSES = {
 
 
 class Result(NamedTuple):
+    group: str
     label: str
     settings: dict
     loss: np.ndarray  # (seeds, epochs + 1), the first before training
@@ -140,12 +175,13 @@ def time_steps(name, settings, data, rounds=60, steps=10):
 
 
 def choose_rows(data):
-    """The rows to train: `ROWS`, then every other class of the registry that trains with its defaults.
+    """The rows to train: those of `GROUPS`, then every other class of the registry that trains with its defaults.
 
-    Also returns the error messages of the classes that do not, such as Newton, which needs a Hessian.
+    Returns them, each with its group in front, and, for classes that need more than parameters and gradients (a
+    Hessian), the reason why they are left out.
     """
-    rows, left_out = list(ROWS), {}
-    listed = {name for _, name, _ in ROWS}
+    rows, left_out = [(group, *row) for group, members in GROUPS.items() for row in members], {}
+    listed = {name for _, _, name, _ in rows}
     for name in schuss.OPTIMIZERS:
         if name in listed:
             continue
@@ -155,19 +191,19 @@ def choose_rows(data):
         except (TypeError, ValueError) as error:
             left_out[name] = str(error)
         else:
-            rows.append((name, name, {}))
+            rows.append((list(GROUPS)[-1], name, name, {}))
     return rows, left_out
 
 
 def run(rows, data, seeds, epochs):
     results = []
     with tqdm(total=len(rows) * seeds * epochs, unit="epoch", smoothing=0.1) as bar:
-        for label, name, settings in rows:
-            bar.set_description(f"{label:<{max(len(row[0]) for row in rows)}}")
+        for group, label, name, settings in rows:
+            bar.set_description(f"{label:<{max(len(row[1]) for row in rows)}}")
             make_optimizer = partial(CLASSES[name], **settings)
             histories = [train(make_optimizer, data, seed, epochs, bar) for seed in range(seeds)]
             loss, accuracy = np.stack(histories, axis=1)
-            results.append(Result(label, settings, loss, accuracy, *time_steps(name, settings, data)))
+            results.append(Result(group, label, settings, loss, accuracy, *time_steps(name, settings, data)))
     return results
 
 
@@ -249,7 +285,7 @@ def draw_accuracy(ax, result, results):
         result.label,
         loc="left",
         color=look["color"],
-        fontsize=10.5 if len(result.label) < 14 else 8.5,
+        fontsize=10.5 if len(result.label) < 12 else 8.5,
         fontweight="bold",
         pad=4,
     )
@@ -259,46 +295,62 @@ def draw_accuracy(ax, result, results):
     ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
 
 
+def draw_losses(ax, group, results):
+    """The training losses of a group in colour, the others' means in grey behind them."""
+    for other in results:
+        ax.plot(other.loss.mean(axis=0), color=FAINT, lw=0.8)
+    own = [result for result in results if result.group == group]
+    for result in own:
+        draw_curve(ax, result.loss, style(result.label))
+    ax.set_yscale("log")
+    ax.yaxis.set_major_formatter(lambda loss, _: f"{loss:g}")
+    ax.set_title(group, loc="left", color=INK, fontsize=12, fontweight="bold")
+    return [(result.label, result.loss[:, -1].mean()) for result in own]
+
+
 def draw(results, path):
-    """Training loss of all optimizers in one plot; test accuracy in a small plot for each, because these are close."""
-    columns = min(len(results), 4 if len(results) <= 8 else 5)
-    lines = -(-len(results) // columns)
-    fig = Figure(figsize=(12, 5.9 + 2.0 * lines), dpi=120, layout="constrained")
+    """Training loss in a plot for each group; test accuracy in a small plot for each optimizer."""
+    groups = list(dict.fromkeys(result.group for result in results))
+    columns = min(len(results), 4 if len(results) <= 8 else 6)
+    lines, above = -(-len(results) // columns), -(-len(groups) // 2)
+    fig = Figure(figsize=(13, 0.7 + 3.8 * above + 0.6 + 1.8 * lines), dpi=110, layout="constrained")
     fig.get_layout_engine().set(w_pad=0.08, h_pad=0.06)
-    top, bottom = fig.subfigures(2, 1, height_ratios=[5.3, 0.6 + 2.0 * lines])
-    ax_loss = top.subplots()
+    top, bottom = fig.subfigures(2, 1, height_ratios=[0.7 + 3.8 * above, 0.6 + 1.8 * lines])
+    large = top.subplots(above, min(len(groups), 2), sharex=True, sharey=True, squeeze=False)
     small = bottom.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
 
-    for result in results:
-        draw_curve(ax_loss, result.loss, style(result.label))
-    ax_loss.set_yscale("log")
-    ax_loss.yaxis.set_major_formatter(lambda loss, _: f"{loss:g}")
-    ax_loss.set_ylabel("training loss (cross-entropy)")
-    ax_loss.set_xlabel("epoch")
+    ends = [draw_losses(ax, group, results) for ax, group in zip(large.flat, groups, strict=False)]
     for ax, result in zip(small.flat, results, strict=False):
         draw_accuracy(ax, result, results)
-    for ax in small.flat[len(results) :]:
-        ax.remove()
-    for column in range(columns):  # the lowest plot of each column has the axis
-        ax = small[(len(results) - 1 - column) // columns, column]
-        ax.tick_params(labelbottom=True)
-        ax.set_xlabel("epoch")
-    for ax in (ax_loss, *small.flat[: len(results)]):
-        ax.set_xlim(0, results[0].loss.shape[1] - 1)
-        ax.grid(color=FAINT, lw=0.5)
-        ax.spines[["top", "right"]].set_visible(False)
+    for axes, used in ((large, len(groups)), (small, len(results))):
+        for ax in axes.flat[used:]:
+            ax.remove()
+        for column in range(axes.shape[1]):  # the last one in each column carries the axis
+            ax = axes[(used - 1 - column) // axes.shape[1], column]
+            ax.tick_params(labelbottom=True)
+            ax.set_xlabel("epoch")
+        for ax in axes.flat[:used]:
+            ax.set_xlim(0, results[0].loss.shape[1] - 1)
+            ax.grid(color=FAINT, lw=0.5)
+            ax.spines[["top", "right"]].set_visible(False)
+    for ax in large[:, 0]:
+        ax.set_ylabel("training loss (cross-entropy)")
     for ax in small[:, 0]:
         ax.set_ylabel("test accuracy")
 
     seeds = len(results[0].loss)
-    top.suptitle("Handwritten digits: one network, every optimizer", x=0.012, ha="left", fontsize=17, color=INK)
-    ax_loss.set_title(
-        f"Training loss. Line: mean over the seeds ({seeds}); band: lowest to highest", loc="left", fontsize=11
+    top.suptitle(
+        f"Handwritten digits, one network. Line: mean over the seeds ({seeds}); band: lowest to highest",
+        x=0.012,
+        ha="left",
+        fontsize=14,
+        color=INK,
     )
-    note = f"Test accuracy of each, others in grey. Number: after the last epoch; dot: {TARGET:.0%} reached"
+    note = f"Test accuracy, one by one, the others in grey. Number: after the last epoch; dot: {TARGET:.0%} reached"
     bottom.suptitle(note, x=0.012, ha="left", fontsize=11)
     fig.draw_without_rendering()  # the labels need the final layout
-    label_lines(ax_loss, [(result.label, result.loss[:, -1].mean()) for result in results])
+    for ax, labels in zip(large.flat, ends, strict=False):
+        label_lines(ax, labels)
     path.parent.mkdir(parents=True, exist_ok=True)
     fig.savefig(path)
 
