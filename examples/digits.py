@@ -30,8 +30,8 @@ import schuss
 BATCH = 32
 TARGET = 0.95
 
-# For each group, which has its own plot of losses: label, class, keyword arguments. A class of the package that is in no
-# group gets a row with its defaults in the last one.
+# For each group, which has its own plot of losses: label, class, keyword arguments. A class of the package that is in
+# no group gets a row with its defaults in the last one.
 GROUPS = {
     "Gradient descent and momentum": [
         ("SGD", "SGD", {"lr": 0.2}),
