@@ -95,7 +95,7 @@ def _make(kind: type[Optimizer]) -> Callable[..., None]:
         gradient = checks.as_gradient("g", g, "p", p)
         if any(np.may_share_memory(gradient, array) for array in (p, *states)):
             gradient = gradient.copy(checks.order(gradient))
-        matrix = kind._matrix(p) if RULES[rule].needs_matrix else None
+        matrix = kind._matrix(group.hypers, p) if RULES[rule].needs_matrix else None
         _schuss.run(rule, "step", group.packed(rule, p.dtype), int(step), [p], [gradient], [states], [matrix])
 
     only = inspect.Parameter.KEYWORD_ONLY

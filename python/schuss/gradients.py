@@ -13,9 +13,13 @@ from typing import Any
 import numpy as np
 
 from schuss import _schuss
-from schuss._arrays import checks, layout, trees
+from schuss._arrays import checks, trees
+from schuss._arrays.layout import of_outputs
 from schuss._backends import tools
 from schuss._core import validate
+from schuss._core.hyperparameters import Layout, check_of
+
+_LAYOUT = check_of(Layout)
 
 
 def _writable(grads: Any) -> list[np.ndarray]:
@@ -133,8 +137,8 @@ def clip_grad_value_(grads: Any, clip_value: float) -> None:
     tools.run("clamp", _writable(grads), [bound])
 
 
-def centralize_(grads: Any, *, conv_only: bool = False) -> None:
-    """Subtracts from every gradient, in place, its mean over all axes but the first.
+def centralize_(grads: Any, *, conv_only: bool = False, layout: Layout = "in_out") -> None:
+    """Subtracts from every gradient, in place, the mean of each output: over all axes but that of the outputs.
 
     Arrays with fewer than two dimensions are unchanged. Source: Yong et al., arXiv:2004.01461.
 
@@ -144,6 +148,9 @@ def centralize_(grads: Any, *, conv_only: bool = False) -> None:
         Writable contiguous arrays of float32, float64, float16 or bfloat16.
     conv_only : bool, default False
         Only centralize gradients with more than three dimensions.
+    layout : {"in_out", "out_in"}, default "in_out"
+        Which dimension has the outputs: the last of ``(...k, in, out)``, NumPy's and Keras's layout, or the first of
+        ``(out, in, k...)``, PyTorch's.
 
     Raises
     ------
@@ -153,15 +160,16 @@ def centralize_(grads: Any, *, conv_only: bool = False) -> None:
     Examples
     --------
     >>> import numpy as np, schuss
-    >>> grads = np.array([[1.0, 3.0], [5.0, 5.0]])
+    >>> grads = np.array([[1.0, 5.0], [3.0, 5.0]])
     >>> schuss.centralize_(grads)
     >>> grads
-    array([[-1.,  1.],
-           [ 0.,  0.]])
+    array([[-1.,  0.],
+           [ 1.,  0.]])
     """
     least = 3 if validate.flag("conv_only", conv_only) else 1
+    axes = _LAYOUT("layout", layout)
     arrays = [array for array in _writable(grads) if array.ndim > least]
-    tools.run("centralize", arrays, matrices=[layout.first_axis(array) for array in arrays])
+    tools.run("centralize", arrays, matrices=[of_outputs(array, axes) for array in arrays])
 
 
 def split_groups(params: Any, **one_dimensional: Any) -> list[dict[str, Any]]:

@@ -243,7 +243,7 @@ def test_replacements_for_functions_of_nag_and_ranger():
         nag.step(lambda: g)  # noqa: B023
         schuss.functional.sgd_(y, g, buffer, step=t, lr=0.1, momentum=0.9)
         ranger.step(h)
-        schuss.centralize_(h)
+        schuss.centralize_(h)  # with the class's own layout
         options = dict(lr=0.1, betas=(0.95, 0.999), eps=1e-5, weight_decay=0.1, decoupled_weight_decay=True)
         schuss.functional.radam_(p, h, m, v, step=t, **options)
     assert_same([w, b], [y, p])

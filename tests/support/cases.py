@@ -84,14 +84,15 @@ def small_rows(optimizer: str) -> dict[str, dict[str, Any]]:
     }
 
 
-# What has no default, for rows that do not say it.
+# What has no default, and what else rows have that do not say it.
 REQUIRED = declared("REQUIRED")
+GIVEN = REQUIRED | declared("GIVEN")
 
 # In the order of the package's registry.
 ORDER = sorted(ROWS, key=list(schuss.OPTIMIZERS).index)
 
 CASES = [
-    Case(f"{optimizer}: {row}", optimizer, REQUIRED.get(optimizer, {}) | kwargs)
+    Case(f"{optimizer}: {row}", optimizer, GIVEN.get(optimizer, {}) | kwargs)
     for optimizer, rows in (
         {name: ROWS[name] for name in ORDER} | {f"Lookahead({name})": rows for name, rows in AROUND.items()}
     ).items()

@@ -83,7 +83,7 @@ MAKERS = {
     "adagrad": plain(schuss.Adagrad, lr_decay=0.25, initial_accumulator_value=0.5),
     "rmsprop": plain(schuss.RMSprop, centered=True, momentum=0.5),
     "radam": plain(schuss.RAdam),
-    "ranger": plain(schuss.Ranger),  # synchronizes first in a step after loading
+    "ranger": plain(schuss.Ranger, layout="out_in"),  # synchronizes first in a step after loading
     "lars": plain(schuss.LARS, weight_decay=0.125),
     "lamb": plain(schuss.LAMB),
 }

@@ -169,7 +169,9 @@ def stepped(kind, kernels, variant, step, options):
     if function is not None:
         function(p, g, *states.values(), step=step, **options)
         return {"p": p, **states}, values
-    optimizer = kind(p, **options)
+    # Rows of the rule are rows of the array.
+    layout = {"layout": "out_in"} if "layout" in kernels.defaults else {}
+    optimizer = kind(p, **layout, **options)
     state = optimizer.state_dict()
     state["step"] = state["param_groups"][0]["step"] = step - 1
     for name, scope in own.items():

@@ -57,21 +57,22 @@ def test_clipping_in_a_step_equals_clipping_before_it(case, dtype, order):
 @each_compute_dtype
 @each_order
 @pytest.mark.parametrize("conv_only", [False, True])
+@pytest.mark.parametrize("layout", ["in_out", "out_in"])
 @pytest.mark.parametrize("threads", [1, 3])
-def test_centralization_in_a_step_equals_centralization_before_it(dtype, order, conv_only, threads):
+def test_centralization_in_a_step_equals_centralization_before_it(dtype, order, conv_only, layout, threads):
     """It comes after clipping. Arrays divided between threads and rows longer than a block are included."""
     shapes, options = [*SHAPES, (40, 3000), (500, 100), (10, 10, 10, 3)], dict(lr=0.1, k=3)
     schuss.set_num_threads(threads)
     for bound in (None, 1.5):
         params, want = (ordered(params_of(shapes, dtype), order) for _ in range(2))
-        opt = schuss.Ranger(params, gc_conv_only=conv_only, max_grad_norm=bound, **options)
+        opt = schuss.Ranger(params, gc_conv_only=conv_only, layout=layout, max_grad_norm=bound, **options)
         twin = schuss.Ranger(want, gradient_centralization=False, **options)
         for t in (1, 2, 3, 4):
             grads = ordered(grads_of(t, shapes, dtype), order)
             opt.step(grads)
             if bound:
                 schuss.clip_grad_norm_(grads, bound)
-            schuss.centralize_(grads, conv_only=conv_only)
+            schuss.centralize_(grads, conv_only=conv_only, layout=layout)
             twin.step(grads)
         assert_same(arrays(opt), arrays(twin))
 
@@ -179,16 +180,19 @@ def test_clip_grad_value(dtype, bound):
 @each_dtype
 @each_order
 @pytest.mark.parametrize("conv_only", [False, True])
-def test_centralize(dtype, order, conv_only):
+@pytest.mark.parametrize("layout", ["in_out", "out_in", None])
+def test_centralize(dtype, order, conv_only, layout):
     grads = ordered(grads_of(1, SHAPES, dtype), order)
     want = []
     for g in grads:
         wide = g.astype(F64)
         if g.size and g.ndim > (3 if conv_only else 1):
-            wide = wide - wide.mean(axis=tuple(range(1, g.ndim)), keepdims=True)
+            axes = range(1, g.ndim) if layout == "out_in" else range(g.ndim - 1)
+            wide = wide - wide.mean(axis=tuple(axes), keepdims=True)
         want.append(wide)
     before = [g.copy() for g in grads]
-    assert schuss.centralize_(structure(grads), conv_only=conv_only) is None
+    given = {} if layout is None else dict(layout=layout)
+    assert schuss.centralize_(structure(grads), conv_only=conv_only, **given) is None
     assert_close(grads, want, {"float64": 1e-15, "float32": 1e-6, "float16": 1e-3}.get(dtype.name, 1e-2))
     for g, b in zip(grads, before, strict=True):
         if g.ndim <= (3 if conv_only else 1):
@@ -266,6 +270,10 @@ def test_gradients_that_cannot_be_written(tool, bad, error, message):
         (lambda g: schuss.clip_grad_value_(g, -1.0), ValueError, "clip_value must be a number >= 0, got -1.0"),
         (lambda g: schuss.clip_grad_value_(g, None), TypeError, "clip_value must be a number >= 0, got None"),
         (lambda g: schuss.centralize_(g, conv_only=1), TypeError, "conv_only must be True or False, got 1"),
+        (
+            lambda g: schuss.centralize_(g, layout="out"), ValueError,
+            "layout must be 'in_out' or 'out_in', got 'out'",
+        ),
         (
             lambda g: schuss.global_norm([g, None]), TypeError,
             "grads[1] must be an array, got NoneType",

@@ -273,3 +273,12 @@ def test_no_memory(monkeypatch, function, call):
     assert_unchanged(opt, before, "the step that had no memory")
     assert opt.last_damping == 0.0
     assert opt.step(np.ones(n), 2 * np.eye(n)) is True
+
+
+def test_rows_of_the_hessian_are_in_the_order_of_the_keys():
+    """In the structure's own order, not in that of sorted keys."""
+    target = {"w": np.array([1.0, 2.0, 3.0]), "b": np.array([-1.0])}
+    params = {key: np.zeros_like(value) for key, value in target.items()}
+    w, b = shaped(-hessian(4) @ flat(target.values()), [(3,), (1,)])
+    schuss.Newton(params).step({"w": w, "b": b}, hessian(4))
+    assert_close(list(params.values()), list(target.values()), 1e-12)

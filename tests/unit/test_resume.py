@@ -281,3 +281,52 @@ def test_a_refused_state_changes_nothing(what):
     assert_unchanged(opt, before)
     opt.load_state_dict(good)
     assert opt.step_count == 2
+
+
+@pytest.mark.parametrize("options", [dict(state_dtype="bfloat16"), dict(state_dtype="int8"), dict(max_grad_norm=0.1)])
+@pytest.mark.parametrize("way", ["state_dict", "file"])
+def test_the_order_of_keys_is_no_matter(tmp_path, options, way):
+    """Of dicts at any depth: random bits and sums over all arrays go by sorted keys, not by the order of insertion."""
+    shapes = {"w": (300,), "b": (20, 31), 10: (5,), 9: (700,), (1, "x"): (9,), None: (3,)}
+
+    def made(turn):
+        given = [dict(list(d.items())[::turn]) for d in (shapes, {"in": 0, "out": 1})]
+        values = lambda t, k: {  # noqa: E731
+            key: np.random.default_rng([t, k, *map(ord, repr(key))]).standard_normal(shape).astype(np.float32)
+            for key, shape in given[0].items()
+        }
+        params = {key: values(0, k) for key, k in given[1].items()}
+        return schuss.AdamW(params, lr=0.1, **options), params, lambda t: {k: values(t, n) for k, n in given[1].items()}
+
+    one, params, grads = made(1)
+    other, turned, same_grads = made(-1)
+    assert list(other.grads) == list(turned) == ["out", "in"] != list(params), "structures keep their own order"
+    for t in (1, 2):
+        one.step(grads(t))
+    for k in params:
+        for key in params[k]:
+            turned[k][key][...] = params[k][key]
+    if way == "file":
+        schuss.save(tmp_path / "one", one)
+        schuss.load(tmp_path / "one", other)
+    else:
+        other.load_state_dict(one.state_dict())
+    for t in (3, 4):
+        one.step(grads(t))
+        other.step(same_grads(t))
+    for k in params:
+        for key in params[k]:
+            assert_same([turned[k][key]], [params[k][key]], f"{k}, {key}")
+
+
+def test_counters_stay_where_a_state_can_be_loaded():
+    """Every state that steps reach can be loaded, also at the last number that a counter can have."""
+    opt = schuss.Adam(np.ones(2), nonfinite="skip")
+    state = opt.state_dict()
+    last = 2**63 - 1
+    state["step"] = state["skipped_steps"] = state["param_groups"][0]["step"] = last
+    for _ in range(2):
+        opt.load_state_dict(state)
+        assert opt.step(np.ones(2)) and not opt.step(np.full(2, np.nan))
+        assert opt.step_count == opt.skipped_steps == last
+        state = opt.state_dict()

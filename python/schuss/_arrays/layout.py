@@ -67,9 +67,11 @@ def last_axes(array: np.ndarray) -> Matrix:
     return 1, cols, rows * count, True, max(count, 1)
 
 
-def first_axis(array: np.ndarray) -> Matrix:
-    """An array of two or more axes as one matrix, with a row for each index of the first axis."""
-    rest = math.prod(array.shape[1:])
-    if checks.order(array) == "C":
-        return 1, array.shape[0], rest, False, 1
-    return 1, rest, array.shape[0], True, 1
+def of_outputs(array: np.ndarray, layout: str) -> Matrix:
+    """An array of two or more axes as one matrix with a row for each output, the last axis or in "out_in" the first."""
+    first = layout == "out_in"
+    outputs = array.shape[0 if first else -1]
+    rest = math.prod(array.shape[1:] if first else array.shape[:-1])
+    if (checks.order(array) == "C") == first:
+        return 1, outputs, rest, False, 1
+    return 1, rest, outputs, True, 1

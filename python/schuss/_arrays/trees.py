@@ -1,11 +1,14 @@
 """Structures of arrays (pytrees): an array, or lists, tuples and dicts of structures, nested arbitrarily.
 
-A structure is split into leaves and a template, the same structure with leaf numbers. Nothing here inspects a leaf.
+A structure is split into leaves and a template, the same structure with leaf numbers. Leaves are numbered by the sorted
+keys of dicts, so that what depends on the numbers does not depend on the order in which a dict was filled. Nothing here
+inspects a leaf.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import numbers
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 _DEPTH = 100  # Structures are traversed recursively, and a list may contain itself.
@@ -22,7 +25,8 @@ def flatten(structure: Any, name: str, first: int = 0) -> tuple[Any, list[tuple[
         if depth > _DEPTH:
             raise ValueError(f"{name} is nested more than {_DEPTH} deep, or contains itself")
         if isinstance(node, dict):
-            return {key: walk(value, f"{place}[{key!r}]", depth + 1) for key, value in node.items()}
+            numbered = {key: walk(node[key], f"{place}[{key!r}]", depth + 1) for key in _sorted(node)}
+            return {key: numbered[key] for key in node}
         if isinstance(node, (list, tuple)):
             items = [walk(value, f"{place}[{i}]", depth + 1) for i, value in enumerate(node)]
             return items if isinstance(node, list) else tuple(items)
@@ -30,6 +34,31 @@ def flatten(structure: Any, name: str, first: int = 0) -> tuple[Any, list[tuple[
         return first + len(leaves) - 1
 
     return walk(structure, "", 0), leaves
+
+
+def in_order(template: Any) -> Any:
+    """The same template with its leaves in the order of their numbers."""
+    if isinstance(template, dict):
+        return {key: in_order(template[key]) for key in _sorted(template)}
+    if isinstance(template, (list, tuple)):
+        return [in_order(value) for value in template]
+    return template
+
+
+def _sorted(keys: Iterable[Any]) -> list[Any]:
+    """Keys of a dict in an order that does not depend on how it was filled, if their `repr` does not."""
+    return sorted(keys, key=_rank)
+
+
+def _rank(key: Any) -> tuple[int, Any]:
+    if isinstance(key, numbers.Real):
+        return 0, key
+    if isinstance(key, str):
+        return 1, str(key)
+    if isinstance(key, tuple):
+        return 2, tuple(map(_rank, key))
+    text = repr(key)
+    return (4, "") if " at 0x" in text else (3, text)
 
 
 def build(template: Any, leaf: Callable[[int], Any]) -> Any:

@@ -48,6 +48,8 @@ class Cuda:
         self._shared = b""
         self._shared_behind = False
         self._norm: Any = None
+        #: The structure of gradients, with its leaves in the order of their numbers.
+        self._template: Any = None
         self._seen: list[Any] = []
         self._kept: list[Any] = []
 
@@ -94,6 +96,7 @@ class Cuda:
             p, states = owner._params[i], [state.pointer for state in owner._states[i]]
             given.append((rule, p.pointer, p.dtype.name, p.size, states, matrix))
         self.work.add_group([(name, len(values)) for name, values in rules], given)
+        self._template = trees.in_order(owner._root())
         self._group_steps.append(0)
         self._rules_of_group.append(len(rules))
         self._seen += [None] * len(rule_of)
@@ -231,7 +234,7 @@ class Cuda:
                 owner._explain_nonfinite(*bad)
             owner._set_counters(steps, skipped + 1, [])
             return False
-        self._group_steps = [count + 1 for count in self._group_steps]
+        self._group_steps = [min(count + 1, 2**63 - 1) for count in self._group_steps]
         self._shared_behind = owner._shared_values is not None
         owner._set_counters(steps + 1, skipped, [])
         self._norm = None if max_grad_norm is None else ... if norm is None else norm
@@ -240,7 +243,7 @@ class Cuda:
     def read(self, owner: Owner, grads: Any, zero_grads: bool) -> tuple[list[cuda_arrays.Seen], int, set[int]]:
         """The checked gradients, the stream to work in, and the other streams that produced gradients."""
         leaves: list[Any] = []
-        if not _collect(owner._root(), grads, leaves):
+        if not _collect(self._template, grads, leaves):
             owner._explain_structure(grads)
         for i, leaf in enumerate(leaves):
             key = _key(leaf)

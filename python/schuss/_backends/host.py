@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from schuss import _schuss
-from schuss._arrays import checks, formats, layout
+from schuss._arrays import checks, formats, layout, trees
 from schuss._backends.protocol import Owner
 
 
@@ -53,7 +53,7 @@ class Host:
     ) -> None:
         kept, mine = owner._state_format, range(first, first + len(rule_of))
         states = [formats.for_kernels(kept, owner._rule_states[i], owner._states[i]) for i in mine]
-        params, root = [owner._params[i] for i in mine], owner._root()
+        params, root = [owner._params[i] for i in mine], trees.in_order(owner._root())
         owner._add_group(rules, rule_of, params, states, matrices, root, kept.small, kept.master, owner._shared_values)
 
     def configure(self, owner: Owner, max_grad_norm: float | None, nonfinite: str) -> None:

@@ -22,7 +22,7 @@ _USUAL = {
     "betas": r"""betas : pair of float{}
     :math:`\beta_1, \beta_2` in [0, 1).""",
     "eps": r"""eps : float{}
-    :math:`\epsilon` >= 0.""",
+    :math:`\epsilon` >= 0; 0 counts as the smallest number that makes 0 / 0 zero.""",
     "weight_decay": r"""weight_decay : float{}
     L2: ``weight_decay * p`` is added to the gradient.""",
     "decoupled_weight_decay": r"""decoupled_weight_decay : bool{}

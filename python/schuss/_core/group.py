@@ -41,7 +41,9 @@ class ParamGroup(MutableMapping[str, Any]):
     ) -> None:
         self._kind = kind
         self._label = kind._label or kind.__name__
-        self._params = params
+        #: In the order of their numbers, and in that of their structure.
+        self.arrays = params
+        self.shown = tuple(params)
         self._where = where
         self._hypers = self.checked(hypers)
         #: The rule of each array.
@@ -57,7 +59,7 @@ class ParamGroup(MutableMapping[str, Any]):
 
     def _settled(self, hypers: Mapping[str, Any]) -> tuple[Any, ...]:
         """The properties that are fixed once the optimizer is made."""
-        states = [RULES[self._kind._array_rule(hypers, array)].states for array in self._params]
+        states = [RULES[self._kind._array_rule(hypers, array)].states for array in self.arrays]
         return states, self._kind._structure(hypers)
 
     def _first_rate(self) -> float:
@@ -176,12 +178,17 @@ class ParamGroup(MutableMapping[str, Any]):
         return [RULES[rule].states for rule in self.rules]
 
     @property
+    def once_fixed(self) -> Mapping[str, Any]:
+        """The hyperparameters that states saved by older versions lack, with their values there."""
+        return self._kind._once_fixed
+
+    @property
     def hypers(self) -> dict[str, Any]:
         """A copy of the hyperparameters."""
         return dict(self._hypers)
 
     def __getitem__(self, name: str) -> Any:
-        return tuple(self._params) if name == "params" else self._hypers[name]
+        return self.shown if name == "params" else self._hypers[name]
 
     def __setitem__(self, name: str, value: Any) -> None:
         self.update({name: value})
@@ -213,7 +220,7 @@ class ParamGroup(MutableMapping[str, Any]):
 
     def __repr__(self) -> str:
         hypers = ", ".join(f"{name}={value!r}" for name, value in self._hypers.items())
-        return f"ParamGroup({len(self._params)} arrays, {hypers})"
+        return f"ParamGroup({len(self.arrays)} arrays, {hypers})"
 
 
 def is_group(entry: Any) -> bool:

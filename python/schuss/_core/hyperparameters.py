@@ -48,6 +48,8 @@ Positive = Annotated[float, Range(open_low=True)]
 Bound = Annotated[float, Range(open_low=True, closed_high=True)]
 #: A random seed.
 Seed = Annotated[int, validate.seed]
+#: Which axes of an array of weights are inputs and outputs: ``(...k, in, out)`` or ``(out, in, k...)``.
+Layout = Literal["in_out", "out_in"]
 
 _TUPLES = {2: "a pair of", 3: "three"}
 

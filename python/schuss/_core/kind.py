@@ -5,14 +5,22 @@ Groups read it from the class; nothing here knows arrays' memory, groups or step
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import numpy as np
 
-from schuss._arrays import layout
+from schuss._arrays import checks, layout
 from schuss._core.options import Options
 from schuss._core.rules import RULES
+
+
+def smallest_square(dtype: np.dtype[Any]) -> float:
+    """The smallest number > 0 of the dtype that updates of such parameters are computed in."""
+    zero = checks.compute_dtype(dtype).type(0)
+    return float(np.nextafter(zero, zero + 1))
 
 
 class Kind(Options):
@@ -28,8 +36,12 @@ class Kind(Options):
     _on_gpu: ClassVar[bool] = True
     #: How weight decay acts: "l2", "decoupled", "independent", or "own" if the rule itself applies it.
     _decay_form: ClassVar[str] = "l2"
+    #: Whether eps is added to a square, before its root is taken.
+    _eps_in_square: ClassVar[bool] = False
     #: Whether the state can be stored as int8.
     _int8: ClassVar[bool] = False
+    #: The hyperparameters that states saved by older versions lack, with their values there.
+    _once_fixed: ClassVar[Mapping[str, Any]] = MappingProxyType({})
 
     @classmethod
     def _rule(cls, hypers: Mapping[str, Any]) -> str:
@@ -59,8 +71,17 @@ class Kind(Options):
 
     @classmethod
     def _typed_rule_values(cls, hypers: Mapping[str, Any], dtype: np.dtype[Any]) -> Mapping[str, float]:
-        """The same for parameters of one dtype; override it if the values depend on the dtype."""
-        return cls._rule_values(hypers)
+        """The same for parameters of one dtype; override it if other values than eps depend on the dtype.
+
+        An eps that is 0 in the compute dtype becomes what the root of the smallest square is, or the smallest square:
+        0 / (0 + eps) is 0, and other quotients stay as they are.
+        """
+        values = cls._rule_values(hypers)
+        if "eps" not in values or checks.compute_dtype(dtype).type(values["eps"]) != 0:
+            return values
+        square = cls._eps_in_square or hypers.get("eps_inside_sqrt", False)
+        smallest = smallest_square(dtype)
+        return {**values, "eps": smallest if square else math.sqrt(smallest)}
 
     @classmethod
     def _decay(cls, hypers: Mapping[str, Any]) -> str:
@@ -78,7 +99,7 @@ class Kind(Options):
         return 'decay_form "independent"' if hypers.get("decay_form") == "independent" else None
 
     @classmethod
-    def _matrix(cls, array: np.ndarray) -> layout.Matrix:
+    def _matrix(cls, hypers: Mapping[str, Any], array: np.ndarray) -> layout.Matrix:
         """How a rule with rows or columns sees an array as a matrix."""
         return layout.last_axes(array)
 

@@ -145,7 +145,9 @@ class Optimizer(Callbacks, Kind):
             suffixes += [(index, suffix) for suffix, _ in leaves]
             params += arrays
             prefix = f"param_groups[{index}]: " if self._grouped else ""
-            groups.append(ParamGroup(type(self), arrays, {**self._defaults, **given}, prefix))
+            group = ParamGroup(type(self), arrays, {**self._defaults, **given}, prefix)
+            group.shown = tuple(params[i] for i, _, _ in trees.leaves(template, template, where, where))
+            groups.append(group)
             templates.append(template)
         first = len(self._params)
         named = [(self._place("params", *at), array) for at, array in zip(suffixes, params, strict=True)]
@@ -156,7 +158,7 @@ class Optimizer(Callbacks, Kind):
             self._check_state_format(group)
         states = []
         for group in groups:
-            states += self._backend.zeros(group["params"], group.states, self._state_format)
+            states += self._backend.zeros(group.arrays, group.states, self._state_format)
         self._suffixes, self._params = suffixes, params
         self._states += states
         self._rule_states += [own for group in groups for own in group.states]
@@ -164,7 +166,7 @@ class Optimizer(Callbacks, Kind):
         for group, template in zip(groups, templates, strict=True):
             self._groups.append(group)
             self._templates.append(template)
-            count = len(group["params"])
+            count = len(group.arrays)
             for i in range(first, first + count):
                 self._fill_initial(i)
             self._share_states(group)
@@ -174,8 +176,8 @@ class Optimizer(Callbacks, Kind):
                 [(rule, group.packed(rule, dtype)) for rule, dtype in variants],
                 [variants.index(variant) for variant in group.variants],
                 [
-                    self._matrix(a) if RULES[r].needs_matrix else None
-                    for r, a in zip(group.rules, group["params"], strict=True)
+                    self._matrix(group.hypers, a) if RULES[r].needs_matrix else None
+                    for r, a in zip(group.rules, group.arrays, strict=True)
                 ],
                 first,
             )

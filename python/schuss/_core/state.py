@@ -155,7 +155,7 @@ def check_scalars(optimizer: Optimizer, state: Mapping[str, Any], extra: tuple[s
         place = f"state['param_groups'][{g}]"
         if not isinstance(given, Mapping):
             raise TypeError(f"{place} must be a dict, got {type(given).__name__}")
-        entry = dict(given)
+        entry = {**group.once_fixed, **given}
         steps.append(_count(f"{place}['step']", entry.pop("step", None)))
         initial.append(validate.number(f"{place}['initial_lr']", entry.pop("initial_lr", group.initial_lr)))
         missing = [key for key in group.hypers if key not in entry]

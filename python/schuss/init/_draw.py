@@ -6,18 +6,18 @@ import math
 import numbers
 import operator
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from schuss._core import validate
+from schuss._core.hyperparameters import Layout as Layout
 from schuss._core.hyperparameters import check_of
 
 Shape = int | tuple[int, ...]
 Seed = int | np.random.Generator | np.random.BitGenerator | np.random.SeedSequence | None
 
-Layout = Literal["in_out", "out_in"]
 _LAYOUT = check_of(Layout)
 _DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 _CHUNK = 1 << 16  # values drawn at a time: a large float32 array needs no float64 copy of its size

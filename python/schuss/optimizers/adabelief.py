@@ -60,6 +60,8 @@ class AdaBelief(Optimizer):
     threshold: Threshold = 5.0
     unrectified: Literal["sgd", "frozen"] = "sgd"
 
+    _eps_in_square = True
+
     @classmethod
     def _rule(cls, hypers: Mapping[str, Any]) -> str:
         return "adabelief_amsgrad" if hypers["amsgrad"] else "adabelief"

@@ -44,3 +44,4 @@ class Adadelta(Optimizer):
     decoupled_weight_decay: bool = False
 
     _int8 = True
+    _eps_in_square = True

@@ -10,6 +10,7 @@ import numpy as np
 
 from schuss._arrays import checks
 from schuss._core.hyperparameters import Range, Rate
+from schuss._core.kind import smallest_square
 from schuss._core.optimizer import Optimizer
 
 #: An exponent <= 0.
@@ -85,6 +86,7 @@ class Adafactor(Optimizer):
     @classmethod
     def _typed_rule_values(cls, hypers: Mapping[str, Any], dtype: np.dtype[Any]) -> Mapping[str, float]:
         first, second = hypers["eps"]
-        return cls._rule_values(
-            {**hypers, "eps": (np.finfo(checks.compute_dtype(dtype)).eps if first is None else first, second)}
-        )
+        if first is None:
+            first = float(np.finfo(checks.compute_dtype(dtype)).eps)
+        # Its square must not be 0.
+        return cls._rule_values({**hypers, "eps": (max(first, math.sqrt(smallest_square(dtype))), second)})

@@ -119,7 +119,9 @@ class Newton(Optimizer):
             grads = self._own_grads()
         grad_scale = validate.grad_scale(grad_scale)
         self._explain_structure(grads)
-        given = [leaf for _, _, leaf in trees.leaves(self._root(), grads, "grads", "params")]
+        leaves = {i: leaf for i, _, leaf in trees.leaves(self._root(), grads, "grads", "params")}
+        rows = list(leaves)  # the Hessian has them in the structure's own order
+        given = [leaves[i] for i in range(len(rows))]
         usable = [self._usable(i, gradient, zero_grads) for i, gradient in enumerate(given)]
         matrix = self._dense(hessian, sum(array.size for array in usable))
         if self.nonfinite != "propagate" and not all(np.isfinite(array).all() for array in usable):
@@ -137,12 +139,13 @@ class Newton(Optimizer):
         factor *= sign
         with np.errstate(all="ignore"):  # one multiplication in the parameter's compute dtype, as in all optimizers
             scaled = [array * array.dtype.type(factor) for array in usable]
-        vector = np.concatenate([array.ravel() for array in scaled], dtype=np.float64)
+        vector = np.concatenate([scaled[i].ravel() for i in rows], dtype=np.float64)
         solution, used = self._solve(matrix if sign == grad_scale else matrix * (sign / grad_scale), vector)
         # The core then takes a plain SGD step along the solution, which `sign` makes ascend for `maximize`.
-        direction, at = [], 0
-        for param in self._params:
-            direction.append((sign * solution[at : at + param.size]).reshape(param.shape))
+        direction, at = {}, 0
+        for i in rows:
+            param = self._params[i]
+            direction[i] = (sign * solution[at : at + param.size]).reshape(param.shape)
             at += param.size
         super().step(trees.build(self._root(), direction.__getitem__))
         self._last_damping = used

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from types import MappingProxyType
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from schuss._arrays import layout
+from schuss._arrays.layout import Matrix, of_outputs
 from schuss._core.declaration import option
-from schuss._core.hyperparameters import Betas, Rate
+from schuss._core.hyperparameters import Betas, Layout, Rate
 from schuss.optimizers.radam import RAdam, Threshold
 from schuss.wrappers.lookahead import Lookahead, SlowStep
 
@@ -18,9 +19,11 @@ class _CentralizedRAdam(RAdam):
     """RAdam with decoupled decay on centralized gradients."""
 
     _label = "Ranger"
+    _once_fixed: ClassVar[Mapping[str, Any]] = MappingProxyType({"layout": "out_in"})
 
     gradient_centralization: bool = True
     gc_conv_only: bool = False
+    layout: Layout = "in_out"
     # Fixed in Ranger.
     decoupled_weight_decay: bool = option(default=True, init=False)
     unrectified: Literal["sgd", "frozen"] = option(default="sgd", init=False)
@@ -41,20 +44,20 @@ class _CentralizedRAdam(RAdam):
     @classmethod
     def _structure(cls, hypers: Mapping[str, Any]) -> tuple[Any, ...]:
         # Fixed even if no array of the group is affected by them.
-        return hypers["gradient_centralization"], hypers["gc_conv_only"]
+        return hypers["gradient_centralization"], hypers["gc_conv_only"], hypers["layout"]
 
     @classmethod
-    def _matrix(cls, array: np.ndarray) -> layout.Matrix:
-        return layout.first_axis(array)
+    def _matrix(cls, hypers: Mapping[str, Any], array: np.ndarray) -> Matrix:
+        return of_outputs(array, hypers["layout"])
 
 
 class Ranger(Lookahead):
     r"""Ranger: `Lookahead` around `RAdam`, with gradient centralization.
 
-    Each step subtracts from every gradient with more than one dimension its mean over all axes but the first,
-    multiplies the parameter by :math:`1 - \eta \lambda`, and takes the step of `RAdam`; Lookahead synchronizes after
-    every k-th step. In some other packages, a wrong sign makes the steps before RAdam's rectification go uphill; not
-    here.
+    Each step subtracts from every gradient with more than one dimension the mean of each output, over all axes but that
+    of the outputs, multiplies the parameter by :math:`1 - \eta \lambda`, and takes the step of `RAdam`; Lookahead
+    synchronizes after every k-th step. In some other packages, a wrong sign makes the steps before RAdam's
+    rectification go uphill; not here.
 
     Means are summed in memory order: they do not depend on CPU or threads, but for an array of more than two dimensions
     in Fortran order they may differ in the last bits from those in C order.
@@ -75,6 +78,9 @@ class Ranger(Lookahead):
         Subtract the means; fixed once the optimizer is made.
     gc_conv_only : bool, default False
         Only for gradients with more than three dimensions.
+    layout : {"in_out", "out_in"}, default "in_out"
+        Which dimension has the outputs: the last of ``(...k, in, out)``, NumPy's and Keras's layout, or the first of
+        ``(out, in, k...)``, PyTorch's; fixed once the optimizer is made.
     max_grad_norm : float, optional
         Scale all gradients so that their global norm is at most this, inside the step, before centralization.
 
@@ -86,11 +92,12 @@ class Ranger(Lookahead):
     Examples
     --------
     >>> import numpy as np, schuss
-    >>> w = np.array([[1.0, -2.0]])
-    >>> schuss.Ranger(w, lr=0.1).step(np.array([[3.0, -4.0]]))  # the mean of the row is -0.5
+    >>> w = np.array([[1.0], [-2.0]])
+    >>> schuss.Ranger(w, lr=0.1).step(np.array([[3.0], [-4.0]]))  # the mean of the output is -0.5
     True
     >>> w
-    array([[ 0.65, -1.65]])
+    array([[ 0.65],
+           [-1.65]])
     """
 
     _single_rule = False
@@ -105,6 +112,7 @@ class Ranger(Lookahead):
     threshold: Threshold = 5.0
     gradient_centralization: bool = True
     gc_conv_only: bool = False
+    layout: Layout = "in_out"
 
     _int8 = True
 

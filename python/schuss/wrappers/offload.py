@@ -195,7 +195,8 @@ class Offload:
             gradient = self._buffers[k % 2].view(n, seen[i].dtype)
             master, *states = (a.ravel(order="K")[place] for a in (self._here._params[i], *self._here._states[i]))
             number = group_steps[self._here._suffixes[i][0]] + 1
-            matrix = self._here._matrix(self._here._params[i]) if RULES[rule].needs_matrix else None
+            group = self._here.param_groups[self._here._suffixes[i][0]]
+            matrix = self._here._matrix(group.hypers, self._here._params[i]) if RULES[rule].needs_matrix else None
             _schuss.run(rule, "step", values[i], number, [master], [gradient], [states], [matrix], None, factor)
             self._went[k % 2].wait()
             out = self._buffers[2 + k % 2]

@@ -17,7 +17,7 @@ use crate::arrays::Pinned;
 use crate::callbacks::{self, Problem, explain};
 use crate::gradients;
 use crate::group::{Entry, Format, GroupValues, MatrixShape, RELEASE_GIL, array, detach_if};
-use crate::inner::{Inner, Locked, NO_NORM, Nonfinite};
+use crate::inner::{Inner, Locked, MOST_STEPS, NO_NORM, Nonfinite};
 use crate::options::{plain_flag, plain_scale};
 use crate::tree::Tree;
 
@@ -143,10 +143,10 @@ impl Core {
 
     fn _set_counters(&self, steps: u64, skipped: u64, groups: Vec<u64>) -> PyResult<()> {
         let mut inner = self.0.lock()?;
-        self.0.steps.store(steps, Ordering::Relaxed);
-        self.0.skipped.store(skipped, Ordering::Relaxed);
+        self.0.steps.store(MOST_STEPS.min(steps), Ordering::Relaxed);
+        self.0.skipped.store(MOST_STEPS.min(skipped), Ordering::Relaxed);
         for (own, steps) in inner.group_steps.iter_mut().zip(groups) {
-            *own = steps;
+            *own = MOST_STEPS.min(steps);
         }
         Ok(())
     }
@@ -276,7 +276,7 @@ fn take_step(
                 if inner.nonfinite == Nonfinite::Error {
                     return Err(explain(optimizer, Problem::Nonfinite(i, at)));
                 }
-                core.skipped.fetch_add(1, Ordering::Relaxed);
+                core.skipped.store(MOST_STEPS.min(core.skipped.load(Ordering::Relaxed) + 1), Ordering::Relaxed);
                 if zero_grads {
                     // SAFETY: as for the step below, which does not run.
                     unsafe { inner.work.zero_grads() };
@@ -308,11 +308,11 @@ fn take_step(
     // SAFETY: parameters and states are pinned and were found unchanged; gradients were checked for shape, type, order and
     // alignment, do not overlap written memory, and are kept alive by `read`. The lock excludes other steps of this optimizer.
     detach_if(py, release, || unsafe { work.run("step", &mut step) });
-    inner.group_steps.iter_mut().for_each(|steps| *steps += 1);
+    inner.group_steps.iter_mut().for_each(|steps| *steps = MOST_STEPS.min(*steps + 1));
     if let Some(look_ahead) = &mut inner.look_ahead {
         look_ahead.moved = false;
     }
-    core.steps.fetch_add(1, Ordering::Relaxed);
+    core.steps.store(MOST_STEPS.min(steps + 1), Ordering::Relaxed);
     core.norm.store(norm, Ordering::Relaxed);
     read.release(py, inner)?;
     Ok(true)

@@ -100,6 +100,9 @@ pub fn this_thread() -> usize {
     MARK.with(|mark| std::ptr::from_ref(mark) as usize)
 }
 
+/// The largest number of steps that a state may have; counters stay there.
+pub const MOST_STEPS: u64 = i64::MAX as u64;
+
 /// No norm: the bits of a NaN that no computation produces.
 pub const NO_NORM: u64 = u64::MAX;
 

@@ -30,10 +30,11 @@ def radam(
 
 def ranger(
     s, p, g, t, *, lr=1e-3, betas=(0.95, 0.999), eps=1e-5, weight_decay=0.0, threshold=5.0,
-    gradient_centralization=True, gc_conv_only=False,
+    gradient_centralization=True, gc_conv_only=False, layout="in_out",
 ):  # fmt: skip
     if gradient_centralization and g.size and g.ndim > (3 if gc_conv_only else 1):
-        g = g - g.mean(axis=tuple(range(1, g.ndim)), keepdims=True)
+        axes = range(1, g.ndim) if layout == "out_in" else range(g.ndim - 1)
+        g = g - g.mean(axis=tuple(axes), keepdims=True)
     return radam(
         s, p, g, t, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, decoupled_weight_decay=True,
         threshold=threshold,
@@ -77,6 +78,11 @@ ROWS["Ranger"] = {
         lr=schedule, betas=(0.85, 0.99), eps=1e-3, weight_decay=0.1, k=3, alpha=0.25, threshold=6.5, gc_conv_only=True,
         maximize=True, max_grad_norm=3.0,
     ),
+    "in_out": dict(lr=0.01, k=2, layout="in_out"),
+    "in_out, decay": dict(lr=0.1, weight_decay=0.3, maximize=True, max_grad_norm=3.0, layout="in_out"),
 }  # fmt: skip
+
+# In rows that do not say it: the recorded bits are those of PyTorch's layout.
+GIVEN = {"Ranger": dict(layout="out_in")}
 
 INT8 = {"RAdam", "Ranger"}
