@@ -11,16 +11,19 @@ import contextlib
 import errno
 import os
 import stat
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, BinaryIO
 
 import numpy as np
 
+from schuss._arrays import tensor_files, trees
 from schuss._core import state as _state
 from schuss._core.optimizer import Optimizer
 
 _FORMAT = 1
 _METADATA = "schuss"
-_DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I8": "int8", "U8": "uint8"}
+#: The end of temporary files' names.
+_SUFFIX = ".schuss.tmp"
 
 
 def save(path: str | os.PathLike[str], optimizer: Optimizer, *, include_params: bool = False) -> None:
@@ -62,42 +65,92 @@ def save(path: str | os.PathLike[str], optimizer: Optimizer, *, include_params: 
     1
     """
     _check_optimizer(optimizer)
-    path = os.path.realpath(os.fsdecode(path))  # follows symbolic links, as a plain write would
+    path = os.path.realpath(_path(path))  # follows symbolic links, as a plain write would
     with optimizer._exclusive():
         _save(path, optimizer, include_params)
 
 
 def _save(path: str, optimizer: Optimizer, include_params: bool) -> None:
-    import json  # here, like tempfile: together they would take nearly half of the package's import time
-    import tempfile
-
-    from safetensors import SafetensorError
-    from safetensors.numpy import save_file
-
     tensors = {name: _in_c_order(array) for name, array in _named(optimizer, include_params)}
     header = {"format": _FORMAT, "include_params": include_params, "structure": _structure(optimizer)}
-    metadata = {_METADATA: json.dumps({**header, **_state.scalars(optimizer)})}
+    metadata = {_METADATA: _json({**header, **_state.scalars(optimizer)})}
     folder, name = os.path.split(path)
     if not os.path.isdir(folder):
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), folder)
     if os.path.exists(path) and not os.path.isfile(path):  # a rename would replace even a device
         raise OSError(errno.EINVAL, "not a regular file", path)
-    handle, temporary = tempfile.mkstemp(prefix=f".{name[:50]}.", suffix=".tmp", dir=folder)
-    os.close(handle)
-    try:
+    with _temporary(folder, f".{name[:50]}.") as (temporary, file):
         try:
-            save_file(tensors, temporary, metadata=metadata)
-        except SafetensorError as error:
-            raise OSError(f"{path} cannot be written: {error}") from error
-        with open(temporary, "rb+") as file:
+            tensor_files.write(file, tensors, metadata)
             os.fsync(file.fileno())
-        os.chmod(temporary, _mode(path))
+        except OSError as error:
+            raise OSError(f"{path} cannot be written: {error}") from error
+        if os.path.exists(path):
+            os.chmod(temporary, stat.S_IMODE(os.stat(path).st_mode))
+        if os.name == "nt":  # where an open file cannot be renamed
+            file.close()
         os.replace(temporary, path)
+    _flush_folder(folder)
+
+
+@contextlib.contextmanager
+def _temporary(folder: str, start: str) -> Iterator[tuple[str, BinaryIO]]:
+    """A new file with the usual permissions, by its name and open; removes it after an error.
+
+    Its lock says that somebody is writing it: those without one were left by saves that were killed.
+    """
+    for entry in os.listdir(folder):
+        if entry.startswith(start) and entry.endswith(_SUFFIX) and len(entry) == len(start) + 16 + len(_SUFFIX):
+            _remove_if_left(os.path.join(folder, entry))
+    path = os.path.join(folder, f"{start}{os.urandom(8).hex()}{_SUFFIX}")
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+    try:
+        with open(handle, "wb") as file:
+            _lock(handle)
+            yield path, file
     except BaseException:
         with contextlib.suppress(OSError):
-            os.unlink(temporary)
+            os.unlink(path)
         raise
-    _flush_folder(folder)
+
+
+def _lock(handle: int) -> bool:
+    """Locks a file until its handle is closed; false if somebody else has, or where files have no such locks."""
+    try:
+        import fcntl
+
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (ImportError, OSError):
+        return False
+    return True
+
+
+def _remove_if_left(path: str) -> None:
+    with contextlib.suppress(OSError):
+        handle = os.open(path, os.O_RDWR)
+        try:
+            if _lock(handle):
+                os.unlink(path)
+        finally:
+            os.close(handle)
+
+
+def _json(state: dict[str, Any]) -> str:
+    """The metadata; the states of schedules may have NumPy scalars."""
+    import json  # here: it would take much of the package's import time
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, np.generic):
+            return value.item()
+        raise TypeError(f"{trees.kind(value)} is not JSON serializable")
+
+    for i, group in enumerate(state["param_groups"]):
+        try:
+            json.dumps(group["lr"], default=plain)
+        except (TypeError, ValueError, RecursionError) as error:
+            place = f"the state of the schedule in param_groups[{i}]['lr']"
+            raise TypeError(f"{place} cannot be saved: {error}; its state_dict() must return plain numbers") from error
+    return json.dumps(state, default=plain)
 
 
 def load(path: str | os.PathLike[str], optimizer: Optimizer, *, include_params: bool = False) -> None:
@@ -129,42 +182,54 @@ def load(path: str | os.PathLike[str], optimizer: Optimizer, *, include_params: 
     See :func:`save`.
     """
     _check_optimizer(optimizer)
-    path = os.fsdecode(path)
-    open(path, "rb").close()  # for Python's own error if the file cannot be read
-    with optimizer._exclusive():
-        _load(path, optimizer, include_params)
+    path = _path(path)
+    with tensor_files.opened(path) as file, optimizer._exclusive():
+        try:
+            _load(path, file, optimizer, include_params)
+        except tensor_files.NotWholeError as error:
+            raise ValueError(f"{path} is not a whole safetensors file: {error}") from error
 
 
-def _load(path: str, optimizer: Optimizer, include_params: bool) -> None:
-    from safetensors import SafetensorError, safe_open
+def _load(path: str, file: BinaryIO, optimizer: Optimizer, include_params: bool) -> None:
+    targets = list(_named(optimizer, include_params))
+    structure = _structure(optimizer)
+    # Names and JSON text may be longer by what is escaped in them, and there may be other tensors.
+    usual = sum(len(name) + 100 for name, _ in targets) + len(repr(structure))
+    header = tensor_files.read_header(file, 2**20 + 16 * usual)
+    state = _read_metadata(path, header.metadata)
+    difference = _difference(optimizer, state["structure"], structure)
+    if difference:
+        raise ValueError(f"{path} was saved for parameters of another structure than this optimizer's: {difference}")
+    if include_params and not state["include_params"]:
+        raise ValueError(f"{path} holds no parameters; it was saved without include_params=True")
+    take_scalars = _state.check_scalars(optimizer, state)
+    for name, target in targets:
+        if name not in header.tensors:
+            raise ValueError(f"{path} lacks {name}")
+        entry = header.tensors[name]
+        found, wanted = (entry.shape, entry.dtype), (target.shape, target.dtype.name)
+        if found != wanted:
+            raise ValueError(f"{path} has {name} as {found}, but this optimizer's is {wanted}")
+    for at, param in zip(optimizer._suffixes, optimizer._params, strict=True):
+        if include_params:
+            optimizer._backend.adapt(optimizer._place("params", *at), param)
+    # The file is read whole before anything changes.
+    copies = [(target, tensor_files.read(file, header.tensors[name], target)) for name, target in targets]
+    for target, array in copies:
+        target[...] = array
+    take_scalars()
 
+
+def _path(path: str | os.PathLike[str]) -> str:
+    """The path as a string that names a file."""
+    text = os.fsdecode(path)
     try:
-        with safe_open(path, framework="numpy") as file:
-            state = _read_metadata(path, file.metadata())
-            if state["structure"] != _structure(optimizer):
-                raise ValueError(f"{path} was saved for parameters of another structure than this optimizer's")
-            if include_params and not state["include_params"]:
-                raise ValueError(f"{path} holds no parameters; it was saved without include_params=True")
-            targets = list(_named(optimizer, include_params))
-            stored = set(file.keys())
-            take_scalars = _state.check_scalars(optimizer, state)
-            for name, target in targets:
-                if name not in stored:
-                    raise ValueError(f"{path} lacks {name}")
-                entry = file.get_slice(name)
-                dtype = _DTYPES.get(entry.get_dtype(), entry.get_dtype())
-                found, wanted = (tuple(entry.get_shape()), dtype), (target.shape, target.dtype.name)
-                if found != wanted:
-                    raise ValueError(f"{path} has {name} as {found}, but this optimizer's is {wanted}")
-            for at, param in zip(optimizer._suffixes, optimizer._params, strict=True):
-                if include_params:
-                    optimizer._backend.adapt(optimizer._place("params", *at), param)
-            # Only one tensor at a time is in memory twice; opening the file has checked that it is complete.
-            for name, target in targets:
-                target[...] = file.get_tensor(name)
-            take_scalars()
-    except SafetensorError as error:
-        raise ValueError(f"{path} is not a whole safetensors file: {error}") from error
+        usable = b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:
+        usable = False
+    if not usable:
+        raise ValueError(f"{text!r} is not the name of a file: it has a character that no name can have")
+    return text
 
 
 def _check_optimizer(optimizer: Any) -> None:
@@ -190,7 +255,7 @@ def _structure(optimizer: Optimizer) -> Any:
 
     def describe(template: Any) -> Any:
         if isinstance(template, dict):
-            return {repr(key): describe(value) for key, value in template.items()}
+            return {trees.shown_key(key): describe(value) for key, value in template.items()}
         if isinstance(template, (list, tuple)):
             return [describe(value) for value in template]
         array = optimizer._params[template]
@@ -202,12 +267,42 @@ def _structure(optimizer: Optimizer) -> Any:
     return [describe(template) for template in optimizer._templates]
 
 
-def _read_metadata(path: str, metadata: dict[str, str] | None) -> dict[str, Any]:
+def _difference(optimizer: Optimizer, saved: Any, own: list[Any]) -> str:
+    """Where two structures differ first, in words; empty if they do not."""
+
+    def between(saved: Any, own: Any, place: str) -> str:
+        if isinstance(own, dict) and isinstance(saved, dict):
+            for key in (*own, *saved):
+                if key not in saved or key not in own:
+                    return f"{place} has the key {key} {'here' if key in own else 'there'} only"
+            pairs = [(saved[key], own[key], f"{place}[{key}]") for key in own]
+        elif isinstance(own, list) and isinstance(saved, list):
+            if len(own) != len(saved):
+                return f"{place} has {len(saved)} entries there and {len(own)} here"
+            pairs = [(saved[i], own[i], f"{place}[{i}]") for i in range(len(own))]
+        else:
+            return "" if saved == own else f"{place} is {_what(saved)} there and {_what(own)} here"
+        return next(filter(None, (between(*pair) for pair in pairs)), "")
+
+    if not isinstance(saved, list) or len(saved) != len(own):
+        count = len(saved) if isinstance(saved, list) else "no"
+        return f"{count} groups there and {len(own)} here"
+    places = [optimizer._place("params", i, "") for i in range(len(own))]
+    return next(filter(None, map(between, saved, own, places)), "")
+
+
+def _what(structure: Any) -> str:
+    if isinstance(structure, (dict, list)):
+        return f"a {type(structure).__name__}"
+    return structure if isinstance(structure, str) else repr(structure)
+
+
+def _read_metadata(path: str, metadata: dict[str, Any]) -> dict[str, Any]:
     import json
 
     try:
-        state = json.loads((metadata or {})[_METADATA])
-    except (KeyError, ValueError, RecursionError):
+        state = json.loads(metadata[_METADATA])
+    except (KeyError, TypeError, ValueError, RecursionError):
         raise ValueError(f"{path} is not a checkpoint of schuss: its metadata lacks the optimizer") from None
     if not isinstance(state, dict) or state.get("format") != _FORMAT:
         raise ValueError(f"{path} has a format that this version of schuss does not know")
@@ -219,15 +314,6 @@ def _read_metadata(path: str, metadata: dict[str, str] | None) -> dict[str, Any]
 
 def _in_c_order(array: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(array).reshape(array.shape)
-
-
-def _mode(path: str) -> int:
-    """The permissions of the replaced file, or default ones for a new file: a temporary file's are stricter."""
-    with contextlib.suppress(OSError):
-        return stat.S_IMODE(os.stat(path).st_mode)
-    mask = os.umask(0)
-    os.umask(mask)
-    return 0o666 & ~mask
 
 
 def _flush_folder(folder: str) -> None:

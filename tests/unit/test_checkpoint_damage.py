@@ -4,6 +4,7 @@ import copy
 import json
 import math
 import random
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -138,6 +139,28 @@ def test_missing_or_read_only_parameters(path):
     assert str(load(path, opt)).startswith("param_groups[1]['params'] is read-only; ")
 
 
+def test_the_structure_that_differs_is_named(path):
+    def save_and_load(saved, own):
+        schuss.save(path, schuss.SGD(saved))
+        return str(load(path, schuss.SGD(own), include_params=False))
+
+    many = {f"w{i}": np.ones(3) for i in range(100)}
+    one, two = np.ones(3), np.ones(3)
+    text = f"{path} {STRUCTURE}: "
+    assert (
+        save_and_load(many, many | {"w57": np.ones(4)})
+        == text + "params['w57'] is float64[3] there and float64[4] here"
+    )
+    assert save_and_load({"a": [one]}, {"a": [one, two]}) == text + "params['a'] has 1 entries there and 2 here"
+    assert save_and_load({"a": [one]}, {"a": one}) == text + "params['a'] is a list there and float64[3] here"
+    assert save_and_load({"a": one, 1: two}, {"a": one}) == text + "params has the key 1 there only"
+    assert save_and_load({"a": one}, {"a": one, "1": two}) == text + "params has the key '1' here only"
+    groups = [{"params": one}, {"params": [np.ones(2)]}]
+    assert save_and_load([groups[0]] * 1 + groups[1:], [groups[1]]) == text + "2 groups there and 1 here"
+    found = save_and_load(groups, [groups[0], {"params": [np.ones(2, F32)]}])
+    assert found == text + "param_groups[1]['params'][0] is float64[2] there and float32[2] here"
+
+
 # Files that are not checkpoints.
 
 
@@ -154,6 +177,44 @@ def test_files_that_are_not_checkpoints(path):
     for metadata in (None, {}, {"format": "pt"}):
         safetensors.numpy.save_file(foreign, path, metadata=metadata)
         assert "is not a checkpoint of schuss" in str(load(path, made()))
+
+
+def test_a_header_far_too_long_is_not_read(path):
+    """Nine megabytes of brackets took a quarter of a gigabyte."""
+    text = "[" * 9_000_000
+    header = json.dumps({"__metadata__": {"schuss": text}}).encode()
+    path.write_bytes(len(header).to_bytes(8, "little") + header)
+    tracemalloc.start()
+    assert "far too many for this optimizer" in str(load(path, made()))
+    assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    tracemalloc.stop()
+
+
+HEADERS = {
+    "a list": b"[]",
+    "a number": b"1",
+    "a string": b'"m"',
+    "deep": b'{"m": ' + b"[" * 100_000,
+    "no offsets": b'{"m": {"dtype": "F32", "shape": [3]}}',
+    "one offset": b'{"m": {"dtype": "F32", "shape": [3], "data_offsets": [0]}}',
+    "broken offsets": b'{"m": {"dtype": "F32", "shape": [3], "data_offsets": [0, 12.5]}}',
+    "true offsets": b'{"m": {"dtype": "F32", "shape": [3], "data_offsets": [false, true]}}',
+    "backwards": b'{"m": {"dtype": "F32", "shape": [3], "data_offsets": [12, 0]}}',
+    "below": b'{"m": {"dtype": "F32", "shape": [3], "data_offsets": [-12, 0]}}',
+    "far": b'{"m": {"dtype": "F32", "shape": [3], "data_offsets": [0, 1' + b"0" * 400 + b"]}}",
+    "no shape": b'{"m": {"dtype": "F32", "shape": 3, "data_offsets": [0, 12]}}',
+    "a tensor that is none": b'{"m": 3}',
+    "metadata that is none": b'{"__metadata__": [1]}',
+    "text that is none": b'{"__metadata__": {"schuss": 1}}',
+    "no UTF-8": b'{"\xff": 1}',
+}
+
+
+@pytest.mark.parametrize("header", HEADERS.values(), ids=list(HEADERS))
+def test_headers(header, path):
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(12 if b"12" in header else 0))
+    error = load(path, made())
+    assert type(error) is ValueError and str(path) in str(error)
 
 
 def test_truncated_and_damaged_files(original, path):

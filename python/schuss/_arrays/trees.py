@@ -25,7 +25,7 @@ def flatten(structure: Any, name: str, first: int = 0) -> tuple[Any, list[tuple[
         if depth > _DEPTH:
             raise ValueError(f"{name} is nested more than {_DEPTH} deep, or contains itself")
         if isinstance(node, dict):
-            numbered = {key: walk(node[key], f"{place}[{key!r}]", depth + 1) for key in _sorted(node)}
+            numbered = {key: walk(node[key], f"{place}[{shown_key(key)}]", depth + 1) for key in _sorted(node)}
             return {key: numbered[key] for key in node}
         if isinstance(node, (list, tuple)):
             items = [walk(value, f"{place}[{i}]", depth + 1) for i, value in enumerate(node)]
@@ -34,6 +34,24 @@ def flatten(structure: Any, name: str, first: int = 0) -> tuple[Any, list[tuple[
         return first + len(leaves) - 1
 
     return walk(structure, "", 0), leaves
+
+
+def shown_key(key: Any) -> str:
+    """A key as Python source; equal numbers have the same, whatever their types."""
+    return repr(_plain(key))
+
+
+def _plain(key: Any) -> Any:
+    if isinstance(key, tuple):
+        return tuple(map(_plain, key))
+    if isinstance(key, str):
+        return str(key)
+    if isinstance(key, numbers.Integral):
+        return int(key)
+    if isinstance(key, numbers.Real):
+        value = float(key)
+        return int(value) if value.is_integer() else value if value == key else key
+    return key
 
 
 def in_order(template: Any) -> Any:
@@ -86,7 +104,8 @@ def leaves(template: Any, structure: Any, name: str, like: str) -> Iterator[tupl
             parts = [f"lacks {_keys(missing)}"] * bool(missing) + [f"has unknown {_keys(extra)}"] * bool(extra)
             raise ValueError(f"{name} {' and '.join(parts)}; it must have the keys of {like}: {_keys(template)}")
         for key, value in template.items():
-            yield from leaves(value, structure[key], f"{name}[{key!r}]", f"{like}[{key!r}]")
+            at = f"[{shown_key(key)}]"
+            yield from leaves(value, structure[key], name + at, like + at)
     elif isinstance(template, (list, tuple)):
         if not isinstance(structure, (list, tuple)):
             raise TypeError(f"{name} must be a list or tuple like {like}, got {kind(structure)}")
@@ -105,4 +124,4 @@ def kind(thing: Any) -> str:
 
 
 def _keys(keys: Any) -> str:
-    return ", ".join(repr(key) for key in keys)
+    return ", ".join(map(shown_key, keys))

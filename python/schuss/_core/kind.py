@@ -73,15 +73,14 @@ class Kind(Options):
     def _typed_rule_values(cls, hypers: Mapping[str, Any], dtype: np.dtype[Any]) -> Mapping[str, float]:
         """The same for parameters of one dtype; override it if other values than eps depend on the dtype.
 
-        An eps that is 0 in the compute dtype becomes what the root of the smallest square is, or the smallest square:
-        0 / (0 + eps) is 0, and other quotients stay as they are.
+        An eps is at least the root of the smallest square, or the smallest square: 0 / (0 + eps) is 0.
         """
         values = cls._rule_values(hypers)
-        if "eps" not in values or checks.compute_dtype(dtype).type(values["eps"]) != 0:
+        if "eps" not in values:
             return values
         square = cls._eps_in_square or hypers.get("eps_inside_sqrt", False)
         smallest = smallest_square(dtype)
-        return {**values, "eps": smallest if square else math.sqrt(smallest)}
+        return {**values, "eps": max(values["eps"], smallest if square else math.sqrt(smallest))}
 
     @classmethod
     def _decay(cls, hypers: Mapping[str, Any]) -> str:

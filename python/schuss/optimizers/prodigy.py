@@ -6,10 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-import numpy as np
-
 from schuss._core.hyperparameters import Betas, Fraction, Positive, Range, Rate
-from schuss._core.kind import smallest_square
 from schuss._core.optimizer import Optimizer
 
 #: A number above 0, or infinity.
@@ -94,9 +91,3 @@ class Prodigy(Optimizer):
         values["safeguard"] = hypers["safeguard_warmup"]
         values["decoupled"] = hypers["decoupled_weight_decay"]
         return values
-
-    @classmethod
-    def _typed_rule_values(cls, hypers: Mapping[str, Any], dtype: np.dtype[Any]) -> Mapping[str, float]:
-        values = super()._typed_rule_values(hypers, dtype)
-        # Its product with `d` must not be 0 either.
-        return {**values, "eps": max(values["eps"], math.sqrt(smallest_square(dtype)))}

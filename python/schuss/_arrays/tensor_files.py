@@ -1,0 +1,126 @@
+"""Reads and writes files in the safetensors format. It knows no optimizer.
+
+A file is read and not mapped into memory: a process ends that reads a map of a file which somebody has cut short.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable, Mapping
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+
+DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I8": "int8", "U8": "uint8"}
+
+
+class NotWholeError(ValueError):
+    """The file is damaged, or of another format."""
+
+
+class Entry(NamedTuple):
+    """A tensor in a file."""
+
+    shape: tuple[Any, ...]
+    dtype: Any
+    start: int
+    end: int
+
+
+class Header(NamedTuple):
+    """The contents of a file: its metadata, and its tensors by name."""
+
+    metadata: dict[str, Any]
+    tensors: dict[str, Entry]
+
+
+def write(file: BinaryIO, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
+    """Writes arrays that are contiguous in C order; the largest elements come first, so that all are aligned."""
+    import json
+
+    codes = {name: code for code, name in DTYPES.items()}
+    names = sorted(tensors, key=lambda name: (-tensors[name].itemsize, name))
+    header: dict[str, Any] = {"__metadata__": dict(metadata)}
+    at = 0
+    for name in names:
+        array = tensors[name]
+        offsets = [at, at + array.nbytes]
+        header[name] = {"dtype": codes[array.dtype.name], "shape": list(array.shape), "data_offsets": offsets}
+        at += array.nbytes
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    file.write(len(text).to_bytes(8, "little") + text)
+    for name in names:
+        if tensors[name].nbytes:
+            file.write(tensors[name].reshape(-1).view(np.uint8).data)
+    file.flush()
+
+
+def opened(path: str) -> BinaryIO:
+    """Opens a regular file; opening any other might wait for ever."""
+    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0)))  # noqa: SIM115
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "not a regular file", path)
+    return file
+
+
+def read_header(file: BinaryIO, most: int) -> Header:
+    """Reads and checks the header, which may have at most so many bytes."""
+    import json
+
+    size = os.fstat(file.fileno()).st_size
+    length = int.from_bytes(_exactly(file, 8), "little")
+    if not 0 < length <= size - 8:
+        raise NotWholeError("its header does not fit into it")
+    if length > most:
+        raise NotWholeError(f"its header has {length:,} bytes, far too many for this optimizer")
+    try:
+        header = json.loads(_exactly(file, length))
+        metadata = header.pop("__metadata__", None) or {}
+        entries = {name: _entry(own, 8 + length) for name, own in header.items()}
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise NotWholeError(f"its header is damaged: {error}") from None
+    if not isinstance(metadata, dict):
+        raise NotWholeError("its metadata is damaged")
+    at = 8 + length
+    for entry in sorted(entries.values(), key=lambda entry: (entry.start, entry.end)):
+        if entry.start != at or entry.end < at:
+            raise NotWholeError("its tensors overlap, or leave a gap")
+        at = entry.end
+    if at != size:
+        raise NotWholeError(f"its tensors need {at:,} bytes, and it has {size:,}")
+    return Header(metadata, entries)
+
+
+def _entry(given: dict[str, Any], first: int) -> Entry:
+    start, end = given["data_offsets"]
+    if type(start) is not int or type(end) is not int:
+        raise TypeError("a tensor's place is no pair of numbers")
+    return Entry(tuple(given["shape"]), DTYPES.get(given["dtype"], given["dtype"]), first + start, first + end)
+
+
+def read(file: BinaryIO, entry: Entry, like: np.ndarray) -> np.ndarray:
+    """A tensor that has the shape and dtype of `like`."""
+    array = np.empty(like.shape, like.dtype)
+    if entry.end - entry.start != array.nbytes:
+        raise NotWholeError("a tensor's size is not that of its shape")
+    if array.nbytes:
+        file.seek(entry.start)
+        _fill(file, array.reshape(-1).view(np.uint8))
+    return array
+
+
+def _exactly(file: BinaryIO, n: int) -> bytes:
+    content = file.read(n)
+    if len(content) != n:
+        raise NotWholeError("it is too short")
+    return content
+
+
+def _fill(file: BinaryIO, memory: np.ndarray) -> None:
+    readinto: Callable[[Any], int] = file.readinto  # type: ignore[attr-defined]
+    if readinto(memory) != memory.size:
+        raise NotWholeError("it is too short")
