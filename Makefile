@@ -17,7 +17,7 @@ ASV := $(BIN)/python -m asv
 ASV_CONFIG := --config benches/asv.conf.json
 COMMITS ?= HEAD~4..HEAD
 
-.PHONY: demo test test-rust test-python lint format examples loops docs speed bench bench-compare bench-cuda code-size build-cost dashboard test-cuda clean toolchain
+.PHONY: demo test test-rust test-python lint interrupts format examples loops docs speed bench bench-compare bench-cuda code-size build-cost dashboard test-cuda clean toolchain
 
 demo: $(VENV)/.demo $(VENV)/.built  ## Build, and train a network on handwritten digits with every optimizer.
 	$(BIN)/python examples/digits.py
@@ -41,6 +41,9 @@ lint: $(VENV)/.test $(VENV)/.built
 
 test-python: $(VENV)/.test $(VENV)/.built
 	$(BIN)/python -m pytest
+
+interrupts: $(VENV)/.test $(VENV)/.built  ## Interrupt each call at ten thousand random moments; `test` does it at forty.
+	SCHUSS_TEST_INTERRUPTS=10000 $(BIN)/python -m pytest tests/system/test_interrupts.py
 
 test-cuda: $(VENV)/.test $(VENV)/.built  ## Run the GPU tests on an NVIDIA GPU; `test` runs them on an emulator.
 	SCHUSS_TEST_CUDA=gpu $(BIN)/python -m pytest tests/cuda

@@ -6,13 +6,17 @@ import numpy.typing as npt
 from typing_extensions import Self, disjoint_base
 
 __all__ = [
+    "AfterStep",
+    "Arrangement",
     "AtLookAhead",
+    "Changes",
     "Core",
     "CudaBlock",
     "CudaEvent",
     "CudaWork",
     "ExclusiveLock",
-    "SavedParams",
+    "Job",
+    "OtherValues",
     "__version__",
     "are_apart",
     "clip_factor",
@@ -35,7 +39,6 @@ __all__ = [
     "register_bfloat16",
     "rule_tree",
     "rules",
-    "run",
     "set_num_threads",
     "sum_of_squares",
 ]
@@ -70,45 +73,89 @@ class Core:
     def skipped_steps(self) -> int: ...
     @property
     def grad_norm(self) -> float | None: ...
-    def _configure(self, max_grad_norm: float | None, nonfinite: str) -> None: ...
-    def _set_seed(self, seed: int | None) -> None: ...
-    def _set_backend(self, backend: Any) -> None: ...
-    def _add_group(
-        self,
-        rules: Sequence[tuple[str, npt.NDArray[np.float64]]],
-        rule_of: Sequence[int],
-        params: Sequence[np.ndarray],
-        states: Sequence[Sequence[np.ndarray]],
-        matrices: Sequence[_Matrix | None],
-        tree: Any,
-        state_dtype: str | None,
-        master: bool,
-        shared: npt.NDArray[np.float64] | None,
-    ) -> None: ...
+    @property
+    def _limits(self) -> tuple[float | None, str]: ...
+    @_limits.setter
+    def _limits(self, limits: tuple[float | None, str]) -> None: ...
+    @property
+    def _rounding_seed(self) -> int | None: ...
+    @_rounding_seed.setter
+    def _rounding_seed(self, seed: int | None) -> None: ...
+    @property
     def _counters(self) -> tuple[int, int, list[int]]: ...
-    def _set_counters(self, steps: int, skipped: int, groups: Sequence[int]) -> None: ...
+    @_counters.setter
+    def _counters(self, counters: tuple[int, int, Sequence[int]]) -> None: ...
+    # It can only be set.
+    _arrangement: Arrangement
+    @property
+    def _read_only(self) -> bool: ...
+    def _set_backend(self, backend: Any) -> None: ...
     def _check_idle(self) -> None: ...
     def _changed_param(self) -> int | None: ...
     def step(self, grads: Any = None, *, grad_scale: float = 1.0, zero_grads: bool = False) -> bool: ...
 
-def run(
-    rule: str,
-    program: str,
-    values: npt.NDArray[np.float64],
-    step: int,
-    params: Sequence[np.ndarray],
-    grads: Sequence[np.ndarray],
-    states: Sequence[Sequence[np.ndarray]],
-    matrices: Sequence[_Matrix | None],
-    shared: npt.NDArray[np.float64] | None = None,
-    factor: float = 1.0,
-) -> None: ...
+@final
+class Arrangement:
+    def __new__(
+        cls,
+        groups: Sequence[
+            tuple[
+                Sequence[tuple[str, npt.NDArray[np.float64]]],
+                Sequence[int],
+                Sequence[np.ndarray],
+                Sequence[Sequence[np.ndarray]],
+                Sequence[_Matrix | None],
+            ]
+        ],
+        tree: Any,
+        state_dtype: str | None,
+        master: bool,
+        shared: npt.NDArray[np.float64] | None,
+    ) -> Self: ...
+
+@final
+class Job:
+    def __new__(
+        cls,
+        rule: str,
+        program: str,
+        values: npt.NDArray[np.float64],
+        step: int,
+        params: Sequence[np.ndarray],
+        grads: Sequence[np.ndarray],
+        states: Sequence[Sequence[np.ndarray]],
+        matrices: Sequence[_Matrix | None],
+        shared: npt.NDArray[np.float64] | None = None,
+        factor: float = 1.0,
+    ) -> Self: ...
+    def run(self) -> None: ...
+
+@final
+class Changes:
+    def __new__(
+        cls,
+        attributes: Sequence[tuple[Any, str, Any]] = [],
+        *,
+        jobs: Sequence[Job] = [],
+        copies: Sequence[tuple[np.ndarray, np.ndarray]] = [],
+        fills: Sequence[tuple[np.ndarray, float]] = [],
+        calls: Sequence[tuple[Any, tuple[Any, ...]]] = [],
+        kept: Any = None,
+    ) -> Self: ...
+    def make(self) -> None: ...
+
+@final
+class AfterStep:
+    def __new__(cls, core: Core, changes: Changes) -> Self: ...
+    def __enter__(self) -> None: ...
+    def __exit__(self, *_raised: object) -> None: ...
+
 def sum_of_squares(arrays: Sequence[np.ndarray]) -> tuple[float, float]: ...
 def clip_factor(squares: tuple[float, float], grad_scale: float, max_norm: float) -> tuple[float, float]: ...
 
 @final
 class ExclusiveLock:
-    def __new__(cls, *cores: Core, nobody: bool = False) -> Self: ...
+    def __new__(cls, *cores: Core, read_only: bool = False) -> Self: ...
     def __enter__(self) -> None: ...
     def __exit__(self, *_raised: object) -> None: ...
 
@@ -119,8 +166,8 @@ class AtLookAhead:
     def __exit__(self, *_raised: object) -> None: ...
 
 @final
-class SavedParams:
-    def __new__(cls, core: Core) -> Self: ...
+class OtherValues:
+    def __new__(cls, core: Core, wrappers: Sequence[Core], job: Job) -> Self: ...
     def __enter__(self) -> None: ...
     def __exit__(self, *_raised: object) -> None: ...
 
@@ -168,7 +215,10 @@ class CudaWork:
         finite: bool,
         zero_grads: bool,
         stream: int,
-    ) -> tuple[tuple[int, int] | None, float | None]: ...
+        taken: Changes | None = None,
+    ) -> tuple[int, int] | None: ...
+    # It can only be set.
+    _added: tuple[Sequence[tuple[str, int]], Sequence[tuple[int, int, str, int, Sequence[int], _Matrix | None]]]
     def measure(
         self, grads: Sequence[int], types: Sequence[str], grad_scale: float, max_norm: float | None, stream: int
     ) -> tuple[tuple[int, int] | None, float, float]: ...

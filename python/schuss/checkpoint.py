@@ -202,7 +202,7 @@ def _load(path: str, file: BinaryIO, optimizer: Optimizer, include_params: bool)
         raise ValueError(f"{path} was saved for parameters of another structure than this optimizer's: {difference}")
     if include_params and not state["include_params"]:
         raise ValueError(f"{path} holds no parameters; it was saved without include_params=True")
-    take_scalars = _state.check_scalars(optimizer, state)
+    changes = _state.check_scalars(optimizer, state)
     for name, target in targets:
         if name not in header.tensors:
             raise ValueError(f"{path} lacks {name}")
@@ -215,9 +215,7 @@ def _load(path: str, file: BinaryIO, optimizer: Optimizer, include_params: bool)
             optimizer._backend.adapt(optimizer._place("params", *at), param)
     # The file is read whole before anything changes.
     copies = [(target, tensor_files.read(file, header.tensors[name], target)) for name, target in targets]
-    for target, array in copies:
-        target[...] = array
-    take_scalars()
+    changes.make(optimizer, copies)
 
 
 def _path(path: str | os.PathLike[str]) -> str:

@@ -96,7 +96,8 @@ def _make(kind: type[Optimizer]) -> Callable[..., None]:
         if any(np.may_share_memory(gradient, array) for array in (p, *states)):
             gradient = gradient.copy(checks.order(gradient))
         matrix = kind._matrix(group.hypers, p) if RULES[rule].needs_matrix else None
-        _schuss.run(rule, "step", group.packed(rule, p.dtype), int(step), [p], [gradient], [states], [matrix])
+        packed = group.packed(rule, p.dtype)
+        _schuss.Job(rule, "step", packed, int(step), [p], [gradient], [states], [matrix]).run()
 
     only = inspect.Parameter.KEYWORD_ONLY
     named = [inspect.Parameter("step", only)]

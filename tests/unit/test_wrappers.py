@@ -8,6 +8,7 @@ import pytest
 from helpers import assert_same
 
 import schuss
+from schuss import _schuss
 from schuss._core.hyperparameters import Fraction, check_of
 from schuss.wrappers.base import Wrapper
 
@@ -22,15 +23,22 @@ class Ema(Wrapper):
     def __init__(self, optimizer, decay=0.5):
         self._wrap(optimizer, decay=decay)
 
-    def _new_extra(self, i):
-        return [self._params[i].copy()]
+    def _new_extra(self, param, states, rule_states):
+        return [param.copy()]
 
     def _extra_names(self, i):
         return ["average"]
 
-    def _follow(self, steps):
+    def _after(self, steps):
+        calls = []
         for (average,), param in zip(self._extra, self._params, strict=True):
-            average += (1 - self._decay) * (param - average)
+            difference = np.empty_like(average)
+            calls += [
+                (np.subtract, (param, average, difference)),
+                (np.multiply, (difference, 1 - self._decay, difference)),
+                (np.add, (average, difference, average)),
+            ]
+        return _schuss.Changes(calls=calls)
 
     def evaluate(self):
         return self._showing([average for (average,) in self._extra])

@@ -5,6 +5,7 @@ Every message names the array by its place, says what is wrong and how to fix it
 
 from __future__ import annotations
 
+import bisect
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
@@ -103,6 +104,18 @@ def check_apart(
             if one[0] == other[0]:
                 raise ValueError(f"{second} is the same memory as {first}; {same}")
             raise ValueError(f"{second} overlaps the memory of {first}; pass arrays that share no memory")
+
+
+def byte_ranges(arrays: Iterable[np.ndarray]) -> list[tuple[int, int]]:
+    """The byte ranges of arrays that share no memory, in order."""
+    return sorted(byte_range(array) for array in arrays if array.size)
+
+
+def overlaps(ranges: Sequence[tuple[int, int]], array: np.ndarray) -> bool:
+    """Whether an array may share memory with those that have these byte ranges."""
+    start, end = byte_range(array)
+    before = bisect.bisect_left(ranges, (end, 0))
+    return array.size > 0 and before > 0 and ranges[before - 1][1] > start
 
 
 def byte_range(array: np.ndarray) -> tuple[int, int]:

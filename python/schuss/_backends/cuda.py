@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from schuss import _schuss
-from schuss._arrays import checks, formats, layout, trees
+from schuss._arrays import checks, formats, trees
 from schuss._backends import cuda_arrays
 from schuss._backends.cuda_arrays import DeviceArray
-from schuss._backends.protocol import Owner
+from schuss._backends.protocol import Change, Copy, GroupArrays, Owner
 
 _IN_A_STEP = (
     "this optimizer is in the middle of a step (in another thread, or called from its own schedule); "
@@ -26,7 +26,7 @@ _IN_A_STEP = (
 )
 
 
-_NOBODY = -1  # the holder while no thread may change the optimizer, but all may read it
+_READ_ONLY = -1  # the holder while all threads may read the optimizer and none may change it
 
 
 class Cuda:
@@ -51,7 +51,7 @@ class Cuda:
         #: The structure of gradients, with its leaves in the order of their numbers.
         self._template: Any = None
         self._seen: list[Any] = []
-        self._kept: list[Any] = []
+        self._alive: list[Any] = []
 
     # Arrays.
 
@@ -83,26 +83,28 @@ class Cuda:
             "an optimizer over arrays on a GPU cannot be pickled or copied; use schuss.save, or state_dict()"
         )
 
-    def add_group(
-        self,
-        owner: Owner,
-        rules: Sequence[tuple[str, np.ndarray]],
-        rule_of: Sequence[int],
-        matrices: Sequence[layout.Matrix | None],
-        first: int,
-    ) -> None:
-        given = []
-        for i, (rule, matrix) in enumerate(zip(rule_of, matrices, strict=True), first):
-            p, states = owner._params[i], [state.pointer for state in owner._states[i]]
-            given.append((rule, p.pointer, p.dtype.name, p.size, states, matrix))
-        self.work.add_group([(name, len(values)) for name, values in rules], given)
-        self._template = trees.in_order(owner._root())
-        self._group_steps.append(0)
-        self._rules_of_group.append(len(rules))
-        self._seen += [None] * len(rule_of)
+    def arranged(
+        self, owner: Owner, groups: Sequence[GroupArrays], first: int, root: Any, shared: np.ndarray | None
+    ) -> list[Change]:
+        new = groups[first:]
+        changes: list[Change] = [
+            (self, "_group_steps", [*self._group_steps, *(0 for _ in new)]),
+            (self, "_rules_of_group", [*self._rules_of_group, *(len(group.rules) for group in new)]),
+            (self, "_template", trees.in_order(root)),
+            (self, "_seen", [*self._seen, *(None for group in new for _ in group.params)]),
+        ]
+        for group in new:
+            each = zip(group.rule_of, group.params, group.states, group.matrices, strict=True)
+            given = [
+                (rule, p.pointer, p.dtype.name, p.size, [state.pointer for state in states], matrix)
+                for rule, p, states, matrix in each
+            ]
+            changes.append((self.work, "_added", ([(name, len(values)) for name, values in group.rules], given)))
+        return changes
 
-    def configure(self, owner: Owner, max_grad_norm: float | None, nonfinite: str) -> None:
-        """Nothing to do: each step reads both settings from the optimizer."""
+    def limits(self, owner: Owner, max_grad_norm: float | None, nonfinite: str) -> list[Change]:
+        """None: each step reads both settings from the optimizer."""
+        return []
 
     def grad_norm(self, owner: Owner) -> float | None:
         if self._norm is ...:
@@ -114,28 +116,68 @@ class Cuda:
         """Arrays on a GPU are never resized or re-pointed."""
 
     @contextlib.contextmanager
-    def saved_params(self, owner: Owner) -> Iterator[None]:
-        saved = [param.copy() for param in owner._params]
-        try:
-            yield
-        finally:
-            for param, values in zip(owner._params, saved, strict=True):
-                param[...] = values
+    def other_values(self, owner: Owner, wrappers: Sequence[_schuss.Core], values: Sequence[Any]) -> Iterator[None]:
+        with self._exclusive(owner, *wrappers, read_only=True):
+            saved = [param.copy() for param in owner._params]
+            try:
+                for param, value in zip(owner._params, values, strict=True):
+                    param[...] = value
+                yield
+            finally:
+                self.changes(copies=list(zip(owner._params, saved, strict=True))).make()
+
+    def changes(
+        self,
+        attributes: Sequence[Change] = (),
+        *,
+        copies: Sequence[Copy] = (),
+        fills: Sequence[tuple[Any, float]] = (),
+        jobs: Sequence[Any] = (),
+    ) -> _schuss.Changes:
+        calls, kept, on_host, fills_on_host = list(jobs), [], [], []
+        for target, source in copies:
+            if isinstance(target, np.ndarray):
+                on_host.append((target, np.asarray(source, order=checks.order(target))))
+                continue
+            if not isinstance(source, DeviceArray):
+                source = target.like(source)
+            kept.append(source)
+            calls.append((_schuss.cuda_copy, target.copy_arguments(source)))
+        for target, value in fills:
+            if isinstance(target, np.ndarray):
+                fills_on_host.append((target, value))
+            elif value == 0:
+                calls.append((_schuss.cuda_fill, (self.device, target.pointer, 0, target.nbytes, target.stream())))
+            else:
+                kept.append(target.like(np.full(target.shape, value, target.dtype, target.order)))
+                calls.append((_schuss.cuda_copy, target.copy_arguments(kept[-1])))
+        return _schuss.Changes(attributes, copies=on_host, fills=fills_on_host, calls=calls, kept=kept)
+
+    def job(
+        self,
+        tool: str,
+        arrays: Sequence[Any],
+        values: Sequence[float] = (),
+        *,
+        program: str = "step",
+        grads: Sequence[Any] = (),
+        states: Sequence[Sequence[Any]] = (),
+    ) -> tuple[Any, tuple[Any, ...]]:
+        return cuda_arrays.job(tool, arrays, values, program=program, grads=grads, states=states)
 
     # One caller at a time.
 
     def counters(self, owner: Owner) -> tuple[int, int, list[int]]:
-        if self._holder == _NOBODY:
+        if self._holder == _READ_ONLY:
             self._follow(owner)
         else:
             self._refuse_others(owner)
         self._read_shared(owner)
         return owner.step_count, owner.skipped_steps, list(self._group_steps)
 
-    def set_counters(self, owner: Owner, steps: int, skipped: int, groups: Sequence[int]) -> None:
+    def counted(self, owner: Owner, steps: int, skipped: int, groups: Sequence[int]) -> list[Change]:
         self._refuse_others(owner)
-        owner._set_counters(steps, skipped, [])
-        self._group_steps = list(groups)
+        return [(owner, "_counters", (steps, skipped, [])), (self, "_group_steps", list(groups))]
 
     def _read_shared(self, owner: Owner) -> None:
         """Updates the states that all arrays share; waits for the device if it has newer ones."""
@@ -150,13 +192,16 @@ class Cuda:
             raise RuntimeError(_IN_A_STEP)
         self._follow(owner)
 
+    def exclusive(self, owner: Owner, *others: _schuss.Core) -> contextlib.AbstractContextManager[None]:
+        return self._exclusive(owner, *others)
+
     @contextlib.contextmanager
-    def exclusive(self, owner: Owner, *others: _schuss.Core, nobody: bool = False) -> Iterator[None]:
+    def _exclusive(self, owner: Owner, *others: _schuss.Core, read_only: bool = False) -> Iterator[None]:
         if not self._busy.acquire(blocking=False):
             raise RuntimeError(_IN_A_STEP)
         try:
-            with _schuss.ExclusiveLock(*others, nobody=nobody):
-                self._holder = _NOBODY if nobody else threading.get_ident()
+            with _schuss.ExclusiveLock(*others, read_only=read_only):
+                self._holder = _READ_ONLY if read_only else threading.get_ident()
                 self._follow(owner)
                 self._read_shared(owner)
                 yield
@@ -215,7 +260,15 @@ class Cuda:
             _schuss.cuda_order(self.device, other, stream)
         max_grad_norm, nonfinite = owner.max_grad_norm, owner.nonfinite
         counts = [count + 1 for count, n in zip(self._group_steps, self._rules_of_group, strict=True) for _ in range(n)]
-        bad, norm = self.work.step(
+        taken = _schuss.Changes(
+            [
+                (owner, "_counters", (steps + 1, skipped, [])),
+                (self, "_group_steps", [min(count + 1, 2**63 - 1) for count in self._group_steps]),
+                (self, "_shared_behind", owner._shared_values is not None),
+                (self, "_norm", None if max_grad_norm is None else ...),
+            ]
+        )
+        bad = self.work.step(
             "step",
             values,
             counts,
@@ -226,18 +279,15 @@ class Cuda:
             nonfinite != "propagate",
             zero_grads,
             stream,
+            taken,
         )
         for other in foreign:  # new gradients may be written there only after the step has read these
             _schuss.cuda_order(self.device, stream, other)
         if bad is not None:
             if nonfinite == "error":
                 owner._explain_nonfinite(*bad)
-            owner._set_counters(steps, skipped + 1, [])
+            owner._counters = (steps, skipped + 1, [])
             return False
-        self._group_steps = [min(count + 1, 2**63 - 1) for count in self._group_steps]
-        self._shared_behind = owner._shared_values is not None
-        owner._set_counters(steps + 1, skipped, [])
-        self._norm = None if max_grad_norm is None else ... if norm is None else norm
         return True
 
     def read(self, owner: Owner, grads: Any, zero_grads: bool) -> tuple[list[cuda_arrays.Seen], int, set[int]]:
@@ -253,7 +303,7 @@ class Cuda:
         if zero_grads:
             _check_zeroable(owner, seen)
         # PyTorch and CuPy reuse freed memory in stream order; gradients of other libraries must outlive the step.
-        self._kept = [leaf for leaf, one in zip(leaves, seen, strict=True) if not one.framework]
+        self._alive = [leaf for leaf, one in zip(leaves, seen, strict=True) if not one.framework]
         stream = self._follow(owner)
         streams = {cuda_arrays.current_stream(name, self.device) for name in {one.framework for one in seen} if name}
         return seen, stream, (streams | {one.stream for one in seen if not one.framework}) - {stream}

@@ -243,7 +243,7 @@ class DeviceArray:
         if isinstance(value, DeviceArray) and value.dtype != self.dtype:
             run("copy", [self], grads=[value])
         elif isinstance(value, DeviceArray):
-            _schuss.cuda_copy(self.device, self.pointer, value.pointer, self.nbytes, self.stream())
+            _schuss.cuda_copy(*self.copy_arguments(value))
         else:
             host = np.asarray(value, self.dtype, order=self.order)
             _schuss.cuda_copy(self.device, self.pointer, host.ctypes.data, self.nbytes, self.stream())
@@ -264,6 +264,16 @@ class DeviceArray:
     def copy(self, order: Literal["C", "F"] | None = None) -> DeviceArray:
         """A copy on the device, in the same order."""
         return self.astype(self.dtype)
+
+    def like(self, values: Any) -> DeviceArray:
+        """A new array like this one with these values."""
+        (result,) = allocate([self], [self.dtype])
+        result[...] = values
+        return result
+
+    def copy_arguments(self, source: DeviceArray) -> tuple[int, int, int, int, int]:
+        """The arguments with which `cuda_copy` copies an array of the same dtype here."""
+        return self.device, self.pointer, source.pointer, self.nbytes, self.stream()
 
     def __reduce__(self) -> Any:
         raise TypeError("arrays on a GPU cannot be pickled or copied here; use schuss.save, or state_dict()")
@@ -364,6 +374,21 @@ def run(
     matrices: Sequence[Matrix] = (),
 ) -> None:
     """Runs a tool in place over arrays on one device, as `schuss._backends.tools.run` does on the host."""
+    function, arguments = job(tool, arrays, values, program=program, grads=grads, states=states, matrices=matrices)
+    function(*arguments)
+
+
+def job(
+    tool: str,
+    arrays: Sequence[DeviceArray],
+    values: Sequence[float] = (),
+    *,
+    program: str = "step",
+    grads: Sequence[DeviceArray] = (),
+    states: Sequence[Sequence[DeviceArray]] = (),
+    matrices: Sequence[Matrix] = (),
+) -> tuple[Any, tuple[Any, ...]]:
+    """A native function and arguments that run a tool."""
     packed = [0.0] * 6 + list(values)
     given = tuple(
         (
@@ -380,4 +405,4 @@ def run(
     pointers, types = [other.pointer for other in others], [other.dtype.name for other in others]
     # In the stream of the library that made the arrays; the package's own memory has none.
     stream = next((array.stream() for array in (*others, *arrays) if array.framework), LEGACY)
-    work.step(program, [packed], [1], pointers, types, 1.0, None, False, False, stream)
+    return work.step, (program, [packed], [1], pointers, types, 1.0, None, False, False, stream)

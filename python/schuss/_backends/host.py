@@ -10,7 +10,8 @@ import numpy as np
 
 from schuss import _schuss
 from schuss._arrays import checks, formats, layout, trees
-from schuss._backends.protocol import Owner
+from schuss._backends import tools
+from schuss._backends.protocol import Change, Copy, GroupArrays, Owner
 
 
 class Host:
@@ -43,45 +44,72 @@ class Host:
     def step(self, owner: Owner, grads: Any = None, *, grad_scale: float = 1.0, zero_grads: bool = False) -> bool:
         return _schuss.Core.step(owner, grads, grad_scale=grad_scale, zero_grads=zero_grads)
 
-    def add_group(
-        self,
-        owner: Owner,
-        rules: Sequence[tuple[str, np.ndarray]],
-        rule_of: Sequence[int],
-        matrices: Sequence[layout.Matrix | None],
-        first: int,
-    ) -> None:
-        kept, mine = owner._state_format, range(first, first + len(rule_of))
-        states = [formats.for_kernels(kept, owner._rule_states[i], owner._states[i]) for i in mine]
-        params, root = [owner._params[i] for i in mine], trees.in_order(owner._root())
-        owner._add_group(rules, rule_of, params, states, matrices, root, kept.small, kept.master, owner._shared_values)
+    def arranged(
+        self, owner: Owner, groups: Sequence[GroupArrays], first: int, root: Any, shared: np.ndarray | None
+    ) -> list[Change]:
+        kept = owner._state_format
+        given = [
+            (
+                group.rules,
+                group.rule_of,
+                group.params,
+                [formats.for_kernels(kept, *own) for own in zip(group.rule_states, group.states, strict=True)],
+                group.matrices,
+            )
+            for group in groups
+        ]
+        arrangement = _schuss.Arrangement(given, trees.in_order(root), kept.small, kept.master, shared)
+        return [(owner, "_arrangement", arrangement)]
 
-    def configure(self, owner: Owner, max_grad_norm: float | None, nonfinite: str) -> None:
-        owner._configure(max_grad_norm, nonfinite)
+    def limits(self, owner: Owner, max_grad_norm: float | None, nonfinite: str) -> list[Change]:
+        return [(owner, "_limits", (max_grad_norm, nonfinite))]
 
     def grad_norm(self, owner: Owner) -> float | None:
         norm: float | None = _schuss.Core.grad_norm.__get__(owner)
         return norm
 
-    def exclusive(
-        self, owner: Owner, *others: _schuss.Core, nobody: bool = False
-    ) -> contextlib.AbstractContextManager[None]:
-        return _schuss.ExclusiveLock(owner, *others, nobody=nobody)
+    def exclusive(self, owner: Owner, *others: _schuss.Core) -> contextlib.AbstractContextManager[None]:
+        return _schuss.ExclusiveLock(owner, *others)
 
     def check_idle(self, owner: Owner) -> None:
         _schuss.Core._check_idle(owner)
 
     def counters(self, owner: Owner) -> tuple[int, int, list[int]]:
-        return owner._counters()
+        return owner._counters
 
-    def set_counters(self, owner: Owner, steps: int, skipped: int, groups: Sequence[int]) -> None:
-        owner._set_counters(steps, skipped, groups)
+    def counted(self, owner: Owner, steps: int, skipped: int, groups: Sequence[int]) -> list[Change]:
+        return [(owner, "_counters", (steps, skipped, list(groups)))]
 
     def refuse_changed(self, owner: Owner) -> None:
         owner._refuse_changed(owner._changed_param())
 
-    def saved_params(self, owner: Owner) -> contextlib.AbstractContextManager[None]:
-        return _schuss.SavedParams(owner)
+    def other_values(
+        self, owner: Owner, wrappers: Sequence[_schuss.Core], values: Sequence[Any]
+    ) -> contextlib.AbstractContextManager[None]:
+        return _schuss.OtherValues(owner, wrappers, self.job("copy", owner._params, grads=values))
+
+    def changes(
+        self,
+        attributes: Sequence[Change] = (),
+        *,
+        copies: Sequence[Copy] = (),
+        fills: Sequence[tuple[Any, float]] = (),
+        jobs: Sequence[Any] = (),
+    ) -> _schuss.Changes:
+        laid_out = [(target, np.asarray(source, order=checks.order(target))) for target, source in copies]
+        return _schuss.Changes(attributes, copies=laid_out, fills=fills, jobs=jobs)
+
+    def job(
+        self,
+        tool: str,
+        arrays: Sequence[Any],
+        values: Sequence[float] = (),
+        *,
+        program: str = "step",
+        grads: Sequence[Any] = (),
+        states: Sequence[Sequence[Any]] = (),
+    ) -> _schuss.Job:
+        return tools.job(tool, arrays, values, program=program, grads=grads, states=states)
 
 
 HOST = Host()

@@ -8,13 +8,39 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
 from schuss import _schuss
 from schuss._arrays.formats import State, StateFormat
 from schuss._arrays.layout import Matrix
+
+#: An object, the name of an attribute, and its new value.
+Change = tuple[Any, str, Any]
+#: An array to change, and the array with its new elements.
+Copy = tuple[Any, Any]
+
+
+class GroupArrays(NamedTuple):
+    """A group as a backend takes it: its rules with their values; then lists with an entry for each array."""
+
+    rules: list[tuple[str, np.ndarray]]
+    #: The number of the array's rule.
+    rule_of: list[int]
+    params: list[Any]
+    states: list[list[Any]]
+    #: The states of each parameter, as its rule describes them.
+    rule_states: list[tuple[State, ...]]
+    #: Its shape as a matrix, for a rule with rows or columns.
+    matrices: list[Matrix | None]
+
+
+def place(grouped: bool, name: str, group: int, suffix: str) -> str:
+    """The name of an array in messages."""
+    if not grouped:
+        return name + suffix
+    return f"param_groups[{group}]['params']{suffix}" if name == "params" else f"{name}[{group}]{suffix}"
 
 
 class Owner(_schuss.Core):
@@ -43,9 +69,7 @@ class Owner(_schuss.Core):
 
     def _place(self, name: str, group: int, suffix: str) -> str:
         """The name of an array in messages."""
-        if not self._grouped:
-            return name + suffix
-        return f"param_groups[{group}]['params']{suffix}" if name == "params" else f"{name}[{group}]{suffix}"
+        return place(self._grouped, name, group, suffix)
 
     if TYPE_CHECKING:
 
@@ -93,32 +117,26 @@ class Backend(Protocol):
         """Takes a step; see `schuss._schuss.Core.step`."""
         ...
 
-    def add_group(
-        self,
-        owner: Owner,
-        rules: Sequence[tuple[str, np.ndarray]],
-        rule_of: Sequence[int],
-        matrices: Sequence[Matrix | None],
-        first: int,
-    ) -> None:
-        """Adds a group: the parameters from `first` on, which the owner already holds with their states.
+    def arranged(
+        self, owner: Owner, groups: Sequence[GroupArrays], first: int, root: Any, shared: np.ndarray | None
+    ) -> list[Change]:
+        """What changes when an optimizer has these groups; those from number `first` on are new.
 
-        `rules` are its rules with their values. For each parameter, `rule_of` is the index of its rule, and `matrices`
-        its shape as a matrix for a rule with rows or columns.
+        `root` is the structure of all parameters, and `shared` has the values of the states that all arrays share.
         """
+        ...
 
-    def configure(self, owner: Owner, max_grad_norm: float | None, nonfinite: str) -> None:
-        """Sets how a step handles large and non-finite gradients."""
+    def limits(self, owner: Owner, max_grad_norm: float | None, nonfinite: str) -> list[Change]:
+        """What changes when large and non-finite gradients are handled in this way."""
+        ...
 
     def grad_norm(self, owner: Owner) -> float | None:
         """The global norm of the last step's gradients, if it was measured."""
 
     # One caller at a time.
 
-    def exclusive(
-        self, owner: Owner, *others: _schuss.Core, nobody: bool = False
-    ) -> contextlib.AbstractContextManager[None]:
-        """Exclusive access to the optimizer and `others`; with `nobody` this thread is excluded too."""
+    def exclusive(self, owner: Owner, *others: _schuss.Core) -> contextlib.AbstractContextManager[None]:
+        """Exclusive access to the optimizer and `others`."""
         ...
 
     def check_idle(self, owner: Owner) -> None:
@@ -128,14 +146,48 @@ class Backend(Protocol):
         """Steps taken, steps skipped, and the steps of each group."""
         ...
 
-    def set_counters(self, owner: Owner, steps: int, skipped: int, groups: Sequence[int]) -> None:
-        """Sets the three counters."""
+    def counted(self, owner: Owner, steps: int, skipped: int, groups: Sequence[int]) -> list[Change]:
+        """What changes when the three counters have these values."""
+        ...
 
     # Parameters.
 
     def refuse_changed(self, owner: Owner) -> None:
         """Raises if a parameter array was changed (resized, retyped, made read-only) since the optimizer was made."""
 
-    def saved_params(self, owner: Owner) -> contextlib.AbstractContextManager[None]:
-        """A context that restores the parameters' values at the end, even in arrays made read-only inside it."""
+    def other_values(
+        self, owner: Owner, wrappers: Sequence[_schuss.Core], values: Sequence[Any]
+    ) -> contextlib.AbstractContextManager[None]:
+        """A context in which the parameters have other values; it restores them, even in arrays made read-only inside.
+
+        Meanwhile nobody can change the optimizer or its wrappers.
+        """
         ...
+
+    # Changes.
+
+    def changes(
+        self,
+        attributes: Sequence[Change] = (),
+        *,
+        copies: Sequence[Copy] = (),
+        fills: Sequence[tuple[Any, float]] = (),
+        jobs: Sequence[Any] = (),
+    ) -> _schuss.Changes:
+        """Changes to make together, in one call that cannot be interrupted.
+
+        Jobs are run first, then arrays copied, then arrays filled with a number. Everything must have been checked.
+        """
+        ...
+
+    def job(
+        self,
+        tool: str,
+        arrays: Sequence[Any],
+        values: Sequence[float] = (),
+        *,
+        program: str = "step",
+        grads: Sequence[Any] = (),
+        states: Sequence[Sequence[Any]] = (),
+    ) -> Any:
+        """A tool of the kernels over arrays in place, as one of the jobs of `changes`."""

@@ -29,8 +29,22 @@ def run(
 
         cuda_arrays.run(tool, arrays, values, program=program, grads=grads, states=states, matrices=matrices)
         return
+    job(tool, arrays, values, program=program, grads=grads, states=states, matrices=matrices).run()
+
+
+def job(
+    tool: str,
+    arrays: Sequence[Any],
+    values: Sequence[float] = (),
+    *,
+    program: str = "step",
+    grads: Sequence[Any] = (),
+    states: Sequence[Sequence[Any]] = (),
+    matrices: Sequence[Matrix] = (),
+) -> _schuss.Job:
+    """A tool over NumPy arrays, ready to run."""
     # The layout of a group's values: six for schedule, learning rate, decay and sign, unused here; then the tool's.
     packed = np.array([0.0] * 6 + list(values))
     # Gradients must be plain ndarrays, not a subclass; a memory map is viewed as one, without a copy.
     plain = [np.asarray(grad) for grad in grads]
-    _schuss.run(tool, program, packed, 1, arrays, plain, states, matrices)
+    return _schuss.Job(tool, program, packed, 1, arrays, plain, states, matrices)

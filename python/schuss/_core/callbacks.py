@@ -5,7 +5,6 @@ On the fast path, when all gradients fit as they are, only the schedules are cal
 
 from __future__ import annotations
 
-import bisect
 from typing import Any
 
 import numpy as np
@@ -47,11 +46,8 @@ class Callbacks(Owner):
     def _is_written(self, array: np.ndarray) -> bool:
         """Whether an array may share memory with a parameter or a state."""
         if self._written is None:
-            written = [array for own in (self._params, *self._states) for array in own if array.size]
-            self._written = sorted(map(checks.byte_range, written))
-        start, end = checks.byte_range(array)
-        before = bisect.bisect_left(self._written, (end, 0))
-        return array.size > 0 and before > 0 and self._written[before - 1][1] > start
+            self._written = checks.byte_ranges(array for own in (self._params, *self._states) for array in own)
+        return checks.overlaps(self._written, array)
 
     @staticmethod
     def _step_options(grad_scale: Any, zero_grads: Any) -> tuple[float, bool]:

@@ -7,7 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from schuss import _schuss
+from schuss._arrays import trees
 from schuss._arrays.formats import State
+from schuss._backends.protocol import Change, Copy
 from schuss._core import scheduling, validate
 from schuss._core.kind import Kind
 from schuss._core.rules import RULES
@@ -57,8 +60,8 @@ class ParamGroup(MutableMapping[str, Any]):
         """The rule of an array under the group's hyperparameters."""
         return self._kind._array_rule(self._hypers, array)
 
-    def _settled(self, hypers: Mapping[str, Any]) -> tuple[Any, ...]:
-        """The properties that are fixed once the optimizer is made."""
+    def _fixed(self, hypers: Mapping[str, Any]) -> tuple[Any, ...]:
+        """The properties that cannot change once the optimizer is made."""
         states = [RULES[self._kind._array_rule(hypers, array)].states for array in self.arrays]
         return states, self._kind._structure(hypers)
 
@@ -105,14 +108,16 @@ class ParamGroup(MutableMapping[str, Any]):
             return {**hypers, "momentum": value}
         return {**hypers, "betas": (value, *hypers["betas"][1:])}
 
-    def _layout(self, variant: tuple[str, np.dtype[Any]], hypers: Mapping[str, Any]) -> list[float]:
+    def _layout(
+        self, variant: tuple[str, np.dtype[Any]], hypers: Mapping[str, Any], initial_lr: float | None = None
+    ) -> list[float]:
         rule, dtype = variant
         rate = hypers["lr"]
         own = {**self._kind._typed_rule_values(hypers, dtype), "initial_lr": self.initial_lr}
         return [
             float(callable(rate)),
             0.0 if callable(rate) else rate,
-            self.initial_lr,
+            self.initial_lr if initial_lr is None else initial_lr,
             hypers.get("weight_decay", 0.0),
             _DECAYS[self._kind._decay(hypers)],
             float(hypers["maximize"]),
@@ -148,13 +153,13 @@ class ParamGroup(MutableMapping[str, Any]):
         checked = self.checked(hypers, where)
         where = self._where if where is None else where
         initial_lr = self.initial_lr if initial_lr is None else initial_lr
-        settled = self._settled(self._hypers)
-        if self._settled(checked) != settled:
+        fixed = self._fixed(self._hypers)
+        if self._fixed(checked) != fixed:
             changed = [name for name in checked if checked[name] != self._hypers[name]]
-            alone = [name for name in changed if self._settled({**self._hypers, name: checked[name]}) != settled]
+            alone = [name for name in changed if self._fixed({**self._hypers, name: checked[name]}) != fixed]
             name = (alone or changed)[0]
-            other_states = self._settled(checked)[0] != settled[0]
-            reason = "that needs other state arrays" if other_states else "it is settled when the optimizer is made"
+            other_states = self._fixed(checked)[0] != fixed[0]
+            reason = "that needs other state arrays" if other_states else "it is fixed when the optimizer is made"
             raise ValueError(
                 f"{where}{name} cannot change from {self._hypers[name]!r} to {checked[name]!r}: {reason}; make a new "
                 "optimizer"
@@ -166,11 +171,13 @@ class ParamGroup(MutableMapping[str, Any]):
             )
         return checked
 
-    def adopt(self, checked: dict[str, Any]) -> None:
-        """Replaces the hyperparameters by ones that :meth:`prepare` has checked."""
-        self._hypers = checked
-        for variant, values in self._packed.items():
-            values[:] = self._layout(variant, checked)
+    def changes(self, checked: dict[str, Any], initial_lr: float | None = None) -> tuple[list[Change], list[Copy]]:
+        """What changes when hyperparameters that :meth:`prepare` has checked replace the current ones."""
+        initial_lr = self.initial_lr if initial_lr is None else initial_lr
+        copies = [
+            (values, np.array(self._layout(variant, checked, initial_lr))) for variant, values in self._packed.items()
+        ]
+        return [(self, "_hypers", checked), (self, "initial_lr", initial_lr)], copies
 
     @property
     def states(self) -> list[tuple[State, ...]]:
@@ -202,7 +209,8 @@ class ParamGroup(MutableMapping[str, Any]):
         if unknown:
             known = ", ".join(self._hypers)
             raise TypeError(f"{self._label} has no hyperparameter {unknown[0]!r}; it has {known}")
-        self.adopt(self.prepare({**self._hypers, **changes}))
+        attributes, copies = self.changes(self.prepare({**self._hypers, **changes}))
+        _schuss.Changes(attributes, copies=copies).make()
 
     def __delitem__(self, name: str) -> None:
         raise TypeError("a group's entries cannot be deleted; a hyperparameter always has a value")
@@ -226,6 +234,13 @@ class ParamGroup(MutableMapping[str, Any]):
 def is_group(entry: Any) -> bool:
     """Whether `entry` is a group dict as constructors take it."""
     return isinstance(entry, Mapping) and "params" in entry
+
+
+def check_group(entry: Any) -> None:
+    """Raises unless `entry` is a group dict."""
+    if not is_group(entry):
+        got = "one without" if isinstance(entry, Mapping) else trees.kind(entry)
+        raise TypeError(f"a group is a dict with a 'params' key, got {got}")
 
 
 def without_params(entry: Mapping[str, Any]) -> dict[str, Any]:

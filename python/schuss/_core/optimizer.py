@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from schuss import _schuss
 from schuss._arrays import checks, formats, trees
 from schuss._backends.host import HOST
-from schuss._backends.protocol import Backend
+from schuss._backends.protocol import Backend, Change, GroupArrays, place
 from schuss._core import documentation, options
 from schuss._core import state as _state
 from schuss._core.callbacks import Callbacks
-from schuss._core.group import ParamGroup, is_group, without_params
+from schuss._core.group import ParamGroup, check_group, is_group, without_params
 from schuss._core.kind import Kind
 from schuss._core.rules import RULES
 
@@ -58,8 +58,9 @@ class Optimizer(Callbacks, Kind):
             self._use_cuda()
         self._max_grad_norm: float | None = self._checked("max_grad_norm", whole["max_grad_norm"])
         self._nonfinite: str = self._checked("nonfinite", whole["nonfinite"])
-        self._configure_step(self._max_grad_norm, self._nonfinite)
-        self._set_state_format(options.state_format(whole))
+        kept = options.state_format(whole)
+        changes = [*self._limits_changed(self._max_grad_norm, self._nonfinite), *self._state_format_changed(kept)]
+        self._backend.changes(changes).make()
         for name, value in hypers.items():  # also those that every group overrides
             self._fields[name].check(name, value)
         self._defaults = hypers
@@ -78,12 +79,13 @@ class Optimizer(Callbacks, Kind):
         if not self._grouped:
             if is_group(params) and any(name in hypers for name in params):
                 raise TypeError("params looks like one group of parameters; groups come in a list: [{'params': ...}]")
-            self._extend([(params, {})])
+            self._backend.changes(self._extended([(params, {})], grouped=False)).make()
             return
         for i, entry in enumerate(params):
             if not is_group(entry):
                 raise TypeError(f"params[{i}] must be a dict with a 'params' key, like the other groups")
-        self._extend([(entry["params"], without_params(entry)) for entry in params])
+        additions = [(entry["params"], without_params(entry)) for entry in params]
+        self._backend.changes(self._extended(additions, grouped=True)).make()
 
     @property
     def param_groups(self) -> tuple[ParamGroup, ...]:
@@ -110,28 +112,28 @@ class Optimizer(Callbacks, Kind):
         >>> opt.step([[np.ones(3)], [np.ones(2)]])
         True
         """
-        if not is_group(group):
-            got = "one without" if isinstance(group, Mapping) else trees.kind(group)
-            raise TypeError(f"a group is a dict with a 'params' key, got {got}")
+        check_group(group)
         with self._exclusive():
-            grads, was_grouped = self._grads, self._grouped
-            self._grouped = True
-            try:
-                self._extend([(group["params"], without_params(group))])
-            except BaseException:
-                self._grouped = was_grouped
-                raise
-            if grads is not None:
-                new = trees.build(self._templates[-1], self._new_gradient)
-                self._grads = [*grads, new] if was_grouped else [grads, new]
+            self._backend.changes(self._group_added(group)).make()
 
-    def _extend(self, additions: list[tuple[Any, dict[str, Any]]]) -> None:
-        """Adds groups; on an error nothing has changed."""
-        suffixes, params, templates = list(self._suffixes), list(self._params), []
-        groups: list[ParamGroup] = []
+    def _group_added(self, group: Mapping[str, Any], others: Sequence[Any] = ()) -> list[Change]:
+        """What changes when a group is added; its arrays must share no memory with `others` either."""
+        changes = self._extended([(group["params"], without_params(group))], grouped=True, others=others)
+        if self._grads is not None:
+            made = {name: value for _, name, value in changes}
+            new = trees.build(made["_templates"][-1], lambda i: self._backend.new_gradient(made["_params"][i]))
+            changes.append((self, "_grads", [*self._grads, new] if self._grouped else [self._grads, new]))
+        return changes
+
+    def _extended(
+        self, additions: list[tuple[Any, dict[str, Any]]], *, grouped: bool, others: Sequence[Any] = ()
+    ) -> list[Change]:
+        """What changes when groups are added."""
+        suffixes, params, templates = list(self._suffixes), list(self._params), list(self._templates)
+        groups, first, first_group = list(self._groups), len(self._params), len(self._groups)
         for structure, given in additions:
-            index = len(self._groups) + len(groups)
-            where = f"param_groups[{index}]['params']" if self._grouped else "params"
+            index = len(groups)
+            where = f"param_groups[{index}]['params']" if grouped else "params"
             unknown = [name for name in given if name not in self._defaults]
             if unknown:
                 if unknown[0] in self._fields and self._fields[unknown[0]].whole:
@@ -144,59 +146,75 @@ class Optimizer(Callbacks, Kind):
             arrays = [self._backend.adapt(where + suffix, array) for suffix, array in leaves]
             suffixes += [(index, suffix) for suffix, _ in leaves]
             params += arrays
-            prefix = f"param_groups[{index}]: " if self._grouped else ""
+            prefix = f"param_groups[{index}]: " if grouped else ""
             group = ParamGroup(type(self), arrays, {**self._defaults, **given}, prefix)
             group.shown = tuple(params[i] for i, _, _ in trees.leaves(template, template, where, where))
             groups.append(group)
             templates.append(template)
-        first = len(self._params)
-        named = [(self._place("params", *at), array) for at, array in zip(suffixes, params, strict=True)]
+        named = [(place(grouped, "params", *at), array) for at, array in zip(suffixes, params, strict=True)]
         self._backend.check_together(named)
         checks.check_apart(named)
+        buffers = [] if self._grads is None else [leaf for *_, leaf in trees.leaves(self._root(), self._grads, "", "")]
+        own = checks.byte_ranges([*(state for states in self._states for state in states), *buffers, *others])
+        for where, array in named[first:]:
+            if checks.overlaps(own, array):
+                raise ValueError(f"{where} shares memory with this optimizer's own state or gradients; pass a copy")
         formats.check_params(self._state_format, named[first:])
-        for group in groups:
+        rule_states = list(self._rule_states)
+        states = list(self._states)
+        for group in groups[first_group:]:
             self._check_state_format(group)
-        states = []
-        for group in groups:
             states += self._backend.zeros(group.arrays, group.states, self._state_format)
-        self._suffixes, self._params = suffixes, params
-        self._states += states
-        self._rule_states += [own for group in groups for own in group.states]
-        self._written = None
-        for group, template in zip(groups, templates, strict=True):
-            self._groups.append(group)
-            self._templates.append(template)
+            rule_states += group.states
+        for i in range(first, len(params)):
+            self._fill_initial(groups[suffixes[i][0]], rule_states[i], states[i], params[i])
+        shared, values = self._shared_by(groups)
+        described, at = [], 0
+        for group in groups:
             count = len(group.arrays)
-            for i in range(first, first + count):
-                self._fill_initial(i)
-            self._share_states(group)
             variants = list(dict.fromkeys(group.variants))
-            self._backend.add_group(
-                self,
-                [(rule, group.packed(rule, dtype)) for rule, dtype in variants],
-                [variants.index(variant) for variant in group.variants],
-                [
-                    self._matrix(group.hypers, a) if RULES[r].needs_matrix else None
-                    for r, a in zip(group.rules, group.arrays, strict=True)
-                ],
-                first,
+            described.append(
+                GroupArrays(
+                    rules=[(rule, group.packed(rule, dtype)) for rule, dtype in variants],
+                    rule_of=[variants.index(variant) for variant in group.variants],
+                    params=group.arrays,
+                    states=states[at : at + count],
+                    rule_states=rule_states[at : at + count],
+                    matrices=[
+                        self._matrix(group.hypers, array) if RULES[rule].needs_matrix else None
+                        for rule, array in zip(group.rules, group.arrays, strict=True)
+                    ],
+                )
             )
-            first += count
+            at += count
+        root = templates if grouped else templates[0]
+        return [
+            (self, "_grouped", grouped),
+            (self, "_suffixes", suffixes),
+            (self, "_params", params),
+            (self, "_states", states),
+            (self, "_rule_states", rule_states),
+            (self, "_templates", templates),
+            (self, "_groups", groups),
+            (self, "_shared", shared),
+            (self, "_shared_values", values),
+            (self, "_written", None),
+            *self._backend.arranged(self, described, first_group, root, values),
+        ]
 
-    def _share_states(self, group: ParamGroup) -> None:
-        """Creates the states that all arrays share, when the first group that has any is added."""
-        states = next((RULES[rule].shared for rule in group.rules if RULES[rule].shared), ())
-        if states and not self._shared:
-            self._shared_values = np.zeros(len(states))
-            self._shared = {state.name: self._shared_values[k : k + 1].reshape(()) for k, state in enumerate(states)}
-            self._fill_shared()
+    def _shared_by(self, groups: Sequence[ParamGroup]) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
+        """The states that all arrays share, made for the first group that has any."""
+        group, states = self._first_sharing(groups)
+        if not states or self._shared:
+            return self._shared, self._shared_values
+        values = np.array([self._first_value(state, group) for state in states])
+        return {state.name: values[k : k + 1].reshape(()) for k, state in enumerate(states)}, values
 
-    def _fill_shared(self) -> None:
-        """Sets the states that all arrays share to the initial values of the first group that has any."""
-        shared = ((group, RULES[rule].shared) for group in self._groups for rule in group.rules if RULES[rule].shared)
-        group, states = next(shared, (None, ()))
-        for state in states:
-            self._shared[state.name][...] = self._first_value(state, cast(ParamGroup, group))
+    @staticmethod
+    def _first_sharing(groups: Sequence[ParamGroup]) -> tuple[Any, Sequence[formats.State]]:
+        """The first group with states that all arrays share, and these states."""
+        sharing = ((group, RULES[rule].shared) for group in groups for rule in group.rules if RULES[rule].shared)
+        return next(sharing, (None, ()))
 
     def _first_value(self, state: formats.State, group: ParamGroup) -> float:
         """The initial value of a state."""
@@ -249,43 +267,50 @@ class Optimizer(Callbacks, Kind):
             buffers = list(trees.leaves(self._root(), self._grads, "grads", "params"))
             for _, place, gradient in buffers:
                 self._backend.check_zeroable(place, gradient)
-            for _, _, gradient in buffers:
-                gradient.fill(0)
+            self._backend.changes(fills=[(gradient, 0.0) for _, _, gradient in buffers]).make()
 
     def _state_names(self, i: int) -> list[str]:
         """The names of the state arrays of a parameter, in order."""
         return self._state_format.names(self._rule_states[i])
 
-    def _set_state_format(self, kept: formats.StateFormat) -> None:
-        """Sets the state format; once there are arrays, only its rounding and seed may change."""
+    def _state_format_changed(self, kept: formats.StateFormat) -> list[Change]:
+        """What changes with this state format; once there are arrays, only its rounding and seed may change."""
         self._backend.check_format(kept)
-        self._set_seed(kept.rounding_seed)
-        self._state_format = kept
+        return [(self, "_rounding_seed", kept.rounding_seed), (self, "_state_format", kept)]
 
     def _check_state_format(self, group: ParamGroup) -> None:
         """Raises if the state of a group cannot be stored in the requested format."""
         if self._state_format.dtype == "int8" and not self._takes_int8(group.hypers):
             raise ValueError(f'{self._name()} with these hyperparameters has no state_dtype="int8"; use "bfloat16"')
 
-    def _reset_state(self) -> None:
-        """Resets the state and bias corrections; the step count and master weights are kept."""
+    def _reset(self, steps: int, skipped: int) -> dict[str, Any]:
+        """What changes when state and bias corrections are reset; step counts and master weights are kept."""
+        fills, jobs = [], []
         for i, own in enumerate(self._states):
-            for state in own[:-1] if self._state_format.master else own:
-                state.fill(0)
-            self._fill_initial(i)
-        self._fill_shared()
-        steps, skipped, groups = self._read_counters()
-        self._write_counters(steps, skipped, [0] * len(groups))
+            group, names = self._groups[self._suffixes[i][0]], self._state_names(i)
+            arrays = dict(zip(names, own, strict=True))
+            master = arrays.pop("master", None)
+            for state in self._rule_states[i]:
+                if state.initial == "p":
+                    param = self._params[i] if master is None else master
+                    jobs.append(self._backend.job("copy", [arrays.pop(state.name)], grads=[param]))
+                else:
+                    fills.append((arrays.pop(state.name), self._first_value(state, group)))
+            fills += [(scales, 0.0) for scales in arrays.values()]
+        group, states = self._first_sharing(self._groups)
+        fills += [(self._shared[state.name], self._first_value(state, group)) for state in states]
+        return {"attributes": self._counted(steps, skipped, [0] * len(self._groups)), "fills": fills, "jobs": jobs}
 
-    def _fill_initial(self, i: int) -> None:
+    def _fill_initial(
+        self, group: ParamGroup, states: Sequence[formats.State], arrays: Sequence[Any], param: Any
+    ) -> None:
         """Sets the initial values of a parameter's states that do not start at zero."""
-        group = self._groups[self._suffixes[i][0]]
-        arrays = dict(zip(self._state_names(i), self._states[i], strict=True))
-        for state in self._rule_states[i]:
+        named = dict(zip(self._state_format.names(states), arrays, strict=True))
+        for state in states:
             if state.initial == "p":
-                arrays[state.name][...] = arrays.get("master", self._params[i])
+                named[state.name][...] = named.get("master", param)
             elif (first := self._first_value(state, group)) != 0:
-                arrays[state.name].fill(first)
+                named[state.name].fill(first)
 
     def _new_gradient(self, i: int) -> Any:
         return self._backend.new_gradient(self._params[i])
@@ -302,28 +327,34 @@ class Optimizer(Callbacks, Kind):
 
     def _change(self, name: str, value: Any) -> None:
         """Sets an option that can be changed."""
-        checked = self._checked(name, value)
-        max_grad_norm = checked if name == "max_grad_norm" else self._max_grad_norm
-        nonfinite = checked if name == "nonfinite" else self._nonfinite
-        self._configure_step(max_grad_norm, nonfinite)
-        self._max_grad_norm, self._nonfinite = max_grad_norm, nonfinite
+        self._backend.changes(self._changed({name: self._checked(name, value)})).make()
 
-    def _configure_step(self, max_grad_norm: float | None, nonfinite: str) -> None:
-        self._backend.configure(self, max_grad_norm, nonfinite)
+    def _changed(self, checked: Mapping[str, Any]) -> list[Change]:
+        """What changes when options have these values, which were checked."""
+        max_grad_norm = checked.get("max_grad_norm", self._max_grad_norm)
+        nonfinite = checked.get("nonfinite", self._nonfinite)
+        attributes = [(self, f"_{name}", value) for name, value in checked.items()]
+        return [*attributes, *self._limits_changed(max_grad_norm, nonfinite)]
+
+    def _limits_changed(self, max_grad_norm: float | None, nonfinite: str) -> list[Change]:
+        return self._backend.limits(self, max_grad_norm, nonfinite)
 
     def _read_counters(self) -> tuple[int, int, list[int]]:
         """Steps taken, steps skipped, and the steps of each group."""
         return self._backend.counters(self)
 
-    def _write_counters(self, steps: int, skipped: int, groups: Sequence[int]) -> None:
-        self._backend.set_counters(self, steps, skipped, groups)
+    def _counted(self, steps: int, skipped: int, groups: Sequence[int]) -> list[Change]:
+        """What changes when the three counters have these values."""
+        return self._backend.counted(self, steps, skipped, groups)
 
-    def _exclusive(self, *others: _schuss.Core, nobody: bool = False) -> contextlib.AbstractContextManager[None]:
-        """Exclusive access for a block, also to `others`; a concurrent step, save or load raises RuntimeError.
+    def _exclusive(self, *others: _schuss.Core) -> contextlib.AbstractContextManager[None]:
+        """Exclusive access for a block, also to `others`; a concurrent step, save or load raises RuntimeError."""
+        return self._backend.exclusive(self, *others)
 
-        With `nobody` this thread is excluded too.
-        """
-        return self._backend.exclusive(self, *others, nobody=nobody)
+    @property
+    def _stepped(self) -> Optimizer:
+        """The optimizer that holds the arrays; wrappers have another one."""
+        return self
 
     def _check_idle(self) -> None:
         self._backend.check_idle(self)

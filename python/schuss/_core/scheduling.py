@@ -6,14 +6,18 @@ A schedule is any callable from the step to a rate. The rest is optional, and is
 - ``momentum(step)``: a momentum, or None for the optimizer's own; a false attribute ``sets_momentum`` says that it is
   always None;
 - ``state_dict()`` and ``load_state_dict(state)``: a JSON-serializable state; None means that there is no state.
+
+The package's own schedules also have ``_loaded(state)``, which checks a state and returns what changes with it.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
+from schuss import _schuss
+from schuss._backends.protocol import Change
 from schuss._core import validate
 
 Rate = Callable[[int], float]
@@ -43,17 +47,41 @@ def state(schedule: Any) -> Any:
     return None
 
 
-def restorer(place: str, schedules: Sequence[Any], states: Sequence[Any]) -> Callable[[], None]:
-    """Checks the states that are not None on copies of their schedules; returns a function that loads them."""
-    pairs = [(schedule, own) for schedule, own in zip(schedules, states, strict=True) if own is not None]
-    for schedule, own in pairs:
+class Loading:
+    """The loading of schedules' states: each is checked when it is added, and all are loaded by `make`.
+
+    A schedule of the user's is loaded by its own method, before everything else changes, and gets its present state
+    back if that does not happen.
+    """
+
+    def __init__(self) -> None:
+        self.changes: list[Change] = []
+        self._foreign: list[tuple[Any, Any]] = []
+        self._made = False
+
+    def add(self, place: str, schedule: Any, own: Any) -> None:
+        """Adds the state of a schedule; raises `ValueError` if it does not fit."""
         try:
-            copy.deepcopy(schedule).load_state_dict(own)
+            if hasattr(schedule, "_loaded"):
+                loading = schedule._loaded(own)
+                self.changes += loading.changes
+                self._foreign += loading._foreign
+            else:
+                copy.deepcopy(schedule).load_state_dict(own)
+                self._foreign.append((schedule, own))
         except (TypeError, ValueError, LookupError) as error:
             raise ValueError(f"{place} does not fit {schedule!r}: {error}") from error
 
-    def take() -> None:
-        for schedule, own in pairs:
-            schedule.load_state_dict(own)
-
-    return take
+    def make(self, prepare: Callable[[list[Change]], _schuss.Changes] = _schuss.Changes) -> None:
+        """Loads all states, together with other changes if `prepare` adds them to those of the schedules."""
+        changes = prepare([*self.changes, (self, "_made", True)])
+        before = [(schedule, copy.deepcopy(schedule.state_dict())) for schedule, _ in self._foreign]
+        try:
+            for schedule, own in self._foreign:
+                schedule.load_state_dict(own)
+            changes.make()
+        except BaseException:
+            if not self._made:
+                for schedule, own in before:
+                    schedule.load_state_dict(own)
+            raise

@@ -5,12 +5,13 @@ Everything is checked before anything is changed. Files are left to :mod:`schuss
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from schuss._arrays import checks, formats, trees
+from schuss._backends.protocol import Change, Copy
 from schuss._core import options, scheduling, validate
 
 if TYPE_CHECKING:
@@ -37,12 +38,12 @@ def scalars(optimizer: Optimizer) -> dict[str, Any]:
         "step": steps,
         "skipped_steps": skipped,
         **{name: optimizer._option(name) for name in optimizer._settings},
-        **_kept(optimizer),
+        **_format(optimizer),
         "param_groups": groups,
     }
 
 
-def _kept(optimizer: Optimizer) -> dict[str, Any]:
+def _format(optimizer: Optimizer) -> dict[str, Any]:
     """The state format, if it is not the plain one; int8 scales depend on the parameters' memory order."""
     kept = optimizer._state_format.as_dict()
     if optimizer._state_format.dtype == "int8":
@@ -59,7 +60,7 @@ def _check_state_format(optimizer: Optimizer, state: Mapping[str, Any]) -> forma
                 f"the state was saved with {name}={was!r}, but the optimizer has {name}={this!r}; "
                 f"make it with {name}={was!r} to load this state"
             )
-    order = _kept(optimizer).get("memory_order")
+    order = _format(optimizer).get("memory_order")
     if state.get("memory_order") != order:
         raise ValueError(
             "the state was saved for parameters in another memory order (C or Fortran), to which its scales belong"
@@ -103,7 +104,7 @@ def load_state_dict(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
 
 
 def _load(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
-    take_scalars = check_scalars(optimizer, state, extra=("state",))
+    changes = check_scalars(optimizer, state, extra=("state",))
     given = state["state"]
     if not isinstance(given, (list, tuple)) or len(given) != len(optimizer.param_groups):
         count = len(optimizer.param_groups)
@@ -132,13 +133,40 @@ def _load(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
     for name, target in optimizer._shared.items():
         checks.check_like(f"state['shared'][{name!r}]", shared[name], "this optimizer's", target.shape, target.dtype)
         copies.append((target, shared[name]))
-    take_scalars()
-    for target, array in copies:
-        target[...] = array
+    changes.make(optimizer, _apart(copies))
 
 
-def check_scalars(optimizer: Optimizer, state: Mapping[str, Any], extra: tuple[str, ...] = ()) -> Any:
-    """Checks the part of a state that is not arrays; returns a function that loads it."""
+def _apart(copies: Sequence[Copy]) -> list[Copy]:
+    """The same with copies of sources that share memory with a target, other than their own if it is all of that."""
+    hosts = [(target, source) for target, source in copies if isinstance(target, np.ndarray)]
+    ranges = checks.byte_ranges(target for target, _ in hosts)
+    same = {id(source) for target, source in hosts if _is_same(target, source)}
+    return [
+        (target, source.copy() if ranges and id(source) not in same and checks.overlaps(ranges, source) else source)
+        for target, source in copies
+    ]
+
+
+def _is_same(target: np.ndarray, source: np.ndarray) -> bool:
+    return target.ctypes.data == source.ctypes.data and target.strides == source.strides
+
+
+class ScalarChanges(NamedTuple):
+    """The part of a state that is not arrays, checked and ready to be loaded."""
+
+    attributes: list[Change]
+    #: The packed values of hyperparameters.
+    copies: list[Copy]
+    schedules: scheduling.Loading
+
+    def make(self, optimizer: Optimizer, copies: Sequence[Copy]) -> None:
+        """Loads it, together with arrays."""
+        copies = [*self.copies, *copies]
+        self.schedules.make(lambda loaded: optimizer._backend.changes([*loaded, *self.attributes], copies=copies))
+
+
+def check_scalars(optimizer: Optimizer, state: Mapping[str, Any], extra: tuple[str, ...] = ()) -> ScalarChanges:
+    """Checks the part of a state that is not arrays."""
     missing = [key for key in _KEYS if key not in state and (key != "state" or key in extra)]
     if missing:
         raise ValueError(f"the state lacks {', '.join(map(repr, missing))}; it must come from state_dict()")
@@ -149,15 +177,16 @@ def check_scalars(optimizer: Optimizer, state: Mapping[str, Any], extra: tuple[s
     if not isinstance(entries, (list, tuple)) or len(entries) != len(optimizer.param_groups):
         count = len(optimizer.param_groups)
         raise ValueError(f"state['param_groups'] must be a list with a dict for each group, {count} in all")
-    checked, steps, initial = [], [], []
-    take_schedules = []
+    attributes: list[Change] = []
+    copies: list[Copy] = []
+    steps, loading = [], scheduling.Loading()
     for g, (group, given) in enumerate(zip(optimizer.param_groups, entries, strict=True)):
         place = f"state['param_groups'][{g}]"
         if not isinstance(given, Mapping):
             raise TypeError(f"{place} must be a dict, got {type(given).__name__}")
         entry = {**group.once_fixed, **given}
         steps.append(_count(f"{place}['step']", entry.pop("step", None)))
-        initial.append(validate.number(f"{place}['initial_lr']", entry.pop("initial_lr", group.initial_lr)))
+        initial_lr = validate.number(f"{place}['initial_lr']", entry.pop("initial_lr", group.initial_lr))
         missing = [key for key in group.hypers if key not in entry]
         unknown = [key for key in entry if key not in group.hypers]
         if missing or unknown:
@@ -169,32 +198,28 @@ def check_scalars(optimizer: Optimizer, state: Mapping[str, Any], extra: tuple[s
             entry["lr"] = group["lr"]
             # This optimizer keeps its own schedule, whatever was saved.
             if kept is not None and scheduling.state(group["lr"]) is not None:
-                take_schedules.append(scheduling.restorer(f"{place}['lr']", [group["lr"]], [kept]))
+                loading.add(f"{place}['lr']", group["lr"], kept)
         elif kept is not None or (isinstance(saved, str) and saved == SCHEDULE):
             raise ValueError(
                 f"{place} was saved with a learning-rate schedule, which is a function and cannot be saved; make the "
                 "optimizer with lr=<that schedule> before loading"
             )
-        checked.append(group.prepare({name: entry[name] for name in group.hypers}, f"{place}: ", initial[-1]))
+        hypers = group.prepare({name: entry[name] for name in group.hypers}, f"{place}: ", initial_lr)
+        changed, packed = group.changes(hypers, initial_lr)
+        attributes += changed
+        copies += packed
     # States from older versions lack k, alpha and pullback, which are then left unchanged.
     settings = {
         name: optimizer._checked(name, state[name], f"state[{name!r}]") for name in optimizer._settings if name in state
     }
     kept = _check_state_format(optimizer, state)
     step, skipped = _count("state['step']", state["step"]), _count("state['skipped_steps']", state["skipped_steps"])
-
-    def take() -> None:
-        for take_schedule in take_schedules:
-            take_schedule()
-        for group, hypers, rate in zip(optimizer.param_groups, checked, initial, strict=True):
-            group.initial_lr = rate
-            group.adopt(hypers)
-        for name, value in settings.items():
-            optimizer._change(name, value)
-        optimizer._set_state_format(kept)
-        optimizer._write_counters(step, skipped, steps)
-
-    return take
+    attributes += [
+        *optimizer._changed(settings),
+        *optimizer._state_format_changed(kept),
+        *optimizer._counted(step, skipped, steps),
+    ]
+    return ScalarChanges(attributes, copies, loading)
 
 
 def _found(thing: Any) -> str:

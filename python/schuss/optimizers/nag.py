@@ -93,10 +93,10 @@ class NAG(Optimizer):
         with self._exclusive(), _schuss.AtLookAhead(self):
             grads = closure()
             # The step itself restores the parameters, chunk by chunk while it updates them.
-            usable = grads if _schuss.are_apart(self, grads) else self._kept(grads, zero_grads)
+            usable = grads if _schuss.are_apart(self, grads) else self._copied(grads, zero_grads)
             return super().step(usable, grad_scale=grad_scale, zero_grads=zero_grads)
 
-    def _kept(self, grads: Any, zero_grads: bool) -> Any:
+    def _copied(self, grads: Any, zero_grads: bool) -> Any:
         """Gradients that restoring the parameters cannot change: those that share memory with them are copied."""
         self._explain_structure(grads)
         arrays = [leaf for _, _, leaf in trees.leaves(self._root(), grads, "grads", "params")]
@@ -108,8 +108,8 @@ class NAG(Optimizer):
 
     @classmethod
     def _rule_values(cls, hypers: Mapping[str, Any]) -> Mapping[str, float]:
-        ahead = hypers["lookahead"]
-        values = {"ema": hypers["form"] == "ema", "lookahead": ahead or 0.0, "automatic": ahead is None}
+        distance = hypers["lookahead"]
+        values = {"ema": hypers["form"] == "ema", "lookahead": distance or 0.0, "automatic": distance is None}
         return {"momentum": hypers["momentum"], **values}
 
     @classmethod

@@ -9,6 +9,7 @@ import numpy as np
 
 from schuss import _schuss
 from schuss._arrays import checks, linalg, trees
+from schuss._backends.protocol import Change
 from schuss._core import validate
 from schuss._core.declaration import InitVar, option
 from schuss._core.hyperparameters import Rate, Seed
@@ -124,13 +125,13 @@ class Newton(Optimizer):
         given = [leaves[i] for i in range(len(rows))]
         usable = [self._usable(i, gradient, zero_grads) for i, gradient in enumerate(given)]
         matrix = self._dense(hessian, sum(array.size for array in usable))
+        zeroed = [(gradient, 0.0) for gradient in given] if zero_grads else []
         if self.nonfinite != "propagate" and not all(np.isfinite(array).all() for array in usable):
             if self.nonfinite == "error":
                 i = next(i for i, array in enumerate(usable) if not np.isfinite(array).all())
                 self._explain_nonfinite(i, int(np.flatnonzero(~np.isfinite(usable[i].ravel(order="K")))[0]))
             steps, skipped, groups = self._read_counters()
-            self._write_counters(steps, skipped + 1, groups)
-            self._zero(given, zero_grads)
+            self._backend.changes(self._counted(steps, skipped + 1, groups), fills=zeroed).make()
             return False
         sign = -1.0 if self._agreed("maximize") else 1.0
         norm, factor = None, 1.0 / grad_scale
@@ -147,21 +148,14 @@ class Newton(Optimizer):
             param = self._params[i]
             direction[i] = (sign * solution[at : at + param.size]).reshape(param.shape)
             at += param.size
-        super().step(trees.build(self._root(), direction.__getitem__))
-        self._last_damping = used
-        self._norm = norm
-        self._zero(given, zero_grads)
-        return True
+        changes = self._backend.changes([(self, "_last_damping", used), (self, "_norm", norm)], fills=zeroed)
+        with _schuss.AfterStep(self, changes):
+            return super().step(trees.build(self._root(), direction.__getitem__))
 
     def _usable(self, i: int, gradient: Any, zero_grads: bool) -> np.ndarray:
         usable = self._gradient(i, gradient, False, zero_grads)
         with np.errstate(over="ignore"):  # an overflow to infinity is left to the `nonfinite` check
             return usable.astype(checks.compute_dtype(self._params[i].dtype), copy=False)
-
-    @staticmethod
-    def _zero(gradients: list[Any], zero_grads: bool) -> None:
-        for gradient in gradients if zero_grads else ():
-            gradient.fill(0)
 
     def _dense(self, hessian: Any, n: int) -> np.ndarray:
         if hessian is None:
@@ -193,8 +187,9 @@ class Newton(Optimizer):
             raise ValueError(f"all groups must have the same {name}, since there is one system to solve")
         return values.pop()
 
-    def _configure_step(self, max_grad_norm: float | None, nonfinite: str) -> None:
-        """Does nothing: clipping and the NaN check apply to the gradients, but the core gets the solution."""
+    def _limits_changed(self, max_grad_norm: float | None, nonfinite: str) -> list[Change]:
+        """None: clipping and the NaN check apply to the gradients, but the core gets the solution."""
+        return []
 
     @classmethod
     def _rule(cls, hypers: Mapping[str, Any]) -> str:

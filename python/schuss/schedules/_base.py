@@ -126,11 +126,19 @@ class Composed(Schedule):
         TypeError, ValueError
             It is not such a state.
         """
+        self._loaded(state).make()
+
+    def _loaded(self, state: Any) -> scheduling.Loading:
+        """What changes when a state is loaded, which is checked."""
         states = state.get("parts") if isinstance(state, Mapping) else None
         own = [scheduling.state(part) is None for part in self._parts]
         if not isinstance(states, (list, tuple)) or [given is None for given in states] != own:
             raise ValueError(f"the state of a {type(self).__name__} must be a dict with 'parts', one for each schedule")
-        scheduling.restorer("the state", self._parts, states)()
+        loading = scheduling.Loading()
+        for part, given in zip(self._parts, states, strict=True):
+            if given is not None:
+                loading.add("the state", part, given)
+        return loading
 
 
 def whole(place: str, value: Any, least: int = 0) -> int:

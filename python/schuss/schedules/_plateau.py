@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from schuss._core import validate
+from schuss._core import scheduling, validate
 from schuss._core.hyperparameters import check_of
 from schuss.schedules._base import Schedule, fraction, number, whole
 
@@ -181,6 +181,10 @@ class reduce_on_plateau(Schedule):
         TypeError, ValueError
             It is not such a state.
         """
+        self._loaded(state).make()
+
+    def _loaded(self, state: Any) -> scheduling.Loading:
+        """What changes when a state is loaded, which is checked."""
         names = [entry.name for entry in dataclasses.fields(_Progress)]
         if not isinstance(state, Mapping) or set(state) != set(names):
             raise ValueError(f"the state of a reduce_on_plateau must be a dict with {', '.join(names)}, got {state!r}")
@@ -193,4 +197,6 @@ class reduce_on_plateau(Schedule):
             bad_updates=whole("bad_updates", state["bad_updates"]),
             cooldown_left=whole("cooldown_left", state["cooldown_left"]),
         )
-        self._set_checked(progress=progress)
+        loading = scheduling.Loading()
+        loading.changes.append((self, "progress", progress))
+        return loading

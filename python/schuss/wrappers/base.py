@@ -7,18 +7,23 @@ step, and its own state arrays and settings; it knows no optimizer class.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from schuss import _schuss
 from schuss._arrays import trees
+from schuss._arrays.formats import State
 from schuss._backends.host import HOST
+from schuss._backends.protocol import Change
 from schuss._core import state as _state
-from schuss._core.group import ParamGroup
+from schuss._core.group import ParamGroup, check_group
 from schuss._core.optimizer import Optimizer
 from schuss._core.validate import Check
+
+#: The wrapped optimizer's lists with an entry for each parameter, in the order of `_new_extra`.
+_PER_PARAMETER = ("_params", "_states", "_rule_states")
 
 
 def _wrapped(name: str) -> Any:
@@ -29,8 +34,8 @@ def _wrapped(name: str) -> Any:
 class Wrapper(Optimizer):
     """An optimizer that wraps another one.
 
-    A subclass has a constructor that ends in ``self._wrap(optimizer, ...)``. Its ``_follow`` runs after each step
-    taken; ``_new_extra`` and ``_extra_names`` define the state arrays that it adds for a parameter.
+    A subclass has a constructor that ends in ``self._wrap(optimizer, ...)``. Its ``_after`` says what happens after
+    each step taken; ``_new_extra`` and ``_extra_names`` define the state arrays that it adds for a parameter.
     """
 
     #: The checks of the wrapper's own settings; each value is in an attribute ``_<name>``.
@@ -48,30 +53,32 @@ class Wrapper(Optimizer):
         if not isinstance(optimizer, Optimizer):
             raise TypeError(f"{type(self).__name__} wraps an optimizer, got {trees.kind(optimizer)}")
         self._optimizer = optimizer
-        self._showing_others = False
-        #: During a step, the number of steps taken before it; else None. It stays set if the step is interrupted.
-        self._begun: int | None = None
         for name, value in settings.items():
             setattr(self, f"_{name}", self._own_settings[name](name, value))
         self._check_wrapped()
         #: The arrays that the wrapper adds to the states of each parameter.
-        self._extra = [self._new_extra(i) for i in range(len(optimizer._params))]
+        self._extra = [
+            self._new_extra(*arrays)
+            for arrays in zip(optimizer._params, optimizer._states, optimizer._rule_states, strict=True)
+        ]
 
     # For subclasses to override.
 
     def _check_wrapped(self) -> None:
         """Raises if the settings do not fit the wrapped optimizer."""
 
-    def _new_extra(self, i: int) -> list[np.ndarray]:
-        """The arrays to add to the states of a parameter."""
+    def _new_extra(
+        self, param: np.ndarray, states: Sequence[np.ndarray], rule_states: Sequence[State]
+    ) -> list[np.ndarray]:
+        """The arrays to add to the states of a parameter, given the states that it has."""
         return []
 
     def _extra_names(self, i: int) -> list[str]:
         """The names of these arrays."""
         return []
 
-    def _follow(self, steps: int) -> None:
-        """Runs after the `steps`-th step; if that was interrupted, before the next one."""
+    def _after(self, steps: int) -> _schuss.Changes | None:
+        """What changes after the `steps`-th step, in the same native call; None if nothing does."""
 
     # Stepping.
 
@@ -87,42 +94,24 @@ class Wrapper(Optimizer):
         """
         self._refuse_shown()
         with _schuss.ExclusiveLock(self):
-            if self._begun is not None:
-                self._finish()
             self._refuse_added()
-            self._begun = steps = self._optimizer.step_count
-            taken = self._optimizer.step(*args, **kwargs)
-            if taken:
-                self._follow(steps + 1)
-            self._begun = None
-            return taken
+            changes = self._after(self._optimizer.step_count + 1)
+            if changes is None:
+                return self._optimizer.step(*args, **kwargs)
+            with _schuss.AfterStep(self._stepped, changes):
+                return self._optimizer.step(*args, **kwargs)
 
-    def _finish(self) -> None:
-        """Completes a step that was interrupted after the wrapped optimizer had taken its own."""
-        steps = self._optimizer.step_count
-        if self._begun not in (None, steps):
-            self._follow(steps)
-        self._begun = None
-
-    @contextlib.contextmanager
-    def _showing(self, values: Sequence[np.ndarray]) -> Iterator[None]:
-        """Sets the parameters to `values` inside this context and restores them afterwards."""
-        if self._showing_others:
-            raise RuntimeError("evaluate() is under way already")
+    def _showing(self, values: Sequence[np.ndarray]) -> contextlib.AbstractContextManager[None]:
+        """A context in which the parameters are `values`."""
+        self._refuse_shown()
         self._refuse_added()
-        owner = self._optimizer
-        with owner._exclusive(self, nobody=True), owner._backend.saved_params(owner):
-            self._showing_others = True
-            try:
-                with np.errstate(all="ignore"):
-                    for param, value in zip(self._params, values, strict=True):
-                        param[...] = value
-                yield
-            finally:
-                self._showing_others = False
+        wrappers: list[Optimizer] = [self]
+        while isinstance(wrappers[-1], Wrapper) and wrappers[-1].optimizer is not self._stepped:
+            wrappers.append(wrappers[-1].optimizer)
+        return self._backend.other_values(self._stepped, wrappers, values)
 
     def _refuse_shown(self) -> None:
-        if self._showing_others:
+        if self._read_only:
             raise RuntimeError(f"the parameters are at {self._shown}; leave evaluate() first")
 
     def _refuse_added(self) -> None:
@@ -175,10 +164,17 @@ class Wrapper(Optimizer):
     def add_param_group(self, group: Mapping[str, Any]) -> None:
         """Adds a group to the wrapped optimizer; the wrapper's own state for it starts from the current values."""
         self._refuse_shown()
-        with _schuss.ExclusiveLock(self):
-            known = len(self._extra)
-            self._optimizer.add_param_group(group)
-            self._extra += [self._new_extra(i) for i in range(known, len(self._optimizer._params))]
+        self._refuse_added()
+        check_group(group)
+        with self._exclusive():
+            self._backend.changes(self._group_added(group)).make()
+
+    def _group_added(self, group: Mapping[str, Any], others: Sequence[Any] = ()) -> list[Change]:
+        others = [*others, *(array for extra in self._extra for array in extra)]
+        changes = self._optimizer._group_added(group, others)
+        made = {name: value[len(self._extra) :] for _, name, value in changes if name in _PER_PARAMETER}
+        new = [self._new_extra(*arrays) for arrays in zip(*(made[name] for name in _PER_PARAMETER), strict=True)]
+        return [*changes, (self, "_extra", [*self._extra, *new])]
 
     if not TYPE_CHECKING:  # type checkers see the base class's attributes
         _params = _wrapped("_params")
@@ -215,30 +211,32 @@ class Wrapper(Optimizer):
     def _option(self, name: str) -> Any:
         return getattr(self, f"_{name}") if name in self._own_settings else self._optimizer._option(name)
 
-    def _change(self, name: str, value: Any) -> None:
-        if name in self._own_settings:
-            setattr(self, f"_{name}", self._checked(name, value))
-        else:
-            self._optimizer._change(name, value)
+    def _changed(self, checked: Mapping[str, Any]) -> list[Change]:
+        own: list[Change] = [(self, f"_{name}", value) for name, value in checked.items() if name in self._own_settings]
+        rest = {name: value for name, value in checked.items() if name not in self._own_settings}
+        return [*own, *self._optimizer._changed(rest)]
 
     def _check_idle(self) -> None:
         self._refuse_shown()
         HOST.check_idle(self)
         self._optimizer._check_idle()
 
-    def _exclusive(self, *others: _schuss.Core, nobody: bool = False) -> contextlib.AbstractContextManager[None]:
+    def _exclusive(self, *others: _schuss.Core) -> contextlib.AbstractContextManager[None]:
         self._refuse_shown()
-        return self._optimizer._exclusive(self, *others, nobody=nobody)
+        return self._optimizer._exclusive(self, *others)
 
     def _read_counters(self) -> tuple[int, int, list[int]]:
         return self._optimizer._read_counters()
 
-    def _write_counters(self, steps: int, skipped: int, groups: Sequence[int]) -> None:
-        self._begun = None
-        self._optimizer._write_counters(steps, skipped, groups)
+    def _counted(self, steps: int, skipped: int, groups: Sequence[int]) -> list[Change]:
+        return self._optimizer._counted(steps, skipped, groups)
 
-    def _set_state_format(self, kept: Any) -> None:
-        self._optimizer._set_state_format(kept)
+    def _state_format_changed(self, kept: Any) -> list[Change]:
+        return self._optimizer._state_format_changed(kept)
+
+    @property
+    def _stepped(self) -> Optimizer:
+        return self._optimizer._stepped
 
     def __reduce__(self) -> tuple[Any, ...]:
         self._check_idle()

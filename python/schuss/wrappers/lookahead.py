@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 
+from schuss import _schuss
 from schuss._arrays import checks
 from schuss._arrays.formats import State
-from schuss._backends import tools
 from schuss._core.hyperparameters import Range, check_of
 from schuss._core.optimizer import Optimizer
 from schuss.wrappers.base import Wrapper
@@ -122,15 +122,18 @@ class Lookahead(Wrapper):
     def _momenta(states: Sequence[State]) -> list[int]:
         return [k for k, state in enumerate(states) if state.name in _MOMENTA]
 
-    def _pulled(self, i: int) -> list[np.ndarray]:
+    def _pulled(
+        self, param: np.ndarray, states: Sequence[np.ndarray], rule_states: Sequence[State]
+    ) -> list[np.ndarray]:
         """The arrays with slow copies: the parameter or its master copy and, with "pullback", its momentum."""
-        momenta = self._momenta(self._rule_states[i]) if self._pullback == "pullback" else []
-        states = self._optimizer._states[i]
-        return [states[-1] if self._state_format.master else self._params[i], *(states[k] for k in momenta)]
+        momenta = self._momenta(rule_states) if self._pullback == "pullback" else []
+        return [states[-1] if self._state_format.master else param, *(states[k] for k in momenta)]
 
-    def _new_extra(self, i: int) -> list[np.ndarray]:
+    def _new_extra(
+        self, param: np.ndarray, states: Sequence[np.ndarray], rule_states: Sequence[State]
+    ) -> list[np.ndarray]:
         """Slow copies in the compute dtype: in bfloat16, small updates would be rounded away."""
-        pulled = self._pulled(i)
+        pulled = self._pulled(param, states, rule_states)
         return [array.astype(checks.compute_dtype(array.dtype), order=checks.order(array)) for array in pulled]
 
     def _extra_names(self, i: int) -> list[str]:
@@ -138,26 +141,29 @@ class Lookahead(Wrapper):
         momenta = self._momenta(states) if self._pullback == "pullback" else []
         return ["slow", *(f"slow_{states[k].name}" for k in momenta)]
 
-    def _follow(self, steps: int) -> None:
-        if steps % self._k == 0:
-            self._sync()
+    def _after(self, steps: int) -> _schuss.Changes | None:
+        return self._synchronization(steps) if steps % self._k == 0 else None
 
     def sync(self) -> None:
         """Moves the slow weights towards the fast ones, then copies them back; ``step`` does this every k-th time."""
         with self._exclusive():
             self._refuse_added()
-            self._finish()
-            self._sync()
+            self._backend.refuse_changed(self._stepped)
+            self._synchronization(self.step_count).make()
 
-    def _sync(self) -> None:
-        self._backend.refuse_changed(self._optimizer)
-        arrays = [array for i in range(len(self._extra)) for array in self._pulled(i)]
+    def _synchronization(self, steps: int) -> _schuss.Changes:
+        """The synchronization after so many steps."""
+        optimizer, backend = self._optimizer, self._backend
+        each = zip(optimizer._params, optimizer._states, optimizer._rule_states, strict=True)
+        arrays = [array for own in each for array in self._pulled(*own)]
         slow = [[array] for own in self._extra for array in own]
-        tools.run("lookahead", arrays, [self._alpha], program="sync", states=slow)
+        jobs = [backend.job("lookahead", arrays, [self._alpha], program="sync", states=slow)]
         if self._state_format.master:
-            tools.run("copy", self._params, grads=[own[-1] for own in self._optimizer._states])
-        if self._pullback == "reset":
-            self._optimizer._reset_state()
+            jobs.append(backend.job("copy", self._params, grads=[own[-1] for own in optimizer._states]))
+        if self._pullback != "reset":
+            return backend.changes(jobs=jobs)
+        reset = optimizer._reset(steps, optimizer.skipped_steps)
+        return backend.changes(reset["attributes"], jobs=[*jobs, *reset["jobs"]], fills=reset["fills"])
 
     def evaluate(self) -> contextlib.AbstractContextManager[None]:
         """Inside this context the parameters are the slow weights; afterwards they are the fast ones again.

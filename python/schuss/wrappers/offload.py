@@ -98,7 +98,7 @@ class Offload:
         if any(RULES[rule].shared for rule in self._rules):
             raise TypeError(f"Offload takes a class whose step is a rule on each array, not {kind.__name__}")
         self._streams = [_schuss.cuda_stream(self._device) for _ in range(2)]  # from the device, and to it
-        self._came, self._went = ([_schuss.CudaEvent(self._device) for _ in range(2)] for _ in range(2))
+        self._arrived, self._returned = ([_schuss.CudaEvent(self._device) for _ in range(2)] for _ in range(2))
         self._buffers: list[_Pinned] = []
         self._norm: float | None = None
 
@@ -143,10 +143,10 @@ class Offload:
         if bad is None or here.nonfinite == "propagate":
             self._reserve(seen)
             self._run(list(self._pieces()), seen, values, group_steps, factor)
-            here._write_counters(steps + 1, skipped, [count + 1 for count in group_steps])
-            self._norm = norm
+            counted = here._counted(steps + 1, skipped, [count + 1 for count in group_steps])
+            here._backend.changes([*counted, (self, "_norm", norm)]).make()
         else:
-            here._write_counters(steps, skipped + 1, group_steps)
+            here._backend.changes(here._counted(steps, skipped + 1, group_steps)).make()
         if zero:
             for one, param in zip(seen, there._params, strict=True):
                 size = param.size * cuda_arrays.dtype_of(one.dtype).itemsize
@@ -178,32 +178,33 @@ class Offload:
     def _run(self, pieces: list[Any], seen: Any, values: Any, group_steps: list[int], factor: float) -> None:
         inward, outward = self._streams
 
-        def fetch(k: int) -> None:
+        def copy_in(k: int) -> None:
             i, at, n = pieces[k]
             dtype = cuda_arrays.dtype_of(seen[i].dtype)
             source = seen[i].pointer + at * dtype.itemsize
             _schuss.cuda_copy(self._device, self._buffers[k % 2].pointer, source, n * dtype.itemsize, inward)
-            self._came[k % 2].record(inward)
+            self._arrived[k % 2].record(inward)
 
         if pieces:
-            fetch(0)
+            copy_in(0)
         for k, (i, at, n) in enumerate(pieces):
             if k + 1 < len(pieces):
-                fetch(k + 1)  # into the buffer that the previous update has finished reading
+                copy_in(k + 1)  # into the buffer that the previous update has finished reading
             rule, param, place = self._rules[i], self._there._params[i], slice(at, at + n)
-            self._came[k % 2].wait()
+            self._arrived[k % 2].wait()
             gradient = self._buffers[k % 2].view(n, seen[i].dtype)
             master, *states = (a.ravel(order="K")[place] for a in (self._here._params[i], *self._here._states[i]))
             number = group_steps[self._here._suffixes[i][0]] + 1
             group = self._here.param_groups[self._here._suffixes[i][0]]
             matrix = self._here._matrix(group.hypers, self._here._params[i]) if RULES[rule].needs_matrix else None
-            _schuss.run(rule, "step", values[i], number, [master], [gradient], [states], [matrix], None, factor)
-            self._went[k % 2].wait()
+            given = ([master], [gradient], [states], [matrix])
+            _schuss.Job(rule, "step", values[i], number, *given, None, factor).run()
+            self._returned[k % 2].wait()
             out = self._buffers[2 + k % 2]
             tools.run("copy", [out.view(n, param.dtype.name)], grads=[master])
             size = n * param.itemsize
             _schuss.cuda_copy(self._device, param.pointer + at * param.itemsize, out.pointer, size, outward)
-            self._went[k % 2].record(outward)
+            self._returned[k % 2].record(outward)
 
     def __repr__(self) -> str:
         return f"Offload from device {self._device} to {self._here!r}"

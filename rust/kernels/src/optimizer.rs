@@ -1,6 +1,8 @@
 //! A safe optimizer for Rust programs: a rule, its hyperparameters, and the state of a list of slices. Knows no Python and no
 //! GPU.
 
+use std::collections::TryReserveError;
+
 use crate::cpu::level;
 use crate::exec::{Array, Step, WorkList, num_threads};
 use crate::kernel::CompiledRule;
@@ -18,6 +20,12 @@ impl std::fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+impl From<TryReserveError> for Error {
+    fn from(error: TryReserveError) -> Self {
+        Error(error.to_string())
+    }
+}
 
 impl From<String> for Error {
     fn from(message: String) -> Self {
@@ -102,11 +110,18 @@ impl<P: Storage> Optimizer<P> {
         }
     }
 
-    fn first_states(&self, param: &[P]) -> Vec<Kept<P::Compute>> {
-        let one = |state: &State| match (state.scope, state.initial) {
-            (Scope::Element, Initial::Param) => Kept::Elements(param.iter().map(|p| p.load()).collect()),
-            (Scope::Element, _) => Kept::Elements(vec![P::Compute::from_f64(self.initial(state, 0.0)); param.len()]),
-            _ => Kept::Number(Box::new(self.initial(state, 0.0))),
+    fn first_states(&self, param: &[P]) -> Result<Vec<Kept<P::Compute>>, TryReserveError> {
+        let one = |state: &State| {
+            if state.scope != Scope::Element {
+                return Ok(Kept::Number(Box::new(self.initial(state, 0.0))));
+            }
+            let mut values = Vec::new();
+            values.try_reserve_exact(param.len())?;
+            match state.initial {
+                Initial::Param => values.extend(param.iter().map(|p| p.load())),
+                _ => values.resize(param.len(), P::Compute::from_f64(self.initial(state, 0.0))),
+            }
+            Ok(Kept::Elements(values))
         };
         self.rule.rule.states.iter().map(one).collect()
     }
@@ -114,8 +129,8 @@ impl<P: Storage> Optimizer<P> {
     /// Updates the parameters in place. The lists must have the same lengths as at the first step.
     ///
     /// # Errors
-    /// The lists or their slices differ in length from the first step or from each other, or the environment asks for a CPU
-    /// level that this machine lacks.
+    /// The lists or their slices differ in length from the first step or from each other, there is not enough memory, or the
+    /// environment asks for a CPU level that this machine lacks.
     pub fn step<G>(&mut self, params: &mut [&mut [P]], grads: &[&[G]]) -> Result<(), Error>
     where
         G: Storage,
@@ -130,7 +145,7 @@ impl<P: Storage> Optimizer<P> {
             }
         }
         if self.steps == 0 {
-            self.states = params.iter().map(|param| self.first_states(param)).collect();
+            self.states = params.iter().map(|param| self.first_states(param)).collect::<Result<_, _>>()?;
         }
         let fits = |(states, param): (&Vec<Kept<_>>, &&mut [P])| {
             states.iter().all(|state| !matches!(state, Kept::Elements(x) if x.len() != param.len()))
@@ -149,7 +164,7 @@ impl<P: Storage> Optimizer<P> {
             }
             (array.grad_type, array.grad) = (G::DTYPE, grad.as_ptr().cast_mut().cast());
             array
-        }));
+        }))?;
         self.rule.rule.scalars(&self.common, &self.hypers, self.steps + 1, 1.0, &mut self.scalars[0]);
         let mut step = Step {
             level,

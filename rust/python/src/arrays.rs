@@ -13,7 +13,8 @@ use numpy::npyffi::{
     PyArrayObject, PyArrayObject_fields,
 };
 use numpy::{PyArrayDescr, PyArrayDescrMethods, PyUntypedArray, PyUntypedArrayMethods};
-use pyo3::exceptions::PyTypeError;
+use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::{PyTypeInfo, ffi};
@@ -100,7 +101,7 @@ impl<'py> Known<'py> {
     }
 
     /// Prefetches an object's shape, if it is an array.
-    pub fn fetch_shape(&self, object: &Py<PyAny>) {
+    pub fn prefetch_shape(&self, object: &Py<PyAny>) {
         if let Some(fields) = self.exact(object) {
             schuss::prefetch(fields.dimensions);
         }
@@ -123,6 +124,62 @@ pub struct Pinned {
 unsafe impl Send for Pinned {}
 // SAFETY: as above.
 unsafe impl Sync for Pinned {}
+
+/// A contiguous array of any type as bytes, with the properties that are checked again before it is used.
+pub struct Bytes {
+    array: Py<PyUntypedArray>,
+    data: *mut u8,
+    len: usize,
+    flags: c_int,
+}
+
+// SAFETY: the pointer is only dereferenced by whoever has checked that the array is unchanged.
+unsafe impl Send for Bytes {}
+// SAFETY: as above.
+unsafe impl Sync for Bytes {}
+
+impl Bytes {
+    /// An array that is read, or also written.
+    pub fn new(array: &Bound<'_, PyUntypedArray>, written: bool) -> PyResult<Bytes> {
+        // SAFETY: it is an ndarray, and the GIL is held.
+        let fields = unsafe { fields(array.as_unbound()) };
+        let flags = fields.flags & (NPY_ARRAY_C_CONTIGUOUS | NPY_ARRAY_F_CONTIGUOUS | NPY_ARRAY_WRITEABLE);
+        if flags & !NPY_ARRAY_WRITEABLE == 0 || (written && flags & NPY_ARRAY_WRITEABLE == 0) {
+            return Err(PyValueError::new_err("an array must be contiguous, and writable if it is changed"));
+        }
+        let len = array.len() * array.dtype().itemsize();
+        Ok(Bytes { array: array.clone().unbind(), data: fields.data.cast(), len, flags })
+    }
+
+    /// Number of bytes.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether equal offsets mean equal elements, if shapes and types are equal.
+    pub fn is_like(&self, other: &Bytes) -> bool {
+        self.len == other.len && self.flags & other.flags & (NPY_ARRAY_C_CONTIGUOUS | NPY_ARRAY_F_CONTIGUOUS) != 0
+    }
+
+    /// Whether the array still has the same memory, as long, and as writable.
+    pub fn unchanged(&self, py: Python<'_>) -> bool {
+        let array = self.array.bind(py);
+        // SAFETY: it is an ndarray, and the GIL is held.
+        let fields = unsafe { fields(&self.array) };
+        fields.data.cast() == self.data
+            && fields.flags & self.flags == self.flags
+            && array.len() * array.dtype().itemsize() == self.len
+    }
+
+    /// Copies another array's bytes here.
+    ///
+    /// # Safety
+    /// Both must be unchanged, of the same length, and nobody else may write them during the call.
+    pub unsafe fn copy_from(&self, other: &Bytes) {
+        // SAFETY: upheld by the caller.
+        unsafe { self.data.copy_from(other.data, self.len) };
+    }
+}
 
 /// The raw array object, read only.
 ///
@@ -208,13 +265,17 @@ impl Pinned {
         })
     }
 
+    pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.array)
+    }
+
     /// Prefetches the array object.
     pub fn prefetch(&self) {
         prefetch(&self.array);
     }
 
     /// Prefetches the array's shape.
-    pub fn fetch_shape(&self, known: &Known<'_>) {
+    pub fn prefetch_shape(&self, known: &Known<'_>) {
         schuss::prefetch(self.fields(known).dimensions);
     }
 
@@ -225,8 +286,18 @@ impl Pinned {
 
     /// Whether the array is unchanged: not resized, re-pointed, re-typed or made read-only.
     pub fn unchanged(&self, known: &Known<'_>) -> bool {
+        self.as_before(NPY_ARRAY_WRITEABLE, known)
+    }
+
+    /// The same for an array that is only read, and may be read-only.
+    pub fn unmoved(&self, known: &Known<'_>) -> bool {
+        self.as_before(0, known)
+    }
+
+    #[inline]
+    fn as_before(&self, flags: c_int, known: &Known<'_>) -> bool {
         let fields = self.fields(known);
-        let wanted = NPY_ARRAY_WRITEABLE | NPY_ARRAY_ALIGNED | self.order;
+        let wanted = flags | NPY_ARRAY_ALIGNED | self.order;
         fields.data.cast() == self.data
             && fields.flags & wanted == wanted
             && fields.descr == self.descr

@@ -2,8 +2,41 @@
 //! of Python methods, which are in `python/schuss/_core/callbacks.py`.
 
 use pyo3::exceptions::PyRuntimeError;
+use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{PyDict, PyTuple};
+
+/// Calls a method written in Python. When the interpreter ends, Python before 3.14 ends a daemon thread that waits for the GIL by
+/// unwinding its stack, which Rust's frames must not take part in: such a thread waits for the end of the process instead.
+fn call<'py>(
+    object: &Bound<'py, PyAny>,
+    method: &str,
+    arguments: impl IntoPyObject<'py, Target = PyTuple, Output = Bound<'py, PyTuple>>,
+    options: Option<&Bound<'py, PyDict>>,
+) -> PyResult<Bound<'py, PyAny>> {
+    type Call =
+        unsafe extern "C-unwind" fn(*mut ffi::PyObject, *mut ffi::PyObject, *mut ffi::PyObject) -> *mut ffi::PyObject;
+    struct Wait;
+    impl Drop for Wait {
+        fn drop(&mut self) {
+            loop {
+                std::thread::park();
+            }
+        }
+    }
+    let (method, arguments) = (object.getattr(method)?, arguments.into_pyobject(object.py()).map_err(Into::into)?);
+    // Hidden from the compiler, which takes it that calls of the function as it is declared never unwind.
+    let function: unsafe extern "C" fn(_, _, _) -> _ = std::hint::black_box(ffi::PyObject_Call);
+    // SAFETY: the same function, whose calls may unwind; the calling convention is the same.
+    let function = unsafe { std::mem::transmute::<_, Call>(function) };
+    let wait = Wait;
+    let options = options.map_or(std::ptr::null_mut(), |options| options.as_ptr());
+    // SAFETY: a callable, a tuple, and a dict or null, which are alive; the GIL is held.
+    let result = unsafe { function(method.as_ptr(), arguments.as_ptr(), options) };
+    std::mem::forget(wait);
+    // SAFETY: a new reference, or null with an exception.
+    unsafe { Bound::from_owned_ptr_or_err(object.py(), result) }
+}
 
 /// Why a step cannot be taken.
 pub enum Problem<'a, 'py> {
@@ -22,14 +55,16 @@ pub enum Problem<'a, 'py> {
 /// The exception for a problem; Python writes the message.
 pub fn explain(optimizer: &Bound<'_, PyAny>, problem: Problem<'_, '_>) -> PyErr {
     let result = match problem {
-        Problem::Structure(grads) => optimizer.call_method1("_explain_structure", (grads,)),
-        Problem::Changed(i) => optimizer.call_method1("_explain_changed", (i,)),
-        Problem::Shared(i, k) => optimizer.call_method1("_explain_shared", (i, k)),
-        Problem::Rates(one, other) => optimizer.call_method1("_explain_rates", (one, other)),
-        Problem::Nonfinite(i, at) => optimizer.call_method1("_explain_nonfinite", (i, at)),
+        Problem::Structure(grads) => call(optimizer, "_explain_structure", (grads,), None),
+        Problem::Changed(i) => call(optimizer, "_explain_changed", (i,), None),
+        Problem::Shared(i, k) => call(optimizer, "_explain_shared", (i, k), None),
+        Problem::Rates(one, other) => call(optimizer, "_explain_rates", (one, other), None),
+        Problem::Nonfinite(i, at) => call(optimizer, "_explain_nonfinite", (i, at), None),
     };
     match result {
-        Ok(_) => PyRuntimeError::new_err("nothing was found wrong with what a step refused"),
+        Ok(_) => {
+            PyRuntimeError::new_err("the arguments of the step changed while they were checked; nothing was updated")
+        }
         Err(error) => error,
     }
 }
@@ -40,17 +75,17 @@ pub fn step_options(
     grad_scale: Option<&Bound<'_, PyAny>>,
     zero_grads: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<(f64, bool)> {
-    optimizer.call_method1("_step_options", (grad_scale, zero_grads))?.extract()
+    call(optimizer, "_step_options", (grad_scale, zero_grads), None)?.extract()
 }
 
 /// The optimizer's own gradients.
 pub fn own_grads<'py>(optimizer: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-    optimizer.call_method0("_own_grads")
+    call(optimizer, "_own_grads", (), None)
 }
 
 /// The values of each entry at a step, with the schedules applied.
 pub fn scheduled_values(optimizer: &Bound<'_, PyAny>, step: u64) -> PyResult<Vec<Vec<f64>>> {
-    optimizer.call_method1("_scheduled_values", (step,))?.extract()
+    call(optimizer, "_scheduled_values", (step,), None)?.extract()
 }
 
 /// Converts a gradient that cannot be used directly.
@@ -61,7 +96,7 @@ pub fn usable_gradient<'py>(
     shared: bool,
     zero_grads: bool,
 ) -> PyResult<Bound<'py, PyAny>> {
-    optimizer.call_method1("_gradient", (i, gradient, shared, zero_grads))
+    call(optimizer, "_gradient", (i, gradient, shared, zero_grads), None)
 }
 
 /// Runs a step of an optimizer whose arrays are not in host memory, on its backend.
@@ -78,5 +113,5 @@ pub fn backend_step(
             options.set_item(name, value)?;
         }
     }
-    backend.call_method("step", (optimizer, grads), Some(&options))?.extract()
+    call(backend, "step", (optimizer, grads), Some(&options))?.extract()
 }

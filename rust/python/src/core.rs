@@ -4,10 +4,12 @@
 //! check needs it, and only then writes. Python holds hyperparameters in one float64 array per entry, in the layout that
 //! [`GroupValues`] reads.
 
+use std::sync::Mutex;
 use std::sync::atomic::Ordering;
 
 use numpy::{PyArray1, PyArrayMethods, PyUntypedArray};
 use pyo3::exceptions::PyRuntimeError;
+use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 use schuss::rule::Scope;
@@ -15,8 +17,9 @@ use schuss::{Rounding, Step, level};
 
 use crate::arrays::Pinned;
 use crate::callbacks::{self, Problem, explain};
+use crate::changes::Changes;
 use crate::gradients;
-use crate::group::{Entry, Format, GroupValues, MatrixShape, RELEASE_GIL, array, detach_if};
+use crate::group::{Entry, Format, GroupValues, MatrixShape, RELEASE_GIL, array, detach_if, no_memory};
 use crate::inner::{Inner, Locked, MOST_STEPS, NO_NORM, Nonfinite};
 use crate::options::{plain_flag, plain_scale};
 use crate::tree::Tree;
@@ -24,6 +27,71 @@ use crate::tree::Tree;
 /// Base class of the Python optimizers.
 #[pyclass(subclass, frozen, module = "schuss._schuss")]
 pub struct Core(pub Locked);
+
+/// A group as Python describes it: its rules with their values, then for each array the number of its rule, the array, its
+/// states followed by a float32 copy if it has one, and its matrix shape.
+type Given<'py> = (
+    Vec<(String, Bound<'py, PyArray1<f64>>)>,
+    Vec<usize>,
+    Vec<Bound<'py, PyUntypedArray>>,
+    Vec<Vec<Bound<'py, PyUntypedArray>>>,
+    Vec<Option<MatrixShape>>,
+);
+
+/// All groups of an optimizer with their arrays, which Python has checked, ready to be set at once.
+#[pyclass(frozen, module = "schuss._schuss")]
+pub struct Arrangement(Mutex<Option<Box<Inner>>>);
+
+#[pymethods]
+impl Arrangement {
+    /// `shared` are the states of scope `all`.
+    #[new]
+    fn new(
+        groups: Vec<Given<'_>>,
+        tree: &Bound<'_, PyAny>,
+        state_dtype: Option<&str>,
+        master: bool,
+        shared: Option<Bound<'_, PyArray1<f64>>>,
+    ) -> PyResult<Arrangement> {
+        let format = Format::new(state_dtype, master)?;
+        let mut inner = Inner::new();
+        let (mut arrays, mut count) = (Vec::new(), 0);
+        for (group, (rules, rule_of, params, states, matrices)) in groups.into_iter().enumerate() {
+            if rule_of.len() != params.len() || states.len() != params.len() || matrices.len() != params.len() {
+                return Err(PyRuntimeError::new_err("a rule, states and a matrix are needed for each parameter"));
+            }
+            let first = inner.entries.len();
+            for (name, values) in rules {
+                let entry = Entry::new(&name, values, group)?;
+                count = count.max(entry.rule.rule.states.iter().filter(|state| state.scope == Scope::All).count());
+                inner.reads_gradients |= entry.rule.rule.reads_gradient();
+                inner.entries.push(entry);
+            }
+            for (i, param) in params.iter().enumerate() {
+                let param = Pinned::new(param)?;
+                let own = states[i].iter().map(Pinned::new).collect::<PyResult<Vec<_>>>()?;
+                let place = first + rule_of[i];
+                let entry = inner.entries.get(place).ok_or_else(|| PyRuntimeError::new_err("no such rule"))?;
+                arrays.push(array(entry.rule, place, &param, &own, format, matrices[i])?);
+                inner.params.push(param);
+                inner.states.extend(own);
+            }
+            inner.group_steps.push(0);
+        }
+        if count > 0 && shared.as_ref().is_none_or(|shared| shared.len().unwrap_or(0) != count) {
+            return Err(PyRuntimeError::new_err("the states that all arrays share do not fit the rule"));
+        }
+        inner.work.extend(arrays).map_err(no_memory)?;
+        inner.shared = shared.map(Bound::unbind);
+        inner.scalars.resize_with(inner.entries.len(), Vec::new);
+        inner.tree = Tree::new(tree)?;
+        let all = inner.params.iter().chain(&inner.states);
+        inner.written = all.map(Pinned::bytes).filter(|range| range.0 < range.1).collect();
+        inner.written.sort_unstable();
+        inner.verified = vec![None; inner.params.len()];
+        Ok(Arrangement(Mutex::new(Some(Box::new(inner)))))
+    }
+}
 
 #[pymethods]
 impl Core {
@@ -53,102 +121,90 @@ impl Core {
         (bits != NO_NORM).then_some(f64::from_bits(bits))
     }
 
-    fn _configure(&self, max_grad_norm: Option<f64>, nonfinite: &str) -> PyResult<()> {
+    /// The bound on the global gradient norm, and what a step does about NaN and infinities.
+    #[getter]
+    fn _limits(&self) -> PyResult<(Option<f64>, &'static str)> {
+        let inner = self.0.lock()?;
+        Ok((inner.max_grad_norm, inner.nonfinite.name()))
+    }
+
+    #[setter(_limits)]
+    fn set_limits(&self, limits: (Option<f64>, String)) -> PyResult<()> {
         let mut inner = self.0.lock()?;
-        inner.nonfinite = match nonfinite {
-            "skip" => Nonfinite::Skip,
-            "error" => Nonfinite::Error,
-            _ => Nonfinite::Propagate,
-        };
-        inner.max_grad_norm = max_grad_norm;
+        (inner.max_grad_norm, inner.nonfinite) = (limits.0, Nonfinite::named(&limits.1));
         Ok(())
     }
 
-    /// Sets the seed for stochastic rounding of quantized states; None rounds to nearest.
-    fn _set_seed(&self, seed: Option<u64>) -> PyResult<()> {
+    /// The seed for stochastic rounding of quantized states; None rounds to nearest.
+    #[getter]
+    fn _rounding_seed(&self) -> PyResult<Option<u64>> {
+        Ok(self.0.lock()?.seed)
+    }
+
+    #[setter(_rounding_seed)]
+    fn set_rounding_seed(&self, seed: Option<u64>) -> PyResult<()> {
         self.0.lock()?.seed = seed;
         Ok(())
     }
 
     /// Sets the backend that runs steps of arrays that are not in host memory.
     fn _set_backend(&self, backend: Option<Py<PyAny>>) -> PyResult<()> {
-        self.0.lock()?.backend = backend;
-        Ok(())
-    }
-
-    /// Adds a group: its rules with their values, and arrays that Python has checked, each with the number of its rule, its
-    /// states followed by a float32 copy if it has one, and its matrix shape. `shared` are the states of scope `all`.
-    #[allow(clippy::too_many_arguments)] // the settings of a group, passed by the only caller
-    fn _add_group(
-        &self,
-        rules: Vec<(String, Bound<'_, PyArray1<f64>>)>,
-        rule_of: Vec<usize>,
-        params: Vec<Bound<'_, PyUntypedArray>>,
-        states: Vec<Vec<Bound<'_, PyUntypedArray>>>,
-        matrices: Vec<Option<MatrixShape>>,
-        tree: &Bound<'_, PyAny>,
-        state_dtype: Option<&str>,
-        master: bool,
-        shared: Option<Bound<'_, PyArray1<f64>>>,
-    ) -> PyResult<()> {
-        let format = Format::new(state_dtype, master)?;
-        let mut inner = self.0.lock()?;
-        let inner = &mut *inner;
-        let (group, first) = (inner.group_steps.len(), inner.entries.len());
-        let entries = rules.into_iter().map(|(name, values)| Entry::new(&name, values, group));
-        let entries = entries.collect::<PyResult<Vec<_>>>()?;
-        let tree = Tree::new(tree)?;
-        let params = params.iter().map(Pinned::new).collect::<PyResult<Vec<_>>>()?;
-        let states = states
-            .iter()
-            .map(|own| own.iter().map(Pinned::new).collect::<PyResult<Vec<_>>>())
-            .collect::<PyResult<Vec<_>>>()?;
-        if rule_of.len() != params.len() || states.len() != params.len() || matrices.len() != params.len() {
-            return Err(PyRuntimeError::new_err("a rule, states and a matrix are needed for each parameter"));
-        }
-        let arrays = (0..params.len())
-            .map(|i| {
-                let entry = entries.get(rule_of[i]).ok_or_else(|| PyRuntimeError::new_err("no such rule"))?;
-                array(entry.rule, first + rule_of[i], &params[i], &states[i], format, matrices[i])
-            })
-            .collect::<PyResult<Vec<_>>>()?;
-        let shares = |entry: &Entry| entry.rule.rule.states.iter().filter(|state| state.scope == Scope::All).count();
-        let count = entries.iter().map(shares).max().unwrap_or(0);
-        if count > 0 && shared.as_ref().is_none_or(|shared| shared.len().unwrap_or(0) != count) {
-            return Err(PyRuntimeError::new_err("the states that all arrays share do not fit the rule"));
-        }
-        if let Some(shared) = shared {
-            inner.shared = Some(shared.unbind());
-        }
-        inner.reads_gradients |= entries.iter().any(|entry| entry.rule.rule.reads_gradient());
-        inner.entries.extend(entries);
-        inner.scalars.resize_with(inner.entries.len(), Vec::new);
-        inner.group_steps.push(0);
-        inner.work.extend(arrays);
-        inner.params.extend(params);
-        inner.states.extend(states.into_iter().flatten());
-        inner.tree = tree;
-        inner.look_ahead = None;
-        inner.written = inner.params.iter().chain(&inner.states).map(Pinned::bytes).filter(|r| r.0 < r.1).collect();
-        inner.written.sort_unstable();
-        inner.verified = vec![None; inner.params.len()];
+        let before = std::mem::replace(&mut self.0.lock()?.backend, backend);
+        drop(before);
         Ok(())
     }
 
     /// Steps taken, steps skipped, and the steps of each group.
+    #[getter]
     fn _counters(&self) -> PyResult<(u64, u64, Vec<u64>)> {
         let inner = self.0.lock_to_read()?;
         Ok((self.step_count(), self.skipped_steps(), inner.group_steps.clone()))
     }
 
-    fn _set_counters(&self, steps: u64, skipped: u64, groups: Vec<u64>) -> PyResult<()> {
+    #[setter(_counters)]
+    fn set_counters(&self, counters: (u64, u64, Vec<u64>)) -> PyResult<()> {
         let mut inner = self.0.lock()?;
+        let (steps, skipped, groups) = counters;
         self.0.steps.store(MOST_STEPS.min(steps), Ordering::Relaxed);
         self.0.skipped.store(MOST_STEPS.min(skipped), Ordering::Relaxed);
         for (own, steps) in inner.group_steps.iter_mut().zip(groups) {
             *own = MOST_STEPS.min(steps);
         }
         Ok(())
+    }
+
+    /// Replaces the arrays by ones that begin with the present ones; groups keep their step counts. It can only be set.
+    #[setter(_arrangement)]
+    fn set_arrangement(&self, arrangement: &Bound<'_, Arrangement>) -> PyResult<()> {
+        let mut inner = self.0.lock()?;
+        if inner.look_ahead.as_ref().is_some_and(|look_ahead| look_ahead.moved) {
+            return Err(PyRuntimeError::new_err("the parameters are at their look-ahead point"));
+        }
+        let taken = arrangement.get().0.try_lock().ok().and_then(|mut arranged| arranged.take());
+        let mut new = taken.ok_or_else(|| PyRuntimeError::new_err("these arrays are in use already"))?;
+        for (new, old) in new.group_steps.iter_mut().zip(&inner.group_steps) {
+            *new = *old;
+        }
+        (new.max_grad_norm, new.nonfinite, new.seed) = (inner.max_grad_norm, inner.nonfinite, inner.seed);
+        new.backend = inner.backend.take();
+        std::mem::swap(&mut *inner, &mut new);
+        drop(inner);
+        drop(new); // after the lock, since dropping Python objects may run any code
+        Ok(())
+    }
+
+    /// Whether everybody may read the optimizer and nobody may change it, as while it shows other values.
+    #[getter]
+    fn _read_only(&self) -> bool {
+        self.0.is_read_only()
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.0.traverse(&visit)
+    }
+
+    fn __clear__(&self) {
+        self.0.clear();
     }
 
     /// Raises an exception if the optimizer is in use.
@@ -216,8 +272,15 @@ impl Core {
         if let Some(backend) = &guard.backend {
             let backend = backend.bind(slf.py()).clone();
             drop(guard);
-            return callbacks::backend_step(&backend, optimizer, grads, grad_scale, zero_grads);
+            let taken = callbacks::backend_step(&backend, optimizer, grads, grad_scale, zero_grads)?;
+            for changes in core.waiting.list(slf.py()) {
+                if taken {
+                    changes.get().make(slf.py())?;
+                }
+            }
+            return Ok(taken);
         }
+        let waiting = core.waiting.list(slf.py());
         let inner = &mut *guard;
         let (grad_scale, zero_grads) = match (plain_scale(grad_scale), plain_flag(zero_grads)) {
             (Some(grad_scale), Some(zero_grads)) => (grad_scale, zero_grads),
@@ -231,23 +294,31 @@ impl Core {
             }
             _ => grads,
         };
-        take_step(slf, inner, grads, grad_scale, zero_grads)
+        let taken = take_step(slf, inner, grads, grad_scale, zero_grads, &waiting)?;
+        drop(guard);
+        if taken {
+            waiting.iter().try_for_each(|changes| changes.get().make_checked(slf.py()))?;
+        }
+        Ok(taken)
     }
 }
 
-/// Runs a step whose options are parsed.
+/// Runs a step whose options are parsed; `waiting` are changes that the caller makes after it.
 fn take_step(
     slf: &Bound<'_, Core>,
     inner: &mut Inner,
     grads: Option<&Bound<'_, PyAny>>,
     grad_scale: f64,
     zero_grads: bool,
+    waiting: &[Py<Changes>],
 ) -> PyResult<bool> {
     let (py, core, optimizer) = (slf.py(), &slf.get().0, slf.as_any());
-    let ahead = inner.look_ahead.as_ref().is_some_and(|look_ahead| look_ahead.moved);
+    let moved = inner.look_ahead.as_ref().is_some_and(|look_ahead| look_ahead.moved);
     let needs_backup = |entry: &Entry| entry.rule.rule.states.iter().any(|state| state.scope == Scope::Backup);
-    if !ahead && inner.entries.iter().any(needs_backup) {
-        return Err(PyRuntimeError::new_err("this step begins at a look-ahead point, where the parameters are not"));
+    if !moved && inner.entries.iter().any(needs_backup) {
+        return Err(PyRuntimeError::new_err(
+            "the parameters are not at their look-ahead point; call the step of NAG itself, with a closure",
+        ));
     }
     let steps = core.steps.load(Ordering::Relaxed);
     let scheduled = match &mut inner.look_ahead {
@@ -261,6 +332,7 @@ fn take_step(
     {
         return Err(explain(optimizer, Problem::Rates(one, other)));
     }
+    waiting.iter().try_for_each(|changes| changes.get().check(py))?;
     // Nothing below runs foreign Python code, so the checks above stay valid.
     let level = level::in_use().map_err(PyRuntimeError::new_err)?;
     let threads = schuss::num_threads().map_err(PyRuntimeError::new_err)?;
@@ -269,7 +341,7 @@ fn take_step(
     if inner.max_grad_norm.is_some() || inner.nonfinite != Nonfinite::Propagate {
         let work = &mut inner.work;
         // SAFETY: the gradients were just checked, and are kept alive; this CPU supports the level.
-        let squares = detach_if(py, release, || unsafe { work.sum_of_squares(level, threads) });
+        let squares = detach_if(py, release, || unsafe { work.sum_of_squares(level, threads) })?;
         if inner.nonfinite != Nonfinite::Propagate && !squares.sum.is_finite() {
             // SAFETY: as above.
             if let Some((i, at)) = unsafe { inner.work.first_nonfinite() } {
@@ -307,7 +379,7 @@ fn take_step(
     let mut step = Step { level, threads, scalars: &mut inner.scalars, zero_grads, rounding: &rounding, shared, lead };
     // SAFETY: parameters and states are pinned and were found unchanged; gradients were checked for shape, type, order and
     // alignment, do not overlap written memory, and are kept alive by `read`. The lock excludes other steps of this optimizer.
-    detach_if(py, release, || unsafe { work.run("step", &mut step) });
+    detach_if(py, release, || unsafe { work.run("step", &mut step) })?;
     inner.group_steps.iter_mut().for_each(|steps| *steps = MOST_STEPS.min(*steps + 1));
     if let Some(look_ahead) = &mut inner.look_ahead {
         look_ahead.moved = false;

@@ -11,6 +11,7 @@ use schuss::cuda::{Block, Device, DeviceStep, Event, Measured, Outcome, Work, nv
 use schuss::rule::Scope;
 use schuss::{Array, CompiledRule, Dtype};
 
+use crate::changes::Changes;
 use crate::group::{GroupValues, MatrixShape, find_rule, matrix_of};
 
 const DTYPES: [(&str, Dtype); 4] =
@@ -162,9 +163,6 @@ fn cuda_order(device: i32, first: u64, then: u64) -> PyResult<()> {
 /// An array: the number of its rule in its group, parameter, dtype, elements, states, and its matrix if the rule needs one.
 type Given = (usize, u64, String, usize, Vec<u64>, Option<MatrixShape>);
 
-/// Array and flat index of the first gradient that is not finite, and the norm of the gradients if the host has read it.
-type Answer = (Option<(usize, usize)>, Option<f64>);
-
 struct Inner {
     work: Work,
     /// Each rule of each group.
@@ -233,10 +231,16 @@ impl CudaWork {
         })?
     }
 
-    /// Starts a step, or another program. Returns array and flat index of the first gradient that is not finite, if the step is
-    /// skipped, and the norm of the gradients if the host has read it. Values and step counts are those of each rule of each
-    /// group.
-    #[allow(clippy::too_many_arguments)] // the settings of a step, passed by the only caller
+    /// Adds a group, given as for [`CudaWork::add_group`], when it is set.
+    #[setter(_added)]
+    fn set_added(&self, group: (Vec<(String, usize)>, Vec<Given>)) -> PyResult<()> {
+        self.add_group(group.0, group.1)
+    }
+
+    /// Starts a step, or another program, and makes the changes `taken`. Returns array and flat index of the first gradient that
+    /// is not finite, if the step is skipped; then nothing changes. Values and step counts are those of each rule of each group.
+    #[pyo3(signature = (program, values, steps, grads, types, grad_scale, max_norm, finite, zero_grads, stream, taken=None))]
+    #[allow(clippy::too_many_arguments)] // the settings of a step
     fn step(
         &self,
         py: Python<'_>,
@@ -250,7 +254,8 @@ impl CudaWork {
         finite: bool,
         zero_grads: bool,
         stream: u64,
-    ) -> PyResult<Answer> {
+        taken: Option<Py<Changes>>,
+    ) -> PyResult<Option<(usize, usize)>> {
         self.locked(|inner| {
             if values.len() != inner.rules.len() || steps.len() != inner.rules.len() {
                 return Err(PyValueError::new_err("a step needs values for each rule"));
@@ -268,10 +273,14 @@ impl CudaWork {
             let step = DeviceStep { scalars: &scalars, zero_grads, grad_scale, max_norm, finite, lead, stream };
             // SAFETY: the caller guarantees the pointers, as this module's documentation says.
             match py.detach(|| unsafe { inner.work.run(program, &step) }).map_err(raised)? {
-                Outcome::Taken { norm } => Ok((None, norm)),
-                Outcome::NotFinite(place) => Ok((Some(place), None)),
+                Outcome::Taken { .. } => Ok(None),
+                Outcome::NotFinite(place) => Ok(Some(place)),
             }
         })?
+        .and_then(|place| match &taken {
+            Some(taken) if place.is_none() => taken.get().make(py).map(|()| None),
+            _ => Ok(place),
+        })
     }
 
     /// Measures the gradients without a step, and waits for the result: array and flat index of the first that is not finite,

@@ -1,75 +1,115 @@
-//! Runs rules on arrays whose state the caller owns, tools, and sums of squares. Knows no optimizer.
+//! Rules on arrays whose state the caller owns, tools, and sums of squares. Knows no optimizer.
+
+use std::sync::Mutex;
 
 use numpy::{PyArray1, PyArrayMethods, PyUntypedArray};
-use pyo3::exceptions::{PyRuntimeError, PyTypeError};
+use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
+use schuss::rule::Scope;
 use schuss::{Array, Rounding, Squares, Step, WorkList, level, optimizers};
 
 use crate::arrays::{Known, Pinned};
-use crate::group::{Format, GroupValues, MatrixShape, RELEASE_GIL, array, detach_if, find_rule};
+use crate::group::{Format, GroupValues, MatrixShape, RELEASE_GIL, array, detach_if, find_rule, no_memory};
 
-/// Runs a program of a rule over arrays whose state the caller owns; Python has checked them. `factor` multiplies the
+/// A program of a rule over arrays whose state the caller owns, ready to run; Python has checked them. `factor` multiplies the
 /// gradients; `shared` are the states of scope `all`.
-#[pyfunction]
-#[pyo3(signature = (rule, program, values, step, params, grads, states, matrices, shared=None, factor=1.0))]
-#[allow(clippy::too_many_arguments)] // the settings of a step, passed by the only caller
-pub fn run(
-    py: Python<'_>,
-    rule: &str,
-    program: &str,
-    values: Bound<'_, PyArray1<f64>>,
-    step: u64,
-    params: Vec<Bound<'_, PyUntypedArray>>,
-    grads: Vec<Bound<'_, PyAny>>,
-    states: Vec<Vec<Bound<'_, PyUntypedArray>>>,
-    matrices: Vec<Option<MatrixShape>>,
-    shared: Option<Bound<'_, PyArray1<f64>>>,
-    factor: f64,
-) -> PyResult<()> {
-    let rule = find_rule(rule, values.len()?)?;
-    let Some(wanted) = rule.rule.program(program) else {
-        return Err(PyTypeError::new_err("the rule has no such program"));
-    };
-    let reads_grad = wanted.reads_gradient();
-    let mut arrays = Vec::with_capacity(params.len());
-    for (i, param) in params.iter().enumerate() {
-        let param = Pinned::new(param)?;
-        let states = states.get(i).map_or(&[][..], Vec::as_slice);
-        let states = states.iter().map(Pinned::new).collect::<PyResult<Vec<_>>>()?;
-        let matrix = matrices.get(i).copied().flatten();
-        let mut array = array(rule, 0, &param, &states, Format::PLAIN, matrix)?;
-        if let Some(grad) = grads.get(i) {
-            (array.grad, array.grad_type) = param
-                .gradient(grad.as_unbound(), false, &Known::new(py))
-                .ok_or_else(|| PyTypeError::new_err("the gradient does not fit the parameter"))?;
-        } else if reads_grad {
-            return Err(PyTypeError::new_err("the rule needs gradients"));
+#[pyclass(frozen, module = "schuss._schuss")]
+pub struct Job {
+    program: String,
+    work: Mutex<(WorkList, Vec<Vec<f64>>)>,
+    /// What it writes, and what it only reads.
+    written: Vec<Pinned>,
+    read: Vec<Pinned>,
+    shared: Option<Py<PyArray1<f64>>>,
+}
+
+#[pymethods]
+impl Job {
+    #[new]
+    #[pyo3(signature = (rule, program, values, step, params, grads, states, matrices, shared=None, factor=1.0))]
+    #[allow(clippy::too_many_arguments)] // the settings of a step
+    fn new(
+        rule: &str,
+        program: &str,
+        values: Bound<'_, PyArray1<f64>>,
+        step: u64,
+        params: Vec<Bound<'_, PyUntypedArray>>,
+        grads: Vec<Bound<'_, PyUntypedArray>>,
+        states: Vec<Vec<Bound<'_, PyUntypedArray>>>,
+        matrices: Vec<Option<MatrixShape>>,
+        shared: Option<Bound<'_, PyArray1<f64>>>,
+        factor: f64,
+    ) -> PyResult<Job> {
+        let rule = find_rule(rule, values.len()?)?;
+        let Some(wanted) = rule.rule.program(program) else {
+            return Err(PyTypeError::new_err("the rule has no such program"));
+        };
+        let known = Known::new(values.py());
+        let (mut arrays, mut written, mut read) = (Vec::new(), Vec::new(), Vec::new());
+        for (i, param) in params.iter().enumerate() {
+            let param = Pinned::new(param)?;
+            let own = states.get(i).map_or(&[][..], Vec::as_slice);
+            let own = own.iter().map(Pinned::new).collect::<PyResult<Vec<_>>>()?;
+            let mut array = array(rule, 0, &param, &own, Format::PLAIN, matrices.get(i).copied().flatten())?;
+            if let Some(grad) = grads.get(i) {
+                (array.grad, array.grad_type) = param
+                    .gradient(grad.as_any().as_unbound(), false, &known)
+                    .ok_or_else(|| PyTypeError::new_err("the gradient does not fit the parameter"))?;
+                read.push(Pinned::readable(grad)?);
+            } else if wanted.reads_gradient() {
+                return Err(PyTypeError::new_err("the rule needs gradients"));
+            }
+            arrays.push(array);
+            written.push(param);
+            written.extend(own);
         }
-        arrays.push(array);
+        let mut work = WorkList::default();
+        work.extend(arrays).map_err(no_memory)?;
+        let mut scalars = Vec::new();
+        // SAFETY: contiguous float64, created by Python; the GIL is held.
+        GroupValues(unsafe { values.as_slice()? }).scalars(rule, step, factor, &mut scalars);
+        let count = rule.rule.states.iter().filter(|state| state.scope == Scope::All).count();
+        if shared.as_ref().map_or(Ok(0), |shared| shared.len())? != count {
+            return Err(PyTypeError::new_err("the states that all arrays share do not fit the rule"));
+        }
+        let (program, shared) = (program.to_owned(), shared.map(Bound::unbind));
+        Ok(Job { program, work: Mutex::new((work, vec![scalars])), written, read, shared })
     }
-    let mut work = WorkList::default();
-    work.extend(arrays);
-    let level = level::in_use().map_err(PyRuntimeError::new_err)?;
-    let threads = schuss::num_threads().map_err(PyRuntimeError::new_err)?;
-    let mut scalars = vec![Vec::new()];
-    // SAFETY: contiguous float64, created by Python; the GIL is held.
-    GroupValues(unsafe { values.as_slice()? }).scalars(rule, step, factor, &mut scalars[0]);
-    let mut none = [];
-    let shared = match &shared {
-        // SAFETY: as above, and nobody else accesses it during the call.
-        Some(shared) => unsafe { shared.as_slice_mut()? },
-        None => &mut none[..],
-    };
-    let count = rule.rule.states.iter().filter(|state| state.scope == schuss::rule::Scope::All).count();
-    if shared.len() != count {
-        return Err(PyTypeError::new_err("the states that all arrays share do not fit the rule"));
+
+    /// Runs it; raises an exception if an array has changed since.
+    pub fn run(&self, py: Python<'_>) -> PyResult<()> {
+        if !self.unchanged(&Known::new(py)) {
+            return Err(PyValueError::new_err("an array was resized, re-pointed or made read-only meanwhile"));
+        }
+        self.run_checked(py)
     }
-    let rounding = &Rounding::Nearest;
-    let mut step = Step { level, threads, scalars: &mut scalars, zero_grads: false, rounding, shared, lead: 0 };
-    // SAFETY: Python has checked that written memory does not overlap; types, shapes and order were checked above, a rule that
-    // reads gradients has them, and the caller holds references to the arrays during the call.
-    detach_if(py, work.total() >= RELEASE_GIL, || unsafe { work.run(program, &mut step) });
-    Ok(())
+}
+
+impl Job {
+    /// Whether all arrays are as they were when it was made.
+    pub fn unchanged(&self, known: &Known<'_>) -> bool {
+        self.written.iter().all(|array| array.unchanged(known)) && self.read.iter().all(|array| array.unmoved(known))
+    }
+
+    /// Runs it over arrays that were just checked.
+    pub fn run_checked(&self, py: Python<'_>) -> PyResult<()> {
+        let level = level::in_use().map_err(PyRuntimeError::new_err)?;
+        let threads = schuss::num_threads().map_err(PyRuntimeError::new_err)?;
+        let mut guard = self.work.try_lock().map_err(|_| PyRuntimeError::new_err("it is running already"))?;
+        let (work, scalars) = &mut *guard;
+        let mut none = [];
+        let shared = match &self.shared {
+            // SAFETY: contiguous float64, created by Python; nobody else accesses it during the call.
+            Some(shared) => unsafe { shared.bind(py).as_slice_mut()? },
+            None => &mut none[..],
+        };
+        let mut step =
+            Step { level, threads, scalars, zero_grads: false, rounding: &Rounding::Nearest, shared, lead: 0 };
+        let release = work.total() >= RELEASE_GIL;
+        // SAFETY: Python has checked that written memory does not overlap; types, shapes and order were checked, a rule that
+        // reads gradients has them, and the arrays are kept alive and were found unchanged.
+        detach_if(py, release, || unsafe { work.run(&self.program, &mut step) })
+    }
 }
 
 /// The sum of squares of arrays' elements, in float64, and the unit that they are measured in; see `Squares`.
@@ -80,11 +120,12 @@ pub fn sum_of_squares(py: Python<'_>, arrays: Vec<Bound<'_, PyUntypedArray>>) ->
     work.extend(pinned.iter().map(|array| Array {
         grad: array.data,
         ..Array::new(optimizers::tools::clip_norm(), 0, std::ptr::null_mut(), array.dtype, array.len)
-    }));
+    }))
+    .map_err(no_memory)?;
     let level = level::in_use().map_err(PyRuntimeError::new_err)?;
     let threads = schuss::num_threads().map_err(PyRuntimeError::new_err)?;
     // SAFETY: the arrays were checked, are only read, and the caller holds references to them during the call.
-    let squares = detach_if(py, work.total() >= RELEASE_GIL, || unsafe { work.sum_of_squares(level, threads) });
+    let squares = detach_if(py, work.total() >= RELEASE_GIL, || unsafe { work.sum_of_squares(level, threads) })?;
     Ok((squares.sum, squares.unit))
 }
 

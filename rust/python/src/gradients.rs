@@ -13,7 +13,7 @@ use crate::callbacks::{self, Problem, explain};
 use crate::inner::Inner;
 
 /// Prefetch distances, in arrays: for objects, and then for what they point to.
-const AHEAD: [usize; 2] = [12, 6];
+const DISTANCES: [usize; 2] = [12, 6];
 
 /// Arrays that one task checks, and elements that a step updates in the time of checking one array.
 const RANGE: usize = 256;
@@ -35,7 +35,7 @@ impl Gradients {
             PyUntypedArray::type_object(py).call_method1("fill", (gradient, 0))?;
         }
         while let Some(gradient) = self.kept.pop() {
-            if let Some(soon) = self.kept.len().checked_sub(AHEAD[0]) {
+            if let Some(soon) = self.kept.len().checked_sub(DISTANCES[0]) {
                 arrays::prefetch(&self.kept[soon]);
             }
             drop(gradient.into_bound(py));
@@ -76,14 +76,14 @@ pub fn read(
 }
 
 /// Prefetches objects, and later what they point to: thousands of arrays do not fit the nearest caches.
-fn ahead(params: &[Pinned], gradients: &[Py<PyAny>], i: usize, known: &Known<'_>) {
-    if let (Some(gradient), Some(param)) = (gradients.get(i + AHEAD[0]), params.get(i + AHEAD[0])) {
+fn prefetch_next(params: &[Pinned], gradients: &[Py<PyAny>], i: usize, known: &Known<'_>) {
+    if let (Some(gradient), Some(param)) = (gradients.get(i + DISTANCES[0]), params.get(i + DISTANCES[0])) {
         arrays::prefetch(gradient);
         param.prefetch();
     }
-    if let (Some(gradient), Some(param)) = (gradients.get(i + AHEAD[1]), params.get(i + AHEAD[1])) {
-        known.fetch_shape(gradient);
-        param.fetch_shape(known);
+    if let (Some(gradient), Some(param)) = (gradients.get(i + DISTANCES[1]), params.get(i + DISTANCES[1])) {
+        known.prefetch_shape(gradient);
+        param.prefetch_shape(known);
     }
 }
 
@@ -96,7 +96,7 @@ fn as_before(inner: &Inner, gradients: &[Py<PyAny>], zero_grads: bool, known: &K
     schuss::in_parallel(params.len().div_ceil(RANGE), params.len() * ELEMENTS, threads, &|range| {
         let mut range = range * RANGE..params.len().min((range + 1) * RANGE);
         let same = |i: usize| {
-            ahead(params, gradients, i, known);
+            prefetch_next(params, gradients, i, known);
             let found = params[i].gradient(&gradients[i], zero_grads, known).map(place);
             found.is_some() && found == verified[i] && params[i].unchanged(known)
         };
@@ -123,7 +123,7 @@ fn one_by_one(
     let (py, known) = (optimizer.py(), Known::new(optimizer.py()));
     let (mut changed, mut foreign) = (None, false);
     for i in 0..inner.params.len() {
-        ahead(&inner.params, &read.kept, i, &known);
+        prefetch_next(&inner.params, &read.kept, i, &known);
         let param = &inner.params[i];
         if changed.is_none() && !param.unchanged(&known) {
             changed = Some(i);

@@ -1,7 +1,10 @@
 //! A group of parameters in the kernels' form: its values as Python lays them out, its rules, and its arrays. Knows no step.
 
+use std::collections::TryReserveError;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use numpy::{PyArray1, PyArrayMethods};
-use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::exceptions::{PyMemoryError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use schuss::rule::{Scope, State};
 use schuss::{Array, Common, CompiledRule, Decay, Dtype, Matrix, StateFormat, optimizers};
@@ -160,7 +163,18 @@ pub fn array(
     Ok(array)
 }
 
-/// Runs `f`, without the GIL if `release` is set.
-pub fn detach_if<R: Send>(py: Python<'_>, release: bool, f: impl FnOnce() -> R + Send) -> R {
-    if release { py.detach(f) } else { f() }
+/// Runs `f`, without the GIL if `release` is set. A panic in it becomes an exception.
+pub fn detach_if<R: Send>(py: Python<'_>, release: bool, f: impl FnOnce() -> R + Send) -> PyResult<R> {
+    let caught = || catch_unwind(AssertUnwindSafe(f));
+    let result = if release { py.detach(caught) } else { caught() };
+    result.map_err(|panic| {
+        let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+        let text = text.unwrap_or("no message");
+        PyRuntimeError::new_err(format!("an internal error of schuss, please report it: {text}"))
+    })
+}
+
+/// The exception for a failed allocation.
+pub fn no_memory(_: TryReserveError) -> PyErr {
+    PyMemoryError::new_err("no memory for what a step over these arrays needs besides them")
 }

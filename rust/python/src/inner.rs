@@ -5,10 +5,12 @@ use std::sync::{Mutex, MutexGuard, TryLockError};
 
 use numpy::PyArray1;
 use pyo3::exceptions::PyRuntimeError;
+use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use schuss::{Dtype, WorkList};
 
 use crate::arrays::Pinned;
+use crate::changes::Waiting;
 use crate::group::Entry;
 use crate::tree::Tree;
 
@@ -18,6 +20,24 @@ pub enum Nonfinite {
     Propagate,
     Skip,
     Error,
+}
+
+impl Nonfinite {
+    pub fn named(name: &str) -> Nonfinite {
+        match name {
+            "skip" => Nonfinite::Skip,
+            "error" => Nonfinite::Error,
+            _ => Nonfinite::Propagate,
+        }
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Nonfinite::Propagate => "propagate",
+            Nonfinite::Skip => "skip",
+            Nonfinite::Error => "error",
+        }
+    }
 }
 
 /// All of the state except the counters.
@@ -92,7 +112,7 @@ impl Inner {
 }
 
 /// The holder of an optimizer that everybody may read but nobody may change; not a thread.
-pub const NOBODY: usize = usize::MAX;
+pub const READ_ONLY: usize = usize::MAX;
 
 /// A number that is unique among running threads, never 0.
 pub fn this_thread() -> usize {
@@ -116,6 +136,8 @@ pub struct Locked {
     pub skipped: AtomicU64,
     /// The bits of the last step's norm, or [`NO_NORM`].
     pub norm: AtomicU64,
+    /// Changes that follow the next step.
+    pub waiting: Waiting,
 }
 
 impl Locked {
@@ -126,10 +148,11 @@ impl Locked {
             steps: AtomicU64::new(0),
             skipped: AtomicU64::new(0),
             norm: AtomicU64::new(NO_NORM),
+            waiting: Waiting::default(),
         }
     }
 
-    /// Locks the state, unless another thread or `NOBODY` holds it.
+    /// Locks the state, unless another thread or `READ_ONLY` holds it.
     pub fn lock(&self) -> PyResult<MutexGuard<'_, Inner>> {
         self.lock_unless(|holder| holder != 0 && holder != this_thread())
     }
@@ -144,9 +167,9 @@ impl Locked {
         self.lock_unless(|holder| holder != 0)
     }
 
-    /// The same for reading, also while the holder is `NOBODY`.
+    /// The same for reading, also while the holder is `READ_ONLY`.
     pub fn lock_to_read(&self) -> PyResult<MutexGuard<'_, Inner>> {
-        self.lock_unless(|holder| ![0, NOBODY, this_thread()].contains(&holder))
+        self.lock_unless(|holder| ![0, READ_ONLY, this_thread()].contains(&holder))
     }
 
     /// Gives a holder exclusive access, until [`Locked::release`].
@@ -158,6 +181,29 @@ impl Locked {
 
     pub fn release(&self) {
         self.holder.store(0, Ordering::Relaxed);
+    }
+
+    pub fn is_read_only(&self) -> bool {
+        self.holder.load(Ordering::Relaxed) == READ_ONLY
+    }
+
+    /// Visits the Python objects for the garbage collector; those of an optimizer in use count as reachable.
+    pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        let Ok(inner) = self.inner.try_lock() else { return Ok(()) };
+        inner.entries.iter().try_for_each(|entry| visit.call(&entry.values))?;
+        inner.params.iter().chain(&inner.states).try_for_each(|array| array.traverse(visit))?;
+        inner.tree.traverse(visit)?;
+        inner.gradients.iter().try_for_each(|gradient| visit.call(gradient))?;
+        visit.call(&inner.shared)?;
+        visit.call(&inner.backend)
+    }
+
+    /// Lets go of all Python objects.
+    pub fn clear(&self) {
+        let Ok(mut inner) = self.inner.try_lock() else { return };
+        let old = std::mem::replace(&mut *inner, Inner::new());
+        drop(inner);
+        drop(old); // after the lock, since dropping Python objects may run any code
     }
 
     fn lock_unless(&self, taken: impl Fn(usize) -> bool) -> PyResult<MutexGuard<'_, Inner>> {

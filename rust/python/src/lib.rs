@@ -5,6 +5,7 @@
 
 mod arrays;
 mod callbacks;
+mod changes;
 mod core;
 #[cfg(feature = "cuda")]
 mod cuda;
@@ -59,9 +60,12 @@ fn _schuss(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<core::Core>()?;
     module.add_class::<lock::ExclusiveLock>()?;
     module.add_class::<look_ahead::AtLookAhead>()?;
-    module.add_class::<look_ahead::SavedParams>()?;
+    module.add_class::<look_ahead::OtherValues>()?;
+    module.add_class::<changes::Changes>()?;
+    module.add_class::<changes::AfterStep>()?;
+    module.add_class::<core::Arrangement>()?;
+    module.add_class::<functional::Job>()?;
     module.add_function(wrap_pyfunction!(look_ahead::are_apart, module)?)?;
-    module.add_function(wrap_pyfunction!(functional::run, module)?)?;
     module.add_function(wrap_pyfunction!(functional::sum_of_squares, module)?)?;
     module.add_function(wrap_pyfunction!(functional::clip_factor, module)?)?;
     module.add_function(wrap_pyfunction!(rules::rules, module)?)?;

@@ -6,10 +6,11 @@ use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
 use crate::core::Core;
-use crate::inner::{NOBODY, this_thread};
+use crate::inner::{READ_ONLY, this_thread};
 
-/// Exclusive access for this thread, or, with ``nobody``, for no thread: a context that starts at construction. It also ends on
-/// drop, since an exception may come between any two Python instructions.
+/// Exclusive access for this thread, or with ``read_only`` for none: then everybody may read and nobody may change the optimizers.
+/// It is a context that starts at construction. It also ends on drop, since an exception may come
+/// between any two Python instructions.
 #[pyclass(frozen, module = "schuss._schuss")]
 pub struct ExclusiveLock {
     cores: Vec<Py<Core>>,
@@ -20,11 +21,11 @@ pub struct ExclusiveLock {
 impl ExclusiveLock {
     /// Raises an exception if one of them is in use.
     #[new]
-    #[pyo3(signature = (*cores, nobody=false))]
-    fn new(cores: Vec<Py<Core>>, nobody: bool) -> PyResult<ExclusiveLock> {
+    #[pyo3(signature = (*cores, read_only=false))]
+    pub fn new(cores: Vec<Py<Core>>, read_only: bool) -> PyResult<ExclusiveLock> {
         let mut lock = ExclusiveLock { cores: Vec::with_capacity(cores.len()), over: AtomicBool::new(false) };
         for core in cores {
-            core.get().0.hold(if nobody { NOBODY } else { this_thread() })?;
+            core.get().0.hold(if read_only { READ_ONLY } else { this_thread() })?;
             lock.cores.push(core);
         }
         Ok(lock)

@@ -1,6 +1,7 @@
 //! Contexts that back up parameters and restore them exactly: for a look-ahead point, or for other weights. Knows no GPU.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
+use std::sync::{Mutex, PoisonError};
 
 use pyo3::exceptions::{PyMemoryError, PyRuntimeError};
 use pyo3::prelude::*;
@@ -10,8 +11,10 @@ use schuss::{Rounding, Step, level, padded_length};
 use crate::arrays::{Known, Pinned};
 use crate::callbacks::{Problem, explain};
 use crate::core::{Core, fill_scalars, scheduled_values};
+use crate::functional::Job;
 use crate::group::{RELEASE_GIL, detach_if};
 use crate::inner::{Inner, LookAhead};
+use crate::lock::ExclusiveLock;
 
 /// The parameters at their look-ahead point: a context that starts at construction. The optimizer's step restores them and ends
 /// it; without a step, leaving the context or dropping the object restores them.
@@ -43,7 +46,7 @@ impl AtLookAhead {
         look_ahead.scheduled = scheduled;
         // SAFETY: parameters were found unchanged, and are pinned like the states; backups have separate memory. The lock
         // excludes other users.
-        detach_if(py, release, || unsafe { work.run("look_ahead", &mut step) });
+        detach_if(py, release, || unsafe { work.run("look_ahead", &mut step) })?;
         look_ahead.moved = true;
         Ok(AtLookAhead(core.clone().unbind()))
     }
@@ -89,55 +92,72 @@ fn put_back(core: &Bound<'_, Core>) -> PyResult<Option<usize>> {
     unpack(core.py(), params, &mut look_ahead.block)
 }
 
-/// A backup of the parameters' values: a context that starts at construction. Leaving it, or dropping the object, restores
-/// them.
+/// Other values in the place of the parameters, such as an average: a context, which begins when it is entered. Leaving it, or
+/// dropping the object, restores the parameters. Meanwhile everybody may read the optimizers and nobody may change them.
 #[pyclass(frozen, module = "schuss._schuss")]
-pub struct SavedParams {
+pub struct OtherValues {
     core: Py<Core>,
-    block: std::sync::Mutex<Vec<u64>>,
-    over: AtomicBool,
+    /// What else is locked: the wrappers.
+    wrappers: Vec<Py<Core>>,
+    /// Copies the values into the parameters.
+    job: Py<Job>,
+    saved: Mutex<Option<Saved>>,
+}
+
+/// The parameters' own values, and the lock while others are shown.
+struct Saved {
+    block: Vec<u64>,
+    lock: ExclusiveLock,
 }
 
 #[pymethods]
-impl SavedParams {
+impl OtherValues {
     #[new]
-    fn new(core: Bound<'_, Core>) -> PyResult<SavedParams> {
-        let py = core.py();
+    fn new(core: Py<Core>, wrappers: Vec<Py<Core>>, job: Py<Job>) -> OtherValues {
+        OtherValues { core, wrappers, job, saved: Mutex::new(None) }
+    }
+
+    fn __enter__(&self, py: Python<'_>) -> PyResult<()> {
+        let cores = self.wrappers.iter().chain([&self.core]).map(|core| core.clone_ref(py)).collect();
+        let lock = ExclusiveLock::new(cores, true)?;
+        let core = self.core.bind(py);
         let inner = core.get().0.lock_as_holder()?;
         let known = Known::new(py);
         if let Some(i) = inner.params.iter().position(|param| !param.unchanged(&known)) {
+            drop(inner);
             return Err(explain(core.as_any(), Problem::Changed(i)));
         }
         let mut block = block(&inner.params)?;
         let arrays = inner.params.iter().map(|param| (param.data, param.len * param.dtype.size())).collect();
         copy(py, arrays, &mut block, false)?;
         drop(inner);
-        Ok(SavedParams { core: core.unbind(), block: block.into(), over: AtomicBool::new(false) })
+        *self.saved.lock().unwrap_or_else(PoisonError::into_inner) = Some(Saved { block, lock });
+        self.job.get().run(py).inspect_err(|_| _ = self.restore(py))
     }
 
-    fn __enter__(&self) {}
-
     #[pyo3(signature = (*_raised))]
-    fn __exit__(slf: &Bound<'_, Self>, _raised: &Bound<'_, PyTuple>) -> PyResult<()> {
-        match slf.get().restore(slf.py())? {
-            Some(i) => Err(explain(slf.get().core.bind(slf.py()).as_any(), Problem::Changed(i))),
+    fn __exit__(&self, py: Python<'_>, _raised: &Bound<'_, PyTuple>) -> PyResult<()> {
+        match self.restore(py)? {
+            Some(i) => Err(explain(self.core.bind(py).as_any(), Problem::Changed(i))),
             None => Ok(()),
         }
     }
 }
 
-impl SavedParams {
+impl OtherValues {
+    /// Restores the parameters, if they have other values now; returns the first whose memory has changed, if any.
     fn restore(&self, py: Python<'_>) -> PyResult<Option<usize>> {
-        if self.over.swap(true, Ordering::Relaxed) {
-            return Ok(None);
-        }
+        let saved = self.saved.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(mut saved) = saved else { return Ok(None) };
         let inner = self.core.bind(py).get().0.lock_as_holder()?;
-        let mut block = self.block.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        unpack(py, &inner.params, &mut block)
+        let moved = unpack(py, &inner.params, &mut saved.block);
+        drop(inner);
+        drop(saved.lock);
+        moved
     }
 }
 
-impl Drop for SavedParams {
+impl Drop for OtherValues {
     fn drop(&mut self) {
         Python::attach(|py| _ = self.restore(py));
     }
@@ -175,8 +195,7 @@ fn copy(py: Python<'_>, arrays: Vec<(*mut u8, usize)>, block: &mut [u64], back: 
         // SAFETY: the arrays are as long as when they were pinned, the block as long as all of them, and not accessed by
         // others.
         unsafe { if back { schuss::unpack(&arrays, block, threads) } else { schuss::pack(&arrays, block, threads) } }
-    });
-    Ok(())
+    })
 }
 
 /// Whether gradients can be used without conversion, and share no memory with what a step writes.

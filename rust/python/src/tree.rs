@@ -1,5 +1,6 @@
 //! The structure that gradients must have: an array, or nested lists, tuples and dicts. Knows no array type.
 
+use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
 
@@ -24,6 +25,18 @@ impl Tree {
             Ok(Tree::Mapping(items.collect::<PyResult<_>>()?))
         } else {
             Ok(Tree::Leaf)
+        }
+    }
+
+    /// Visits the keys for the garbage collector.
+    pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        match self {
+            Tree::Leaf | Tree::Leaves(_) => Ok(()),
+            Tree::Sequence(trees) => trees.iter().try_for_each(|tree| tree.traverse(visit)),
+            Tree::Mapping(items) => items.iter().try_for_each(|(key, tree)| {
+                visit.call(key)?;
+                tree.traverse(visit)
+            }),
         }
     }
 

@@ -1,6 +1,8 @@
 //! Splits a step into tasks: chunks of about equal size over all arrays. The split depends on the sizes alone; knows no rule
 //! and no thread.
 
+use std::collections::TryReserveError;
+
 use crate::numeric::reduce::BLOCK;
 
 /// Elements of a chunk: enough to outweigh the cost of claiming it, few enough to balance the load.
@@ -37,18 +39,19 @@ impl Extent {
 }
 
 /// Splits arrays into chunks.
-pub(crate) fn cut(extents: &[Extent], total: usize) -> Vec<Chunk> {
+pub(crate) fn cut(extents: &[Extent], total: usize) -> Result<Vec<Chunk>, TryReserveError> {
     let size = (total / 16).clamp(FEW, CHUNK).max(total / 64).min(MANY).next_multiple_of(BLOCK);
     cut_to(extents, size)
 }
 
 /// Splits arrays into chunks of about `size` elements.
-fn cut_to(extents: &[Extent], size: usize) -> Vec<Chunk> {
+fn cut_to(extents: &[Extent], size: usize) -> Result<Vec<Chunk>, TryReserveError> {
     let mut chunks = Vec::new();
     let mut open: Option<(usize, usize, usize)> = None; // first array, unit in it, elements so far
     for (i, extent) in extents.iter().enumerate() {
         let mut at = 0;
         loop {
+            chunks.try_reserve(2)?; // this one, and the last one
             let (first, start, have) = open.unwrap_or((i, at, 0));
             let room = if extent.whole { extent.units } else { (size - have).div_ceil(extent.unit) };
             if extent.units - at < room || extent.units == at {
@@ -78,7 +81,7 @@ fn cut_to(extents: &[Extent], size: usize) -> Vec<Chunk> {
         let last = extents.len() - 1;
         chunks.push(Chunk { first, start, last, end: extents[last].units });
     }
-    chunks
+    Ok(chunks)
 }
 
 impl Chunk {
@@ -112,7 +115,7 @@ mod tests {
             for whole in [false, true] {
                 let extents: Vec<Extent> = lengths.iter().map(|&n| Extent { whole, ..Extent::blocks(n) }).collect();
                 let mut seen: Vec<Vec<u32>> = extents.iter().map(|extent| vec![0; extent.units]).collect();
-                for chunk in cut_to(&extents, CHUNK) {
+                for chunk in cut_to(&extents, CHUNK).unwrap() {
                     let mut elements = 0;
                     chunk.each(&extents, |i, units| {
                         assert!(!whole || units.len() == extents[i].units);

@@ -1,6 +1,15 @@
 //! Scratch memory that the tasks of parallel regions share: partial results, scalars and vectors of arrays. Knows no layout.
 
 use std::cell::UnsafeCell;
+use std::collections::TryReserveError;
+
+/// A vector of this many zeros.
+pub(crate) fn zeros(len: usize) -> Result<Vec<u64>, TryReserveError> {
+    let mut vector = Vec::new();
+    vector.try_reserve_exact(len)?;
+    vector.resize(len, 0);
+    Ok(vector)
+}
 
 /// Float64 numbers, or vectors of float32, in one block. Each task writes its own entries; a later region, or the caller, reads
 /// them.
@@ -12,10 +21,12 @@ unsafe impl Sync for Scratch {}
 
 impl Scratch {
     /// Grows it to at least this length; entries keep their index, but may move in memory.
-    pub fn grow(&mut self, len: usize) {
+    pub fn grow(&mut self, len: usize) -> Result<(), TryReserveError> {
         if len > self.0.len() {
+            self.0.try_reserve_exact(len - self.0.len())?;
             self.0.resize_with(len, UnsafeCell::default);
         }
+        Ok(())
     }
 
     /// Whether there is none.

@@ -1,18 +1,20 @@
 //! All arrays of an optimizer, where their data is, and how they are split into tasks. Runs no rule.
 
+use std::collections::TryReserveError;
+
 use super::array::Array;
 use super::matrix::{Cells, Matrix};
 use super::partition::{Chunk, Extent, cut};
 use super::plan::{Plan, plans};
 use super::pool;
 use super::reductions::{by_cells, fold, stage_places};
-use super::scratch::Scratch;
+use super::scratch::{Scratch, zeros};
 use super::tiles::with_tail_tiles;
 use crate::cpu::Level;
 use crate::kernel::CompiledRule;
 use crate::numeric::reduce::{self, BLOCK, Form, Squares};
 use crate::numeric::{Dtype, StateFormat, fpenv};
-use crate::rule::{Kind, Scope, Stage};
+use crate::rule::{Kind, Rule, Scope, Stage};
 
 /// The longest array that one task takes through all its stages, so that later stages find it in that CPU's cache.
 pub(super) const WHOLE: usize = 32_768;
@@ -124,29 +126,42 @@ unsafe impl Sync for WorkList {}
 
 impl WorkList {
     /// Appends arrays.
-    pub fn extend(&mut self, arrays: impl IntoIterator<Item = Array>) {
+    ///
+    /// # Errors
+    /// There is no memory for what steps over them need; the work list is then useless.
+    pub fn extend(&mut self, arrays: impl IntoIterator<Item = Array>) -> Result<(), TryReserveError> {
         for array in arrays {
-            self.add(array);
+            self.add(array)?;
         }
         self.total = self.items.iter().map(|item| item.len).sum();
         let past_caches = self.items.iter().map(Item::bytes).sum::<usize>() >= PAST_CACHES;
         self.items.iter_mut().for_each(|item| item.prefetches = past_caches && item.len > WHOLE);
-        self.chunks = cut(&self.extents, self.total);
-        self.block_chunks = cut(&self.blocks, self.total);
+        self.chunks = cut(&self.extents, self.total)?;
+        self.block_chunks = cut(&self.blocks, self.total)?;
         self.plain = self.plans.iter().all(|plan| plan.plain) && !self.items.iter().any(Item::has_scalars);
-        self.partials.grow(self.partial_count.max(self.block_count));
+        self.partials.grow(self.partial_count.max(self.block_count))?;
         let recalls = |stage: &Stage| matches!(&stage.kind, Kind::Pass(pass) if pass.recalls.is_some());
         let mut stages =
             self.plans.iter().flat_map(|plan| plan.compiled.rule.programs).flat_map(|program| program.stages);
         if self.total > KEPT {
             self.terms = Scratch::default();
         } else if stages.any(recalls) {
-            self.terms.grow(self.block_count * BLOCK);
+            self.terms.grow(self.block_count * BLOCK)?;
         }
-        self.scalars.grow(self.scalar_count);
+        self.scalars.grow(self.scalar_count)
     }
 
-    fn add(&mut self, array: Array) {
+    /// Memory for the entries of one more array.
+    fn reserve(&mut self, rule: &Rule) -> Result<(), TryReserveError> {
+        self.items.try_reserve(1)?;
+        self.blocks.try_reserve(1)?;
+        self.extents.try_reserve(1)?;
+        self.streams.try_reserve(2 + rule.streams().count())?;
+        self.vectors.try_reserve(rule.rows.len() + rule.cols.len())?;
+        self.array_states.try_reserve(rule.states.len())
+    }
+
+    fn add(&mut self, array: Array) -> Result<(), TryReserveError> {
         let rule = array.rule.rule;
         let cells = array.matrix.filter(|_| rule.needs_matrix()).map(Cells::new);
         let cuts_states =
@@ -157,6 +172,7 @@ impl WorkList {
                 || !rule.programs.iter().flat_map(|program| program.stages).any(cuts_states),
             "{rule:?}: a pass cannot both sum rows or columns and use quantized states, whose blocks do not begin with rows"
         );
+        self.reserve(rule)?;
         let (streams, vectors, array_states) = (self.streams.len(), self.vectors.len(), self.array_states.len());
         self.streams.extend([array.param, array.grad]);
         self.streams.extend(rule.streams().map(|(place, _)| array.states[place]));
@@ -167,7 +183,7 @@ impl WorkList {
             let length = array.matrix.map_or(0, |matrix| matrix.vector(scope));
             self.vectors.extend(states);
             for _ in rule.states_of(scope).count()..names.len() {
-                let mut memory = vec![0u64; (length * compute.size()).div_ceil(8)].into_boxed_slice();
+                let mut memory = zeros((length * compute.size()).div_ceil(8))?.into_boxed_slice();
                 self.vectors.push(memory.as_mut_ptr().cast());
                 self.vector_memory.push(memory);
             }
@@ -232,6 +248,7 @@ impl WorkList {
             None => blocks,
         });
         self.items.push(item);
+        Ok(())
     }
 
     /// Number of arrays.

@@ -169,7 +169,7 @@ pub fn random_state(format: StateFormat, compute: Dtype, n: usize, seed: u64) ->
 pub unsafe fn work_list(rule: &'static CompiledRule, arrays: &mut [Owned]) -> WorkList {
     let mut work = WorkList::default();
     // SAFETY: upheld by the caller.
-    work.extend(arrays.iter_mut().map(|array| unsafe { array.array(rule) }));
+    work.extend(arrays.iter_mut().map(|array| unsafe { array.array(rule) })).unwrap();
     for (i, array) in arrays.iter_mut().enumerate() {
         work.set_backup(i, array.backup.as_mut_ptr().cast());
     }

@@ -17,7 +17,8 @@ use crate::support::{Case, How, Owned, PLAIN, SHAPES, arrays, first_shared, hype
 fn cut_all(work: &mut WorkList) {
     work.items.iter_mut().for_each(|item| (item.whole, item.prefetches) = (false, true));
     work.extents.iter_mut().chain(&mut work.blocks).for_each(|extent| extent.whole = false);
-    (work.chunks, work.block_chunks) = (cut(&work.extents, work.total()), cut(&work.blocks, work.total()));
+    let chunks = |extents| cut(extents, work.total()).unwrap();
+    (work.chunks, work.block_chunks) = (chunks(&work.extents), chunks(&work.blocks));
 }
 
 /// Two steps over arrays, split or not; returns all resulting memory.

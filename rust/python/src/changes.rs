@@ -1,0 +1,199 @@
+//! Prepared changes to an optimizer, made in one call. An exception such as Ctrl-C may arrive between any two instructions of
+//! Python, but not in here: everything that may fail is done before, and after it all is either old or new. Knows no rule.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use numpy::PyUntypedArray;
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::{PyString, PyTuple};
+use pyo3::{PyTypeInfo, ffi};
+
+use crate::arrays::{Bytes, Known};
+use crate::core::Core;
+use crate::functional::Job;
+use crate::group::detach_if;
+
+/// Bytes that are copied at least, before the GIL is released.
+const RELEASE_GIL: usize = 1 << 16;
+
+/// An object, the name of its attribute, and the new value.
+type Attribute = (Py<PyAny>, Py<PyString>, Py<PyAny>);
+
+/// Changes to make together: ``attributes`` of objects, set as ``object.__setattr__`` does; ``jobs`` to run; ``copies`` of
+/// arrays, each a target and a source of the same layout; ``fills`` of arrays with a number; and native functions to call with
+/// their arguments, last.
+#[pyclass(frozen, module = "schuss._schuss")]
+pub struct Changes {
+    attributes: Vec<Attribute>,
+    jobs: Vec<Py<Job>>,
+    copies: Vec<(Bytes, Bytes)>,
+    fills: Vec<(Py<PyUntypedArray>, f64)>,
+    calls: Vec<(Py<PyAny>, Py<PyTuple>)>,
+    /// Kept alive until the changes are made.
+    _kept: Option<Py<PyAny>>,
+}
+
+#[pymethods]
+impl Changes {
+    #[new]
+    #[pyo3(signature = (attributes=Vec::new(), *, jobs=Vec::new(), copies=Vec::new(), fills=Vec::new(), calls=Vec::new(), kept=None))]
+    fn new(
+        attributes: Vec<Attribute>,
+        jobs: Vec<Py<Job>>,
+        copies: Vec<(Bound<'_, PyUntypedArray>, Bound<'_, PyUntypedArray>)>,
+        fills: Vec<(Py<PyUntypedArray>, f64)>,
+        calls: Vec<(Py<PyAny>, Py<PyTuple>)>,
+        kept: Option<Py<PyAny>>,
+    ) -> PyResult<Changes> {
+        let copies = copies.iter().map(|(target, source)| {
+            let (target, source) = (Bytes::new(target, true)?, Bytes::new(source, false)?);
+            if !target.is_like(&source) {
+                return Err(PyValueError::new_err("an array can only be copied to one of the same layout"));
+            }
+            Ok((target, source))
+        });
+        Ok(Changes { attributes, jobs, copies: copies.collect::<PyResult<_>>()?, fills, calls, _kept: kept })
+    }
+
+    /// Makes the changes. On an error nothing has changed.
+    pub fn make(&self, py: Python<'_>) -> PyResult<()> {
+        self.check(py)?;
+        self.make_checked(py)
+    }
+}
+
+impl Changes {
+    /// Raises an exception if an array is not what it was when the changes were prepared.
+    pub fn check(&self, py: Python<'_>) -> PyResult<()> {
+        let known = Known::new(py);
+        let same = self.copies.iter().all(|(target, source)| target.unchanged(py) && source.unchanged(py))
+            && self.jobs.iter().all(|job| job.get().unchanged(&known));
+        if same {
+            return Ok(());
+        }
+        Err(PyValueError::new_err("an array was resized, re-pointed or made read-only meanwhile; nothing was changed"))
+    }
+
+    /// Makes the changes, which were just checked.
+    pub fn make_checked(&self, py: Python<'_>) -> PyResult<()> {
+        // The old values live until all is done, since dropping one may run any code.
+        let old = self.set_attributes(py)?;
+        for job in &self.jobs {
+            job.get().run_checked(py)?;
+        }
+        let (large, small): (Vec<_>, Vec<_>) = self.copies.iter().partition(|(target, _)| target.len() >= RELEASE_GIL);
+        // Small ones may be values that other threads read while they hold the GIL.
+        for (copies, release) in [(small, false), (large, true)] {
+            // SAFETY: just checked; the arrays are kept alive, and nobody resizes an array that is in use.
+            detach_if(py, release && !copies.is_empty(), || unsafe {
+                copies.iter().for_each(|(target, source)| target.copy_from(source));
+            })?;
+        }
+        for (array, value) in &self.fills {
+            // NumPy's own method, whatever class the array has.
+            PyUntypedArray::type_object(py).call_method1("fill", (array, *value))?;
+        }
+        for (function, arguments) in &self.calls {
+            function.call1(py, arguments.bind(py))?;
+        }
+        drop(old);
+        Ok(())
+    }
+
+    /// Sets all attributes or, on an error, none; returns their old values.
+    fn set_attributes<'py>(&self, py: Python<'py>) -> PyResult<Vec<Option<Bound<'py, PyAny>>>> {
+        let mut old = Vec::with_capacity(self.attributes.len());
+        for (object, name, value) in &self.attributes {
+            // SAFETY: references that are alive; the result is a new reference, or null with an exception.
+            let before = unsafe {
+                Bound::from_owned_ptr_or_err(py, ffi::PyObject_GenericGetAttr(object.as_ptr(), name.as_ptr()))
+            };
+            old.push(before.ok());
+            // SAFETY: as above.
+            if unsafe { ffi::PyObject_GenericSetAttr(object.as_ptr(), name.as_ptr(), value.as_ptr()) } == 0 {
+                continue;
+            }
+            let error = PyErr::fetch(py);
+            for ((object, name, _), value) in self.attributes.iter().zip(&old).take(old.len() - 1) {
+                let value = value.as_ref().map_or(std::ptr::null_mut(), |value| value.as_ptr());
+                // SAFETY: as above; a null value deletes the attribute.
+                if unsafe { ffi::PyObject_GenericSetAttr(object.as_ptr(), name.as_ptr(), value) } != 0 {
+                    drop(PyErr::take(py));
+                }
+            }
+            return Err(error);
+        }
+        Ok(old)
+    }
+}
+
+/// Changes that follow an optimizer's next step, in the same call: a context that starts at construction. It also ends on drop.
+#[pyclass(frozen, module = "schuss._schuss")]
+pub struct AfterStep {
+    core: Py<Core>,
+    changes: Py<Changes>,
+    over: AtomicBool,
+}
+
+/// Changes that are waiting for a step.
+#[derive(Default)]
+pub struct Waiting {
+    changes: Mutex<Vec<Py<Changes>>>,
+    any: AtomicBool,
+}
+
+impl Waiting {
+    fn locked<T>(&self, f: impl FnOnce(&mut Vec<Py<Changes>>) -> T) -> T {
+        let mut changes = self.changes.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let result = f(&mut changes);
+        self.any.store(!changes.is_empty(), Ordering::Relaxed);
+        result
+    }
+
+    /// Those that wait now, the latest first: a wrapped optimizer's own come before its wrapper's.
+    pub fn list(&self, py: Python<'_>) -> Vec<Py<Changes>> {
+        if !self.any.load(Ordering::Relaxed) {
+            return Vec::new();
+        }
+        self.locked(|changes| changes.iter().rev().map(|one| one.clone_ref(py)).collect())
+    }
+}
+
+#[pymethods]
+impl AfterStep {
+    #[new]
+    fn new(core: Py<Core>, changes: Py<Changes>, py: Python<'_>) -> AfterStep {
+        core.get().0.waiting.locked(|waiting| waiting.push(changes.clone_ref(py)));
+        AfterStep { core, changes, over: AtomicBool::new(false) }
+    }
+
+    fn __enter__(&self) {}
+
+    #[pyo3(signature = (*_raised))]
+    fn __exit__(&self, _raised: &Bound<'_, PyTuple>) {
+        self.end();
+    }
+}
+
+impl AfterStep {
+    fn end(&self) {
+        if !self.over.swap(true, Ordering::Relaxed) {
+            let mine = |one: &Py<Changes>| one.as_ptr() == self.changes.as_ptr();
+            let ended = self
+                .core
+                .get()
+                .0
+                .waiting
+                .locked(|waiting| waiting.iter().rposition(mine).map(|place| waiting.remove(place)));
+            drop(ended);
+        }
+    }
+}
+
+impl Drop for AfterStep {
+    fn drop(&mut self) {
+        self.end();
+    }
+}

@@ -1,0 +1,250 @@
+"""An exception between any two instructions of Python: Ctrl-C, or a signal handler that raises.
+
+A timer raises at a random moment of each call that changes something. Afterwards every byte is as before the call or as
+after it, and training goes on from there. `make interrupts` does it ten thousand times for each call.
+"""
+
+import contextlib
+import copy
+import functools
+import os
+import random
+import signal
+import time
+
+import ml_dtypes
+import numpy as np
+import pytest
+from helpers import assert_same, leaves, parameters
+
+import schuss
+
+pytestmark = [
+    pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs a timer that sends signals"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+SHOTS = int(os.environ.get("SCHUSS_TEST_INTERRUPTS", "40"))
+SHAPES = [(7,), (3, 4), ()]
+BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
+
+
+class Shot(BaseException):
+    """What the timer raises."""
+
+
+def image(opt):
+    """Copies of all arrays, and all else that an optimizer consists of: what Python shows and what the kernels use."""
+    state, inner = opt.state_dict(), opt._stepped
+    arrays = [*parameters(opt), *leaves([list(group.values()) for group in state["state"]]), *leaves(inner._grads)]
+    arrays += state.get("shared", {}).values()
+    scalars = {key: value for key, value in state.items() if key not in ("state", "shared")}
+    packed = [values.tolist() for group in opt.param_groups for values in group._packed.values()]
+    kernels = (inner._limits, inner._rounding_seed, packed)
+    names = ("last_damping", "grad_norm", "_grouped", "_templates")
+    scalars |= {name: getattr(opt, name, None) for name in names}
+    return copy.deepcopy([array for array in arrays if array is not None]), repr((scalars, kernels))
+
+
+def is_same(one, other):
+    pairs = zip(one[0], other[0], strict=False)
+    same = all((a.shape, a.dtype, a.tobytes()) == (b.shape, b.dtype, b.tobytes()) for a, b in pairs)
+    return same and len(one[0]) == len(other[0]) and one[1] == other[1]
+
+
+def step(opt, value=0.25):
+    """A step with these gradients; NAG takes a closure and Newton a Hessian."""
+    grads = [np.full(p.shape, value, np.float32) for p in parameters(opt)]
+    given = [grads[: len(SHAPES)], grads[len(SHAPES) :]] if opt._grouped else grads
+    if isinstance(opt._stepped, schuss.NAG):
+        return opt.step(lambda: given)
+    more = [np.eye(sum(g.size for g in grads))] if isinstance(opt._stepped, schuss.Newton) else []
+    return opt.step(given, *more, zero_grads=True)
+
+
+def made(kind, *, dtype=np.float32, around=None, **options):
+    """A function that makes an optimizer of this kind which has taken three steps."""
+
+    def make():
+        opt = kind([np.ones(shape, dtype) for shape in SHAPES], **({"lr": 0.1} | options))
+        if around is not None:
+            opt = schuss.Lookahead(opt, **around)
+        for value in (0.5, 1.0, 1.5):
+            step(opt, value)
+        return opt
+
+    return make
+
+
+def with_grads(make):
+    """The same with gradients in the optimizer's own buffers."""
+
+    def make_with_grads():
+        opt = make()
+        for leaf in leaves(opt.grads):
+            leaf[...] = 3.0
+        return opt
+
+    return make_with_grads
+
+
+def closure_that_raises(opt):
+    def closure():
+        raise Shot
+
+    with contextlib.suppress(Shot):
+        opt.step(closure)
+
+
+def evaluate(opt):
+    with opt.evaluate():
+        pass
+
+
+def other(make):
+    """An optimizer whose state differs in everything."""
+    opt = make()
+    opt.param_groups[0].update(lr=0.5, weight_decay=0.125)
+    opt.max_grad_norm = 3.0
+    step(opt, 2.0)
+    return opt
+
+
+def load_dict(make):
+    state = copy.deepcopy(other(make).state_dict())
+    return make, lambda opt: opt.load_state_dict(state)
+
+
+def add_group(opt):
+    opt.add_param_group({"params": [np.ones(2, np.float32)], "lr": 0.5})
+
+
+NEXT = {"k": 4}  # the next step synchronizes
+LATER = {"k": 100}
+PLATEAU = schuss.schedules.reduce_on_plateau
+
+CALLS = {
+    **{name: (made(kind), step) for name, kind in schuss.OPTIMIZERS.items()},
+    "clipped Newton": (made(schuss.Newton, max_grad_norm=1.0), step),
+    "int8": (made(schuss.AdamW, state_dtype="int8"), step),
+    "a schedule": (made(schuss.AdamW, lr=lambda step: 0.1 / (step + 1)), step),
+    "a closure that raises": (made(schuss.NAG), closure_that_raises),
+    "Lookahead": (made(schuss.AdamW, around=NEXT), step),
+    "Lookahead of bfloat16": (made(schuss.AdamW, dtype=BFLOAT16, around=NEXT), step),
+    "Lookahead of master weights": (made(schuss.AdamW, dtype=BFLOAT16, master_weights=True, around=NEXT), step),
+    "Lookahead, reset": (made(schuss.Prodigy, around=NEXT | {"pullback": "reset"}), step),
+    "Lookahead, pullback": (made(schuss.NAG, around=NEXT | {"pullback": "pullback"}), step),
+    "Lookahead of Newton": (made(schuss.Newton, around=NEXT), step),
+    "sync": (made(schuss.AdamW, dtype=BFLOAT16, around=LATER | {"pullback": "reset"}), lambda opt: opt.sync()),
+    "evaluate": (made(schuss.AdamW, around=LATER), evaluate),
+    "evaluate, bfloat16": (made(schuss.AdamW, dtype=BFLOAT16, around=LATER), evaluate),
+    "load_state_dict": load_dict(made(schuss.Adam)),
+    "load_state_dict, bfloat16": load_dict(made(schuss.Adam, state_dtype="bfloat16")),
+    "load_state_dict of Lookahead": load_dict(made(schuss.AdamW, around=NEXT)),
+    "load": (made(schuss.Adam), None),
+    "load of Ranger": (made(schuss.Ranger), None),
+    "add_param_group": (with_grads(made(schuss.Adam)), add_group),
+    "add_param_group of Lookahead": (made(schuss.NAG, around=NEXT | {"pullback": "pullback"}), add_group),
+    "hyperparameters": (made(schuss.AdamW), lambda opt: opt.param_groups[0].update(lr=0.75, weight_decay=0.25)),
+    "an option": (made(schuss.AdamW), lambda opt: setattr(opt, "max_grad_norm", 2.0)),
+    "an option of Lookahead": (made(schuss.AdamW, around=NEXT), lambda opt: setattr(opt, "nonfinite", "skip")),
+    "zero_grad": (with_grads(made(schuss.AdamW)), lambda opt: opt.zero_grad()),
+    "a copy": (made(schuss.AdamW), copy.deepcopy),
+}
+
+
+@pytest.fixture
+def shoot():
+    """A function that makes a call, with a timer that raises `Shot` after a time; returns whether it did."""
+
+    def handler(*_):
+        raise Shot
+
+    def shoot(call, after):
+        try:
+            signal.setitimer(signal.ITIMER_REAL, after)
+            call()
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        except Shot:
+            return True
+        return False
+
+    before = signal.signal(signal.SIGALRM, handler)
+    yield shoot
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)
+
+
+def calls(name, folder):
+    """How to make the optimizer, and the call to interrupt."""
+    make, call = CALLS[name]
+    if call is None:
+        schuss.save(folder / "file", other(make), include_params=True)
+        return make, lambda opt: schuss.load(folder / "file", opt, include_params=True)
+    return make, call
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_all_or_nothing(name, shoot, tmp_path):
+    make, call = calls(name, tmp_path)
+    times = []
+    for _ in range(3):
+        opt = make()
+        old, start = image(opt), time.perf_counter()
+        call(opt)
+        times.append(time.perf_counter() - start)
+        new = image(opt)
+    later = []
+    for changed in (False, True):
+        twin = make()
+        if changed:
+            call(twin)
+        step(twin)
+        later.append(image(twin))
+    rng, hits = random.Random(name), 0
+    for _ in range(SHOTS):
+        opt = make()
+        hits += shoot(functools.partial(call, opt), 1e-6 + 1.5 * min(times) * rng.random())
+        now = image(opt)
+        changed = not is_same(now, old)
+        assert not changed or is_same(now, new)
+        step(opt)
+        assert_same(image(opt)[0], later[changed][0], "the next step")
+    assert hits > 0
+
+
+def test_a_schedule_of_the_user_gets_its_state_back():
+    """If loading fails after it was loaded."""
+
+    class Counting:
+        def __init__(self):
+            self.count = 1
+
+        def __call__(self, step):
+            return 0.1
+
+        def state_dict(self):
+            return {"count": self.count}
+
+        def load_state_dict(self, state):
+            self.count = state["count"]
+            if type(self.count) is float and not hasattr(self, "copied"):
+                raise Shot
+
+        def __deepcopy__(self, memo):
+            result = Counting()
+            result.copied = True
+            return result
+
+    schedule, plateau = Counting(), PLATEAU(0.5, patience=0)
+    groups = [{"params": np.ones(2), "lr": plateau}, {"params": np.ones(2), "lr": schedule}]
+    opt = schuss.SGD(groups)
+    state = copy.deepcopy(opt.state_dict())
+    state["param_groups"][0]["lr"] = {"schedule": {"rate": 0.25, "best": 1.0, "bad_updates": 0, "cooldown_left": 0}}
+    state["param_groups"][1]["lr"] = {"schedule": {"count": 2.0}}
+    with pytest.raises(Shot):
+        opt.load_state_dict(state | {"step": 5})
+    assert (schedule.count, plateau(0), opt.step_count) == (1, 0.5, 0)
+    state["param_groups"][1]["lr"] = {"schedule": {"count": 3}}
+    opt.load_state_dict(state | {"step": 5})
+    assert (schedule.count, plateau(0), opt.step_count) == (3, 0.25, 5)
