@@ -13,6 +13,7 @@ import sys
 import numpy as np
 
 BLOCK = 64
+_BUFFER = 5 << 20  # float64 numbers
 
 
 class NotPositiveDefiniteError(Exception):
@@ -58,6 +59,7 @@ def solve_damped(
 def _factorize(a: np.ndarray) -> list[np.ndarray]:
     """Overwrites the lower triangle with its Cholesky factor; returns the inverses of the factor's diagonal blocks."""
     inverses = []
+    _check_memory(a[:BLOCK, :BLOCK])
     for k in range(0, len(a), BLOCK):
         panel = a[k:, k : k + BLOCK]
         panel -= a[k:, :k] @ a[k : k + BLOCK, :k].T
@@ -111,8 +113,9 @@ def _invert_lower(block: np.ndarray) -> np.ndarray:
 
 
 def _check_memory(block: np.ndarray) -> None:
-    """Raises MemoryError unless there is memory for LAPACK's copies of a block and for the result.
+    """Raises MemoryError unless there is memory for LAPACK's copies of a block, for the result and for OpenBLAS's buffer.
 
-    NumPy 1 returns uninitialized memory if allocating the copies fails; NumPy 2 raises by itself.
+    NumPy 1 returns uninitialized memory if allocating the copies fails; NumPy 2 raises by itself. OpenBLAS ends the
+    process if it has no memory for a buffer of 32 MiB, which it takes at its first product in each thread.
     """
-    np.empty(4 * block.size + 4096)
+    np.empty(4 * block.size + _BUFFER)

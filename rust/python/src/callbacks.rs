@@ -14,7 +14,9 @@ fn call<'py>(
     arguments: impl IntoPyObject<'py, Target = PyTuple, Output = Bound<'py, PyTuple>>,
     options: Option<&Bound<'py, PyDict>>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    type Call =
+    type Declared =
+        unsafe extern "C" fn(*mut ffi::PyObject, *mut ffi::PyObject, *mut ffi::PyObject) -> *mut ffi::PyObject;
+    type Unwinding =
         unsafe extern "C-unwind" fn(*mut ffi::PyObject, *mut ffi::PyObject, *mut ffi::PyObject) -> *mut ffi::PyObject;
     struct Wait;
     impl Drop for Wait {
@@ -26,9 +28,9 @@ fn call<'py>(
     }
     let (method, arguments) = (object.getattr(method)?, arguments.into_pyobject(object.py()).map_err(Into::into)?);
     // Hidden from the compiler, which takes it that calls of the function as it is declared never unwind.
-    let function: unsafe extern "C" fn(_, _, _) -> _ = std::hint::black_box(ffi::PyObject_Call);
+    let function: Declared = std::hint::black_box(ffi::PyObject_Call);
     // SAFETY: the same function, whose calls may unwind; the calling convention is the same.
-    let function = unsafe { std::mem::transmute::<_, Call>(function) };
+    let function = unsafe { std::mem::transmute::<Declared, Unwinding>(function) };
     let wait = Wait;
     let options = options.map_or(std::ptr::null_mut(), |options| options.as_ptr());
     // SAFETY: a callable, a tuple, and a dict or null, which are alive; the GIL is held.

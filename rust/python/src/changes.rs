@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use numpy::PyUntypedArray;
 use pyo3::exceptions::PyValueError;
+use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyString, PyTuple};
 use pyo3::{PyTypeInfo, ffi};
@@ -61,6 +62,18 @@ impl Changes {
     pub fn make(&self, py: Python<'_>) -> PyResult<()> {
         self.check(py)?;
         self.make_checked(py)
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.attributes.iter().try_for_each(|(object, _, value)| {
+            visit.call(object)?;
+            visit.call(value)
+        })?;
+        self.fills.iter().try_for_each(|(array, _)| visit.call(array))?;
+        self.calls.iter().try_for_each(|(function, arguments)| {
+            visit.call(function)?;
+            visit.call(arguments)
+        })
     }
 }
 
@@ -174,6 +187,11 @@ impl AfterStep {
     #[pyo3(signature = (*_raised))]
     fn __exit__(&self, _raised: &Bound<'_, PyTuple>) {
         self.end();
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.core)?;
+        visit.call(&self.changes)
     }
 }
 

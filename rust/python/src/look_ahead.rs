@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
 
 use pyo3::exceptions::{PyMemoryError, PyRuntimeError};
+use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 use schuss::{Rounding, Step, level, padded_length};
@@ -60,6 +61,10 @@ impl AtLookAhead {
             Some(i) => Err(explain(core.as_any(), Problem::Changed(i))),
             None => Ok(()),
         }
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.0)
     }
 }
 
@@ -141,6 +146,11 @@ impl OtherValues {
             Some(i) => Err(explain(self.core.bind(py).as_any(), Problem::Changed(i))),
             None => Ok(()),
         }
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.wrappers.iter().chain([&self.core]).try_for_each(|core| visit.call(core))?;
+        visit.call(&self.job)
     }
 }
 
