@@ -134,12 +134,12 @@ class Job:
 class Changes:
     def __new__(
         cls,
-        attributes: Sequence[tuple[Any, str, Any]] = [],
+        attributes: Sequence[tuple[Any, str, Any]] = ...,
         *,
-        jobs: Sequence[Job] = [],
-        copies: Sequence[tuple[np.ndarray, np.ndarray]] = [],
-        fills: Sequence[tuple[np.ndarray, float]] = [],
-        calls: Sequence[tuple[Any, tuple[Any, ...]]] = [],
+        jobs: Sequence[Job] = ...,
+        copies: Sequence[tuple[np.ndarray, np.ndarray]] = ...,
+        fills: Sequence[tuple[np.ndarray, float]] = ...,
+        calls: Sequence[tuple[Any, tuple[Any, ...]]] = ...,
         kept: Any = None,
     ) -> Self: ...
     def make(self) -> None: ...

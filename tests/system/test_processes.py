@@ -206,19 +206,19 @@ except KeyboardInterrupt:
     assert out == "whole True\n"
 
 
-def test_the_process_ends_while_a_thread_steps(run):
-    """A daemon thread in a step neither delays nor crashes the end of the process."""
+@pytest.mark.parametrize(("size", "threads", "lr"), [(2_000_000, 1, "0.1"), (100, 3, "lambda step: 0.1")])
+def test_the_process_ends_while_threads_step(run, size, threads, lr):
+    """Daemon threads in a step, or in a schedule that it calls, neither delay nor crash the end of the process."""
     run(
-        """
-opt, grad = made(2_000_000), np.ones(2_000_000, np.float32)
-
-
+        f"""
 def loop():
+    opt, grad = schuss.AdamW(np.ones({size}, np.float32), lr={lr}), np.ones({size}, np.float32)
     while True:
         opt.step(grad)
 
 
-threading.Thread(target=loop, daemon=True).start()
+for _ in range({threads}):
+    threading.Thread(target=loop, daemon=True).start()
 time.sleep(0.2)
 """
     )

@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from helpers import F32, assert_same, build, each_optimizer, leaves, snapshot, states
+from helpers import F32, assert_same, assert_unchanged, build, each_optimizer, leaves, refused, snapshot, states
 
 import schuss
 
@@ -261,3 +261,31 @@ def test_a_gradient_that_grows_into_a_parameter():
     want = p - memory.astype(F32)
     opt.step(memory)
     assert_same([p], [want])
+
+
+def test_a_group_may_not_share_memory_with_the_optimizer_s_own_arrays():
+    w = np.ones(3)
+    opt = schuss.Lookahead(schuss.Adam([w], lr=0.1))
+    _ = opt.grads
+    state = opt.state_dict()["state"][0]
+    before = snapshot(opt)
+    for own in (state["m"][0], state["v"][0][1:], state["slow"][0], opt.grads[0]):
+        message = "param_groups[1]['params'][0] shares memory with this optimizer's own state or gradients; pass a copy"
+        with refused(ValueError, message):
+            opt.add_param_group({"params": [own]})
+    with pytest.raises(ValueError, match="is the same memory as"):
+        opt.add_param_group({"params": [w]})
+    assert_unchanged(opt, before)
+
+
+def test_a_state_to_load_may_be_made_of_views_of_the_live_one():
+    """Swapped, reversed or shifted: what counts is what they were when the call began."""
+    opt = schuss.Adam([np.ones(4), np.ones(4)], lr=0.1)
+    opt.step([np.arange(4.0), -np.arange(4.0)])
+    state = opt.state_dict()
+    (one, other), (v, _) = state["state"][0]["m"], state["state"][0]["v"]
+    wanted = copy.deepcopy([other, v, one[::-1], one])
+    state["state"][0] = {"m": [other, v], "v": [one[::-1], one]}
+    opt.load_state_dict(state)
+    now = opt.state_dict()["state"][0]
+    assert_same([*now["m"], *now["v"]], wanted)

@@ -113,7 +113,7 @@ def _invert_lower(block: np.ndarray) -> np.ndarray:
 
 
 def _check_memory(block: np.ndarray) -> None:
-    """Raises MemoryError unless there is memory for LAPACK's copies of a block, for the result and for OpenBLAS's buffer.
+    """Raises MemoryError unless there is memory for LAPACK's copies of a block, its result, and a buffer of OpenBLAS.
 
     NumPy 1 returns uninitialized memory if allocating the copies fails; NumPy 2 raises by itself. OpenBLAS ends the
     process if it has no memory for a buffer of 32 MiB, which it takes at its first product in each thread.

@@ -331,6 +331,8 @@ class Optimizer(Callbacks, Kind):
 
     def _changed(self, checked: Mapping[str, Any]) -> list[Change]:
         """What changes when options have these values, which were checked."""
+        if not checked:
+            return []
         max_grad_norm = checked.get("max_grad_norm", self._max_grad_norm)
         nonfinite = checked.get("nonfinite", self._nonfinite)
         attributes = [(self, f"_{name}", value) for name, value in checked.items()]
