@@ -12,7 +12,6 @@ use pyo3::types::{PyString, PyTuple};
 use pyo3::{PyTypeInfo, ffi};
 
 use crate::arrays::{Bytes, Known};
-use crate::core::Core;
 use crate::functional::Job;
 use crate::group::detach_if;
 
@@ -142,14 +141,6 @@ impl Changes {
     }
 }
 
-/// Changes that follow an optimizer's next step, in the same call: a context that starts at construction. It also ends on drop.
-#[pyclass(frozen, module = "schuss._schuss")]
-pub struct AfterStep {
-    core: Py<Core>,
-    changes: Py<Changes>,
-    over: AtomicBool,
-}
-
 /// Changes that are waiting for a step.
 #[derive(Default)]
 pub struct Waiting {
@@ -158,6 +149,18 @@ pub struct Waiting {
 }
 
 impl Waiting {
+    /// Adds changes; they come before those that are waiting already.
+    pub fn add(&self, changes: Py<Changes>) {
+        self.locked(|waiting| waiting.push(changes));
+    }
+
+    /// Takes changes away again.
+    pub fn remove(&self, changes: &Py<Changes>) {
+        let mine = |one: &Py<Changes>| one.as_ptr() == changes.as_ptr();
+        let removed = self.locked(|waiting| waiting.iter().rposition(mine).map(|place| waiting.remove(place)));
+        drop(removed); // after the lock, since dropping Python objects may run any code
+    }
+
     fn locked<T>(&self, f: impl FnOnce(&mut Vec<Py<Changes>>) -> T) -> T {
         let mut changes = self.changes.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let result = f(&mut changes);
@@ -171,47 +174,5 @@ impl Waiting {
             return Vec::new();
         }
         self.locked(|changes| changes.iter().rev().map(|one| one.clone_ref(py)).collect())
-    }
-}
-
-#[pymethods]
-impl AfterStep {
-    #[new]
-    fn new(core: Py<Core>, changes: Py<Changes>, py: Python<'_>) -> AfterStep {
-        core.get().0.waiting.locked(|waiting| waiting.push(changes.clone_ref(py)));
-        AfterStep { core, changes, over: AtomicBool::new(false) }
-    }
-
-    fn __enter__(&self) {}
-
-    #[pyo3(signature = (*_raised))]
-    fn __exit__(&self, _raised: &Bound<'_, PyTuple>) {
-        self.end();
-    }
-
-    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        visit.call(&self.core)?;
-        visit.call(&self.changes)
-    }
-}
-
-impl AfterStep {
-    fn end(&self) {
-        if !self.over.swap(true, Ordering::Relaxed) {
-            let mine = |one: &Py<Changes>| one.as_ptr() == self.changes.as_ptr();
-            let ended = self
-                .core
-                .get()
-                .0
-                .waiting
-                .locked(|waiting| waiting.iter().rposition(mine).map(|place| waiting.remove(place)));
-            drop(ended);
-        }
-    }
-}
-
-impl Drop for AfterStep {
-    fn drop(&mut self) {
-        self.end();
     }
 }

@@ -62,7 +62,7 @@ fn _schuss(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<look_ahead::AtLookAhead>()?;
     module.add_class::<look_ahead::OtherValues>()?;
     module.add_class::<changes::Changes>()?;
-    module.add_class::<changes::AfterStep>()?;
+    module.add_class::<lock::AfterStep>()?;
     module.add_class::<core::Arrangement>()?;
     module.add_class::<functional::Job>()?;
     module.add_function(wrap_pyfunction!(look_ahead::are_apart, module)?)?;

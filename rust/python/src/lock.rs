@@ -1,4 +1,4 @@
-//! Exclusive access to optimizers over several calls. Knows no step.
+//! Contexts over several calls: exclusive access to optimizers, and changes that follow a step. Runs no step.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -6,6 +6,7 @@ use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
+use crate::changes::Changes;
 use crate::core::Core;
 use crate::inner::{READ_ONLY, this_thread};
 
@@ -53,6 +54,49 @@ impl ExclusiveLock {
 }
 
 impl Drop for ExclusiveLock {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// Changes that follow an optimizer's next step, in the same call: a context that starts at construction. It also ends on drop.
+#[pyclass(frozen, module = "schuss._schuss")]
+pub struct AfterStep {
+    core: Py<Core>,
+    changes: Py<Changes>,
+    over: AtomicBool,
+}
+
+#[pymethods]
+impl AfterStep {
+    #[new]
+    fn new(core: Py<Core>, changes: Py<Changes>, py: Python<'_>) -> AfterStep {
+        core.get().0.waiting.add(changes.clone_ref(py));
+        AfterStep { core, changes, over: AtomicBool::new(false) }
+    }
+
+    fn __enter__(&self) {}
+
+    #[pyo3(signature = (*_raised))]
+    fn __exit__(&self, _raised: &Bound<'_, PyTuple>) {
+        self.end();
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.core)?;
+        visit.call(&self.changes)
+    }
+}
+
+impl AfterStep {
+    fn end(&self) {
+        if !self.over.swap(true, Ordering::Relaxed) {
+            self.core.get().0.waiting.remove(&self.changes);
+        }
+    }
+}
+
+impl Drop for AfterStep {
     fn drop(&mut self) {
         self.end();
     }
