@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use syn::{Error, Ident, Result};
 
 use crate::flow;
-use crate::pass::Factors;
+use crate::terms::Factors;
 use crate::tree::*;
 
 /// The scalars of every rule, which come before its own; `each_step` may set them.
@@ -26,8 +26,7 @@ pub fn check(mut family: Family) -> Result<Family> {
                 check_stage(rule, stage)?;
                 for statement in stage.statements.iter().filter(|statement| statement.recall) {
                     if recalled_tile(program, number, &statement.name).is_none() {
-                        let message =
-                            "what is recalled is a factor of a reduction of the pass before: sum array { uu = u * u; }";
+                        let message = "what is recalled is a factor of a fast sum of the pass before: fast sum array { uu = u * u; }";
                         return Err(Error::new(statement.name.span(), message));
                     }
                 }

@@ -5,7 +5,8 @@ use quote::quote;
 use syn::Ident;
 
 use crate::analyze::recalled_tile;
-use crate::pass::{self, Factors, Memory, in_memory, operands, stored, term};
+use crate::streams::{Domain, operands, recalled, stored};
+use crate::terms::{Factors, Memory, fused, in_memory, term};
 use crate::tree::*;
 
 pub fn rule(family: &Family, rule: &Rule, programs: &[TokenStream], host: &Ident) -> TokenStream {
@@ -69,7 +70,7 @@ fn scope(scope: Scope) -> TokenStream {
 pub fn pass_kind(rule: &Rule, program: &Program, number: usize, kernel: usize) -> TokenStream {
     let stage = &program.stages[number];
     let Kind::Pass(arguments) = &stage.kind else { unreachable!("only passes are asked for") };
-    let stored = stored(rule, stage, pass::Domain::Elements);
+    let stored = stored(rule, stage, Domain::Elements);
     let streams = rule.states.iter().filter(|state| state.scope.is_stream());
     let (mut reads, mut writes) = (0u32, 0u32);
     for (k, state) in streams.enumerate() {
@@ -88,7 +89,7 @@ pub fn pass_kind(rule: &Rule, program: &Program, number: usize, kernel: usize) -
         quote!(crate::rule::Operand { scope: #of, place: #place, name: #name })
     });
     let tiles = Factors::new(stage).tiles.len();
-    let recalls = match pass::recalled(stage).and_then(|name| recalled_tile(program, number, name)) {
+    let recalls = match recalled(stage).and_then(|name| recalled_tile(program, number, name)) {
         Some(tile) => quote!(Some(#tile)),
         None => quote!(None),
     };
@@ -160,13 +161,14 @@ pub fn stage(rule: &Rule, stage: &Stage, kind: &TokenStream, text: &TokenStream)
                 quote!(crate::rule::Right::Factor(#right))
             }
         };
-        let (of, value) = (scope(reduction.scope), expr(&reduction.value));
+        let (of, value, fused) = (scope(reduction.scope), expr(&reduction.value), fused(stage, reduction));
         quote! {
             crate::rule::Reduction {
                 operation: crate::rule::Operation::#operation,
                 scope: #of,
                 name: #name,
                 place: #place,
+                fused: #fused,
                 left: #left,
                 right: #right,
                 value: #value,

@@ -5,7 +5,8 @@ use quote::{format_ident, quote};
 use syn::{Ident, Result};
 
 use crate::constants;
-use crate::pass::{self, Domain};
+use crate::pass;
+use crate::streams::{Domain, recalled};
 use crate::tree::*;
 
 /// Generates all code of a family.
@@ -24,7 +25,7 @@ fn rule(family: &Family, rule: &Rule) -> Result<TokenStream> {
             let (kind, run) = match &stage.kind {
                 Kind::Pass(_) => {
                     let mut kernels = vec![(carrier.clone(), false)];
-                    if pass::recalled(stage).is_some() {
+                    if recalled(stage).is_some() {
                         kernels.push((format_ident!("{}_recalled", carrier), true));
                     }
                     let kernel = tables.len();

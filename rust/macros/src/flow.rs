@@ -4,7 +4,8 @@ use std::collections::{HashMap, HashSet};
 
 use syn::{Error, Ident, Result};
 
-use crate::pass::{Factors, operands, recalled};
+use crate::streams::{operands, recalled};
+use crate::terms::Factors;
 use crate::tree::*;
 
 /// The maximum number of row and column operands and reduction terms in a pass; drivers have scratch for that many.

@@ -10,6 +10,8 @@ mod expand;
 mod flow;
 mod parse;
 mod pass;
+mod streams;
+mod terms;
 #[cfg(test)]
 mod tests;
 mod tree;

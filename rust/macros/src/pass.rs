@@ -5,165 +5,9 @@ use quote::{format_ident, quote};
 use syn::Ident;
 
 use crate::analyze::tested_for_nan;
+use crate::streams::{Domain, Stream, StreamKind, stored, stores_state, streams};
+use crate::terms::{Factors, Term, fused, term};
 use crate::tree::*;
-
-/// What a loop iterates over.
-#[derive(Clone, Copy, PartialEq)]
-pub enum Domain {
-    Elements,
-    Rows,
-    Cols,
-}
-
-/// The operand of a reduction: a product of two factors, a square, or one factor.
-pub struct Term<'a> {
-    pub left: &'a Expr,
-    pub right: Option<&'a Expr>,
-}
-
-/// Splits a reduction's value into factors; products are multiplied in float64.
-pub fn term(reduction: &Reduction) -> Term<'_> {
-    match &reduction.value {
-        Expr::Binary("*", a, b) if reduction.operation != Operation::Max => Term { left: a, right: Some(b) },
-        value => Term { left: value, right: None },
-    }
-}
-
-/// Where the factors of a stage's reductions are stored.
-pub struct Factors<'a> {
-    /// The values that the kernel writes, in tile order.
-    pub tiles: Vec<&'a Expr>,
-}
-
-impl<'a> Factors<'a> {
-    pub fn new(stage: &'a Stage) -> Factors<'a> {
-        let mut tiles: Vec<&Expr> = Vec::new();
-        for reduction in &stage.reductions {
-            let term = term(reduction);
-            for factor in [Some(term.left), term.right].into_iter().flatten() {
-                if in_memory(stage, factor) != Some(Memory::Always("p")) && !tiles.iter().any(|tile| tile.same(factor))
-                {
-                    tiles.push(factor);
-                }
-            }
-        }
-        Factors { tiles }
-    }
-
-    pub fn tile(&self, factor: &Expr) -> Option<usize> {
-        self.tiles.iter().position(|tile| tile.same(factor))
-    }
-}
-
-/// Whether a factor is a value that is already in memory.
-#[derive(PartialEq)]
-pub enum Memory {
-    /// In every step.
-    Always(&'static str),
-    /// Only in steps that neither scale gradients nor add weight decay to them.
-    Unscaled(&'static str),
-}
-
-pub fn in_memory(stage: &Stage, factor: &Expr) -> Option<Memory> {
-    let Kind::Pass(arguments) = &stage.kind else { return None };
-    match factor {
-        Expr::Name(name) if name == "p" && !stage.assigns("p") && arguments.restore.is_none() => {
-            Some(Memory::Always("p"))
-        }
-        Expr::Name(name) if name == "g" && !stage.assigns("g") => Some(match arguments.raw {
-            true => Memory::Always("g"),
-            false => Memory::Unscaled("g"),
-        }),
-        _ => None,
-    }
-}
-
-/// The names of the row and column vectors that an element stage reads, in stream order.
-pub fn operands<'a>(rule: &'a Rule, stage: &Stage) -> Vec<(Scope, usize, &'a str)> {
-    let rows = rule.rows.iter().enumerate().map(|(i, name)| (Scope::Row, i, name.as_str()));
-    let cols = rule.cols.iter().enumerate().map(|(i, name)| (Scope::Col, i, name.as_str()));
-    rows.chain(cols).filter(|(_, _, name)| stage.reads(name)).collect()
-}
-
-/// The names that a stage stores: states and the parameter, or vectors.
-pub fn stored(rule: &Rule, stage: &Stage, domain: Domain) -> Vec<String> {
-    let names: Vec<String> = match domain {
-        Domain::Elements => {
-            let states = rule.states.iter().filter(|state| state.scope == Scope::Element);
-            std::iter::once("p".to_string()).chain(states.map(|state| state.name.to_string())).collect()
-        }
-        Domain::Rows => rule.rows.clone(),
-        Domain::Cols => rule.cols.clone(),
-    };
-    names.into_iter().filter(|name| stage.assigns(name)).collect()
-}
-
-/// One stream of a loop: its slice, element type and whether it is written.
-struct Stream {
-    name: Ident,
-    slice: Ident,
-    kind: StreamKind,
-    written: bool,
-    read: bool,
-}
-
-#[derive(Clone, Copy, PartialEq)]
-enum StreamKind {
-    Param(usize),
-    Grad(usize),
-    State(usize),
-    Backup(usize),
-    Vector(usize),
-    Operand(usize),
-    Tile(usize),
-}
-
-impl Stream {
-    fn new(name: &str, kind: StreamKind, written: bool, read: bool) -> Stream {
-        Stream { name: format_ident!("{name}"), slice: format_ident!("slice_of_{name}"), kind, written, read }
-    }
-
-    fn element(&self) -> TokenStream {
-        match self.kind {
-            StreamKind::Param(_) | StreamKind::Backup(_) | StreamKind::Vector(_) => quote!(P),
-            StreamKind::Grad(_) => quote!(G),
-            StreamKind::State(_) => quote!(S),
-            _ => quote!(P::Compute),
-        }
-    }
-
-    fn parameter(&self) -> TokenStream {
-        let (slice, element) = (&self.slice, self.element());
-        if self.written { quote!(#slice: &mut [#element]) } else { quote!(#slice: &[#element]) }
-    }
-
-    /// Where the stream is at `done`, relative to the kernel's start.
-    fn pointer(&self) -> TokenStream {
-        let element = self.element();
-        match self.kind {
-            StreamKind::Operand(i) | StreamKind::Tile(i) => quote!((*extras.tail.add(#i)).cast::<#element>().add(done)),
-            StreamKind::Param(i)
-            | StreamKind::Grad(i)
-            | StreamKind::State(i)
-            | StreamKind::Backup(i)
-            | StreamKind::Vector(i) => quote!((*streams.add(#i)).cast::<#element>().add(at + done)),
-        }
-    }
-
-    /// The slice of `m` elements from `done`.
-    fn argument(&self) -> TokenStream {
-        let pointer = self.pointer();
-        match self.written {
-            true => quote!(std::slice::from_raw_parts_mut(#pointer, m)),
-            false => quote!(std::slice::from_raw_parts(#pointer.cast_const(), m)),
-        }
-    }
-}
-
-/// The name that a stage reuses from an earlier pass.
-pub fn recalled(stage: &Stage) -> Option<&Ident> {
-    stage.statements.iter().find(|statement| statement.recall).map(|statement| &statement.name)
-}
 
 /// The type that implements a pass, with its loop. With `recalls` it reads the reused term from a stream.
 pub fn kernel(rule: &Rule, stage: &Stage, domain: Domain, carrier: &Ident, recalls: bool) -> TokenStream {
@@ -224,7 +68,7 @@ pub fn kernel(rule: &Rule, stage: &Stage, domain: Domain, carrier: &Ident, recal
         _ => None,
     });
     let factors = Factors::new(stage);
-    let terms = factors.tiles.iter().zip(tiles).map(|(factor, slice)| {
+    let stored_terms = factors.tiles.iter().zip(tiles).map(|(factor, slice)| {
         let value = real(factor);
         quote!(#slice[i] = #value;)
     });
@@ -247,10 +91,31 @@ pub fn kernel(rule: &Rule, stage: &Stage, domain: Domain, carrier: &Ident, recal
         }
     }
     let tested = if stored.is_empty() { Vec::new() } else { tested_for_nan(stage, &stored) };
+    let sums: Vec<_> = stage.reductions.iter().filter(|reduction| fused(stage, reduction)).collect();
     let tested = tested.iter().map(|name| {
         let name = format_ident!("{name}");
         quote!(nan |= (#name - #name).bits();)
     });
+    let lanes: Vec<_> = (0..sums.len()).map(|k| format_ident!("lanes_{k}")).collect();
+    let lane_types: Vec<_> = sums.iter().map(|reduction| lane_type(reduction)).collect();
+    let added = sums.iter().zip(&lanes).map(|(reduction, lanes)| addition(reduction, lanes));
+    let places = stage.reductions.iter().enumerate().filter(|(_, reduction)| fused(stage, reduction));
+    let totals = places.zip(&lanes).map(|((k, _), lanes)| {
+        quote! {
+            // SAFETY: the caller guarantees that each block has a place for each sum.
+            unsafe { extras.tail.sums.add(#k * extras.tail.stride + block).write(fold(#lanes.map(Into::into))) };
+        }
+    });
+    let element = quote! {
+        #(#loads)*
+        #prologue
+        #(#body)*
+        #(#stored_terms)*
+        #(#added)*
+        #(#stores)*
+        #(#tested)*
+    };
+    let iterations = iterations(&element, &lanes);
     let parameters: Vec<_> = streams.iter().map(Stream::parameter).collect();
     let call: Vec<_> = streams.iter().map(Stream::argument).collect();
     let written: Vec<_> = streams.iter().filter(|s| stored.iter().any(|name| s.name == name)).collect();
@@ -289,8 +154,36 @@ pub fn kernel(rule: &Rule, stage: &Stage, domain: Domain, carrier: &Ident, recal
         StreamKind::Operand(_) | StreamKind::Tile(_) | StreamKind::Vector(_) => None,
         _ => Some(stream.pointer()),
     });
-    let prefetches = prefetches.map(|pointer| quote!(crate::cpu::prefetch_batch(#pointer, m);));
-    let random = stream_writes_state(&streams, &stored);
+    let prefetches: Vec<_> = prefetches.map(|pointer| quote!(crate::cpu::prefetch_batch(#pointer, m);)).collect();
+    let random = stores_state(&streams, &stored);
+    let batch = |end: &TokenStream| {
+        quote! {
+            while done < #end {
+                let m = size.min(#end - done);
+                let (places, blocks) = extras.random(done);
+                if extras.prefetches {
+                    // SAFETY: the caller guarantees that there are these streams.
+                    unsafe { #(#prefetches)* }
+                }
+                // SAFETY: the caller guarantees that every stream is valid, aligned, and overlaps no other.
+                nan |= unsafe { each::<P, G, S, L2, FMA>(m, #(#call,)* scalars, places, &blocks, #(&mut #lanes),*) };
+                done += m;
+            }
+        }
+    };
+    let batches = if sums.is_empty() {
+        batch(&quote!(n))
+    } else {
+        let batches = batch(&quote!(end));
+        quote! {
+            for block in 0..n.div_ceil(BLOCK) {
+                let end = n.min(done + BLOCK);
+                #(let mut #lanes = [<#lane_types as Real>::from_f64(0.0); LANES];)*
+                #batches
+                #(#totals)*
+            }
+        }
+    };
     let reads_l2 = decays;
     quote! {
         #[doc(hidden)]
@@ -301,7 +194,7 @@ pub fn kernel(rule: &Rule, stage: &Stage, domain: Domain, carrier: &Ident, recal
             const DECAYS: bool = #reads_l2;
 
             #[inline(always)]
-            unsafe fn run<P, G, S, const L2: bool>(
+            unsafe fn run<P, G, S, const L2: bool, const FMA: bool>(
                 streams: *const *mut u8,
                 at: usize,
                 n: usize,
@@ -313,6 +206,8 @@ pub fn kernel(rule: &Rule, stage: &Stage, domain: Domain, carrier: &Ident, recal
                 S: crate::numeric::StateStorage<Compute = P::Compute>,
             {
                 #[allow(unused_imports)]
+                use crate::numeric::reduce::{BLOCK, LANES, fold, plus_product};
+                #[allow(unused_imports)]
                 use crate::numeric::{QUANTIZATION_BLOCK, Real, StateStorage, Storage, abs, fma, max, min, select, sign, sqrt};
 
                 #[inline(always)]
@@ -320,12 +215,13 @@ pub fn kernel(rule: &Rule, stage: &Stage, domain: Domain, carrier: &Ident, recal
                 #[allow(clippy::too_many_arguments, clippy::extra_unused_type_parameters, clippy::needless_range_loop)]
                 #[allow(unused_mut, unused_variables, unused_assignments, clippy::assign_op_pattern, clippy::eq_op)]
                 #[allow(clippy::suspicious_operation_groupings, clippy::let_and_return)]
-                fn each<P, G, S, const L2: bool>(
+                fn each<P, G, S, const L2: bool, const FMA: bool>(
                     n: usize,
                     #(#parameters,)*
                     scalars: &[f64],
                     places: &[u32],
                     blocks: &[u32],
+                    #(#lanes: &mut [#lane_types; LANES],)*
                 ) -> <P::Compute as Real>::Bits
                 where
                     P: Storage,
@@ -338,16 +234,7 @@ pub fn kernel(rule: &Rule, stage: &Stage, domain: Domain, carrier: &Ident, recal
                     #(#scalars)*
                     #(#cut)*
                     let places = &places[..if S::RANDOM_BITS > 0 && #random { n } else { 0 }];
-                    let mut nan = <P::Compute as Real>::Bits::default();
-                    for i in 0..n {
-                        #(#loads)*
-                        #prologue
-                        #(#body)*
-                        #(#terms)*
-                        #(#stores)*
-                        #(#tested)*
-                    }
-                    nan
+                    #iterations
                 }
                 #canonicalize
 
@@ -357,71 +244,12 @@ pub fn kernel(rule: &Rule, stage: &Stage, domain: Domain, carrier: &Ident, recal
                     () => n,
                 };
                 let (mut nan, mut done) = (<P::Compute as Real>::Bits::default(), 0);
-                while done < n {
-                    let m = size.min(n - done);
-                    let (places, blocks) = extras.random(done);
-                    if extras.prefetches {
-                        // SAFETY: the caller guarantees that there are these streams.
-                        unsafe { #(#prefetches)* }
-                    }
-                    // SAFETY: the caller guarantees that every stream is valid, aligned, and overlaps no other.
-                    nan |= unsafe { each::<P, G, S, L2>(m, #(#call,)* scalars, places, &blocks) };
-                    done += m;
-                }
+                #batches
                 let _ = nan;
                 #tests
             }
         }
     }
-}
-
-fn stream_writes_state(streams: &[Stream], stored: &[String]) -> bool {
-    streams.iter().any(|s| matches!(s.kind, StreamKind::State(_)) && stored.iter().any(|name| s.name == name))
-}
-
-/// The streams of a loop, in the order of the drivers' tables.
-fn streams(rule: &Rule, stage: &Stage, domain: Domain, recalls: bool) -> Vec<Stream> {
-    let mut result = Vec::new();
-    let stored = stored(rule, stage, domain);
-    let stores = |name: &str| stored.iter().any(|stored| stored == name);
-    let mut tail = 0;
-    if domain == Domain::Elements {
-        let Kind::Pass(arguments) = &stage.kind else { unreachable!("elements have passes") };
-        if arguments.param {
-            result.push(Stream::new("p", StreamKind::Param(0), stores("p"), true));
-        }
-        if arguments.grad {
-            result.push(Stream::new("g", StreamKind::Grad(1), false, true));
-        }
-        for (k, state) in rule.states.iter().filter(|state| state.scope.is_stream()).enumerate() {
-            let (name, k) = (state.name.to_string(), k + 2);
-            if state.scope == Scope::Backup {
-                let (saves, restores) = (&arguments.save, &arguments.restore);
-                if saves.as_ref() == Some(&state.name) || restores.as_ref() == Some(&state.name) {
-                    result.push(Stream::new(&name, StreamKind::Backup(k), saves.is_some(), false));
-                }
-            } else if stage.reads(&name) || stores(&name) {
-                result.push(Stream::new(&name, StreamKind::State(k), stores(&name), true));
-            }
-        }
-        for (_, _, name) in operands(rule, stage) {
-            result.push(Stream::new(name, StreamKind::Operand(tail), false, true));
-            tail += 1;
-        }
-        if let Some(name) = recalled(stage).filter(|_| recalls) {
-            result.push(Stream::new(&name.to_string(), StreamKind::Operand(tail), false, true));
-            tail += 1;
-        }
-    } else {
-        let names = if domain == Domain::Rows { &rule.rows } else { &rule.cols };
-        for (i, name) in names.iter().enumerate().filter(|(_, name)| stage.reads(name) || stores(name)) {
-            result.push(Stream::new(name, StreamKind::Vector(i), stores(name), true));
-        }
-    }
-    for k in 0..Factors::new(stage).tiles.len() {
-        result.push(Stream::new(&format!("tile_{k}"), StreamKind::Tile(tail + k), true, false));
-    }
-    result
 }
 
 /// An expression in the compute type.
@@ -446,5 +274,70 @@ fn real(expr: &Expr) -> TokenStream {
             let arguments = arguments.iter().map(real);
             quote!(#name(#(#arguments),*))
         }
+    }
+}
+
+/// The type in which a sum is accumulated.
+fn lane_type(reduction: &Reduction) -> TokenStream {
+    if is_fast(reduction) { quote!(P::Compute) } else { quote!(f64) }
+}
+
+/// Whether a sum has lanes in the compute type.
+fn is_fast(reduction: &Reduction) -> bool {
+    let term = term(reduction);
+    reduction.operation == Operation::FastSum && term.right.is_some_and(|right| right.same(term.left))
+}
+
+/// Adds an element's value to a lane of a sum.
+fn addition(reduction: &Reduction, lanes: &Ident) -> TokenStream {
+    let Term { left, right } = term(reduction);
+    let left = real(left);
+    if is_fast(reduction) {
+        return quote!({
+            let x = #left;
+            #lanes[lane] = #lanes[lane] + x * x;
+        });
+    }
+    match right.map(real) {
+        Some(right) => quote!(#lanes[lane] = plus_product::<P::Compute, FMA>(#lanes[lane], #left, #right);),
+        None => quote!(#lanes[lane] = #lanes[lane] + #left.into();),
+    }
+}
+
+/// The loops over the elements. Sums need rows of as many elements as there are lanes.
+fn iterations(element: &TokenStream, lanes: &[Ident]) -> TokenStream {
+    if lanes.is_empty() {
+        return quote! {
+            let mut nan = <P::Compute as Real>::Bits::default();
+            for i in 0..n {
+                #element
+            }
+            nan
+        };
+    }
+    let kept: Vec<_> = lanes.iter().map(|lanes| format_ident!("kept_{lanes}")).collect();
+    quote! {
+        let mut nans = [<P::Compute as Real>::Bits::default(); LANES];
+        // Lanes with a fixed index stay in registers.
+        #(let #kept = #lanes;)*
+        #(let mut #lanes = *#kept;)*
+        for row in 0..n / LANES {
+            for lane in 0..LANES {
+                let (i, mut nan) = (row * LANES + lane, nans[lane]);
+                // SAFETY: the rows have at most `n` elements.
+                unsafe { std::hint::assert_unchecked(i < n) };
+                #element
+                nans[lane] = nan;
+            }
+        }
+        #(*#kept = #lanes;)*
+        #(let #lanes = #kept;)*
+        let mut nan = <P::Compute as Real>::Bits::default();
+        nans.iter().for_each(|&lane| nan |= lane);
+        for lane in 0..n % LANES {
+            let i = n / LANES * LANES + lane;
+            #element
+        }
+        nan
     }
 }

@@ -157,10 +157,10 @@ fn numbers_and_conditions() {
 
 #[test]
 fn what_is_recalled() {
-    let message = "what is recalled is a factor of a reduction of the pass before: sum array { uu = u * u; }";
+    let message = "what is recalled is a factor of a fast sum of the pass before: fast sum array { uu = u * u; }";
     let rule = |between: &str| {
         format!(
-            "pass(g) {{ let u = g; sum array {{ uu = u * u; }} }} {between} pass(p, g) {{ recall u = g; p = uu * u; }}"
+            "pass(g) {{ let u = g; fast sum array {{ uu = u * u; }} }} {between} pass(p, g) {{ recall u = g; p = uu * u; }}"
         )
     };
     assert!(read(&rule("array { a = uu; }")).is_ok());

@@ -100,25 +100,25 @@ template <class T> DEVICE void elements(const Args& args) {
     for (i += threadIdx.x; i < end; i += THREADS) together<1>(one, at, array, i, args.zero);
 }
 
-// A thread's partial sums of a stage; for a fast sum also its float32 lanes.
+// A thread's partial sums of a stage; for a fast sum also its float32 lane.
 template <class T> struct Sums {
     double sum[T::SUMS];
-    float fast[T::SUMS][4];
+    float fast[T::SUMS];
 
     METHOD Sums() {
         for (int k = 0; k < T::SUMS; k++) {
             sum[k] = neutral(T::Form(k));
-            for (int j = 0; j < 4; j++) fast[k][j] = 0.0f;
+            fast[k] = 0.0f;
         }
     }
-    METHOD void add(const T& one, int j) {
+    METHOD void add(const T& one) {
         F left[T::SUMS], right[T::SUMS];
         one.Terms(left, right);
         for (int k = 0; k < T::SUMS; k++) {
             double x = (double)left[k];
             if (T::Form(k) == PLAIN) sum[k] += x;
             if (T::Form(k) == SQUARE || T::Form(k) == FAST) sum[k] += x * x;
-            if (T::Form(k) == FAST) fast[k][j] += (float)left[k] * (float)left[k];
+            if (T::Form(k) == FAST) fast[k] += (float)left[k] * (float)left[k];
             if (T::Form(k) == PRODUCT) sum[k] += x * (double)right[k];
             if (T::Form(k) == MAX) sum[k] = max(sum[k], x);
         }
@@ -144,9 +144,8 @@ template <class T> DEVICE void reduce(const Sums<T>& sums, double* result) {
         add_lanes(lanes, T::Form(k));
         result[k] = lanes[threadIdx.x];
         if (T::Form(k) != FAST) continue;
-        const float* fast = sums.fast[k];
         __syncthreads();
-        lanes[threadIdx.x] = ((double)fast[0] + (double)fast[2]) + ((double)fast[1] + (double)fast[3]);
+        lanes[threadIdx.x] = (double)sums.fast[k];
         add_lanes(lanes, FAST);
         double total = lanes[threadIdx.x];
         // If float32 overflows, or loses small numbers, the float64 sum is used.
@@ -164,7 +163,7 @@ DEVICE void deal(T& one, const Streams<T>& at, const Array& array, u64 i, u64 en
             u64 k = i + j * LANES;
             if (k >= end) break;
             compute(one, at, array, k);
-            sums.add(one, j);
+            sums.add(one);
             if (stores) keep(one, at, k, zero);
         }
     }
@@ -282,7 +281,7 @@ template <class T> DEVICE void sums_interleaved(T& one, const Streams<T>& at, co
         Sums<T> sums;
         for (; col < least(first + STRIP, array.cols); col += array.interleaved) {
             compute(one, at, array, row * array.cols + col);
-            sums.add(one, 0);
+            sums.add(one);
         }
         for (int k = 0; k < T::SUMS; k++) total[k] = combine(T::Form(k), total[k], sums.sum[k]);
     }
@@ -357,7 +356,7 @@ template <class T> DEVICE void sums_across(const Args& args) {
     Sums<T> sums;
     for (; row < last; row++) {
         compute(one, at, array, (matrix * array.rows + row) * array.cols + col);
-        sums.add(one, 0);
+        sums.add(one);
     }
     for (int k = 0; k < T::SUMS; k++) put(args.columns + k * args.column_stride + array.column + place, sums.sum[k]);
 }
@@ -404,7 +403,7 @@ DEVICE void interleaved_matrices(
             one.In(pointers, first + i);
             one.Text();
             one.Out(pointers, first + i);
-            sums.add(one, 0);
+            sums.add(one);
         }
         for (int k = 0; k < T::SUMS; k++) {
             double sum = combine(T::Form(k), neutral(T::Form(k)), sums.sum[k]);
@@ -444,7 +443,7 @@ template <class T> DEVICE void matrices(const Args& args) {
                 one.In(pointers, first + k);
                 one.Text();
                 one.Out(pointers, first + k);
-                sums.add(one, j);
+                sums.add(one);
             }
         }
         double result[T::SUMS];

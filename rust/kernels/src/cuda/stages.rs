@@ -234,10 +234,11 @@ pub fn check(rule: &Rule) -> Result<(), String> {
             return refuse("only each_step can use pow and log");
         }
         let of_gradient = |reduction: &Reduction| {
-            reduction.operation == Operation::FastSum && reduction.left.memory == Some(Stream::Grad)
+            let fast = reduction.operation == Operation::FastSum;
+            fast && !reduction.fused && reduction.left.memory == Some(Stream::Grad)
         };
         if stage.reductions.iter().any(of_gradient) {
-            return refuse("it has a fast sum of the gradient");
+            return refuse("it has a fast sum of the gradient over rows or columns");
         }
         if matches!(stage.kind, Kind::Text(Scope::Array)) {
             let others = rule.scalars.iter().take(rule.array_scalars);

@@ -253,7 +253,8 @@ fn sums(context: Context, scope: Scope, of: &[(usize, &Reduction)]) -> String {
     }
     text += "    }\n";
     let fast = |reduction: &Reduction| match reduction.left.memory {
-        Some(Stream::Param) => param == Dtype::F32,
+        // The host reduces it from memory.
+        Some(Stream::Param) if !reduction.fused => param == Dtype::F32,
         _ => compute == Dtype::F32,
     };
     let form = |reduction: &Reduction| match form(reduction) {

@@ -9,6 +9,7 @@ use super::reductions::{by_cells, fold, form, neutral_of};
 use super::tiles::Call;
 use super::work_list::{Item, WorkList};
 use crate::cpu::Level;
+use crate::kernel::Tail;
 use crate::numeric::reduce::BLOCK;
 use crate::numeric::{Rounding, Storage, fpenv};
 use crate::rule::{Kind, Scope, Stage};
@@ -74,7 +75,7 @@ impl WorkList {
                 let zero_grads = step.zero_grads && pass.reads_grad;
                 let call = Call::new(step.level, &step.scalars[item.group], step.rounding, i, zero_grads);
                 // SAFETY: upheld by the caller; the range lies within the array.
-                unsafe { item.call(this.streams_of(i), pass, &call, (start, end - start), std::ptr::null()) };
+                unsafe { item.call(this.streams_of(i), pass, &call, (start, end - start), Tail::NONE) };
             }
         });
     }

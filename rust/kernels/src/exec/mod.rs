@@ -2,9 +2,11 @@
 
 mod array;
 mod driver;
+mod from_memory;
 mod matrix;
 mod pack;
 mod partition;
+mod passes;
 mod plan;
 mod pool;
 mod quantized;
@@ -12,6 +14,7 @@ mod reductions;
 mod scratch;
 mod stages;
 mod tiles;
+mod vectors;
 mod work_list;
 
 pub use array::Array;

@@ -7,7 +7,7 @@ use std::mem::MaybeUninit;
 use super::quantized::QuantizedState;
 use super::work_list::{Item, WHOLE};
 use crate::cpu::Level;
-use crate::kernel::{self, Extras, Kernel, MAX_STREAMS, States, Types};
+use crate::kernel::{self, Extras, Kernel, MAX_STREAMS, States, Tail, Types};
 use crate::numeric::reduce::BLOCK;
 use crate::numeric::{Dtype, QUANTIZATION_BLOCK, RandomBits, Rounding, StateFormat, convert};
 use crate::rule::{Pass, Scope, State};
@@ -107,23 +107,6 @@ impl Item {
         (pass.reads | pass.writes) & self.state_bits != 0
     }
 
-    /// Runs a pass whose kernel reads a term of an earlier pass, the last of `tail`, instead of computing it again.
-    ///
-    /// # Safety
-    /// As for [`Item::call`].
-    pub(super) unsafe fn call_recalling(
-        &self,
-        streams: *const *mut u8,
-        pass: &Pass,
-        call: &Call<'_>,
-        range: (usize, usize),
-        tail: *const *mut u8,
-    ) {
-        let recalling = Pass { kernel: pass.kernel + 1, ..*pass };
-        // SAFETY: upheld by the caller.
-        unsafe { self.call(streams, &recalling, call, range, tail) };
-    }
-
     /// Runs a pass over elements `at..at + n`; through tiles at most [`TILE`] at a time. `tail` has the pass's operands and
     /// terms, for at most [`TILE`] elements.
     ///
@@ -136,7 +119,7 @@ impl Item {
         pass: &Pass,
         call: &Call<'_>,
         (at, n): (usize, usize),
-        tail: *const *mut u8,
+        tail: Tail,
     ) {
         let extras = Extras {
             bits: call.bits,

@@ -36,7 +36,7 @@ impl std::fmt::Debug for CompiledRule {
 ///
 /// # Safety
 /// Every stream that the pass uses must be valid for `n` elements of its type from `at`, aligned, and overlap no other; so must
-/// those of [`Extras::tail`] from their start. `scalars` must be those of the rule.
+/// those of [`Tail`] from their start, and its sums for writing. `scalars` must be those of the rule.
 pub(crate) type Kernel = unsafe fn(streams: *const *mut u8, at: usize, n: usize, scalars: &[f64], extras: &Extras<'_>);
 
 /// Arguments of a kernel besides the streams of an array.
@@ -48,16 +48,31 @@ pub(crate) struct Extras<'a> {
     pub block: usize,
     /// Number of states that the rule has as streams.
     pub states: usize,
-    /// Streams that start at the kernel's first element: row and column operands, then terms of reductions.
-    pub tail: *const *mut u8,
+    /// What a pass with operands or reductions has in addition.
+    pub tail: Tail,
     /// Whether the kernel prefetches: worth it where the arrays do not fit into the caches.
     pub prefetches: bool,
 }
 
+/// Operands and reductions of a pass.
+#[derive(Clone, Copy)]
+pub(crate) struct Tail {
+    /// Streams that start at the kernel's first element: row and column operands, then terms of reductions.
+    pub streams: *const *mut u8,
+    /// Receives the sums of the stage's first reduction, one for each block.
+    pub sums: *mut f64,
+    /// From the first sum of one reduction to that of the next.
+    pub stride: usize,
+}
+
+impl Tail {
+    /// That of passes without operands and reductions.
+    pub const NONE: Tail = Tail { streams: std::ptr::null(), sums: std::ptr::null_mut(), stride: 0 };
+}
+
 impl Extras<'_> {
     /// The extras of most kernels.
-    pub const NONE: Extras<'static> =
-        Extras { bits: None, block: 0, states: 0, tail: std::ptr::null(), prefetches: false };
+    pub const NONE: Extras<'static> = Extras { bits: None, block: 0, states: 0, tail: Tail::NONE, prefetches: false };
 
     /// The random bits of each position in a block, and those of each state for the block `done` elements further on.
     #[inline(always)]
@@ -75,7 +90,7 @@ pub(crate) trait Pass {
     const DECAYS: bool;
     /// # Safety
     /// As for [`Kernel`]: parameters are `P`, gradients `G`, states `S`.
-    unsafe fn run<P, G, S, const L2: bool>(
+    unsafe fn run<P, G, S, const L2: bool, const FMA: bool>(
         streams: *const *mut u8,
         at: usize,
         n: usize,
@@ -103,9 +118,9 @@ cpu::each! {
         unsafe {
             // Specialized by hand: in longer loops the compiler would test it for every element.
             if R::DECAYS && scalars[L2] != 0.0 {
-                R::run::<P, G, S, true>(streams, at, n, scalars, extras)
+                R::run::<P, G, S, true, FMA>(streams, at, n, scalars, extras)
             } else {
-                R::run::<P, G, S, false>(streams, at, n, scalars, extras)
+                R::run::<P, G, S, false, FMA>(streams, at, n, scalars, extras)
             }
         }
     }

@@ -75,8 +75,14 @@ impl Case<'_> {
                 streams[place] = pointers.next().unwrap();
             }
             let tail: Vec<*mut u8> = pointers.collect();
-            let extras =
-                Extras { bits: self.bits, block: 0, states: self.states, tail: tail.as_ptr(), prefetches: false };
+            let mut sums = [0.0; MAX_STREAMS];
+            let extras = Extras {
+                bits: self.bits,
+                block: 0,
+                states: self.states,
+                tail: Tail { streams: tail.as_ptr(), sums: sums.as_mut_ptr(), stride: 1 },
+                prefetches: false,
+            };
             // SAFETY: every stream is a separate buffer of `N` elements; this CPU supports the level.
             unsafe { (self.kernel)(streams.as_ptr(), 0, N, &scalars, &extras) };
             for (&(place, dtype, written), buffer) in self.streams.iter().zip(&memory) {

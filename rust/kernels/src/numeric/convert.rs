@@ -62,7 +62,7 @@ cpu::each! {
             (std::slice::from_raw_parts(source.cast::<A>(), n), std::slice::from_raw_parts_mut(target.cast::<C>(), n))
         };
         for (out, x) in target.iter_mut().zip(source) {
-            *out = x.load().into();
+            *out = C::from(x.load());
         }
     }
 

@@ -23,6 +23,7 @@ pub trait Real:
     + Mul<Output = Self>
     + Div<Output = Self>
     + Neg<Output = Self>
+    + Into<f64>
     + 'static
 {
     /// The canonical NaN, the only one ever stored: IEEE 754 leaves sign and payload of a NaN result open, and compilers use

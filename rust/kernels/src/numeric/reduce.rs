@@ -13,8 +13,6 @@ use crate::cpu::{self, LEVELS, Level, prefetch};
 pub(crate) const BLOCK: usize = 1024;
 /// Lanes that a block's elements are assigned to in turn.
 pub(crate) const LANES: usize = 16;
-/// Float32 lanes of fast sums of squares.
-const FAST_LANES: usize = 64;
 
 /// What is accumulated for each element.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -184,7 +182,7 @@ pub(crate) fn neutral(form: Form) -> f64 {
 pub(crate) unsafe fn first_nonfinite(dtype: Dtype, compute: Dtype, data: *const u8, n: usize) -> Option<usize> {
     /// # Safety
     /// As for `first_nonfinite`, with the type as a parameter.
-    unsafe fn scan<G: Storage<Compute: Into<f64>>>(data: *const u8, n: usize) -> Option<usize> {
+    unsafe fn scan<G: Storage>(data: *const u8, n: usize) -> Option<usize> {
         // SAFETY: upheld by the caller.
         let values = unsafe { std::slice::from_raw_parts(data.cast::<G>(), n) };
         values.iter().position(|x| !x.load().into().is_finite())
@@ -208,7 +206,7 @@ pub(crate) unsafe fn first_nonfinite(dtype: Dtype, compute: Dtype, data: *const 
 cpu::each! {
     /// # Safety
     /// As for [`Block`].
-    pub(super) unsafe fn sum<G: Storage<Compute: Into<f64>>, const SQUARES: bool>(
+    pub(super) unsafe fn sum<G: Storage, const SQUARES: bool>(
         left: *const u8, _: *const u8, n: usize,
     ) -> f64 {
         // SAFETY: upheld by the caller.
@@ -226,7 +224,7 @@ cpu::each! {
 
     /// # Safety
     /// As for [`Block`].
-    pub(super) unsafe fn products<C: Storage<Compute = C> + Real + Into<f64>>(
+    pub(super) unsafe fn products<C: Storage<Compute = C> + Real>(
         left: *const u8, right: *const u8, n: usize,
     ) -> f64 {
         // SAFETY: upheld by the caller.
@@ -244,7 +242,7 @@ cpu::each! {
 
     /// # Safety
     /// As for [`Block`].
-    pub(super) unsafe fn maximum<C: Real + Into<f64>>(left: *const u8, _: *const u8, n: usize) -> f64 {
+    pub(super) unsafe fn maximum<C: Real>(left: *const u8, _: *const u8, n: usize) -> f64 {
         // SAFETY: upheld by the caller.
         let values = unsafe { std::slice::from_raw_parts(left.cast::<C>(), n) };
         values.iter().fold(f64::NEG_INFINITY, |largest, &x| super::super::max(largest, x.into()))
@@ -255,10 +253,10 @@ cpu::each! {
     pub(super) unsafe fn fast_squares(left: *const u8, right: *const u8, n: usize) -> f64 {
         // SAFETY: upheld by the caller.
         let values = unsafe { std::slice::from_raw_parts(left.cast::<f32>(), n) };
-        let mut lanes = [0.0f32; FAST_LANES];
-        let (rows, rest) = values.as_chunks::<FAST_LANES>();
+        let mut lanes = [0.0f32; LANES];
+        let (rows, rest) = values.as_chunks::<LANES>();
         for row in rows {
-            for lane in 0..FAST_LANES {
+            for lane in 0..LANES {
                 lanes[lane] += row[lane] * row[lane];
             }
         }
@@ -266,8 +264,7 @@ cpu::each! {
             *lane += x * x;
         }
         let total = fold(lanes.map(f64::from));
-        // If float32 overflows, or loses small numbers, the sum is computed in float64.
-        if (SMALLEST_FAST..f64::INFINITY).contains(&total) {
+        if is_accurate(total) {
             return total;
         }
         // SAFETY: upheld by the caller.
@@ -276,7 +273,7 @@ cpu::each! {
 
     /// # Safety
     /// As for [`Columns`].
-    pub(super) unsafe fn columns<C: Real + Into<f64>, const FORM: usize>(
+    pub(super) unsafe fn columns<C: Real, const FORM: usize>(
         sums: *mut f64, left: *const u8, right: *const u8, n: usize,
     ) {
         // SAFETY: upheld by the caller.
@@ -298,12 +295,15 @@ cpu::each! {
     }
 }
 
-/// Float32 sums of squares below this are recomputed in float64.
-const SMALLEST_FAST: f64 = 1.0 / (1u128 << 100) as f64;
+/// Whether float32 lanes neither overflowed nor lost small numbers; else a sum of squares is taken again in float64.
+pub(crate) fn is_accurate(total: f64) -> bool {
+    const SMALLEST: f64 = 1.0 / (1u128 << 100) as f64;
+    (SMALLEST..f64::INFINITY).contains(&total)
+}
 
 /// A sum plus a product; if the product is exact, both forms round once to the same number.
 #[inline(always)]
-fn plus_product<C: Real + Into<f64>, const FMA: bool>(sum: f64, a: C, b: C) -> f64 {
+pub(crate) fn plus_product<C: Real, const FMA: bool>(sum: f64, a: C, b: C) -> f64 {
     let (a, b) = (a.into(), b.into());
     if FMA && C::SQUARES_EXACTLY { a.mul_add(b, sum) } else { sum + a * b }
 }
@@ -329,8 +329,8 @@ fn add<G>(values: &[G], plus: impl Fn(f64, &G) -> f64) -> f64 {
 
 /// The sum of a block's lanes, in a fixed tree.
 #[inline(always)]
-fn fold<const N: usize>(mut lanes: [f64; N]) -> f64 {
-    let mut width = N / 2;
+pub(crate) fn fold(mut lanes: [f64; LANES]) -> f64 {
+    let mut width = LANES / 2;
     while width > 0 {
         for lane in 0..width {
             lanes[lane] += lanes[lane + width];

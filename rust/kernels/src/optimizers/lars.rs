@@ -22,7 +22,7 @@ rules! {
     lars {
         element b;
         pass(p, g) {
-            sum array { pp = p * p; gg = g * g; }
+            fast sum array { pp = p * p; gg = g * g; }
         }
         array {
             let norm_p = sqrt(pp);

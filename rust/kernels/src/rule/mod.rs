@@ -201,6 +201,8 @@ pub struct Reduction {
     pub name: &'static str,
     /// The index of its result among the rule's scalars, or among its row or column vectors.
     pub place: usize,
+    /// Whether the kernel of the pass adds it up; else it is reduced from memory.
+    pub(crate) fused: bool,
     pub(crate) left: Factor,
     pub(crate) right: Right,
     /// The expression for one element's value.

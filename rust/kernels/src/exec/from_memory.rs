@@ -1,0 +1,184 @@
+//! The reductions that a pass's kernel does not add up: over rows and columns, maxima, and sums that float32 cannot hold. They
+//! read streams and tiles that the kernel has left. Starts no thread.
+
+use super::matrix::Cells;
+use super::passes::{Piece, Run};
+use super::reductions::{Layout, by_cells, form, layout};
+use super::tiles::MAX_TAIL;
+use super::work_list::WorkList;
+use crate::cpu::Level;
+use crate::numeric::reduce::{self, Form, combine, neutral};
+use crate::numeric::{Dtype, convert};
+use crate::rule::{Factor, Operation, Reduction, Right, Stream};
+
+impl WorkList {
+    /// Resets the partial results that a cell adds to.
+    pub(super) fn start_cell(&self, first: usize, cells: &Cells, reduction: &Reduction, unit: usize) {
+        let nothing = neutral(form(reduction));
+        let cell = cells.unit(unit);
+        // SAFETY: these entries belong to the cell alone.
+        unsafe {
+            match layout(reduction, Some(cells.matrix)) {
+                Layout::Rows => {
+                    let at = |row| first + cells.row_partial(cell.cols.start / cells.strip, row, 0);
+                    let (start, end) = (at(cell.rows.start), at(cell.rows.end));
+                    self.partials.slice(start, end - start).fill(nothing);
+                }
+                Layout::Cols => {
+                    let mut row = cell.rows.start;
+                    while row < cell.rows.end {
+                        let place = first + col_place(cells, row) + cell.cols.start;
+                        self.partials.slice(place, cell.cols.len()).fill(nothing);
+                        row = (row / cells.matrix.rows + 1) * cells.matrix.rows;
+                    }
+                }
+                Layout::Units => self.partials.set(first + unit, nothing),
+            }
+        }
+    }
+
+    /// Reduces what the kernel did not add up.
+    ///
+    /// # Safety
+    /// As for [`WorkList::pass`]; the kernel must have written the terms.
+    pub(super) unsafe fn finish_piece(&self, run: &Run<'_>, unit: usize, piece: Piece, terms: &[*mut u8]) {
+        let (item, level, compute) = (run.item, run.call.level, run.item.param_type.compute());
+        for (k, reduction) in run.stage.reductions.iter().enumerate() {
+            if reduction.fused {
+                let in_float32 = form(reduction) == Form::FastSquare && compute == Dtype::F32;
+                // SAFETY: the entry is the unit's own.
+                if !in_float32 || reduce::is_accurate(unsafe { self.partials.get(run.places[k] + unit) }) {
+                    continue;
+                }
+            }
+            let factor = |factor: &Factor| match factor.memory {
+                Some(Stream::Param) => (item.param_type, self.stream(run.i, 0, piece.at)),
+                Some(Stream::Grad) if in_memory(factor, run.scaled, run.call.zero_grads) => {
+                    (item.grad_type, self.stream(run.i, 1, piece.at))
+                }
+                _ => (compute, terms[factor.tile]),
+            };
+            let mut left = factor(&reduction.left);
+            let mut right = (compute, std::ptr::null_mut());
+            // SAFETY: upheld by the caller.
+            unsafe {
+                if let Right::Factor(second) = &reduction.right {
+                    // A product needs both in the compute type.
+                    right = self.widened(level, factor(second), compute, run.tiles[MAX_TAIL - 1], piece.n);
+                    left = self.widened(level, left, compute, run.tiles[MAX_TAIL - 2], piece.n);
+                } else if reduction.operation == Operation::Max {
+                    // So does a maximum.
+                    left = self.widened(level, left, compute, run.tiles[MAX_TAIL - 2], piece.n);
+                }
+                self.reduce(run, (k, reduction), unit, piece, (left, right.1));
+            }
+        }
+    }
+
+    /// Numbers in the compute type: converted into a tile if they are stored in another type.
+    ///
+    /// # Safety
+    /// The pointers must be valid for `n` elements.
+    unsafe fn widened(
+        &self,
+        level: Level,
+        (dtype, data): (Dtype, *mut u8),
+        compute: Dtype,
+        tile: *mut u8,
+        n: usize,
+    ) -> (Dtype, *mut u8) {
+        if dtype == compute {
+            return (dtype, data);
+        }
+        // SAFETY: upheld by the caller.
+        unsafe { convert::load(level, (dtype, data), (compute, tile), n) };
+        (compute, tile)
+    }
+
+    /// Adds a piece to the partial results of a reduction.
+    ///
+    /// # Safety
+    /// As for [`WorkList::pass`]; the numbers must be valid for the piece.
+    unsafe fn reduce(
+        &self,
+        run: &Run<'_>,
+        (k, reduction): (usize, &Reduction),
+        unit: usize,
+        piece: Piece,
+        ((dtype, left), right): ((Dtype, *mut u8), *mut u8),
+    ) {
+        let (form, first, level) = (form(reduction), run.places[k], run.call.level);
+        let compute = run.item.param_type.compute();
+        let offset = |data: *mut u8, dtype: Dtype, elements: usize| data.wrapping_add(elements * dtype.size());
+        // SAFETY: upheld by the caller; the entries belong to the unit.
+        unsafe {
+            let block = |at: usize, n: usize| {
+                let pair = (offset(left, dtype, at).cast_const(), offset(right, compute, at).cast_const());
+                reduce::block(level, form, (dtype, compute), pair, n)
+            };
+            let Some(cells) = run.item.cells.as_ref().filter(|_| by_cells(run.stage)) else {
+                return self.partials.set(first + unit, block(0, piece.n));
+            };
+            let add = |place: usize, x: f64| self.partials.set(place, combine(form, self.partials.get(place), x));
+            match layout(reduction, Some(cells.matrix)) {
+                Layout::Rows => {
+                    let of_row = cells.matrix.interleaved;
+                    let strip = piece.col / cells.strip;
+                    if of_row == 1 {
+                        let place = first + cells.row_partial(strip, piece.row, 0);
+                        for row in 0..piece.rows {
+                            add(place + row, block(row * piece.cols, piece.cols));
+                        }
+                        return;
+                    }
+                    // Interleaved matrices: neighbouring elements belong to neighbouring sums.
+                    let (_, data) = self.widened(level, (dtype, left), compute, run.tiles[MAX_TAIL - 2], piece.n);
+                    for row in 0..piece.rows {
+                        let mut done = 0;
+                        while done < piece.cols {
+                            let col = piece.col + done;
+                            let n = (of_row - col % of_row).min(piece.cols - done);
+                            let at = row * piece.cols + done;
+                            let pair =
+                                (offset(data, compute, at).cast_const(), offset(right, compute, at).cast_const());
+                            let sums = self.partials.at(first + cells.row_partial(strip, piece.row + row, col));
+                            reduce::columns(level, form, compute, sums, pair, n);
+                            done += n;
+                        }
+                    }
+                }
+                Layout::Cols => {
+                    let (_, data) = self.widened(level, (dtype, left), compute, run.tiles[MAX_TAIL - 2], piece.n);
+                    for row in 0..piece.rows {
+                        let at = row * piece.cols;
+                        let place = first + col_place(cells, piece.row + row) + piece.col;
+                        let pair = (offset(data, compute, at).cast_const(), offset(right, compute, at).cast_const());
+                        reduce::columns(level, form, compute, self.partials.at(place), pair, piece.cols);
+                    }
+                }
+                Layout::Units => add(first + unit, block(0, piece.n)),
+            }
+        }
+    }
+
+    fn stream(&self, i: usize, k: usize, at: usize) -> *mut u8 {
+        let item = &self.items[i];
+        let size = if k == 0 { item.param_type.size() } else { item.grad_type.size() };
+        self.streams[item.streams + k].wrapping_add(at * size)
+    }
+}
+
+/// Whether a factor is in memory when the pass is done.
+pub(super) fn in_memory(factor: &Factor, scaled: bool, zero_grads: bool) -> bool {
+    match factor.memory {
+        Some(Stream::Grad) => !(zero_grads || (factor.unscaled && scaled)),
+        Some(Stream::Param) => true,
+        None => false,
+    }
+}
+
+/// The index of a row's column sums: those of its matrix and panel.
+fn col_place(cells: &Cells, row: usize) -> usize {
+    let (matrix, within) = (row / cells.matrix.rows, row % cells.matrix.rows);
+    (matrix * cells.panels + within / cells.panel) * cells.matrix.cols
+}

@@ -1,0 +1,279 @@
+//! Runs a pass over some units of an array: calls its kernel with the streams that it needs. Starts no thread.
+
+use std::ops::Range;
+
+use super::from_memory::in_memory;
+use super::matrix::Cells;
+use super::plan::Numbered;
+use super::reductions::by_cells;
+use super::tiles::{Call, MAX_TAIL, TILE, with_kept_term, with_tail_tiles};
+use super::work_list::{Item, WorkList};
+use crate::kernel::Tail;
+use crate::numeric::reduce::BLOCK;
+use crate::numeric::{Dtype, StateFormat};
+use crate::rule::{DECAY, Factor, Kind, L2, Operand, Pass, Right, Stage};
+
+/// Some neighbouring elements of an array. In a cell they are part of a row, or several whole short rows.
+#[derive(Clone, Copy)]
+pub(super) struct Piece {
+    pub at: usize,
+    pub n: usize,
+    /// The first row, counted over the batch, and the number of rows.
+    pub row: usize,
+    pub rows: usize,
+    /// The first column, and the number of elements of each row.
+    pub col: usize,
+    pub cols: usize,
+}
+
+/// A pass over an array.
+pub(super) struct Run<'a> {
+    pub i: usize,
+    pub item: &'a Item,
+    pub stage: &'a Stage,
+    pass: &'a Pass,
+    pub call: &'a Call<'a>,
+    /// Whether gradients are scaled, so that reductions need the kernel's scaled values.
+    pub scaled: bool,
+    /// Whether the kernel has anything to compute.
+    computes: bool,
+    /// The first partial result of each reduction.
+    pub places: [usize; MAX_TAIL],
+    /// The tiles for operands and terms.
+    pub tiles: [*mut u8; MAX_TAIL],
+    /// The buffer for a term that a later pass reuses, and the term's index.
+    kept: *mut u8,
+    recalled: Option<usize>,
+}
+
+impl Run<'_> {
+    /// Whether the kernel reads the term that an earlier pass kept.
+    fn recalls(&self) -> bool {
+        self.pass.recalls.is_some() && !self.kept.is_null()
+    }
+
+    /// Where the kept term of a piece is.
+    fn term(&self, piece: Piece) -> *mut u8 {
+        self.kept.wrapping_add(piece.at * self.item.param_type.compute().size())
+    }
+
+    /// Whether one call of the kernel can process many blocks: no tile, which holds one block, is in use.
+    fn is_one_call(&self) -> bool {
+        let terms = if self.kept.is_null() { 0 } else { usize::from(self.recalled.is_some()) };
+        self.pass.operands.is_empty()
+            && self.pass.tiles == terms
+            && self.stage.reductions.iter().all(|reduction| reduction.fused)
+            && self.item.direct(self.pass, self.call).is_some()
+    }
+}
+
+impl WorkList {
+    /// Runs a pass over some units of an array, or over all of a `whole` one. A term that a later pass recalls is kept where
+    /// that pass finds it in a cache.
+    ///
+    /// # Safety
+    /// As for [`WorkList::run`]; nobody else may run a pass over these units at the same time.
+    pub(super) unsafe fn pass(&self, i: usize, numbered: Numbered, call: &Call<'_>, units: Range<usize>, whole: bool) {
+        let (item, stage) = (&self.items[i], numbered.stage);
+        let Kind::Pass(pass) = &stage.kind else { unreachable!("the stage is a pass") };
+        // What is computed again is another number than before where states are quantized, or where the parameter decays first.
+        let keeps =
+            (whole || !self.terms.is_empty()) && item.format == StateFormat::Compute && call.scalars[DECAY] == 1.0;
+        let recalls = keeps && pass.recalls.is_some();
+        if stage.reductions.is_empty() && pass.operands.is_empty() && !recalls {
+            let (start, end) = (units.start * BLOCK, item.len.min(units.end * BLOCK));
+            if start < end {
+                // SAFETY: upheld by the caller.
+                unsafe { item.call(self.streams_of(i), pass, call, (start, end - start), Tail::NONE) };
+            }
+            return;
+        }
+        let scaled = call.scalars[0] != 1.0 || call.scalars[L2] != 0.0;
+        // Gradients that the pass sets to zero are no longer in memory when they are reduced.
+        let wanted = |factor: &Factor| !in_memory(factor, scaled, call.zero_grads);
+        let needs_terms = stage.reductions.iter().any(|reduction| {
+            reduction.fused
+                || wanted(&reduction.left)
+                || matches!(&reduction.right, Right::Factor(factor) if wanted(factor))
+        });
+        let mut run = Run {
+            i,
+            item,
+            stage,
+            pass,
+            call,
+            scaled,
+            computes: needs_terms || pass.writes != 0 || pass.writes_param || call.zero_grads,
+            places: [0; MAX_TAIL],
+            tiles: [std::ptr::null_mut(); MAX_TAIL],
+            kept: std::ptr::null_mut(),
+            recalled: numbered.recalled,
+        };
+        for (k, place) in run.places.iter_mut().enumerate().take(stage.reductions.len()) {
+            *place = self.first_place(item, stage, numbered.number, k);
+        }
+        with_tail_tiles(|tiles| {
+            for (pointer, tile) in run.tiles.iter_mut().zip(tiles) {
+                *pointer = tile.pointer();
+            }
+            let all = |run: &Run<'_>| {
+                // SAFETY: upheld by the caller.
+                unsafe { self.units(run, units.clone()) }
+            };
+            if !(recalls || (keeps && numbered.recalled.is_some())) {
+                all(&run);
+            } else if whole {
+                with_kept_term(|kept| {
+                    run.kept = kept;
+                    all(&run);
+                });
+            } else {
+                run.kept = self.terms.at(item.first_block * BLOCK).cast();
+                all(&run);
+            }
+        });
+    }
+
+    /// # Safety
+    /// As for [`WorkList::pass`].
+    unsafe fn units(&self, run: &Run<'_>, units: Range<usize>) {
+        let Some(cells) = run.item.cells.as_ref().filter(|_| by_cells(run.stage)) else {
+            let blocks = units.map(|unit| {
+                let at = unit * BLOCK;
+                let n = BLOCK.min(run.item.len - at);
+                (unit, Piece { at, n, row: 0, rows: 1, col: at, cols: n })
+            });
+            // SAFETY: upheld by the caller.
+            return unsafe {
+                if run.is_one_call() {
+                    self.blocks(run, blocks)
+                } else {
+                    blocks.for_each(|(unit, piece)| self.piece(run, unit, piece))
+                }
+            };
+        };
+        for unit in units {
+            for (k, reduction) in run.stage.reductions.iter().enumerate() {
+                self.start_cell(run.places[k], cells, reduction, unit);
+            }
+            // SAFETY: upheld by the caller.
+            each_piece(cells, unit, |piece| unsafe { self.piece(run, unit, piece) });
+        }
+    }
+
+    /// Runs a pass over neighbouring blocks in one call of its kernel.
+    ///
+    /// # Safety
+    /// As for [`WorkList::pass`].
+    unsafe fn blocks(&self, run: &Run<'_>, blocks: impl Iterator<Item = (usize, Piece)> + Clone) {
+        let Some((unit, first)) = blocks.clone().next() else { return };
+        let n = blocks.clone().map(|(_, piece)| piece.n).sum();
+        let term = run.term(first);
+        // SAFETY: upheld by the caller.
+        unsafe {
+            self.call(run, unit, (first.at, n), &[term]);
+            blocks.for_each(|(unit, piece)| self.finish_piece(run, unit, piece, &[run.term(piece)]));
+        }
+    }
+
+    /// Calls the kernel of a pass.
+    ///
+    /// # Safety
+    /// As for [`WorkList::pass`]; the streams must be those of the pass.
+    unsafe fn call(&self, run: &Run<'_>, unit: usize, range: (usize, usize), tail: &[*mut u8]) {
+        let sums = self.partials.at(run.places[0] + unit);
+        let tail = Tail { streams: tail.as_ptr(), sums, stride: run.item.units(run.stage) };
+        let recalling = Pass { kernel: run.pass.kernel + 1, ..*run.pass };
+        let pass = if run.recalls() { &recalling } else { run.pass };
+        // SAFETY: upheld by the caller.
+        unsafe { run.item.call(self.streams_of(run.i), pass, run.call, range, tail) };
+    }
+
+    /// # Safety
+    /// As for [`WorkList::pass`].
+    unsafe fn piece(&self, run: &Run<'_>, unit: usize, piece: Piece) {
+        let Run { i, item, pass, .. } = *run;
+        let mut tail = run.tiles;
+        // SAFETY: upheld by the caller; a tile holds a piece, and a pass has at most `MAX_TAIL` operands and terms.
+        unsafe {
+            for (k, operand) in pass.operands.iter().enumerate() {
+                tail[k] = self.operand(i, operand, item.param_type.compute(), piece, run.tiles[k]);
+            }
+            if !run.kept.is_null() {
+                tail[pass.operands.len() + run.recalled.unwrap_or(0)] = run.term(piece);
+            }
+            if run.computes {
+                self.call(run, unit, (piece.at, piece.n), &tail);
+            }
+            self.finish_piece(run, unit, piece, &tail[pass.operands.len()..]);
+        }
+    }
+
+    /// The stream of a row or column vector for a piece: the vector itself if its layout matches the elements, else a tile.
+    ///
+    /// # Safety
+    /// The vector must be valid, and the tile for a piece.
+    unsafe fn operand(&self, i: usize, operand: &Operand, compute: Dtype, piece: Piece, tile: *mut u8) -> *mut u8 {
+        let matrix = self.items[i].matrix().expect("rules with operands have matrices");
+        let vector = self.vector(i, operand.scope, operand.place);
+        let by_row = matrix.lies_in_rows(operand.scope);
+        let (size, end) = (compute.size(), piece.at + piece.n);
+        let mut at = piece.at;
+        while at < end {
+            let (row, col) = (at / matrix.cols, at % matrix.cols);
+            let mut run = (matrix.cols - col).min(end - at);
+            let one = col % matrix.interleaved;
+            if by_row && matrix.interleaved > 1 {
+                run = run.min(matrix.interleaved - one);
+            }
+            let into = tile.wrapping_add((at - piece.at) * size);
+            // SAFETY: upheld by the caller; all indices are within the vector and the tile.
+            unsafe {
+                match (by_row, compute) {
+                    (true, _) if matrix.interleaved > 1 => {
+                        let from = vector.add((row * matrix.interleaved + one) * size);
+                        into.copy_from_nonoverlapping(from, run * size);
+                    }
+                    (true, Dtype::F64) => {
+                        let value = *vector.cast::<f64>().add(row);
+                        std::slice::from_raw_parts_mut(into.cast::<f64>(), run).fill(value);
+                    }
+                    (true, _) => {
+                        let value = *vector.cast::<f32>().add(row);
+                        std::slice::from_raw_parts_mut(into.cast::<f32>(), run).fill(value);
+                    }
+                    (false, _) => {
+                        let from = vector.add((row / matrix.rows * matrix.cols + col) * size);
+                        if run == piece.n {
+                            return from;
+                        }
+                        into.copy_from_nonoverlapping(from, run * size);
+                    }
+                }
+            }
+            at += run;
+        }
+        tile
+    }
+}
+
+/// The pieces of a cell.
+fn each_piece(cells: &Cells, unit: usize, mut f: impl FnMut(Piece)) {
+    let (cell, width) = (cells.unit(unit), cells.matrix.cols);
+    let together = cells.rows_at_once();
+    if together > 1 {
+        let mut row = cell.rows.start;
+        while row < cell.rows.end {
+            let rows = together.min(cell.rows.end - row);
+            f(Piece { at: row * width, n: rows * width, row, rows, col: 0, cols: width });
+            row += rows;
+        }
+        return;
+    }
+    for row in cell.rows.clone() {
+        for col in cell.cols.clone().step_by(TILE) {
+            let n = TILE.min(cell.cols.end - col);
+            f(Piece { at: row * width + col, n, row, rows: 1, col, cols: n });
+        }
+    }
+}
