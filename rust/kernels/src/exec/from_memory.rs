@@ -37,6 +37,26 @@ impl WorkList {
         }
     }
 
+    /// Whether the kernel has added up everything for a unit.
+    ///
+    /// # Safety
+    /// As for [`WorkList::pass`]; the kernel must have been called.
+    pub(super) unsafe fn is_complete(&self, run: &Run<'_>, unit: usize) -> bool {
+        // SAFETY: upheld by the caller.
+        run.stage.reductions.iter().enumerate().all(|numbered| unsafe { self.is_summed(run, numbered, unit) })
+    }
+
+    /// Whether the kernel has added up a reduction, and float32 was enough.
+    ///
+    /// # Safety
+    /// As for [`WorkList::is_complete`].
+    unsafe fn is_summed(&self, run: &Run<'_>, (k, reduction): (usize, &Reduction), unit: usize) -> bool {
+        let in_float32 = form(reduction) == Form::FastSquare && run.item.param_type.compute() == Dtype::F32;
+        // SAFETY: the entry is the unit's own.
+        let accurate = || reduce::is_accurate(unsafe { self.partials.get(run.places[k] + unit) });
+        reduction.fused && (!in_float32 || accurate())
+    }
+
     /// Reduces what the kernel did not add up.
     ///
     /// # Safety
@@ -44,12 +64,9 @@ impl WorkList {
     pub(super) unsafe fn finish_piece(&self, run: &Run<'_>, unit: usize, piece: Piece, terms: &[*mut u8]) {
         let (item, level, compute) = (run.item, run.call.level, run.item.param_type.compute());
         for (k, reduction) in run.stage.reductions.iter().enumerate() {
-            if reduction.fused {
-                let in_float32 = form(reduction) == Form::FastSquare && compute == Dtype::F32;
-                // SAFETY: the entry is the unit's own.
-                if !in_float32 || reduce::is_accurate(unsafe { self.partials.get(run.places[k] + unit) }) {
-                    continue;
-                }
+            // SAFETY: upheld by the caller.
+            if unsafe { self.is_summed(run, (k, reduction), unit) } {
+                continue;
             }
             let factor = |factor: &Factor| match factor.memory {
                 Some(Stream::Param) => (item.param_type, self.stream(run.i, 0, piece.at)),
@@ -116,7 +133,7 @@ impl WorkList {
                 let pair = (offset(left, dtype, at).cast_const(), offset(right, compute, at).cast_const());
                 reduce::block(level, form, (dtype, compute), pair, n)
             };
-            let Some(cells) = run.item.cells.as_ref().filter(|_| by_cells(run.stage)) else {
+            let Some(cells) = run.item.cells.as_deref().filter(|_| by_cells(run.stage)) else {
                 return self.partials.set(first + unit, block(0, piece.n));
             };
             let add = |place: usize, x: f64| self.partials.set(place, combine(form, self.partials.get(place), x));

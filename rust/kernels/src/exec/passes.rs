@@ -52,9 +52,9 @@ impl Run<'_> {
         self.pass.recalls.is_some() && !self.kept.is_null()
     }
 
-    /// Where the kept term of a piece is.
-    fn term(&self, piece: Piece) -> *mut u8 {
-        self.kept.wrapping_add(piece.at * self.item.param_type.compute().size())
+    /// Where the kept term of an element is.
+    fn term(&self, at: usize) -> *mut u8 {
+        self.kept.wrapping_add(at * self.item.param_type.compute().size())
     }
 
     /// Whether one call of the kernel can process many blocks: no tile, which holds one block, is in use.
@@ -112,45 +112,64 @@ impl WorkList {
         for (k, place) in run.places.iter_mut().enumerate().take(stage.reductions.len()) {
             *place = self.first_place(item, stage, numbered.number, k);
         }
-        with_tail_tiles(|tiles| {
-            for (pointer, tile) in run.tiles.iter_mut().zip(tiles) {
-                *pointer = tile.pointer();
-            }
-            let all = |run: &Run<'_>| {
-                // SAFETY: upheld by the caller.
-                unsafe { self.units(run, units.clone()) }
-            };
+        // SAFETY: upheld by the caller.
+        unsafe {
             if !(recalls || (keeps && numbered.recalled.is_some())) {
-                all(&run);
+                self.units(&mut run, units);
             } else if whole {
                 with_kept_term(|kept| {
                     run.kept = kept;
-                    all(&run);
+                    self.units(&mut run, units);
                 });
             } else {
                 run.kept = self.terms.at(item.first_block * BLOCK).cast();
-                all(&run);
+                self.units(&mut run, units);
             }
-        });
+        }
     }
 
     /// # Safety
     /// As for [`WorkList::pass`].
-    unsafe fn units(&self, run: &Run<'_>, units: Range<usize>) {
-        let Some(cells) = run.item.cells.as_ref().filter(|_| by_cells(run.stage)) else {
-            let blocks = units.map(|unit| {
+    unsafe fn units(&self, run: &mut Run<'_>, units: Range<usize>) {
+        let one_call = run.is_one_call();
+        if one_call {
+            let (start, end) = (units.start * BLOCK, run.item.len.min(units.end * BLOCK));
+            // SAFETY: upheld by the caller.
+            unsafe {
+                self.call(run, units.start, (start, end - start), &[run.term(start)]);
+                if units.clone().all(|unit| self.is_complete(run, unit)) {
+                    return;
+                }
+            }
+        }
+        with_tail_tiles(|tiles| {
+            for (pointer, tile) in run.tiles.iter_mut().zip(tiles) {
+                *pointer = tile.pointer();
+            }
+            // SAFETY: upheld by the caller.
+            unsafe { self.pieces(run, units, !one_call) };
+        });
+    }
+
+    /// Runs a pass piece by piece; `calls` says whether the kernel is still to be called.
+    ///
+    /// # Safety
+    /// As for [`WorkList::pass`].
+    unsafe fn pieces(&self, run: &Run<'_>, units: Range<usize>, calls: bool) {
+        let Some(cells) = run.item.cells.as_deref().filter(|_| by_cells(run.stage)) else {
+            for unit in units {
                 let at = unit * BLOCK;
                 let n = BLOCK.min(run.item.len - at);
-                (unit, Piece { at, n, row: 0, rows: 1, col: at, cols: n })
-            });
-            // SAFETY: upheld by the caller.
-            return unsafe {
-                if run.is_one_call() {
-                    self.blocks(run, blocks)
-                } else {
-                    blocks.for_each(|(unit, piece)| self.piece(run, unit, piece))
+                let piece = Piece { at, n, row: 0, rows: 1, col: at, cols: n };
+                // SAFETY: upheld by the caller.
+                unsafe {
+                    match calls {
+                        true => self.piece(run, unit, piece),
+                        false => self.finish_piece(run, unit, piece, &[run.term(at)]),
+                    }
                 }
-            };
+            }
+            return;
         };
         for unit in units {
             for (k, reduction) in run.stage.reductions.iter().enumerate() {
@@ -158,21 +177,6 @@ impl WorkList {
             }
             // SAFETY: upheld by the caller.
             each_piece(cells, unit, |piece| unsafe { self.piece(run, unit, piece) });
-        }
-    }
-
-    /// Runs a pass over neighbouring blocks in one call of its kernel.
-    ///
-    /// # Safety
-    /// As for [`WorkList::pass`].
-    unsafe fn blocks(&self, run: &Run<'_>, blocks: impl Iterator<Item = (usize, Piece)> + Clone) {
-        let Some((unit, first)) = blocks.clone().next() else { return };
-        let n = blocks.clone().map(|(_, piece)| piece.n).sum();
-        let term = run.term(first);
-        // SAFETY: upheld by the caller.
-        unsafe {
-            self.call(run, unit, (first.at, n), &[term]);
-            blocks.for_each(|(unit, piece)| self.finish_piece(run, unit, piece, &[run.term(piece)]));
         }
     }
 
@@ -200,7 +204,7 @@ impl WorkList {
                 tail[k] = self.operand(i, operand, item.param_type.compute(), piece, run.tiles[k]);
             }
             if !run.kept.is_null() {
-                tail[pass.operands.len() + run.recalled.unwrap_or(0)] = run.term(piece);
+                tail[pass.operands.len() + run.recalled.unwrap_or(0)] = run.term(piece.at);
             }
             if run.computes {
                 self.call(run, unit, (piece.at, piece.n), &tail);

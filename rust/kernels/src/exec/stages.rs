@@ -21,7 +21,7 @@ impl WorkList {
             unsafe {
                 match reduction.scope {
                     Scope::Row | Scope::Col => {
-                        let cells = item.cells.as_ref().expect("rules with rows or columns have matrices");
+                        let cells = item.cells.as_deref().expect("rules with rows or columns have matrices");
                         let vector = self.vector(i, reduction.scope, reduction.place);
                         finish_vector(reduction, cells, &self.partials, first, (compute, vector));
                     }
@@ -57,7 +57,7 @@ impl WorkList {
 
     /// The first partial result of reduction `k` of a stage.
     pub(super) fn first_place(&self, item: &Item, stage: &Stage, number: usize, k: usize) -> usize {
-        let (units, cells) = (item.units(stage), item.cells.as_ref());
+        let (units, cells) = (item.units(stage), item.cells.as_deref());
         item.partials[number] + stage.reductions[..k].iter().map(|one| places(one, units, cells)).sum::<usize>()
     }
 }

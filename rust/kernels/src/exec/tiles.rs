@@ -133,11 +133,28 @@ impl Item {
             unsafe { kernel(streams, at, n, call.scalars, &extras) };
             return;
         }
+        // SAFETY: upheld by the caller.
+        unsafe { self.in_tiles(streams, pass, call, (at, n), &extras) };
+    }
+
+    /// Not inlined: its many local variables would slow down calls for small arrays that need no tiles.
+    ///
+    /// # Safety
+    /// As for [`Item::call`].
+    #[inline(never)]
+    unsafe fn in_tiles(
+        &self,
+        streams: *const *mut u8,
+        pass: &Pass,
+        call: &Call<'_>,
+        (at, n): (usize, usize),
+        extras: &Extras<'_>,
+    ) {
         with_stream_tiles(|tiles| {
             let end = at + n;
             for at in (at..end).step_by(TILE) {
                 // SAFETY: upheld by the caller, for a part of the elements.
-                unsafe { self.through_tiles(tiles, streams, pass, call, (at, TILE.min(end - at)), &extras) };
+                unsafe { self.through_tiles(tiles, streams, pass, call, (at, TILE.min(end - at)), extras) };
             }
         });
     }

@@ -36,7 +36,8 @@ pub(super) struct Item {
     pub grad_type: Dtype,
     pub format: StateFormat,
     pub rounded: Option<(Dtype, *mut u8)>,
-    pub cells: Option<Cells>,
+    /// Boxed, as few rules need it: a step over many small arrays reads every item.
+    pub cells: Option<Box<Cells>>,
     /// The index of its first stream, and of its row and column vectors.
     pub streams: usize,
     vectors: usize,
@@ -50,7 +51,7 @@ pub(super) struct Item {
     /// The index of its first scalar.
     pub scalars: usize,
     /// The index of each stage's first partial result, over all programs; empty for a rule of one pass.
-    pub partials: Vec<usize>,
+    pub partials: Box<[usize]>,
     /// Where its blocks begin among those of all arrays.
     pub first_block: usize,
     /// Whether one task takes it through all its stages.
@@ -63,12 +64,12 @@ pub(super) struct Item {
 
 impl Item {
     pub fn matrix(&self) -> Option<Matrix> {
-        self.cells.map(|cells| cells.matrix)
+        self.cells.as_ref().map(|cells| cells.matrix)
     }
 
     /// Number of units of a stage: cells or blocks.
     pub fn units(&self, stage: &Stage) -> usize {
-        let cells = self.cells.as_ref().filter(|_| by_cells(stage));
+        let cells = self.cells.as_deref().filter(|_| by_cells(stage));
         cells.map_or(self.len.div_ceil(BLOCK), Cells::units)
     }
 
@@ -223,7 +224,7 @@ impl WorkList {
             grad_type: array.grad_type,
             format: array.format,
             rounded: array.rounded,
-            cells,
+            cells: cells.map(Box::new),
             streams,
             vectors,
             states: rule.streams().count(),
@@ -231,7 +232,7 @@ impl WorkList {
             exact_bits: rule.streams().enumerate().filter(|(_, (_, state))| state.exact).map(|(k, _)| 1 << k).sum(),
             array_states,
             scalars: self.scalar_count,
-            partials,
+            partials: partials.into(),
             first_block: self.block_count,
             whole: staged && array.len <= WHOLE,
             prefetches: false,
