@@ -18,7 +18,7 @@ from sympy.printing.latex import LatexPrinter
 
 from schuss import _schuss
 
-GREEK = {"alpha", "beta", "gamma", "mu", "rho"}
+GREEK = {"alpha", "beta", "gamma", "lambda", "mu", "rho", "sigma"}
 LETTERS = r"""lr \eta  eps \epsilon  momentum \mu  weight_decay \lambda  l2 \lambda  gradient_factor \gamma
     decay \delta  ratio r  vmax v_{\max}  d_max d_{\max}  old_d d_{\mathrm{old}}  trust_coefficient \tau
     initial_lr \eta_0  rho_inf \rho_\infty  beta2_decay \kappa"""
@@ -36,7 +36,7 @@ def tex(name: str) -> str:
     if name.startswith(NORMS):
         kind, _, of = name.partition("_")
         return rf"\lVert {tex(of)} \rVert" if kind == "norm" else rf"\operatorname{{rms}}({tex(of)})"
-    numbered = re.fullmatch(r"([a-z]|eps|beta)(\d)", name)
+    numbered = re.fullmatch(r"([a-z]|eps|beta|lambda)(\d)", name)
     if numbered:
         return f"{tex(numbered[1])}_{numbered[2]}"
     return name if len(name) == 1 else r"\mathrm{" + name.replace("_", r"\_") + "}"

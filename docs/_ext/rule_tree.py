@@ -36,7 +36,7 @@ class Select(sp.Function):  # type: ignore[misc]
 
 
 FUNCTIONS = {"select": Select, "sqrt": sp.sqrt, "abs": sp.Abs, "sign": sp.sign, "max": Max, "min": Min, "pow": sp.Pow}
-FUNCTIONS["log"] = sp.log
+FUNCTIONS |= {"cbrt": sp.cbrt, "atan2": sp.atan2, "log": sp.log}
 FUNCTIONS["fma"] = lambda a, b, c: a * b + c
 OPERATORS = {"+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.truediv, "&&": sp.And, "||": sp.Or}
 OPERATORS |= {"==": sp.Eq, "!=": sp.Ne, "<": sp.Lt, "<=": sp.Le, ">": sp.Gt, ">=": sp.Ge}

@@ -34,6 +34,10 @@ from schuss.optimizers.signum import Signum as Signum, SignSGD as SignSGD, Tiger
 from schuss.optimizers.novograd import NovoGrad as NovoGrad
 from schuss.optimizers.adafactor import Adafactor as Adafactor
 from schuss.optimizers.prodigy import Prodigy as Prodigy
+from schuss.optimizers.madgrad import MADGRAD as MADGRAD
+from schuss.optimizers.padam import PAdam as PAdam
+from schuss.optimizers.adam_atan2 import AdamAtan2 as AdamAtan2
+from schuss.optimizers.ftrl import FTRL as FTRL
 from schuss.optimizers.newton import Newton as Newton
 
 #: Every optimizer class of the package, by name, except Lookahead, which is a wrapper.

@@ -198,10 +198,9 @@ fn check_stage(rule: &Rule, stage: &Stage) -> Result<()> {
         }
     }
     known.extend(assignable.iter().cloned());
-    let scalar = matches!(stage.kind, Kind::Text(Scope::Array | Scope::All));
     let mut locals: HashSet<String> = HashSet::new();
     for statement in &stage.statements {
-        check_value(&statement.value, &known, scalar)?;
+        check_value(&statement.value, &known, false)?;
         let name = statement.name.to_string();
         if statement.local {
             if known.contains(&name) {
@@ -218,7 +217,7 @@ fn check_stage(rule: &Rule, stage: &Stage) -> Result<()> {
         }
     }
     for reduction in &stage.reductions {
-        check_value(&reduction.value, &known, scalar)?;
+        check_value(&reduction.value, &known, false)?;
         let allowed: &[Scope] = match &stage.kind {
             Kind::Pass(_) => &[Scope::Row, Scope::Col, Scope::Array, Scope::All],
             Kind::Text(Scope::Row | Scope::Col) => &[Scope::Matrix, Scope::Array],
@@ -232,7 +231,7 @@ fn check_stage(rule: &Rule, stage: &Stage) -> Result<()> {
     Ok(())
 }
 
-fn check_expr(expr: &Expr, known: &HashSet<String>, scalar: bool) -> Result<()> {
+fn check_expr(expr: &Expr, known: &HashSet<String>, each_step: bool) -> Result<()> {
     match expr {
         Expr::Number(..) => Ok(()),
         Expr::Name(name) if known.contains(&name.to_string()) => Ok(()),
@@ -241,25 +240,24 @@ fn check_expr(expr: &Expr, known: &HashSet<String>, scalar: bool) -> Result<()> 
             names.sort_unstable();
             Err(Error::new(name.span(), format!("{name} is not known here; there are {}", names.join(", "))))
         }
-        Expr::Unary(_, a) => check_expr(a, known, scalar),
-        Expr::Binary(_, a, b) => check_expr(a, known, scalar).and_then(|()| check_expr(b, known, scalar)),
+        Expr::Unary(_, a) => check_expr(a, known, each_step),
+        Expr::Binary(_, a, b) => check_expr(a, known, each_step).and_then(|()| check_expr(b, known, each_step)),
         Expr::Call(name, arguments) => {
-            let Some((_, count, scalars_only)) = FUNCTIONS.iter().find(|(f, ..)| name == f) else {
+            let Some((_, count, each_step_only)) = FUNCTIONS.iter().find(|(f, ..)| name == f) else {
                 let names: Vec<_> = FUNCTIONS.iter().map(|f| f.0).collect();
                 return Err(Error::new(
                     name.span(),
                     format!("{name} is no function here; there are {}", names.join(", ")),
                 ));
             };
-            if *scalars_only && !scalar {
-                let message = format!("{name} is for scalar texts: each_step, array and all");
-                return Err(Error::new(name.span(), message));
+            if *each_step_only && !each_step {
+                return Err(Error::new(name.span(), format!("{name} is for each_step")));
             }
             if arguments.len() != *count {
                 let message = format!("{name} takes {count} arguments, got {}", arguments.len());
                 return Err(Error::new(name.span(), message));
             }
-            arguments.iter().try_for_each(|argument| check_expr(argument, known, scalar))
+            arguments.iter().try_for_each(|argument| check_expr(argument, known, each_step))
         }
     }
 }
@@ -294,8 +292,8 @@ fn is_condition(expr: &Expr) -> Result<bool> {
 }
 
 /// Checks that the value of a statement or a reduction is a number and reads only known names.
-fn check_value(value: &Expr, known: &HashSet<String>, scalar: bool) -> Result<()> {
-    check_expr(value, known, scalar)?;
+fn check_value(value: &Expr, known: &HashSet<String>, each_step: bool) -> Result<()> {
+    check_expr(value, known, each_step)?;
     match is_condition(value)? {
         true => Err(Error::new(value.span(), "expected a number, found a condition")),
         false => Ok(()),

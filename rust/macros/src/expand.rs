@@ -87,7 +87,7 @@ fn text(rule: &Rule, stage: &Stage, function: &Ident) -> TokenStream {
     quote! {
         #[allow(unused_mut, unused_assignments, unused_imports, clippy::assign_op_pattern)]
         fn #function(scalars: &mut [f64]) {
-            use crate::numeric::{abs, fma, log, max, min, pow, sign, sqrt};
+            use crate::numeric::{abs, atan2, cbrt, fma, max, min, pow, sign, sqrt};
             #(#before)*
             #statements
             #(#after)*
@@ -123,7 +123,7 @@ fn host(family: &Family, rule: &Rule, function: &Ident) -> TokenStream {
         #[allow(unused_mut, unused_variables, unused_assignments, unused_imports, clippy::assign_op_pattern)]
         #[allow(clippy::needless_late_init, clippy::too_many_lines)]
         fn #function(common: &crate::rule::Common, hypers: &[f64], t: f64, scalars: &mut [f64]) {
-            use crate::numeric::{abs, fma, log, max, min, pow, sign, sqrt};
+            use crate::numeric::{abs, atan2, cbrt, fma, host_log as log, host_pow as pow, max, min, sign, sqrt};
             let &[#(mut #hypers),*] = hypers else { unreachable!("the caller has checked the number") };
             let (#rate, #step) = (common.lr, t);
             #(#before)*

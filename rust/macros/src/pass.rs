@@ -17,10 +17,21 @@ pub fn kernel(rule: &Rule, stage: &Stage, domain: Domain, carrier: &Ident, recal
         Kind::Pass(arguments) => arguments.clone(),
         Kind::Text(_) => Arguments::default(),
     };
+    let exponents = exponents(rule, stage);
     let scalars = rule.scalars.iter().enumerate().skip(3).filter(|(_, name)| stage.reads(name)).map(|(i, name)| {
         let name = format_ident!("{name}");
-        quote!(let #name = <P::Compute as Real>::from_f64(scalars[#i]);)
+        let value = match exponents.contains(&i) {
+            true => quote!(if ROOTS { 0.5 } else { scalars[#i] }),
+            false => quote!(scalars[#i]),
+        };
+        quote!(let #name = <P::Compute as Real>::from_f64(#value);)
     });
+    // Two loops where every exponent is a scalar: a root takes a fraction of the time of a power.
+    let powers = quote!(each::<P, G, S, L2, FMA, false>);
+    let chosen = match exponents.as_slice() {
+        [] => powers,
+        [..] => quote!(if #(scalars[#exponents] == 0.5)&&* { each::<P, G, S, L2, FMA, true> } else { #powers }),
+    };
     let mut loads = Vec::new();
     for stream in streams.iter().filter(|stream| stream.read) {
         let (name, slice) = (&stream.name, &stream.slice);
@@ -166,7 +177,7 @@ pub fn kernel(rule: &Rule, stage: &Stage, domain: Domain, carrier: &Ident, recal
                     unsafe { #(#prefetches)* }
                 }
                 // SAFETY: the caller guarantees that every stream is valid, aligned, and overlaps no other.
-                nan |= unsafe { each::<P, G, S, L2, FMA>(m, #(#call,)* scalars, places, &blocks, #(&mut #lanes),*) };
+                nan |= unsafe { (#chosen)(m, #(#call,)* scalars, places, &blocks, #(&mut #lanes),*) };
                 done += m;
             }
         }
@@ -208,14 +219,16 @@ pub fn kernel(rule: &Rule, stage: &Stage, domain: Domain, carrier: &Ident, recal
                 #[allow(unused_imports)]
                 use crate::numeric::reduce::{BLOCK, LANES, fold, plus_product};
                 #[allow(unused_imports)]
-                use crate::numeric::{QUANTIZATION_BLOCK, Real, StateStorage, Storage, abs, fma, max, min, select, sign, sqrt};
+                use crate::numeric::{QUANTIZATION_BLOCK, Real, StateStorage, Storage};
+                #[allow(unused_imports)]
+                use crate::numeric::{abs, atan2, cbrt, fma, max, min, pow, select, sign, sqrt};
 
                 #[inline(always)]
                 // One argument a stream: the compiler assumes no aliasing only between slices that are parameters.
                 #[allow(clippy::too_many_arguments, clippy::extra_unused_type_parameters, clippy::needless_range_loop)]
                 #[allow(unused_mut, unused_variables, unused_assignments, clippy::assign_op_pattern, clippy::eq_op)]
                 #[allow(clippy::suspicious_operation_groupings, clippy::let_and_return)]
-                fn each<P, G, S, const L2: bool, const FMA: bool>(
+                fn each<P, G, S, const L2: bool, const FMA: bool, const ROOTS: bool>(
                     n: usize,
                     #(#parameters,)*
                     scalars: &[f64],
@@ -250,6 +263,29 @@ pub fn kernel(rule: &Rule, stage: &Stage, domain: Domain, carrier: &Ident, recal
             }
         }
     }
+}
+
+/// The scalars that are exponents of powers, by index.
+fn exponents(rule: &Rule, stage: &Stage) -> Vec<usize> {
+    fn of(expr: &Expr, found: &mut Vec<String>) {
+        match expr {
+            Expr::Number(..) | Expr::Name(_) => {}
+            Expr::Unary(_, a) => of(a, found),
+            Expr::Binary(_, a, b) => {
+                of(a, found);
+                of(b, found);
+            }
+            Expr::Call(name, arguments) => {
+                if let (true, [_, Expr::Name(exponent)]) = (name == "pow", arguments.as_slice()) {
+                    found.push(exponent.to_string());
+                }
+                arguments.iter().for_each(|argument| of(argument, found));
+            }
+        }
+    }
+    let mut found = Vec::new();
+    stage.each_expr(|expr| of(expr, &mut found));
+    (crate::analyze::PROLOGUE.len()..rule.scalars.len()).filter(|&i| found.contains(&rule.scalars[i])).collect()
 }
 
 /// An expression in the compute type.

@@ -34,6 +34,7 @@ fn right_texts_are_read() {
         "element m, nonnegative v = eps; pass(p, g) { m = g; v = g * g; p -= rate * m; }",
         "row r; col nonnegative c; pass(g) { mean row { a = g; } max col { b = abs(g); } } row { r = a; } col { c = b; }",
         "all d = 1e-6; pass(p) { sum all { s = p; } } all { d = pow(s, 2.0); }",
+        "row r; pass(g) { sum row { s = g; } } row { r = cbrt(s); } pass(p, g) { p = atan2(pow(abs(g), rate), r); }",
         "backup b; pass(p restore b, g) { p = p - g; } ahead { pass(p save b) { p *= rate; } }",
         "def twice(x) { let y = x + x; y } pass(p, g) { p = twice(g) - twice(p); }",
         "pass(p, g) { fast sum array { s = g * g; } } array { q = if s > 1.0 && !(s == 2.0) { s } else { 1.0 }; } \
@@ -51,15 +52,12 @@ fn names() {
     );
     says(
         "pass(p, g) { p = tan(g); }",
-        "tan is no function here; there are fma, sqrt, abs, sign, max, min, select, pow, log",
+        "tan is no function here; there are fma, sqrt, cbrt, abs, sign, max, min, select, pow, atan2, log",
     );
     says("pass(p, g) { p = fma(p, g); }", "fma takes 3 arguments, got 2");
-    says("pass(p, g) { p = pow(g, 2.0); }", "pow is for scalar texts: each_step, array and all");
-    says("pass(p, g) { p = log(g); }", "log is for scalar texts: each_step, array and all");
-    says(
-        "row r; pass(g) { sum row { s = g; } } row { r = pow(s, 2.0); }",
-        "pow is for scalar texts: each_step, array and all",
-    );
+    says("pass(p, g) { p = atan2(g); }", "atan2 takes 2 arguments, got 1");
+    says("pass(p, g) { p = log(g); }", "log is for each_step");
+    says("pass(p, g) { p = pow(g > 0.0, 2.0); }", "expected a number, found a condition");
     says("pass(p, g) { q = g; }", "q is not declared; write `let q = …` or declare it as a state");
     says("pass(p, g) { rate = g; }", "rate cannot be assigned here");
     says("row r; pass(p, g) { r = g; }", "r cannot be assigned here");

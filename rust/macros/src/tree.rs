@@ -176,15 +176,17 @@ impl Expr {
     }
 }
 
-/// The functions that rules may call: name, number of arguments, and whether only scalar statements may call it.
+/// The functions that rules may call: name, number of arguments, and whether only `each_step` may call it.
 pub const FUNCTIONS: &[(&str, usize, bool)] = &[
     ("fma", 3, false),
     ("sqrt", 1, false),
+    ("cbrt", 1, false),
     ("abs", 1, false),
     ("sign", 1, false),
     ("max", 2, false),
     ("min", 2, false),
     ("select", 3, false),
-    ("pow", 2, true),
+    ("pow", 2, false),
+    ("atan2", 2, false),
     ("log", 1, true),
 ];

@@ -62,6 +62,193 @@ template <class C> DEVICE C sign(C x) { return x > C(0) ? C(1) : x < C(0) ? C(-1
 template <class C> DEVICE C max(C a, C b) { return select(a > b || a != a, a, b); }
 template <class C> DEVICE C min(C a, C b) { return select(a < b || a != a, a, b); }
 
+// Those of functions.rs, operation by operation.
+DEVICE u64 bits_of(double x) { return (u64)__double_as_longlong(x); }
+DEVICE double of_bits(u64 x) { return __longlong_as_double((long long)x); }
+DEVICE float copysign(float x, float y) { return of_bits((bits_of(x) & 0x7fffffffu) | (bits_of(y) & 0x80000000u)); }
+DEVICE double copysign(double x, double y) {
+    return of_bits((bits_of(x) & 0x7fffffffffffffffull) | (bits_of(y) & 0x8000000000000000ull));
+}
+template <class C> DEVICE C polynomial(C, double last) { return C(last); }
+template <class C, class... More> DEVICE C polynomial(C x, double c, More... more) {
+    return fma(polynomial(x, more...), x, C(c));
+}
+template <class C> struct Constants;
+template <> struct Constants<float> {
+    enum { ROUNDS = 1 };
+    static METHOD float infinity() { return of_bits(0x7f800000u); }
+    static METHOD float below() { return of_bits(0x21800000u); }
+    static METHOD float grow() { return of_bits(0x6f800000u); }
+    static METHOD float shrink() { return of_bits(0x2f800000u); }
+    static METHOD float atan(float square) {
+        return polynomial(square, -0.3333333, 0.19999914, -0.14282088, 0.110440224, -0.084659435, 0.04712779);
+    }
+};
+template <> struct Constants<double> {
+    enum { ROUNDS = 2 };
+    static METHOD double infinity() { return of_bits(0x7ff0000000000000ull); }
+    static METHOD double below() { return of_bits(0x07b0000000000000ull); }
+    static METHOD double grow() { return of_bits(0x52b0000000000000ull); }
+    static METHOD double shrink() { return of_bits(0x39b0000000000000ull); }
+    static METHOD double atan(double square) {
+        return polynomial(
+            square, -0.3333333333333333, 0.19999999999998538, -0.14285714285469026, 0.11111111091865893,
+            -0.09090908238965688, 0.07692284199271236, -0.0666623979234526, 0.05877084114305777, -0.052184625322544864,
+            0.04502641038537611, -0.03343131193230102, 0.015132810683865943
+        );
+    }
+};
+#define INTEGER 4503599627370496.0
+DEVICE float root(float a) { return of_bits(0x54a21d2au - bits_of(a) / 3); }
+DEVICE double root(double a) {
+    double upper = of_bits(bits_of(a) >> 32 | bits_of(INTEGER)) - INTEGER;
+    double third = (upper * (-1.0 / 3.0) + 1430186341.0) + INTEGER;
+    return of_bits(bits_of(third) << 32);
+}
+template <class C> DEVICE C cbrt(C x) {
+    typedef Constants<C> K;
+    C size = abs(x);
+    bool small = size < K::below();
+    C a = small ? size * K::grow() : size;
+    C r = root(a);
+    for (int i = 0; i < K::ROUNDS; i++) {
+        C e = fma(-(a * r), r * r, C(1));
+        r = fma(r * e, polynomial(e, 1.0 / 3.0, 2.0 / 9.0, 14.0 / 81.0, 35.0 / 243.0), r);
+    }
+    C y = a * r * r;
+    C square = y * y;
+    C low = fma(y, y, -square);
+    C residual = fma(low, y, fma(square, y, -a));
+    y = fma(residual * (r * r), C(-1.0 / 3.0), y);
+    y = small ? y * K::shrink() : y;
+    return copysign(size < K::infinity() ? y : size, x);
+}
+DEVICE double split(double x, double& exponent) {
+    u64 shifted = bits_of(x) - 0x3fe6a09e667f3bcdull + (1023ull << 52);
+    exponent = of_bits(shifted >> 52 | bits_of(INTEGER)) - (INTEGER + 1023.0);
+    return of_bits((shifted & 0xfffffffffffffull) + 0x3fe6a09e667f3bcdull);
+}
+DEVICE float power(float x, float y) {
+    double exponent, m = split((double)x, exponent);
+    double s = (m - 1.0) / (m + 1.0);
+    double log = polynomial(
+        s * s, 2.8853900817778495, 0.9617966941140668, 0.577077942167437, 0.41220927128720136, 0.3199049562008573,
+        0.2829103261487664
+    );
+    double z = (double)y * fma(s, log, exponent);
+    z = z < 200.0 ? z : 200.0;
+    z = z > -200.0 ? z : -200.0;
+    double shifted = z + (INTEGER + 1024.0);
+    double rest = z - (shifted - (INTEGER + 1024.0));
+    double exp = polynomial(
+        rest, 0.9999999999594977, 0.6931471805349863, 0.2402265121420562, 0.05550410976245191, 0.009618025521324486,
+        0.001333342253321634, 0.00015469757932756248, 1.5316488000245814e-05
+    );
+    return (float)(exp * of_bits((bits_of(shifted) - 1) << 52));
+}
+DEVICE double power(double x, double y) {
+    const double E = 1.4426950408889634, E_LOW = 2.0355273740931033e-17, FAR = 1e21;
+    const double LN_2 = 0.6931471805599453, LN_2_LOW = 2.3190468138462996e-17;
+    const double THIRDS = 2.0 / 3.0, THIRDS_LOW = 3.700743415417188e-17;
+    bool small = x < of_bits(0x0010000000000000ull);
+    double exponent, m = split(small ? x * 18014398509481984.0 : x, exponent);
+    exponent = small ? exponent - 54.0 : exponent;
+    double below = m - 1.0;
+    double above = m + 1.0;
+    double above_low = m - (above - 1.0);
+    double inverse = 1.0 / above;
+    double s = below * inverse;
+    double s_low = (fma(-s, above, below) - s * above_low) * inverse;
+    double square = s * s;
+    double square_low = fma(s + s, s_low, fma(s, s, -square));
+    double more = square * polynomial(
+        square, 0.4, 0.2857142857142857, 0.22222222222221955, 0.1818181818190132, 0.15384615370302457, 0.1333333482040947,
+        0.11764608777901028, 0.10530323526932021, 0.09422627862442283, 0.10109325146243126
+    );
+    double factor = THIRDS + more;
+    double factor_low = (THIRDS - factor) + more + THIRDS_LOW;
+    double term = square * factor;
+    double term_low = fma(square, factor, -term) + fma(square, factor_low, square_low * factor);
+    double twice = 2.0 + term;
+    double twice_low = (2.0 - twice) + term + term_low;
+    double ln = s * twice;
+    double ln_low = fma(s, twice, -ln) + fma(s, twice_low, s_low * twice);
+    double log = ln * E;
+    double log_low = fma(ln, E, -log) + fma(ln, E_LOW, ln_low * E);
+    double sum = exponent + log;
+    double sum_low = (exponent - sum) + log + log_low;
+    y = y < FAR ? y : FAR;
+    y = y > -FAR ? y : -FAR;
+    double z = y * sum;
+    double z_low = fma(y, sum, -z) + y * sum_low;
+    bool inside = abs(z) < 1100.0;
+    z_low = inside ? z_low : 0.0;
+    z = inside ? z : copysign(1100.0, z);
+    double shifted = z + (INTEGER + 2048.0);
+    double rest = z - (shifted - (INTEGER + 2048.0));
+    double r = rest + z_low;
+    double r_low = (rest - r) + z_low;
+    double first = r * LN_2;
+    double first_low = fma(r, LN_2, -first) + fma(r, LN_2_LOW, r_low * LN_2);
+    double one = 1.0 + first;
+    double one_low = (1.0 - one) + first;
+    double exp = polynomial(
+        r, 0.24022650695910072, 0.0555041086648216, 0.00961812910762848, 0.0013333558146416916, 0.00015403530393365517,
+        1.5252733829867717e-05, 1.32154868145624e-06, 1.0178062426650046e-07, 7.0548946264250776e-09,
+        4.4549644164901565e-10, 2.5733606408496378e-11
+    );
+    double result = one + (one_low + fma(r * r, exp, first_low));
+    u64 whole = bits_of(shifted) & 0xfffffffffffffull;
+    u64 half = whole >> 1;
+    return result * of_bits((half - 1) << 52) * of_bits((whole - half - 1) << 52);
+}
+template <class C> DEVICE C pow(C x, C y) {
+    const C INFINITE = Constants<C>::infinity();
+    C at_zero = y > C(0) ? C(0) : INFINITE, at_infinity = y > C(0) ? INFINITE : C(0);
+    C result = x < INFINITE ? power(x, y) : at_infinity;
+    result = x == C(0) ? at_zero : result;
+    result = y == C(0) ? C(1) : result;
+    result = x >= C(0) ? result : C(0) / C(0);
+    result = y == C(0.5) ? sqrt(x) : result;
+    return result + (y - y);
+}
+template <class C> DEVICE C atan2(C y, C x) {
+    const C EIGHTH = C(1.4142135623730951 - 1.0), QUARTER = C(0.7853981633974483);
+    const C QUARTER_LOW = C((0.7853981633974483 - (double)QUARTER) + 3.061616997868383e-17);
+    C a = abs(y), b = abs(x);
+    bool steep = a > b;
+    C large = steep ? a : b, small = steep ? b : a;
+    C scale = large > C(18446744073709551616.0) ? C(0.5) : C(1152921504606846976.0);
+    large = large * scale;
+    small = small * scale;
+    bool diagonal = large == small;
+    bool far = (large * EIGHTH < small) | (diagonal & (large > C(0)));
+    C above = far ? small - large : small;
+    C below = far ? small + large : large;
+    C above_low = far ? small - (above + large) : C(0);
+    C below_low = far ? small - (below - large) : C(0);
+    C t = above / below;
+    C low = (fma(-t, below, above) + (above_low - t * below_low)) / below;
+    bool whole = diagonal | ((large == Constants<C>::infinity()) & (small < large));
+    t = whole ? C(0) : t;
+    low = whole ? C(0) : low;
+    C square = t * t;
+    C rest = fma(t * square, Constants<C>::atan(square), low - low * square);
+    C quarters = far ? C(1) : C(0), sign = C(1);
+    quarters = steep ? C(2) - quarters : quarters;
+    sign = steep ? -sign : sign;
+    bool back = copysign(C(1), x) < C(0);
+    quarters = back ? C(4) - quarters : quarters;
+    sign = back ? -sign : sign;
+    t = t * sign;
+    rest = rest * sign;
+    C base = quarters * QUARTER;
+    C base_low = fma(quarters, QUARTER_LOW, fma(quarters, QUARTER, -base));
+    C sum = base + t;
+    return copysign(sum + (((base - sum) + t) + (rest + base_low)), y);
+}
+#undef INTEGER
+
 // Access to device memory through pointers from a table.
 template <class T> DEVICE T get(const T* at) {
     GLOBAL(at);

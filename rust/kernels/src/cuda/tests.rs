@@ -196,10 +196,26 @@ rules! {
             a = a + abs(moved);
         }
     }
+
+    /// Functions that a GPU has no correctly rounded instructions for, in a pass and in a text.
+    every_function {
+        element a, b, c;
+        array d = 0.7;
+        array {
+            d = pow(d + cbrt(d), 0.9) + atan2(d, rate - d);
+        }
+        pass(p, g) {
+            a = cbrt(g);
+            b = pow(abs(p), g);
+            c = pow(abs(g), 0.3);
+            p = atan2(p, g) * d;
+        }
+    }
 }
 
 fn rules() -> impl Iterator<Item = &'static CompiledRule> {
-    let all = crate::optimizers::ALL.iter().chain(crate::optimizers::TOOLS).copied().chain([every_sum()]);
+    let all =
+        crate::optimizers::ALL.iter().chain(crate::optimizers::TOOLS).copied().chain([every_sum(), every_function()]);
     all.filter(|rule| stages::check(rule.rule).is_ok())
 }
 

@@ -5,6 +5,7 @@
 pub(crate) mod convert;
 mod dtype;
 pub(crate) mod fpenv;
+mod functions;
 pub(crate) mod quantized;
 mod real;
 pub(crate) mod reduce;
@@ -14,7 +15,7 @@ pub(crate) use dtype::Rounded;
 pub use dtype::{Dtype, Storage};
 pub(crate) use quantized::{Bfloat16State, StateStorage};
 pub use quantized::{QUANTIZATION_BLOCK, SCALES_ALIGN, StateFormat};
-pub use real::{Real, abs, fma, log, max, min, pow, select, sign, sqrt};
+pub use real::{Real, abs, atan2, cbrt, fma, host_log, host_pow, max, min, pow, select, sign, sqrt};
 pub use reduce::Squares;
 pub(crate) use rounding::RandomBits;
 pub use rounding::Rounding;

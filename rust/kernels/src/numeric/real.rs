@@ -1,8 +1,9 @@
 //! The compute types, and the functions that rules may call.
 //!
-//! Every function here is correctly rounded or exact, so a rule gives the same bits on every CPU level; `prelude.cu` has the
-//! GPU versions. Nothing here knows a rule.
+//! Every function here is correctly rounded or exact, or made of such, so a rule gives the same bits on every CPU level;
+//! `prelude.cu` has the GPU versions. Nothing here knows a rule.
 
+use super::functions;
 use std::ops::{Add, BitOrAssign, Div, Mul, Neg, Sub};
 
 /// Prevents other crates from implementing these traits, on whose constants kernels rely.
@@ -45,10 +46,16 @@ pub trait Real:
     fn fused_mul_add(self, b: Self, c: Self) -> Self;
     /// Square root, correctly rounded.
     fn square_root(self) -> Self;
+    /// Cube root.
+    fn cube_root(self) -> Self;
+    /// `self` to the power `y`.
+    fn power(self, y: Self) -> Self;
+    /// The angle of the point with this height over `x`.
+    fn angle(self, x: Self) -> Self;
 }
 
 macro_rules! real {
-    ($($type:ty, $bits:ty, $single:ident, $double:ident => $literal:ident;)*) => {$(
+    ($($type:ident, $bits:ty, $single:ident, $double:ident => $literal:ident;)*) => {$(
         impl sealed::Sealed for $type {}
 
         impl Real for $type {
@@ -78,6 +85,18 @@ macro_rules! real {
             #[inline(always)]
             fn square_root(self) -> Self {
                 self.sqrt()
+            }
+            #[inline(always)]
+            fn cube_root(self) -> Self {
+                functions::$type::cbrt(self)
+            }
+            #[inline(always)]
+            fn power(self, y: Self) -> Self {
+                functions::$type::pow(self, y)
+            }
+            #[inline(always)]
+            fn angle(self, x: Self) -> Self {
+                functions::$type::atan2(self, x)
             }
         }
     )*};
@@ -123,14 +142,32 @@ pub fn sign<C: Real>(x: C) -> C {
     select(x > zero, C::from_f64(1.0), select(x < zero, C::from_f64(-1.0), x))
 }
 
-/// `x` to the power `t`, the same on every machine (the C library's result differs between CPUs in the last bit).
-pub fn pow(x: f64, t: f64) -> f64 {
-    libm::pow(x, t)
+/// The cube root.
+#[inline(always)]
+pub fn cbrt<C: Real>(x: C) -> C {
+    x.cube_root()
 }
 
-/// The natural logarithm of `x`, the same on every machine.
-pub fn log(x: f64) -> f64 {
+/// `x` to the power `y`; NaN if `x` is negative, or if either is NaN.
+#[inline(always)]
+pub fn pow<C: Real>(x: C, y: C) -> C {
+    x.power(y)
+}
+
+/// `pow` in `each_step`, which only the host runs: slower, and right in the last bit more often.
+pub fn host_pow(x: f64, y: f64) -> f64 {
+    libm::pow(x, y)
+}
+
+/// The natural logarithm of `x` in `each_step`, the same on every machine.
+pub fn host_log(x: f64) -> f64 {
     libm::log(x)
+}
+
+/// The angle of the point `(x, y)`, from -pi to pi.
+#[inline(always)]
+pub fn atan2<C: Real>(y: C, x: C) -> C {
+    y.angle(x)
 }
 
 /// `a` where the condition holds, else `b`; both are evaluated, so it compiles to a blend.

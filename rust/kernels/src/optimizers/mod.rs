@@ -6,6 +6,7 @@ pub mod adadelta;
 pub mod adafactor;
 pub mod adagrad;
 pub mod adam;
+pub mod adam_atan2;
 pub mod adamax;
 pub mod adan;
 pub mod ademamix;
@@ -13,14 +14,17 @@ pub mod adopt;
 pub mod aggmo;
 pub mod asgd;
 mod clipping;
+pub mod ftrl;
 pub mod grams;
 pub mod lamb;
 pub mod laprop;
 pub mod lars;
 pub mod lion;
+pub mod madgrad;
 pub mod nadam;
 pub mod nag;
 pub mod novograd;
+pub mod padam;
 pub mod prodigy;
 pub mod qhadam;
 pub mod radam;
@@ -76,6 +80,11 @@ pub static ALL: &[&CompiledRule] = &[
     adafactor::adafactor(),
     adafactor::adafactor_vector(),
     prodigy::prodigy(),
+    madgrad::madgrad(),
+    padam::padam(),
+    padam::padam_amsgrad(),
+    adam_atan2::adamatan2(),
+    ftrl::ftrl(),
 ];
 
 /// Rules for array operations other than optimizing.

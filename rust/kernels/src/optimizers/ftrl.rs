@@ -1,0 +1,30 @@
+//! FTRL-Proximal. Knows no kernel, driver or device.
+
+use schuss_macros::rules;
+
+rules! {
+    // lambda1 and lambda2 are the strengths of the penalties; exponent is positive.
+    hyper(exponent, initial_accumulator_value, lambda1, lambda2, shrinkage, beta);
+    each_step(lr, t) {
+        live = if lr != 0.0 { 1.0 } else { 0.0 };
+        inv_rate = if lr != 0.0 { 1.0 / lr } else { 0.0 };
+        twice_shrinkage = 2.0 * shrinkage;
+    }
+
+    /// FTRL-Proximal (McMahan et al., KDD 2013): `s = ((n + g^2)^k - n^k)/lr; n += g^2; z += g - s*p`, and `p` is the
+    /// minimum of `z*p + l1*abs(p) + ((n^k + beta)/lr + l2)/2 * p^2`. A learning rate of 0 changes nothing.
+    ftrl {
+        element nonnegative n = initial_accumulator_value, z;
+        pass(p, g) {
+            let sum = fma(g, g, n);
+            let grown = pow(sum, exponent);
+            let sigma = (grown - pow(n, exponent)) * inv_rate;
+            let pull = select(twice_shrinkage != 0.0, fma(twice_shrinkage, p, g), g);
+            z = select(live != 0.0, z + fma(-sigma, p, pull), z);
+            n = select(live != 0.0, sum, n);
+            let curvature = fma(grown + beta, inv_rate, lambda2);
+            let minimum = select(abs(z) <= lambda1, 0.0, (sign(z) * lambda1 - z) / curvature);
+            p = select(live != 0.0, minimum, p);
+        }
+    }
+}
