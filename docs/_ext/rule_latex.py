@@ -21,7 +21,10 @@ from schuss import _schuss
 GREEK = {"alpha", "beta", "gamma", "lambda", "mu", "rho", "sigma"}
 LETTERS = r"""lr \eta  eps \epsilon  momentum \mu  weight_decay \lambda  l2 \lambda  gradient_factor \gamma
     decay \delta  ratio r  vmax v_{\max}  d_max d_{\max}  old_d d_{\mathrm{old}}  trust_coefficient \tau
-    initial_lr \eta_0  rho_inf \rho_\infty  beta2_decay \kappa"""
+    initial_lr \eta_0  rho_inf \rho_\infty  beta2_decay \kappa
+    nu \nu  lambd \lambda  momentum_decay \psi  mu_product \pi  smax s_{\max}  final_lr \eta_F  eta \tilde{\eta}
+    eta1 \eta^-  eta2 \eta^+  step_size1 \Delta_{\min}  step_size2 \Delta_{\max}  size \Delta  prev g_{\mathrm{prev}}
+    nu1 \nu_1  nu2 \nu_2"""
 SYMBOLS = dict(zip(LETTERS.split()[::2], LETTERS.split()[1::2], strict=True))
 MEAN = r"\operatorname{mean}"
 REDUCTIONS = {"sum": r"\sum", "norm": r"\sum", "max": r"\max", "mean": MEAN, "rms": MEAN}

@@ -35,8 +35,10 @@ class Select(sp.Function):  # type: ignore[misc]
         return None
 
 
-FUNCTIONS = {"select": Select, "sqrt": sp.sqrt, "abs": sp.Abs, "sign": sp.sign, "max": Max, "min": Min, "pow": sp.Pow}
+FUNCTIONS = {"select": Select, "sqrt": sp.sqrt, "abs": sp.Abs, "sign": sp.sign, "max": Max, "min": Min}
 FUNCTIONS |= {"cbrt": sp.cbrt, "atan2": sp.atan2, "log": sp.log}
+# A base such as 0.96 stays one: SymPy makes a fraction of two powers of a rational number.
+FUNCTIONS["pow"] = lambda a, b: sp.Pow(sp.Float(a) if a.is_Rational and not a.is_Integer else a, b)
 FUNCTIONS["fma"] = lambda a, b, c: a * b + c
 OPERATORS = {"+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.truediv, "&&": sp.And, "||": sp.Or}
 OPERATORS |= {"==": sp.Eq, "!=": sp.Ne, "<": sp.Lt, "<=": sp.Le, ">": sp.Gt, ">=": sp.Ge}

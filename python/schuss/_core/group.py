@@ -112,12 +112,12 @@ class ParamGroup(MutableMapping[str, Any]):
         self, variant: tuple[str, np.dtype[Any]], hypers: Mapping[str, Any], initial_lr: float | None = None
     ) -> list[float]:
         rule, dtype = variant
-        rate = hypers["lr"]
-        own = {**self._kind._typed_rule_values(hypers, dtype), "initial_lr": self.initial_lr}
+        rate, first = hypers["lr"], self.initial_lr if initial_lr is None else initial_lr
+        own = {**self._kind._typed_rule_values(hypers, dtype), "initial_lr": first}
         return [
             float(callable(rate)),
             0.0 if callable(rate) else rate,
-            self.initial_lr if initial_lr is None else initial_lr,
+            first,
             hypers.get("weight_decay", 0.0),
             _DECAYS[self._kind._decay(hypers)],
             float(hypers["maximize"]),
