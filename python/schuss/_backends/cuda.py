@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -20,14 +19,6 @@ from schuss._backends import cuda_arrays
 from schuss._backends.cuda_arrays import DeviceArray
 from schuss._backends.protocol import Change, Copy, GroupArrays, Owner
 
-_IN_A_STEP = (
-    "this optimizer is in the middle of a step (in another thread, or called from its own schedule); "
-    "step it from one place at a time"
-)
-
-
-_READ_ONLY = -1  # the holder while all threads may read the optimizer and none may change it
-
 
 class Cuda:
     """The backend of one optimizer whose parameters are on a GPU. Its `Core` counts steps taken and skipped."""
@@ -37,10 +28,6 @@ class Cuda:
         self.device = 0
         self.work: Any = None
         self._last_stream = cuda_arrays.LEGACY
-        # Locked during a step or an `exclusive` block; in the latter, `_holder` is the thread that entered it.
-        self._busy = threading.Lock()
-        self._holder = 0
-        self._in_step = False
         self._group_steps: list[int] = []
         self._rules_of_group: list[int] = []
         # The states that all arrays share, as last copied to or from the device, and whether the device has newer
@@ -168,15 +155,12 @@ class Cuda:
     # One caller at a time.
 
     def counters(self, owner: Owner) -> tuple[int, int, list[int]]:
-        if self._holder == _READ_ONLY:
-            self._follow(owner)
-        else:
-            self._refuse_others(owner)
+        steps, skipped, _ = owner._counters
+        self._follow(owner)
         self._read_shared(owner)
-        return owner.step_count, owner.skipped_steps, list(self._group_steps)
+        return steps, skipped, list(self._group_steps)
 
     def counted(self, owner: Owner, steps: int, skipped: int, groups: Sequence[int]) -> list[Change]:
-        self._refuse_others(owner)
         return [(owner, "_counters", (steps, skipped, [])), (self, "_group_steps", list(groups))]
 
     def _read_shared(self, owner: Owner) -> None:
@@ -188,8 +172,7 @@ class Cuda:
         self._shared_behind = False
 
     def check_idle(self, owner: Owner) -> None:
-        if self._busy.locked():
-            raise RuntimeError(_IN_A_STEP)
+        _schuss.Core._check_idle(owner)
         self._follow(owner)
 
     def exclusive(self, owner: Owner, *others: _schuss.Core) -> contextlib.AbstractContextManager[None]:
@@ -197,26 +180,10 @@ class Cuda:
 
     @contextlib.contextmanager
     def _exclusive(self, owner: Owner, *others: _schuss.Core, read_only: bool = False) -> Iterator[None]:
-        if not self._busy.acquire(blocking=False):
-            raise RuntimeError(_IN_A_STEP)
-        try:
-            with _schuss.ExclusiveLock(*others, read_only=read_only):
-                self._holder = _READ_ONLY if read_only else threading.get_ident()
-                self._follow(owner)
-                self._read_shared(owner)
-                yield
-        finally:
-            self._holder = 0
-            self._busy.release()
-
-    def _held(self) -> bool:
-        """Whether this thread has exclusive access and is not in a step."""
-        return self._holder == threading.get_ident() and not self._in_step
-
-    def _refuse_others(self, owner: Owner) -> None:
-        if self._busy.locked() and not self._held():
-            raise RuntimeError(_IN_A_STEP)
-        self._follow(owner)
+        with _schuss.ExclusiveLock(owner, *others, read_only=read_only):
+            self._follow(owner)
+            self._read_shared(owner)
+            yield
 
     def _follow(self, owner: Owner) -> int:
         """The current stream to work in; work there waits for earlier work in the previous stream."""
@@ -236,16 +203,8 @@ class Cuda:
     def step(self, owner: Owner, grads: Any = None, *, grad_scale: float = 1.0, zero_grads: bool = False) -> bool:
         """Starts a step; see `schuss._schuss.Core.step`."""
         scale, zero = owner._step_options(grad_scale, zero_grads)
-        held = self._held()
-        if not held and not self._busy.acquire(blocking=False):
-            raise RuntimeError(_IN_A_STEP)
-        self._in_step = True
-        try:
+        with _schuss.ExclusiveLock(owner):
             return self._step(owner, owner._own_grads() if grads is None else grads, scale, zero)
-        finally:
-            self._in_step = False
-            if not held:
-                self._busy.release()
 
     def _step(self, owner: Owner, grads: Any, grad_scale: float, zero_grads: bool) -> bool:
         steps, skipped = owner.step_count, owner.skipped_steps
