@@ -216,6 +216,7 @@ class CudaWork:
         zero_grads: bool,
         stream: int,
         taken: Changes | None = None,
+        owner: Core | None = None,
     ) -> tuple[int, int] | None: ...
     # It can only be set.
     _added: tuple[Sequence[tuple[str, int]], Sequence[tuple[int, int, str, int, Sequence[int], _Matrix | None]]]

@@ -6,16 +6,13 @@ after it, and training goes on from there. `make interrupts` does it ten thousan
 
 import contextlib
 import copy
-import functools
-import os
-import random
 import signal
-import time
 
 import ml_dtypes
 import numpy as np
 import pytest
-from helpers import assert_same, leaves, parameters
+from helpers import leaves, parameters
+from interrupts import Shot, check_all_or_nothing
 
 import schuss
 
@@ -24,13 +21,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 
-SHOTS = int(os.environ.get("SCHUSS_TEST_INTERRUPTS", "40"))
 SHAPES = [(7,), (3, 4), ()]
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
-
-
-class Shot(BaseException):
-    """What the timer raises."""
 
 
 def image(opt):
@@ -44,12 +36,6 @@ def image(opt):
     names = ("last_damping", "grad_norm", "_grouped", "_templates")
     scalars |= {name: getattr(opt, name, None) for name in names}
     return copy.deepcopy([array for array in arrays if array is not None]), repr((scalars, kernels))
-
-
-def is_same(one, other):
-    pairs = zip(one[0], other[0], strict=False)
-    same = all((a.shape, a.dtype, a.tobytes()) == (b.shape, b.dtype, b.tobytes()) for a, b in pairs)
-    return same and len(one[0]) == len(other[0]) and one[1] == other[1]
 
 
 def step(opt, value=0.25):
@@ -153,28 +139,6 @@ CALLS = {
 }
 
 
-@pytest.fixture
-def shoot():
-    """A function that makes a call, with a timer that raises `Shot` after a time; returns whether it did."""
-
-    def handler(*_):
-        raise Shot
-
-    def shoot(call, after):
-        try:
-            signal.setitimer(signal.ITIMER_REAL, after)
-            call()
-            signal.setitimer(signal.ITIMER_REAL, 0)
-        except Shot:
-            return True
-        return False
-
-    before = signal.signal(signal.SIGALRM, handler)
-    yield shoot
-    signal.setitimer(signal.ITIMER_REAL, 0)
-    signal.signal(signal.SIGALRM, before)
-
-
 def calls(name, folder):
     """How to make the optimizer, and the call to interrupt."""
     make, call = CALLS[name]
@@ -185,32 +149,9 @@ def calls(name, folder):
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_all_or_nothing(name, shoot, tmp_path):
+def test_all_or_nothing(name, tmp_path):
     make, call = calls(name, tmp_path)
-    times = []
-    for _ in range(3):
-        opt = make()
-        old, start = image(opt), time.perf_counter()
-        call(opt)
-        times.append(time.perf_counter() - start)
-        new = image(opt)
-    later = []
-    for changed in (False, True):
-        twin = make()
-        if changed:
-            call(twin)
-        step(twin)
-        later.append(image(twin))
-    rng, hits = random.Random(name), 0
-    for _ in range(SHOTS):
-        opt = make()
-        hits += shoot(functools.partial(call, opt), 1e-6 + 1.5 * min(times) * rng.random())
-        now = image(opt)
-        changed = not is_same(now, old)
-        assert not changed or is_same(now, new)
-        step(opt)
-        assert_same(image(opt)[0], later[changed][0], "the next step")
-    assert hits > 0
+    check_all_or_nothing(make, call, step, image, name)
 
 
 def test_a_schedule_of_the_user_gets_its_state_back():

@@ -239,6 +239,7 @@ class Cuda:
             zero_grads,
             stream,
             taken,
+            owner,
         )
         for other in foreign:  # new gradients may be written there only after the step has read these
             _schuss.cuda_order(self.device, stream, other)

@@ -272,13 +272,7 @@ impl Core {
         if let Some(backend) = &guard.backend {
             let backend = backend.bind(slf.py()).clone();
             drop(guard);
-            let taken = callbacks::backend_step(&backend, optimizer, grads, grad_scale, zero_grads)?;
-            for changes in core.waiting.list(slf.py()) {
-                if taken {
-                    changes.get().make(slf.py())?;
-                }
-            }
-            return Ok(taken);
+            return callbacks::backend_step(&backend, optimizer, grads, grad_scale, zero_grads);
         }
         let waiting = core.waiting.list(slf.py());
         let inner = &mut *guard;

@@ -12,6 +12,7 @@ use schuss::rule::Scope;
 use schuss::{Array, CompiledRule, Dtype};
 
 use crate::changes::Changes;
+use crate::core::Core;
 use crate::group::{GroupValues, MatrixShape, find_rule, matrix_of};
 
 const DTYPES: [(&str, Dtype); 4] =
@@ -237,9 +238,9 @@ impl CudaWork {
         self.add_group(group.0, group.1)
     }
 
-    /// Starts a step, or another program, and makes the changes `taken`. Returns array and flat index of the first gradient that
+    /// Starts a step, or another program, and makes the changes `taken` and those that wait for a step of the owner. Returns array and flat index of the first gradient that
     /// is not finite, if the step is skipped; then nothing changes. Values and step counts are those of each rule of each group.
-    #[pyo3(signature = (program, values, steps, grads, types, grad_scale, max_norm, finite, zero_grads, stream, taken=None))]
+    #[pyo3(signature = (program, values, steps, grads, types, grad_scale, max_norm, finite, zero_grads, stream, taken=None, owner=None))]
     #[allow(clippy::too_many_arguments)] // the settings of a step
     fn step(
         &self,
@@ -255,6 +256,7 @@ impl CudaWork {
         zero_grads: bool,
         stream: u64,
         taken: Option<Py<Changes>>,
+        owner: Option<Py<Core>>,
     ) -> PyResult<Option<(usize, usize)>> {
         self.locked(|inner| {
             if values.len() != inner.rules.len() || steps.len() != inner.rules.len() {
@@ -277,9 +279,13 @@ impl CudaWork {
                 Outcome::NotFinite(place) => Ok(Some(place)),
             }
         })?
-        .and_then(|place| match &taken {
-            Some(taken) if place.is_none() => taken.get().make(py).map(|()| None),
-            _ => Ok(place),
+        .and_then(|place| {
+            if place.is_none() {
+                taken.iter().try_for_each(|changes| changes.get().make(py))?;
+                let waiting = owner.iter().flat_map(|owner| owner.get().0.waiting.list(py));
+                waiting.into_iter().try_for_each(|changes| changes.get().make(py))?;
+            }
+            Ok(place)
         })
     }
 

@@ -1,0 +1,70 @@
+"""An exception between any two instructions of Python leaves arrays on a GPU as before or as after a call."""
+
+import copy
+import signal
+
+import gpu
+import numpy as np
+import pytest
+from gpu_pairs import normal
+from helpers import leaves
+from interrupts import check_all_or_nothing
+
+import schuss
+
+pytestmark = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs a timer that sends signals")
+
+SHAPES = [(7,), (3, 4)]
+GRADS = [gpu.Array(normal(shape, np.float32, 9)) for shape in SHAPES]
+
+
+def image(opt):
+    state = opt.state_dict()
+    params = [array.numpy() for group in opt.param_groups for array in group["params"]]
+    arrays = [*params, *leaves([list(group.values()) for group in state["state"]]), *state.get("shared", {}).values()]
+    scalars = {key: value for key, value in state.items() if key not in ("state", "shared")}
+    return copy.deepcopy([array for array in arrays if array is not None]), repr((scalars, opt.grad_norm))
+
+
+def step(opt):
+    opt.step([GRADS, [gpu.Array(np.ones(2, np.float32))]] if opt._grouped else GRADS)
+
+
+def made(kind, around=None, **options):
+    def make():
+        opt = kind([gpu.Array(normal(shape, np.float32, 1)) for shape in SHAPES], **({"lr": 0.1} | options))
+        if around is not None:
+            opt = schuss.Lookahead(opt, **around)
+        for _ in range(3):
+            step(opt)
+        return opt
+
+    return make
+
+
+def load(make):
+    other = make()
+    other.param_groups[0]["lr"] = 0.5
+    step(other)
+    state = copy.deepcopy(other.state_dict())
+    return make, lambda opt: opt.load_state_dict(state)
+
+
+def add_group(opt):
+    opt.add_param_group({"params": [gpu.Array(np.ones(2, np.float32))]})
+
+
+CALLS = {
+    "AdamW": (made(schuss.AdamW, max_grad_norm=1.0), step),
+    "Prodigy": (made(schuss.Prodigy), step),
+    "Lookahead": (made(schuss.AdamW, {"k": 4}), step),
+    "Lookahead, reset": (made(schuss.AdamW, {"k": 4, "pullback": "reset"}), step),
+    "sync": (made(schuss.AdamW, {"k": 100}), lambda opt: opt.sync()),
+    "load_state_dict": load(made(schuss.AdamW)),
+    "add_param_group": (made(schuss.AdamW), add_group),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_all_or_nothing_on_a_gpu(name):
+    check_all_or_nothing(*CALLS[name], step, image, name)
