@@ -96,7 +96,7 @@ def _make(kind: type[Optimizer]) -> Callable[..., None]:
         if any(np.may_share_memory(gradient, array) for array in (p, *states)):
             gradient = gradient.copy(checks.order(gradient))
         matrix = kind._matrix(group.hypers, p) if RULES[rule].needs_matrix else None
-        packed = group.packed(rule, p.dtype)
+        packed = group._packed_values(rule, p.dtype)
         _schuss.Job(rule, "step", packed, int(step), [p], [gradient], [states], [matrix]).run()
 
     only = inspect.Parameter.KEYWORD_ONLY

@@ -163,7 +163,7 @@ def test_threads_by_default(run):
 @pytest.mark.parametrize("text", ["0", "-1", "2.5", "two", "1e3", " ", str(2**70)])
 def test_wrong_threads_in_the_environment(run, text):
     error = run("", ok=False, SCHUSS_NUM_THREADS=text).splitlines()[-1]
-    assert error == f'ImportError: SCHUSS_NUM_THREADS="{text}" is not a positive whole number of threads'
+    assert error == f'ImportError: SCHUSS_NUM_THREADS="{text}" is not a whole number of threads >= 1 and < 65536'
 
 
 @pytest.mark.parametrize("level", schuss.cpu_levels())
@@ -220,5 +220,88 @@ def loop():
 for _ in range({threads}):
     threading.Thread(target=loop, daemon=True).start()
 time.sleep(0.2)
+"""
+    )
+
+
+@posix
+def test_more_threads_than_help_are_not_started(run):
+    """At most four for each CPU: a thousand make a step several times slower."""
+    run(
+        """
+import glob
+before = len(glob.glob("/proc/self/task/*"))
+train(2, n=5_000_000, threads=2)
+want = train(2, n=5_000_000, threads=1)
+assert train(2, n=5_000_000, threads=1000) == want and schuss.get_num_threads() == 1000
+if before:
+    assert len(glob.glob("/proc/self/task/*")) - before < 5 * len(os.sched_getaffinity(0)) + 2
+"""
+    )
+
+
+@posix
+def test_threads_with_a_small_stack(run):
+    """Of 64 KiB, whatever a step converts: large tiles are elsewhere."""
+    run(
+        """
+def step():
+    schuss.set_num_threads(1)
+    for kind, dtype, given in [
+        (schuss.AdamW, np.float32, dict(state_dtype="int8")),
+        (schuss.AdamW, np.float16, dict(max_grad_norm=1.0)),
+        (schuss.Adafactor, np.float16, {}),
+        (schuss.LAMB, np.float32, {}),
+        (schuss.Ranger, np.float16, dict(state_dtype="int8")),
+    ]:
+        opt = kind(np.ones((50, 100), dtype), **given)
+        assert opt.step(np.ones((50, 100)), zero_grads=True)
+    done.append(True)
+
+
+done = []
+threading.stack_size(64 << 10)
+thread = threading.Thread(target=step)
+thread.start()
+thread.join()
+assert done
+"""
+    )
+
+
+@posix
+def test_a_fork_with_the_number_of_its_parent(run):
+    """In another process-number space, as in a container, both are process 1."""
+    run(
+        """
+import ctypes
+libc = ctypes.CDLL(None)
+
+
+def in_a_space_of_its_own(then):
+    if libc.unshare(0x20000000) and libc.unshare(0x30000000):  # NEWPID, and NEWUSER for those who are not root
+        return  # not permitted here
+    child = os.fork()
+    if child:
+        assert os.waitpid(child, 0)[1] == 0
+        return
+    try:
+        assert os.getpid() == 1
+        then()
+        os._exit(0)
+    except BaseException:
+        os._exit(1)
+
+
+def first():
+    want = train(3)
+
+    def second():
+        assert train(3) == want
+
+    in_a_space_of_its_own(second)
+
+
+in_a_space_of_its_own(first)
 """
     )

@@ -220,8 +220,8 @@ STRUCTURES = [
     ),
     (
         lambda: {"w": np.ones(3, int)}, TypeError,
-        "grads[1]['w'] has dtype int64; it must be float32, float64, float16 or bfloat16 (ml_dtypes): convert it with "
-        ".astype(np.float32) and use that array in the model too",
+        "grads[1]['w'] has dtype int64; it must be float32, float64, float16 or bfloat16 (ml_dtypes): leave it out if "
+        "it is not trained, or convert it with .astype(np.float32) and use that array in the model too",
     ),
     (
         read_only, ValueError,

@@ -289,3 +289,49 @@ def test_a_state_to_load_may_be_made_of_views_of_the_live_one():
     opt.load_state_dict(state)
     now = opt.state_dict()["state"][0]
     assert_same([*now["m"], *now["v"]], wanted)
+
+
+# Code of the user's that a step runs.
+
+
+class Fixing:
+    """A gradient that makes another array read-only when it is read."""
+
+    def __init__(self, values, other):
+        self.values, self.other = values, other
+
+    def __array__(self, dtype=None, copy=None):
+        self.other.flags.writeable = False
+        return self.values
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8", ">f4"])
+@pytest.mark.parametrize("kind", [schuss.SGD, schuss.Newton])
+def test_a_gradient_that_makes_another_read_only(kind, dtype):
+    """One that is to be zeroed: nothing is written before all of the user's code has run."""
+    params = [array(3), array(2)]
+    first = np.ones(3, dtype)
+    opt = kind(params, lr=0.1)
+    more = (np.eye(5),) if kind is schuss.Newton else ()
+    before = snapshot(opt)
+    for _ in range(2):
+        first.flags.writeable = True
+        with pytest.raises((TypeError, ValueError)):
+            opt.step([first, Fixing(array(2), first)], *more, zero_grads=True)
+        assert first.tolist() == [1.0] * 3 and opt.step_count == 0
+        assert_same([p for p in params], [array(3), array(2)])
+    assert_same(snapshot(opt)[0], before[0])
+    first.flags.writeable = True
+    assert opt.step([first, array(2)], *more, zero_grads=True) and not first.any()
+
+
+def test_the_values_that_kernels_read_cannot_be_resized():
+    opt = schuss.SGD(array(3), lr=0.5)
+    group = opt.param_groups[0]
+    assert not any(isinstance(value, np.ndarray) for name, value in vars(group).items() if not name.startswith("_"))
+    for values in group._packed.values():
+        with pytest.raises(ValueError, match="cannot resize"):
+            values.resize(100, refcheck=False)
+    group["lr"] = 0.25
+    opt.step(array(3))
+    assert opt.param_groups[0]["params"][0].tolist() == [0.75] * 3

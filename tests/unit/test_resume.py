@@ -330,3 +330,24 @@ def test_counters_stay_where_a_state_can_be_loaded():
         assert opt.step(np.ones(2)) and not opt.step(np.full(2, np.nan))
         assert opt.step_count == opt.skipped_steps == last
         state = opt.state_dict()
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_unpickling_over_read_only_memory(wrapped):
+    """Ray and joblib deliver such buffers, not aligned either: the optimizer has copies then."""
+    params = {"w": np.arange(6.0).reshape(2, 3), "b": [np.asfortranarray(np.ones((2, 3), np.float32))]}
+    opt = schuss.Adam([{"params": params, "betas": (0.5, 0.75)}], lr=0.1)
+    opt = schuss.Lookahead(opt, k=2) if wrapped else opt
+    grads = lambda opt: [{"w": np.ones((2, 3)), "b": [np.ones((2, 3))]}]  # noqa: E731
+    opt.grads[0]["w"][...] = 1.0
+    opt.step(grads(opt))
+    buffers = []
+    text = pickle.dumps(opt, protocol=5, buffer_callback=buffers.append)
+    memory = [memoryview(b"x" + bytes(buffer)).toreadonly()[1:] for buffer in buffers]
+    other = pickle.loads(text, buffers=memory)
+    assert_unchanged(other, snapshot(opt))
+    for o in (opt, other):
+        o.step(zero_grads=True)
+        o.step(grads(o))
+    assert_unchanged(other, snapshot(opt))
+    assert buffers and not other.grads[0]["w"].any()

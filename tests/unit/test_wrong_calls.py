@@ -268,3 +268,36 @@ def test_empty_arrays_and_scalars_are_valid(kind):
         assert opt.grad_norm == float(p.size) and opt.step_count == 3
         assert p.shape == shape and (p < 0).all()
     assert opt.step({"w": np.float32(2.0)}), "NumPy's scalars are arrays"
+
+
+def module_of(name, **methods):
+    """An array of another library."""
+    return type("Tensor", (), {"__module__": name, "__dlpack__": None, **methods})()
+
+
+@pytest.mark.parametrize(
+    ("param", "advice"),
+    [
+        (module_of("torch.nn.parameter", detach=None), "pass a NumPy view of its memory, params[0].detach().numpy()"),
+        (
+            module_of("jaxlib._jax"),
+            "make an array once, np.array(params[0]), and update the model from that array",
+        ),
+        (np.float32(3), "make an array once, np.array(params[0]), and update the model from that array"),
+        (module_of("other"), "pass a writable NumPy view of its memory, for example params[0].numpy()"),
+    ],
+    ids=["torch", "jax", "scalar", "other"],
+)
+def test_advice_about_arrays_of_others(param, advice):
+    with pytest.raises(TypeError) as caught:
+        schuss.AdamW([param])
+    assert str(caught.value) == f"params[0] is a {type(param).__name__}, not a NumPy array; {advice}"
+
+
+@pytest.mark.parametrize("kind", [schuss.SGD, schuss.NAG, schuss.Newton])
+def test_flags_that_are_arrays(kind):
+    w = np.ones(3)
+    grads = (lambda: w) if kind is schuss.NAG else w
+    more = (np.eye(3),) if kind is schuss.Newton else ()
+    with pytest.raises(TypeError, match=r"^zero_grads must be True or False, got array"):
+        kind(w).step(grads, *more, zero_grads=np.ones(3))

@@ -81,6 +81,8 @@ def check_written(place: str, array: Any) -> None:
                 f"{place} is big-endian ({array.dtype.str}); convert it once with .astype(np.{native.name}) {_USE_IT}"
             )
         advice = _conversion(array.dtype)
+        if array.dtype.kind in "biu":  # a counter or a mask among weights
+            advice = f": leave it out if it is not trained, or{advice.removeprefix(':')}"
         raise TypeError(f"{place} has dtype {array.dtype}; it must be {_NAMES}{advice and f'{advice} {_USE_IT}'}")
     if not array.flags.writeable:
         raise ValueError(f"{place} is read-only; pass a writable array, or copy it once {_USE_IT}")
@@ -201,6 +203,10 @@ def _conversion(dtype: np.dtype[Any]) -> str:
 
 
 def _advice(place: str, thing: Any) -> str:
+    if isinstance(thing, np.generic) or type(thing).__module__.startswith("jax"):  # neither can be written
+        return f"make an array once, np.array({place}), and update the model from that array"
+    if hasattr(thing, "detach"):
+        return f"pass a NumPy view of its memory, {place}.detach().numpy()"
     if hasattr(thing, "__dlpack__") or hasattr(thing, "__array__"):
         return f"pass a writable NumPy view of its memory, for example {place}.numpy()"
     if isinstance(thing, Iterable) and not isinstance(thing, (str, bytes, list, tuple)):

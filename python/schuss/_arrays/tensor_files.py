@@ -46,7 +46,7 @@ def write(file: BinaryIO, tensors: Mapping[str, np.ndarray], metadata: Mapping[s
     at = 0
     for name in names:
         array = tensors[name]
-        if array.dtype.name not in codes:  # a parameter that was retyped after the optimizer was made
+        if array.dtype.name not in codes or not array.dtype.isnative:  # it was retyped after the optimizer was made
             raise TypeError(f"{name} has dtype {array.dtype}, which a checkpoint cannot hold")
         offsets = [at, at + array.nbytes]
         header[name] = {"dtype": codes[array.dtype.name], "shape": list(array.shape), "data_offsets": offsets}

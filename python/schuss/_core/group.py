@@ -124,11 +124,13 @@ class ParamGroup(MutableMapping[str, Any]):
             *(float(own[name]) for name in RULES[rule].hypers),
         ]
 
-    def packed(self, rule: str, dtype: np.dtype[Any]) -> np.ndarray:
+    def _packed_values(self, rule: str, dtype: np.dtype[Any]) -> np.ndarray:
         """A rule's values as the extension module reads them; it holds on to the array, so only the contents change."""
         variant = (rule, dtype)
         if variant not in self._packed:
-            self._packed[variant] = np.array(self._layout(variant, self._hypers), dtype=np.float64)
+            values = np.array(self._layout(variant, self._hypers), dtype=np.float64)
+            # Through a memoryview: an array that does not own its memory cannot be resized.
+            self._packed[variant] = np.frombuffer(memoryview(values), np.float64)  # type: ignore[arg-type]
         return self._packed[variant]
 
     def packed_at(self, step: int) -> list[list[float]]:
@@ -141,7 +143,7 @@ class ParamGroup(MutableMapping[str, Any]):
             rate = validate.scheduled_rate(place, rate, step)
         values = []
         for variant in dict.fromkeys(self.variants):
-            own = self.packed(*variant).tolist() if hypers is self._hypers else self._layout(variant, hypers)
+            own = self._packed_values(*variant).tolist() if hypers is self._hypers else self._layout(variant, hypers)
             own[1] = rate
             values.append(own)
         return values

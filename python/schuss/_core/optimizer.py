@@ -175,7 +175,7 @@ class Optimizer(Callbacks, Kind):
             variants = list(dict.fromkeys(group.variants))
             described.append(
                 GroupArrays(
-                    rules=[(rule, group.packed(rule, dtype)) for rule, dtype in variants],
+                    rules=[(rule, group._packed_values(rule, dtype)) for rule, dtype in variants],
                     rule_of=[variants.index(variant) for variant in group.variants],
                     params=group.arrays,
                     states=states[at : at + count],
@@ -422,7 +422,7 @@ class Optimizer(Callbacks, Kind):
 
     def __setstate__(self, state: tuple[Mapping[str, Any], Any]) -> None:
         self.load_state_dict(state[0])
-        self._grads = state[1]
+        self._grads = None if state[1] is None else _state.writable(state[1])
 
     def __repr__(self) -> str:
         elements = sum(array.size for array in self._params)

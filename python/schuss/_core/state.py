@@ -251,11 +251,24 @@ def constructor_arguments(optimizer: Optimizer) -> tuple[Any, dict[str, Any], di
     return groups, {**optimizer._defaults, **given}, rates
 
 
+def writable(structure: Any) -> Any:
+    """The structure with copies of arrays that cannot be written: those of an unpickled one may be another's memory."""
+    template, leaves = trees.flatten(structure, "params")
+
+    def leaf(i: int) -> Any:
+        array = leaves[i][1]
+        if isinstance(array, np.ndarray) and not (array.flags.writeable and array.flags.aligned):
+            return array.copy("K")
+        return array
+
+    return trees.build(template, leaf)
+
+
 def rebuild(
     kind: type[Optimizer], params: Any, keywords: dict[str, Any], rates: Mapping[int, Any] | None = None
 ) -> Optimizer:
     """Creates the optimizer of a copy; `load_state_dict` then loads its state."""
-    optimizer = kind(params, **keywords)
+    optimizer = kind(writable(params), **keywords)
     for i, rate in (rates or {}).items():
         optimizer.param_groups[i]["lr"] = rate
     return optimizer

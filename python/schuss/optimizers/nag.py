@@ -90,11 +90,12 @@ class NAG(Optimizer):
         """
         if not callable(closure):
             raise TypeError("NAG needs a closure: opt.step(lambda: the gradients at the present parameters)")
+        scale, zero = self._step_options(grad_scale, zero_grads)
         with self._exclusive(), _schuss.AtLookAhead(self):
             grads = closure()
             # The step itself restores the parameters, chunk by chunk while it updates them.
-            usable = grads if _schuss.are_apart(self, grads) else self._copied(grads, zero_grads)
-            return super().step(usable, grad_scale=grad_scale, zero_grads=zero_grads)
+            usable = grads if _schuss.are_apart(self, grads) else self._copied(grads, zero)
+            return super().step(usable, grad_scale=scale, zero_grads=zero)
 
     def _copied(self, grads: Any, zero_grads: bool) -> Any:
         """Gradients that restoring the parameters cannot change: those that share memory with them are copied."""

@@ -10,7 +10,6 @@ import numpy as np
 from schuss import _schuss
 from schuss._arrays import checks, linalg, trees
 from schuss._backends.protocol import Change
-from schuss._core import validate
 from schuss._core.declaration import InitVar, option
 from schuss._core.hyperparameters import Rate, Seed
 from schuss._core.optimizer import Optimizer
@@ -107,8 +106,9 @@ class Newton(Optimizer):
         FloatingPointError
             A gradient has a NaN or an infinity and ``nonfinite="error"``; nothing has changed.
         """
+        scale, zero_grads = self._step_options(grad_scale, zero_grads)
         with self._exclusive():
-            return self._take(grads, hessian, grad_scale, zero_grads)
+            return self._take(grads, hessian, scale, zero_grads)
 
     def _take(self, grads: Any, hessian: Any, grad_scale: float, zero_grads: bool) -> bool:
         if callable(grads):
@@ -118,13 +118,14 @@ class Newton(Optimizer):
             grads, hessian = both
         elif grads is None:
             grads = self._own_grads()
-        grad_scale = validate.grad_scale(grad_scale)
         self._explain_structure(grads)
         leaves = {i: leaf for i, _, leaf in trees.leaves(self._root(), grads, "grads", "params")}
         rows = list(leaves)  # the Hessian has them in the structure's own order
         given = [leaves[i] for i in range(len(rows))]
         usable = [self._usable(i, gradient, zero_grads) for i, gradient in enumerate(given)]
         matrix = self._dense(hessian, sum(array.size for array in usable))
+        for i in range(len(given) if zero_grads else 0):  # a conversion may have run any code
+            checks.check_zeroable(self._place("grads", *self._suffixes[i]), given[i])
         zeroed = [(gradient, 0.0) for gradient in given] if zero_grads else []
         if self.nonfinite != "propagate" and not all(np.isfinite(array).all() for array in usable):
             if self.nonfinite == "error":

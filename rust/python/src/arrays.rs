@@ -59,6 +59,14 @@ pub struct Known<'py> {
 // writes those fields while a waiting thread holds the GIL.
 unsafe impl Sync for Known<'_> {}
 
+/// Whether an object is an array that may be written.
+pub fn is_writable(object: &Bound<'_, PyAny>) -> bool {
+    object.cast::<PyUntypedArray>().is_ok_and(|array| {
+        // SAFETY: it is an ndarray, or of a subclass, which has the same fields.
+        unsafe { fields(array.as_unbound()) }.flags & NPY_ARRAY_WRITEABLE != 0
+    })
+}
+
 impl<'py> Known<'py> {
     /// The types known now; bfloat16 is among them once it has been registered.
     pub fn new(py: Python<'py>) -> Known<'py> {

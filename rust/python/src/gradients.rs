@@ -161,9 +161,10 @@ fn one_by_one(
         let known = Known::new(py);
         let moved = inner.params.iter().zip(&read.kept).enumerate().any(|(i, (param, usable))| {
             let (grad, dtype, _) = inner.work.gradient(i);
-            param.gradient(usable, false, &known) != Some((grad, dtype))
+            param.gradient(usable, zero_grads, &known) != Some((grad, dtype))
         });
-        if moved {
+        let fixed = |gradient: &Py<PyAny>| !arrays::is_writable(gradient.bind(py));
+        if moved || read.converted.iter().any(fixed) {
             return Err(PyValueError::new_err("gradients changed while they were being read; nothing was updated"));
         }
         changed = inner.params.iter().position(|param| !param.unchanged(&known));

@@ -29,7 +29,7 @@ static THREADS: AtomicUsize = AtomicUsize::new(0);
 static POOL: AtomicPtr<Pool> = AtomicPtr::new(std::ptr::null_mut());
 
 struct Pool {
-    process: u32,
+    process: (u32, u32),
     helpers: usize,
     threads: rayon::ThreadPool,
     /// The latest region; `posted` counts all of them.
@@ -44,23 +44,29 @@ struct Pool {
 /// The default is `SCHUSS_NUM_THREADS`, or else the number of CPUs available to this process.
 ///
 /// # Errors
-/// `SCHUSS_NUM_THREADS` is not a positive number.
+/// `SCHUSS_NUM_THREADS` is not a number of threads.
 pub fn num_threads() -> Result<usize, String> {
     match THREADS.load(Ordering::Relaxed) {
         0 => {
             let threads = match std::env::var("SCHUSS_NUM_THREADS") {
                 Ok(text) if !text.is_empty() => {
-                    text.parse::<usize>().ok().filter(|&n| n >= 1).ok_or_else(|| {
-                        format!("SCHUSS_NUM_THREADS={text:?} is not a positive whole number of threads")
+                    text.parse::<usize>().ok().filter(|n| (1..1 << 16).contains(n)).ok_or_else(|| {
+                        format!("SCHUSS_NUM_THREADS={text:?} is not a whole number of threads >= 1 and < 65536")
                     })?
                 }
-                _ => std::thread::available_parallelism().map_or(1, |n| n.get()),
+                _ => cpus(),
             };
             THREADS.store(threads, Ordering::Relaxed);
             Ok(threads)
         }
         threads => Ok(threads),
     }
+}
+
+/// CPUs available to this process when it first asked.
+fn cpus() -> usize {
+    static CPUS: OnceLock<usize> = OnceLock::new();
+    *CPUS.get_or_init(|| std::thread::available_parallelism().map_or(1, |n| n.get()))
 }
 
 /// Sets the number of threads that a step may use, the caller included; 0 means 1.
@@ -225,7 +231,8 @@ fn clock() -> u64 {
 /// with what the first left in the caches.
 pub(crate) fn run(count: usize, reverse: bool, elements: usize, threads: usize, task: &(dyn Fn(usize) + Sync)) {
     let alone = || (0..count).for_each(|place| task(if reverse { count - 1 - place } else { place }));
-    let helpers = threads.min(count).saturating_sub(1);
+    // A few threads for each CPU do no harm; hundreds make a step many times slower.
+    let helpers = threads.min(count).min(4 * cpus()).saturating_sub(1);
     if helpers == 0 || elements < HOT {
         alone();
         return;
@@ -245,6 +252,30 @@ pub fn in_parallel(count: usize, elements: usize, threads: usize, task: &(dyn Fn
     run(count, false, elements, threads, task);
 }
 
+/// Identifies this process among its forks: one in another process-number space, as in a container, may have the same number.
+fn process() -> (u32, u32) {
+    static FORKS: AtomicU32 = AtomicU32::new(0);
+    #[cfg(unix)]
+    {
+        extern "C" fn forked() {
+            FORKS.fetch_add(1, Ordering::Relaxed);
+        }
+        unsafe extern "C" {
+            fn pthread_atfork(
+                prepare: Option<extern "C" fn()>,
+                parent: Option<extern "C" fn()>,
+                child: Option<extern "C" fn()>,
+            ) -> std::ffi::c_int;
+        }
+        static ONCE: std::sync::Once = std::sync::Once::new();
+        // SAFETY: the function is never unloaded, and only counts.
+        ONCE.call_once(|| unsafe {
+            pthread_atfork(None, None, Some(forked));
+        });
+    }
+    (std::process::id(), FORKS.load(Ordering::Relaxed))
+}
+
 /// A pool of `count` threads, or `None` when they cannot be created.
 fn workers(count: usize) -> Option<rayon::ThreadPool> {
     rayon::ThreadPoolBuilder::new().num_threads(count).thread_name(|i| format!("schuss-{i}")).build().ok()
@@ -252,7 +283,7 @@ fn workers(count: usize) -> Option<rayon::ThreadPool> {
 
 /// This process's pool with at least this many helpers, or `None` when threads cannot be created.
 fn pool(helpers: usize) -> Option<&'static Pool> {
-    let process = std::process::id();
+    let process = process();
     let current = POOL.load(Ordering::Acquire);
     // SAFETY: a pool that was published is never freed.
     if let Some(pool) = unsafe { current.as_ref() }
@@ -261,7 +292,7 @@ fn pool(helpers: usize) -> Option<&'static Pool> {
     {
         return Some(pool);
     }
-    let helpers = helpers.max(std::thread::available_parallelism().map_or(1, |n| n.get()));
+    let helpers = helpers.max(cpus());
     let threads = workers(helpers)?;
     let latest = Mutex::new(Arc::new(Job::new(0, false, 0, false, &|_: usize| {})));
     let (posted, awake) = (AtomicU32::new(0), AtomicUsize::new(0));
