@@ -66,6 +66,8 @@ def assert_follows(case, opt, params):
     """
     recorded = dict(zip(WIDER["steps"], case["params"], strict=True))
     for t in range(1, WIDER["steps"][-1] + 1):
+        if "hessian" in case and t % 3 == 1:
+            opt.update_hessian([abs(g) + 0.1 for g in gradients(case["problem"], t, params())])
         opt.step(gradients(case["problem"], t, params()))
         if t in recorded:
             want = [np.reshape(values, shape) for values, shape in zip(recorded[t], shapes_of(case), strict=True)]
@@ -93,3 +95,24 @@ def test_schuss(case):
     params = starts(case)
     opt = getattr(schuss, case["optimizer"])(params, **options(case))
     assert_follows(case, opt, lambda: params)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [case for case in WIDER["cases"] if is_ours(case) and "eval_params" in case],
+    ids=lambda c: f"{c['optimizer']} {c['kwargs']} {c['problem']} of {' and '.join(c['peers'])}",
+)
+def test_averages(case):
+    """In eval mode, the averages of schedule-free optimizers."""
+    params = starts(case)
+    opt = getattr(schuss, case["optimizer"])(params, **options(case))
+    recorded = dict(zip(WIDER["steps"], case["eval_params"], strict=True))
+    for t in range(1, WIDER["steps"][-1] + 1):
+        opt.step(gradients(case["problem"], t, params))
+        if t in recorded:
+            opt.eval()
+            want = [np.reshape(values, shape) for values, shape in zip(recorded[t], shapes_of(case), strict=True)]
+            far = max(np.max(abs(a - b)) for a, b in zip(want, starts(case), strict=True))
+            off = max(np.max(abs(a - b)) for a, b in zip(want, params, strict=True))
+            assert off <= max(10 * case["spec_error"], 1e-9) * far, f"step {t}"
+            opt.train()

@@ -81,6 +81,12 @@ class Reference:
         if self.k and self.t % self.k == 0:
             self.sync()
 
+    def update_hessian(self, estimates):
+        """Averages estimates of the Hessian's diagonal, as Sophia does."""
+        beta2 = self.options["betas"][1]
+        for s, p, estimate in zip(self.state, self.params, estimates, strict=True):
+            s["h"] = beta2 * s.get("h", np.zeros_like(p)) + (1 - beta2) * estimate
+
     def parts(self, vector):
         """One vector for all parameters, cut into arrays of their shapes."""
         parts = np.split(vector, np.cumsum([p.size for p in self.params])[:-1])

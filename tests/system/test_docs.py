@@ -41,6 +41,7 @@ NUMBERS = {
     "lr_decay": 0.1,
     "d0": 0.5,
     "growth_rate": 1.5,
+    "warmup_steps": 3,
 }
 
 # The arguments of `step` for which the kernel's gradient is g, where they are not g alone.
@@ -229,6 +230,32 @@ def test_look_ahead(options):
     kernels = Kernels(schuss.NAG)
     hypers = {name: float(value) for name, value in kernels.values({"momentum": 0.7, **options}).items()}
     assert_same(run(kernels.equations("nag", options)["look_ahead"], values | hypers), {"p": found[0]})
+
+
+@pytest.mark.parametrize("kind", [schuss.ScheduleFreeSGD, schuss.ScheduleFreeAdamW, schuss.ScheduleFreeRAdam])
+def test_modes(kind):
+    """Schedule-free optimizers switch as their programs say."""
+    p = np.array([1.0, -2.0])
+    optimizer, kernels = kind(p, lr=0.1), Kernels(kind)
+    for _ in range(5):
+        optimizer.step(p)
+    hypers = {name: float(value) for name, value in kernels.values({}).items()}
+    for mode, switch in (("eval", optimizer.eval), ("train", optimizer.train)):
+        values = {"p": p.copy(), "z": optimizer.state_dict()["state"][0]["z"].copy(), "lr": 0.1, "t": 6.0}
+        switch()
+        assert_same(run(kernels.equations(kernels.kind._rule({}), {})[mode], values | hypers), {"p": p})
+
+
+@pytest.mark.parametrize("kind", [schuss.SophiaG, schuss.SophiaH])
+def test_update_hessian(kind):
+    h, estimate = np.array([1.0, 2.0]), np.array([0.5, 3.0])
+    optimizer, kernels = kind(np.ones(2)), Kernels(kind)
+    optimizer.state_dict()["state"][0]["h"][...] = h
+    optimizer.update_hessian(estimate)
+    values = {"h": h, "g": estimate, "lr": 0.1, "t": 1.0, "p": np.ones(2)}
+    hypers = {name: float(value) for name, value in kernels.values({}).items()}
+    found = run(kernels.equations(kernels.kind._rule({}), {})["update_hessian"], values | hypers)
+    assert_same(found, {"h": optimizer.state_dict()["state"][0]["h"]})
 
 
 def test_synchronization():

@@ -206,6 +206,33 @@ class Cuda:
         with _schuss.ExclusiveLock(owner):
             return self._step(owner, owner._own_grads() if grads is None else grads, scale, zero)
 
+    def run(self, owner: Owner, program: str, arrays: Any, changes: Sequence[Change]) -> None:
+        """Starts another program; see `schuss._schuss.Core._run`. The caller has exclusive access."""
+        values = owner._scheduled_values(owner.step_count)
+        if arrays is None:  # such a program reads no gradients, but all have a place in the work list
+            given = [(p.pointer, p.dtype.name) for p in owner._params]
+            stream, foreign = self._follow(owner), set[int]()
+        else:
+            seen, stream, foreign = self.read(owner, arrays, False)
+            given = [(one.pointer, one.dtype) for one in seen]
+        pointers, types = [pointer for pointer, _ in given], [dtype for _, dtype in given]
+        made = _schuss.Changes(changes)
+        with self._ordered(foreign, stream):
+            self.work.step(program, values, self._counts(), pointers, types, 1.0, None, False, False, stream, made)
+
+    def _counts(self) -> list[int]:
+        """The number of the next step for each rule of each group."""
+        return [count + 1 for count, n in zip(self._group_steps, self._rules_of_group, strict=True) for _ in range(n)]
+
+    @contextlib.contextmanager
+    def _ordered(self, foreign: set[int], stream: int) -> Iterator[None]:
+        """Work in a stream that reads what other streams write: after their work so far, and before their next."""
+        for other in foreign:
+            _schuss.cuda_order(self.device, other, stream)
+        yield
+        for other in foreign:
+            _schuss.cuda_order(self.device, stream, other)
+
     def _step(self, owner: Owner, grads: Any, grad_scale: float, zero_grads: bool) -> bool:
         steps, skipped = owner.step_count, owner.skipped_steps
         values = owner._scheduled_values(steps)
@@ -215,10 +242,7 @@ class Cuda:
                 self.work.set_shared(owner._shared_values.tolist())
                 self._shared = owner._shared_values.tobytes()
         seen, stream, foreign = self.read(owner, grads, zero_grads)
-        for other in foreign:
-            _schuss.cuda_order(self.device, other, stream)
         max_grad_norm, nonfinite = owner.max_grad_norm, owner.nonfinite
-        counts = [count + 1 for count, n in zip(self._group_steps, self._rules_of_group, strict=True) for _ in range(n)]
         taken = _schuss.Changes(
             [
                 (owner, "_counters", (steps + 1, skipped, [])),
@@ -227,22 +251,21 @@ class Cuda:
                 (self, "_norm", None if max_grad_norm is None else ...),
             ]
         )
-        bad = self.work.step(
-            "step",
-            values,
-            counts,
-            [one.pointer for one in seen],
-            [one.dtype for one in seen],
-            grad_scale,
-            max_grad_norm,
-            nonfinite != "propagate",
-            zero_grads,
-            stream,
-            taken,
-            owner,
-        )
-        for other in foreign:  # new gradients may be written there only after the step has read these
-            _schuss.cuda_order(self.device, stream, other)
+        with self._ordered(foreign, stream):
+            bad = self.work.step(
+                "step",
+                values,
+                self._counts(),
+                [one.pointer for one in seen],
+                [one.dtype for one in seen],
+                grad_scale,
+                max_grad_norm,
+                nonfinite != "propagate",
+                zero_grads,
+                stream,
+                taken,
+                owner,
+            )
         if bad is not None:
             if nonfinite == "error":
                 owner._explain_nonfinite(*bad)
@@ -270,7 +293,8 @@ class Cuda:
 
     def _look(self, owner: Owner, i: int, gradient: Any, zero_grads: bool) -> cuda_arrays.Seen:
         """Checks a gradient against its parameter."""
-        place, param_place = owner._place("grads", *owner._suffixes[i]), owner._place("params", *owner._suffixes[i])
+        place = owner._place(owner._arguments, *owner._suffixes[i])
+        param_place = owner._place("params", *owner._suffixes[i])
         param = owner._params[i]
         if gradient is None:
             raise TypeError(f"{place} is None; pass zeros for a parameter without gradient")

@@ -44,6 +44,9 @@ class Host:
     def step(self, owner: Owner, grads: Any = None, *, grad_scale: float = 1.0, zero_grads: bool = False) -> bool:
         return _schuss.Core.step(owner, grads, grad_scale=grad_scale, zero_grads=zero_grads)
 
+    def run(self, owner: Owner, program: str, arrays: Any, changes: Sequence[Change]) -> None:
+        owner._run(program, arrays, _schuss.Changes(changes))
+
     def arranged(
         self, owner: Owner, groups: Sequence[GroupArrays], first: int, root: Any, shared: np.ndarray | None
     ) -> list[Change]:

@@ -63,6 +63,8 @@ class Owner(_schuss.Core):
     _grouped: bool
     max_grad_norm: float | None
     nonfinite: Any
+    #: What messages call the arrays that are being read.
+    _arguments: str = "grads"
 
     def _root(self) -> Any:
         return self._templates if self._grouped else self._templates[0]
@@ -116,6 +118,9 @@ class Backend(Protocol):
     def step(self, owner: Owner, grads: Any = None, *, grad_scale: float = 1.0, zero_grads: bool = False) -> bool:
         """Takes a step; see `schuss._schuss.Core.step`."""
         ...
+
+    def run(self, owner: Owner, program: str, arrays: Any, changes: Sequence[Change]) -> None:
+        """Runs another program than the step, then makes changes; see `schuss._schuss.Core._run`."""
 
     def arranged(
         self, owner: Owner, groups: Sequence[GroupArrays], first: int, root: Any, shared: np.ndarray | None

@@ -30,7 +30,7 @@ class Callbacks(Owner):
         return self._grads
 
     def _gradient(self, i: int, gradient: Any, shared: bool, zero_grads: bool) -> np.ndarray:
-        place, param_place = self._place("grads", *self._suffixes[i]), self._place("params", *self._suffixes[i])
+        place, param_place = self._place(self._arguments, *self._suffixes[i]), self._place("params", *self._suffixes[i])
         usable = checks.as_gradient(place, gradient, param_place, self._params[i], copy=shared)
         # The extension module checks for shared memory only where the gradient can be used unconverted.
         if not shared and self._is_written(usable):
@@ -58,17 +58,18 @@ class Callbacks(Owner):
         return [values for group in self._groups for values in group.packed_at(step)]
 
     def _explain_structure(self, grads: Any) -> None:
+        name = self._arguments
         if not self._grouped:
-            pairs = [(grads, "grads", "params")]
+            pairs = [(grads, name, "params")]
         elif isinstance(grads, (list, tuple)) and len(grads) == len(self._groups):
-            pairs = [(own, f"grads[{i}]", f"param_groups[{i}]['params']") for i, own in enumerate(grads)]
+            pairs = [(own, f"{name}[{i}]", f"param_groups[{i}]['params']") for i, own in enumerate(grads)]
         else:
             got = f"{len(grads)} entries" if isinstance(grads, (list, tuple)) else trees.kind(grads)
             raise ValueError(
-                f"grads must be a list with an entry for each group, {len(self._groups)} in all, got {got}"
+                f"{name} must be a list with an entry for each group, {len(self._groups)} in all, got {got}"
             )
-        for template, (own, name, like) in zip(self._templates, pairs, strict=True):
-            for _ in trees.leaves(template, own, name, like):
+        for template, (own, place, like) in zip(self._templates, pairs, strict=True):
+            for _ in trees.leaves(template, own, place, like):
                 pass
 
     def _explain_changed(self, i: int) -> None:

@@ -38,6 +38,12 @@ from schuss.optimizers.madgrad import MADGRAD as MADGRAD
 from schuss.optimizers.padam import PAdam as PAdam
 from schuss.optimizers.adam_atan2 import AdamAtan2 as AdamAtan2
 from schuss.optimizers.ftrl import FTRL as FTRL
+from schuss.optimizers.schedule_free import (
+    ScheduleFreeSGD as ScheduleFreeSGD,
+    ScheduleFreeAdamW as ScheduleFreeAdamW,
+    ScheduleFreeRAdam as ScheduleFreeRAdam,
+)
+from schuss.optimizers.sophia import SophiaG as SophiaG, SophiaH as SophiaH
 from schuss.optimizers.newton import Newton as Newton
 
 #: Every optimizer class of the package, by name, except Lookahead, which is a wrapper.

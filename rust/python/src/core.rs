@@ -207,6 +207,40 @@ impl Core {
         self.0.clear();
     }
 
+    /// What the parameters are: "train" for steps, "eval" for evaluation.
+    #[getter]
+    fn _mode(&self) -> &'static str {
+        if self.0.evaluating.load(Ordering::Relaxed) { "eval" } else { "train" }
+    }
+
+    #[setter(_mode)]
+    fn set_mode(&self, mode: &str) -> PyResult<()> {
+        let _inner = self.0.lock()?;
+        self.0.evaluating.store(mode == "eval", Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Runs another program than the step, over arrays in the place of gradients if it needs any, and makes changes after it. On
+    /// an error nothing has changed.
+    #[pyo3(signature = (program, arrays, changes))]
+    fn _run(
+        slf: &Bound<'_, Self>,
+        program: &str,
+        arrays: Option<&Bound<'_, PyAny>>,
+        changes: &Bound<'_, Changes>,
+    ) -> PyResult<()> {
+        let (py, core) = (slf.py(), &slf.get().0);
+        let mut guard = core.lock()?;
+        let inner = &mut *guard;
+        let read = gradients::read(slf.as_any(), inner, arrays, false)?;
+        changes.get().check(py)?;
+        let lead = fill_scalars(py, inner, None, 1.0);
+        run(py, inner, program, core.steps.load(Ordering::Relaxed), false, lead)?;
+        read.release(py, inner)?;
+        drop(guard);
+        changes.get().make_checked(py)
+    }
+
     /// Raises an exception if the optimizer is in use.
     fn _check_idle(&self) -> PyResult<()> {
         self.0.lock_idle().map(|_| ())
@@ -269,6 +303,11 @@ impl Core {
         let optimizer = slf.as_any();
         let core = &slf.get().0;
         let mut guard = core.lock()?;
+        if core.evaluating.load(Ordering::Relaxed) {
+            return Err(PyRuntimeError::new_err(
+                "the parameters are those for evaluation; call train() before the next step",
+            ));
+        }
         if let Some(backend) = &guard.backend {
             let backend = backend.bind(slf.py()).clone();
             drop(guard);
@@ -357,6 +396,22 @@ fn take_step(
         }
     }
     let lead = fill_scalars(py, inner, scheduled.as_deref(), factor);
+    run(py, inner, "step", steps, zero_grads, lead)?;
+    inner.group_steps.iter_mut().for_each(|steps| *steps = MOST_STEPS.min(*steps + 1));
+    if let Some(look_ahead) = &mut inner.look_ahead {
+        look_ahead.moved = false;
+    }
+    core.steps.store(MOST_STEPS.min(steps + 1), Ordering::Relaxed);
+    core.norm.store(norm, Ordering::Relaxed);
+    read.release(py, inner)?;
+    Ok(true)
+}
+
+/// Runs a program whose scalars are filled in, over parameters that were found unchanged and gradients that have been read.
+fn run(py: Python<'_>, inner: &mut Inner, program: &str, steps: u64, zero_grads: bool, lead: usize) -> PyResult<()> {
+    let level = level::in_use().map_err(PyRuntimeError::new_err)?;
+    let threads = schuss::num_threads().map_err(PyRuntimeError::new_err)?;
+    let release = inner.work.total() >= RELEASE_GIL;
     // An optimizer keeps all of its states in the same format.
     let rounding = match inner.seed {
         Some(seed) => Rounding::stochastic(seed, steps, inner.work.format()),
@@ -372,16 +427,9 @@ fn take_step(
     let work = &mut inner.work;
     let mut step = Step { level, threads, scalars: &mut inner.scalars, zero_grads, rounding: &rounding, shared, lead };
     // SAFETY: parameters and states are pinned and were found unchanged; gradients were checked for shape, type, order and
-    // alignment, do not overlap written memory, and are kept alive by `read`. The lock excludes other steps of this optimizer.
-    detach_if(py, release, || unsafe { work.run("step", &mut step) })?;
-    inner.group_steps.iter_mut().for_each(|steps| *steps = MOST_STEPS.min(*steps + 1));
-    if let Some(look_ahead) = &mut inner.look_ahead {
-        look_ahead.moved = false;
-    }
-    core.steps.store(MOST_STEPS.min(steps + 1), Ordering::Relaxed);
-    core.norm.store(norm, Ordering::Relaxed);
-    read.release(py, inner)?;
-    Ok(true)
+    // alignment, do not overlap written memory, and are kept alive by the caller. The lock excludes other steps of this
+    // optimizer.
+    detach_if(py, release, || unsafe { work.run(program, &mut step) })
 }
 
 /// The schedules' values for a step, if there are any schedules.

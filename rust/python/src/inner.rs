@@ -1,6 +1,6 @@
 //! The native state of an optimizer, and the lock around it. Knows no Python class.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, TryLockError};
 
 use numpy::PyArray1;
@@ -136,6 +136,8 @@ pub struct Locked {
     pub skipped: AtomicU64,
     /// The bits of the last step's norm, or [`NO_NORM`].
     pub norm: AtomicU64,
+    /// Whether the parameters are those for evaluation, from which no step can start.
+    pub evaluating: AtomicBool,
     /// Changes that follow the next step.
     pub waiting: Waiting,
 }
@@ -148,6 +150,7 @@ impl Locked {
             steps: AtomicU64::new(0),
             skipped: AtomicU64::new(0),
             norm: AtomicU64::new(NO_NORM),
+            evaluating: AtomicBool::new(false),
             waiting: Waiting::default(),
         }
     }

@@ -30,8 +30,10 @@ pub mod qhadam;
 pub mod radam;
 pub mod rmsprop;
 pub mod rprop;
+pub mod schedule_free;
 pub mod sgd;
 pub mod signum;
+pub mod sophia;
 pub mod tools;
 pub mod yogi;
 
@@ -85,6 +87,10 @@ pub static ALL: &[&CompiledRule] = &[
     padam::padam_amsgrad(),
     adam_atan2::adamatan2(),
     ftrl::ftrl(),
+    schedule_free::schedulefreesgd(),
+    schedule_free::schedulefreeadamw(),
+    sophia::sophiag(),
+    sophia::sophiah(),
 ];
 
 /// Rules for array operations other than optimizing.
