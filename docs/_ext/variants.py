@@ -67,7 +67,7 @@ class Kernels:
             if isinstance(default, float) and name != "lr":
                 numbers = [value for value in (0.0, 0.5) if self.allows({name: value})]
                 others = [value for value in numbers if self.rules({name: value}) != self.rules({})]
-            elif default is None:
+            elif default is None and not others:
                 others = [0.5]
             if name != "maximize":  # it is in the prologue
                 choices[name] = [None, *(value for value in others if value != default)]
@@ -78,7 +78,12 @@ class Kernels:
     def equations(self, rule: str, options: Mapping[str, Any]) -> dict[str, tuple[Stage, ...]]:
         """The equations of all programs, with the values of flags, and of options that must be zero here."""
         hypers, values = {**self.defaults, **options}, self.values(options)
-        zeros = {name for name, value in hypers.items() if value == 0.0 and not self.allows({**options, name: 0.5})}
+        others = (0.5, 1)  # some are whole numbers
+        zeros = {
+            name
+            for name, value in hypers.items()
+            if value == 0.0 and not any(self.allows({**options, name: other}) for other in others)
+        }
         tree = _schuss.rule_tree(rule)
         fixed = {name for name in tree["hypers"] if isinstance(values[name], bool) or name in zeros}
         free = {name for name in tree["hypers"] if values[name] > 0 or name == "weight_decay"} - fixed

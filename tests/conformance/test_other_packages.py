@@ -15,6 +15,8 @@ from reference import Reference
 
 import schuss
 
+#: What a package may be off where nothing moves, which is a silent step of schedule-free RAdam.
+ROUNDING = 1e-13
 WIDER = json.loads((DATA / "wider.json").read_text())
 
 
@@ -73,7 +75,7 @@ def assert_follows(case, opt, params):
             want = [np.reshape(values, shape) for values, shape in zip(recorded[t], shapes_of(case), strict=True)]
             far = max(np.max(abs(a - b)) for a, b in zip(want, starts(case), strict=True))
             off = max(np.max(abs(a - b)) for a, b in zip(want, params(), strict=True))
-            assert off <= max(10 * case["spec_error"], 1e-9) * far, f"step {t}"
+            assert off <= max(10 * case["spec_error"], 1e-9) * far + ROUNDING, f"step {t}"
     assert far > 0
 
 
@@ -114,5 +116,5 @@ def test_averages(case):
             want = [np.reshape(values, shape) for values, shape in zip(recorded[t], shapes_of(case), strict=True)]
             far = max(np.max(abs(a - b)) for a, b in zip(want, starts(case), strict=True))
             off = max(np.max(abs(a - b)) for a, b in zip(want, params, strict=True))
-            assert off <= max(10 * case["spec_error"], 1e-9) * far, f"step {t}"
+            assert off <= max(10 * case["spec_error"], 1e-9) * far + ROUNDING, f"step {t}"
             opt.train()

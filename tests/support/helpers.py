@@ -108,7 +108,9 @@ def is_newton(case):
 def sums(case):
     """An element's update depends on a sum over its array, its row or everything, in memory order."""
     centralizes = case.optimizer == "Ranger" and case.kwargs.get("gradient_centralization", True)
-    return inner(case.optimizer) in ("LARS", "LAMB", "NovoGrad", "Adafactor", "Prodigy") or centralizes
+    scales = not {"cautious", "scale_by_rms"}.isdisjoint(case.kwargs)
+    summing = {"LARS", "LAMB", "NovoGrad", "Adafactor", "Prodigy", "StableAdamW"}
+    return inner(case.optimizer) in summing or centralizes or scales
 
 
 def each_case_but(*kinds):

@@ -239,11 +239,12 @@ def test_modes(kind):
     optimizer, kernels = kind(p, lr=0.1), Kernels(kind)
     for _ in range(5):
         optimizer.step(p)
-    hypers = {name: float(value) for name, value in kernels.values({}).items()}
+    rule = kernels.kind._rule({})
+    hypers = {name: float(kernels.values({})[name]) for name in _schuss.rule_tree(rule)["hypers"]}
     for mode, switch in (("eval", optimizer.eval), ("train", optimizer.train)):
         values = {"p": p.copy(), "z": optimizer.state_dict()["state"][0]["z"].copy(), "lr": 0.1, "t": 6.0}
         switch()
-        assert_same(run(kernels.equations(kernels.kind._rule({}), {})[mode], values | hypers), {"p": p})
+        assert_same(run(kernels.equations(rule, {})[mode], values | hypers), {"p": p})
 
 
 @pytest.mark.parametrize("kind", [schuss.SophiaG, schuss.SophiaH])
@@ -253,8 +254,9 @@ def test_update_hessian(kind):
     optimizer.state_dict()["state"][0]["h"][...] = h
     optimizer.update_hessian(estimate)
     values = {"h": h, "g": estimate, "lr": 0.1, "t": 1.0, "p": np.ones(2)}
-    hypers = {name: float(value) for name, value in kernels.values({}).items()}
-    found = run(kernels.equations(kernels.kind._rule({}), {})["update_hessian"], values | hypers)
+    rule = kernels.kind._rule({})
+    hypers = {name: float(kernels.values({})[name]) for name in _schuss.rule_tree(rule)["hypers"]}
+    found = run(kernels.equations(rule, {})["update_hessian"], values | hypers)
     assert_same(found, {"h": optimizer.state_dict()["state"][0]["h"]})
 
 

@@ -47,7 +47,7 @@ def test_with_master_weights_the_way_back_is_that_of_float32(kind):
 
 @each_kind
 def test_a_switch_to_the_mode_that_there_is_changes_nothing(kind):
-    params, opt = made(kind)
+    _, opt = made(kind)
     before = snapshot(opt)
     opt.train()
     assert_unchanged(opt, before)
@@ -59,7 +59,7 @@ def test_a_switch_to_the_mode_that_there_is_changes_nothing(kind):
 
 @each_kind
 def test_a_step_in_eval_mode(kind):
-    params, opt = made(kind)
+    _, opt = made(kind)
     opt.eval()
     before = snapshot(opt)
     with refused(RuntimeError, "the parameters are those for evaluation; call train() before the next step"):

@@ -27,6 +27,10 @@ _USUAL = {
     L2: ``weight_decay * p`` is added to the gradient.""",
     "decoupled_weight_decay": r"""decoupled_weight_decay : bool{}
     Multiply the parameter by ``1 - lr * weight_decay`` first, as in AdamW; ``False`` is L2.""",
+    "cautious": """cautious : {{"mean", "plus_one"}}, optional
+    Only elements move whose update agrees with the sign of the gradient, multiplied by 1 over their share of the
+    array's elements, at least 0.001; or with ``"plus_one"`` by the number of all elements over one more than theirs
+    (Liang et al., arXiv:2411.16085). Weight decay acts on all elements.""",
     "maximize": """\
 maximize : bool{}
     Ascend instead of descend.""",

@@ -46,6 +46,8 @@ Betas3 = Annotated[tuple[float, float, float], Range(high=1.0)]
 Positive = Annotated[float, Range(open_low=True)]
 #: A bound > 0; infinity means no bound.
 Bound = Annotated[float, Range(open_low=True, closed_high=True)]
+#: The form of cautious updates, or none.
+Cautious = Literal["mean", "plus_one"] | None
 #: A random seed.
 Seed = Annotated[int, validate.seed]
 #: Which axes of an array of weights are inputs and outputs: ``(...k, in, out)`` or ``(out, in, k...)``.
@@ -92,7 +94,9 @@ def _words(hint: Any, limits: Range) -> str:
 
 
 def choices_of(hint: Any) -> tuple[Any, ...]:
-    """The allowed values of a ``Literal``; empty for other types."""
+    """The allowed values of a ``Literal``, with or without None; empty for other types."""
+    if get_origin(hint) in (Union, types.UnionType):
+        return tuple(choice for kind in get_args(hint) for choice in choices_of(kind))
     return get_args(hint) if get_origin(hint) is Literal else ()
 
 

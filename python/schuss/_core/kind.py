@@ -47,7 +47,8 @@ class Kind(Options):
     def _rule(cls, hypers: Mapping[str, Any]) -> str:
         """The name of the rule for these hyperparameters; by default a subclass uses its base's."""
         names = [kind.__name__.lower() for kind in cls.__mro__]
-        return next((name for name in names if name in RULES), names[0])
+        name = next((name for name in names if name in RULES), names[0])
+        return f"{name}_cautious" if hypers.get("cautious") else name
 
     @classmethod
     def _array_rule(cls, hypers: Mapping[str, Any], array: np.ndarray) -> str:
@@ -67,6 +68,8 @@ class Kind(Options):
             if isinstance(value, tuple):
                 name = name if name == "eps" else name.removesuffix("s")
                 values |= {f"{name}{i}": entry for i, entry in enumerate(value, start=1)}
+        if "cautious" in hypers:
+            values["plus_one"] = hypers["cautious"] == "plus_one"
         return values
 
     @classmethod

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from schuss._core.hyperparameters import Betas, Rate
+from schuss._core.hyperparameters import Betas, Cautious, Rate
 from schuss._core.optimizer import Optimizer
 
 
@@ -59,7 +59,14 @@ class Adam(Optimizer):
 
     @classmethod
     def _rule_values(cls, hypers: Mapping[str, Any]) -> Mapping[str, float]:
-        return {**super()._rule_values(hypers), "keras_eps": hypers["eps_form"] == "keras"}
+        # Only AdamW has the last ones.
+        return {
+            "plus_one": False,
+            **super()._rule_values(hypers),
+            "keras_eps": hypers["eps_form"] == "keras",
+            "cautious": hypers.get("cautious") is not None,
+            "by_rms": hypers.get("scale_by_rms", False),
+        }
 
     @classmethod
     def _takes_int8(cls, hypers: Mapping[str, Any]) -> bool:
@@ -79,6 +86,8 @@ class AdamW(Adam):
         ``"lr"``: the factor is :math:`1 - \eta \lambda`, as in PyTorch. ``"independent"``: it is
         :math:`1 - (\eta / \eta_0) \lambda` with the schedule's multiplier only, as in the paper. :math:`\eta_0` is the
         initial learning rate; for a schedule it is its attribute ``initial_lr``, or its value at step 0.
+    scale_by_rms : bool, default False
+        Multiply each array's update by its root mean square before the step, at least 0.001: AdamWScale of nanoT5.
 
     References
     ----------
@@ -96,6 +105,18 @@ class AdamW(Adam):
 
     weight_decay: float = 1e-2
     decay_form: Literal["lr", "independent"] = "lr"
+    cautious: Cautious = None
+    scale_by_rms: bool = False
+
+    @classmethod
+    def _rule(cls, hypers: Mapping[str, Any]) -> str:
+        scaled = hypers["cautious"] is not None or hypers["scale_by_rms"]
+        return "adam_scaled" if scaled else super()._rule(hypers)
+
+    @classmethod
+    def _check(cls, hypers: Mapping[str, Any]) -> None:
+        if hypers["amsgrad"] and cls._rule(hypers) == "adam_scaled":
+            raise ValueError("AdamW with amsgrad has neither cautious nor scale_by_rms")
 
     @classmethod
     def _decay(cls, hypers: Mapping[str, Any]) -> str:

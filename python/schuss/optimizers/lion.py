@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from schuss._core.hyperparameters import Betas, Rate
+from schuss._core.hyperparameters import Betas, Cautious, Rate
 from schuss._core.optimizer import Optimizer
 
 
@@ -39,6 +39,7 @@ class Lion(Optimizer):
     lr: Rate = 1e-4
     betas: Betas = (0.9, 0.99)
     weight_decay: float = 0.0
+    cautious: Cautious = None
 
     _decay_form = "decoupled"
     _int8 = True

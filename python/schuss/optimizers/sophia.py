@@ -17,8 +17,8 @@ class _Sophia(Optimizer):
     def update_hessian(self, estimate: Any) -> None:
         r"""Averages an estimate of the Hessian's diagonal: :math:`h \leftarrow \beta_2 h + (1 - \beta_2) \hat h`.
 
-        Call it before a step, every ten steps or so. It is no step: nothing is counted, clipped or scaled, and parameters
-        do not change.
+        Call it before a step, every ten steps or so. It is no step: nothing is counted, clipped or scaled, and
+        parameters do not change.
 
         Parameters
         ----------
@@ -48,10 +48,12 @@ class SophiaG(_Sophia):
     .. math::
 
        & m \leftarrow \beta_1 m + (1 - \beta_1) g \\
-       & p \leftarrow (1 - \eta \lambda) p - \eta \operatorname{sign}(m) \min\left(\frac{|m|}{\rho B h + \epsilon}, 1\right)
+       & p \leftarrow (1 - \eta \lambda) p
+         - \eta \operatorname{sign}(m) \min\left(\frac{|m|}{\rho B h + \epsilon}, 1\right)
 
     The diagonal :math:`h` starts at 0, and :meth:`update_hessian` averages estimates of it, in the paper the squared
-    gradients of a loss with labels sampled from the model, times the batch size. Until the first one each step is a sign.
+    gradients of a loss with labels sampled from the model, times the batch size. Until the first one each step is a
+    sign.
 
     The authors' ``update_hessian`` takes gradients and squares them, without the batch size: pass ``bs`` here then.
 
@@ -68,7 +70,8 @@ class SophiaG(_Sophia):
 
     References
     ----------
-    Liu et al., "Sophia: a scalable stochastic second-order optimizer for language model pre-training", arXiv:2305.14342.
+    Liu et al., "Sophia: a scalable stochastic second-order optimizer for language model pre-training",
+    arXiv:2305.14342.
 
     Examples
     --------
@@ -102,9 +105,10 @@ class SophiaH(_Sophia):
        & m \leftarrow \beta_1 m + (1 - \beta_1) g \\
        & p \leftarrow (1 - \eta \lambda) p - \eta \min\left(\max\left(\frac{m}{\max(h, \epsilon)}, -c\right), c\right)
 
-    The diagonal :math:`h` starts at 0, and :meth:`update_hessian` averages estimates of it, in the paper :math:`u \odot H
-    u` for a random vector :math:`u`. Until the first one each step is a sign. The paper's learning rate is :math:`\eta
-    c`, its :math:`\gamma` is :math:`c`. Optax corrects the bias of :math:`m` and updates :math:`h` after the step.
+    The diagonal :math:`h` starts at 0, and :meth:`update_hessian` averages estimates of it, in the paper
+    :math:`u \odot H u` for a random vector :math:`u`. Until the first one each step is a sign. The paper's learning
+    rate is :math:`\eta c`, its :math:`\gamma` is :math:`c`. Optax corrects the bias of :math:`m` and updates :math:`h`
+    after the step.
 
     Parameters
     ----------
@@ -117,7 +121,8 @@ class SophiaH(_Sophia):
 
     References
     ----------
-    Liu et al., "Sophia: a scalable stochastic second-order optimizer for language model pre-training", arXiv:2305.14342.
+    Liu et al., "Sophia: a scalable stochastic second-order optimizer for language model pre-training",
+    arXiv:2305.14342.
 
     Examples
     --------

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from families.common import l2, schedule
+from families.common import cautioned, l2, schedule
 
 
 def adam(
@@ -27,13 +27,15 @@ def adam(
 
 def adamw(
     s, p, g, t, *, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=1e-2, amsgrad=False, bias_correction=True,
-    eps_form="torch", decay_form="lr", initial_lr=None,
+    eps_form="torch", decay_form="lr", cautious=None, scale_by_rms=False, initial_lr=None,
 ):  # fmt: skip
     decay = {"lr": lr, "independent": lr / initial_lr}[decay_form] * weight_decay
+    scale = np.maximum(1e-3, np.sqrt(np.mean(p * p))) if scale_by_rms and p.size else 1.0
     p = p * (1 - decay)
-    return adam(
-        s, p, g, t, lr=lr, betas=betas, eps=eps, amsgrad=amsgrad, bias_correction=bias_correction, eps_form=eps_form
-    )
+    options = dict(lr=lr, betas=betas, eps=eps, amsgrad=amsgrad, bias_correction=bias_correction, eps_form=eps_form)
+    if cautious is None and not scale_by_rms:
+        return adam(s, p, g, t, **options)
+    return p + scale * -cautioned(-adam(s, 0.0, g, t, **options), g, cautious)
 
 
 ROWS = {}
@@ -66,6 +68,12 @@ ROWS["AdamW"] = ADAM | {
     "independent, schedule": dict(lr=schedule, weight_decay=0.05, decay_form="independent"),
     "independent, amsgrad, keras": dict(
         lr=schedule, weight_decay=0.05, decay_form="independent", amsgrad=True, eps_form="keras"
+    ),
+    "cautious": dict(lr=0.01, cautious="mean"),
+    "cautious, plus one": dict(lr=0.01, cautious="plus_one", betas=(0.8, 0.95), eps_form="keras", eps=1e-3),
+    "by rms": dict(lr=0.01, scale_by_rms=True),
+    "by rms, cautious, schedule": dict(
+        lr=schedule, scale_by_rms=True, cautious="mean", weight_decay=0.3, maximize=True, max_grad_norm=3.0
     ),
 }
 

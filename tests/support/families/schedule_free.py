@@ -10,8 +10,9 @@ from families.common import schedule
 def moved(s, y, q, t, rate, beta1, r, weight_lr_power):
     """`y` after a step of z along `q`; x, the average, is computed from y and z."""
     z = s.setdefault("z", y)
+    rate = rate if y.size else 0.0  # of an array without elements nothing is counted
     top = s["lr_max"] = np.maximum(s.get("lr_max", 0.0), rate)
-    weight = t**r * top**weight_lr_power
+    weight = t**r * top**weight_lr_power * bool(y.size)
     total = s["weight_sum"] = s.get("weight_sum", np.float64(0)) + weight
     c = weight / total if total else 0.0
     x = np.where(y == z, y, (y - (1 - beta1) * z) / beta1)

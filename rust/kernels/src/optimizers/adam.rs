@@ -1,10 +1,11 @@
-//! Adam and AMSGrad; with decoupled weight decay they are AdamW. Knows no kernel, driver or device.
+//! Adam and AMSGrad; with decoupled weight decay they are AdamW. Also AdamW whose steps are scaled for each array. Knows no
+//! kernel, driver or device.
 
 use schuss_macros::rules;
 
 rules! {
-    // bias_correction and keras_eps are 0 or 1.
-    hyper(beta1, beta2, eps, bias_correction, keras_eps);
+    // bias_correction, keras_eps, cautious, plus_one and by_rms are 0 or 1.
+    hyper(beta1, beta2, eps, bias_correction, keras_eps, cautious, plus_one, by_rms);
     each_step(lr, t) {
         one_minus_beta1 = 1.0 - beta1;
         one_minus_beta2 = 1.0 - beta2;
@@ -33,6 +34,32 @@ rules! {
             v = fma(beta2, v, one_minus_beta2 * g * g);
             vmax = max(vmax, v);
             p = fma(-step_size, m / fma(sqrt(vmax), inv_bias2_sqrt, eps), p);
+        }
+    }
+    /// AdamW with steps of its own size for each array. Cautious (arXiv:2411.16085): only elements whose step agrees with the
+    /// sign of the gradient move, and by more, `1/max(mean of these, 0.001)` or `n/(sum of these + 1)`. By rms (nanoT5): by
+    /// `max(0.001, rms(p))`.
+    adam_scaled {
+        element m, nonnegative v;
+        def agreeing(m, g) {
+            select(cautious == 0.0 || (m > 0.0 && g > 0.0) || (m < 0.0 && g < 0.0), 1.0, 0.0)
+        }
+        pass(p, g) {
+            m = fma(beta1, m, one_minus_beta1 * g);
+            v = fma(beta2, v, one_minus_beta2 * g * g);
+            let moves = agreeing(m, g);
+            mean array { share = moves; pp = p * p; }
+            sum array { count = moves; }
+        }
+        array {
+            let mean_form = 1.0 / max(share, 1e-3);
+            // The number of elements is count/share.
+            let plus_form = if count == 0.0 { 1.0 } else { count / share / (count + 1.0) };
+            let more = if cautious == 0.0 { 1.0 } else if plus_one != 0.0 { plus_form } else { mean_form };
+            scaled_step = step_size * more * if by_rms != 0.0 { max(sqrt(pp), 1e-3) } else { 1.0 };
+        }
+        pass(p, g) {
+            p = fma(-scaled_step, agreeing(m, g) * (m / fma(sqrt(v), inv_bias2_sqrt, eps)), p);
         }
     }
 }

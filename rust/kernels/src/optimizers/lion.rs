@@ -3,7 +3,8 @@
 use schuss_macros::rules;
 
 rules! {
-    hyper(beta1, beta2);
+    // plus_one is 0 or 1.
+    hyper(beta1, beta2, plus_one);
     each_step(lr, t) {
         step_size = lr;
         one_minus_beta1 = 1.0 - beta1;
@@ -15,6 +16,29 @@ rules! {
         element m;
         pass(p, g) {
             p = fma(-step_size, sign(fma(beta1, m, one_minus_beta1 * g)), p);
+            m = fma(beta2, m, one_minus_beta2 * g);
+        }
+    }
+    /// Lion in which only elements move whose step agrees with the sign of the gradient (arXiv:2411.16085), by
+    /// `1/max(mean of these, 0.001)` or `n/(sum of these + 1)` times as much.
+    lion_cautious {
+        element m;
+        def agreeing(u, g) {
+            select((u > 0.0 && g > 0.0) || (u < 0.0 && g < 0.0), 1.0, 0.0)
+        }
+        pass(g) {
+            let moves = agreeing(fma(beta1, m, one_minus_beta1 * g), g);
+            mean array { share = moves; }
+            sum array { count = moves; }
+        }
+        array {
+            // The number of elements is count/share.
+            let plus_form = if count == 0.0 { 1.0 } else { count / share / (count + 1.0) };
+            scaled_step = step_size * if plus_one != 0.0 { plus_form } else { 1.0 / max(share, 1e-3) };
+        }
+        pass(p, g) {
+            let u = fma(beta1, m, one_minus_beta1 * g);
+            p = fma(-scaled_step, agreeing(u, g) * sign(u), p);
             m = fma(beta2, m, one_minus_beta2 * g);
         }
     }
