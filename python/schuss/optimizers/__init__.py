@@ -44,6 +44,7 @@ from schuss.optimizers.schedule_free import (
     ScheduleFreeRAdam as ScheduleFreeRAdam,
 )
 from schuss.optimizers.sophia import SophiaG as SophiaG, SophiaH as SophiaH
+from schuss.optimizers.stable_adamw import StableAdamW as StableAdamW
 from schuss.optimizers.newton import Newton as Newton
 
 #: Every optimizer class of the package, by name, except Lookahead, which is a wrapper.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from schuss._core.hyperparameters import Betas3, Rate
+from schuss._core.hyperparameters import Betas3, Cautious, Rate
 from schuss._core.optimizer import Optimizer
 
 
@@ -29,6 +29,8 @@ class Adan(Optimizer):
         :math:`\lambda` >= 0.
     no_prox : bool, default False
         Multiply the parameter by :math:`1 - \eta \lambda` before the step instead.
+    cautious : {"mean", "plus_one"}, optional
+        As for `AdamW`, of the term with :math:`m` alone, as in timm.
 
     References
     ----------
@@ -49,5 +51,6 @@ class Adan(Optimizer):
     eps: float = 1e-8
     weight_decay: float = 0.0
     no_prox: bool = False
+    cautious: Cautious = None
 
     _decay_form = "own"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from schuss._core.hyperparameters import Betas, Rate
+from schuss._core.hyperparameters import Betas, Cautious, Rate
 from schuss._core.optimizer import Optimizer
 
 
@@ -45,6 +45,7 @@ class LaProp(Optimizer):
     eps: float = 1e-15
     weight_decay: float = 0.0
     lr_in_momentum: bool = False
+    cautious: Cautious = None
 
     _decay_form = "own"
     _int8 = True

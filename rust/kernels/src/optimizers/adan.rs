@@ -3,8 +3,8 @@
 use schuss_macros::rules;
 
 rules! {
-    // no_prox is 0 or 1: whether parameters shrink before the step, and not after it.
-    hyper(beta1, beta2, beta3, eps, weight_decay, no_prox);
+    // no_prox and plus_one are 0 or 1; no_prox: whether parameters shrink before the step, and not after it.
+    hyper(beta1, beta2, beta3, eps, weight_decay, no_prox, plus_one);
     each_step(lr, t) {
         one_minus_beta1 = 1.0 - beta1;
         one_minus_beta2 = 1.0 - beta2;
@@ -32,6 +32,35 @@ rules! {
             n = fma(beta3, n, one_minus_beta3 * ahead * ahead);
             prev = g;
             let u = fma(of_mean, m, of_change * d) / fma(sqrt(n), inv_bias3_sqrt, eps);
+            p = fma(-step_size, u, p * before) * after;
+        }
+    }
+
+    /// Adan in which the mean acts only on elements where it agrees with the sign of the gradient (arXiv:2411.16085), by
+    /// `1/max(mean of these, 0.001)` or `n/(sum of these + 1)` times as much.
+    adan_cautious {
+        element m, d, nonnegative n, prev;
+        def agreeing(m, g) {
+            select((m > 0.0 && g > 0.0) || (m < 0.0 && g < 0.0), 1.0, 0.0)
+        }
+        pass(g) {
+            let change = select(later != 0.0, g - prev, 0.0);
+            m = fma(beta1, m, one_minus_beta1 * g);
+            d = fma(beta2, d, one_minus_beta2 * change);
+            let ahead = fma(beta2, change, g);
+            n = fma(beta3, n, one_minus_beta3 * ahead * ahead);
+            prev = g;
+            let moves = agreeing(m, g);
+            mean array { share = moves; }
+            sum array { count = moves; }
+        }
+        array {
+            // The number of elements is count/share.
+            let plus_form = if count == 0.0 { 1.0 } else { count / share / (count + 1.0) };
+            of_moving = of_mean * if plus_one != 0.0 { plus_form } else { 1.0 / max(share, 1e-3) };
+        }
+        pass(p, g) {
+            let u = fma(of_moving, agreeing(m, g) * m, of_change * d) / fma(sqrt(n), inv_bias3_sqrt, eps);
             p = fma(-step_size, u, p * before) * after;
         }
     }

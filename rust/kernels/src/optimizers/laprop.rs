@@ -3,8 +3,8 @@
 use schuss_macros::rules;
 
 rules! {
-    // lr_in_momentum is 0 or 1.
-    hyper(beta1, beta2, eps, weight_decay, lr_in_momentum);
+    // lr_in_momentum and plus_one are 0 or 1.
+    hyper(beta1, beta2, eps, weight_decay, lr_in_momentum, plus_one);
     each_step(lr, t) {
         one_minus_beta2 = 1.0 - beta2;
         inv_bias2_sqrt = 1.0 / sqrt(1.0 - pow(beta2, t));
@@ -28,6 +28,33 @@ rules! {
             v = fma(beta2, v, one_minus_beta2 * g * g);
             m = fma(beta1, m, gain * (g / fma(sqrt(v), inv_bias2_sqrt, eps)));
             p = fma(-rate, m, p) * shrink;
+        }
+    }
+
+    /// LaProp in which only elements move whose step agrees with the sign of the gradient (arXiv:2411.16085), by
+    /// `1/max(mean of these, 0.001)` or `n/(sum of these + 1)` times as much.
+    laprop_cautious {
+        element m, nonnegative v;
+        array nonnegative w;
+        def agreeing(m, g) {
+            select((m > 0.0 && g > 0.0) || (m < 0.0 && g < 0.0), 1.0, 0.0)
+        }
+        pass(g) {
+            v = fma(beta2, v, one_minus_beta2 * g * g);
+            m = fma(beta1, m, gain * (g / fma(sqrt(v), inv_bias2_sqrt, eps)));
+            let moves = agreeing(m, g);
+            mean array { share = moves; }
+            sum array { count = moves; }
+        }
+        array {
+            w = fma(beta1, w, gain);
+            // The number of elements is count/share.
+            let plus_form = if count == 0.0 { 1.0 } else { count / share / (count + 1.0) };
+            let more = if plus_one != 0.0 { plus_form } else { 1.0 / max(share, 1e-3) };
+            rate = if w != 0.0 { step_size / w * more } else { 0.0 };
+        }
+        pass(p, g) {
+            p = fma(-rate, agreeing(m, g) * m, p) * shrink;
         }
     }
 }

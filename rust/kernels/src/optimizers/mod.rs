@@ -34,6 +34,7 @@ pub mod schedule_free;
 pub mod sgd;
 pub mod signum;
 pub mod sophia;
+pub mod stable_adamw;
 pub mod tools;
 pub mod yogi;
 
@@ -66,8 +67,10 @@ pub static ALL: &[&CompiledRule] = &[
     nadam::nadam(),
     qhadam::qhadam(),
     laprop::laprop(),
+    laprop::laprop_cautious(),
     grams::grams(),
     adan::adan(),
+    adan::adan_cautious(),
     adabound::adabound(),
     adabound::amsbound(),
     adopt::adopt(),
@@ -93,6 +96,7 @@ pub static ALL: &[&CompiledRule] = &[
     schedule_free::schedulefreeadamw(),
     sophia::sophiag(),
     sophia::sophiah(),
+    stable_adamw::stableadamw(),
 ];
 
 /// Rules for array operations other than optimizing.
