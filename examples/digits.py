@@ -53,6 +53,8 @@ GROUPS = {
         ("Adagrad", "Adagrad", {"lr": 0.02}),
         ("Adadelta", "Adadelta", {"lr": 1.0}),
         ("RMSprop", "RMSprop", {"lr": 1e-3}),
+        ("MADGRAD", "MADGRAD", {"lr": 5e-3}),
+        ("FTRL", "FTRL", {"lr": 0.02, "initial_accumulator_value": 0.0}),  # else it forgets the initial weights
         ("Adafactor", "Adafactor", {"lr": 0.03}),
         ("NovoGrad", "NovoGrad", {"lr": 0.03}),
         ("LARS", "LARS", {"lr": 3e-3, "weight_decay": 1e-3, "trust_coefficient": 1.0}),
@@ -70,13 +72,23 @@ GROUPS = {
     "Relatives of Adam": [
         ("AdaBelief", "AdaBelief", {"lr": 5e-3}),
         ("AdaBound", "AdaBound", {"lr": 0.01}),
+        ("AdamAtan2", "AdamAtan2", {"lr": 3e-3}),
         ("Adan", "Adan", {"lr": 5e-3}),
         ("AdEMAMix", "AdEMAMix", {"lr": 3e-3, "alpha": 2.0}),
         ("ADOPT", "ADOPT", {"lr": 3e-3}),
         ("Grams", "Grams", {"lr": 0.01}),
         ("LaProp", "LaProp", {"lr": 5e-3}),
+        ("PAdam", "PAdam", {"lr": 0.02}),
         ("QHAdam", "QHAdam", {"lr": 3e-3, "nus": (0.7, 1.0), "betas": (0.95, 0.999)}),
+        ("StableAdamW", "StableAdamW", {"lr": 3e-3}),
         ("Yogi", "Yogi", {"lr": 0.02}),
+    ],
+    "No schedule, second derivatives": [
+        ("ScheduleFreeSGD", "ScheduleFreeSGD", {"lr": 0.5}),
+        ("ScheduleFreeAdamW", "ScheduleFreeAdamW", {"lr": 5e-3}),
+        ("ScheduleFreeRAdam", "ScheduleFreeRAdam", {"lr": 0.01}),
+        ("SophiaG", "SophiaG", {"lr": 1e-3, "weight_decay": 0.0}),  # without a Hessian its steps are signs
+        ("SophiaH", "SophiaH", {"lr": 0.1}),
     ],
     "With their defaults": [],
 }

@@ -7,6 +7,7 @@ from collections import UserDict
 
 import numpy as np
 import pytest
+from cases import MOVING
 from helpers import DATA, OPTIMIZER_OPTIONS, STATE_OPTIONS, assert_same, assert_unchanged, leaves, snapshot
 
 import schuss
@@ -260,7 +261,7 @@ def test_empty_arrays_and_scalars_are_valid(kind):
     """A step with all options takes arrays of length 0, and scalars."""
     for shape in [(0,), (3, 0), ()]:
         p = np.zeros(shape)
-        opt = make(kind, {"w": p}, lr=0.5, max_grad_norm=1.0, nonfinite="error")
+        opt = make(kind, {"w": p}, lr=0.5, max_grad_norm=1.0, nonfinite="error", **MOVING.get(kind.__name__, {}))
         grads = {"w": np.ones(shape)}
         assert opt.step(grads, grad_scale=0.5, zero_grads=True) and not grads["w"].any()
         opt.grads["w"][...] = 1.0

@@ -44,6 +44,8 @@ Betas = Annotated[tuple[float, float], Range(high=1.0)]
 Betas3 = Annotated[tuple[float, float, float], Range(high=1.0)]
 #: A number above 0.
 Positive = Annotated[float, Range(open_low=True)]
+#: A finite number <= 0.
+Falling = Annotated[float, Range(low=-math.inf, high=0.0, open_low=True, closed_high=True)]
 #: A bound > 0; infinity means no bound.
 Bound = Annotated[float, Range(open_low=True, closed_high=True)]
 #: The form of cautious updates, or none.

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Annotated, Any
 
 import numpy as np
 
 from schuss._arrays import checks
-from schuss._core.hyperparameters import Range, Rate
+from schuss._core.hyperparameters import Falling, Range, Rate
 from schuss._core.kind import smallest_square
 from schuss._core.optimizer import Optimizer
 
-#: An exponent <= 0.
-Falling = Annotated[float, Range(low=-math.inf, high=0.0, open_low=True, closed_high=True)]
 #: At least 1.
 Threshold = Annotated[float, Range(low=1.0)]
 

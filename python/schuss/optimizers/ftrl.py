@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Any
 
-from schuss._core.hyperparameters import Range, Rate
+from schuss._core.hyperparameters import Falling, Rate
 from schuss._core.optimizer import Optimizer
 
 
@@ -56,7 +55,7 @@ class FTRL(Optimizer):
     """
 
     lr: Rate = 1e-3
-    lr_power: Annotated[float, Range(low=-math.inf, high=0.0, open_low=True, closed_high=True)] = -0.5
+    lr_power: Falling = -0.5
     initial_accumulator_value: float = 0.1
     l1: float = 0.0
     l2: float = 0.0

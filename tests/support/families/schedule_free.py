@@ -100,3 +100,4 @@ ROWS = {
     },
 }  # fmt: skip
 SCOPES = {name: {"lr_max": "array", "weight_sum": "array"} for name in ROWS}
+MOVING = {"ScheduleFreeRAdam": dict(silent_sgd_phase=False)}
