@@ -111,7 +111,7 @@ functions!(f64, root64, power64, 2, 0x07b0_0000_0000_0000, 0x52b0_0000_0000_0000
 /// About the inverse of the cube root, to 4 %: a third of the exponent, and of the fraction as if it were its logarithm.
 #[inline(always)]
 fn root32(a: f32) -> f32 {
-    f32::from_bits(0x54a2_1d2a - a.to_bits() / 3)
+    f32::from_bits(0x54a2_1d2a_u32.wrapping_sub(a.to_bits() / 3))
 }
 
 /// The same from the upper half of the bits; as numbers, because few CPUs divide or convert vectors of 64-bit integers.
@@ -133,7 +133,7 @@ const ROOT_HALF: u64 = std::f64::consts::FRAC_1_SQRT_2.to_bits();
 /// Splits a normal number into an exponent, as a float, and a factor between the roots of one half and of two.
 #[inline(always)]
 fn split(x: f64) -> (f64, f64) {
-    let shifted = x.to_bits() - ROOT_HALF + (1023 << 52);
+    let shifted = x.to_bits().wrapping_sub(ROOT_HALF).wrapping_add(1023 << 52);
     let exponent = f64::from_bits(shifted >> 52 | INTEGER.to_bits()) - (INTEGER + 1023.0);
     (exponent, f64::from_bits((shifted & FRACTION) + ROOT_HALF))
 }
@@ -167,7 +167,7 @@ fn power32(x: f32, y: f32) -> f32 {
         0.00015469757932756248,
         1.5316488000245814e-05,
     ];
-    let scale = f64::from_bits((shifted.to_bits() - 1) << 52);
+    let scale = f64::from_bits(shifted.to_bits().wrapping_sub(1) << 52);
     (polynomial!(rest, EXP) * scale) as f32
 }
 
@@ -253,7 +253,7 @@ fn power64(x: f64, y: f64) -> f64 {
     // Two factors: the exponent of one may be out of range.
     let whole = shifted.to_bits() & FRACTION;
     let half = whole >> 1;
-    power * f64::from_bits((half - 1) << 52) * f64::from_bits((whole - half - 1) << 52)
+    power * f64::from_bits(half.wrapping_sub(1) << 52) * f64::from_bits((whole - half).wrapping_sub(1) << 52)
 }
 
 #[cfg(test)]
