@@ -17,7 +17,7 @@ ASV := $(BIN)/python -m asv
 ASV_CONFIG := --config benches/asv.conf.json
 COMMITS ?= HEAD~4..HEAD
 
-.PHONY: demo test test-rust test-python lint interrupts format examples loops docs speed bench bench-compare bench-cuda code-size build-cost dashboard test-cuda clean toolchain
+.PHONY: demo test test-rust test-python lint test-slow interrupts format examples loops docs speed bench bench-compare bench-cuda code-size build-cost dashboard test-cuda clean toolchain
 
 demo: $(VENV)/.demo $(VENV)/.built  ## Build, and train a network on handwritten digits with every optimizer.
 	$(BIN)/python examples/digits.py
@@ -41,6 +41,9 @@ lint: $(VENV)/.test $(VENV)/.built
 
 test-python: $(VENV)/.test $(VENV)/.built
 	$(BIN)/python -m pytest
+
+test-slow: $(VENV)/.test $(VENV)/.built  ## What `test` leaves out: all cases of tests that sample them, and much memory or time.
+	$(BIN)/python -m pytest -m slow
 
 interrupts: $(VENV)/.test $(VENV)/.built  ## Interrupt each call at ten thousand random moments; `test` does it at forty.
 	SCHUSS_TEST_INTERRUPTS=10000 $(BIN)/python -m pytest tests/system/test_interrupts.py

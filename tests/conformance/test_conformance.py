@@ -35,6 +35,8 @@ from helpers import (
     leaves,
     of_class,
     params_of,
+    sampled_cases,
+    sampled_cases_but,
     sees_nonfinite,
     shapes_of,
     shared,
@@ -167,7 +169,7 @@ def edge_grads(t, dtype, finite):
     return [cast(g, dtype) for g in grads]
 
 
-@each_case
+@sampled_cases
 @each_dtype
 def test_gradient_dtypes(case, dtype):
     """A gradient of any dtype gives the bits of its conversion to the compute dtype."""
@@ -195,7 +197,7 @@ def test_gradient_dtypes_when_clipping(dtype):
         assert_same(params, want)
 
 
-@each_case_but(has_slow_weights)  # they synchronize after the rounding; see test_lookahead.py
+@sampled_cases_but(has_slow_weights)  # they synchronize after the rounding; see test_lookahead.py
 @pytest.mark.parametrize("dtype", [DTYPES["float16"], DTYPES["bfloat16"]], ids=str)
 def test_low_precision_parameters(case, dtype):
     """The step runs in float32; the result is rounded once, to nearest even."""

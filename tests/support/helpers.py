@@ -132,6 +132,21 @@ TYPICAL = {
 }
 
 
+def is_sampled(case):
+    """One of a few cases of each optimizer: a typical one, those with most options, those with small states."""
+    return case in TYPICAL.values() or case.name.endswith(": all") or is_quantized(case)
+
+
+def sampled_cases_but(*kinds):
+    """For tests of what hardly depends on options: a few cases of each optimizer, and all in the slow set."""
+    cases = [c for c in CASES if not any(kind(c) for kind in kinds)]
+    marked = [c if is_sampled(c) else pytest.param(c, marks=pytest.mark.slow) for c in cases]
+    return pytest.mark.parametrize("case", marked, ids=repr)
+
+
+sampled_cases = sampled_cases_but()
+
+
 def each_optimizer_but(*kinds):
     cases = [c for c in TYPICAL.values() if not any(kind(c) for kind in kinds)]
     return pytest.mark.parametrize("case", cases, ids=lambda c: c.optimizer)

@@ -15,7 +15,6 @@ from helpers import (
     build,
     class_of,
     depends_on_position,
-    each_case,
     each_case_but,
     each_dtype,
     each_optimizer_but,
@@ -28,6 +27,8 @@ from helpers import (
     optimizer_options,
     parameters,
     params_of,
+    sampled_cases,
+    sampled_cases_but,
     scope,
     shapes_of,
     spans_arrays,
@@ -68,7 +69,7 @@ def test_sizes(case, dtype):
         assert_same([np.concatenate([a.ravel() for a in got[name]])], [want[name]], name)
 
 
-@each_case
+@sampled_cases
 def test_one_array_without_a_list(case):
     """An optimizer over one array that is passed directly, not in a list."""
     for shape in shapes_of(case):
@@ -116,7 +117,7 @@ LAYOUTS = {
 }
 
 
-@each_case
+@sampled_cases
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_gradient_layouts(case, layout):
     """Any strides give the results of a contiguous copy."""
@@ -192,7 +193,7 @@ CONTAINERS = {
 FOUR = [(5, 3), (7,), (), (33,)]
 
 
-@each_case_but(depends_on_position)
+@sampled_cases_but(depends_on_position)
 @pytest.mark.parametrize("container", CONTAINERS)
 def test_containers(case, container):
     """Any nesting of containers gives the results of a flat list."""

@@ -19,13 +19,13 @@ from helpers import (
     assert_same,
     assert_unchanged,
     build,
-    each_case,
     each_dtype,
     each_optimizer,
     grads_of,
     leaves,
     parameters,
     params_of,
+    sampled_cases,
     snapshot,
 )
 
@@ -58,7 +58,7 @@ def path(tmp_path):
 # Resuming.
 
 
-@each_case
+@sampled_cases
 @pytest.mark.parametrize("include_params", [False, True])
 def test_resume(case, include_params, path):
     opt = start(case)
@@ -87,7 +87,7 @@ def test_dtypes(case, dtype, path):
     assert_unchanged(other, snapshot(opt))
 
 
-@each_case
+@sampled_cases
 def test_parameters_are_loaded_only_on_request(case, path):
     opt, other = start(case), start(case, seed=2)
     take(opt, [1])

@@ -13,7 +13,6 @@ from helpers import (
     assert_unchanged,
     build,
     class_of,
-    each_case,
     each_dtype,
     each_optimizer_newton_too,
     grads_of,
@@ -22,6 +21,7 @@ from helpers import (
     leaves,
     parameters,
     params_of,
+    sampled_cases,
     shared,
     snapshot,
     spans_arrays,
@@ -62,7 +62,7 @@ COPIES = {
 }
 
 
-@each_case
+@sampled_cases
 @pytest.mark.parametrize("how", COPIES)
 def test_resume(case, how):
     opt = start(case)
@@ -89,7 +89,7 @@ def test_resume_dtypes(case, dtype):
 each_copy = pytest.mark.parametrize("how", [copy.deepcopy, COPIES["pickle"]], ids=["deepcopy", "pickle"])
 
 
-@each_case
+@sampled_cases
 @each_copy
 def test_copies_of_optimizers(case, how):
     """A copy has its own copies of the parameters."""
@@ -163,7 +163,7 @@ def test_copies_keep_the_initial_learning_rate_of_a_schedule_that_begins_at_zero
         assert_same(parameters(o), [np.full(3, 0.75)])
 
 
-@each_case
+@sampled_cases
 def test_state_dict(case):
     """Nested Python objects and NumPy arrays: hyperparameters, step counts, and the state's own arrays, not copies."""
     opt = start(case)

@@ -31,6 +31,7 @@ from helpers import (
     parameters,
     params_of,
     random_arrays,
+    sampled_cases,
     snapshot,
     sums,
 )
@@ -56,7 +57,7 @@ def test_maximize_negates_the_gradient(case):
     assert_same(arrays(opt), arrays(twin))
 
 
-@each_case
+@sampled_cases
 @each_dtype
 def test_grad_scale(case, dtype):
     """Division by a power of two is exact, so it gives the same bits in the step as before it."""
@@ -105,7 +106,7 @@ def test_clipping_of_low_precision_gradients(case):
         assert opt.grad_norm == pytest.approx(math.sqrt(sum(np.sum(g.astype(F64) ** 2) for g in grads)), rel=1e-12)
 
 
-@each_case
+@sampled_cases
 @each_dtype
 def test_zero_grads(case, dtype):
     """The gradients are zero after the step, in any memory layout, and the step's result does not change."""
@@ -190,7 +191,7 @@ def nonfinite_grads(t, value, dtype=F64, index=1):
     return grads
 
 
-@each_case
+@sampled_cases
 @pytest.mark.parametrize("value", BAD.values(), ids=BAD)
 def test_nonfinite_skip(case, value):
     """A skipped step changes only the count of skipped steps."""
@@ -239,7 +240,7 @@ def test_gradients_that_overflow_in_the_conversion_are_nonfinite(case):
     assert opt.step([np.full(s, 1e300) for s in SHAPES]) is False
 
 
-@each_case
+@sampled_cases
 @pytest.mark.parametrize("value", BAD.values(), ids=BAD)
 def test_nonfinite_error(case, value):
     """The error names the array; parameters, state, counts and gradients do not change."""
