@@ -49,7 +49,7 @@ def test_states_of_ranger_know_their_layout():
     state = make("out_in").state_dict()
     assert state["param_groups"][0].pop("layout") == "out_in"
     make("out_in").load_state_dict(state)
-    message = r"layout cannot change from 'in_out' to 'out_in': it is settled when the optimizer is made"
+    message = r"layout cannot change from 'in_out' to 'out_in': it is fixed when the optimizer is made"
     with pytest.raises(ValueError, match=message):
         make("in_out").load_state_dict(state)
 

@@ -278,7 +278,8 @@ def test_nonfinite_propagate(case):
         row = 5 if case.kwargs.get("layout") == "in_out" else 3
         spread = {1, row, a.size} if sums(case) else {0} if frozen else {1}
         assert bad in (spread if name == "b" else {0})
-        np.testing.assert_array_equal(a[~np.isnan(a)], b[~np.isnan(a)])
+        if name != "b" or not case.kwargs.get("cautious"):  # which counts the elements that are not NaN
+            np.testing.assert_array_equal(a[~np.isnan(a)], b[~np.isnan(a)])
 
 
 @each_optimizer_newton_too
