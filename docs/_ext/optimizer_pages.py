@@ -85,7 +85,9 @@ def _kernels(name: str, kind: type[Optimizer]) -> list[str]:
 
 def page(name: str, kind: type[Optimizer], gallery: bool) -> str:
     """The page of one class, with the gallery's figures that use it."""
-    lines = [*heading(name, "="), ".. currentmodule:: schuss", "", f".. autoclass:: {name}", "   :members:", ""]
+    lines = [*heading(name, "="), ".. currentmodule:: schuss", "", f".. autoclass:: {name}", "   :members:"]
+    # Also the methods of a base that some optimizers share, but not those of all optimizers.
+    lines += ["   :inherited-members: Optimizer", ""]
     lines += ["Methods and attributes that all optimizers have: :doc:`/api/optimizer`.", ""]
     lines += _kernels(name, kind) if name in schuss.OPTIMIZERS else []
     if issubclass(kind, schuss.Lookahead):
