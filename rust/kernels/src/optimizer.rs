@@ -38,13 +38,13 @@ impl From<String> for Error {
 /// ```
 /// use schuss::{Common, Optimizer, optimizers};
 ///
-/// // Minimize (x - 3)^2 with Adam.
+/// // Minimize (x - 3)^2 with Adagrad.
 /// let mut x = [0.0f32];
-/// let hypers = [("beta1", 0.9), ("beta2", 0.999), ("eps", 1e-8), ("bias_correction", 1.0), ("keras_eps", 0.0)];
-/// let mut adam = Optimizer::new(optimizers::adam::adam(), &hypers, Common { lr: 0.1, ..Common::default() })?;
+/// let hypers = [("lr_decay", 0.0), ("eps", 1e-10), ("eps_inside_sqrt", 0.0), ("initial_accumulator_value", 0.0)];
+/// let mut adagrad = Optimizer::new(optimizers::adagrad::adagrad(), &hypers, Common { lr: 0.5, ..Common::default() })?;
 /// for _ in 0..500 {
 ///     let gradient = [2.0 * (x[0] - 3.0)];
-///     adam.step(&mut [&mut x], &[&gradient])?;
+///     adagrad.step(&mut [&mut x], &[&gradient])?;
 /// }
 /// assert!((x[0] - 3.0).abs() < 1e-2);
 /// # Ok::<(), schuss::Error>(())
