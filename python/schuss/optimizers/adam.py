@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from types import MappingProxyType
+from typing import Any, ClassVar, Literal
 
 from schuss._core.hyperparameters import Betas, Cautious, Rate
 from schuss._core.optimizer import Optimizer
@@ -107,6 +108,8 @@ class AdamW(Adam):
     decay_form: Literal["lr", "independent"] = "lr"
     cautious: Cautious = None
     scale_by_rms: bool = False
+
+    _once_fixed: ClassVar[Mapping[str, Any]] = MappingProxyType({"cautious": None, "scale_by_rms": False})
 
     @classmethod
     def _rule(cls, hypers: Mapping[str, Any]) -> str:

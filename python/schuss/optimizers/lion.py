@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, ClassVar
+
 from schuss._core.hyperparameters import Betas, Cautious, Rate
 from schuss._core.optimizer import Optimizer
 
@@ -41,5 +45,6 @@ class Lion(Optimizer):
     weight_decay: float = 0.0
     cautious: Cautious = None
 
+    _once_fixed: ClassVar[Mapping[str, Any]] = MappingProxyType({"cautious": None})
     _decay_form = "decoupled"
     _int8 = True
