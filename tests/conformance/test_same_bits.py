@@ -15,6 +15,8 @@ from helpers import CASES, is_newton
 import schuss
 
 RUNS = [(level, threads) for level in schuss.cpu_levels() for threads in (1, 2, 3)]
+# One for each level, with several threads; the others are in the slow set.
+QUICK = [(level, 3 - i % 2) for i, level in enumerate(schuss.cpu_levels())]
 
 
 @cache
@@ -32,7 +34,9 @@ def test_baseline_is_always_available():
     assert {line.split(" ", 3)[3] for line in lines(*RUNS[0])} == {c.name for c in CASES if not is_newton(c)}
 
 
-@pytest.mark.parametrize(("level", "threads"), RUNS[1:])
+@pytest.mark.parametrize(
+    ("level", "threads"), [run if run in QUICK else pytest.param(*run, marks=pytest.mark.slow) for run in RUNS[1:]]
+)
 def test_same_bits(level, threads):
     want, got = lines(*RUNS[0]), lines(level, threads)
     different = [g.split(" ", 1)[1] for g, w in zip(got, want, strict=True) if g != w]

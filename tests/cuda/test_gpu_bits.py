@@ -9,14 +9,26 @@ import gpu
 import numpy as np
 import pytest
 from bits import runs, some, steps
-from helpers import arrays, build, is_quantized, sees_nonfinite, sums
+from helpers import arrays, build, is_quantized, is_sampled, sees_nonfinite, sums
 
 # NAG and quantized state do not run on a GPU.
 RUNS = [run for run in runs() if "NAG" not in run[0].optimizer and not is_quantized(run[0])]
 NAMES = {name: [(case, p, g) for case, p, g in group] for name, group in groupby(RUNS, key=lambda run: run[0].name)}
 
 
-@pytest.mark.parametrize("name", NAMES)
+def sampled():
+    """All names; those that bring neither a rule nor a set of states are in the slow set."""
+    rules = set()
+    for name, of_case in NAMES.items():
+        case = of_case[0][0]
+        rule = (case.optimizer, *build(case, np.ones((2, 2))).param_groups[0].rules)
+        # All pairs of dtypes: the first case with its states.
+        quick = len(of_case) > 2 or is_sampled(case) or rule not in rules
+        rules.add(rule)
+        yield name if quick else pytest.param(name, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("name", sampled())
 def test_bits(name):
     for case, dtype, grad_dtype in NAMES[name]:
         finite = sees_nonfinite(case) or sums(case)
