@@ -28,7 +28,7 @@ def sampled():
         yield name if quick else pytest.param(name, marks=pytest.mark.slow)
 
 
-@pytest.mark.parametrize("name", sampled())
+@pytest.mark.parametrize("name", list(sampled()))
 def test_bits(name):
     for case, dtype, grad_dtype in NAMES[name]:
         finite = sees_nonfinite(case) or sums(case)
