@@ -79,7 +79,7 @@ def lookahead_adam(p, g, state, t, *, lr=1e-3):
 def ranger(p, g, state, t, *, lr=1e-3):
     state.setdefault("slow", p.copy())
     if g.ndim > 1:
-        g = g - g.mean(axis=tuple(range(1, g.ndim)), keepdims=True)
+        g = g - g.mean(axis=tuple(range(g.ndim - 1)), keepdims=True)
     radam(p, g, state, t, lr=lr, betas=(0.95, 0.999), eps=1e-5)
     synchronize(p, state, t, k=6, alpha=0.5)
 
