@@ -36,6 +36,7 @@ lint: $(VENV)/.test $(VENV)/.built
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/mypy
+	$(BIN)/mypy tests/support/user_script.py
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
 	$(BIN)/python -m mypy.stubtest schuss --mypy-config-file pyproject.toml --allowlist tests/data/stubtest_allowlist.txt
 

@@ -43,7 +43,7 @@ class Kernels:
         """Whether these options are valid together."""
         try:
             for name, value in options.items():
-                self.kind._fields[name].check(name, value)
+                self.kind._parameters[name].check(name, value)
             self.kind._check({**self.defaults, **options})
         except (TypeError, ValueError):
             return False
@@ -63,7 +63,7 @@ class Kernels:
         """All combinations of non-default values that can change equations, those with the fewest changes first."""
         choices: dict[str, list[Any]] = {}
         for name, default in self.defaults.items():
-            others = [not default] if isinstance(default, bool) else list(choices_of(self.kind._fields[name].type))
+            others = [not default] if isinstance(default, bool) else list(choices_of(self.kind._parameters[name].type))
             if isinstance(default, float) and name != "lr":
                 numbers = [value for value in (0.0, 0.5) if self.allows({name: value})]
                 others = [value for value in numbers if self.rules({name: value}) != self.rules({})]

@@ -34,10 +34,27 @@ if TYPE_CHECKING:
     from schuss.wrappers.offload import Offload as Offload
 
 
+# Imported on first use: importing the package should take little longer than importing NumPy.
+_LATER = {
+    "Offload": "schuss.wrappers.offload",
+    "functional": "schuss.functional",
+    "init": "schuss.init",
+    "schedules": "schuss.schedules",
+}
+
+
 def __getattr__(name: str) -> Any:
-    # Imported on first use: importing the package should take little longer than importing NumPy.
-    if name == "Offload":
-        return importlib.import_module("schuss.wrappers.offload").Offload
-    if name in ("functional", "init", "schedules"):
-        return importlib.import_module(f"schuss.{name}")
-    raise AttributeError(f"module 'schuss' has no attribute {name!r}")
+    if name not in _LATER:
+        raise AttributeError(f"module 'schuss' has no attribute {name!r}")
+    module = importlib.import_module(_LATER[name])
+    return getattr(module, name, module)
+
+
+# Leaves out the modules that this one imports. Type checkers understand only literal lists; without one they take the
+# names that are imported as themselves.
+if not TYPE_CHECKING:
+    _own = [name for name, thing in globals().items() if getattr(thing, "__module__", "").startswith("schuss")]
+    __all__ = sorted(["OPTIMIZERS", *_LATER, *(name for name in _own if not name.startswith("_"))])
+
+    def __dir__() -> list[str]:
+        return [*__all__, "__version__"]

@@ -52,7 +52,7 @@ from schuss.optimizers import OPTIMIZERS
 
 def _make(kind: type[Optimizer]) -> Callable[..., None]:
     name = f"{kind.__name__.lower()}_"
-    hypers = {name: field.default for name, field in kind._fields.items() if field.init and not field.whole}
+    hypers = {name: field.default for name, field in kind._parameters.items() if field.init and not field.whole}
     divides = "decay_form" in hypers or kind._by_first_rate(hypers) is not None
     keywords = {**hypers, "initial_lr": None} if divides else hypers
 
@@ -106,7 +106,7 @@ def _make(kind: type[Optimizer]) -> Callable[..., None]:
     states = [inspect.Parameter("states", inspect.Parameter.VAR_POSITIONAL)]
     function.__signature__ = inspect.Signature(positional + states + named)  # type: ignore[attr-defined]
     function.__name__ = function.__qualname__ = name
-    bound = kind._fields["max_grad_norm"].default
+    bound = kind._parameters["max_grad_norm"].default
     clips = ""
     if bound is not None:
         clips = f" The class clips to a norm of {bound:g} by default; for that call `schuss.clip_grad_norm_` first."

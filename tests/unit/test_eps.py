@@ -8,7 +8,7 @@ from helpers import F32, F64, parameters, sampled_cases_but
 import schuss
 
 SHAPES = [(300,), (4, 5)]
-EPS = [case for case in CASES if "eps" in getattr(schuss.OPTIMIZERS.get(case.optimizer), "_fields", ())]
+EPS = [case for case in CASES if "eps" in getattr(schuss.OPTIMIZERS.get(case.optimizer), "_parameters", ())]
 
 
 def with_eps(case, eps):

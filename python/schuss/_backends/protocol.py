@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
@@ -16,6 +16,8 @@ from schuss import _schuss
 from schuss._arrays.formats import State, StateFormat
 from schuss._arrays.layout import Matrix
 
+#: What a step does about NaN and infinities in gradients.
+Nonfinite = Literal["propagate", "skip", "error"]
 #: An object, the name of an attribute, and its new value.
 Change = tuple[Any, str, Any]
 #: An array to change, and the array with its new elements.
@@ -62,7 +64,7 @@ class Owner(_schuss.Core):
     #: Whether the parameters were given in groups; gradients then are too.
     _grouped: bool
     max_grad_norm: float | None
-    nonfinite: Any
+    nonfinite: Nonfinite
     #: What messages call the arrays that are being read.
     _arguments: str = "grads"
 

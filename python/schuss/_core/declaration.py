@@ -81,7 +81,7 @@ class Declaration:
     """
 
     #: The parameters after `params`, in order; those of base classes come first.
-    _fields: ClassVar[Mapping[str, Field]] = MappingProxyType({})
+    _parameters: ClassVar[Mapping[str, Field]] = MappingProxyType({})
 
     def __init_subclass__(cls, *, kw_only: bool = False, whole: bool = False, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -93,8 +93,8 @@ class Declaration:
         if not own:
             return
         # Keyword-only parameters come last, as in the signature.
-        fields = sorted({**cls._fields, **own}.values(), key=lambda field: field.kw_only)
-        cls._fields = MappingProxyType({field.name: field for field in fields})
+        fields = sorted({**cls._parameters, **own}.values(), key=lambda field: field.kw_only)
+        cls._parameters = MappingProxyType({field.name: field for field in fields})
         if "__init__" not in vars(cls):
             cls.__init__ = _Later("__init__", cls, _constructor)  # type: ignore[method-assign, assignment]
             if vars(cls).get("__doc__"):
@@ -147,7 +147,7 @@ def _declared(cls: type[Declaration], kw_only: bool, whole: bool) -> list[Field]
         default = vars(cls).get(name, REQUIRED)
         if not isinstance(default, _Option):
             default = _Option(default, kw_only, True)
-        before = cls._fields.get(name)
+        before = cls._parameters.get(name)
         belongs = whole if before is None else before.whole
         result.append(Field(name, hint, check, *default, belongs))
     return result
@@ -155,7 +155,7 @@ def _declared(cls: type[Declaration], kw_only: bool, whole: bool) -> list[Field]
 
 def _constructor(cls: type[Declaration]) -> Any:
     """An ``__init__`` with the class's parameters, compiled from source text as dataclasses do."""
-    fields = [field for field in cls._fields.values() if field.init]
+    fields = [field for field in cls._parameters.values() if field.init]
     defaults = {f"_{field.name}": field.default for field in fields if field.default is not REQUIRED}
 
     def listed(chosen: list[Field]) -> list[str]:

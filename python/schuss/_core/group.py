@@ -83,7 +83,7 @@ class ParamGroup(MutableMapping[str, Any]):
     def checked(self, hypers: Mapping[str, Any], where: str | None = None) -> dict[str, Any]:
         """The hyperparameters, checked one by one and against each other; `where` is their prefix in messages."""
         where = self._where if where is None else where
-        result = {name: self._kind._fields[name].check(f"{where}{name}", value) for name, value in hypers.items()}
+        result = {name: self._kind._parameters[name].check(f"{where}{name}", value) for name, value in hypers.items()}
         self._kind._check(result)
         if scheduling.sets_momentum(result["lr"]):
             self._check_momentum(result, where)

@@ -40,12 +40,15 @@ class Optimizer(Callbacks, Kind):
     def _name(self) -> str:
         return self._label or type(self).__name__
 
+    # Here too, so that help() and completion show it with the other methods.
+    step = _schuss.Core.step
+
     # Construction.
 
     @classmethod
     def _documented(cls, doc: str) -> str:
-        defaults = {field.name: field.default for field in cls._fields.values()}
-        return documentation.completed(doc, cls._fields, cls._takes_int8(defaults))
+        defaults = {field.name: field.default for field in cls._parameters.values()}
+        return documentation.completed(doc, cls._parameters, cls._takes_int8(defaults))
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         raise TypeError("Optimizer is what all optimizers have in common; make one of those in schuss.OPTIMIZERS")
@@ -62,7 +65,7 @@ class Optimizer(Callbacks, Kind):
         changes = [*self._limits_changed(self._max_grad_norm, self._nonfinite), *self._state_format_changed(kept)]
         self._backend.changes(changes).make()
         for name, value in hypers.items():  # also those that every group overrides
-            self._fields[name].check(name, value)
+            self._parameters[name].check(name, value)
         self._defaults = hypers
         self._groups: list[ParamGroup] = []
         self._params: list[np.ndarray] = []
@@ -136,7 +139,7 @@ class Optimizer(Callbacks, Kind):
             where = f"param_groups[{index}]['params']" if grouped else "params"
             unknown = [name for name in given if name not in self._defaults]
             if unknown:
-                if unknown[0] in self._fields and self._fields[unknown[0]].whole:
+                if unknown[0] in self._parameters and self._parameters[unknown[0]].whole:
                     raise TypeError(f"param_groups[{index}] has {unknown[0]!r}, which is for the optimizer as a whole")
                 known = ", ".join(self._defaults)
                 raise TypeError(f"param_groups[{index}] has unknown {unknown[0]!r}; {self._name()} takes {known}")
@@ -319,7 +322,7 @@ class Optimizer(Callbacks, Kind):
 
     def _checked(self, name: str, value: Any, place: str | None = None) -> Any:
         """Checks a new value for an option and returns it."""
-        return self._fields[name].check(place or name, value)
+        return self._parameters[name].check(place or name, value)
 
     def _option(self, name: str) -> Any:
         """The current value of an option that can be changed."""

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from schuss._arrays import formats
+from schuss._backends.protocol import Nonfinite
 from schuss._core.declaration import Declaration, InitVar
 from schuss._core.hyperparameters import Bound, Seed
 
@@ -28,7 +29,7 @@ class Options(_PerGroup, kw_only=True, whole=True):
     """The base of `Optimizer` that declares these parameters."""
 
     max_grad_norm: Bound | None = None
-    nonfinite: Literal["propagate", "skip", "error"] = "propagate"
+    nonfinite: Nonfinite = "propagate"
     state_dtype: InitVar[StateDtype | None] = None
     state_rounding: InitVar[Rounding] = "stochastic"
     state_seed: InitVar[Seed] = 0
@@ -41,7 +42,7 @@ STATE_FORMAT = ("state_dtype", "state_rounding", "state_seed", "master_weights")
 
 def state_format(given: Mapping[str, Any]) -> formats.StateFormat:
     """The state format for the given options, checked as far as possible without arrays; missing ones have defaults."""
-    fields = [Options._fields[name] for name in STATE_FORMAT]
+    fields = [Options._parameters[name] for name in STATE_FORMAT]
     checked = [field.check(field.name, given.get(field.name, field.default)) for field in fields]
     if checked[0] == "bfloat16":
         formats.bfloat16()
