@@ -5,10 +5,20 @@
 //! region, and yield their CPU to other threads meanwhile.
 //! A pool does not survive `fork()`, so a forked process leaves its parent's pool alone and makes a new one.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+mod region;
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
+
+use region::{Board, Patience};
+
+/// What `region.rs` needs of threads; `rust/pool_model` has a simulated one.
+mod threads {
+    pub use std::hint::spin_loop;
+    pub use std::sync::{Arc, Mutex, atomic};
+    pub use std::thread::yield_now;
+}
 
 /// Minimum elements for helpers that are spinning and have not yielded their CPU.
 const HOT: usize = 16_384;
@@ -32,11 +42,36 @@ struct Pool {
     process: (u32, u32),
     helpers: usize,
     threads: rayon::ThreadPool,
-    /// The latest region; `posted` counts all of them.
-    latest: Mutex<Arc<Job>>,
-    posted: AtomicU32,
-    /// Helpers that are working or spinning.
-    awake: AtomicUsize,
+    board: Board,
+}
+
+/// How long a helper waits for the next region: it spins, then yields its CPU, then sleeps.
+#[derive(Default)]
+struct Spinning {
+    /// When the last region ended, if helpers wait for the next one.
+    since: Option<Instant>,
+}
+
+impl Patience for Spinning {
+    fn region_ended(&mut self, keep_spinning: bool) {
+        self.since = keep_spinning.then(Instant::now);
+    }
+
+    fn wait(&mut self, posted: impl Fn() -> bool) -> bool {
+        let Some(pause) = self.since.map(|since| since.elapsed()).filter(|pause| *pause < KEEP_SPINNING) else {
+            return false;
+        };
+        for _ in 0..100 {
+            std::hint::spin_loop();
+            if posted() {
+                return true;
+            }
+        }
+        if pause > EAGER && rayon::yield_now() == Some(rayon::Yield::Idle) {
+            std::thread::yield_now();
+        }
+        true
+    }
 }
 
 /// The number of threads that a step may use, the caller included.
@@ -74,149 +109,6 @@ pub fn set_num_threads(threads: usize) {
     THREADS.store(threads.max(1), Ordering::Relaxed);
 }
 
-/// One parallel region. Helpers may still read it after it has ended, so it owns only numbers.
-struct Job {
-    /// Number of tasks claimed by the caller, in ascending order, in the low half; by helpers, in descending order, in the high
-    /// half. So, in a loop, each thread finds its own tasks' data in its cache.
-    taken: AtomicU64,
-    done: AtomicUsize,
-    count: usize,
-    /// Whether tasks are taken in reverse order: from the middle to both ends.
-    reverse: bool,
-    /// Open slots: how many helpers may still join.
-    open_slots: AtomicUsize,
-    /// Whether helpers keep spinning for the next region.
-    keep_spinning: bool,
-    panicked: AtomicBool,
-    task: *const (dyn Fn(usize) + Sync),
-}
-
-// SAFETY: `task` is Sync, and is only called for a claimed number below `count`; `run` returns only after all of those calls.
-unsafe impl Send for Job {}
-// SAFETY: as above.
-unsafe impl Sync for Job {}
-
-impl Job {
-    fn new(
-        count: usize,
-        reverse: bool,
-        helpers: usize,
-        keep_spinning: bool,
-        task: *const (dyn Fn(usize) + Sync),
-    ) -> Job {
-        Job {
-            taken: AtomicU64::new(0),
-            done: AtomicUsize::new(0),
-            count,
-            reverse,
-            open_slots: AtomicUsize::new(helpers),
-            keep_spinning,
-            panicked: AtomicBool::new(false),
-            task,
-        }
-    }
-
-    /// Claims and runs tasks until none is left.
-    fn work(&self, helper: bool) {
-        loop {
-            let taken = self.taken.fetch_add(if helper { 1 << 32 } else { 1 }, Ordering::Relaxed);
-            let (front, back) = ((taken & 0xffff_ffff) as usize, (taken >> 32) as usize);
-            if front + back >= self.count {
-                return;
-            }
-            let place = if helper { self.count - 1 - back } else { front };
-            let middle = self.count / 2;
-            let number = match self.reverse {
-                false => place,
-                true if place < middle => middle - 1 - place,
-                true => middle + (self.count - 1 - place),
-            };
-            // A panic must not keep the caller from waiting for the other tasks; the caller panics at the end.
-            // SAFETY: a number below `count` was claimed, so `run` is still waiting and the task is alive.
-            if catch_unwind(AssertUnwindSafe(|| unsafe { (*self.task)(number) })).is_err() {
-                self.panicked.store(true, Ordering::Relaxed);
-            }
-            self.done.fetch_add(1, Ordering::Release);
-        }
-    }
-}
-
-impl Pool {
-    /// The loop of a woken helper: it joins the latest region, and those that follow soon.
-    fn help(&self) {
-        let mut seen = None;
-        let mut idle: Option<Instant> = None;
-        loop {
-            let posted = self.posted.load(Ordering::SeqCst);
-            if seen != Some(posted) {
-                seen = Some(posted);
-                let job = Arc::clone(&self.latest.lock().unwrap_or_else(PoisonError::into_inner));
-                let slot = job
-                    .open_slots
-                    .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |open_slots| open_slots.checked_sub(1));
-                if slot.is_ok() {
-                    job.work(true);
-                }
-                idle = job.keep_spinning.then(Instant::now);
-            } else if let Some(pause) = idle.map(|since| since.elapsed()).filter(|pause| *pause < KEEP_SPINNING) {
-                for _ in 0..100 {
-                    std::hint::spin_loop();
-                    if self.posted.load(Ordering::Relaxed) != posted {
-                        break;
-                    }
-                }
-                if pause > EAGER && rayon::yield_now() == Some(rayon::Yield::Idle) {
-                    std::thread::yield_now();
-                }
-            } else {
-                self.awake.fetch_sub(1, Ordering::SeqCst);
-                // A region posted since then may have counted on this helper.
-                if self.posted.load(Ordering::SeqCst) == posted {
-                    return;
-                }
-                self.awake.fetch_add(1, Ordering::SeqCst);
-            }
-        }
-    }
-
-    /// Runs a region with up to `helpers` helpers.
-    fn run(
-        &'static self,
-        (count, reverse): (usize, bool),
-        helpers: usize,
-        keep_spinning: bool,
-        task: &(dyn Fn(usize) + Sync),
-    ) {
-        // SAFETY: only the lifetime changes; the task is called for claimed numbers alone, and all of those calls end before
-        // this function returns.
-        let task = unsafe {
-            std::mem::transmute::<*const (dyn Fn(usize) + Sync + '_), *const (dyn Fn(usize) + Sync + 'static)>(task)
-        };
-        let new = Job::new(count, reverse, helpers, keep_spinning, task);
-        let job = {
-            let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
-            match Arc::get_mut(&mut latest) {
-                Some(old) => *old = new,
-                None => *latest = Arc::new(new),
-            }
-            Arc::clone(&latest)
-        };
-        self.posted.fetch_add(1, Ordering::SeqCst);
-        for _ in self.awake.load(Ordering::SeqCst)..helpers {
-            self.awake.fetch_add(1, Ordering::SeqCst);
-            self.threads.spawn(|| self.help());
-        }
-        job.work(false);
-        let mut rounds = 0u32;
-        while job.done.load(Ordering::Acquire) < count {
-            // Tasks take microseconds; a helper that takes longer was preempted, so yield this CPU to it.
-            rounds += 1;
-            if rounds < 10_000 { std::hint::spin_loop() } else { std::thread::yield_now() }
-        }
-        assert!(!job.panicked.load(Ordering::Relaxed), "a parallel task panicked");
-    }
-}
-
 /// When the last region ended, in nanoseconds of [`clock`].
 static ENDED: AtomicU64 = AtomicU64::new(0);
 
@@ -241,7 +133,10 @@ pub(crate) fn run(count: usize, reverse: bool, elements: usize, threads: usize, 
     let keep_spinning = pause < KEEP_SPINNING;
     let pays = elements >= ASLEEP || (keep_spinning && elements >= AWAKE) || pause < EAGER;
     match if pays { pool(helpers) } else { None } {
-        Some(pool) => pool.run((count, reverse), helpers, keep_spinning, task),
+        Some(pool) => {
+            let wake = || pool.threads.spawn(|| pool.board.help(&mut Spinning::default()));
+            pool.board.run((count, reverse), helpers, keep_spinning, task, wake);
+        }
         None => alone(),
     }
     ENDED.store(clock(), Ordering::Relaxed);
@@ -294,9 +189,7 @@ fn pool(helpers: usize) -> Option<&'static Pool> {
     }
     let helpers = helpers.max(cpus());
     let threads = workers(helpers)?;
-    let latest = Mutex::new(Arc::new(Job::new(0, false, 0, false, &|_: usize| {})));
-    let (posted, awake) = (AtomicU32::new(0), AtomicUsize::new(0));
-    let new = Box::into_raw(Box::new(Pool { process, helpers, threads, latest, posted, awake }));
+    let new = Box::into_raw(Box::new(Pool { process, helpers, threads, board: Board::new() }));
     match POOL.compare_exchange(current, new, Ordering::AcqRel, Ordering::Acquire) {
         // The old pool is leaked on purpose: another thread may be using it, and after a fork its threads are gone and joining
         // them would hang.
@@ -312,6 +205,8 @@ fn pool(helpers: usize) -> Option<&'static Pool> {
 
 #[cfg(test)]
 mod tests {
+    use std::panic::catch_unwind;
+
     use super::*;
 
     #[test]
