@@ -1,15 +1,17 @@
-"""Formats the recorded figures for the documentation's page, the README's table and the terminal. Measures nothing."""
+"""Formats the recorded figures for the documentation, the README and the terminal. Measures nothing."""
 
 import json
 import textwrap
 from pathlib import Path
 
+import charts
 from sections import SECTIONS, others
 from sections.table import Table, bounded, cell, short, speedup, time
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results.json"
 README = HERE.parent / "README.md"
+PICTURE = HERE.parent / "docs" / "_static" / "speed.svg"
 BEGIN, END = "<!-- Written by `make speed` from benches/results.json. -->", "<!-- End of what `make speed` writes. -->"
 COMMAND = "make speed"
 
@@ -83,61 +85,65 @@ def text(results):
     return "\n\n".join(parts) + "\n"
 
 
+def picture(svg):
+    """A chart inside a page of the documentation."""
+    return [".. raw:: html", "", *(f"   {line}" for line in svg.splitlines()), ""]
+
+
+def headline(results):
+    """The chart and the sentence of the documentation's start page."""
+    figures = results["figures"]["others"]
+    return "\n".join([*picture(charts.libraries(figures)), charts.headline(results), ""])
+
+
 def rst(results):
     """The documentation's page below its introduction."""
-    lines = [".. list-table::", "   :widths: 15 85", ""]
-    for name, value in about(results).items():
-        lines += [f"   * - {name}", f"     - {value}"]
-    lines += ["", "Where other libraries are faster", "--------------------------------", ""]
+    figures = results["figures"]
+    lines = [*picture(charts.libraries(figures["others"])), *picture(charts.floors(figures["floors"]))]
+    lines += ["Where other libraries are faster", "--------------------------------", ""]
     lost = losses(results)
     lines += ["Their time divided by ours:", ""] if lost else ["Nowhere on this page.", ""]
     lines += [*(f"- {line}" for line in lost), ""]
     lines += ["Missed targets are listed at the end.", ""]
+    lines += ["Machine and versions", "--------------------", "", ".. list-table::", "   :widths: 15 85", ""]
+    for name, value in about(results).items():
+        lines += [f"   * - {name}", f"     - {value}"]
+    lines += [""]
     return "\n".join([*lines, *(table.rst() for table in [*tables(results), missed(results)])])
 
 
-README_SIZES = [(1_024, "hot"), (16_384, "hot"), (131_072, "hot"), (1_048_576, "hot")]
-README_SIZES += [(131_072, "paused"), (1_048_576, "paused"), (8_388_608, "hot"), (33_554_432, "hot")]
+README_ROWS = [(16_384, "hot"), (131_072, "paused"), (131_072, "matmul"), (8_388_608, "hot")]
 README_LIBRARIES = ["torch fused", "numba parallel", "DeepSpeed CPUAdam", "optax", "NumPy"]
 
 
 def readme(results):
-    """The README's table and the text below it."""
-    figures = results["figures"]
-    data, floors, many = (figures.get(name, {}) for name in ("others", "floors", "many"))
+    """The README's picture, its table and the text below it."""
+    data = results["figures"]["others"]
     names = [name for name in README_LIBRARIES if name in others.present(data)]
     rows = []
-    for n, regime in README_SIZES:
-        found = [data[name][regime].get(str(n)) for name in names]
-        own = floors.get(str(n), {}).get("AdamW")
-        label = f"{n:,}" + (", after 1 ms of other work" if regime == "paused" else "")
-        cells = [speedup(each["ratio"]) if each else "" for each in found]
-        rows.append([label, time(others.ours(data, regime, n)), *cells, short(own["ratio"]) if own else ""])
-    head = ["elements", "schuss", *("torch `fused=True`" if name == "torch fused" else name for name in names)]
-    made = Table("", "", [*head, "memory-traffic floor"], rows)
+    for n, regime in README_ROWS:
+        found = [data[name].get(regime, {}).get(str(n)) for name in names]
+        if any(found):
+            label = ", ".join([f"{n:,}", *([others.WORDS[regime]] if regime in others.WORDS else [])])
+            cells = [speedup(each["ratio"]) if each else "" for each in found]
+            rows.append([label, time(others.ours(data, regime, n)), *cells])
+    made = Table("", "", ["elements", "schuss", *names], rows)
     own = results["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in own["versions"].items() if name != "schuss")
-    words = []
-    for name, each in many.items():
-        words.append(f"{name}: {short(each['flat'])}")
-    sentence = (
-        "Time for a list of arrays, divided by the time for one array with as many elements: " + "; ".join(words) + "."
-        if words
-        else ""
-    )
+    lost = sum(getattr(one, "lost", False) for table in others.tables(data) for row in table.rows for one in row)
     note = (
-        "Bold: the other library is faster. The floor is a loop with the same loads and stores; values above 1 come "
-        f"from data still cached from the previous step. `{COMMAND}` on {own['cores']} cores of an {own['cpu']} "
-        f"({own['cpu_level']}), {own['system']}, Python {own['python']}, {versions}. Ratios are medians over "
-        "interleaved rounds; only they carry over to another machine. The documentation's page on speed has the "
-        "figures of all optimizers, and the missed targets."
+        "Our time, then theirs divided by ours; above 1, schuss is faster. The other library is faster in "
+        f"{lost} of the cases that the documentation's page on speed lists, with the figures of all optimizers and the "
+        f"missed targets. `{COMMAND}` on {own['cores']} cores of an {own['cpu']} ({own['cpu_level']}), "
+        f"{own['system']}, Python {own['python']}, {versions}. Only ratios carry over to another machine."
     )
-    paragraphs = [textwrap.fill(paragraph, 120, break_on_hyphens=False) for paragraph in (sentence, note) if paragraph]
-    return "\n\n".join([made.markdown(), *paragraphs])
+    shown = f"![The speed of AdamW compared with other libraries]({PICTURE.relative_to(README.parent).as_posix()})"
+    return "\n\n".join([shown, made.markdown(), textwrap.fill(note, 120, break_on_hyphens=False)])
 
 
 def rewrite_readme(results):
-    """Replaces the table between the README's markers."""
+    """Replaces what is between the README's markers, and the picture."""
+    PICTURE.write_text(charts.libraries(results["figures"]["others"]), encoding="utf-8")
     own = README.read_text(encoding="utf-8")
     before, rest = own.split(BEGIN)
     after = rest.split(END)[1]

@@ -1,4 +1,4 @@
-"""Measures the speed page's figures, records them in results.json, and rewrites the README's table.
+"""Measures the speed page's figures, records them in results.json, and rewrites the README's figures.
 
     python benches/speed.py [--only SECTION[.PIECE] ...] [--rounds N] [--json FILE]
 
@@ -59,7 +59,7 @@ def commit():
             ["git", "-C", str(HERE.parent), *arguments], capture_output=True, text=True
         ).stdout.strip()
 
-    written = [f":!{path.relative_to(HERE.parent)}" for path in (page.RESULTS, page.README)]
+    written = [f":!{path.relative_to(HERE.parent)}" for path in (page.RESULTS, page.README, page.PICTURE)]
     changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", *written)
     return (git("rev-parse", "--short=9", "HEAD") or "unknown") + ("+" if changed else "")
 

@@ -74,10 +74,10 @@ class Checkpoint:
         self.folder.cleanup()
 
     def save(self):
-        schuss.save(self.path, self.optimizer, include_params=True)
+        schuss.save(self.path, self.optimizer)
 
     def load(self):
-        schuss.load(self.path, self.optimizer, include_params=True)
+        schuss.load(self.path, self.optimizer)
 
     def time_save(self):
         self.save()

@@ -14,6 +14,8 @@ PIECES = [
 ]
 HOT = [1_024, 16_384, 65_536, 131_072, 262_144, 1_048_576, 8_388_608, 33_554_432]
 PAUSED = HOT[1:6]
+# The regimes with work before each step, in the words of the page; sizes are those of PAUSED.
+WORDS = {"paused": "after 1 ms of other work", "matmul": "after a matrix product"}
 # Slow libraries are not measured at sizes that take too long, nor one thread at sizes where all threads are used.
 LARGEST = {"torch foreach": 8_388_608, "numba": 131_072, "NumPy": 8_388_608}
 
@@ -24,8 +26,8 @@ def measure(piece, rounds):
 
     if piece not in libraries.LIBRARIES:
         return {"missing": libraries.MISSING[piece]}
-    result = {"hot": {}, "paused": {}}
-    work = timing.numpy_work()
+    works = {"paused": timing.numpy_work(), "matmul": timing.matrix_product()}
+    result = {"hot": {}, **{regime: {} for regime in works}}
     for n in HOT:
         if n > LARGEST.get(piece, n):
             continue
@@ -42,8 +44,8 @@ def measure(piece, rounds):
         large = n > 1_048_576
         taken = timing.interleave(steps, rounds, seconds=0.05 if large else 0.01, rest=0.002 if large else 0.005)
         result["hot"][str(n)] = _figures(taken, piece)
-        if n in PAUSED:
-            result["paused"][str(n)] = _figures(timing.interleave(steps, rounds, seconds=0.004, work=work), piece)
+        for regime, work in works.items() if n in PAUSED else ():
+            result[regime][str(n)] = _figures(timing.interleave(steps, rounds, seconds=0.004, work=work), piece)
     return result
 
 
@@ -63,12 +65,13 @@ def ours(data, regime, n):
     """Our time: the median over the processes, each of which measures one library."""
     from statistics import median
 
-    return median(data[piece][regime][str(n)]["schuss"] for piece in present(data) if str(n) in data[piece][regime])
+    found = (data[piece].get(regime, {}).get(str(n)) for piece in present(data))
+    return median(own["schuss"] for own in found if own)
 
 
 def _rows(data, regime, sizes):
     for n in sizes:
-        found = [data[piece][regime].get(str(n)) for piece in present(data)]
+        found = [data[piece].get(regime, {}).get(str(n)) for piece in present(data)]
         if any(found):
             yield [
                 f"{n:,}",
@@ -93,9 +96,15 @@ def tables(data):
         "The same with a millisecond of NumPy work before every step, which is not counted. As in a training loop, "
         "threads are asleep and the caches hold other data."
     )
+    product = (
+        "The same with a product of two matrices before every step, by NumPy's BLAS on all cores, which is not "
+        "counted. BLAS's threads spin for a while after it, and take cores from libraries that need all of theirs."
+    )
+    texts = {"hot": ("back to back", text, HOT), "paused": (WORDS["paused"], paused, PAUSED)}
+    texts["matmul"] = (WORDS["matmul"], product, PAUSED)
     return [
-        Table("Other libraries, back to back", text, head, list(_rows(data, "hot", HOT))),
-        Table("Other libraries, after 1 ms of other work", paused, head, list(_rows(data, "paused", PAUSED))),
+        Table(f"Other libraries, {words}", text, head, list(_rows(data, regime, sizes)))
+        for regime, (words, text, sizes) in texts.items()
     ]
 
 
@@ -107,7 +116,7 @@ _TORCH = {
 
 def targets(data):
     found = []
-    for regime, words in (("hot", "back to back"), ("paused", "after 1 ms of other work")):
+    for regime, words in (("hot", "back to back"), ("paused", WORDS["paused"])):
         for n in PAUSED:
             least = {"numba parallel": 1, "numba parallel fastmath": 0.9, "DeepSpeed CPUAdam": 1}
             if n in _TORCH[regime]:

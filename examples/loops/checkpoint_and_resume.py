@@ -37,7 +37,7 @@ def train(x, y, checkpoint, interrupt_at=None):
     }
     optimizer = schuss.AdamW(params, lr=schuss.schedules.warmup_cosine(3e-2, 20, STEPS))
     if checkpoint.exists():
-        schuss.load(checkpoint, optimizer, include_params=True)
+        schuss.load(checkpoint, optimizer)
         print(f"resumed at step {optimizer.step_count}")
     while optimizer.step_count < STEPS:
         if optimizer.step_count == interrupt_at:
@@ -46,7 +46,7 @@ def train(x, y, checkpoint, interrupt_at=None):
         _, grads = loss_and_gradients(params, x[batch], y[batch])
         optimizer.step(grads)
         if optimizer.step_count % EVERY == 0:
-            schuss.save(checkpoint, optimizer, include_params=True)  # replaces the old file only when it is complete
+            schuss.save(checkpoint, optimizer)  # replaces the old file only when it is complete
     return params
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints: an optimizer's state in one safetensors file. It knows no optimizer class.
+"""Checkpoints: parameters and an optimizer's state in one safetensors file. It knows no optimizer class.
 
 Arrays are the file's tensors; hyperparameters, step counts and the structure are JSON in its metadata. There is no
 pickle, so loading an untrusted file executes no code. A save writes a temporary file and renames it, so an interrupted
@@ -26,8 +26,8 @@ _METADATA = "schuss"
 _SUFFIX = ".schuss.tmp"
 
 
-def save(path: str | os.PathLike[str], optimizer: Optimizer, *, include_params: bool = False) -> None:
-    """Saves an optimizer's state to a safetensors file.
+def save(path: str | os.PathLike[str], optimizer: Optimizer, *, include_params: bool = True) -> None:
+    """Saves an optimizer's parameters and state to a safetensors file, all that a run needs to continue.
 
     The file is written under a temporary name in the same folder, flushed to disk, and renamed: `path` holds either the
     complete old checkpoint or the complete new one.
@@ -37,10 +37,10 @@ def save(path: str | os.PathLike[str], optimizer: Optimizer, *, include_params: 
     path : str or path
         The file to write; an existing file is replaced.
     optimizer : Optimizer
-        Its ``state_dict()`` is saved. A learning-rate schedule is a function and is not saved, but its state, if it
-        keeps any (`schuss.schedules.reduce_on_plateau`), is.
-    include_params : bool, default False
-        Save the parameters too.
+        Its parameters and its ``state_dict()`` are saved. A learning-rate schedule is a function and is not saved, but
+        its state, if it keeps any (`schuss.schedules.reduce_on_plateau`), is.
+    include_params : bool, default True
+        ``False`` saves the state alone: the file is smaller, and the parameters are yours to save.
 
     Raises
     ------
@@ -55,14 +55,15 @@ def save(path: str | os.PathLike[str], optimizer: Optimizer, *, include_params: 
     --------
     >>> import numpy as np, os, schuss, tempfile
     >>> path = os.path.join(tempfile.mkdtemp(), "opt.safetensors")
-    >>> opt = schuss.Adam({"w": np.ones(2)})
+    >>> opt = schuss.SGD({"w": np.ones(2)}, lr=0.5)
     >>> opt.step({"w": np.ones(2)})
     True
     >>> schuss.save(path, opt)
-    >>> again = schuss.Adam({"w": np.ones(2)})
+    >>> params = {"w": np.zeros(2)}
+    >>> again = schuss.SGD(params, lr=0.5)
     >>> schuss.load(path, again)
-    >>> again.step_count
-    1
+    >>> again.step_count, params["w"]
+    (1, array([0.5, 0.5]))
     """
     _check_optimizer(optimizer)
     path = os.path.realpath(_path(path))  # follows symbolic links, as a plain write would
@@ -153,8 +154,8 @@ def _json(state: dict[str, Any]) -> str:
     return json.dumps(state, default=plain)
 
 
-def load(path: str | os.PathLike[str], optimizer: Optimizer, *, include_params: bool = False) -> None:
-    """Restores an optimizer from a file of :func:`save`; training then continues exactly as if uninterrupted.
+def load(path: str | os.PathLike[str], optimizer: Optimizer, *, include_params: bool = True) -> None:
+    """Restores parameters and optimizer from a file of :func:`save`; training continues as if uninterrupted.
 
     Everything is checked first: class, structure, shapes, dtypes, hyperparameters. On an error nothing has changed. The
     optimizer's learning-rate schedules are kept; those with state have it restored.
@@ -165,8 +166,9 @@ def load(path: str | os.PathLike[str], optimizer: Optimizer, *, include_params: 
         A file of :func:`save`.
     optimizer : Optimizer
         One of the same class over arrays of the same structure, shapes and dtypes.
-    include_params : bool, default False
-        Restore the parameters too, in place; the file must have been saved with them.
+    include_params : bool, default True
+        Restore the parameters too, in place. ``False`` restores the state alone, for parameters that you restore
+        yourself and for files without them.
 
     Raises
     ------
@@ -201,7 +203,9 @@ def _load(path: str, file: BinaryIO, optimizer: Optimizer, include_params: bool)
     if difference:
         raise ValueError(f"{path} was saved for parameters of another structure than this optimizer's: {difference}")
     if include_params and not state["include_params"]:
-        raise ValueError(f"{path} holds no parameters; it was saved without include_params=True")
+        raise ValueError(
+            f"{path} holds no parameters: restore them yourself, then load the state with include_params=False"
+        )
     changes = _state.check_scalars(optimizer, state)
     for name, target in targets:
         if name not in header.tensors:

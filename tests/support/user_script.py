@@ -107,8 +107,8 @@ def small_state() -> None:
 def checkpoints(folder: Path) -> None:
     params = model()
     opt = schuss.Adam(params)
-    schuss.save(folder / "opt.safetensors", opt, include_params=True)
-    schuss.load(folder / "opt.safetensors", opt, include_params=True)
+    schuss.save(folder / "opt.safetensors", opt)
+    schuss.load(folder / "opt.safetensors", opt)
 
 
 def tools() -> float:

@@ -143,8 +143,8 @@ def calls(name, folder):
     """How to make the optimizer, and the call to interrupt."""
     make, call = CALLS[name]
     if call is None:
-        schuss.save(folder / "file", other(make), include_params=True)
-        return make, lambda opt: schuss.load(folder / "file", opt, include_params=True)
+        schuss.save(folder / "file", other(make))
+        return make, lambda opt: schuss.load(folder / "file", opt)
     return make, call
 
 

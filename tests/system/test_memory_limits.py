@@ -75,9 +75,9 @@ def step(kind, g, **options):
 def load():
     opt = stepped(schuss.Adam, array(N), array(N), array(N))
     path = tempfile.mktemp()
-    schuss.save(path, opt, include_params=True)
+    schuss.save(path, opt)
     opt.step([np.ones(N, np.float32)] * 3)
-    return opt, lambda: schuss.load(path, opt, include_params=True)
+    return opt, lambda: schuss.load(path, opt)
 
 
 def swapped():

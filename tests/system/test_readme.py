@@ -1,22 +1,27 @@
-"""The README's Python code blocks run in order, and its speed table shows the recorded figures."""
+"""The README's code blocks run, and its picture and table show the recorded figures."""
 
 import re
 import sys
 
+import numpy as np
 from helpers import ROOT
 
 README = ROOT / "README.md"
 
 
-def test_the_readme_runs(tmp_path, monkeypatch):
+def test_each_block_runs_by_itself_and_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"^```python\n(.*?)^```", README.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-    assert len(blocks) == 2
-    names = {}
+    assert len(blocks) == 3
+    names = []
     for block in blocks:
-        exec(compile(block, str(README), "exec"), names)
-    assert names["opt"].step_count == 1
-    assert (tmp_path / "opt.safetensors").exists()
+        names.append({})
+        exec(compile(block, str(README), "exec"), names[-1])
+        assert list(tmp_path.iterdir()) == []
+    first, groups, resumed = names
+    np.testing.assert_allclose([*first["params"]["w"], *first["params"]["b"]], [1, -2, 0.5, 3], atol=0.01)
+    assert groups["opt"].step_count == 1 and not groups["opt"].grads[0][0].any()
+    assert resumed["resumed"].step_count == 1 and resumed["params"]["w"].tolist() != [1.0] * 3
 
 
 def test_the_speed_table_shows_the_recorded_figures():
@@ -26,5 +31,26 @@ def test_the_speed_table_shows_the_recorded_figures():
 
     results = page.load()
     assert page.readme_block() == page.readme(results)
+    assert page.PICTURE.read_text(encoding="utf-8") == page.charts.libraries(results["figures"]["others"])
     assert set(results["figures"]) == set(page.SECTIONS)
     assert page.rst(results).count(".. list-table::") >= len(results["figures"])
+
+
+def test_charts_take_what_is_not_measured_yet_and_what_is():
+    sys.path.insert(0, str(ROOT / "benches"))
+    import charts
+    import page
+
+    results = page.load()
+    others = results["figures"]["others"]
+    for own in others.values():
+        own.pop("matmul", None)
+    without = charts.libraries(others)
+    assert "after a matrix product" not in without
+    others["torch fused"]["matmul"] = {"16384": {"schuss": 1.0, "library": 30.0, "ratio": 30.0}}
+    for name in others.keys() - {"torch fused"}:
+        others[name]["matmul"] = dict(others[name]["paused"])
+    assert "after a matrix product" in charts.libraries(others)
+    assert "after a matrix product" in page.readme(results)
+    assert ">Adagrad<" in charts.floors(results["figures"]["floors"])
+    assert charts.floors({}) == ""

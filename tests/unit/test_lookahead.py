@@ -110,10 +110,10 @@ def test_lookahead_evaluates_at_the_slow_weights(tmp_path):
     assert_same([w], [fast])
     opt.step({"w": np.ones(3)})
     assert_same([w], [np.full(3, 0.75)])
-    schuss.save(tmp_path / "file", opt, include_params=True)
+    schuss.save(tmp_path / "file", opt)
     assert safetensors.numpy.load_file(tmp_path / "file")["slow[0]['w']"].tolist() == [0.75] * 3
     other = schuss.Lookahead(schuss.SGD({"w": np.zeros(3)}, lr=0.25), k=2)
-    schuss.load(tmp_path / "file", other, include_params=True)
+    schuss.load(tmp_path / "file", other)
     assert_unchanged(other, snapshot(opt))
 
 
@@ -145,8 +145,8 @@ def test_k_and_alpha_are_saved(make, by, tmp_path):
         x[...] = w
         other.load_state_dict(copy.deepcopy(opt.state_dict()))
     else:
-        schuss.save(tmp_path / "file", opt, include_params=True)
-        schuss.load(tmp_path / "file", other, include_params=True)
+        schuss.save(tmp_path / "file", opt)
+        schuss.load(tmp_path / "file", other)
     assert (other.k, other.alpha, other.pullback) == (3, 0.8, "none")
     for t in range(5, 12):
         opt.step(grads_of(t, [(20,)])[0])

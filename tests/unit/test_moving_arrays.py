@@ -71,8 +71,8 @@ def test_changed_parameters(change, like, tmp_path):
     assert "Adam" in repr(opt)
     for use in [
         copy.deepcopy,
-        lambda o: schuss.save(tmp_path / "file", o, include_params=True),
-        lambda o: schuss.load(tmp_path / "file", o, include_params=True),
+        lambda o: schuss.save(tmp_path / "file", o),
+        lambda o: schuss.load(tmp_path / "file", o),
         lambda o: o.load_state_dict(o.state_dict()),
         lambda o: o.add_param_group({"params": array(3)}),
         lambda o: o.grads,

@@ -75,12 +75,12 @@ def test_the_mode_is_in_the_state(kind, tmp_path):
     params, opt = made(kind)
     opt.eval()
     assert opt.state_dict()["mode"] == "eval"
-    schuss.save(tmp_path / "opt", opt, include_params=True)
+    schuss.save(tmp_path / "opt", opt)
     others = [copy.deepcopy(opt), kind(params_of(SHAPES), lr=0.05), kind(params_of(SHAPES), lr=0.05)]
     others[1].load_state_dict(opt.state_dict())
     for p, q in zip(others[1].param_groups[0]["params"], params, strict=True):
         p[...] = q
-    schuss.load(tmp_path / "opt", others[2], include_params=True)
+    schuss.load(tmp_path / "opt", others[2])
     for other in [opt, *others]:
         assert other.mode == "eval"
         other.train()

@@ -247,8 +247,8 @@ def test_the_seed_is_saved(tmp_path):
                 for o in (opt, other):
                     o.step(grads_of(t, [(1000,)])[0])
             assert p.tobytes() != r.tobytes()
-            schuss.save(path, opt, include_params=True)
-            schuss.load(path, same, include_params=True)
+            schuss.save(path, opt)
+            schuss.load(path, same)
             assert_same(arrays(same), arrays(opt))
             for t in range(5, 10):
                 for o in (opt, same):

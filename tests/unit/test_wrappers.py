@@ -64,9 +64,9 @@ def test_a_wrapper_is_used_like_an_optimizer(tmp_path):
         with pytest.raises(RuntimeError, match=r"^the parameters are at the average; leave evaluate"):
             opt.step({"w": w})
     assert w.tolist() == [0.5, 1.5]
-    schuss.save(tmp_path / "file", opt, include_params=True)
+    schuss.save(tmp_path / "file", opt)
     x, other = made()
-    schuss.load(tmp_path / "file", other, include_params=True)
+    schuss.load(tmp_path / "file", other)
     for o, p in ((opt, w), (other, x)):
         o.step({"w": np.ones(2)})
         o.param_groups[0]["lr"] = 0.25

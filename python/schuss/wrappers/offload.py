@@ -64,7 +64,7 @@ class Offload:
     Notes
     -----
     The wrapped optimizer is `optimizer`: use its groups, state and checkpoints as usual; its parameters are the master
-    weights. After ``schuss.load(path, offload.optimizer, include_params=True)`` or other changes of the master weights,
+    weights. After ``schuss.load(path, offload.optimizer)`` or other changes of the master weights,
     call `upload` to copy them to the GPU.
 
     Examples
