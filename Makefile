@@ -16,6 +16,9 @@ LIBRARIES ?= torch jax optax scipy ninja deepspeed
 ASV := $(BIN)/python -m asv
 ASV_CONFIG := --config benches/asv.conf.json
 COMMITS ?= HEAD~4..HEAD
+# The repository's address, for links in the documentation and the dashboard; none without a remote on the web.
+REPOSITORY ?= $(filter https://%,$(shell git config --get remote.origin.url | sed -E 's|^git@([^:]+):|https://\1/|; s|\.git$$||'))
+export REPOSITORY
 
 .PHONY: demo test test-rust test-python lint test-slow interrupts format examples loops docs speed bench bench-compare bench-cuda code-size build-cost dashboard test-cuda clean toolchain
 
@@ -89,8 +92,9 @@ build-cost: $(VENV)/.made  ## Compare BASE and this commit: CPU-seconds of a bui
 
 dashboard: $(VENV)/.bench  ## Measure those of COMMITS that have no results yet, and write the history to benches/.asv/html.
 	$(ASV) machine --yes $(ASV_CONFIG)
-	CARGO_TARGET_DIR=$(CURDIR)/target/asv $(ASV) run $(ASV_CONFIG) --skip-existing --bench '$(HISTORY)' $(COMMITS)
-	$(ASV) publish $(ASV_CONFIG)
+	CARGO_TARGET_DIR=$(CURDIR)/target/asv $(ASV) run $(ASV_CONFIG) -E virtualenv:$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])') --skip-existing --bench '$(HISTORY)' $(COMMITS)
+	sed 's|"/commit/"|"$(REPOSITORY)/commit/"|' benches/asv.conf.json >benches/.asv.conf.json
+	$(ASV) publish --config benches/.asv.conf.json
 
 # Fails early with a message that says what is missing.
 toolchain:

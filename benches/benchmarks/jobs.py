@@ -134,8 +134,5 @@ class Job:
 
 @functools.lru_cache(maxsize=1)
 def hot(case, shapes, dtype="float32", **options):
-    """The job of a time_ benchmark, made at its first call.
-
-    A ``setup`` method would make asv call the benchmark once per setup, and so measure steps with cold caches.
-    """
+    """The job of a time_ benchmark, made once though asv sets a benchmark up before each sample."""
     return Job(case, [shape(case, shapes)] if isinstance(shapes, int) else shapes, dtype, **options)

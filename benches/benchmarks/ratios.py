@@ -2,7 +2,7 @@
 
 Both alternate in one process, and the median counts. A ratio is nan if the reference is not installed or has no such
 case. Arrays larger than the caches are compared with a loop of the same traffic, smaller ones with other libraries'
-steps, back to back and with a millisecond of other work before each step.
+steps, back to back and with other work before each step.
 """
 
 import functools
@@ -12,17 +12,19 @@ import schuss
 
 from . import floor, libraries
 from .jobs import ADAMW, CASES, DTYPES, IN_CACHE, PAST_CACHE, SIZES, THREADS, Job, shape
-from .timing import Timed, measure_ratio, numpy_work
+from .timing import Timed, matrix_product, measure_ratio, numpy_work
 
 NAN = float("nan")
-REGIMES = ["back to back", "after 1 ms of work"]
+# What runs before each step, to be made when it is needed.
+WORKS = {"after 1 ms of work": numpy_work, "after a matrix product": matrix_product}
+REGIMES = ["back to back", *WORKS]
 
 
 def in_regime(regime, step, base):
     """The ratio with steps back to back, or with other work between them as in a training loop."""
-    if regime == REGIMES[0]:
+    if regime not in WORKS:
         return measure_ratio(step, base)
-    return measure_ratio(step, base, seconds=0.004, work=numpy_work())
+    return measure_ratio(step, base, seconds=0.004, work=WORKS[regime]())
 
 
 class ToFloor:
@@ -118,13 +120,19 @@ class LibraryTimes(Timed):
     params = [list(libraries.LIBRARIES), [1_024, 1_048_576]]
     param_names = ["library", "elements"]
 
-    def time_step(self, name, n):
-        hot_library(name, n)()
+    def prepared(self, name, n):
+        return hot_library(name, n)
+
+    def time_step(self, *_params):
+        self.step()
 
 
 class FloorTimes(Timed):
     params = [["SGD", "AdamW", "LARS", "LAMB"], PAST_CACHE[:2]]
     param_names = ["optimizer", "elements"]
 
-    def time_floor(self, case, n):
-        hot_floor(case, n)()
+    def prepared(self, case, n):
+        return hot_floor(case, n)
+
+    def time_floor(self, *_params):
+        self.step()

@@ -1,5 +1,6 @@
 """One step of every optimizer in the registry, over sizes, dtypes, threads, CPU levels, and options of the step."""
 
+import functools
 import subprocess
 import sys
 
@@ -15,8 +16,11 @@ class Step(Timed):
     params = [list(CASES), [1_024, *IN_CACHE]]
     param_names = ["optimizer", "elements"]
 
-    def time_step(self, case, n):
-        hot(case, n).step()
+    def prepared(self, case, n):
+        return hot(case, n).step
+
+    def time_step(self, *_params):
+        self.step()
 
 
 class StepLarge(Step):
@@ -31,8 +35,11 @@ class StepDtype(Timed):
     params = [list(CASES), [d for d in DTYPES if d != "float32"], [16_384, 1_048_576]]
     param_names = ["optimizer", "dtype", "elements"]
 
-    def time_step(self, case, dtype, n):
-        hot(case, n, dtype).step()
+    def prepared(self, case, dtype, n):
+        return hot(case, n, dtype).step
+
+    def time_step(self, *_params):
+        self.step()
 
 
 class StepThreads(Timed):
@@ -41,9 +48,12 @@ class StepThreads(Timed):
     params = [list(CASES), sorted({1, THREADS}), [65_536, 131_072, 262_144, 1_048_576]]
     param_names = ["optimizer", "threads", "elements"]
 
-    def time_step(self, case, threads, n):
+    def prepared(self, case, threads, n):
         schuss.set_num_threads(threads)
-        hot(case, n).step()
+        return hot(case, n).step
+
+    def time_step(self, *_params):
+        self.step()
 
 
 class StepOptions(Timed):
@@ -59,10 +69,13 @@ class StepOptions(Timed):
     params = [list(options), [16_384, 1_048_576]]
     param_names = ["options", "elements"]
 
-    def time_step(self, option, n):
+    def prepared(self, option, n):
         constructor, call = self.options[option]
         job = hot("AdamW", n, **constructor)
-        job.optimizer.step(job.grads, **call)
+        return functools.partial(job.optimizer.step, job.grads, **call)
+
+    def time_step(self, *_params):
+        self.step()
 
 
 class StepLevel:

@@ -57,3 +57,20 @@ def test_divisions_and_square_roots_are_counted(jobs):
     cases = {"SGD": (0, 0), "AdamW": (1, 1), "NovoGrad": (1, 0), "LAMB": (1, 1), "Adafactor, flat": (2, 2)}
     found = {case: jobs.Job(case, [jobs.shape(case, 1024)]).divider() for case in cases}
     assert found == cases  # LAMB's second pass reuses its direction
+
+
+def test_a_timed_call_makes_nothing(jobs, monkeypatch):
+    """`asv run --quick` times one call, which must be a step and not the job's construction."""
+    package, timing = importlib.import_module("benchmarks"), importlib.import_module("benchmarks.timing")
+    modules = [importlib.import_module(f"benchmarks.{each.name}") for each in pkgutil.iter_modules(package.__path__)]
+    timed = {kind for module in modules for kind in vars(module).values() if isinstance(kind, type)}
+    timed = {kind for kind in timed if issubclass(kind, timing.Timed) and hasattr(kind, "params")}
+    assert {kind.__name__ for kind in timed} >= {"Step", "StepOptions", "Many", "Call", "FloorTimes"}
+    for kind in timed - {importlib.import_module("benchmarks.ratios").FloorTimes}:  # its loop is compiled first
+        benchmark, choice = kind(), [values[0] for values in kind.params]
+        benchmark.setup(*choice)
+        with monkeypatch.context() as patch:
+            patch.setattr(jobs.Job, "__init__", None)
+            before = benchmark.step
+            benchmark.time_step(*choice)
+        assert benchmark.step is before
