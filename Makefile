@@ -11,6 +11,8 @@ COMPARE ?= ^(step\.(Step|StepOptions)\.|step\.StepThreads\..*AdamW|many\..*time_
 # The benchmarks that `make dashboard` runs for each commit; fewer, because it runs them for many commits.
 HISTORY ?= ^(step\.Step\..*(1024|16384|1048576)|many|package|ratios\.(ToFloor\..*8388608|ToOneThread|FloorTimes))
 BASE ?= main
+# What `make wheels` builds for; Rust needs the standard library of each (rustup target add).
+TARGETS ?= $(shell rustc --print host-tuple)
 # Libraries that `make speed` also measures, if they can be installed; several GB.
 LIBRARIES ?= torch jax optax scipy ninja deepspeed
 ASV := $(BIN)/python -m asv
@@ -20,7 +22,7 @@ COMMITS ?= HEAD~4..HEAD
 REPOSITORY ?= $(filter https://%,$(shell git config --get remote.origin.url | sed -E 's|^git@([^:]+):|https://\1/|; s|\.git$$||'))
 export REPOSITORY
 
-.PHONY: demo test test-rust test-python lint test-slow interrupts format examples loops docs speed bench bench-compare bench-cuda code-size build-cost dashboard test-cuda clean toolchain
+.PHONY: demo test test-rust test-python lint test-slow interrupts format examples loops docs speed bench bench-compare bench-cuda code-size build-cost wheels dashboard test-cuda clean toolchain
 
 demo: $(VENV)/.demo $(VENV)/.built  ## Build, and train a network on handwritten digits with every optimizer.
 	$(BIN)/python examples/digits.py
@@ -89,6 +91,17 @@ code-size: $(VENV)/.built  ## Print the bytes of machine code of each rule; buil
 
 build-cost: $(VENV)/.made  ## Compare BASE and this commit: CPU-seconds of a build from nothing, size of the wheel.
 	$(BIN)/python benches/build_cost.py $(BASE) HEAD
+
+wheels: $(VENV)/.release  ## Build the sdist and a wheel for each of TARGETS into dist, check them, and try this machine's.
+	rm -rf dist build/bare
+	$(BIN)/maturin sdist --out dist
+	set -e; export PATH="$(abspath $(BIN)):$$PATH"; for target in $(TARGETS); do maturin build --release --locked --zig --target $$target --out dist; done
+	$(BIN)/python -m twine check --strict dist/*
+	set -e; for wheel in dist/*.whl; do $(BIN)/auditwheel show $$wheel; $(BIN)/abi3audit --strict $$wheel; done
+	$(PYTHON) -m venv build/bare
+	build/bare/bin/python -m pip install --quiet numpy
+	build/bare/bin/python -m pip install --no-index --find-links dist schuss
+	build/bare/bin/python tests/support/readme.py
 
 dashboard: $(VENV)/.bench  ## Measure those of COMMITS that have no results yet, and write the history to benches/.asv/html.
 	$(ASV) machine --yes $(ASV_CONFIG)

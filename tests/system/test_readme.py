@@ -1,22 +1,18 @@
 """The README's code blocks run, and its picture and table show the recorded figures."""
 
-import re
 import sys
 
 import numpy as np
+import readme
 from helpers import ROOT
-
-README = ROOT / "README.md"
 
 
 def test_each_block_runs_by_itself_and_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    blocks = re.findall(r"^```python\n(.*?)^```", README.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-    assert len(blocks) == 3
     names = []
-    for block in blocks:
+    for block in readme.blocks():
         names.append({})
-        exec(compile(block, str(README), "exec"), names[-1])
+        exec(compile(block, str(readme.README), "exec"), names[-1])
         assert list(tmp_path.iterdir()) == []
     first, groups, resumed = names
     np.testing.assert_allclose([*first["params"]["w"], *first["params"]["b"]], [1, -2, 0.5, 3], atol=0.01)
