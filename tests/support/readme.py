@@ -1,4 +1,4 @@
-"""The README's Python blocks. As a program: runs them with the installed package in an empty folder, a wheel's first test."""
+"""The README's Python blocks; as a program, runs them with the installed package in an empty folder."""
 
 import os
 import re
