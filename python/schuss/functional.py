@@ -66,8 +66,9 @@ def _make(kind: type[Optimizer]) -> Callable[..., None]:
         missing = [key for key, value in values.items() if value is REQUIRED]
         if missing:
             raise TypeError(f"{name} needs {missing[0]}, which has no default")
-        if callable(values["lr"]):
-            raise TypeError("lr must be a number here: call the schedule yourself")
+        scheduled = [key for key, value in values.items() if validate.is_schedule(value)]
+        if scheduled:
+            raise TypeError(f"{scheduled[0]} must be a number here: call the schedule yourself")
         initial_lr = values.pop("initial_lr", None)
         if initial_lr is not None:
             initial_lr = validate.number("initial_lr", initial_lr, open_low=True)

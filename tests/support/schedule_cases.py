@@ -1,6 +1,7 @@
 """Tables of schedules: closed forms, the equivalents of PyTorch's schedulers, wrong calls with their messages."""
 
 import copy
+import itertools
 import math
 import pickle
 
@@ -11,6 +12,12 @@ from cases import schedule as plain
 from schuss import schedules as sch
 
 pi, cos, sqrt = math.pi, math.cos, math.sqrt
+
+
+def ratio(t):
+    """A factor for each step."""
+    return 0.9 + 0.05 * (t % 3)
+
 
 # A schedule, its formula, and its initial rate.
 FORMS = {
@@ -53,6 +60,40 @@ FORMS = {
     "scale, nested": (
         sch.scale(sch.warmup(sch.join([sch.constant(1.0), sch.constant(2.0)], [5]), 4), 0.5),
         lambda t: t / 8 if t < 4 else 0.5 if t < 9 else 1.0, 1.0,
+    ),
+    "inverse_time": (sch.inverse_time(0.1, 0.5, 4), lambda t: 0.1 / (1 + 0.5 * t / 4), 0.1),
+    "inverse_time, staircase": (sch.inverse_time(0.1, 0.5, 4, True), lambda t: 0.1 / (1 + 0.5 * (t // 4)), 0.1),
+    "multiplicative": (sch.multiplicative(0.1, ratio), lambda t: 0.1 * math.prod(map(ratio, range(1, t + 1))), 0.1),
+    "cosine_restarts, decaying": (
+        sch.cosine_restarts(0.1, 0.02, 8, decay=0.5),
+        lambda t: 0.02 + 0.04 * 0.5 ** (t // 8) * (1 + cos(pi * (t % 8) / 8)), 0.1,
+    ),
+    "cosine_restarts, fractional": (
+        sch.cosine_restarts(0.1, 0.0, 8, T_mult=1.5, decay=0.5),
+        lambda t: 0.05 * next(
+            0.5**i * (1 + cos(pi * (t - a) / (b - a)))
+            for i, (a, b) in enumerate(itertools.pairwise([0, 8, 20, 38, 65])) if t < b
+        ), 0.1,
+    ),
+    "chain": (sch.chain([plain, sch.exponential(1.0, 0.9), sch.linear(0.5, 1.0, 8)]),
+              lambda t: plain(t) * 0.9**t * (0.5 + 0.5 * min(t / 8, 1)), plain(0)),
+    "swalr": (
+        sch.swalr(sch.exponential(0.1, 0.9), 0.02, 5, 20),
+        lambda t: 0.1 * 0.9**t if t < 5 else 0.02 + (0.1 * 0.9**5 - 0.02) * (1 + cos(pi * min(t - 5, 20) / 20)) / 2,
+        0.1,
+    ),
+    "swalr, linear": (
+        sch.swalr(sch.constant(0.1), 0.2, anneal_steps=10, anneal="linear"), lambda t: 0.1 + 0.01 * min(t, 10), 0.2,
+    ),
+    "swalr, at once": (sch.swalr(sch.constant(0.1), 0.02, 5, 0), lambda t: 0.1 if t < 5 else 0.02, 0.1),
+    "cyclic": (sch.cyclic(0.01, 0.1, 4), lambda t: 0.01 + 0.09 * abs((t + 4) % 8 - 4) / 4, 0.1),
+    "cyclic, triangular2": (
+        sch.cyclic(0.01, 0.1, 4, 6, "triangular2"),
+        lambda t: 0.01 + 0.09 * 0.5 ** (t // 10) * np.interp(t % 10, [0, 4, 10], [0, 1, 0]), 0.1,
+    ),
+    "cyclic, exp_range": (
+        sch.cyclic(0.01, 0.1, 4, mode="exp_range", gamma=0.95),
+        lambda t: 0.01 + 0.09 * 0.95**t * abs((t + 4) % 8 - 4) / 4, 0.1,
     ),
     "one_cycle": (
         sch.one_cycle(1.0, 41, 11 / 41, div_factor=2, final_div_factor=5, anneal="linear"),
@@ -119,7 +160,32 @@ _REFUSED = [
     (lambda s: s.cosine(0.1, 0.0, 0), ValueError, "T must be a whole number >= 1, got 0"),
     (lambda s: s.cosine(0.1, 0.0, 5, "stay"), ValueError, "after must be 'hold' or 'periodic', got 'stay'"),
     (lambda s: s.cosine_restarts(0.1, 0.0, 0), ValueError, "T_0 must be a whole number >= 1, got 0"),
-    (lambda s: s.cosine_restarts(0.1, 0.0, 5, 1.5), TypeError, "T_mult must be a whole number >= 1, got 1.5"),
+    (lambda s: s.cosine_restarts(0.1, 0.0, 5, 0.5), ValueError, "T_mult must be a number >= 1, got 0.5"),
+    (lambda s: s.cosine_restarts(0.1, 0.0, 5, 2, 0), ValueError, "decay must be a number > 0, got 0"),
+    (lambda s: s.cosine_restarts(0.1, 0.0, 5, 2, 2.0), ValueError, "decay must be a number >= 0 and <= 1, got 2.0"),
+    (lambda s: s.inverse_time(0.1, -1), ValueError, "decay_rate must be a number >= 0, got -1"),
+    (lambda s: s.inverse_time(0.1, 1, 0), ValueError, "decay_steps must be a whole number >= 1, got 0"),
+    (lambda s: s.inverse_time(0.1, 1, 1, 1), TypeError, "staircase must be True or False, got 1"),
+    (
+        lambda s: s.multiplicative(0.1, 0.9), TypeError,
+        "factor must be a callable of the step, such as schedules.constant(0.1), got 0.9",
+    ),
+    (
+        lambda s: s.multiplicative(0.1, lambda t: -1)(2), ValueError,
+        "factor returned -1 at step 1; it must return a number >= 0",
+    ),
+    (lambda s: s.chain([]), TypeError, "schedules must be a list of callables of the step, got []"),
+    (lambda s: s.swalr(s.constant(0.1), -1), ValueError, "swa_lr must be a number >= 0, got -1"),
+    (lambda s: s.swalr(s.constant(0.1), 0.1, -1), ValueError, "start must be a whole number >= 0, got -1"),
+    (lambda s: s.swalr(s.constant(0.1), 0.1, anneal="e"), ValueError, "anneal must be 'cos' or 'linear', got 'e'"),
+    (lambda s: s.cyclic(0.1, 0.01), ValueError, "max_lr must be a number >= 0.1, got 0.01"),
+    (lambda s: s.cyclic(0.1, 1, 0), ValueError, "step_size_up must be a whole number >= 1, got 0"),
+    (lambda s: s.cyclic(0.1, 1, 2, 0), ValueError, "step_size_down must be a whole number >= 1, got 0"),
+    (
+        lambda s: s.cyclic(0.1, 1, mode="sine"), ValueError,
+        "mode must be 'triangular' or 'triangular2' or 'exp_range', got 'sine'",
+    ),
+    (lambda s: s.cyclic(0.1, 1, gamma=2.0), ValueError, "gamma must be a number >= 0 and <= 1, got 2.0"),
     (
         lambda s: s.warmup(0.1, 5), TypeError,
         "schedule must be a callable of the step, such as schedules.constant(0.1), got 0.1",

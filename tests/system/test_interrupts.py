@@ -114,6 +114,11 @@ CALLS = {
     "clipped Newton": (made(schuss.Newton, max_grad_norm=1.0), step),
     "int8": (made(schuss.AdamW, state_dtype="int8"), step),
     "a schedule": (made(schuss.AdamW, lr=lambda step: 0.1 / (step + 1)), step),
+    "schedules": (made(schuss.AdamW, weight_decay=lambda step: 0.1 / (step + 1), betas=lambda step: (0.5, 0.9)), step),
+    "a schedule of weight decay": (
+        made(schuss.AdamW),
+        lambda opt: opt.param_groups[0].update(weight_decay=schuss.schedules.constant(0.5)),
+    ),
     "a closure that raises": (made(schuss.NAG), closure_that_raises),
     "Lookahead": (made(schuss.AdamW, around=NEXT), step),
     "Lookahead of bfloat16": (made(schuss.AdamW, dtype=BFLOAT16, around=NEXT), step),

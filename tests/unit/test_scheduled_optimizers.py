@@ -57,6 +57,8 @@ def test_resume(schedule, name):
 CYCLES = {
     "one_cycle": sch.one_cycle(0.1, 20),
     "three phases": sch.one_cycle(0.1, 20, three_phase=True, momentum=(0.0, 0.9)),
+    "cyclic": sch.cyclic(0.01, 0.1, 4, mode="exp_range", gamma=0.9),
+    "chain": sch.chain([sch.one_cycle(0.1, 10), sch.exponential(1.0, 0.9)]),
     "warmup": sch.warmup(sch.one_cycle(0.1, 10), 5),
     "join": sch.join([sch.constant(0.1), sch.one_cycle(0.1, 10)], [5]),
     "scale": sch.scale(sch.scale(sch.one_cycle(0.1, 10), 2.0), 2.0),

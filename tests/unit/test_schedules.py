@@ -18,6 +18,7 @@ import schuss
 from schuss import schedules as sch
 
 each_copy = pytest.mark.parametrize("how", COPIES.values(), ids=list(COPIES))
+SWALR = [case for case in json.loads((DATA / "wider.json").read_text())["special"] if case["optimizer"] == "SWALR"]
 TORCH = json.loads(next(DATA.glob("torch-schedules-*.json")).read_text())
 
 
@@ -45,6 +46,29 @@ def test_torch(case):
         np.testing.assert_allclose(momenta, case["momentum"], rtol=1e-14)
 
 
+@pytest.mark.parametrize("case", SWALR, ids=lambda case: str(case["kwargs"]))
+def test_torch_swalr(case):
+    """PyTorch's figures: the rates before each call of its step()."""
+    kwargs = dict(case["kwargs"])
+    lr, steps, anneal = kwargs.pop("lr"), kwargs.pop("anneal_epochs"), kwargs.pop("anneal_strategy", "cos")
+    schedule = sch.swalr(sch.constant(lr), anneal_steps=steps, anneal=anneal, **kwargs)
+    np.testing.assert_allclose([schedule(t) for t in range(len(case["lrs"]))], case["lrs"], rtol=1e-12)
+
+
+def test_multiplicative_remembers_its_product():
+    """Steps in order cost one call each, and any order gives the same rates."""
+    calls = []
+
+    def factor(step):
+        calls.append(step)
+        return 0.9 + 0.01 * (step % 7)
+
+    rate, other = sch.multiplicative(0.3, factor), sch.multiplicative(0.3, factor)
+    rates = [rate(t) for t in range(50)]
+    assert calls == list(range(1, 50))
+    assert [other(t) for t in reversed(range(50))] == rates[::-1]
+
+
 # Properties of all schedules.
 
 
@@ -56,7 +80,7 @@ def test_the_rate_depends_on_the_step_only(schedule):
     assert [schedule(np.int64(t)) for t in range(30)] == [schedule(np.uint8(t)) for t in range(30)] == forward
     assert {type(rate) for rate in forward} == {float} and all(rate >= 0 for rate in forward)
     assert type(schedule.initial_lr) is float
-    if schedule is not FORMS["exponential, growing"][0]:
+    if schedule not in (FORMS["exponential, growing"][0], FORMS["multiplicative"][0]):
         assert 0 <= schedule(10**18) <= schedule.initial_lr
 
 

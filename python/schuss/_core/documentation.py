@@ -19,12 +19,12 @@ params : array, list, tuple, dict, or list of group dicts
 _USUAL = {
     "lr": r"""lr : float or callable{}
     Learning rate :math:`\eta`, >= 0, or a function of the step that returns it; the first step is 0.""",
-    "betas": r"""betas : pair of float{}
-    :math:`\beta_1, \beta_2` in [0, 1).""",
+    "betas": r"""betas : pair of float or callable{}
+    :math:`\beta_1, \beta_2` in [0, 1), or a function of the step that returns them.""",
     "eps": r"""eps : float{}
     :math:`\epsilon` >= 0; 0 counts as the smallest number that makes 0 / 0 zero.""",
-    "weight_decay": r"""weight_decay : float{}
-    L2: ``weight_decay * p`` is added to the gradient.""",
+    "weight_decay": r"""weight_decay : float or callable{}
+    L2: ``weight_decay * p`` is added to the gradient. A function of the step, such as a schedule, returns it.""",
     "decoupled_weight_decay": r"""decoupled_weight_decay : bool{}
     Multiply the parameter by ``1 - lr * weight_decay`` first, as in AdamW; ``False`` is L2.""",
     "cautious": """cautious : {{"mean", "plus_one"}}, optional

@@ -49,6 +49,8 @@ class ParamGroup(MutableMapping[str, Any]):
         self.shown = tuple(params)
         self._where = where
         self._hypers = self.checked(hypers)
+        #: The same with values in the place of schedules, other than lr's: for what does not depend on the step.
+        self.resting = self._at_rest(self._hypers)
         #: The rule of each array.
         self.rules = [self.rule_for(array) for array in params]
         self.initial_lr = self._first_rate() if initial_lr is None else initial_lr
@@ -58,16 +60,17 @@ class ParamGroup(MutableMapping[str, Any]):
 
     def rule_for(self, array: np.ndarray) -> str:
         """The rule of an array under the group's hyperparameters."""
-        return self._kind._array_rule(self._hypers, array)
+        return self._kind._array_rule(self.resting, array)
 
     def _fixed(self, hypers: Mapping[str, Any]) -> tuple[Any, ...]:
         """The properties that cannot change once the optimizer is made."""
+        hypers = self._at_rest(hypers)
         states = [RULES[self._kind._array_rule(hypers, array)].states for array in self.arrays]
         return states, self._kind._structure(hypers)
 
     def _first_rate(self) -> float:
         rate = self._hypers["lr"]
-        divides = self._kind._by_first_rate(self._hypers)
+        divides = self._kind._by_first_rate(self.resting)
         if divides is None:
             return 0.0 if callable(rate) else float(rate)
         first = getattr(rate, "initial_lr", None) if callable(rate) else rate
@@ -84,10 +87,33 @@ class ParamGroup(MutableMapping[str, Any]):
         """The hyperparameters, checked one by one and against each other; `where` is their prefix in messages."""
         where = self._where if where is None else where
         result = {name: self._kind._parameters[name].check(f"{where}{name}", value) for name, value in hypers.items()}
-        self._kind._check(result)
+        rest = self._at_rest(result, where)
+        self._kind._check(rest)
         if scheduling.sets_momentum(result["lr"]):
-            self._check_momentum(result, where)
+            if any(callable(result.get(name)) for name in ("momentum", "betas")):
+                raise ValueError(f"{where}lr is a schedule that sets the momentum, which is a schedule too; use one")
+            self._check_momentum(rest, where)
         return result
+
+    def _at_rest(self, hypers: Mapping[str, Any], where: str | None = None) -> dict[str, Any]:
+        """Hyperparameters as they are at step 0, but with a momentum above 0 if it has a schedule."""
+        return self._without_zero(hypers, self._at(hypers, 0, self._where if where is None else where))
+
+    def _at(self, hypers: Mapping[str, Any], step: int, where: str) -> dict[str, Any]:
+        """Hyperparameters with the values that schedules, other than lr's, have at a step."""
+        values = dict(hypers)
+        for name, schedule in hypers.items():
+            if name != "lr" and callable(schedule):
+                check = self._kind._parameters[name].check
+                if isinstance(check, validate.Schedulable):
+                    values[name] = check.check(f"{where}{name} at step {step}", schedule(step))
+        return values
+
+    @staticmethod
+    def _without_zero(hypers: Mapping[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+        """The values with another momentum than 0 where it has a schedule, since 0 would need no buffer."""
+        zero = callable(hypers.get("momentum")) and values["momentum"] == 0
+        return {**values, "momentum": 0.5} if zero else values
 
     def _check_momentum(self, hypers: Mapping[str, Any], where: str) -> None:
         """Raises unless there is a momentum for the schedule to set, and the state array that it needs."""
@@ -95,6 +121,11 @@ class ParamGroup(MutableMapping[str, Any]):
             raise ValueError(
                 f"{where}lr is a schedule that sets the momentum too, but {self._label} has neither "
                 "momentum nor betas; use a schedule that does not (one_cycle: momentum=None)"
+            )
+        if self._kind._fixed_momentum:
+            raise ValueError(
+                f"{where}lr is a schedule that sets the momentum too, but {self._label} needs the same in every step; "
+                "use a schedule that does not (one_cycle: momentum=None)"
             )
         if self._kind._rule(self._with_momentum(hypers, 0.5)) != self._kind._rule(hypers):
             raise ValueError(
@@ -109,13 +140,17 @@ class ParamGroup(MutableMapping[str, Any]):
         return {**hypers, "betas": (value, *hypers["betas"][1:])}
 
     def _layout(
-        self, variant: tuple[str, np.dtype[Any]], hypers: Mapping[str, Any], initial_lr: float | None = None
+        self,
+        variant: tuple[str, np.dtype[Any]],
+        hypers: Mapping[str, Any],
+        initial_lr: float | None = None,
+        scheduled: bool | None = None,
     ) -> list[float]:
         rule, dtype = variant
         rate, first = hypers["lr"], self.initial_lr if initial_lr is None else initial_lr
         own = {**self._kind._typed_rule_values(hypers, dtype), "initial_lr": first}
         return [
-            float(callable(rate)),
+            float(any(map(callable, self._hypers.values())) if scheduled is None else scheduled),
             0.0 if callable(rate) else rate,
             first,
             hypers.get("weight_decay", 0.0),
@@ -128,14 +163,17 @@ class ParamGroup(MutableMapping[str, Any]):
         """A rule's values as the extension module reads them; it holds on to the array, so only the contents change."""
         variant = (rule, dtype)
         if variant not in self._packed:
-            values = np.array(self._layout(variant, self._hypers), dtype=np.float64)
+            values = np.array(self._layout(variant, self.resting), dtype=np.float64)
             # Through a memoryview: an array that does not own its memory cannot be resized.
             self._packed[variant] = np.frombuffer(memoryview(values), np.float64)  # type: ignore[arg-type]
         return self._packed[variant]
 
     def packed_at(self, step: int) -> list[list[float]]:
-        """The values of each variant in use for one step, with the scheduled rate and momentum."""
-        hypers, rate, place = self._hypers, self._hypers["lr"], f"{self._where}lr"
+        """The values of each variant in use for one step, with those that have schedules."""
+        rate, place = self._hypers["lr"], f"{self._where}lr"
+        hypers = self.resting
+        if any(callable(value) for name, value in self._hypers.items() if name != "lr"):
+            hypers = self._values_at(step)
         if callable(rate):
             momentum = scheduling.momentum(place, rate, step)
             if momentum is not None:
@@ -143,9 +181,22 @@ class ParamGroup(MutableMapping[str, Any]):
             rate = validate.scheduled_rate(place, rate, step)
         values = []
         for variant in dict.fromkeys(self.variants):
-            own = self._packed_values(*variant).tolist() if hypers is self._hypers else self._layout(variant, hypers)
+            own = self._packed_values(*variant).tolist() if hypers is self.resting else self._layout(variant, hypers)
             own[1] = rate
             values.append(own)
+        return values
+
+    def _values_at(self, step: int) -> dict[str, Any]:
+        """The hyperparameters at a step, checked like those of an optimizer that is made with them."""
+        values = self._at(self._hypers, step, self._where)
+        normal = self._without_zero(self._hypers, values)
+        names = ", ".join(name for name, value in self._hypers.items() if name != "lr" and callable(value))
+        try:
+            self._kind._check(normal)
+        except ValueError as error:
+            raise ValueError(f"{self._where}{names} at step {step}: {error}") from None
+        if self._fixed(normal) != self._fixed(self.resting):
+            raise ValueError(f"{self._where}{names} at step {step} needs other state arrays than at step 0")
         return values
 
     def prepare(
@@ -176,10 +227,13 @@ class ParamGroup(MutableMapping[str, Any]):
     def changes(self, checked: dict[str, Any], initial_lr: float | None = None) -> tuple[list[Change], list[Copy]]:
         """What changes when hyperparameters that :meth:`prepare` has checked replace the current ones."""
         initial_lr = self.initial_lr if initial_lr is None else initial_lr
+        rest, scheduled = self._at_rest(checked), any(map(callable, checked.values()))
         copies = [
-            (values, np.array(self._layout(variant, checked, initial_lr))) for variant, values in self._packed.items()
+            (values, np.array(self._layout(variant, rest, initial_lr, scheduled)))
+            for variant, values in self._packed.items()
         ]
-        return [(self, "_hypers", checked), (self, "initial_lr", initial_lr)], copies
+        own = [("_hypers", checked), ("resting", rest), ("initial_lr", initial_lr)]
+        return [(self, name, value) for name, value in own], copies
 
     @property
     def states(self) -> list[tuple[State, ...]]:

@@ -1,9 +1,9 @@
 """Types of hyperparameters: which values an annotation on a class allows.
 
 ``float`` is a finite number >= 0, ``bool`` a flag, ``int`` a whole number >= 1, ``Literal`` a choice, ``tuple[float,
-float]`` a pair, and a longer tuple as many numbers; ``| None`` allows None too, also inside a tuple. ``Annotated[float,
-Range(...)]`` has another range, and a function in ``Annotated`` is the check itself. Nothing here knows an optimizer
-class.
+float]`` a pair, and a longer tuple as many numbers; ``| None`` allows None too, also inside a tuple, and ``|
+Callable`` a schedule of such values. ``Annotated[float, Range(...)]`` has another range, and a function
+in ``Annotated`` is the check itself. Nothing here knows an optimizer class.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import functools
 import math
 import operator
 import types
+from collections import abc
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
@@ -39,9 +40,15 @@ Fraction = Annotated[float, Range(high=1.0)]
 #: A number in [0, 1].
 ClosedFraction = Annotated[float, Range(high=1.0, closed_high=True)]
 #: A pair of numbers in [0, 1).
-Betas = Annotated[tuple[float, float], Range(high=1.0)]
-#: Three numbers in [0, 1).
-Betas3 = Annotated[tuple[float, float, float], Range(high=1.0)]
+Pair = Annotated[tuple[float, float], Range(high=1.0)]
+#: Weight decay, a number >= 0, or a schedule of it.
+WeightDecay = Annotated[float | Callable[[int], float], Range()]
+#: A momentum in [0, 1), or a schedule of it.
+Momentum = Annotated[float | Callable[[int], float], Range(high=1.0)]
+#: A pair of numbers in [0, 1), or a schedule of them.
+Betas = Annotated[tuple[float, float] | Callable[[int], tuple[float, float]], Range(high=1.0)]
+#: Three numbers in [0, 1), or a schedule of them.
+Betas3 = Annotated[tuple[float, float, float] | Callable[[int], tuple[float, float, float]], Range(high=1.0)]
 #: A number above 0.
 Positive = Annotated[float, Range(open_low=True)]
 #: A finite number <= 0.
@@ -64,7 +71,7 @@ def check_of(hint: Any, limits: Range | None = None) -> validate.Check:
     arguments = get_args(hint)
     if get_origin(hint) is Annotated:
         for note in arguments[1:]:
-            if isinstance(note, types.FunctionType):
+            if isinstance(note, (types.FunctionType, validate.Schedulable)):
                 return note
             limits = note if isinstance(note, Range) else limits
         return check_of(arguments[0], limits)
@@ -82,11 +89,21 @@ def check_of(hint: Any, limits: Range | None = None) -> validate.Check:
         each = f"numbers {words[0]}" if len(set(words)) == 1 else " and ".join(f"a number {word}" for word in words)
         checks = [check_of(item, limits) for item in arguments]
         return lambda place, value: validate.several(place, value, f"{_TUPLES[len(checks)]} {each}", checks)
-    if get_origin(hint) in (Union, types.UnionType) and len(arguments) == 2 and type(None) in arguments:
-        (kind,) = (kind for kind in arguments if kind is not type(None))
+    if get_origin(hint) in (Union, types.UnionType) and len(arguments) == 2:
+        kind, other = sorted(arguments, key=lambda kind: kind is type(None) or _is_callable(kind))
         check = check_of(kind, limits)
+        if _is_callable(other):
+            return validate.Schedulable(check)
+        if other is not type(None):
+            raise TypeError(f"{hint} is not the type of a hyperparameter")
         return lambda place, value: None if value is None else check(place, value)
     raise TypeError(f"{hint} is not the type of a hyperparameter")
+
+
+def _is_callable(hint: Any) -> bool:
+    """Whether it is the type of a schedule."""
+    origin: Any = get_origin(hint)
+    return origin is abc.Callable
 
 
 def _words(hint: Any, limits: Range) -> str:

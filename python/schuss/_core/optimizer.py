@@ -184,7 +184,7 @@ class Optimizer(Callbacks, Kind):
                     states=states[at : at + count],
                     rule_states=rule_states[at : at + count],
                     matrices=[
-                        self._matrix(group.hypers, array) if RULES[rule].needs_matrix else None
+                        self._matrix(group.resting, array) if RULES[rule].needs_matrix else None
                         for rule, array in zip(group.rules, group.arrays, strict=True)
                     ],
                 )
@@ -222,7 +222,7 @@ class Optimizer(Callbacks, Kind):
     def _first_value(self, state: formats.State, group: ParamGroup) -> float:
         """The initial value of a state."""
         first = state.initial
-        return float(self._rule_values(group.hypers)[first] if isinstance(first, str) else first)
+        return float(self._rule_values(group.resting)[first] if isinstance(first, str) else first)
 
     def _use_cuda(self) -> None:
         """Switches to the CUDA backend, which is not even imported for NumPy arrays."""
@@ -283,7 +283,7 @@ class Optimizer(Callbacks, Kind):
 
     def _check_state_format(self, group: ParamGroup) -> None:
         """Raises if the state of a group cannot be stored in the requested format."""
-        if self._state_format.dtype == "int8" and not self._takes_int8(group.hypers):
+        if self._state_format.dtype == "int8" and not self._takes_int8(group.resting):
             raise ValueError(f'{self._name()} with these hyperparameters has no state_dtype="int8"; use "bfloat16"')
 
     def _reset(self, steps: int, skipped: int) -> dict[str, Any]:

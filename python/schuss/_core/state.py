@@ -27,9 +27,10 @@ def scalars(optimizer: Optimizer) -> dict[str, Any]:
     groups = []
     for group, step in zip(optimizer.param_groups, group_steps, strict=True):
         entry = group.hypers
-        if callable(entry["lr"]):
-            kept = scheduling.state(entry["lr"])
-            entry["lr"] = SCHEDULE if kept is None else {SCHEDULE: kept}
+        for key, value in entry.items():
+            if callable(value):
+                kept = scheduling.state(value)
+                entry[key] = SCHEDULE if kept is None else {SCHEDULE: kept}
         if optimizer._by_first_rate(entry) is not None:
             entry["initial_lr"] = group.initial_lr
         groups.append({**entry, "step": step})
@@ -192,18 +193,20 @@ def check_scalars(optimizer: Optimizer, state: Mapping[str, Any], extra: tuple[s
         if missing or unknown:
             wrong = f"lacks {missing[0]!r}" if missing else f"has unknown {unknown[0]!r}"
             raise ValueError(f"{place} {wrong}; {name} has {', '.join(group.hypers)}")
-        saved = entry["lr"]
-        kept = saved.get(SCHEDULE) if isinstance(saved, Mapping) else None
-        if callable(group["lr"]):
-            entry["lr"] = group["lr"]
-            # This optimizer keeps its own schedule, whatever was saved.
-            if kept is not None and scheduling.state(group["lr"]) is not None:
-                loading.add(f"{place}['lr']", group["lr"], kept)
-        elif kept is not None or (isinstance(saved, str) and saved == SCHEDULE):
-            raise ValueError(
-                f"{place} was saved with a learning-rate schedule, which is a function and cannot be saved; make the "
-                "optimizer with lr=<that schedule> before loading"
-            )
+        for key, own in group.hypers.items():
+            saved = entry[key]
+            kept = saved.get(SCHEDULE) if isinstance(saved, Mapping) else None
+            if callable(own):
+                entry[key] = own
+                # This optimizer keeps its own schedule, whatever was saved.
+                if kept is not None and scheduling.state(own) is not None:
+                    loading.add(f"{place}[{key!r}]", own, kept)
+            elif kept is not None or (isinstance(saved, str) and saved == SCHEDULE):
+                what = "learning-rate schedule" if key == "lr" else f"schedule for {key}"
+                raise ValueError(
+                    f"{place} was saved with a {what}, which is a function and cannot be saved; make the "
+                    f"optimizer with {key}=<that schedule> before loading"
+                )
         hypers = group.prepare({name: entry[name] for name in group.hypers}, f"{place}: ", initial_lr)
         changed, packed = group.changes(hypers, initial_lr)
         attributes += changed

@@ -47,11 +47,27 @@ def interval(low: float, high: float, *, open_low: bool, closed_high: bool) -> s
 
 def rate(place: str, value: Any) -> Any:
     """The value as a learning rate: a number >= 0, or a schedule as it is."""
-    if callable(value) and not isinstance(value, type):  # a class is a schedule that was not instantiated
+    if is_schedule(value):
         return value
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
         raise TypeError(f"{place} must be a number >= 0 or a callable of the step, got {value!r}")
     return number(place, value)
+
+
+class Schedulable:
+    """A check that also allows a schedule, a callable of the step, as it is; `check` is that of its values."""
+
+    def __init__(self, check: Check) -> None:
+        self.check = check
+
+    def __call__(self, place: str, value: Any) -> Any:
+        """The value, checked."""
+        return value if is_schedule(value) else self.check(place, value)
+
+
+def is_schedule(value: Any) -> bool:
+    """Whether it can be called with a step; a class is a schedule that was not instantiated."""
+    return callable(value) and not isinstance(value, type)
 
 
 def count(place: str, value: Any, low: int = 1) -> int:

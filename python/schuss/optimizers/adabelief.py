@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from schuss._core.hyperparameters import Betas, Rate
+from schuss._core.hyperparameters import Betas, Rate, WeightDecay
 from schuss._core.optimizer import Optimizer
 from schuss.optimizers.radam import Threshold
 
@@ -53,7 +53,7 @@ class AdaBelief(Optimizer):
     lr: Rate = 1e-3
     betas: Betas = (0.9, 0.999)
     eps: float = 1e-16
-    weight_decay: float = 0.0
+    weight_decay: WeightDecay = 0.0
     decoupled_weight_decay: bool = True
     amsgrad: bool = False
     rectify: bool = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from schuss._core.hyperparameters import Betas, Positive, Rate
+from schuss._core.hyperparameters import Betas, Positive, Rate, WeightDecay
 from schuss._core.optimizer import Optimizer
 
 
@@ -51,7 +51,7 @@ class AdaBound(Optimizer):
     final_lr: float = 0.1
     gamma: Positive = 1e-3
     eps: float = 1e-8
-    weight_decay: float = 0.0
+    weight_decay: WeightDecay = 0.0
     decoupled_weight_decay: bool = False
     amsbound: bool = False
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from schuss._core.hyperparameters import Fraction, Rate
+from schuss._core.hyperparameters import Fraction, Rate, WeightDecay
 from schuss._core.optimizer import Optimizer
 
 
@@ -40,7 +40,7 @@ class Adadelta(Optimizer):
     lr: Rate = 1.0
     rho: Fraction = 0.9
     eps: float = 1e-6
-    weight_decay: float = 0.0
+    weight_decay: WeightDecay = 0.0
     decoupled_weight_decay: bool = False
 
     _int8 = True

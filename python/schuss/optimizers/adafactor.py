@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import numpy as np
 
 from schuss._arrays import checks
-from schuss._core.hyperparameters import Falling, Range, Rate
+from schuss._core.hyperparameters import Falling, Range, Rate, WeightDecay
 from schuss._core.kind import smallest_square
 from schuss._core.optimizer import Optimizer
 
@@ -45,7 +45,7 @@ class Adafactor(Optimizer):
         :math:`\epsilon_1, \epsilon_2` >= 0; None is the machine epsilon of the dtype that the update is computed in.
     d : float, default 1.0
         The clipping threshold for the root mean square of an update, >= 1.
-    weight_decay : float, default 0.0
+    weight_decay : float or callable, default 0.0
         :math:`\lambda` >= 0, decoupled: the parameter is multiplied by :math:`1 - \eta \lambda`, after
         `rms(p)` is computed.
     relative_step : bool, default False
@@ -72,7 +72,7 @@ class Adafactor(Optimizer):
     beta2_decay: Falling = -0.8
     eps: tuple[float | None, float] = (None, 1e-3)
     d: Threshold = 1.0
-    weight_decay: float = 0.0
+    weight_decay: WeightDecay = 0.0
     relative_step: bool = False
 
     _decay_form = "decoupled"

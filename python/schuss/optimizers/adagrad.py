@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from schuss._core.hyperparameters import Rate
+from schuss._core.hyperparameters import Rate, WeightDecay
 from schuss._core.optimizer import Optimizer
 
 
@@ -40,7 +40,7 @@ class Adagrad(Optimizer):
 
     lr: Rate = 1e-2
     lr_decay: float = 0.0
-    weight_decay: float = 0.0
+    weight_decay: WeightDecay = 0.0
     initial_accumulator_value: float = 0.0
     eps: float = 1e-10
     eps_inside_sqrt: bool = False

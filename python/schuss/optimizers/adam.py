@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
-from schuss._core.hyperparameters import Betas, Cautious, Rate
+from schuss._core.hyperparameters import Betas, Cautious, Rate, WeightDecay
 from schuss._core.optimizer import Optimizer
 
 
@@ -21,7 +21,7 @@ class Adam(Optimizer):
 
     Parameters
     ----------
-    weight_decay : float, default 0.0
+    weight_decay : float or callable, default 0.0
         L2: ``weight_decay * p`` is added to the gradient. For decoupled decay use `AdamW`.
     amsgrad : bool, default False
         Divide by the largest :math:`v` so far: :math:`v_{max} \leftarrow \max(v_{max}, v)`, on the uncorrected
@@ -49,7 +49,7 @@ class Adam(Optimizer):
     lr: Rate = 1e-3
     betas: Betas = (0.9, 0.999)
     eps: float = 1e-8
-    weight_decay: float = 0.0
+    weight_decay: WeightDecay = 0.0
     amsgrad: bool = False
     bias_correction: bool = True
     eps_form: Literal["torch", "keras"] = "torch"
@@ -79,7 +79,7 @@ class AdamW(Adam):
 
     Parameters
     ----------
-    weight_decay : float, default 1e-2
+    weight_decay : float or callable, default 1e-2
         :math:`\lambda` >= 0.
     amsgrad, bias_correction, eps_form
         As for `Adam`.
@@ -104,7 +104,7 @@ class AdamW(Adam):
     array([ 0.8, -1.7])
     """
 
-    weight_decay: float = 1e-2
+    weight_decay: WeightDecay = 1e-2
     decay_form: Literal["lr", "independent"] = "lr"
     cautious: Cautious = None
     scale_by_rms: bool = False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from schuss._core.hyperparameters import Betas, Rate
+from schuss._core.hyperparameters import Betas, Rate, WeightDecay
 from schuss._core.optimizer import Optimizer
 
 
@@ -18,7 +18,7 @@ class AdamAtan2(Optimizer):
 
     Parameters
     ----------
-    weight_decay : float, default 1e-2
+    weight_decay : float or callable, default 1e-2
         :math:`\lambda` >= 0, decoupled.
     a, b : float, default 1.0
         Scales of the angle and of the root, >= 0. The paper has 1.27, about :math:`4 / \pi`, and 1.
@@ -39,7 +39,7 @@ class AdamAtan2(Optimizer):
 
     lr: Rate = 1e-3
     betas: Betas = (0.9, 0.999)
-    weight_decay: float = 1e-2
+    weight_decay: WeightDecay = 1e-2
     a: float = 1.0
     b: float = 1.0
 

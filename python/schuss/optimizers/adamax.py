@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from schuss._core.hyperparameters import Betas, Rate
+from schuss._core.hyperparameters import Betas, Rate, WeightDecay
 from schuss._core.optimizer import Optimizer
 
 
@@ -41,7 +41,7 @@ class Adamax(Optimizer):
     lr: Rate = 2e-3
     betas: Betas = (0.9, 0.999)
     eps: float = 1e-8
-    weight_decay: float = 0.0
+    weight_decay: WeightDecay = 0.0
     decoupled_weight_decay: bool = False
     eps_form: Literal["torch", "keras"] = "torch"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from schuss._core.hyperparameters import Betas3, Cautious, Rate
+from schuss._core.hyperparameters import Betas3, Cautious, Rate, WeightDecay
 from schuss._core.optimizer import Optimizer
 
 
@@ -23,9 +23,9 @@ class Adan(Optimizer):
 
     Parameters
     ----------
-    betas : three float, default (0.98, 0.92, 0.99)
+    betas : three float or callable, default (0.98, 0.92, 0.99)
         :math:`\beta_1, \beta_2, \beta_3` in [0, 1).
-    weight_decay : float, default 0.0
+    weight_decay : float or callable, default 0.0
         :math:`\lambda` >= 0.
     no_prox : bool, default False
         Multiply the parameter by :math:`1 - \eta \lambda` before the step instead.
@@ -49,7 +49,7 @@ class Adan(Optimizer):
     lr: Rate = 1e-3
     betas: Betas3 = (0.98, 0.92, 0.99)
     eps: float = 1e-8
-    weight_decay: float = 0.0
+    weight_decay: WeightDecay = 0.0
     no_prox: bool = False
     cautious: Cautious = None
 

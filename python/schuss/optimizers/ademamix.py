@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from schuss._core.hyperparameters import Betas3, Rate
+from schuss._core.hyperparameters import Betas3, Rate, WeightDecay
 from schuss._core.optimizer import Optimizer
 
 
@@ -23,11 +23,11 @@ class AdEMAMix(Optimizer):
 
     Parameters
     ----------
-    betas : three float, default (0.9, 0.999, 0.9999)
+    betas : three float or callable, default (0.9, 0.999, 0.9999)
         :math:`\beta_1, \beta_2, \beta_3` in [0, 1).
     alpha : float, default 5.0
         :math:`\alpha` >= 0, the weight of the slow average. The authors' code has 2.
-    weight_decay : float, default 0.0
+    weight_decay : float or callable, default 0.0
         :math:`\lambda` >= 0, decoupled.
     alpha_warmup : int, optional
         Steps in which :math:`\alpha` grows from 0 to its value.
@@ -53,7 +53,7 @@ class AdEMAMix(Optimizer):
     betas: Betas3 = (0.9, 0.999, 0.9999)
     alpha: float = 5.0
     eps: float = 1e-8
-    weight_decay: float = 0.0
+    weight_decay: WeightDecay = 0.0
     alpha_warmup: int | None = None
     beta3_warmup: int | None = None
 

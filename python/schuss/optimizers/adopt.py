@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from schuss._core.hyperparameters import Betas, Rate
+from schuss._core.hyperparameters import Betas, Rate, WeightDecay
 from schuss._core.optimizer import Optimizer
 
 
@@ -47,7 +47,7 @@ class ADOPT(Optimizer):
     lr: Rate = 1e-3
     betas: Betas = (0.9, 0.9999)
     eps: float = 1e-6
-    weight_decay: float = 0.0
+    weight_decay: WeightDecay = 0.0
     decoupled_weight_decay: bool = False
     clip_exp: float | None = 0.25
 

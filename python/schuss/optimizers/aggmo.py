@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 import numpy as np
 
 from schuss._core import validate
-from schuss._core.hyperparameters import Fraction, Rate, check_of
+from schuss._core.hyperparameters import Fraction, Rate, WeightDecay, check_of
 from schuss._core.optimizer import Optimizer
 
 
@@ -28,7 +28,7 @@ class AggMo(Optimizer):
 
     Parameters
     ----------
-    betas : two, three or four float, default (0.0, 0.9, 0.99)
+    betas : two, three or four float or callable, default (0.0, 0.9, 0.99)
         :math:`\beta_i` in [0, 1). There is a state for each.
 
     References
@@ -46,8 +46,12 @@ class AggMo(Optimizer):
     """
 
     lr: Rate = 1e-3
-    betas: Annotated[tuple[float, ...], _dampings] = (0.0, 0.9, 0.99)
-    weight_decay: float = 0.0
+    betas: Annotated[tuple[float, ...] | Callable[[int], tuple[float, ...]], validate.Schedulable(_dampings)] = (
+        0.0,
+        0.9,
+        0.99,
+    )
+    weight_decay: WeightDecay = 0.0
     decoupled_weight_decay: bool = False
 
     _int8 = True

@@ -8,7 +8,7 @@ import numpy as np
 
 from schuss._arrays import checks, trees
 from schuss._core import state
-from schuss._core.hyperparameters import Rate
+from schuss._core.hyperparameters import Rate, WeightDecay
 from schuss._core.optimizer import Optimizer
 
 
@@ -55,7 +55,7 @@ class ASGD(Optimizer):
     lambd: float = 1e-4
     alpha: float = 0.75
     t0: float = 1e6
-    weight_decay: float = 0.0
+    weight_decay: WeightDecay = 0.0
 
     def averaged(self) -> Any:
         """The averages as new arrays in the structure of the parameters; for groups, a list with one for each group."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from schuss._core.hyperparameters import Betas, Rate
+from schuss._core.hyperparameters import Betas, Rate, WeightDecay
 from schuss._core.optimizer import Optimizer
 
 
@@ -18,7 +18,7 @@ class Grams(Optimizer):
 
     Parameters
     ----------
-    weight_decay : float, default 0.0
+    weight_decay : float or callable, default 0.0
         :math:`\lambda` >= 0, decoupled.
 
     References
@@ -38,7 +38,7 @@ class Grams(Optimizer):
     lr: Rate = 1e-3
     betas: Betas = (0.9, 0.999)
     eps: float = 1e-6
-    weight_decay: float = 0.0
+    weight_decay: WeightDecay = 0.0
 
     _decay_form = "decoupled"
     _int8 = True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from schuss._core.declaration import option
-from schuss._core.hyperparameters import Betas, Bound, Rate
+from schuss._core.hyperparameters import Betas, Bound, Rate, WeightDecay
 from schuss._core.optimizer import Optimizer
 
 
@@ -29,7 +29,7 @@ class LAMB(Optimizer):
 
     Parameters
     ----------
-    weight_decay : float, default 1e-2
+    weight_decay : float or callable, default 1e-2
         :math:`\lambda` >= 0.
     bias_correction : bool, default True
         ``False`` leaves out :math:`1 - \beta^t` in both places.
@@ -61,7 +61,7 @@ class LAMB(Optimizer):
     lr: Rate = 1e-3
     betas: Betas = (0.9, 0.999)
     eps: float = 1e-6
-    weight_decay: float = 1e-2
+    weight_decay: WeightDecay = 1e-2
     bias_correction: bool = True
     grad_averaging: bool = True
     always_adapt: bool = False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from schuss._core.hyperparameters import Betas, Cautious, Rate
+from schuss._core.hyperparameters import Betas, Cautious, Rate, WeightDecay
 from schuss._core.optimizer import Optimizer
 
 
@@ -20,7 +20,7 @@ class LaProp(Optimizer):
 
     Parameters
     ----------
-    weight_decay : float, default 0.0
+    weight_decay : float or callable, default 0.0
         :math:`\lambda` >= 0, decoupled, after the step.
     lr_in_momentum : bool, default False
         Multiply what is added to `m` and to `w` by the learning rate, which smooths a rate that changes and leaves a
@@ -43,7 +43,7 @@ class LaProp(Optimizer):
     lr: Rate = 4e-4
     betas: Betas = (0.9, 0.999)
     eps: float = 1e-15
-    weight_decay: float = 0.0
+    weight_decay: WeightDecay = 0.0
     lr_in_momentum: bool = False
     cautious: Cautious = None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from schuss._core.hyperparameters import ClosedFraction, Fraction, Rate
+from schuss._core.hyperparameters import ClosedFraction, Momentum, Rate, WeightDecay
 from schuss._core.optimizer import Optimizer
 
 
@@ -30,9 +30,9 @@ class LARS(Optimizer):
     lr : float or callable
         Learning rate :math:`\eta`, >= 0, or a function of the step that returns it; the first step is 0. No default:
         it depends on the batch size.
-    momentum : float, default 0.9
+    momentum : float or callable, default 0.9
         :math:`\mu` in [0, 1).
-    weight_decay : float, default 0.0
+    weight_decay : float or callable, default 0.0
         :math:`\lambda` >= 0.
     trust_coefficient : float, default 1e-3
         :math:`\tau` >= 0.
@@ -65,8 +65,8 @@ class LARS(Optimizer):
     """
 
     lr: Rate
-    momentum: Fraction = 0.9
-    weight_decay: float = 0.0
+    momentum: Momentum = 0.9
+    weight_decay: WeightDecay = 0.0
     trust_coefficient: float = 1e-3
     eps: float = 1e-8
     nesterov: bool = False

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, ClassVar
 
-from schuss._core.hyperparameters import Betas, Cautious, Rate
+from schuss._core.hyperparameters import Betas, Cautious, Rate, WeightDecay
 from schuss._core.optimizer import Optimizer
 
 
@@ -23,7 +23,7 @@ class Lion(Optimizer):
 
     Parameters
     ----------
-    weight_decay : float, default 0.0
+    weight_decay : float or callable, default 0.0
         :math:`\lambda` >= 0, decoupled.
 
     References
@@ -42,7 +42,7 @@ class Lion(Optimizer):
 
     lr: Rate = 1e-4
     betas: Betas = (0.9, 0.99)
-    weight_decay: float = 0.0
+    weight_decay: WeightDecay = 0.0
     cautious: Cautious = None
 
     _once_fixed: ClassVar[Mapping[str, Any]] = MappingProxyType({"cautious": None})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from schuss._core.hyperparameters import Fraction, Rate
+from schuss._core.hyperparameters import Momentum, Rate, WeightDecay
 from schuss._core.optimizer import Optimizer
 
 
@@ -24,9 +24,9 @@ class MADGRAD(Optimizer):
 
     Parameters
     ----------
-    momentum : float, default 0.9
+    momentum : float or callable, default 0.9
         :math:`\mu` in [0, 1).
-    weight_decay : float, default 0.0
+    weight_decay : float or callable, default 0.0
         L2: ``weight_decay * p`` is added to the gradient; or decoupled.
     decoupled_weight_decay : bool, default False
         Subtract ``(lr + eps) * weight_decay * p`` in each step instead, with the `p` from before it, as the authors'
@@ -48,9 +48,9 @@ class MADGRAD(Optimizer):
     """
 
     lr: Rate = 1e-2
-    momentum: Fraction = 0.9
+    momentum: Momentum = 0.9
     eps: float = 1e-6
-    weight_decay: float = 0.0
+    weight_decay: WeightDecay = 0.0
     decoupled_weight_decay: bool = False
 
     @classmethod

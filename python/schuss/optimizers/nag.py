@@ -9,7 +9,7 @@ import numpy as np
 
 from schuss import _schuss
 from schuss._arrays import trees
-from schuss._core.hyperparameters import Fraction, Rate
+from schuss._core.hyperparameters import Momentum, Rate, WeightDecay
 from schuss._core.optimizer import Optimizer
 
 
@@ -25,14 +25,14 @@ class NAG(Optimizer):
 
     Parameters
     ----------
-    momentum : float, default 0.9
+    momentum : float or callable, default 0.9
         :math:`\mu` in (0, 1).
     form : {"heavy_ball", "ema"}, default "heavy_ball"
         Form of the momentum.
     lookahead : float, optional
         :math:`c` >= 0; by default :math:`\eta \mu` for the heavy ball and :math:`\eta` for the EMA. Some texts use
         :math:`\mu` alone.
-    weight_decay : float, default 0.0
+    weight_decay : float or callable, default 0.0
         L2: ``weight_decay * p`` is added to the gradient, with p from before the step, not at the look-ahead point.
         ``SGD(nesterov=True, weight_decay=...)``, or a penalty in the loss, use the look-ahead point: for that, leave
         this at 0 and return ``g + weight_decay * p`` from the closure.
@@ -53,10 +53,10 @@ class NAG(Optimizer):
     """
 
     lr: Rate = 1e-3
-    momentum: Fraction = 0.9
+    momentum: Momentum = 0.9
     form: Literal["heavy_ball", "ema"] = "heavy_ball"
     lookahead: float | None = None
-    weight_decay: float = 0.0
+    weight_decay: WeightDecay = 0.0
 
     _int8 = True
     _single_rule = False

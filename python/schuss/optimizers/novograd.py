@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from schuss._core.hyperparameters import Betas, Rate
+from schuss._core.hyperparameters import Betas, Rate, WeightDecay
 from schuss._core.optimizer import Optimizer
 
 
@@ -24,7 +24,7 @@ class NovoGrad(Optimizer):
 
     Parameters
     ----------
-    weight_decay : float, default 0.0
+    weight_decay : float or callable, default 0.0
         :math:`\lambda` >= 0; the decay goes through the momentum.
     grad_averaging : bool, default False
         Multiply what is added to the momentum by :math:`1 - \beta_1`, including step 1 as in NVIDIA's code;
@@ -48,7 +48,7 @@ class NovoGrad(Optimizer):
     lr: Rate = 1e-3
     betas: Betas = (0.95, 0.98)
     eps: float = 1e-8
-    weight_decay: float = 0.0
+    weight_decay: WeightDecay = 0.0
     grad_averaging: bool = False
 
     _decay_form = "own"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from schuss._core.hyperparameters import Betas, Range, Rate
+from schuss._core.hyperparameters import Betas, Range, Rate, WeightDecay
 from schuss._core.optimizer import Optimizer
 
 
@@ -47,7 +47,7 @@ class PAdam(Optimizer):
     betas: Betas = (0.9, 0.999)
     partial: Annotated[float, Range(high=0.5, open_low=True, closed_high=True)] = 0.25
     eps: float = 1e-8
-    weight_decay: float = 0.0
+    weight_decay: WeightDecay = 0.0
     decoupled_weight_decay: bool = False
     amsgrad: bool = False
 

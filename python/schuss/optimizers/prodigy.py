@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from schuss._core.hyperparameters import Betas, Fraction, Positive, Range, Rate
+from schuss._core.hyperparameters import Betas, Fraction, Positive, Range, Rate, WeightDecay
 from schuss._core.optimizer import Optimizer
 
 #: A number above 0, or infinity.
@@ -38,7 +38,7 @@ class Prodigy(Optimizer):
     ----------
     beta3 : float, optional
         :math:`\beta_3` in [0, 1) of the estimate; by default the square root of :math:`\beta_2`.
-    weight_decay : float, default 0.0
+    weight_decay : float or callable, default 0.0
         :math:`\lambda` >= 0.
     decoupled_weight_decay : bool, default True
         Multiply the parameter by :math:`1 - \gamma \lambda`; ``False`` adds ``weight_decay * p`` to the gradient.
@@ -72,7 +72,7 @@ class Prodigy(Optimizer):
     betas: Betas = (0.9, 0.999)
     beta3: Fraction | None = None
     eps: float = 1e-8
-    weight_decay: float = 0.0
+    weight_decay: WeightDecay = 0.0
     decoupled_weight_decay: bool = True
     use_bias_correction: bool = False
     safeguard_warmup: bool = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from schuss._core.hyperparameters import Betas, ClosedFraction, Fraction, Range, Rate
+from schuss._core.hyperparameters import Betas, ClosedFraction, Momentum, Range, Rate, WeightDecay
 from schuss._core.optimizer import Optimizer
 
 
@@ -19,7 +19,7 @@ class QHM(Optimizer):
 
     Parameters
     ----------
-    momentum : float, default 0.999
+    momentum : float or callable, default 0.999
         :math:`\mu` in [0, 1).
     nu : float, default 0.7
         :math:`\nu` in [0, 1]: 0 is plain gradient descent, 1 is `SGD` with ``momentum_form="ema"``.
@@ -39,9 +39,9 @@ class QHM(Optimizer):
     """
 
     lr: Rate = 1e-3
-    momentum: Fraction = 0.999
+    momentum: Momentum = 0.999
     nu: ClosedFraction = 0.7
-    weight_decay: float = 0.0
+    weight_decay: WeightDecay = 0.0
     decoupled_weight_decay: bool = False
 
     _int8 = True
@@ -91,7 +91,7 @@ class QHAdam(Optimizer):
     betas: Betas = (0.9, 0.999)
     nus: Annotated[tuple[float, float], Range(high=1.0, closed_high=True)] = (1.0, 1.0)
     eps: float = 1e-8
-    weight_decay: float = 0.0
+    weight_decay: WeightDecay = 0.0
     decoupled_weight_decay: bool = False
 
     _int8 = True

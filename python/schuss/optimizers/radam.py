@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from schuss._core.hyperparameters import Betas, Range, Rate
+from schuss._core.hyperparameters import Betas, Range, Rate, WeightDecay
 from schuss._core.optimizer import Optimizer
 
 #: The length of the moving average above which a step is rectified; the variance is undefined at 4 and below.
@@ -56,7 +56,7 @@ class RAdam(Optimizer):
     lr: Rate = 1e-3
     betas: Betas = (0.9, 0.999)
     eps: float = 1e-8
-    weight_decay: float = 0.0
+    weight_decay: WeightDecay = 0.0
     decoupled_weight_decay: bool = False
     threshold: Threshold = 5.0
     unrectified: Literal["sgd", "frozen"] = "sgd"

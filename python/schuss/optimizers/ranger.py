@@ -10,7 +10,7 @@ import numpy as np
 
 from schuss._arrays.layout import Matrix, of_outputs
 from schuss._core.declaration import option
-from schuss._core.hyperparameters import Betas, Layout, Rate
+from schuss._core.hyperparameters import Betas, Layout, Rate, WeightDecay
 from schuss.optimizers.radam import RAdam, Threshold
 from schuss.wrappers.lookahead import Lookahead, SlowStep
 
@@ -64,9 +64,9 @@ class Ranger(Lookahead):
 
     Parameters
     ----------
-    betas : pair of float, default (0.95, 0.999)
+    betas : pair of float or callable, default (0.95, 0.999)
         :math:`\beta_1, \beta_2` in [0, 1).
-    weight_decay : float, default 0.0
+    weight_decay : float or callable, default 0.0
         :math:`\lambda` >= 0, decoupled.
     k : int, default 6
         Fast steps between synchronizations, >= 1.
@@ -106,7 +106,7 @@ class Ranger(Lookahead):
     lr: Rate = 1e-3
     betas: Betas = (0.95, 0.999)
     eps: float = 1e-5
-    weight_decay: float = 0.0
+    weight_decay: WeightDecay = 0.0
     k: int = 6  # pyright: ignore[reportIncompatibleMethodOverride]
     alpha: SlowStep = 0.5  # pyright: ignore[reportIncompatibleMethodOverride]
     threshold: Threshold = 5.0

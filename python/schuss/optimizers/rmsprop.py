@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from schuss._core.hyperparameters import Fraction, Rate
+from schuss._core.hyperparameters import Fraction, Momentum, Rate, WeightDecay
 from schuss._core.optimizer import Optimizer
 
 
@@ -28,7 +28,7 @@ class RMSprop(Optimizer):
     ----------
     alpha : float, default 0.99
         Smoothing constant :math:`\alpha` in [0, 1).
-    momentum : float, default 0.0
+    momentum : float or callable, default 0.0
         :math:`\mu` in [0, 1).
     centered : bool, default False
         Divide by the standard deviation instead of the root mean square.
@@ -57,8 +57,8 @@ class RMSprop(Optimizer):
     lr: Rate = 1e-2
     alpha: Fraction = 0.99
     eps: float = 1e-8
-    weight_decay: float = 0.0
-    momentum: Fraction = 0.0
+    weight_decay: WeightDecay = 0.0
+    momentum: Momentum = 0.0
     centered: bool = False
     eps_inside_sqrt: bool = False
     lr_in_momentum: bool = False

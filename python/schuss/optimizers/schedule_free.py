@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from schuss._core.hyperparameters import Betas, Range, Rate, check_of
+from schuss._core.hyperparameters import Pair, Range, Rate, WeightDecay, check_of
 from schuss._core.optimizer import Optimizer
 
 #: The interpolation between average and iterate; with 0 the average could not be computed from the parameters.
@@ -19,6 +19,7 @@ class _ScheduleFree(Optimizer):
 
     _settings = (*Optimizer._settings, "mode")
     _decay_form = "own"
+    _fixed_momentum = True
 
     @property
     def mode(self) -> Mode:
@@ -87,7 +88,7 @@ class ScheduleFreeSGD(_ScheduleFree):
         Learning rate :math:`\eta`, >= 0. It needs no schedule.
     momentum : float, default 0.9
         :math:`\beta_1` in (0, 1).
-    weight_decay : float, default 0.0
+    weight_decay : float or callable, default 0.0
         :math:`\lambda` >= 0, with the parameters of train mode.
     warmup_steps : int, default 0
         In the first steps the learning rate is multiplied by ``t / warmup_steps``.
@@ -116,7 +117,7 @@ class ScheduleFreeSGD(_ScheduleFree):
 
     lr: Rate = 1.0
     momentum: Interpolation = 0.9
-    weight_decay: float = 0.0
+    weight_decay: WeightDecay = 0.0
     warmup_steps: WholeNumber = 0
     r: float = 0.0
     weight_lr_power: float = 2.0
@@ -141,7 +142,7 @@ class ScheduleFreeAdamW(_ScheduleFree):
     ----------
     betas : pair of float, default (0.9, 0.999)
         :math:`\beta_1` in (0, 1), :math:`\beta_2` in [0, 1).
-    weight_decay : float, default 0.0
+    weight_decay : float or callable, default 0.0
         :math:`\lambda` >= 0, with the parameters of train mode.
     warmup_steps : int, default 0
         In the first steps the learning rate is multiplied by ``t / warmup_steps``.
@@ -167,9 +168,9 @@ class ScheduleFreeAdamW(_ScheduleFree):
     """
 
     lr: Rate = 2.5e-3
-    betas: Betas = (0.9, 0.999)
+    betas: Pair = (0.9, 0.999)
     eps: float = 1e-8
-    weight_decay: float = 0.0
+    weight_decay: WeightDecay = 0.0
     warmup_steps: WholeNumber = 0
     r: float = 0.0
     weight_lr_power: float = 2.0
@@ -185,7 +186,7 @@ class ScheduleFreeRAdam(_ScheduleFree):
     ----------
     betas : pair of float, default (0.9, 0.999)
         :math:`\beta_1` in (0, 1), :math:`\beta_2` in [0, 1).
-    weight_decay : float, default 0.0
+    weight_decay : float or callable, default 0.0
         :math:`\lambda` >= 0, with the parameters of train mode.
     r : float, default 0.0
         Power of the step in its weight, >= 0.
@@ -210,9 +211,9 @@ class ScheduleFreeRAdam(_ScheduleFree):
     """
 
     lr: Rate = 2.5e-3
-    betas: Betas = (0.9, 0.999)
+    betas: Pair = (0.9, 0.999)
     eps: float = 1e-8
-    weight_decay: float = 0.0
+    weight_decay: WeightDecay = 0.0
     r: float = 0.0
     weight_lr_power: float = 2.0
     silent_sgd_phase: bool = True

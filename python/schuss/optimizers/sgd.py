@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from schuss._core.hyperparameters import ClosedFraction, Fraction, Rate
+from schuss._core.hyperparameters import ClosedFraction, Momentum, Rate, WeightDecay
 from schuss._core.optimizer import Optimizer
 
 
@@ -24,7 +24,7 @@ class SGD(Optimizer):
 
     Parameters
     ----------
-    momentum : float, default 0.0
+    momentum : float or callable, default 0.0
         :math:`\mu` in [0, 1).
     dampening : float, default 0.0
         :math:`d` in [0, 1]; heavy ball only.
@@ -52,9 +52,9 @@ class SGD(Optimizer):
     """
 
     lr: Rate = 1e-3
-    momentum: Fraction = 0.0
+    momentum: Momentum = 0.0
     dampening: ClosedFraction = 0.0
-    weight_decay: float = 0.0
+    weight_decay: WeightDecay = 0.0
     nesterov: bool = False
     momentum_form: Literal["heavy_ball", "velocity", "ema"] = "heavy_ball"
     debias: bool = False

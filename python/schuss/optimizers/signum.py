@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from schuss._core.hyperparameters import Fraction, Rate
+from schuss._core.hyperparameters import Fraction, Momentum, Rate, WeightDecay
 from schuss._core.optimizer import Optimizer
 
 
@@ -21,9 +21,9 @@ class Signum(Optimizer):
 
     Parameters
     ----------
-    momentum : float, default 0.9
+    momentum : float or callable, default 0.9
         :math:`\mu` in [0, 1).
-    weight_decay : float, default 0.0
+    weight_decay : float or callable, default 0.0
         :math:`\lambda` >= 0.
 
     References
@@ -41,8 +41,8 @@ class Signum(Optimizer):
     """
 
     lr: Rate = 1e-3
-    momentum: Fraction = 0.9
-    weight_decay: float = 0.0
+    momentum: Momentum = 0.9
+    weight_decay: WeightDecay = 0.0
     decoupled_weight_decay: bool = True
 
     _int8 = True
@@ -59,9 +59,9 @@ class SignSGD(Signum):
 
     Parameters
     ----------
-    momentum : float, default 0.0
+    momentum : float or callable, default 0.0
         :math:`\mu` in [0, 1), as for `Signum`.
-    weight_decay : float, default 0.0
+    weight_decay : float or callable, default 0.0
         :math:`\lambda` >= 0.
 
     References
@@ -78,7 +78,7 @@ class SignSGD(Signum):
     array([ 0.5, -1.5])
     """
 
-    momentum: Fraction = 0.0
+    momentum: Momentum = 0.0
 
 
 class Tiger(Optimizer):
@@ -94,7 +94,7 @@ class Tiger(Optimizer):
     ----------
     beta : float, default 0.965
         :math:`\beta` in [0, 1).
-    weight_decay : float, default 1e-2
+    weight_decay : float or callable, default 1e-2
         :math:`\lambda` >= 0, decoupled.
 
     References
@@ -113,7 +113,7 @@ class Tiger(Optimizer):
 
     lr: Rate = 1e-3
     beta: Fraction = 0.965
-    weight_decay: float = 0.01
+    weight_decay: WeightDecay = 0.01
 
     _decay_form = "decoupled"
     _int8 = True

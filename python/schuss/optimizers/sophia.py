@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from schuss._core.hyperparameters import Betas, Positive, Rate
+from schuss._core.hyperparameters import Betas, Positive, Rate, WeightDecay
 from schuss._core.optimizer import Optimizer
 
 
@@ -59,13 +59,13 @@ class SophiaG(_Sophia):
 
     Parameters
     ----------
-    betas : pair of float, default (0.965, 0.99)
+    betas : pair of float or callable, default (0.965, 0.99)
         :math:`\beta_1, \beta_2` in [0, 1).
     rho : float, default 0.04
         :math:`\rho` > 0.
     bs : float, default 1.0
         :math:`B` > 0, a batch size that the estimates leave out.
-    weight_decay : float, default 0.1
+    weight_decay : float or callable, default 0.1
         :math:`\lambda` >= 0, decoupled.
 
     References
@@ -90,7 +90,7 @@ class SophiaG(_Sophia):
     rho: Positive = 0.04
     bs: Positive = 1.0
     eps: float = 1e-15
-    weight_decay: float = 0.1
+    weight_decay: WeightDecay = 0.1
 
     @classmethod
     def _rule_values(cls, hypers: Mapping[str, Any]) -> Mapping[str, float]:
@@ -112,11 +112,11 @@ class SophiaH(_Sophia):
 
     Parameters
     ----------
-    betas : pair of float, default (0.96, 0.99)
+    betas : pair of float or callable, default (0.96, 0.99)
         :math:`\beta_1, \beta_2` in [0, 1).
     clip : float, default 0.01
         :math:`c` > 0.
-    weight_decay : float, default 0.0
+    weight_decay : float or callable, default 0.0
         :math:`\lambda` >= 0, decoupled.
 
     References
@@ -140,7 +140,7 @@ class SophiaH(_Sophia):
     betas: Betas = (0.96, 0.99)
     clip: Positive = 0.01
     eps: float = 1e-12
-    weight_decay: float = 0.0
+    weight_decay: WeightDecay = 0.0
 
     @classmethod
     def _rule_values(cls, hypers: Mapping[str, Any]) -> Mapping[str, float]:

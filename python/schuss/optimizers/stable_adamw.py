@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from schuss._core.hyperparameters import Betas, Rate
+from schuss._core.hyperparameters import Betas, Rate, WeightDecay
 from schuss._core.optimizer import Optimizer
 
 
@@ -20,7 +20,7 @@ class StableAdamW(Optimizer):
 
     Parameters
     ----------
-    weight_decay : float, default 1e-2
+    weight_decay : float or callable, default 1e-2
         :math:`\lambda` >= 0, decoupled.
 
     References
@@ -40,6 +40,6 @@ class StableAdamW(Optimizer):
     lr: Rate = 1e-3
     betas: Betas = (0.9, 0.99)
     eps: float = 1e-8
-    weight_decay: float = 1e-2
+    weight_decay: WeightDecay = 1e-2
 
     _decay_form = "own"

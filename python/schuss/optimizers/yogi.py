@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from schuss._core.hyperparameters import Betas, Rate
+from schuss._core.hyperparameters import Betas, Rate, WeightDecay
 from schuss._core.optimizer import Optimizer
 
 
@@ -45,7 +45,7 @@ class Yogi(Optimizer):
     eps: float = 1e-3
     initial_accumulator_value: float = 1e-6
     initial_momentum: float | None = None
-    weight_decay: float = 0.0
+    weight_decay: WeightDecay = 0.0
     decoupled_weight_decay: bool = False
 
     _int8 = True

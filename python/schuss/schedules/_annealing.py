@@ -90,10 +90,11 @@ class cosine(Schedule):
 class cosine_restarts(Schedule):
     r"""Cosine annealing with warm restarts (SGDR), in periods of constant or growing length.
 
-    .. math:: \eta_t = \eta_{min} + (\eta_{max} - \eta_{min}) \frac{1 + \cos(\pi \, T_{cur} / T_i)}{2}
+    .. math:: \eta_t = \eta_{min} + (\eta_{max} - \eta_{min}) \, d^i \, \frac{1 + \cos(\pi \, T_{cur} / T_i)}{2}
 
     :math:`T_{cur}` is the number of steps since the last restart, and :math:`T_i = T_0 \, T_{mult}^i` the length of
-    period :math:`i`. The lowest rate is never quite reached: the step that would have it starts the next period.
+    period :math:`i`, counted from 0; neither needs to be a whole number. With whole ones the lowest rate is never quite
+    reached: the step that would have it starts the next period.
 
     Parameters
     ----------
@@ -103,8 +104,10 @@ class cosine_restarts(Schedule):
         The lowest rate :math:`\eta_{min}`, >= 0 and at most `lr_max`.
     T_0 : int
         The length of the first period, >= 1.
-    T_mult : int, default 1
+    T_mult : float, default 1
         How many times longer each period is than the one before, >= 1.
+    decay : float, default 1.0
+        What the peak's height above `lr_min` is multiplied by at each restart: :math:`d`, > 0 and <= 1.
 
     Raises
     ------
@@ -113,7 +116,7 @@ class cosine_restarts(Schedule):
 
     Notes
     -----
-    PyTorch's ``CosineAnnealingWarmRestarts``.
+    PyTorch's ``CosineAnnealingWarmRestarts``; ``decay`` is the ``m_mul`` of Keras's ``CosineDecayRestarts``.
 
     References
     ----------
@@ -130,7 +133,8 @@ class cosine_restarts(Schedule):
     lr_max: float
     lr_min: float
     T_0: int
-    T_mult: int = 1
+    T_mult: float = 1
+    decay: float = 1.0
 
     def __post_init__(self) -> None:
         lr_max = number("lr_max", self.lr_max)
@@ -138,17 +142,31 @@ class cosine_restarts(Schedule):
             lr_max=lr_max,
             lr_min=fraction("lr_min", self.lr_min, lr_max),
             T_0=whole("T_0", self.T_0, 1),
-            T_mult=whole("T_mult", self.T_mult, 1),
+            T_mult=number("T_mult", self.T_mult, 1.0),
+            decay=fraction("decay", number("decay", self.decay, open_low=True)),
         )
 
     def _at(self, step: int) -> float:
-        length = self.T_0
-        if self.T_mult == 1:
-            step %= length
-        while step >= length:
-            step -= length
-            length *= self.T_mult
-        return blend(self.lr_max, self.lr_min, half_cosine(step / length))
+        period, part = self._period(step)
+        peak = self.lr_min + (self.lr_max - self.lr_min) * self.decay ** min(period, 2**53)
+        return blend(peak if period else self.lr_max, self.lr_min, half_cosine(part))
+
+    def _period(self, step: int) -> tuple[int, float]:
+        """The number of the step's period, and the part of it that has passed."""
+        ratio = self.T_mult
+        if ratio == 1.0:
+            return step // self.T_0, step % self.T_0 / self.T_0
+        if ratio.is_integer():  # exact for any step
+            length, period = self.T_0, 0
+            while step >= length:
+                step, length, period = step - length, length * int(ratio), period + 1
+            return period, step / length
+        # In units of the first period, period i begins at (ratio**i - 1) / (ratio - 1).
+        passed, log = min(step / self.T_0, 1e300), math.log(ratio)
+        period = int(math.log1p(passed * (ratio - 1.0)) / log)
+        begin = math.expm1(period * log) / (ratio - 1.0)
+        part = (passed - begin) / math.exp(period * log)
+        return (period, max(part, 0.0)) if part < 1.0 else (period + 1, 0.0)
 
     @property
     def initial_lr(self) -> float:

@@ -1,10 +1,12 @@
-"""Schedules made of others: one after the other, or one times a factor."""
+"""Schedules made of others: one after the other, one times others, or one times a factor."""
 
 from __future__ import annotations
 
 import bisect
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from schuss._core import scheduling, validate
 from schuss._core.scheduling import Rate
@@ -45,9 +47,7 @@ class join(Composed):
     boundaries: Sequence[int]
 
     def __post_init__(self) -> None:
-        if not isinstance(self.schedules, (list, tuple)) or not self.schedules:
-            raise TypeError(f"schedules must be a list of callables of the step, got {self.schedules!r}")
-        parts = tuple(inner(f"schedules[{i}]", part) for i, part in enumerate(self.schedules))
+        parts = _inner(self.schedules)
         boundaries = increasing("boundaries", self.boundaries)
         if len(boundaries) != len(parts) - 1:
             raise ValueError(
@@ -73,6 +73,64 @@ class join(Composed):
     def initial_lr(self) -> float:
         """The largest of the schedules' base rates."""
         return max(scheduling.initial_rate(f"schedules[{i}]", part) for i, part in enumerate(self.schedules))
+
+
+@dataclass(frozen=True)
+class chain(Composed):
+    r"""The product of several schedules, all from step 0: a rate times factors.
+
+    .. math:: \eta_t = \prod_i \eta^{(i)}_t
+
+    Parameters
+    ----------
+    schedules : sequence of callable
+        The schedules :math:`\eta^{(i)}`, at least one; any function of the step. All but one usually begin at 1.
+
+    Raises
+    ------
+    TypeError, ValueError
+        It is not such a sequence.
+
+    Notes
+    -----
+    PyTorch's ``ChainedScheduler``, whose schedulers each multiply the optimizer's rate. The last schedule that sets a
+    momentum determines it. ``initial_lr`` is the product of the schedules'.
+
+    Examples
+    --------
+    >>> from schuss import schedules
+    >>> rate = schedules.chain([schedules.exponential(0.5, 0.5), schedules.linear(0.5, 1.0, 2)])
+    >>> [rate(t) for t in range(4)]
+    [0.25, 0.1875, 0.125, 0.0625]
+    """
+
+    schedules: Sequence[Rate]
+
+    def __post_init__(self) -> None:
+        self._set_checked(schedules=_inner(self.schedules))
+
+    @property
+    def _parts(self) -> tuple[Rate, ...]:
+        return tuple(self.schedules)
+
+    def _at(self, step: int) -> float:
+        parts = enumerate(self.schedules)
+        return math.prod(validate.scheduled_rate(f"schedules[{i}]", part, step) for i, part in parts)
+
+    def _momentum_at(self, step: int) -> float | None:
+        momenta = [scheduling.momentum(f"schedules[{i}]", part, step) for i, part in enumerate(self.schedules)]
+        return next((momentum for momentum in reversed(momenta) if momentum is not None), None)
+
+    @property
+    def initial_lr(self) -> float:
+        """The product of the schedules' base rates."""
+        return math.prod(scheduling.initial_rate(f"schedules[{i}]", part) for i, part in enumerate(self.schedules))
+
+
+def _inner(schedules: Any) -> tuple[Rate, ...]:
+    if not isinstance(schedules, (list, tuple)) or not schedules:
+        raise TypeError(f"schedules must be a list of callables of the step, got {schedules!r}")
+    return tuple(inner(f"schedules[{i}]", part) for i, part in enumerate(schedules))
 
 
 @dataclass(frozen=True)

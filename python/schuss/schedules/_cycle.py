@@ -1,18 +1,21 @@
-"""The one-cycle policy: the rate goes up, then far down; the momentum goes the opposite way."""
+"""Cycles: the rate goes up and down, once or again and again; the momentum goes the opposite way."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from schuss._core import validate
-from schuss._core.hyperparameters import Betas, check_of
+from schuss._core.hyperparameters import Pair, check_of
 from schuss.schedules._annealing import half_cosine
-from schuss.schedules._base import Schedule, blend, fraction, number, whole
+from schuss.schedules._base import Schedule, blend, fraction, number, power, whole
 
 Anneal = Literal["cos", "linear"]
-_ANNEAL = check_of(Anneal)
-_PAIR = check_of(Betas)
+ANNEAL = check_of(Anneal)
+_PAIR = check_of(Pair)
+Mode = Literal["triangular", "triangular2", "exp_range"]
+_MODE = check_of(Mode)
 
 
 @dataclass(frozen=True, init=False, repr=False)
@@ -112,7 +115,7 @@ class one_cycle(Schedule):
             pct_start=fraction("pct_start", pct_start, 0.5 if three_phase else 1.0),
             div_factor=number("div_factor", div_factor, open_low=True),
             final_div_factor=number("final_div_factor", final_div_factor, open_low=True),
-            anneal=_ANNEAL("anneal", anneal),
+            anneal=ANNEAL("anneal", anneal),
             momentum_range=None if momentum is None else _momenta(momentum),
         )
 
@@ -157,6 +160,134 @@ class one_cycle(Schedule):
         low, high = self.momentum_range
         turns = [high, low, high, high] if self.three_phase else [high, low, high]
         return blend(turns[phase - 1], turns[phase], left)
+
+    @property
+    def initial_lr(self) -> float:
+        """The largest rate."""
+        return self.max_lr
+
+
+@dataclass(frozen=True, init=False, repr=False)
+class cyclic(Schedule):
+    r"""Cyclical learning rates: up from a base rate along a line, down again, and so on; the momentum down and up.
+
+    With the part :math:`x` of the way up, from 0 at the base to 1 at the peak, and the number :math:`c` of the cycle,
+    counted from 0,
+
+    .. math::
+
+       & \eta_t = \eta_{base} + (\eta_{max} - \eta_{base}) \, x \, f_t \\
+       & \mu_t = \mu_{max} - (\mu_{max} - \mu_{base}) \, x \, f_t
+
+    =================  ====================
+    mode               :math:`f_t`
+    =================  ====================
+    ``"triangular"``   1
+    ``"triangular2"``  :math:`2^{-c}`
+    ``"exp_range"``    :math:`\gamma^t`
+    =================  ====================
+
+    Parameters
+    ----------
+    base_lr : float
+        The lowest rate :math:`\eta_{base}`, >= 0.
+    max_lr : float
+        The rate :math:`\eta_{max}` at the first peak, at least `base_lr`.
+    step_size_up : int, default 2000
+        The steps from the base to the peak, >= 1.
+    step_size_down : int, optional
+        The steps back, >= 1; by default as many.
+    mode : {"triangular", "triangular2", "exp_range"}, default "triangular"
+        How the peaks change: not at all, by half at each cycle, or by a power of `gamma`.
+    gamma : float, default 1.0
+        :math:`\gamma` > 0 and <= 1, for ``"exp_range"``.
+    momentum : pair of float or None, default (0.8, 0.9)
+        The lowest momentum :math:`\mu_{base}`, at the peak, and the highest, as of `one_cycle`. None leaves the
+        optimizer's momentum alone.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument is not such a value.
+
+    Notes
+    -----
+    PyTorch's ``CyclicLR``; its ``cycle_momentum=False`` is ``momentum=None``.
+
+    References
+    ----------
+    Smith, arXiv:1506.01186.
+
+    Examples
+    --------
+    >>> import numpy as np, schuss
+    >>> from schuss import schedules
+    >>> rate = schedules.cyclic(0.0, 1.0, 2, mode="triangular2")
+    >>> [rate(t) for t in range(9)]
+    [0.0, 0.5, 1.0, 0.5, 0.0, 0.25, 0.5, 0.25, 0.0]
+    >>> opt = schuss.SGD(np.ones(3), lr=rate, momentum=0.9)
+    """
+
+    base_lr: float
+    max_lr: float
+    step_size_up: int
+    step_size_down: int | None
+    mode: str
+    gamma: float
+    momentum_range: tuple[float, float] | None
+
+    def __init__(
+        self,
+        base_lr: float,
+        max_lr: float,
+        step_size_up: int = 2000,
+        step_size_down: int | None = None,
+        mode: Mode = "triangular",
+        gamma: float = 1.0,
+        momentum: tuple[float, float] | None = (0.8, 0.9),
+    ) -> None:
+        # Written out because a field cannot have the name of the method `momentum`.
+        base = number("base_lr", base_lr)
+        self._set_checked(
+            base_lr=base,
+            max_lr=number("max_lr", max_lr, base),
+            step_size_up=whole("step_size_up", step_size_up, 1),
+            step_size_down=None if step_size_down is None else whole("step_size_down", step_size_down, 1),
+            mode=_MODE("mode", mode),
+            gamma=fraction("gamma", number("gamma", gamma, open_low=True)),
+            momentum_range=None if momentum is None else _momenta(momentum),
+        )
+
+    def __repr__(self) -> str:
+        return (
+            f"cyclic(base_lr={self.base_lr!r}, max_lr={self.max_lr!r}, step_size_up={self.step_size_up!r}, "
+            f"step_size_down={self.step_size_down!r}, mode={self.mode!r}, gamma={self.gamma!r}, "
+            f"momentum={self.momentum_range!r})"
+        )
+
+    def _height(self, step: int) -> float:
+        """The height of a step between base and first peak, 0 to 1."""
+        up = self.step_size_up
+        down = up if self.step_size_down is None else self.step_size_down
+        cycle, place = divmod(step, up + down)
+        part = place / up if place <= up else (up + down - place) / down
+        if self.mode == "triangular2":
+            return math.ldexp(part, -min(cycle, 2000))
+        return part * power(self.gamma, step) if self.mode == "exp_range" else part
+
+    def _at(self, step: int) -> float:
+        return blend(self.max_lr, self.base_lr, self._height(step))
+
+    @property
+    def sets_momentum(self) -> bool:
+        """Whether a momentum range was given."""
+        return self.momentum_range is not None
+
+    def _momentum_at(self, step: int) -> float | None:
+        if self.momentum_range is None:
+            return None
+        low, high = self.momentum_range
+        return blend(low, high, self._height(step))
 
     @property
     def initial_lr(self) -> float:

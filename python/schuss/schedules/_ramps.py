@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from schuss._core import validate
 from schuss.schedules._base import Schedule, blend, number, whole
 
 
@@ -120,6 +121,63 @@ class linear(Schedule):
     def initial_lr(self) -> float:
         """The larger of the two rates."""
         return max(self.start, self.end)
+
+
+@dataclass(frozen=True)
+class inverse_time(Schedule):
+    r"""The inverse of a number that grows with the step, evenly or in stairs.
+
+    .. math:: \eta_t = \frac{\eta}{1 + k \, t / T}
+
+    Parameters
+    ----------
+    lr : float
+        The first rate :math:`\eta`, >= 0.
+    decay_rate : float
+        :math:`k` >= 0.
+    decay_steps : int, default 1
+        The steps :math:`T` in which the denominator grows by `decay_rate`, >= 1.
+    staircase : bool, default False
+        Round :math:`t / T` down.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument is not such a value.
+
+    Notes
+    -----
+    Keras's ``InverseTimeDecay``.
+
+    Examples
+    --------
+    >>> from schuss import schedules
+    >>> rate = schedules.inverse_time(1.0, 0.5, 2)
+    >>> [round(rate(t), 4) for t in range(5)]
+    [1.0, 0.8, 0.6667, 0.5714, 0.5]
+    """
+
+    lr: float
+    decay_rate: float
+    decay_steps: int = 1
+    staircase: bool = False
+
+    def __post_init__(self) -> None:
+        self._set_checked(
+            lr=number("lr", self.lr),
+            decay_rate=number("decay_rate", self.decay_rate),
+            decay_steps=whole("decay_steps", self.decay_steps, 1),
+            staircase=validate.flag("staircase", self.staircase),
+        )
+
+    def _at(self, step: int) -> float:
+        passed = step // self.decay_steps if self.staircase else step / self.decay_steps
+        return self.lr / (1.0 + self.decay_rate * passed)
+
+    @property
+    def initial_lr(self) -> float:
+        """The first rate."""
+        return self.lr
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,14 @@
-"""Schedules that multiply the rate by a constant factor, at some steps, at every step, or never."""
+"""Schedules that multiply the rate by a factor, at some steps, at every step, or never."""
 
 from __future__ import annotations
 
 import bisect
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from schuss.schedules._base import Schedule, increasing, number, power, whole
+from schuss._core import validate
+from schuss._core.scheduling import Rate
+from schuss.schedules._base import Composed, Schedule, increasing, inner, number, power, whole
 
 
 @dataclass(frozen=True)
@@ -188,6 +190,73 @@ class exponential(Schedule):
 
     def _at(self, step: int) -> float:
         return self.lr * power(self.gamma, step)
+
+    @property
+    def initial_lr(self) -> float:
+        """The first rate."""
+        return self.lr
+
+
+@dataclass(frozen=True)
+class multiplicative(Composed):
+    r"""The rate is multiplied by a factor at every step, which a function of the step returns.
+
+    .. math:: \eta_t = \eta \prod_{i=1}^{t} f(i)
+
+    The product is remembered, so a step after the one before costs one call of the function. Otherwise all its values
+    are multiplied again: the rate of a step is always the same.
+
+    Parameters
+    ----------
+    lr : float
+        The first rate :math:`\eta`, >= 0.
+    factor : callable
+        The function :math:`f`, which returns a number >= 0; it is not called with 0.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument is not such a value.
+
+    Notes
+    -----
+    PyTorch's ``MultiplicativeLR``.
+
+    Examples
+    --------
+    >>> from schuss import schedules
+    >>> rate = schedules.multiplicative(1.0, lambda step: 0.5 if step % 2 else 1.0)
+    >>> [rate(t) for t in range(5)]
+    [1.0, 0.5, 0.5, 0.25, 0.25]
+    """
+
+    lr: float
+    factor: Rate
+    #: The last step and its rate.
+    _last: tuple[int, float] = field(default=(0, 0.0), init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        lr = number("lr", self.lr)
+        self._set_checked(lr=lr, factor=inner("factor", self.factor), _last=(0, lr))
+
+    @property
+    def _parts(self) -> tuple[Rate, ...]:
+        return (self.factor,)
+
+    def _at(self, step: int) -> float:
+        at, rate = self._last if self._last[0] <= step else (0, self.lr)
+        for i in range(at + 1, step + 1):
+            rate *= validate.scheduled_rate("factor", self.factor, i)
+        self._set_checked(_last=(step, rate))
+        return rate
+
+    def _momentum_at(self, step: int) -> float | None:
+        return None
+
+    @property
+    def sets_momentum(self) -> bool:
+        """False: the function is no schedule."""
+        return False
 
     @property
     def initial_lr(self) -> float:

@@ -196,7 +196,7 @@ class Offload:
             master, *states = (a.ravel(order="K")[place] for a in (self._here._params[i], *self._here._states[i]))
             number = group_steps[self._here._suffixes[i][0]] + 1
             group = self._here.param_groups[self._here._suffixes[i][0]]
-            matrix = self._here._matrix(group.hypers, self._here._params[i]) if RULES[rule].needs_matrix else None
+            matrix = self._here._matrix(group.resting, self._here._params[i]) if RULES[rule].needs_matrix else None
             given = ([master], [gradient], [states], [matrix])
             _schuss.Job(rule, "step", values[i], number, *given, None, factor).run()
             self._returned[k % 2].wait()

@@ -232,10 +232,12 @@ impl Core {
         let (py, core) = (slf.py(), &slf.get().0);
         let mut guard = core.lock()?;
         let inner = &mut *guard;
+        let steps = core.steps.load(Ordering::Relaxed);
+        let scheduled = scheduled_values(slf.as_any(), &inner.entries, steps)?;
         let read = gradients::read(slf.as_any(), inner, arrays, false)?;
         changes.get().check(py)?;
-        let lead = fill_scalars(py, inner, None, 1.0);
-        run(py, inner, program, core.steps.load(Ordering::Relaxed), false, lead)?;
+        let lead = fill_scalars(py, inner, scheduled.as_deref(), 1.0);
+        run(py, inner, program, steps, false, lead)?;
         read.release(py, inner)?;
         drop(guard);
         changes.get().make_checked(py)
