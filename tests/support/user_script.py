@@ -9,6 +9,7 @@ are in a function that nothing calls.
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import ml_dtypes
@@ -31,7 +32,7 @@ class Halving:
 class Decaying(schuss.Adam):
     """An optimizer of one's own: annotations are parameters of the constructor."""
 
-    weight_decay: float = 0.1
+    weight_decay: float | Callable[[int], float] = 0.1
 
 
 def model() -> dict[str, Layer]:
