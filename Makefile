@@ -13,6 +13,9 @@ HISTORY ?= ^(step\.Step\..*(1024|16384|1048576)|many|package|ratios\.(ToFloor\..
 BASE ?= main
 # What `make wheels` builds for; Rust needs the standard library of each (rustup target add).
 TARGETS ?= $(shell rustc --print host-tuple)
+# How long `make fuzz` runs, and its first seed.
+SECONDS ?= 600
+SEED ?= 0
 # Libraries that `make speed` also measures, if they can be installed; several GB.
 LIBRARIES ?= torch jax optax scipy ninja deepspeed
 ASV := $(BIN)/python -m asv
@@ -22,7 +25,7 @@ COMMITS ?= HEAD~4..HEAD
 REPOSITORY ?= $(filter https://%,$(shell git config --get remote.origin.url | sed -E 's|^git@([^:]+):|https://\1/|; s|\.git$$||'))
 export REPOSITORY
 
-.PHONY: demo test test-rust test-python lint test-slow interrupts format examples loops docs speed bench bench-compare bench-cuda code-size build-cost wheels dashboard test-cuda clean toolchain
+.PHONY: demo test test-rust test-python lint test-slow interrupts fuzz format examples loops docs speed bench bench-compare bench-cuda code-size build-cost wheels dashboard test-cuda clean toolchain
 
 demo: $(VENV)/.demo $(VENV)/.built  ## Build, and train a network on handwritten digits with every optimizer.
 	$(BIN)/python examples/digits.py
@@ -53,6 +56,9 @@ test-slow: $(VENV)/.test $(VENV)/.built  ## What `test` leaves out: all cases of
 
 interrupts: $(VENV)/.test $(VENV)/.built  ## Interrupt each call at ten thousand random moments; `test` does it at forty.
 	SCHUSS_TEST_INTERRUPTS=10000 $(BIN)/python -m pytest tests/system/test_interrupts.py
+
+fuzz: $(VENV)/.test $(VENV)/.built  ## Make random calls for SECONDS; `test` makes twenty thousand.
+	$(BIN)/python tests/fuzz/api.py --seconds $(SECONDS) --seed $(SEED)
 
 test-cuda: $(VENV)/.test $(VENV)/.built  ## Run the GPU tests on an NVIDIA GPU; `test` runs them on an emulator.
 	SCHUSS_TEST_CUDA=gpu $(BIN)/python -m pytest tests/cuda
