@@ -1,6 +1,6 @@
 """Draws the recorded figures as SVG, for the README and the documentation. Measures nothing, needs nothing installed.
 
-The pictures follow the reader's light or dark mode: colours are CSS variables, which the documentation sets too.
+The pictures follow the reader's light or dark mode: colours are CSS variables.
 """
 
 import math
@@ -38,6 +38,9 @@ def variables(mode):
 STYLE = (
     f".chart{{{variables(0)}font:13px system-ui,sans-serif}}"
     f"@media(prefers-color-scheme:dark){{.chart{{{variables(1)}}}}}"
+    # The mode that a reader of the documentation chooses.
+    f"html[data-theme=light] .chart{{{variables(0)}}}html[data-theme=dark] .chart{{{variables(1)}}}"
+    "html[data-theme] .chart .surface{fill:none}"
     ".chart text{fill:var(--ink)}.chart .grid{stroke:var(--faint)}.chart .one{stroke:var(--ink);stroke-width:1.5}"
     ".chart .surface{fill:var(--surface)}.chart .title{font-weight:600}"
 )

@@ -3,6 +3,7 @@
 The build and the pages need no network: MathJax comes from a package.
 """
 
+import os
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,6 +27,7 @@ extensions = [
     "myst_parser",
     "sphinx_design",
     "sphinx_copybutton",
+    "docstrings",
     "optimizer_pages",
 ]
 exclude_patterns = ["_ext", "_templates", "**/*.inc", "gallery/**/*.py", "gallery/**/*.ipynb"]
@@ -49,7 +51,7 @@ copybutton_prompt_is_regexp = True
 # The gallery: every examples/gallery/plot_*.py, run in the order of the names.
 GALLERY = HERE.parent / "examples" / "gallery"
 if list(GALLERY.glob("plot_*.py")) and list(GALLERY.glob("GALLERY_HEADER.*")):
-    extensions.append("sphinx_gallery.gen_gallery")
+    extensions += ["sphinx_gallery.gen_gallery", "gallery"]
     sys.path.insert(0, str(GALLERY))  # for the modules that the scripts share
     sphinx_gallery_conf = {
         "examples_dirs": str(GALLERY),
@@ -64,7 +66,7 @@ if list(GALLERY.glob("plot_*.py")) and list(GALLERY.glob("GALLERY_HEADER.*")):
         "show_memory": False,
         "write_computation_times": False,
         "show_signature": False,
-        "thumbnail_size": (560, 392),
+        "thumbnail_size": (640, 448),
         "min_reported_time": 5,
         "remove_config_comments": True,
         "copyfile_regex": r"(?!)",
@@ -76,12 +78,13 @@ html_theme = "pydata_sphinx_theme"
 html_title = "schuss"
 html_static_path = ["_static"]
 html_css_files = ["schuss.css"]
+html_favicon = "_static/logo.svg"
 html_context = {"default_mode": "auto"}
 html_show_sourcelink = False
 html_copy_source = False
 html_sidebars = {"index": [], "changes": [], "speed": []}
 html_theme_options = {
-    "logo": {"text": "schuss"},
+    "logo": {"text": "schuss", "image_light": "_static/logo.svg", "image_dark": "_static/logo.svg"},
     "header_links_before_dropdown": 6,
     "navbar_end": ["theme-switcher"],
     "navbar_persistent": ["search-button"],
@@ -94,6 +97,34 @@ html_theme_options = {
     "pygments_light_style": "tango",
     "pygments_dark_style": "github-dark",
 }
+
+# The repository's address; `make docs` takes that of the remote `origin`. Without one there are no links to it.
+REPOSITORY = os.environ.get("REPOSITORY", "")
+if REPOSITORY:
+    html_theme_options |= {
+        "icon_links": [{"name": "Repository", "url": REPOSITORY, "icon": "fa-solid fa-code-branch"}],
+        "navbar_end": ["theme-switcher", "navbar-icon-links"],
+        "use_edit_page_button": True,
+        "secondary_sidebar_items": ["page-toc", "edit-this-page"],
+    }
+
+
+def _edit_links(app, page, template, context, doctree):
+    """Where the text of a page can be edited; that of an optimizer's page is in its class, a script's in its source."""
+    folder, _, name = page.rpartition("/")
+    source = app.env.doc2path(page, base=False) if page in app.env.found_docs else None
+    path = f"docs/{source}"
+    if folder == "optimizers/generated":
+        path = f"python/{getattr(schuss, name).__module__.replace('.', '/')}.py"
+    elif folder == "gallery":
+        path = f"examples/gallery/{name}.py" if name != "index" else "examples/gallery/GALLERY_HEADER.rst"
+    elif folder == "api/generated":
+        path = "python/schuss"
+    url = f"{REPOSITORY}/{'tree' if folder == 'api/generated' else 'edit'}/main/{path}"
+    context["sourcename"] = str(source or "")
+    # The theme wants the word `file_name` in it; this one is a comment of Jinja.
+    context |= {"edit_page_url_template": url + "{# file_name #}", "edit_page_provider_name": ""}
+
 
 # MathJax 3 from the package sphinx-mathjax-offline; only the component in use and its fonts are copied.
 MATHJAX = Path(find_spec("sphinx-mathjax-offline").origin).parent / "static" / "mathjax"
@@ -119,3 +150,5 @@ def _copy_mathjax(app, error):
 def setup(app):
     """Copies MathJax into the build, for the pages to load."""
     app.connect("build-finished", _copy_mathjax)
+    if REPOSITORY:
+        app.connect("html-page-context", _edit_links, priority=400)  # before the theme reads it

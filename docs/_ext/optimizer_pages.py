@@ -6,11 +6,13 @@ called ``generated``, before Sphinx looks for sources.
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import docstrings
 import sympy as sp
 from rule_latex import display, tex
 from rule_tree import FUNCTIONS, Line, Stage, equations, symbol
@@ -26,9 +28,11 @@ NOTES = {
     "Newton": "The kernel takes the last step; its :math:`g` is the solution of the damped system.",
 }
 DECAYS = {"l2": "L2", "own": "as the equations have it"}
-SCOPES = {"row": "for each row", "col": "for each column", "array": "for each array", "all": "for all arrays"}
-HEADINGS = {"each_step": "once a step", "pass": "for each element", **SCOPES}
+HEADINGS = {"each_step": "once a step", "pass": "for each element", **docstrings.SCOPES}
 DIMENSIONS = {(1,): ", for arrays of one dimension", (2,): ", for arrays of more than one dimension"}
+#: The methods and attributes of all optimizers, from their page.
+API = Path(__file__).parents[1] / "api" / "optimizer.rst"
+COMMON = re.findall(r"^\.\. auto\w+:: Optimizer\.(\w+)$", API.read_text(encoding="utf-8"), re.MULTILINE)
 
 
 def heading(text: str, mark: str) -> list[str]:
@@ -76,7 +80,7 @@ def _kernels(name: str, kind: type[Optimizer]) -> list[str]:
         lines += [f"Gradient and parameter have been :ref:`prepared <prologue>`; weight decay is {forms}.", ""]
     for rule in dict.fromkeys(variant.rule for variant in variants(kind)):
         found = [state for state in _schuss.rules()[rule]["states"] if state["scope"] != "backup"]
-        words = [f":math:`{tex(s['name'])}` {SCOPES.get(s['scope'], '')}".rstrip() for s in found]
+        words = [f":math:`{tex(s['name'])}` {docstrings.SCOPES.get(s['scope'], '')}".rstrip() for s in found]
         lines += [*heading(f"The rule ``{rule}``", "^"), f"State: {', '.join(words) or 'none'}.", ""]
         for variant in variants(kind):
             lines += _variant(kind, variant, len(kernels.rules(variant.options)) > 1) if variant.rule == rule else []
@@ -85,10 +89,13 @@ def _kernels(name: str, kind: type[Optimizer]) -> list[str]:
 
 def page(name: str, kind: type[Optimizer], gallery: bool) -> str:
     """The page of one class, with the gallery's figures that use it."""
-    lines = [*heading(name, "="), ".. currentmodule:: schuss", "", f".. autoclass:: {name}", "   :members:"]
+    lines = [*heading(name, "="), ".. currentmodule:: schuss", ""]
+    lines += [*docstrings.example(kind), ""] if name in schuss.OPTIMIZERS else []
     # Also the methods of a base that some optimizers share, but not those of all optimizers.
-    lines += ["   :inherited-members: Optimizer", ""]
-    lines += ["Methods and attributes that all optimizers have: :doc:`/api/optimizer`.", ""]
+    lines += [f".. autoclass:: {name}", "   :members:", "   :inherited-members: Optimizer"]
+    lines += [f"   :exclude-members: {', '.join(m for m in COMMON if getattr(kind, m) is getattr(Optimizer, m))}", ""]
+    shared = ", ".join(f":obj:`{member} <schuss.Optimizer.{member}>`" for member in COMMON)
+    lines += [f"Every optimizer also has {shared}.", ""]
     lines += _kernels(name, kind) if name in schuss.OPTIMIZERS else []
     if issubclass(kind, schuss.Lookahead):
         lines += [*heading("Synchronization", "-"), "Every k-th step; each element has a slow weight as its state.", ""]
@@ -117,6 +124,7 @@ def write_pages(app: Any, config: Any) -> None:
         "optimizers/generated/prologue.inc": "\n".join(displayed([Stage("pass", prologue(), (True, True, True))])),
         "optimizers/generated/clipping.inc": "\n".join(displayed(clipping)),
         "generated/speed.inc": speed.rst(speed.load()),
+        "generated/headline.inc": speed.headline(speed.load()),
     }
     if not gallery:
         files["gallery/index.rst"] = "Gallery\n=======\n\nThe gallery's scripts were not there when this was built.\n"

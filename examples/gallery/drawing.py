@@ -16,7 +16,7 @@ from style import style as style
 
 threadpool_limits(1)  # the matrices of these scripts are too small for more threads to help
 
-FOLDER = Path(__file__).parents[2] / "build" / "gallery"
+FOLDER = Path("build", "gallery")
 SETTINGS = {
     "figure.dpi": 100,
     "savefig.dpi": 120,
@@ -45,8 +45,11 @@ def new_figure(title, rows=1, columns=1, size=(10, 4), mosaic=None, **options):
     return fig, axes
 
 
-def show(fig, name, animation=None):
-    """Opens a window, or without a screen saves `build/gallery/<name>.png`, for an animation `<name>.gif`."""
+def show(fig, name, animation=None, thumbnail=None):
+    """Opens a window, or without a screen saves `build/gallery/<name>.png`, for an animation `<name>.gif`.
+
+    `thumbnail` is the axes that the documentation's overview shows; by default the largest.
+    """
     collected = "sphinx_gallery" in sys.modules  # the documentation's build collects the figures
     if collected or fig.canvas.required_interactive_framework:
         plt.show()
@@ -58,7 +61,7 @@ def show(fig, name, animation=None):
     else:
         path = FOLDER / f"{name}.gif"
         animation.save(path, writer="pillow", dpi=80)
-    print(f"Saved {path.relative_to(FOLDER.parents[1])}")
+    print(f"Saved {path}")
 
 
 def descend(make_optimizer, gradient, start, steps):

@@ -114,4 +114,4 @@ for ax, (name, settings, make_optimizer) in zip(lower, OPTIMIZERS, strict=True):
     ax.yaxis.set_major_formatter(lambda loss, _: f"{loss:g}")
 for ax in (*upper, *lower):
     draw_grid(ax)
-show(fig, "06_initialization")
+show(fig, "06_initialization", thumbnail=upper[0])

@@ -134,4 +134,4 @@ for ax in axes[:, 0]:
     ax.set_ylabel("learning rate")
 for ax in axes[-1]:
     ax.set_xlabel("step")
-show(fig, "07_schedules")
+show(fig, "07_schedules", thumbnail=axes[2, 0])

@@ -5,7 +5,10 @@ NumPy and compare them with the kernels, for every variant that a page shows. Sp
 """
 
 import doctest
+import os
 import re
+import shutil
+import subprocess
 import sys
 import textwrap
 import warnings
@@ -22,6 +25,8 @@ DOCS = ROOT / "docs"
 sys.path.insert(0, str(DOCS / "_ext"))
 
 import rule_latex  # noqa: E402 - the path comes first
+from docstrings import example, symbols  # noqa: E402
+from gallery import SCRIPTS, modules  # noqa: E402
 from optimizer_pages import pages, prologue  # noqa: E402
 from rule_tree import Line, equations, names, symbol  # noqa: E402
 from variants import Kernels, variants  # noqa: E402
@@ -74,6 +79,23 @@ def test_torch_samples():
             exec(textwrap.dedent(block), {})
 
 
+@pytest.mark.parametrize("script", sorted(SCRIPTS.glob("plot_*.py")), ids=lambda path: path.stem)
+def test_a_download_has_the_modules_that_its_script_imports(script):
+    local = {path.stem for folder in (SCRIPTS, SCRIPTS.parent) for path in folder.glob("*.py")}
+    given = modules(script)
+    imported = re.findall(r"^(?:from|import) (\w+)", "\n".join(path.read_text() for path in given), re.MULTILINE)
+    assert {path.stem for path in given} - {script.stem} == local & set(imported) >= {"drawing", "style"}
+
+
+def test_a_download_runs_by_itself(tmp_path):
+    pytest.importorskip("matplotlib")
+    for path in modules(SCRIPTS / "plot_01_isotropic_bowl.py"):
+        shutil.copy(path, tmp_path)
+    command = [sys.executable, "plot_01_isotropic_bowl.py"]
+    subprocess.run(command, cwd=tmp_path, env={**os.environ, "MPLBACKEND": "agg"}, check=True, capture_output=True)
+    assert (tmp_path / "build" / "gallery" / "01_isotropic_bowl.png").exists()
+
+
 def test_api_pages_are_complete():
     """Every public name is on a page."""
     own = {name: thing for name, thing in vars(schuss).items() if callable(thing) and not name.startswith("_")}
@@ -89,6 +111,19 @@ def test_api_pages_are_complete():
 def test_every_optimizer_is_in_one_list_of_the_overview():
     overview = (DOCS / "optimizers" / "index.rst").read_text(encoding="utf-8")
     assert sorted(re.findall(r"^   (\w+)$", overview, re.MULTILINE)) == sorted(pages())
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_a_page_explains_the_symbols_of_its_equations(kind):
+    """Each letter is explained, or defined by an equation; a name in words is the option's own."""
+    text = symbols(kind)[0]
+    lines = [line for v in variants(kind) for stages in v.programs.values() for stage in stages for line in stage.lines]
+    defined = {line.name for line in lines if not line.assigns}
+    defined |= {"t"} if kind.__name__ == "ASGD" else set()
+    for name in {name for line in lines for name in names(line.value)} - defined:
+        written = rule_latex.tex(name)
+        assert f":math:`{written}`" in text or written.startswith("\\mathrm"), (name, text)
+    assert example(kind)[0].startswith(">>> ")
 
 
 @pytest.mark.parametrize("name", [*_schuss.rules(), *TOOLS])
