@@ -27,7 +27,7 @@ export REPOSITORY
 
 .PHONY: demo test test-rust test-python lint test-slow interrupts fuzz format examples loops docs speed bench bench-compare bench-cuda code-size build-cost wheels dashboard test-cuda clean toolchain
 
-demo: $(VENV)/.demo $(VENV)/.built  ## Build, and train a network on handwritten digits with every optimizer.
+demo: $(VENV)/.demo $(VENV)/.built  ## Build, and train a network on handwritten digits with the usual optimizers.
 	$(BIN)/python examples/digits.py
 
 test: test-rust lint test-python  ## Run all required checks.

@@ -1,12 +1,13 @@
-"""Train a small network on handwritten digits with every optimizer of the package, and plot the learning curves.
+"""Train a small network on handwritten digits with the usual optimizers, or with all, and plot the learning curves.
 
-The network is plain NumPy (`network.py`). The data are scikit-learn's 1797 digits of 8 by 8 pixels. The table at the
-end has the test accuracy, the number of epochs until 95 %, and the time of one optimizer step next to that of the same
-update as a NumPy expression. The figure shows training loss and test accuracy by epoch, mean and range over the seeds.
-With momentum or Adam the training loss becomes several times lower than with plain SGD or Adagrad in as many epochs,
-while the test accuracies are close. Newton's method is left out, because it needs the Hessian.
+The network is plain NumPy (`network.py`). The data are scikit-learn's 1797 digits of 8 by 8 pixels. `USUAL` lists the
+optimizers that are trained without `--all`. The table at the end has the test accuracy, the number of epochs until
+95 %, and the time of one optimizer step next to that of the same update as a NumPy expression. The figure has a plot
+for each optimizer, by family: the training loss by epoch, geometric mean and range over the seeds. With momentum or
+Adam the training loss becomes several times lower than with plain SGD or Adagrad in as many epochs, while the test
+accuracies are close. Newton's method is left out, because it needs the Hessian.
 
-    python examples/digits.py [--seeds 5] [--epochs 30] [--out build/digits.png]
+    python examples/digits.py [--all] [--seeds 5] [--epochs 30] [--out build/digits.png]
 """
 
 import argparse
@@ -18,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import MultipleLocator, PercentFormatter
+from matplotlib.ticker import MaxNLocator
 from network import SIZES, backward, batches, evaluate, init_params, load_data
 from numpy_expressions import EXPRESSIONS
 from style import FAINT, INK, style
@@ -30,8 +31,8 @@ import schuss
 BATCH = 32
 TARGET = 0.95
 
-# For each group, which has its own plot of losses: label, class, keyword arguments. A class of the package that is in
-# no group gets a row with its defaults in the last one.
+# For each family: label, class, keyword arguments. A class of the package that is in none gets a row with its defaults
+# in the last one.
 GROUPS = {
     "Gradient descent and momentum": [
         ("SGD", "SGD", {"lr": 0.2}),
@@ -83,7 +84,8 @@ GROUPS = {
         ("StableAdamW", "StableAdamW", {"lr": 3e-3}),
         ("Yogi", "Yogi", {"lr": 0.02}),
     ],
-    "No schedule, second derivatives": [
+    "No rate or no schedule to choose, second derivatives": [
+        ("Prodigy", "Prodigy", {}),
         ("ScheduleFreeSGD", "ScheduleFreeSGD", {"lr": 0.5}),
         ("ScheduleFreeAdamW", "ScheduleFreeAdamW", {"lr": 5e-3}),
         ("ScheduleFreeRAdam", "ScheduleFreeRAdam", {"lr": 0.01}),
@@ -91,6 +93,15 @@ GROUPS = {
         ("SophiaH", "SophiaH", {"lr": 0.1}),
     ],
     "With their defaults": [],
+}
+# The labels of those that are trained without --all.
+USUAL = {
+    *("SGD", "SGD momentum", "SGD Nesterov", "NAG", "QHM", "AggMo"),
+    *("SignSGD", "Signum", "Lion"),
+    *("Adagrad", "Adadelta", "RMSprop", "Adafactor", "LARS", "LAMB"),
+    *("Adam", "AdamW", "Adamax", "NAdam", "RAdam", "Ranger"),
+    *("AdaBelief", "Adan", "AdEMAMix", "ADOPT", "StableAdamW", "Yogi"),
+    *("ScheduleFreeSGD", "ScheduleFreeAdamW", "SophiaG", "Prodigy"),
 }
 # Lookahead wraps an optimizer, so it is not in the registry.
 CLASSES = {
@@ -186,13 +197,15 @@ def time_steps(name, settings, data, rounds=60, steps=10):
 # Training and table ---------------------------------------------------------------------------------------------------
 
 
-def choose_rows(data):
-    """The rows to train: those of `GROUPS`, then every other class of the registry that trains with its defaults.
+def choose_rows(data, every):
+    """The rows to train: the usual ones, or those of `GROUPS` and each other class that trains with its defaults.
 
     Returns them, each with its group in front, and, for classes that need more than parameters and gradients (a
     Hessian), the reason why they are left out.
     """
     rows, left_out = [(group, *row) for group, members in GROUPS.items() for row in members], {}
+    if not every:
+        return [row for row in rows if row[1] in USUAL], left_out
     listed = {name for _, _, name, _ in rows}
     for name in schuss.OPTIMIZERS:
         if name in listed:
@@ -247,122 +260,72 @@ def print_table(results):
 
 # The figure -----------------------------------------------------------------------------------------------------------
 
-
-def label_lines(ax, ends, gap=14):
-    """Writes each line's name at its right end, without overlaps. `ends` has (label, y) pairs."""
-    height = ax.get_window_extent().height * 72 / ax.figure.dpi  # in points, like the font size
-    to_axes = ax.transData + ax.transAxes.inverted()
-    ends = [(to_axes.transform((1, y))[1] * height, label) for label, y in ends if np.isfinite(y) and y > 0]
-    ends = sorted((min(max(wanted, 0), height), label) for wanted, label in ends)
-    gap = min(gap, height / max(len(ends), 1))
-    places = []
-    for wanted, _ in ends:
-        places.append(max(wanted, places[-1] + gap) if places else wanted)
-    ceiling = height
-    for i in reversed(range(len(places))):  # moves labels above the top, and those below them, down again
-        places[i] = min(places[i], ceiling)
-        ceiling = places[i] - gap
-    for (wanted, label), place in zip(ends, places, strict=True):
-        colour = style(label)["color"]
-        line = {"arrowstyle": "-", "color": colour, "lw": 0.8, "shrinkA": 1, "shrinkB": 1, "relpos": (0, 0.5)}
-        ax.annotate(
-            label,
-            xy=(1, wanted / height),
-            xytext=(1.025, place / height),
-            xycoords="axes fraction",
-            color=colour,
-            va="center",
-            fontsize=10.5,
-            arrowprops=line,
-            annotation_clip=False,
-        )
+COLUMNS = 6
+PANEL = 1.72, 1.25  # width and height in inches
+GAP = 0.3, 0.36  # between panels; their titles are in the second
+HEADING = 0.56  # above each family
+MARGIN = 0.72, 0.28, 0.8  # left, bottom, top
 
 
-def draw_curve(ax, curves, look):
-    epochs = np.arange(curves.shape[1])
-    ax.fill_between(epochs, curves.min(axis=0), curves.max(axis=0), color=look["color"], alpha=0.15, lw=0)
-    ax.plot(epochs, curves.mean(axis=0), lw=1.8, **look)
+def geometric_mean(losses):
+    return np.exp(np.log(np.maximum(losses, 1e-12)).mean(axis=0))
 
 
-def draw_accuracy(ax, result, results):
-    """One optimizer's test accuracy in its colour, and the means of the others in grey."""
-    look = style(result.label)
-    for other in results:
-        ax.plot(other.accuracy.mean(axis=0), color=FAINT, lw=0.8)
-    ax.axhline(TARGET, color=INK, lw=0.7, ls=(0, (2, 3)))
-    draw_curve(ax, result.accuracy, look)
-    reached, _ = epochs_to_target(result.accuracy)
-    ax.plot(reached, TARGET, "o", ms=6, mfc="white", mec=look["color"], mew=1.8)
-    ax.set_title(
-        result.label,
-        loc="left",
-        color=look["color"],
-        fontsize=10.5 if len(result.label) < 12 else 8.5,
-        fontweight="bold",
-        pad=4,
-    )
-    ax.set_title(f"{result.accuracy[:, -1].mean() * 100:.1f} %", loc="right", color=INK, fontsize=10, pad=4)
-    ax.set_ylim(0.9, 1)
-    ax.yaxis.set_major_locator(MultipleLocator(0.05))
-    ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-
-
-def draw_losses(ax, group, results):
-    """The training losses of a group in colour, the others' means in grey behind them."""
-    for other in results:
-        ax.plot(other.loss.mean(axis=0), color=FAINT, lw=0.8)
-    own = [result for result in results if result.group == group]
-    for result in own:
-        draw_curve(ax, result.loss, style(result.label))
-    ax.set_yscale("log")
-    ax.yaxis.set_major_formatter(lambda loss, _: f"{loss:g}")
-    ax.set_title(group, loc="left", color=INK, fontsize=12, fontweight="bold")
-    return [(result.label, result.loss[:, -1].mean()) for result in own]
+def draw_panel(ax, result, family):
+    """One optimizer's training loss in its colour, those of its family in grey."""
+    colour = style(result.label)["color"]
+    for other in family:
+        ax.plot(geometric_mean(other.loss), color=FAINT, lw=0.9)
+    epochs = np.arange(result.loss.shape[1])
+    ax.fill_between(epochs, result.loss.min(axis=0), result.loss.max(axis=0), color=colour, alpha=0.2, lw=0)
+    ax.plot(epochs, geometric_mean(result.loss), color=colour, lw=1.8)
+    size = 9 if len(result.label) < 15 else 7.5
+    ax.set_title(result.label, loc="left", color=colour, fontsize=size, fontweight="bold", pad=3)
+    ax.set_title(f"{result.accuracy[:, -1].mean() * 100:.1f} %", loc="right", color=INK, fontsize=8, pad=3)
+    ax.set(yscale="log", xlim=(0, len(epochs) - 1))
+    ax.grid(color=FAINT, lw=0.5)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.tick_params(labelsize=8, labelbottom=False, labelleft=False)
+    ax.minorticks_off()
+    ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
 
 
 def draw(results, path):
-    """Training loss in a plot for each group; test accuracy in a small plot for each optimizer."""
-    groups = list(dict.fromkeys(result.group for result in results))
-    columns = min(len(results), 4 if len(results) <= 8 else 6)
-    lines, above = -(-len(results) // columns), -(-len(groups) // 2)
-    fig = Figure(figsize=(13, 0.7 + 3.8 * above + 0.6 + 1.8 * lines), dpi=110, layout="constrained")
-    fig.get_layout_engine().set(w_pad=0.08, h_pad=0.06)
-    top, bottom = fig.subfigures(2, 1, height_ratios=[0.7 + 3.8 * above, 0.6 + 1.8 * lines])
-    large = top.subplots(above, min(len(groups), 2), sharex=True, sharey=True, squeeze=False)
-    small = bottom.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
-
-    ends = [draw_losses(ax, group, results) for ax, group in zip(large.flat, groups, strict=False)]
-    for ax, result in zip(small.flat, results, strict=False):
-        draw_accuracy(ax, result, results)
-    for axes, used in ((large, len(groups)), (small, len(results))):
-        for ax in axes.flat[used:]:
-            ax.remove()
-        for column in range(axes.shape[1]):  # the last one in each column carries the axis
-            ax = axes[(used - 1 - column) // axes.shape[1], column]
-            ax.tick_params(labelbottom=True)
-            ax.set_xlabel("epoch")
-        for ax in axes.flat[:used]:
-            ax.set_xlim(0, results[0].loss.shape[1] - 1)
-            ax.grid(color=FAINT, lw=0.5)
-            ax.spines[["top", "right"]].set_visible(False)
-    for ax in large[:, 0]:
-        ax.set_ylabel("training loss (cross-entropy)")
-    for ax in small[:, 0]:
-        ax.set_ylabel("test accuracy")
-
-    seeds = len(results[0].loss)
-    top.suptitle(
-        f"Handwritten digits, one network. Line: mean over the seeds ({seeds}); band: lowest to highest",
-        x=0.012,
-        ha="left",
-        fontsize=14,
-        color=INK,
+    """A plot for each optimizer, all of one size and with the same axes; a family begins in a new line."""
+    families = {}
+    for result in results:
+        families.setdefault(result.group, []).append(result)
+    lines = sum(-(-len(members) // COLUMNS) for members in families.values())
+    (width, height), (across, down), (left, bottom, top) = PANEL, GAP, MARGIN
+    size = left + COLUMNS * (width + across), bottom + top + lines * (height + down) + len(families) * HEADING
+    fig = Figure(figsize=size, dpi=110)
+    at_zero = geometric_mean(np.concatenate([result.loss for result in results]))[0]
+    means = [geometric_mean(result.loss) for result in results if np.isfinite(result.loss).all()]
+    lowest, highest = np.min(means), min(np.max(means), 100 * at_zero)
+    y = size[1] - top
+    for family, members in families.items():
+        y -= HEADING
+        fig.text(left / size[0], (y + 0.4) / size[1], family, color=INK, fontsize=12, fontweight="bold", va="bottom")
+        for k, result in enumerate(members):
+            column = k % COLUMNS
+            y -= (height + down) if column == 0 else 0
+            x = left + column * (width + across)
+            ax = fig.add_axes((x / size[0], (y + down) / size[1], width / size[0], height / size[1]))
+            draw_panel(ax, result, members)
+            ax.set_ylim(lowest / 2, highest * 2)
+            ax.tick_params(labelleft=column == 0, labelbottom=k + COLUMNS >= len(members))
+            if column == 0:
+                ax.set_ylabel("training loss", fontsize=8)
+            if y - height - down < bottom:
+                ax.set_xlabel("epoch", fontsize=8)
+    seeds, epochs = results[0].loss.shape[0], results[0].loss.shape[1] - 1
+    title = f"Handwritten digits: training loss over {epochs} epochs, by optimizer"
+    note = (
+        f"Line: geometric mean over the seeds ({seeds}); band: lowest to highest; grey: the rest of the family. "
+        "Number: test accuracy after the last epoch."
     )
-    note = f"Test accuracy, one by one, the others in grey. Number: after the last epoch; dot: {TARGET:.0%} reached"
-    bottom.suptitle(note, x=0.012, ha="left", fontsize=11)
-    fig.draw_without_rendering()  # the labels need the final layout
-    for ax, labels in zip(large.flat, ends, strict=False):
-        label_lines(ax, labels)
+    fig.text(left / size[0], 1 - 0.34 / size[1], title, color=INK, fontsize=14)
+    fig.text(left / size[0], 1 - 0.62 / size[1], note, color=INK, fontsize=9.5)
     path.parent.mkdir(parents=True, exist_ok=True)
     fig.savefig(path)
 
@@ -376,13 +339,14 @@ def at_least_one(text):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--all", action="store_true", help="train with every optimizer, not only with the usual ones")
     parser.add_argument("--seeds", type=at_least_one, default=5, help="networks for each optimizer (%(default)s)")
     parser.add_argument("--epochs", type=at_least_one, default=30, help="passes over the training data (%(default)s)")
     parser.add_argument("--out", type=Path, default=Path("build/digits.png"), help="the figure (%(default)s)")
     args = parser.parse_args()
 
     data = load_data()
-    rows, left_out = choose_rows(data)
+    rows, left_out = choose_rows(data, args.all)
     sizes = " → ".join(str(n) for n in [64, *(shape[1] for shape in SIZES.values())])
     count = sum(inputs * outputs + outputs for inputs, outputs in SIZES.values())
     print(f"{len(data.y)} digits to train with, {len(data.y_test)} to test; network {sizes} ({count} parameters)")
@@ -395,6 +359,8 @@ def main():
     print_table(results)
     for name, reason in left_out.items():
         print(f"Not trained here: {name} ({reason})")
+    if not args.all:
+        print(f"Trained with {len(rows)} optimizers and settings; --all trains with each of the package.")
     draw(results, args.out)
     print(f"Learning curves: {args.out}")
 
