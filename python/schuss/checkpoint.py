@@ -12,7 +12,7 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal, overload
 
 import numpy as np
 
@@ -72,7 +72,7 @@ def save(path: str | os.PathLike[str], optimizer: Optimizer, *, include_params: 
 
 
 def _save(path: str, optimizer: Optimizer, include_params: bool) -> None:
-    tensors = {name: _in_c_order(array) for name, array in _named(optimizer, include_params)}
+    tensors = {own.name: _in_c_order(own.value) for own in _named(optimizer, include_params)}
     header = {"format": _FORMAT, "include_params": include_params, "structure": _structure(optimizer)}
     metadata = {_METADATA: _json({**header, **_state.scalars(optimizer)})}
     folder, name = os.path.split(path)
@@ -154,7 +154,17 @@ def _json(state: dict[str, Any]) -> str:
     return json.dumps(state, default=plain)
 
 
-def load(path: str | os.PathLike[str], optimizer: Optimizer, *, include_params: bool = True) -> None:
+@overload
+def load(
+    path: str | os.PathLike[str], optimizer: Optimizer, *, include_params: bool = True, strict: Literal[True] = True
+) -> None: ...
+@overload
+def load(
+    path: str | os.PathLike[str], optimizer: Optimizer, *, include_params: bool = True, strict: Literal[False]
+) -> list[str]: ...
+def load(
+    path: str | os.PathLike[str], optimizer: Optimizer, *, include_params: bool = True, strict: bool = True
+) -> list[str] | None:
     """Restores parameters and optimizer from a file of :func:`save`; training continues as if uninterrupted.
 
     Everything is checked first: class, structure, shapes, dtypes, hyperparameters. On an error nothing has changed. The
@@ -169,6 +179,14 @@ def load(path: str | os.PathLike[str], optimizer: Optimizer, *, include_params: 
     include_params : bool, default True
         Restore the parameters too, in place. ``False`` restores the state alone, for parameters that you restore
         yourself and for files without them.
+    strict : bool, default True
+        Raise if anything does not fit. ``False`` loads what fits: an array is loaded with all its states or not at all,
+        and one that is not keeps its own step count for bias correction.
+
+    Returns
+    -------
+    list of str, or None
+        With ``strict=False``, a message for everything that was not loaded; else None.
 
     Raises
     ------
@@ -185,40 +203,48 @@ def load(path: str | os.PathLike[str], optimizer: Optimizer, *, include_params: 
     """
     _check_optimizer(optimizer)
     path = _path(path)
+    unfit = _state.Unfit(strict)
     with tensor_files.opened(path) as file, optimizer._exclusive():
         try:
-            _load(path, file, optimizer, include_params)
+            _load(path, file, optimizer, include_params, unfit)
         except tensor_files.NotWholeError as error:
             raise ValueError(f"{path} is not a whole safetensors file: {error}") from error
+    return None if strict else unfit.messages
 
 
-def _load(path: str, file: BinaryIO, optimizer: Optimizer, include_params: bool) -> None:
-    targets = list(_named(optimizer, include_params))
+def _load(path: str, file: BinaryIO, optimizer: Optimizer, include_params: bool, unfit: _state.Unfit) -> None:
+    targets = _named(optimizer, include_params)
     structure = _structure(optimizer)
     # Names and JSON text may be longer by what is escaped in them, and there may be other tensors.
-    usual = sum(len(name) + 100 for name, _ in targets) + len(repr(structure))
+    usual = sum(len(target.name) + 100 for target in targets) + len(repr(structure))
     header = tensor_files.read_header(file, 2**20 + 16 * usual)
     state = _read_metadata(path, header.metadata)
     difference = _difference(optimizer, state["structure"], structure)
-    if difference:
+    if difference and unfit.strict:
         raise ValueError(f"{path} was saved for parameters of another structure than this optimizer's: {difference}")
     if include_params and not state["include_params"]:
         raise ValueError(
             f"{path} holds no parameters: restore them yourself, then load the state with include_params=False"
         )
-    changes = _state.check_scalars(optimizer, state)
-    for name, target in targets:
-        if name not in header.tensors:
-            raise ValueError(f"{path} lacks {name}")
-        entry = header.tensors[name]
-        found, wanted = (entry.shape, entry.dtype), (target.shape, target.dtype.name)
+    checked = _state.check_scalars(optimizer, state, unfit) if unfit.strict else None
+
+    def check(target: _state.Target) -> None:
+        if target.name not in header.tensors:
+            raise ValueError(f"{path} lacks {target.name}")
+        entry = header.tensors[target.name]
+        found, wanted = (entry.shape, entry.dtype), (target.value.shape, target.value.dtype.name)
         if found != wanted:
-            raise ValueError(f"{path} has {name} as {found}, but this optimizer's is {wanted}")
+            raise ValueError(f"{path} has {target.name} as {found}, but this optimizer's is {wanted}")
+
+    known = [name for name in header.tensors if include_params or not name.startswith("params[")]
+    loaded, kept = unfit.fitting(targets, known, check)
+    changes = checked or _state.check_scalars(optimizer, state, unfit, kept)
+    loaded = [target for target in loaded if target.array in changes.fit]
     for at, param in zip(optimizer._suffixes, optimizer._params, strict=True):
         if include_params:
             optimizer._backend.adapt(optimizer._place("params", *at), param)
     # The file is read whole before anything changes.
-    copies = [(target, tensor_files.read(file, header.tensors[name], target)) for name, target in targets]
+    copies = [(own.value, tensor_files.read(file, header.tensors[own.name], own.value)) for own in loaded]
     changes.make(optimizer, copies)
 
 
@@ -239,17 +265,18 @@ def _check_optimizer(optimizer: Any) -> None:
         raise TypeError(f"the optimizer must be one of schuss, got {type(optimizer).__name__}")
 
 
-def _named(optimizer: Optimizer, include_params: bool) -> list[tuple[str, np.ndarray]]:
+def _named(optimizer: Optimizer, include_params: bool) -> list[_state.Target]:
     """Every array of a checkpoint with its tensor name: the state's name and the parameter's path."""
-    result = []
+    result: list[_state.Target] = []
     states = optimizer._states  # read once: Lookahead builds a new list at each access
     for i, (group, suffix) in enumerate(optimizer._suffixes):
         place = f"[{group}]{suffix}"
         if include_params:
-            result.append((f"params{place}", optimizer._params[i]))
+            result.append(_state.Target(i, f"params{place}", optimizer._params[i]))
         names = optimizer._state_names(i)
-        result += [(name + place, state) for name, state in zip(names, states[i], strict=True)]
-    return [*result, *((f"shared[{name!r}]", value) for name, value in optimizer._shared.items())]
+        result += [_state.Target(i, name + place, own) for name, own in zip(names, states[i], strict=True)]
+    shared = optimizer._shared.items()
+    return [*result, *(_state.Target(-1, f"shared[{name!r}]", value) for name, value in shared)]
 
 
 def _structure(optimizer: Optimizer) -> Any:

@@ -133,3 +133,17 @@ def test_copies_overlap():
             assert lines.index(f"order {producer} before {own}") < first
             assert lines.index(f"order {own} before {producer}") >= last
     assert not any(line.startswith("synchronize") for line in lines)
+
+
+def test_missing_gradients():
+    here, params, opt = made(schuss.AdamW, np.float32, max_grad_norm=1.0)
+    for t in range(3):
+        present = [(1, 1, 1, 1, 1), (0, 1, 1, 1, 0), (1, 0, 0, 1, 1)][t]
+        given = [g if own else None for g, own in zip(gradients(t, np.float32), present, strict=True)]
+        assert here.step(given)
+        assert opt.step([None if g is None else gpu.Array(g) for g in given], zero_grads=True)
+    for got, want in zip(arrays(opt.optimizer), arrays(here), strict=True):
+        assert got.tobytes() == want.tobytes()
+    for param, want in zip(params, here.param_groups[0]["params"], strict=True):
+        assert param.host.tobytes() == want.tobytes()
+    assert opt.optimizer.state_dict()["param_groups"] == here.state_dict()["param_groups"]

@@ -10,6 +10,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from gpu_pairs import assert_same, normal, pair, step_both
+from helpers import arrays
 
 import schuss
 
@@ -184,3 +185,50 @@ def test_a_skipped_step_of_several_passes_changes_nothing(kind):
     assert there.skipped_steps == 1
     step_both(here, there, [normal(v.shape, seed=9) for v in values])
     assert_same(here, there)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        (schuss.AdamW, dict(max_grad_norm=1.0, nonfinite="skip")),
+        (schuss.LAMB, {}),
+        (schuss.Prodigy, {}),
+        (schuss.Ranger, dict(k=2)),
+        (schuss.ScheduleFreeAdamW, {}),
+    ],
+)
+def test_missing_gradients(kind, options):
+    values = [normal((30, 20), seed=1), normal(7, np.float64, 2), normal((5, 3), seed=3)]
+    here, there = pair(kind, values, **options)
+    for t in range(6):
+        grads = [normal(v.shape, np.float32, t) for v in values]
+        present = [(1, 1, 1), (1, 0, 1), (0, 1, 1), (0, 0, 0), (1, 0, 0), (1, 1, 1)][t]
+        for opt, made in ((here, np.array), (there, gpu.Array)):
+            given = [made(g) if own else None for g, own in zip(grads, present, strict=True)]
+            assert opt.step(given, zero_grads=True)
+        assert here.grad_norm is None or np.isclose(here.grad_norm, there.grad_norm)
+    assert_same(here, there)
+    assert here.state_dict()["param_groups"] == there.state_dict()["param_groups"]
+    assert there.state_dict()["param_groups"][0]["missed_steps"] == {"[0]": 2, "[1]": 3, "[2]": 2}
+    other = kind([gpu.Array(np.asarray(p.owner.host)) for p in there.param_groups[0]["params"]], **options)
+    other.load_state_dict(there.state_dict())
+    for opt in (there, other):
+        opt.step([gpu.Array(g) for g in grads])
+    for got, want in zip(arrays(other), arrays(there), strict=True):
+        assert np.asarray(got).tobytes() == np.asarray(want).tobytes()
+
+
+def test_partial_gradients_and_holes():
+    values = {"w": normal((3, 2)), "b": None, "v": normal(4)}
+    here = schuss.Adam({key: v if v is None else v.copy() for key, v in values.items()})
+    there = schuss.Adam({key: v if v is None else gpu.Array(v) for key, v in values.items()})
+    g = normal(4, seed=1)
+    assert here.step({"v": g}, partial=True) and there.step({"v": gpu.Array(g)}, partial=True)
+    assert here.step({"w": None, "b": None, "v": g}) and there.step({"w": None, "b": None, "v": gpu.Array(g)})
+    assert_same(here, there)
+    with pytest.raises(ValueError, match=r"grads\['b'\] must be None"):
+        there.step({"w": None, "b": gpu.Array(g), "v": gpu.Array(g)})
+    there.add_param_group({"params": [gpu.Array(g)]})
+    assert there.step([None, [gpu.Array(g)]])
+    first, second = there.state_dict()["param_groups"]
+    assert first["missed_steps"] == {"['w']": 3, "['v']": 1} and "missed_steps" not in second

@@ -137,7 +137,7 @@ def test_wrong_calls_change_nothing():
         ),
         (
             lambda: opt.step(lambda: (None, h)), TypeError,
-            "grads must be a list or tuple like params, got NoneType",
+            "grads is None; pass a structure like params, in which None leaves an array alone",
         ),
         (
             lambda: opt.step(good, h[:-1]), ValueError,

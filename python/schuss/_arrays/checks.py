@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import bisect
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, ValuesView
 from typing import Any, Literal
 
 import numpy as np
@@ -68,7 +68,7 @@ def shown(array: Any) -> np.ndarray:
 def check_written(place: str, array: Any) -> None:
     """Raises unless the array can be updated in place."""
     if array is None:
-        raise TypeError(f"{place} is None; every entry must be a NumPy array")
+        raise TypeError(f"{place} is None; it must be a NumPy array")
     if not isinstance(array, np.ndarray):
         if is_on_gpu(array):
             raise TypeError(f"{place} is on a GPU; here it must be a NumPy array, in host memory")
@@ -209,6 +209,8 @@ def _advice(place: str, thing: Any) -> str:
         return f"pass a NumPy view of its memory, {place}.detach().numpy()"
     if hasattr(thing, "__dlpack__") or hasattr(thing, "__array__"):
         return f"pass a writable NumPy view of its memory, for example {place}.numpy()"
+    if isinstance(thing, (Iterator, ValuesView)):
+        return f"pass list({place})"
     if isinstance(thing, Iterable) and not isinstance(thing, (str, bytes, list, tuple)):
         return "structures of arrays are lists, tuples and dicts"
     return "put the numbers into np.array(..., dtype=np.float32) and update the model from that array"

@@ -1,14 +1,14 @@
 """Structures of arrays (pytrees): an array, or lists, tuples and dicts of structures, nested arbitrarily.
 
-A structure is split into leaves and a template, the same structure with leaf numbers. Leaves are numbered by the sorted
-keys of dicts, so that what depends on the numbers does not depend on the order in which a dict was filled. Nothing here
-inspects a leaf.
+None is a structure without leaves. A structure is split into leaves and a template, the same structure with leaf
+numbers. Leaves are numbered by the sorted keys of dicts, so that what depends on the numbers does not depend on the
+order in which a dict was filled. Nothing here inspects a leaf.
 """
 
 from __future__ import annotations
 
 import numbers
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, ValuesView
 from typing import Any
 
 _DEPTH = 100  # Structures are traversed recursively, and a list may contain itself.
@@ -30,10 +30,17 @@ def flatten(structure: Any, name: str, first: int = 0) -> tuple[Any, list[tuple[
         if isinstance(node, (list, tuple)):
             items = [walk(value, f"{place}[{i}]", depth + 1) for i, value in enumerate(node)]
             return items if isinstance(node, list) else tuple(items)
+        if node is None:
+            return None
         leaves.append((place, node))
         return first + len(leaves) - 1
 
     return walk(structure, "", 0), leaves
+
+
+def listed(structure: Any) -> Any:
+    """A list of what an iterator or a dict's `values()` gives; other structures as they are."""
+    return list(structure) if isinstance(structure, (Iterator, ValuesView)) else structure
 
 
 def shown_key(key: Any) -> str:
@@ -86,33 +93,47 @@ def build(template: Any, leaf: Callable[[int], Any]) -> Any:
     if isinstance(template, (list, tuple)):
         items = [build(value, leaf) for value in template]
         return items if isinstance(template, list) else tuple(items)
-    return leaf(template)
+    return None if template is None else leaf(template)
 
 
-def leaves(template: Any, structure: Any, name: str, like: str) -> Iterator[tuple[int, str, Any]]:
+def leaves(
+    template: Any, structure: Any, name: str, like: str, *, partial: bool = False
+) -> Iterator[tuple[int, str, Any]]:
     """Yields number, place and leaf for each leaf of a structure that must match the template.
 
-    Raises `TypeError` or `ValueError` at a mismatch: the message starts with the place (`name` and the path) and says
-    what `like` has there.
+    None in the place of a part of the structure gives None for each of its leaves, and with `partial` so does a key
+    that a dict lacks. Raises `TypeError` or `ValueError` at a mismatch: the message starts with the place (`name` and
+    the path) and says what `like` has there.
     """
     if isinstance(template, dict):
+        if structure is None:
+            structure = dict.fromkeys(template)
         if not isinstance(structure, dict):
             raise TypeError(f"{name} must be a dict like {like}, got {kind(structure)}")
-        missing = [key for key in template if key not in structure]
+        missing = [] if partial else [key for key in template if key not in structure]
         extra = [key for key in structure if key not in template]
         if missing or extra:
             parts = [f"lacks {_keys(missing)}"] * bool(missing) + [f"has unknown {_keys(extra)}"] * bool(extra)
             raise ValueError(f"{name} {' and '.join(parts)}; it must have the keys of {like}: {_keys(template)}")
         for key, value in template.items():
             at = f"[{shown_key(key)}]"
-            yield from leaves(value, structure[key], name + at, like + at)
+            yield from leaves(value, structure.get(key), name + at, like + at, partial=partial)
     elif isinstance(template, (list, tuple)):
+        if structure is None:
+            structure = [None] * len(template)
         if not isinstance(structure, (list, tuple)):
-            raise TypeError(f"{name} must be a list or tuple like {like}, got {kind(structure)}")
+            advice = f"; pass list({name})" if isinstance(structure, (Iterator, ValuesView)) else ""
+            raise TypeError(f"{name} must be a list or tuple like {like}, got {kind(structure)}{advice}")
         if len(structure) != len(template):
             raise ValueError(f"{name} has {len(structure)} entries, but {like} has {len(template)}")
         for i, value in enumerate(template):
-            yield from leaves(value, structure[i], f"{name}[{i}]", f"{like}[{i}]")
+            yield from leaves(value, structure[i], f"{name}[{i}]", f"{like}[{i}]", partial=partial)
+    elif template is None:
+        if structure is not None:
+            raise ValueError(
+                f"{name} must be None, as {like} was when the optimizer was made; if a forward pass has made that "
+                "array since, make the optimizer after it"
+            )
     else:
         yield template, name, structure
 

@@ -17,7 +17,7 @@ from schuss import _schuss
 from schuss._arrays import checks, formats, trees
 from schuss._backends import cuda_arrays
 from schuss._backends.cuda_arrays import DeviceArray
-from schuss._backends.protocol import Change, Copy, GroupArrays, Owner
+from schuss._backends.protocol import Change, Copy, Counters, GroupArrays, Owner
 
 
 class Cuda:
@@ -29,6 +29,8 @@ class Cuda:
         self.work: Any = None
         self._last_stream = cuda_arrays.LEGACY
         self._group_steps: list[int] = []
+        #: How many of its group's steps each array has missed; empty if none has.
+        self._missed: list[int] = []
         self._rules_of_group: list[int] = []
         # The states that all arrays share, as last copied to or from the device, and whether the device has newer
         # ones.
@@ -76,6 +78,7 @@ class Cuda:
         new = groups[first:]
         changes: list[Change] = [
             (self, "_group_steps", [*self._group_steps, *(0 for _ in new)]),
+            (self, "_missed", [*self._missed, *(0 for group in new for _ in group.params)] if self._missed else []),
             (self, "_rules_of_group", [*self._rules_of_group, *(len(group.rules) for group in new)]),
             (self, "_template", trees.in_order(root)),
             (self, "_seen", [*self._seen, *(None for group in new for _ in group.params)]),
@@ -154,14 +157,18 @@ class Cuda:
 
     # One caller at a time.
 
-    def counters(self, owner: Owner) -> tuple[int, int, list[int]]:
-        steps, skipped, _ = owner._counters
+    def counters(self, owner: Owner) -> Counters:
+        steps, skipped, *_ = owner._counters
         self._follow(owner)
         self._read_shared(owner)
-        return steps, skipped, list(self._group_steps)
+        return Counters(steps, skipped, list(self._group_steps), list(self._missed))
 
-    def counted(self, owner: Owner, steps: int, skipped: int, groups: Sequence[int]) -> list[Change]:
-        return [(owner, "_counters", (steps, skipped, [])), (self, "_group_steps", list(groups))]
+    def counted(self, owner: Owner, counters: Counters) -> list[Change]:
+        return [
+            (owner, "_counters", (counters.steps, counters.skipped, [], [])),
+            (self, "_group_steps", list(counters.groups)),
+            (self, "_missed", list(counters.missed)),
+        ]
 
     def _read_shared(self, owner: Owner) -> None:
         """Updates the states that all arrays share; waits for the device if it has newer ones."""
@@ -200,25 +207,33 @@ class Cuda:
 
     # The step.
 
-    def step(self, owner: Owner, grads: Any = None, *, grad_scale: float = 1.0, zero_grads: bool = False) -> bool:
+    def step(
+        self,
+        owner: Owner,
+        grads: Any = None,
+        *,
+        grad_scale: float = 1.0,
+        zero_grads: bool = False,
+        partial: bool = False,
+    ) -> bool:
         """Starts a step; see `schuss._schuss.Core.step`."""
-        scale, zero = owner._step_options(grad_scale, zero_grads)
+        scale, zero, part = owner._step_options(grad_scale, zero_grads, partial)
         with _schuss.ExclusiveLock(owner):
-            return self._step(owner, owner._own_grads() if grads is None else grads, scale, zero)
+            return self._step(owner, owner._own_grads() if grads is None else grads, scale, zero, part)
 
     def run(self, owner: Owner, program: str, arrays: Any, changes: Sequence[Change]) -> None:
         """Starts another program; see `schuss._schuss.Core._run`. The caller has exclusive access."""
         values = owner._scheduled_values(owner.step_count)
         if arrays is None:  # such a program reads no gradients, but all have a place in the work list
-            given = [(p.pointer, p.dtype.name) for p in owner._params]
+            given = [p.pointer for p in owner._params], [p.dtype.name for p in owner._params]
             stream, foreign = self._follow(owner), set[int]()
         else:
             seen, stream, foreign = self.read(owner, arrays, False)
-            given = [(one.pointer, one.dtype) for one in seen]
-        pointers, types = [pointer for pointer, _ in given], [dtype for _, dtype in given]
+            given = as_given(seen)
         made = _schuss.Changes(changes)
         with self._ordered(foreign, stream):
-            self.work.step(program, values, self._counts(), pointers, types, 1.0, None, False, False, stream, made)
+            counts = self._counts(), self._missed
+            self.work.step(program, values, *counts, *given, 1.0, None, False, False, stream, made)
 
     def _counts(self) -> list[int]:
         """The number of the next step for each rule of each group."""
@@ -233,7 +248,7 @@ class Cuda:
         for other in foreign:
             _schuss.cuda_order(self.device, stream, other)
 
-    def _step(self, owner: Owner, grads: Any, grad_scale: float, zero_grads: bool) -> bool:
+    def _step(self, owner: Owner, grads: Any, grad_scale: float, zero_grads: bool, partial: bool) -> bool:
         steps, skipped = owner.step_count, owner.skipped_steps
         values = owner._scheduled_values(steps)
         if owner._shared_values is not None:
@@ -241,11 +256,16 @@ class Cuda:
             if owner._shared_values.tobytes() != self._shared:
                 self.work.set_shared(owner._shared_values.tolist())
                 self._shared = owner._shared_values.tobytes()
-        seen, stream, foreign = self.read(owner, grads, zero_grads)
+        seen, stream, foreign = self.read(owner, grads, zero_grads, partial)
+        missed = self._missed
+        if None in seen:
+            before = missed or [0] * len(seen)
+            missed = [min(count + (one is None), 2**63 - 1) for count, one in zip(before, seen, strict=True)]
         max_grad_norm, nonfinite = owner.max_grad_norm, owner.nonfinite
         taken = _schuss.Changes(
             [
-                (owner, "_counters", (steps + 1, skipped, [])),
+                (owner, "_counters", (steps + 1, skipped, [], [])),
+                (self, "_missed", missed),
                 (self, "_group_steps", [min(count + 1, 2**63 - 1) for count in self._group_steps]),
                 (self, "_shared_behind", owner._shared_values is not None),
                 (self, "_norm", None if max_grad_norm is None else ...),
@@ -256,8 +276,8 @@ class Cuda:
                 "step",
                 values,
                 self._counts(),
-                [one.pointer for one in seen],
-                [one.dtype for one in seen],
+                self._missed,
+                *as_given(seen),
                 grad_scale,
                 max_grad_norm,
                 nonfinite != "propagate",
@@ -269,35 +289,39 @@ class Cuda:
         if bad is not None:
             if nonfinite == "error":
                 owner._explain_nonfinite(*bad)
-            owner._counters = (steps, skipped + 1, [])
+            owner._counters = (steps, skipped + 1, [], [])
             return False
         return True
 
-    def read(self, owner: Owner, grads: Any, zero_grads: bool) -> tuple[list[cuda_arrays.Seen], int, set[int]]:
+    def read(
+        self, owner: Owner, grads: Any, zero_grads: bool, partial: bool = False
+    ) -> tuple[list[cuda_arrays.Seen | None], int, set[int]]:
         """The checked gradients, the stream to work in, and the other streams that produced gradients."""
         leaves: list[Any] = []
-        if not _collect(self._template, grads, leaves):
-            owner._explain_structure(grads)
+        if not _collect(self._template, grads, partial, leaves):
+            owner._explain_structure(grads, partial)
         for i, leaf in enumerate(leaves):
             key = _key(leaf)
-            if self._seen[i] is None or key is None or self._seen[i][0] != key:
+            if leaf is None:
+                self._seen[i] = (None, None)
+            elif self._seen[i] is None or key is None or self._seen[i][0] != key:
                 self._seen[i] = (key, self._look(owner, i, leaf, zero_grads))
         seen = [entry[1] for entry in self._seen]
         if zero_grads:
             _check_zeroable(owner, seen)
         # PyTorch and CuPy reuse freed memory in stream order; gradients of other libraries must outlive the step.
-        self._alive = [leaf for leaf, one in zip(leaves, seen, strict=True) if not one.framework]
+        present = [(leaf, one) for leaf, one in zip(leaves, seen, strict=True) if one is not None]
+        self._alive = [leaf for leaf, one in present if not one.framework]
         stream = self._follow(owner)
-        streams = {cuda_arrays.current_stream(name, self.device) for name in {one.framework for one in seen} if name}
-        return seen, stream, (streams | {one.stream for one in seen if not one.framework}) - {stream}
+        frameworks = {one.framework for _, one in present}
+        streams = {cuda_arrays.current_stream(name, self.device) for name in frameworks if name}
+        return seen, stream, (streams | {one.stream for _, one in present if not one.framework}) - {stream}
 
     def _look(self, owner: Owner, i: int, gradient: Any, zero_grads: bool) -> cuda_arrays.Seen:
         """Checks a gradient against its parameter."""
         place = owner._place(owner._arguments, *owner._suffixes[i])
         param_place = owner._place("params", *owner._suffixes[i])
         param = owner._params[i]
-        if gradient is None:
-            raise TypeError(f"{place} is None; pass zeros for a parameter without gradient")
         if not checks.is_on_gpu(gradient):
             raise TypeError(
                 f"{place} is {trees.kind(gradient)} in host memory, but {param_place} is on a GPU; move it there first"
@@ -335,11 +359,18 @@ def _refuse_unequal_rates(owner: Owner, rates: Sequence[float]) -> None:
             owner._explain_rates(used[0], other)
 
 
-def _check_zeroable(owner: Owner, seen: list[cuda_arrays.Seen]) -> None:
+def as_given(seen: Sequence[cuda_arrays.Seen | None]) -> tuple[list[int], list[str]]:
+    """The pointer and type of each gradient, as the extension module takes them."""
+    return [0 if one is None else one.pointer for one in seen], ["" if one is None else one.dtype for one in seen]
+
+
+def _check_zeroable(owner: Owner, seen: Sequence[cuda_arrays.Seen | None]) -> None:
     """Raises if a gradient cannot be set to zero, or two share memory."""
     size = {"float64": 8, "float32": 4}
     ranges = []
     for i, (one, param) in enumerate(zip(seen, owner._params, strict=True)):
+        if one is None:
+            continue
         if not one.writable:
             raise ValueError(
                 f"{owner._place('grads', *owner._suffixes[i])} is read-only, so it cannot be zeroed; pass a copy"
@@ -366,15 +397,22 @@ def _key(leaf: Any) -> Any:
     return None
 
 
-def _collect(template: Any, structure: Any, leaves: list[Any]) -> bool:
+def _collect(template: Any, structure: Any, partial: bool, leaves: list[Any]) -> bool:
     """Collects the leaves of a structure in the template's order; false if it does not match."""
-    if isinstance(template, dict):
-        if not isinstance(structure, dict) or len(structure) != len(template):
+    if structure is None:
+        leaves += [None] * len(trees.flatten(template, "")[1])
+    elif isinstance(template, dict):
+        if not isinstance(structure, dict) or any(key not in template for key in structure):
             return False
-        return all(key in structure and _collect(value, structure[key], leaves) for key, value in template.items())
-    if isinstance(template, (list, tuple)):
+        if not partial and len(structure) != len(template):
+            return False
+        return all(_collect(value, structure.get(key), partial, leaves) for key, value in template.items())
+    elif isinstance(template, (list, tuple)):
         if not isinstance(structure, (list, tuple)) or len(structure) != len(template):
             return False
-        return all(_collect(one, own, leaves) for one, own in zip(template, structure, strict=True))
-    leaves.append(structure)
+        return all(_collect(one, own, partial, leaves) for one, own in zip(template, structure, strict=True))
+    elif template is None:
+        return False
+    else:
+        leaves.append(structure)
     return True

@@ -11,7 +11,7 @@ import numpy as np
 from schuss import _schuss
 from schuss._arrays import checks, formats, layout, trees
 from schuss._backends import tools
-from schuss._backends.protocol import Change, Copy, GroupArrays, Owner
+from schuss._backends.protocol import Change, Copy, Counters, GroupArrays, Owner
 
 
 class Host:
@@ -41,8 +41,16 @@ class Host:
     def check_picklable(self) -> None:
         """Optimizers over NumPy arrays always can be pickled."""
 
-    def step(self, owner: Owner, grads: Any = None, *, grad_scale: float = 1.0, zero_grads: bool = False) -> bool:
-        return _schuss.Core.step(owner, grads, grad_scale=grad_scale, zero_grads=zero_grads)
+    def step(
+        self,
+        owner: Owner,
+        grads: Any = None,
+        *,
+        grad_scale: float = 1.0,
+        zero_grads: bool = False,
+        partial: bool = False,
+    ) -> bool:
+        return _schuss.Core.step(owner, grads, grad_scale=grad_scale, zero_grads=zero_grads, partial=partial)
 
     def run(self, owner: Owner, program: str, arrays: Any, changes: Sequence[Change]) -> None:
         owner._run(program, arrays, _schuss.Changes(changes))
@@ -77,11 +85,11 @@ class Host:
     def check_idle(self, owner: Owner) -> None:
         _schuss.Core._check_idle(owner)
 
-    def counters(self, owner: Owner) -> tuple[int, int, list[int]]:
-        return owner._counters
+    def counters(self, owner: Owner) -> Counters:
+        return Counters(*owner._counters)
 
-    def counted(self, owner: Owner, steps: int, skipped: int, groups: Sequence[int]) -> list[Change]:
-        return [(owner, "_counters", (steps, skipped, list(groups)))]
+    def counted(self, owner: Owner, counters: Counters) -> list[Change]:
+        return [(owner, "_counters", counters)]
 
     def refuse_changed(self, owner: Owner) -> None:
         owner._refuse_changed(owner._changed_param())

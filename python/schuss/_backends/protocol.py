@@ -20,6 +20,19 @@ from schuss._arrays.layout import Matrix
 Nonfinite = Literal["propagate", "skip", "error"]
 #: An object, the name of an attribute, and its new value.
 Change = tuple[Any, str, Any]
+
+
+class Counters(NamedTuple):
+    """How many steps were taken."""
+
+    steps: int
+    skipped: int
+    #: The steps of each group.
+    groups: list[int]
+    #: How many of its group's steps each array has missed, for lack of a gradient; empty if none has.
+    missed: list[int]
+
+
 #: An array to change, and the array with its new elements.
 Copy = tuple[Any, Any]
 
@@ -79,11 +92,11 @@ class Owner(_schuss.Core):
 
         def _own_grads(self) -> Any: ...
         @staticmethod
-        def _step_options(grad_scale: Any, zero_grads: Any) -> tuple[float, bool]: ...
+        def _step_options(grad_scale: Any, zero_grads: Any, partial: Any) -> tuple[float, bool, bool]: ...
         def _scheduled_values(self, step: int) -> list[list[float]]: ...
         def _is_written(self, array: Any) -> bool: ...
         def _refuse_changed(self, i: int | None) -> None: ...
-        def _explain_structure(self, grads: Any) -> None: ...
+        def _explain_structure(self, grads: Any, partial: bool) -> None: ...
         def _explain_shared(self, i: int, k: int) -> None: ...
         def _explain_nonfinite(self, i: int, at: int) -> None: ...
         def _explain_rates(self, one: float, other: float) -> None: ...
@@ -117,7 +130,15 @@ class Backend(Protocol):
 
     # Steps.
 
-    def step(self, owner: Owner, grads: Any = None, *, grad_scale: float = 1.0, zero_grads: bool = False) -> bool:
+    def step(
+        self,
+        owner: Owner,
+        grads: Any = None,
+        *,
+        grad_scale: float = 1.0,
+        zero_grads: bool = False,
+        partial: bool = False,
+    ) -> bool:
         """Takes a step; see `schuss._schuss.Core.step`."""
         ...
 
@@ -149,12 +170,12 @@ class Backend(Protocol):
     def check_idle(self, owner: Owner) -> None:
         """Raises if a step, save or load is in progress."""
 
-    def counters(self, owner: Owner) -> tuple[int, int, list[int]]:
-        """Steps taken, steps skipped, and the steps of each group."""
+    def counters(self, owner: Owner) -> Counters:
+        """How many steps were taken."""
         ...
 
-    def counted(self, owner: Owner, steps: int, skipped: int, groups: Sequence[int]) -> list[Change]:
-        """What changes when the three counters have these values."""
+    def counted(self, owner: Owner, counters: Counters) -> list[Change]:
+        """What changes when the counters have these values."""
         ...
 
     # Parameters.

@@ -50,15 +50,19 @@ class Callbacks(Owner):
         return checks.overlaps(self._written, array)
 
     @staticmethod
-    def _step_options(grad_scale: Any, zero_grads: Any) -> tuple[float, bool]:
+    def _step_options(grad_scale: Any, zero_grads: Any, partial: Any) -> tuple[float, bool, bool]:
         scale = 1.0 if grad_scale is None else validate.grad_scale(grad_scale)
-        return scale, zero_grads is not None and validate.flag("zero_grads", zero_grads)
+        flags = [("zero_grads", zero_grads), ("partial", partial)]
+        zero, part = (given is not None and validate.flag(name, given) for name, given in flags)
+        return scale, zero, part
 
     def _scheduled_values(self, step: int) -> list[list[float]]:
         return [values for group in self._groups for values in group.packed_at(step)]
 
-    def _explain_structure(self, grads: Any) -> None:
+    def _explain_structure(self, grads: Any, partial: bool) -> None:
         name = self._arguments
+        if grads is None:
+            raise TypeError(f"{name} is None; pass a structure like params, in which None leaves an array alone")
         if not self._grouped:
             pairs = [(grads, name, "params")]
         elif isinstance(grads, (list, tuple)) and len(grads) == len(self._groups):
@@ -69,7 +73,7 @@ class Callbacks(Owner):
                 f"{name} must be a list with an entry for each group, {len(self._groups)} in all, got {got}"
             )
         for template, (own, place, like) in zip(self._templates, pairs, strict=True):
-            for _ in trees.leaves(template, own, place, like):
+            for _ in trees.leaves(template, own, place, like, partial=partial):
                 pass
 
     def _explain_changed(self, i: int) -> None:

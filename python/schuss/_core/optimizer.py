@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 
 from schuss import _schuss
 from schuss._arrays import checks, formats, trees
 from schuss._backends.host import HOST
-from schuss._backends.protocol import Backend, Change, GroupArrays, place
+from schuss._backends.protocol import Backend, Change, Counters, GroupArrays, place
 from schuss._core import documentation, options
 from schuss._core import state as _state
 from schuss._core.callbacks import Callbacks
@@ -56,6 +56,7 @@ class Optimizer(Callbacks, Kind):
     def _setup(self, params: Any, hypers: dict[str, Any], whole: dict[str, Any]) -> None:
         if hasattr(self, "_defaults"):
             raise TypeError(f"this {self._name()} is made already; make a new one instead of calling __init__")
+        params = trees.listed(params)
         self._backend: Backend = HOST
         if checks.any_on_gpu(params):
             self._use_cuda()
@@ -143,9 +144,12 @@ class Optimizer(Callbacks, Kind):
                     raise TypeError(f"param_groups[{index}] has {unknown[0]!r}, which is for the optimizer as a whole")
                 known = ", ".join(self._defaults)
                 raise TypeError(f"param_groups[{index}] has unknown {unknown[0]!r}; {self._name()} takes {known}")
-            template, leaves = trees.flatten(structure, where, len(params))
+            template, leaves = trees.flatten(trees.listed(structure), where, len(params))
             if not leaves:
-                raise ValueError(f"{where} is empty; an optimizer needs at least one array")
+                raise ValueError(
+                    f"{where} has no array, and an optimizer needs at least one; if layers make theirs in the first "
+                    "forward pass, run one first"
+                )
             arrays = [self._backend.adapt(where + suffix, array) for suffix, array in leaves]
             suffixes += [(index, suffix) for suffix, _ in leaves]
             params += arrays
@@ -157,7 +161,7 @@ class Optimizer(Callbacks, Kind):
         named = [(place(grouped, "params", *at), array) for at, array in zip(suffixes, params, strict=True)]
         self._backend.check_together(named)
         checks.check_apart(named)
-        buffers = [] if self._grads is None else [leaf for *_, leaf in trees.leaves(self._root(), self._grads, "", "")]
+        buffers = [] if self._grads is None else [leaf for _, leaf in trees.flatten(self._grads, "grads")[1]]
         own = checks.byte_ranges([*(state for states in self._states for state in states), *buffers, *others])
         for where, array in named[first:]:
             if checks.overlaps(own, array):
@@ -267,10 +271,11 @@ class Optimizer(Callbacks, Kind):
     def zero_grad(self) -> None:
         """Sets the optimizer's own gradient buffers to zero."""
         if self._grads is not None:
-            buffers = list(trees.leaves(self._root(), self._grads, "grads", "params"))
-            for _, place, gradient in buffers:
+            leaves = trees.leaves(self._root(), self._grads, "grads", "params")
+            buffers = [(place, gradient) for _, place, gradient in leaves if gradient is not None]
+            for place, gradient in buffers:
                 self._backend.check_zeroable(place, gradient)
-            self._backend.changes(fills=[(gradient, 0.0) for _, _, gradient in buffers]).make()
+            self._backend.changes(fills=[(gradient, 0.0) for _, gradient in buffers]).make()
 
     def _state_names(self, i: int) -> list[str]:
         """The names of the state arrays of a parameter, in order."""
@@ -302,7 +307,8 @@ class Optimizer(Callbacks, Kind):
             fills += [(scales, 0.0) for scales in arrays.values()]
         group, states = self._first_sharing(self._groups)
         fills += [(self._shared[state.name], self._first_value(state, group)) for state in states]
-        return {"attributes": self._counted(steps, skipped, [0] * len(self._groups)), "fills": fills, "jobs": jobs}
+        counted = self._counted(Counters(steps, skipped, [0] * len(self._groups), []))
+        return {"attributes": counted, "fills": fills, "jobs": jobs}
 
     def _fill_initial(
         self, group: ParamGroup, states: Sequence[formats.State], arrays: Sequence[Any], param: Any
@@ -344,13 +350,12 @@ class Optimizer(Callbacks, Kind):
     def _limits_changed(self, max_grad_norm: float | None, nonfinite: str) -> list[Change]:
         return self._backend.limits(self, max_grad_norm, nonfinite)
 
-    def _read_counters(self) -> tuple[int, int, list[int]]:
-        """Steps taken, steps skipped, and the steps of each group."""
+    def _read_counters(self) -> Counters:
         return self._backend.counters(self)
 
-    def _counted(self, steps: int, skipped: int, groups: Sequence[int]) -> list[Change]:
-        """What changes when the three counters have these values."""
-        return self._backend.counted(self, steps, skipped, groups)
+    def _counted(self, counters: Counters) -> list[Change]:
+        """What changes when the counters have these values."""
+        return self._backend.counted(self, counters)
 
     def _exclusive(self, *others: _schuss.Core) -> contextlib.AbstractContextManager[None]:
         """Exclusive access for a block, also to `others`; a concurrent step, save or load raises RuntimeError."""
@@ -403,11 +408,28 @@ class Optimizer(Callbacks, Kind):
         """
         return _state.state_dict(self)
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    @overload
+    def load_state_dict(self, state: Mapping[str, Any], *, strict: Literal[True] = True) -> None: ...
+    @overload
+    def load_state_dict(self, state: Mapping[str, Any], *, strict: Literal[False]) -> list[str]: ...
+    def load_state_dict(self, state: Mapping[str, Any], *, strict: bool = True) -> list[str] | None:
         """Restores the result of :meth:`state_dict`; training then continues exactly as if uninterrupted.
 
         Arrays are copied. This optimizer's learning-rate schedules are kept; those with state have it restored.
         Everything is checked first: on an error nothing has changed.
+
+        Parameters
+        ----------
+        state : dict
+            The result of :meth:`state_dict` of an optimizer of the same class.
+        strict : bool, default True
+            Raise if anything does not fit. ``False`` loads what fits, such as the body of a model whose last layer is
+            new: an array whose states do not all fit keeps them, with its own step count for bias correction.
+
+        Returns
+        -------
+        list of str, or None
+            With ``strict=False``, a message for everything that was not loaded; else None.
 
         Raises
         ------
@@ -416,7 +438,8 @@ class Optimizer(Callbacks, Kind):
         RuntimeError
             Another thread is stepping, saving or loading the optimizer.
         """
-        _state.load_state_dict(self, state)
+        unfit = _state.load_state_dict(self, state, strict)
+        return None if strict else unfit
 
     def __reduce__(self) -> tuple[Any, ...]:
         self._backend.check_picklable()

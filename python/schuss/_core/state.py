@@ -5,16 +5,17 @@ Everything is checked before anything is changed. Files are left to :mod:`schuss
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from schuss._arrays import checks, formats, trees
-from schuss._backends.protocol import Change, Copy
+from schuss._backends.protocol import Change, Copy, Counters
 from schuss._core import options, scheduling, validate
 
 if TYPE_CHECKING:
+    from schuss._core.group import ParamGroup
     from schuss._core.optimizer import Optimizer
 
 SCHEDULE = "schedule"
@@ -23,9 +24,9 @@ _KEYS = ("optimizer", "step", "skipped_steps", "max_grad_norm", "nonfinite", "pa
 
 def scalars(optimizer: Optimizer) -> dict[str, Any]:
     """The part of a state that is not arrays; every value is JSON-serializable."""
-    steps, skipped, group_steps = optimizer._read_counters()
-    groups = []
-    for group, step in zip(optimizer.param_groups, group_steps, strict=True):
+    counters = optimizer._read_counters()
+    groups, first = [], 0
+    for group, step in zip(optimizer.param_groups, counters.groups, strict=True):
         entry = group.hypers
         for key, value in entry.items():
             if callable(value):
@@ -33,11 +34,17 @@ def scalars(optimizer: Optimizer) -> dict[str, Any]:
                 entry[key] = SCHEDULE if kept is None else {SCHEDULE: kept}
         if optimizer._by_first_rate(entry) is not None:
             entry["initial_lr"] = group.initial_lr
-        groups.append({**entry, "step": step})
+        entry["step"] = step
+        end = first + len(group.arrays)
+        missed = zip(optimizer._suffixes[first:end], counters.missed[first:end], strict=False)
+        if any(counters.missed[first:end]):
+            entry["missed_steps"] = {suffix: count for (_, suffix), count in missed if count}
+        first = end
+        groups.append(entry)
     return {
         "optimizer": optimizer._name(),
-        "step": steps,
-        "skipped_steps": skipped,
+        "step": counters.steps,
+        "skipped_steps": counters.skipped,
         **{name: optimizer._option(name) for name in optimizer._settings},
         **_format(optimizer),
         "param_groups": groups,
@@ -96,16 +103,88 @@ def _names(template: Any, named: list[dict[str, Any]]) -> list[str]:
     return list(dict.fromkeys(name for _, i in trees.flatten(template, "")[1] for name in named[i]))
 
 
-def load_state_dict(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
-    """See :meth:`schuss.Optimizer.load_state_dict`."""
+class Unfit:
+    """What of a state does not fit, found in blocks that it is the context of: raised if `strict`, else collected."""
+
+    def __init__(self, strict: bool) -> None:
+        self.strict = validate.flag("strict", strict)
+        self.messages: list[str] = []
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> bool:
+        found = not self.strict and isinstance(error, (TypeError, ValueError))
+        if found:
+            self.messages.append(str(error))
+        return found
+
+    def fitting(
+        self, targets: Iterable[Target], known: Iterable[str], check: Callable[[Target], None]
+    ) -> tuple[list[Target], set[int]]:
+        """The targets that can be loaded, and the numbers of the arrays that keep their state: one is loaded whole."""
+        targets, kept = list(targets), set()
+        for target in targets:
+            with self:
+                fits = False
+                try:
+                    check(target)
+                    fits = True
+                finally:
+                    if not fits:
+                        kept.add(target.array)
+        wanted = {target.name for target in targets}
+        self.messages += [f"this optimizer has no {name}" for name in known if not self.strict and name not in wanted]
+        return [target for target in targets if target.array not in kept], kept
+
+
+class Target(NamedTuple):
+    """An array that can be loaded: its parameter's number or -1, its name in the state, and itself."""
+
+    array: int
+    name: str
+    value: Any
+
+
+def load_state_dict(optimizer: Optimizer, state: Mapping[str, Any], strict: bool) -> list[str]:
+    """See :meth:`schuss.Optimizer.load_state_dict`; returns what does not fit."""
     if not isinstance(state, Mapping):
         raise TypeError(f"a state is a dict from state_dict(), got {type(state).__name__}")
+    unfit = Unfit(strict)
     with optimizer._exclusive():
-        _load(optimizer, state)
+        (_load if strict else _load_fitting)(optimizer, state, unfit)
+    return unfit.messages
 
 
-def _load(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
-    changes = check_scalars(optimizer, state, extra=("state",))
+def _load_fitting(optimizer: Optimizer, state: Mapping[str, Any], unfit: Unfit) -> None:
+    groups, shared = state.get("state"), state.get("shared", {})
+    if not isinstance(groups, (list, tuple)) or not all(isinstance(one, Mapping) for one in (*groups, shared)):
+        raise ValueError("state['state'] must be a list with a dict for each group, and state['shared'] a dict")
+    named, found = named_states(optimizer), {f"state['shared'][{name!r}]": value for name, value in shared.items()}
+    for g, group in enumerate(groups):
+        for name in group:
+            place = f"state['state'][{g}][{name!r}]"
+            found |= {place + suffix: array for suffix, array in trees.flatten(group[name], place)[1]}
+    targets = [
+        Target(i, f"state['state'][{g}][{name!r}]{suffix}", own)
+        for i, (g, suffix) in enumerate(optimizer._suffixes)
+        for name, own in named[i].items()
+    ]
+    targets += [Target(-1, f"state['shared'][{name!r}]", value) for name, value in optimizer._shared.items()]
+
+    def check(target: Target) -> None:
+        if target.name not in found:
+            raise ValueError(f"the state has no {target.name}")
+        checks.check_like(target.name, found[target.name], "this optimizer's", target.value.shape, target.value.dtype)
+
+    loaded, kept = unfit.fitting(targets, found, check)
+    changes = check_scalars(optimizer, state, unfit, kept, extra=("state",))
+    copies = [(target.value, found[target.name]) for target in loaded if target.array in changes.fit]
+    changes.make(optimizer, _apart(copies))
+
+
+def _load(optimizer: Optimizer, state: Mapping[str, Any], unfit: Unfit) -> None:
+    changes = check_scalars(optimizer, state, unfit, extra=("state",))
     given = state["state"]
     if not isinstance(given, (list, tuple)) or len(given) != len(optimizer.param_groups):
         count = len(optimizer.param_groups)
@@ -159,6 +238,8 @@ class ScalarChanges(NamedTuple):
     #: The packed values of hyperparameters.
     copies: list[Copy]
     schedules: scheduling.Loading
+    #: The numbers of the arrays whose states can be loaded with it, and -1 for those that all share.
+    fit: Collection[int]
 
     def make(self, optimizer: Optimizer, copies: Sequence[Copy]) -> None:
         """Loads it, together with arrays."""
@@ -166,63 +247,106 @@ class ScalarChanges(NamedTuple):
         self.schedules.make(lambda loaded: optimizer._backend.changes([*loaded, *self.attributes], copies=copies))
 
 
-def check_scalars(optimizer: Optimizer, state: Mapping[str, Any], extra: tuple[str, ...] = ()) -> ScalarChanges:
-    """Checks the part of a state that is not arrays."""
+def check_scalars(
+    optimizer: Optimizer,
+    state: Mapping[str, Any],
+    unfit: Unfit,
+    kept: Collection[int] = (),
+    extra: tuple[str, ...] = (),
+) -> ScalarChanges:
+    """Checks the part of a state that is not arrays; the arrays `kept` keep their own states and step counts."""
     missing = [key for key in _KEYS if key not in state and (key != "state" or key in extra)]
     if missing:
         raise ValueError(f"the state lacks {', '.join(map(repr, missing))}; it must come from state_dict()")
     name = optimizer._name()
     if not isinstance(state["optimizer"], str) or state["optimizer"] != name:
         raise ValueError(f"this is the state of {state['optimizer']!r}, but the optimizer is {name!r}")
+    counters = optimizer._read_counters()
+    steps, missed = list(counters.groups), counters.missed or [0] * len(optimizer._params)
+    present = [steps[g] - count for (g, _), count in zip(optimizer._suffixes, missed, strict=True)]
     entries = state["param_groups"]
-    if not isinstance(entries, (list, tuple)) or len(entries) != len(optimizer.param_groups):
-        count = len(optimizer.param_groups)
-        raise ValueError(f"state['param_groups'] must be a list with a dict for each group, {count} in all")
+    with unfit:
+        if not isinstance(entries, (list, tuple)):
+            entries = []
+        if len(entries) != len(optimizer.param_groups):
+            count = len(optimizer.param_groups)
+            raise ValueError(f"state['param_groups'] must be a list with a dict for each group, {count} in all")
     attributes: list[Change] = []
     copies: list[Copy] = []
-    steps, loading = [], scheduling.Loading()
-    for g, (group, given) in enumerate(zip(optimizer.param_groups, entries, strict=True)):
+    counts: dict[int, int] = {}
+    loading = scheduling.Loading()
+    for g, (group, given) in enumerate(zip(optimizer.param_groups, entries, strict=False)):
         place = f"state['param_groups'][{g}]"
-        if not isinstance(given, Mapping):
-            raise TypeError(f"{place} must be a dict, got {type(given).__name__}")
-        entry = {**group.once_fixed, **given}
-        steps.append(_count(f"{place}['step']", entry.pop("step", None)))
-        initial_lr = validate.number(f"{place}['initial_lr']", entry.pop("initial_lr", group.initial_lr))
-        missing = [key for key in group.hypers if key not in entry]
-        unknown = [key for key in entry if key not in group.hypers]
-        if missing or unknown:
-            wrong = f"lacks {missing[0]!r}" if missing else f"has unknown {unknown[0]!r}"
-            raise ValueError(f"{place} {wrong}; {name} has {', '.join(group.hypers)}")
-        for key, own in group.hypers.items():
-            saved = entry[key]
-            kept = saved.get(SCHEDULE) if isinstance(saved, Mapping) else None
-            if callable(own):
-                entry[key] = own
-                # This optimizer keeps its own schedule, whatever was saved.
-                if kept is not None and scheduling.state(own) is not None:
-                    loading.add(f"{place}[{key!r}]", own, kept)
-            elif kept is not None or (isinstance(saved, str) and saved == SCHEDULE):
-                what = "learning-rate schedule" if key == "lr" else f"schedule for {key}"
-                raise ValueError(
-                    f"{place} was saved with a {what}, which is a function and cannot be saved; make the "
-                    f"optimizer with {key}=<that schedule> before loading"
-                )
-        hypers = group.prepare({name: entry[name] for name in group.hypers}, f"{place}: ", initial_lr)
-        changed, packed = group.changes(hypers, initial_lr)
-        attributes += changed
-        copies += packed
+        numbers = {suffix: i for i, (of, suffix) in enumerate(optimizer._suffixes) if of == g}
+        with unfit:
+            if not isinstance(given, Mapping):
+                raise TypeError(f"{place} must be a dict, got {type(given).__name__}")
+            steps[g] = _count(f"{place}['step']", given.get("step"))
+            counts |= _missed(f"{place}['missed_steps']", given.get("missed_steps", {}), numbers, unfit)
+            with unfit:
+                changed, packed = _check_hypers(place, group, given, name, loading)
+                attributes += changed
+                copies += packed
     # States from older versions lack k, alpha and pullback, which are then left unchanged.
-    settings = {
-        name: optimizer._checked(name, state[name], f"state[{name!r}]") for name in optimizer._settings if name in state
-    }
-    kept = _check_state_format(optimizer, state)
+    settings: dict[str, Any] = {}
+    for name in optimizer._settings:
+        with unfit:
+            if name in state:
+                settings[name] = optimizer._checked(name, state[name], f"state[{name!r}]")
+    attributes += optimizer._changed(settings)
+    fit: Collection[int] = ()
+    with unfit:
+        attributes += optimizer._state_format_changed(_check_state_format(optimizer, state))
+        fit = {-1, *counts}.difference(kept)
+    for i, (g, _) in enumerate(optimizer._suffixes):
+        missed[i] = counts[i] if i in fit else max(steps[g] - present[i], 0)
     step, skipped = _count("state['step']", state["step"]), _count("state['skipped_steps']", state["skipped_steps"])
-    attributes += [
-        *optimizer._changed(settings),
-        *optimizer._state_format_changed(kept),
-        *optimizer._counted(step, skipped, steps),
-    ]
-    return ScalarChanges(attributes, copies, loading)
+    attributes += optimizer._counted(Counters(step, skipped, steps, missed if any(missed) else []))
+    return ScalarChanges(attributes, copies, loading, fit)
+
+
+def _check_hypers(
+    place: str, group: ParamGroup, given: Mapping[str, Any], name: str, loading: scheduling.Loading
+) -> tuple[list[Change], list[Copy]]:
+    """What changes when the hyperparameters of a saved group are loaded."""
+    entry = {**group.once_fixed, **given}
+    for counter in ("step", "missed_steps"):
+        entry.pop(counter, None)
+    initial_lr = validate.number(f"{place}['initial_lr']", entry.pop("initial_lr", group.initial_lr))
+    missing = [key for key in group.hypers if key not in entry]
+    unknown = [key for key in entry if key not in group.hypers]
+    if missing or unknown:
+        wrong = f"lacks {missing[0]!r}" if missing else f"has unknown {unknown[0]!r}"
+        raise ValueError(f"{place} {wrong}; {name} has {', '.join(group.hypers)}")
+    states = {}
+    for key, own in group.hypers.items():
+        saved = entry[key]
+        kept = saved.get(SCHEDULE) if isinstance(saved, Mapping) else None
+        if callable(own):
+            entry[key] = own
+            # This optimizer keeps its own schedule, whatever was saved.
+            if kept is not None and scheduling.state(own) is not None:
+                states[key] = kept
+        elif kept is not None or (isinstance(saved, str) and saved == SCHEDULE):
+            what = "learning-rate schedule" if key == "lr" else f"schedule for {key}"
+            raise ValueError(
+                f"{place} was saved with a {what}, which is a function and cannot be saved; make the "
+                f"optimizer with {key}=<that schedule> before loading"
+            )
+    hypers = group.prepare({key: entry[key] for key in group.hypers}, f"{place}: ", initial_lr)
+    for key, kept in states.items():
+        loading.add(f"{place}[{key!r}]", hypers[key], kept)
+    return group.changes(hypers, initial_lr)
+
+
+def _missed(place: str, value: Any, numbers: Mapping[str, int], unfit: Unfit) -> dict[int, int]:
+    """How many steps each array of a group has missed, by its number; saved by path, and only for those that have."""
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{place} must be a dict, got {type(value).__name__}")
+    unknown = [path for path in value if path not in numbers]
+    if unknown and unfit.strict:
+        raise ValueError(f"{place} has unknown {unknown[0]!r}, where this optimizer has no array")
+    return {i: _count(f"{place}[{path!r}]", value.get(path, 0)) for path, i in numbers.items()}
 
 
 def _found(thing: Any) -> str:

@@ -63,18 +63,26 @@ class NAG(Optimizer):
     _on_gpu = False
 
     def step(  # pyright: ignore[reportIncompatibleMethodOverride] - a closure in the place of gradients
-        self, closure: Callable[[], Any] | None = None, *, grad_scale: float = 1.0, zero_grads: bool = False
+        self,
+        closure: Callable[[], Any] | None = None,
+        *,
+        grad_scale: float = 1.0,
+        zero_grads: bool = False,
+        partial: bool = False,
     ) -> bool:
         """Takes one step; if the closure raises, parameters and state are unchanged.
 
         Parameters
         ----------
         closure : callable
-            Returns the gradients at the current values of the parameters, in the structure of the parameters.
+            Returns the gradients at the current values of the parameters, in the structure of the parameters; None
+            leaves an array alone.
         grad_scale : float, default 1.0
             Gradients are divided by this first.
         zero_grads : bool, default False
             Set the gradients to zero once they have been used.
+        partial : bool, default False
+            Whether dicts of gradients may lack keys; what is missing is as None.
 
         Returns
         -------
@@ -90,20 +98,21 @@ class NAG(Optimizer):
         """
         if not callable(closure):
             raise TypeError("NAG needs a closure: opt.step(lambda: the gradients at the present parameters)")
-        scale, zero = self._step_options(grad_scale, zero_grads)
+        scale, zero, part = self._step_options(grad_scale, zero_grads, partial)
         with self._exclusive(), _schuss.AtLookAhead(self):
             grads = closure()
             # The step itself restores the parameters, chunk by chunk while it updates them.
-            usable = grads if _schuss.are_apart(self, grads) else self._copied(grads, zero)
-            return super().step(usable, grad_scale=scale, zero_grads=zero)
+            # To a step, None would mean the optimizer's own gradients.
+            fits = grads is not None and _schuss.are_apart(self, grads, part)
+            usable = grads if fits else self._copied(grads, zero, part)
+            return super().step(usable, grad_scale=scale, zero_grads=zero, partial=part)
 
-    def _copied(self, grads: Any, zero_grads: bool) -> Any:
+    def _copied(self, grads: Any, zero_grads: bool, partial: bool) -> Any:
         """Gradients that restoring the parameters cannot change: those that share memory with them are copied."""
-        self._explain_structure(grads)
-        arrays = [leaf for _, _, leaf in trees.leaves(self._root(), grads, "grads", "params")]
-        for i, array in enumerate(arrays):
-            # None is rejected here too: to a step it would mean the optimizer's own gradients.
-            if not isinstance(array, np.ndarray) or self._is_written(array):
+        self._explain_structure(grads, partial)
+        arrays = {i: leaf for i, _, leaf in trees.leaves(self._root(), grads, "grads", "params", partial=partial)}
+        for i, array in arrays.items():
+            if array is not None and (not isinstance(array, np.ndarray) or self._is_written(array)):
                 arrays[i] = self._gradient(i, array, True, zero_grads)
         return trees.build(self._root(), arrays.__getitem__)
 

@@ -77,7 +77,7 @@ class Newton(Optimizer):
         """The global norm of the last step's gradients, if ``max_grad_norm`` is set."""
         return self._norm
 
-    def step(
+    def step(  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride] - no partial gradients
         self, grads: Any = None, hessian: Any = None, *, grad_scale: float = 1.0, zero_grads: bool = False
     ) -> bool:
         """Takes one step.
@@ -106,7 +106,7 @@ class Newton(Optimizer):
         FloatingPointError
             A gradient has a NaN or an infinity and ``nonfinite="error"``; nothing has changed.
         """
-        scale, zero_grads = self._step_options(grad_scale, zero_grads)
+        scale, zero_grads, _ = self._step_options(grad_scale, zero_grads, None)
         with self._exclusive():
             return self._take(grads, hessian, scale, zero_grads)
 
@@ -118,7 +118,7 @@ class Newton(Optimizer):
             grads, hessian = both
         elif grads is None:
             grads = self._own_grads()
-        self._explain_structure(grads)
+        self._explain_structure(grads, False)
         leaves = {i: leaf for i, _, leaf in trees.leaves(self._root(), grads, "grads", "params")}
         rows = list(leaves)  # the Hessian has them in the structure's own order
         given = [leaves[i] for i in range(len(rows))]
@@ -131,8 +131,9 @@ class Newton(Optimizer):
             if self.nonfinite == "error":
                 i = next(i for i, array in enumerate(usable) if not np.isfinite(array).all())
                 self._explain_nonfinite(i, int(np.flatnonzero(~np.isfinite(usable[i].ravel(order="K")))[0]))
-            steps, skipped, groups = self._read_counters()
-            self._backend.changes(self._counted(steps, skipped + 1, groups), fills=zeroed).make()
+            counters = self._read_counters()
+            skipped = counters._replace(skipped=counters.skipped + 1)
+            self._backend.changes(self._counted(skipped), fills=zeroed).make()
             return False
         sign = -1.0 if self._agreed("maximize") else 1.0
         norm, factor = None, 1.0 / grad_scale
@@ -154,6 +155,9 @@ class Newton(Optimizer):
             return super().step(trees.build(self._root(), direction.__getitem__))
 
     def _usable(self, i: int, gradient: Any, zero_grads: bool) -> np.ndarray:
+        if gradient is None:
+            place = self._place("grads", *self._suffixes[i])
+            raise TypeError(f"{place} is None, but Newton solves one system over all arrays; leave out what is frozen")
         usable = self._gradient(i, gradient, False, zero_grads)
         with np.errstate(over="ignore"):  # an overflow to infinity is left to the `nonfinite` check
             return usable.astype(checks.compute_dtype(self._params[i].dtype), copy=False)

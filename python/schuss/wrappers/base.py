@@ -16,7 +16,7 @@ from schuss import _schuss
 from schuss._arrays import trees
 from schuss._arrays.formats import State
 from schuss._backends.host import HOST
-from schuss._backends.protocol import Change
+from schuss._backends.protocol import Change, Counters
 from schuss._core import state as _state
 from schuss._core.group import ParamGroup, check_group
 from schuss._core.optimizer import Optimizer
@@ -225,11 +225,11 @@ class Wrapper(Optimizer):
         self._refuse_shown()
         return self._optimizer._exclusive(self, *others)
 
-    def _read_counters(self) -> tuple[int, int, list[int]]:
+    def _read_counters(self) -> Counters:
         return self._optimizer._read_counters()
 
-    def _counted(self, steps: int, skipped: int, groups: Sequence[int]) -> list[Change]:
-        return self._optimizer._counted(steps, skipped, groups)
+    def _counted(self, counters: Counters) -> list[Change]:
+        return self._optimizer._counted(counters)
 
     def _state_format_changed(self, kept: Any) -> list[Change]:
         return self._optimizer._state_format_changed(kept)

@@ -14,7 +14,8 @@ import numpy as np
 from schuss import _schuss
 from schuss._arrays import checks, trees
 from schuss._backends import cuda_arrays, tools
-from schuss._backends.cuda import Cuda
+from schuss._backends.cuda import Cuda, as_given
+from schuss._backends.protocol import Counters
 from schuss._core.hyperparameters import Rate
 from schuss._core.optimizer import Optimizer
 from schuss._core.rules import RULES
@@ -75,6 +76,7 @@ class Offload:
     def __init__(self, kind: type[Optimizer], params: Any, **hypers: Any) -> None:
         if not (isinstance(kind, type) and issubclass(kind, Optimizer) and kind._single_rule and kind is not Optimizer):
             raise TypeError(f"Offload takes a class whose step is a rule on each array, such as AdamW, got {kind!r}")
+        params = trees.listed(params)
         if not checks.any_on_gpu(params):
             raise TypeError("Offload is for parameters on a GPU; NumPy arrays need none")
         structures = (
@@ -114,13 +116,14 @@ class Offload:
 
     def step(self, grads: Any, *, grad_scale: float = 1.0, zero_grads: bool = False) -> bool:
         """Takes one step; arguments, result and errors are those of an optimizer on the GPU."""
-        scale, zero = self._here._step_options(grad_scale, zero_grads)
+        scale, zero, _ = self._here._step_options(grad_scale, zero_grads, None)
         with self._here._exclusive():
             return self._step(grads, scale, zero)
 
     def _step(self, grads: Any, scale: float, zero: bool) -> bool:
         here, there = self._here, self._there
-        steps, skipped, group_steps = here._read_counters()
+        counters = here._read_counters()
+        steps, missed = counters.steps, counters.missed or [0] * len(here._params)
         values: list[np.ndarray] = []
         for group in here.param_groups:
             own = dict(zip(dict.fromkeys(group.variants), group.packed_at(steps), strict=True))
@@ -131,8 +134,7 @@ class Offload:
         if here.max_grad_norm is not None or here.nonfinite != "propagate":
             for other in foreign:
                 _schuss.cuda_order(self._device, other, stream)
-            pointers, types = [one.pointer for one in seen], [one.dtype for one in seen]
-            bad, measured, clipped = self._gpu.work.measure(pointers, types, scale, here.max_grad_norm, stream)
+            bad, measured, clipped = self._gpu.work.measure(*as_given(seen), scale, here.max_grad_norm, stream)
             if here.max_grad_norm is not None:
                 factor, norm = clipped, measured
         if bad is not None and here.nonfinite == "error":
@@ -141,14 +143,22 @@ class Offload:
             _schuss.cuda_order(self._device, other, inward)
             _schuss.cuda_order(self._device, other, outward)
         if bad is None or here.nonfinite == "propagate":
-            self._reserve(seen)
-            self._run(list(self._pieces()), seen, values, group_steps, factor)
-            counted = here._counted(steps + 1, skipped, [count + 1 for count in group_steps])
+            self._reserve()
+            numbers = [
+                counters.groups[group] - count + 1 for (group, _), count in zip(here._suffixes, missed, strict=True)
+            ]
+            self._run([piece for piece in self._pieces() if seen[piece[0]] is not None], seen, values, numbers, factor)
+            groups = [count + 1 for count in counters.groups]
+            if None in seen:
+                missed = [count + (one is None) for count, one in zip(missed, seen, strict=True)]
+            counted = here._counted(Counters(steps + 1, counters.skipped, groups, missed))
             here._backend.changes([*counted, (self, "_norm", norm)]).make()
         else:
-            here._backend.changes(here._counted(steps, skipped + 1, group_steps)).make()
+            here._backend.changes(here._counted(counters._replace(skipped=counters.skipped + 1))).make()
         if zero:
             for one, param in zip(seen, there._params, strict=True):
+                if one is None:
+                    continue
                 size = param.size * cuda_arrays.dtype_of(one.dtype).itemsize
                 _schuss.cuda_fill(self._device, one.pointer, 0, size, inward)
         for other in {stream, *foreign}:
@@ -168,14 +178,14 @@ class Offload:
             size = _PIECE if RULES[rule].elementwise else max(n, 1)
             yield from ((i, at, min(size, n - at)) for at in range(0, n, size))
 
-    def _reserve(self, seen: list[cuda_arrays.Seen]) -> None:
+    def _reserve(self) -> None:
         """Allocates pinned memory for two chunks in each direction, if needed."""
         most = max((n for _, _, n in self._pieces()), default=0)
         if not self._buffers or self._buffers[0].bytes < 8 * most:
             _schuss.cuda_synchronize(self._device, self._streams[1])  # no copy from the old buffers is pending
             self._buffers = [_Pinned(self._device, 8 * most) for _ in range(4)]
 
-    def _run(self, pieces: list[Any], seen: Any, values: Any, group_steps: list[int], factor: float) -> None:
+    def _run(self, pieces: list[Any], seen: Any, values: Any, numbers: list[int], factor: float) -> None:
         inward, outward = self._streams
 
         def copy_in(k: int) -> None:
@@ -194,11 +204,10 @@ class Offload:
             self._arrived[k % 2].wait()
             gradient = self._buffers[k % 2].view(n, seen[i].dtype)
             master, *states = (a.ravel(order="K")[place] for a in (self._here._params[i], *self._here._states[i]))
-            number = group_steps[self._here._suffixes[i][0]] + 1
             group = self._here.param_groups[self._here._suffixes[i][0]]
             matrix = self._here._matrix(group.resting, self._here._params[i]) if RULES[rule].needs_matrix else None
             given = ([master], [gradient], [states], [matrix])
-            _schuss.Job(rule, "step", values[i], number, *given, None, factor).run()
+            _schuss.Job(rule, "step", values[i], numbers[i], *given, None, factor).run()
             self._returned[k % 2].wait()
             out = self._buffers[2 + k % 2]
             tools.run("copy", [out.view(n, param.dtype.name)], grads=[master])

@@ -52,6 +52,7 @@ pub fn register_bfloat16(dtype: Bound<'_, PyArrayDescr>) -> PyResult<()> {
 pub struct Known<'py> {
     ndarray: *mut ffi::PyTypeObject,
     native: [(*mut PyArray_Descr, Dtype); 4],
+    none: *mut ffi::PyObject,
     held: PhantomData<Python<'py>>,
 }
 
@@ -76,7 +77,9 @@ impl<'py> Known<'py> {
             None => [(std::ptr::null_mut(), Dtype::F32); 3],
         };
         let native = [native[0], native[1], native[2], bfloat16];
-        Known { ndarray: PyUntypedArray::type_object_raw(py), native, held: PhantomData }
+        // SAFETY: the GIL is held.
+        let none = unsafe { ffi::Py_None() };
+        Known { ndarray: PyUntypedArray::type_object_raw(py), native, none, held: PhantomData }
     }
 
     /// The fields of an object whose type is exactly ndarray: a subclass, such as a masked array, may give its data another
@@ -106,6 +109,11 @@ impl<'py> Known<'py> {
             return None;
         }
         self.native.iter().find(|known| !known.0.is_null() && number(known.0) == number(descr)).map(|known| known.1)
+    }
+
+    /// Python's None.
+    pub fn none(&self) -> *mut ffi::PyObject {
+        self.none
     }
 
     /// Prefetches an object's shape, if it is an array.

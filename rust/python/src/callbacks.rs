@@ -42,8 +42,8 @@ fn call<'py>(
 
 /// Why a step cannot be taken.
 pub enum Problem<'a, 'py> {
-    /// The gradients do not have the structure of the parameters.
-    Structure(&'a Bound<'py, PyAny>),
+    /// The gradients do not have the structure of the parameters, of which they may with true be a part.
+    Structure(&'a Bound<'py, PyAny>, bool),
     /// A parameter has changed since the optimizer was created.
     Changed(usize),
     /// Two gradients share memory, but are to be set to zero.
@@ -57,7 +57,7 @@ pub enum Problem<'a, 'py> {
 /// The exception for a problem; Python writes the message.
 pub fn explain(optimizer: &Bound<'_, PyAny>, problem: Problem<'_, '_>) -> PyErr {
     let result = match problem {
-        Problem::Structure(grads) => call(optimizer, "_explain_structure", (grads,), None),
+        Problem::Structure(grads, partial) => call(optimizer, "_explain_structure", (grads, partial), None),
         Problem::Changed(i) => call(optimizer, "_explain_changed", (i,), None),
         Problem::Shared(i, k) => call(optimizer, "_explain_shared", (i, k), None),
         Problem::Rates(one, other) => call(optimizer, "_explain_rates", (one, other), None),
@@ -76,8 +76,9 @@ pub fn step_options(
     optimizer: &Bound<'_, PyAny>,
     grad_scale: Option<&Bound<'_, PyAny>>,
     zero_grads: Option<&Bound<'_, PyAny>>,
-) -> PyResult<(f64, bool)> {
-    call(optimizer, "_step_options", (grad_scale, zero_grads), None)?.extract()
+    partial: Option<&Bound<'_, PyAny>>,
+) -> PyResult<(f64, bool, bool)> {
+    call(optimizer, "_step_options", (grad_scale, zero_grads, partial), None)?.extract()
 }
 
 /// The optimizer's own gradients.
@@ -108,9 +109,10 @@ pub fn backend_step(
     grads: Option<&Bound<'_, PyAny>>,
     grad_scale: Option<&Bound<'_, PyAny>>,
     zero_grads: Option<&Bound<'_, PyAny>>,
+    partial: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<bool> {
     let options = PyDict::new(backend.py());
-    for (name, value) in [("grad_scale", grad_scale), ("zero_grads", zero_grads)] {
+    for (name, value) in [("grad_scale", grad_scale), ("zero_grads", zero_grads), ("partial", partial)] {
         if let Some(value) = value {
             options.set_item(name, value)?;
         }

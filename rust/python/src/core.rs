@@ -16,6 +16,7 @@ use schuss::rule::Scope;
 use schuss::{Rounding, Step, level};
 
 use crate::arrays::Pinned;
+use crate::backup::put_back_absent;
 use crate::callbacks::{self, Problem, explain};
 use crate::changes::Changes;
 use crate::gradients;
@@ -27,6 +28,9 @@ use crate::tree::Tree;
 /// Base class of the Python optimizers.
 #[pyclass(subclass, frozen, module = "schuss._schuss")]
 pub struct Core(pub Locked);
+
+/// Steps taken, steps skipped, the steps of each group, and how many of them each array has missed.
+type Counters = (u64, u64, Vec<u64>, Vec<u64>);
 
 /// A group as Python describes it: its rules with their values, then for each array the number of its rule, the array, its
 /// states followed by a float32 copy if it has one, and its matrix shape.
@@ -72,6 +76,7 @@ impl Arrangement {
                 let own = states[i].iter().map(Pinned::new).collect::<PyResult<Vec<_>>>()?;
                 let place = first + rule_of[i];
                 let entry = inner.entries.get(place).ok_or_else(|| PyRuntimeError::new_err("no such rule"))?;
+                inner.sets.entry_of.push(place);
                 arrays.push(array(entry.rule, place, &param, &own, format, matrices[i])?);
                 inner.params.push(param);
                 inner.states.extend(own);
@@ -83,7 +88,8 @@ impl Arrangement {
         }
         inner.work.extend(arrays).map_err(no_memory)?;
         inner.shared = shared.map(Bound::unbind);
-        inner.scalars.resize_with(inner.entries.len(), Vec::new);
+        inner.missed = vec![0; inner.params.len()];
+        inner.share_scalars();
         inner.tree = Tree::new(tree)?;
         let all = inner.params.iter().chain(&inner.states);
         inner.written = all.map(Pinned::bytes).filter(|range| range.0 < range.1).collect();
@@ -154,22 +160,27 @@ impl Core {
         Ok(())
     }
 
-    /// Steps taken, steps skipped, and the steps of each group.
+    /// Steps taken, steps skipped, the steps of each group, and how many of them each array has missed: none if this is empty.
     #[getter]
-    fn _counters(&self) -> PyResult<(u64, u64, Vec<u64>)> {
+    fn _counters(&self) -> PyResult<Counters> {
         let inner = self.0.lock_to_read()?;
-        Ok((self.step_count(), self.skipped_steps(), inner.group_steps.clone()))
+        let missed = if inner.missed.iter().all(|&missed| missed == 0) { Vec::new() } else { inner.missed.clone() };
+        Ok((self.step_count(), self.skipped_steps(), inner.group_steps.clone(), missed))
     }
 
     #[setter(_counters)]
-    fn set_counters(&self, counters: (u64, u64, Vec<u64>)) -> PyResult<()> {
+    fn set_counters(&self, counters: Counters) -> PyResult<()> {
         let mut inner = self.0.lock()?;
-        let (steps, skipped, groups) = counters;
+        let (steps, skipped, groups, missed) = counters;
         self.0.steps.store(MOST_STEPS.min(steps), Ordering::Relaxed);
         self.0.skipped.store(MOST_STEPS.min(skipped), Ordering::Relaxed);
         for (own, steps) in inner.group_steps.iter_mut().zip(groups) {
             *own = MOST_STEPS.min(steps);
         }
+        for (i, own) in inner.missed.iter_mut().enumerate() {
+            *own = missed.get(i).copied().unwrap_or(0);
+        }
+        inner.share_scalars();
         Ok(())
     }
 
@@ -185,6 +196,8 @@ impl Core {
         for (new, old) in new.group_steps.iter_mut().zip(&inner.group_steps) {
             *new = *old;
         }
+        new.missed[..inner.missed.len()].copy_from_slice(&inner.missed);
+        new.share_scalars();
         (new.max_grad_norm, new.nonfinite, new.seed) = (inner.max_grad_norm, inner.nonfinite, inner.seed);
         new.backend = inner.backend.take();
         std::mem::swap(&mut *inner, &mut new);
@@ -234,7 +247,7 @@ impl Core {
         let inner = &mut *guard;
         let steps = core.steps.load(Ordering::Relaxed);
         let scheduled = scheduled_values(slf.as_any(), &inner.entries, steps)?;
-        let read = gradients::read(slf.as_any(), inner, arrays, false)?;
+        let read = gradients::read(slf.as_any(), inner, arrays, false, false)?;
         changes.get().check(py)?;
         let lead = fill_scalars(py, inner, scheduled.as_deref(), 1.0);
         run(py, inner, program, steps, false, lead)?;
@@ -263,11 +276,14 @@ impl Core {
     /// ----------
     /// grads : structure of arrays, optional
     ///     Gradients in the structure of the parameters (with groups: a list of one structure a group), of any
-    ///     floating-point dtype, strides and byte order; ``opt.grads`` by default.
+    ///     floating-point dtype, strides and byte order; ``opt.grads`` by default. None in the place of an array, or of a part
+    ///     of the structure, leaves it and its state alone: no weight decay, and its bias correction does not count the step.
     /// grad_scale : float, default 1.0
     ///     What gradients are divided by first, finite and > 0.
     /// zero_grads : bool, default False
     ///     Set the gradients to zero after use, also when they cause the step to be skipped.
+    /// partial : bool, default False
+    ///     Whether dicts may lack keys; what is missing is as None.
     ///
     /// Returns
     /// -------
@@ -293,14 +309,15 @@ impl Core {
     /// >>> w
     /// array([0.5, 1. ])
     #[pyo3(
-        signature = (grads=None, *, grad_scale=None, zero_grads=None),
-        text_signature = "($self, grads=None, *, grad_scale=1.0, zero_grads=False)"
+        signature = (grads=None, *, grad_scale=None, zero_grads=None, partial=None),
+        text_signature = "($self, grads=None, *, grad_scale=1.0, zero_grads=False, partial=False)"
     )]
     fn step(
         slf: &Bound<'_, Self>,
         grads: Option<&Bound<'_, PyAny>>,
         grad_scale: Option<&Bound<'_, PyAny>>,
         zero_grads: Option<&Bound<'_, PyAny>>,
+        partial: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<bool> {
         let optimizer = slf.as_any();
         let core = &slf.get().0;
@@ -313,13 +330,13 @@ impl Core {
         if let Some(backend) = &guard.backend {
             let backend = backend.bind(slf.py()).clone();
             drop(guard);
-            return callbacks::backend_step(&backend, optimizer, grads, grad_scale, zero_grads);
+            return callbacks::backend_step(&backend, optimizer, grads, grad_scale, zero_grads, partial);
         }
         let waiting = core.waiting.list(slf.py());
         let inner = &mut *guard;
-        let (grad_scale, zero_grads) = match (plain_scale(grad_scale), plain_flag(zero_grads)) {
-            (Some(grad_scale), Some(zero_grads)) => (grad_scale, zero_grads),
-            _ => callbacks::step_options(optimizer, grad_scale, zero_grads)?,
+        let options = match (plain_scale(grad_scale), plain_flag(zero_grads), plain_flag(partial)) {
+            (Some(grad_scale), Some(zero_grads), Some(partial)) => (grad_scale, zero_grads, partial),
+            _ => callbacks::step_options(optimizer, grad_scale, zero_grads, partial)?,
         };
         let own;
         let grads = match grads {
@@ -329,7 +346,7 @@ impl Core {
             }
             _ => grads,
         };
-        let taken = take_step(slf, inner, grads, grad_scale, zero_grads, &waiting)?;
+        let taken = take_step(slf, inner, grads, options, &waiting)?;
         drop(guard);
         if taken {
             waiting.iter().try_for_each(|changes| changes.get().make_checked(slf.py()))?;
@@ -338,13 +355,12 @@ impl Core {
     }
 }
 
-/// Runs a step whose options are parsed; `waiting` are changes that the caller makes after it.
+/// Runs a step with the options `grad_scale`, `zero_grads` and `partial`; `waiting` are changes that the caller makes after it.
 fn take_step(
     slf: &Bound<'_, Core>,
     inner: &mut Inner,
     grads: Option<&Bound<'_, PyAny>>,
-    grad_scale: f64,
-    zero_grads: bool,
+    (grad_scale, zero_grads, partial): (f64, bool, bool),
     waiting: &[Py<Changes>],
 ) -> PyResult<bool> {
     let (py, core, optimizer) = (slf.py(), &slf.get().0, slf.as_any());
@@ -361,7 +377,7 @@ fn take_step(
         _ => scheduled_values(optimizer, &inner.entries, steps)?,
     };
     let release = inner.work.total() >= RELEASE_GIL;
-    let read = gradients::read(optimizer, inner, grads, zero_grads)?;
+    let read = gradients::read(optimizer, inner, grads, zero_grads, partial)?;
     if inner.shared.is_some()
         && let Some((one, other)) = different_rates(py, &inner.entries, scheduled.as_deref())
     {
@@ -398,8 +414,14 @@ fn take_step(
         }
     }
     let lead = fill_scalars(py, inner, scheduled.as_deref(), factor);
+    if inner.work.any_absent() {
+        put_back_absent(py, inner)?;
+    }
     run(py, inner, "step", steps, zero_grads, lead)?;
     inner.group_steps.iter_mut().for_each(|steps| *steps = MOST_STEPS.min(*steps + 1));
+    if inner.work.any_absent() {
+        inner.count_missed();
+    }
     if let Some(look_ahead) = &mut inner.look_ahead {
         look_ahead.moved = false;
     }
@@ -450,16 +472,19 @@ fn different_rates(py: Python<'_>, entries: &[Entry], scheduled: Option<&[Vec<f6
     rates.find(|&rate| rate != 0.0 && rate != first).map(|other| (first, other))
 }
 
-/// Fills the scalars of each entry for its next step; the entry with the largest learning rate is the lead.
+/// Fills the scalars of each set for its next step; the one with the largest learning rate, among those of arrays that have a
+/// gradient, is the lead.
 pub fn fill_scalars(py: Python<'_>, inner: &mut Inner, scheduled: Option<&[Vec<f64>]>, factor: f64) -> usize {
     let (mut lead, mut largest) = (0, f64::NEG_INFINITY);
-    for (i, (entry, scalars)) in inner.entries.iter().zip(&mut inner.scalars).enumerate() {
+    let leads = inner.shared.as_ref().map(|_| inner.work.groups());
+    for (i, (&(entry, missed), scalars)) in inner.sets.sets.iter().zip(&mut inner.scalars).enumerate() {
+        let own = &inner.entries[entry];
         let values = match scheduled {
-            Some(values) => GroupValues(&values[i]),
-            None => entry.values(py),
+            Some(values) => GroupValues(&values[entry]),
+            None => own.values(py),
         };
-        values.scalars(entry.rule, inner.group_steps[entry.group] + 1, factor, scalars);
-        if values.rate() > largest {
+        values.scalars(own.rule, inner.group_steps[own.group].saturating_sub(missed) + 1, factor, scalars);
+        if values.rate() > largest && leads.as_ref().is_some_and(|groups| groups.contains(&i)) {
             (lead, largest) = (i, values.rate());
         }
     }

@@ -1,6 +1,7 @@
 //! Python functions for the GPU: memory, streams, the compiler, and work lists on a device. Arrays are pointers here; Python
 //! has checked their memory and keeps it alive. Knows no optimizer class.
 
+use std::collections::HashSet;
 use std::sync::{Mutex, TryLockError};
 
 use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
@@ -13,7 +14,7 @@ use schuss::{Array, CompiledRule, Dtype};
 
 use crate::changes::Changes;
 use crate::core::Core;
-use crate::group::{GroupValues, MatrixShape, find_rule, matrix_of};
+use crate::group::{GroupValues, MatrixShape, ScalarSets, find_rule, matrix_of};
 
 const DTYPES: [(&str, Dtype); 4] =
     [("float32", Dtype::F32), ("float64", Dtype::F64), ("float16", Dtype::F16), ("bfloat16", Dtype::Bf16)];
@@ -168,16 +169,22 @@ struct Inner {
     work: Work,
     /// Each rule of each group.
     rules: Vec<&'static CompiledRule>,
+    sets: ScalarSets,
 }
 
 impl Inner {
     fn set_gradients(&mut self, grads: Vec<u64>, types: &[String]) -> PyResult<()> {
-        let types = types.iter().map(|name| dtype(name)).collect::<PyResult<Vec<_>>>()?;
+        let known = |name: &String| if name.is_empty() { Ok(None) } else { dtype(name).map(Some) };
+        let types = types.iter().map(known).collect::<PyResult<Vec<_>>>()?;
         if grads.len() != self.work.arrays().len() || types.len() != grads.len() {
             return Err(PyValueError::new_err("there must be as many gradients as there are arrays"));
         }
         for (i, (grad, dtype)) in grads.into_iter().zip(types).enumerate() {
-            self.work.set_gradient(i, grad as *mut u8, dtype).map_err(raised)?;
+            match dtype {
+                Some(dtype) => self.work.set_gradient(i, grad as *mut u8, dtype),
+                None => self.work.set_absent(i),
+            }
+            .map_err(raised)?;
         }
         Ok(())
     }
@@ -203,7 +210,7 @@ impl CudaWork {
     #[new]
     fn new(device: i32) -> PyResult<CudaWork> {
         let device = Device::get(device).map_err(raised)?;
-        Ok(CudaWork(Mutex::new(Inner { work: Work::new(device), rules: Vec::new() })))
+        Ok(CudaWork(Mutex::new(Inner { work: Work::new(device), rules: Vec::new(), sets: ScalarSets::default() })))
     }
 
     /// Adds a group of arrays, with the names of its rules and how many values each has.
@@ -226,6 +233,7 @@ impl CudaWork {
                 Ok(array)
             };
             let arrays = arrays.into_iter().map(array).collect::<PyResult<Vec<_>>>()?;
+            inner.sets.entry_of.extend(arrays.iter().map(|array| array.group));
             inner.work.extend(arrays).map_err(PyTypeError::new_err)?;
             inner.rules.extend(&rules);
             Ok(())
@@ -239,8 +247,10 @@ impl CudaWork {
     }
 
     /// Starts a step, or another program, and makes the changes `taken` and those that wait for a step of the owner. Returns array and flat index of the first gradient that
-    /// is not finite, if the step is skipped; then nothing changes. Values and step counts are those of each rule of each group.
-    #[pyo3(signature = (program, values, steps, grads, types, grad_scale, max_norm, finite, zero_grads, stream, taken=None, owner=None))]
+    /// is not finite, if the step is skipped; then nothing changes. Values and step counts are those of each rule of each group;
+    /// `missed` is how many of these steps each array has missed, none if it is empty. An array whose gradient has the type "" has
+    /// no gradient.
+    #[pyo3(signature = (program, values, steps, missed, grads, types, grad_scale, max_norm, finite, zero_grads, stream, taken=None, owner=None))]
     #[allow(clippy::too_many_arguments)] // the settings of a step
     fn step(
         &self,
@@ -248,6 +258,7 @@ impl CudaWork {
         program: &str,
         values: Vec<Vec<f64>>,
         steps: Vec<u64>,
+        missed: Vec<u64>,
         grads: Vec<u64>,
         types: Vec<String>,
         grad_scale: f64,
@@ -263,12 +274,17 @@ impl CudaWork {
                 return Err(PyValueError::new_err("a step needs values for each rule"));
             }
             inner.set_gradients(grads, &types)?;
-            let mut scalars = vec![Vec::new(); values.len()];
+            let groups = inner.sets.share(values.len(), |i| missed.get(i).copied().unwrap_or(0));
+            inner.work.set_groups(&groups).map_err(raised)?;
+            let present: HashSet<usize> =
+                groups.iter().enumerate().filter(|(i, _)| !inner.work.is_absent(*i)).map(|(_, &group)| group).collect();
+            let mut scalars = vec![Vec::new(); inner.sets.sets.len()];
             let (mut lead, mut largest) = (0, f64::NEG_INFINITY);
-            for (i, rule) in inner.rules.iter().enumerate() {
-                let own = GroupValues(&values[i]);
-                own.scalars(rule, steps[i], schuss::unscale_factor(grad_scale), &mut scalars[i]);
-                if own.rate() > largest {
+            for (i, &(entry, missed)) in inner.sets.sets.iter().enumerate() {
+                let own = GroupValues(&values[entry]);
+                let t = steps[entry].saturating_sub(missed).max(1);
+                own.scalars(inner.rules[entry], t, schuss::unscale_factor(grad_scale), &mut scalars[i]);
+                if own.rate() > largest && present.contains(&i) {
                     (lead, largest) = (i, own.rate());
                 }
             }

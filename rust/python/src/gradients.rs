@@ -45,24 +45,27 @@ impl Gradients {
     }
 }
 
-/// Reads gradients, if a step takes any, and checks that parameters are unchanged; Python writes the error messages.
+/// Reads gradients, if a step takes any, and checks that parameters are unchanged; Python writes the error messages. Arrays whose
+/// gradient is None are left out; with `partial`, also those whose key a dict lacks.
 pub fn read(
     optimizer: &Bound<'_, PyAny>,
     inner: &mut Inner,
     grads: Option<&Bound<'_, PyAny>>,
     zero_grads: bool,
+    partial: bool,
 ) -> PyResult<Gradients> {
     let mut read = Gradients { kept: std::mem::take(&mut inner.gradients), converted: Vec::new() };
     read.kept.clear();
     let Some(grads) = grads else {
+        inner.work.include_all();
         let known = Known::new(optimizer.py());
         return match inner.params.iter().position(|param| !param.unchanged(&known)) {
             Some(i) => Err(explain(optimizer, Problem::Changed(i))),
             None => Ok(read),
         };
     };
-    if !inner.tree.collect(grads, &mut read.kept)? {
-        return Err(explain(optimizer, Problem::Structure(grads)));
+    if !inner.tree.collect(grads, partial, &mut read.kept)? {
+        return Err(explain(optimizer, Problem::Structure(grads, partial)));
     }
     let same = as_before(inner, &read.kept, zero_grads, &Known::new(optimizer.py()))?;
     let changed = if same { None } else { one_by_one(optimizer, inner, &mut read, zero_grads)? };
@@ -98,7 +101,11 @@ fn as_before(inner: &Inner, gradients: &[Py<PyAny>], zero_grads: bool, known: &K
         let same = |i: usize| {
             prefetch_next(params, gradients, i, known);
             let found = params[i].gradient(&gradients[i], zero_grads, known).map(place);
-            found.is_some() && found == verified[i] && params[i].unchanged(known)
+            let same = match found {
+                None => inner.work.is_absent(i) && gradients[i].as_ptr() == known.none(),
+                found => found == verified[i],
+            };
+            same && params[i].unchanged(known)
         };
         if !off.load(Ordering::Relaxed) && !range.all(same) {
             off.store(true, Ordering::Relaxed);
@@ -127,6 +134,11 @@ fn one_by_one(
         let param = &inner.params[i];
         if changed.is_none() && !param.unchanged(&known) {
             changed = Some(i);
+        }
+        if read.kept[i].is_none(py) {
+            inner.verified[i] = None;
+            inner.work.set_absent(i);
+            continue;
         }
         let found = param.gradient(&read.kept[i], zero_grads, &known);
         if found.is_some() && found.map(place) == inner.verified[i] {
@@ -161,7 +173,7 @@ fn one_by_one(
         let known = Known::new(py);
         let moved = inner.params.iter().zip(&read.kept).enumerate().any(|(i, (param, usable))| {
             let (grad, dtype, _) = inner.work.gradient(i);
-            param.gradient(usable, zero_grads, &known) != Some((grad, dtype))
+            !inner.work.is_absent(i) && param.gradient(usable, zero_grads, &known) != Some((grad, dtype))
         });
         let fixed = |gradient: &Py<PyAny>| !arrays::is_writable(gradient.bind(py));
         if moved || read.converted.iter().any(fixed) {

@@ -1,6 +1,6 @@
 //! A group of parameters in the kernels' form: its values as Python lays them out, its rules, and its arrays. Knows no step.
 
-use std::collections::TryReserveError;
+use std::collections::{HashMap, TryReserveError};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use numpy::{PyArray1, PyArrayMethods};
@@ -35,6 +35,32 @@ impl Entry {
             let values = self.values.bind(py);
             std::slice::from_raw_parts(values.data(), values.len().unwrap_or(0))
         })
+    }
+}
+
+/// Which scalars each array has: arrays of one entry share them if they have missed as many steps for lack of a gradient.
+#[derive(Default)]
+pub struct ScalarSets {
+    /// The entry of each array.
+    pub entry_of: Vec<usize>,
+    /// The entry of each set of scalars, and the number of missed steps. First come all entries, with none.
+    pub sets: Vec<(usize, u64)>,
+}
+
+impl ScalarSets {
+    /// Forms the sets, and returns that of each array.
+    pub fn share(&mut self, entries: usize, missed: impl Fn(usize) -> u64) -> Vec<usize> {
+        let sets = &mut self.sets;
+        *sets = (0..entries).map(|entry| (entry, 0)).collect();
+        let mut places: HashMap<_, _> = sets.iter().enumerate().map(|(place, &set)| (set, place)).collect();
+        let mut place = |(i, &entry): (usize, &usize)| {
+            let set = (entry, missed(i));
+            *places.entry(set).or_insert_with(|| {
+                sets.push(set);
+                sets.len() - 1
+            })
+        };
+        self.entry_of.iter().enumerate().map(&mut place).collect()
     }
 }
 

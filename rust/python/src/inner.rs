@@ -11,7 +11,7 @@ use schuss::{Dtype, WorkList};
 
 use crate::arrays::Pinned;
 use crate::changes::Waiting;
-use crate::group::Entry;
+use crate::group::{Entry, ScalarSets};
 use crate::tree::Tree;
 
 /// The policy for NaN and infinities in gradients.
@@ -45,6 +45,9 @@ pub struct Inner {
     pub entries: Vec<Entry>,
     /// Steps that each group has taken.
     pub group_steps: Vec<u64>,
+    /// How many of them each array has missed, for lack of a gradient.
+    pub missed: Vec<u64>,
+    pub sets: ScalarSets,
     pub params: Vec<Pinned>,
     /// Kept alive for their pointers in the work list.
     pub states: Vec<Pinned>,
@@ -86,6 +89,8 @@ impl Inner {
         Inner {
             entries: Vec::new(),
             group_steps: Vec::new(),
+            missed: Vec::new(),
+            sets: ScalarSets::default(),
             params: Vec::new(),
             states: Vec::new(),
             work: WorkList::default(),
@@ -102,6 +107,21 @@ impl Inner {
             look_ahead: None,
             backend: None,
         }
+    }
+
+    /// Gives each array the scalars of its entry and its number of missed steps, which have changed.
+    pub fn share_scalars(&mut self) {
+        let groups = self.sets.share(self.entries.len(), |i| self.missed[i]);
+        groups.into_iter().enumerate().for_each(|(i, group)| self.work.set_group(i, group));
+        self.scalars.resize_with(self.sets.sets.len(), Vec::new);
+    }
+
+    /// Counts a step for which some arrays had no gradient.
+    pub fn count_missed(&mut self) {
+        for (i, missed) in self.missed.iter_mut().enumerate() {
+            *missed = MOST_STEPS.min(*missed + u64::from(self.work.is_absent(i)));
+        }
+        self.share_scalars();
     }
 
     pub fn overlaps(&self, grad: *mut u8, bytes: usize) -> bool {

@@ -4,6 +4,7 @@
 //! about arrays are written in Python, in one place; this module only detects that something is wrong.
 
 mod arrays;
+mod backup;
 mod callbacks;
 mod changes;
 mod core;

@@ -3,13 +3,14 @@
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
 
-use pyo3::exceptions::{PyMemoryError, PyRuntimeError};
+use pyo3::exceptions::PyRuntimeError;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 use schuss::{Rounding, Step, level, padded_length};
 
-use crate::arrays::{Known, Pinned};
+use crate::arrays::Known;
+use crate::backup::{block, copy, unpack};
 use crate::callbacks::{Problem, explain};
 use crate::core::{Core, fill_scalars, scheduled_values};
 use crate::functional::Job;
@@ -39,6 +40,7 @@ impl AtLookAhead {
         }
         let level = level::in_use().map_err(PyRuntimeError::new_err)?;
         let threads = schuss::num_threads().map_err(PyRuntimeError::new_err)?;
+        inner.work.include_all();
         let lead = fill_scalars(py, inner, scheduled.as_deref(), 1.0);
         let release = inner.work.total() >= RELEASE_GIL;
         let Inner { scalars, work, look_ahead: Some(look_ahead), .. } = inner else { unreachable!("just prepared") };
@@ -173,49 +175,15 @@ impl Drop for OtherValues {
     }
 }
 
-/// Memory for all parameters, one after the other.
-fn block(params: &[Pinned]) -> PyResult<Vec<u64>> {
-    let bytes: usize = params.iter().map(|param| padded_length(param.len * param.dtype.size())).sum();
-    let mut block = Vec::new();
-    block.try_reserve_exact(bytes.div_ceil(8)).map_err(|_| PyMemoryError::new_err("no memory for the parameters"))?;
-    block.resize(bytes.div_ceil(8), 0);
-    Ok(block)
-}
-
-/// Unpacks into the parameters, even if they are read-only now; returns the first whose memory has changed, if any.
-fn unpack(py: Python<'_>, params: &[Pinned], block: &mut [u64]) -> PyResult<Option<usize>> {
-    let moved = params.iter().position(|param| !param.in_place(py));
-    let place = |param: &Pinned| if param.in_place(py) { param.data } else { std::ptr::null_mut() };
-    let arrays = params.iter().map(|param| (place(param), param.len * param.dtype.size())).collect();
-    copy(py, arrays, block, true)?;
-    Ok(moved)
-}
-
-/// Copies between arrays, given as pointers and byte counts, and their block; null pointers are skipped.
-fn copy(py: Python<'_>, arrays: Vec<(*mut u8, usize)>, block: &mut [u64], back: bool) -> PyResult<()> {
-    struct Arrays(Vec<(*mut u8, usize)>, *mut u8);
-    // SAFETY: the pointers are those of arrays that are kept alive during the call.
-    unsafe impl Send for Arrays {}
-    let threads = schuss::num_threads().map_err(PyRuntimeError::new_err)?;
-    let bytes = arrays.iter().map(|array| padded_length(array.1)).sum::<usize>();
-    debug_assert!(bytes <= 8 * block.len());
-    let arrays = Arrays(arrays, block.as_mut_ptr().cast());
-    detach_if(py, bytes >= 4 * RELEASE_GIL, || {
-        let Arrays(arrays, block) = { arrays };
-        // SAFETY: the arrays are as long as when they were pinned, the block as long as all of them, and not accessed by
-        // others.
-        unsafe { if back { schuss::unpack(&arrays, block, threads) } else { schuss::pack(&arrays, block, threads) } }
-    })
-}
-
 /// Whether gradients can be used without conversion, and share no memory with what a step writes.
 #[pyfunction]
-pub fn are_apart(core: &Bound<'_, Core>, grads: &Bound<'_, PyAny>) -> PyResult<bool> {
+pub fn are_apart(core: &Bound<'_, Core>, grads: &Bound<'_, PyAny>, partial: bool) -> PyResult<bool> {
     let inner = core.get().0.lock_as_holder()?;
     let (known, mut arrays) = (Known::new(core.py()), Vec::new());
-    Ok(inner.tree.collect(grads, &mut arrays)?
+    Ok(inner.tree.collect(grads, partial, &mut arrays)?
         && arrays.iter().zip(&inner.params).all(|(array, param)| {
             let found = param.gradient(array, false, &known);
-            found.is_some_and(|(data, dtype)| !inner.overlaps(data, param.len * dtype.size()))
+            array.is_none(core.py())
+                || found.is_some_and(|(data, dtype)| !inner.overlaps(data, param.len * dtype.size()))
         }))
 }

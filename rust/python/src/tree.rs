@@ -7,6 +7,8 @@ use pyo3::types::{PyDict, PyList, PyTuple};
 /// A structure; its leaves are arrays, numbered in order.
 pub enum Tree {
     Leaf,
+    /// A None in the place of an array, which gradients have too.
+    Hole,
     /// A list or tuple of this many arrays, the most common structure.
     Leaves(usize),
     Sequence(Vec<Tree>),
@@ -24,14 +26,14 @@ impl Tree {
             let items = dict.iter().map(|(key, value)| Ok((key.unbind(), Tree::new(&value)?)));
             Ok(Tree::Mapping(items.collect::<PyResult<_>>()?))
         } else {
-            Ok(Tree::Leaf)
+            Ok(if template.is_none() { Tree::Hole } else { Tree::Leaf })
         }
     }
 
     /// Visits the keys for the garbage collector.
     pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         match self {
-            Tree::Leaf | Tree::Leaves(_) => Ok(()),
+            Tree::Leaf | Tree::Hole | Tree::Leaves(_) => Ok(()),
             Tree::Sequence(trees) => trees.iter().try_for_each(|tree| tree.traverse(visit)),
             Tree::Mapping(items) => items.iter().try_for_each(|(key, tree)| {
                 visit.call(key)?;
@@ -40,9 +42,23 @@ impl Tree {
         }
     }
 
-    /// Collects the arrays of a structure that matches this one, in order; false if it does not.
-    pub fn collect(&self, object: &Bound<'_, PyAny>, into: &mut Vec<Py<PyAny>>) -> PyResult<bool> {
+    /// Number of arrays.
+    fn len(&self) -> usize {
         match self {
+            Tree::Leaf => 1,
+            Tree::Hole => 0,
+            Tree::Leaves(count) => *count,
+            Tree::Sequence(trees) => trees.iter().map(Tree::len).sum(),
+            Tree::Mapping(items) => items.iter().map(|(_, tree)| tree.len()).sum(),
+        }
+    }
+
+    /// Collects the arrays of a structure that matches this one, in order; false if it does not. A None stands for a None in the
+    /// place of each array of that part; with `partial` so does a key that a dict lacks.
+    pub fn collect(&self, object: &Bound<'_, PyAny>, partial: bool, into: &mut Vec<Py<PyAny>>) -> PyResult<bool> {
+        match self {
+            _ if object.is_none() => into.extend((0..self.len()).map(|_| object.clone().unbind())),
+            Tree::Hole => return Ok(false),
             Tree::Leaf => into.push(object.clone().unbind()),
             Tree::Leaves(count) => {
                 let Some(items) = items(object).filter(|items| items.len() == *count) else { return Ok(false) };
@@ -55,22 +71,29 @@ impl Tree {
                 for (tree, item) in trees.iter().zip(items) {
                     // Code run by a dict's keys may have shortened the list.
                     let Ok(item) = item else { return Ok(false) };
-                    if !tree.collect(&item, into)? {
+                    if !tree.collect(&item, partial, into)? {
                         return Ok(false);
                     }
                 }
             }
             Tree::Mapping(items) => {
                 let Ok(dict) = object.cast::<PyDict>() else { return Ok(false) };
-                if dict.len() != items.len() {
-                    return Ok(false);
-                }
+                let mut found = 0;
                 for (key, tree) in items {
-                    let Some(value) = dict.get_item(key.bind(object.py()))? else { return Ok(false) };
-                    if !tree.collect(&value, into)? {
+                    let value = match dict.get_item(key.bind(object.py()))? {
+                        Some(value) => value,
+                        None if partial => {
+                            into.extend((0..tree.len()).map(|_| object.py().None()));
+                            continue;
+                        }
+                        None => return Ok(false),
+                    };
+                    found += 1;
+                    if !tree.collect(&value, partial, into)? {
                         return Ok(false);
                     }
                 }
+                return Ok(dict.len() == found);
             }
         }
         Ok(true)

@@ -56,8 +56,10 @@ struct Ready {
 /// The arrays of an optimizer, all on one device.
 pub struct Work {
     device: &'static Device,
+    /// Those without a gradient have no elements here.
     arrays: Vec<Array>,
-    /// None when arrays, or types of gradients, have changed.
+    lengths: Vec<usize>,
+    /// None when arrays, types of gradients, or which there are, have changed.
     ready: Option<Ready>,
     /// The states of scope `all`, and how many there are.
     shared: Option<Block>,
@@ -81,7 +83,16 @@ impl std::fmt::Debug for Work {
 impl Work {
     /// Without arrays.
     pub fn new(device: &'static Device) -> Work {
-        Work { device, arrays: Vec::new(), ready: None, shared: None, shared_count: 0, last: None, answer: None }
+        Work {
+            device,
+            arrays: Vec::new(),
+            lengths: Vec::new(),
+            ready: None,
+            shared: None,
+            shared_count: 0,
+            last: None,
+            answer: None,
+        }
     }
 
     /// Appends arrays. Their pointers are device pointers; a state of scope `array` is one float64 there.
@@ -103,6 +114,7 @@ impl Work {
         if count > self.shared_count {
             (self.shared, self.shared_count) = (Some(Block::on(self.device, 8 * count)?), count);
         }
+        self.lengths.extend(arrays.iter().map(|array| array.len));
         self.arrays.extend(arrays);
         self.ready = None;
         Ok(())
@@ -115,11 +127,43 @@ impl Work {
 
     /// Sets an array's gradient for the next step.
     pub fn set_gradient(&mut self, i: usize, grad: *mut u8, grad_type: Dtype) -> Result<()> {
-        if self.arrays[i].grad_type != grad_type {
+        if self.arrays[i].grad_type != grad_type || self.is_absent(i) {
             self.rest()?;
             self.ready = None;
         }
         (self.arrays[i].grad, self.arrays[i].grad_type) = (grad, grad_type);
+        self.arrays[i].len = self.lengths[i];
+        Ok(())
+    }
+
+    /// Leaves an array out of what runs, and of norms, until it gets a gradient again.
+    ///
+    /// # Errors
+    /// The driver's.
+    pub fn set_absent(&mut self, i: usize) -> Result<()> {
+        if self.arrays[i].len > 0 {
+            self.rest()?;
+            self.ready = None;
+            self.arrays[i].len = 0;
+        }
+        Ok(())
+    }
+
+    /// Whether an array with elements is left out.
+    pub fn is_absent(&self, i: usize) -> bool {
+        self.arrays[i].len != self.lengths[i]
+    }
+
+    /// Sets the index of each array's scalars among a step's.
+    ///
+    /// # Errors
+    /// The driver's.
+    pub fn set_groups(&mut self, groups: &[usize]) -> Result<()> {
+        if self.arrays.iter().zip(groups).any(|(array, &group)| array.group != group) {
+            self.rest()?;
+            self.ready = None;
+            self.arrays.iter_mut().zip(groups).for_each(|(array, &group)| array.group = group);
+        }
         Ok(())
     }
 

@@ -71,7 +71,7 @@ impl WorkList {
             let item = &this.items[i];
             let Some(pass) = (if item.plan == 0 { first } else { pass_of(item.plan) }) else { return };
             let (start, end) = (units.start * BLOCK, item.len.min(units.end * BLOCK));
-            if start < end {
+            if start < end && item.present {
                 let zero_grads = step.zero_grads && pass.reads_grad;
                 let call = Call::new(step.level, &step.scalars[item.group], step.rounding, i, zero_grads);
                 // SAFETY: upheld by the caller; the range lies within the array.
@@ -90,8 +90,9 @@ impl WorkList {
         let most = plans.iter().map(|plan| plan.rounds(program).len()).max().unwrap_or(0);
         for number in 0..most {
             // An array without elements has no means: its states do not change.
-            let round_of =
-                |item: &Item| if item.len == 0 { None } else { plans[item.plan].rounds(program).get(number) };
+            let round_of = |item: &Item| {
+                if item.len == 0 || !item.present { None } else { plans[item.plan].rounds(program).get(number) }
+            };
             for i in 0..self.items.len() {
                 if self.items[i].has_scalars() {
                     // SAFETY: no task runs.
@@ -255,7 +256,7 @@ impl WorkList {
     /// # Safety
     /// No task may run; the passes of the round must be done.
     unsafe fn text_over_all(&self, plan: usize, round: &Round, text: &Stage, step: &mut Step<'_>) {
-        let mine = |item: &&Item| item.plan == plan;
+        let mine = |item: &&Item| item.plan == plan && item.present;
         let Some(rule) = self.items.iter().find(mine).map(|item| item.compiled.rule) else { return };
         let mut groups: Vec<usize> = self.items.iter().filter(mine).map(|item| item.group).collect();
         groups.sort_unstable();

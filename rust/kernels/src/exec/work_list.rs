@@ -1,6 +1,6 @@
 //! All arrays of an optimizer, where their data is, and how they are split into tasks. Runs no rule.
 
-use std::collections::TryReserveError;
+use std::collections::{HashSet, TryReserveError};
 
 use super::array::Array;
 use super::matrix::{Cells, Matrix};
@@ -58,6 +58,8 @@ pub(super) struct Item {
     pub whole: bool,
     /// Whether its kernels prefetch: a long array's, where all arrays together do not fit into the caches.
     pub prefetches: bool,
+    /// Whether it has a gradient; a step leaves arrays without one alone.
+    pub present: bool,
     /// The index of its rule's plan.
     pub plan: usize,
 }
@@ -114,6 +116,8 @@ pub struct WorkList {
     partial_count: usize,
     block_count: usize,
     scalar_count: usize,
+    /// Number of arrays without a gradient.
+    absent: usize,
     /// Whether every rule is one pass without reductions.
     pub(super) plain: bool,
     /// Whether the next pass over all arrays goes in reverse order.
@@ -236,6 +240,7 @@ impl WorkList {
             first_block: self.block_count,
             whole: staged && array.len <= WHOLE,
             prefetches: false,
+            present: true,
             plan,
         };
         self.block_count += array.len.div_ceil(BLOCK);
@@ -275,14 +280,50 @@ impl WorkList {
     /// Sets an array's gradient for the next step.
     pub fn set_gradient(&mut self, i: usize, grad: *mut u8, grad_type: Dtype) {
         let item = &mut self.items[i];
+        self.absent -= usize::from(!item.present);
+        item.present = true;
         item.grad_type = grad_type;
         self.streams[item.streams + 1] = grad;
     }
 
-    /// An array's gradient: pointer, type, number of elements.
+    /// Leaves an array out of what runs, and of norms, until it gets a gradient again.
+    pub fn set_absent(&mut self, i: usize) {
+        self.absent += usize::from(self.items[i].present);
+        self.items[i].present = false;
+    }
+
+    /// Leaves no array out, for a program that reads no gradients.
+    pub fn include_all(&mut self) {
+        if self.absent > 0 {
+            self.items.iter_mut().for_each(|item| item.present = true);
+            self.absent = 0;
+        }
+    }
+
+    /// Whether any array is left out.
+    pub fn any_absent(&self) -> bool {
+        self.absent > 0
+    }
+
+    /// Whether an array is left out.
+    pub fn is_absent(&self, i: usize) -> bool {
+        !self.items[i].present
+    }
+
+    /// The indices of the scalars in use.
+    pub fn groups(&self) -> HashSet<usize> {
+        self.items.iter().filter(|item| item.present).map(|item| item.group).collect()
+    }
+
+    /// Sets the index of an array's scalars among a step's.
+    pub fn set_group(&mut self, i: usize, group: usize) {
+        self.items[i].group = group;
+    }
+
+    /// An array's gradient: pointer, type, number of elements, which is 0 for an array that is left out.
     pub fn gradient(&self, i: usize) -> (*mut u8, Dtype, usize) {
         let item = &self.items[i];
-        (self.streams[item.streams + 1], item.grad_type, item.len)
+        (self.streams[item.streams + 1], item.grad_type, if item.present { item.len } else { 0 })
     }
 
     /// Sets the memory of an array's backups, long enough for the elements in the parameter's type, or in the type that it is
@@ -322,6 +363,11 @@ impl WorkList {
         let this = &*self;
         this.share(threads, &this.block_chunks, &this.blocks, &|i, units| {
             let item = &this.items[i];
+            if !item.present {
+                // SAFETY: the entries are this task's own.
+                units.for_each(|block| unsafe { this.partials.set(item.first_block + block, 0.0) });
+                return;
+            }
             for block in units {
                 let (at, types) = (block * BLOCK, (item.grad_type, item.param_type.compute()));
                 let grad = this.streams[item.streams + 1].wrapping_add(at * item.grad_type.size()).cast_const();
@@ -346,7 +392,7 @@ impl WorkList {
     /// # Safety
     /// Every array's gradient must be valid for writing, and nobody else may access it during the call.
     pub unsafe fn zero_grads(&self) {
-        for i in 0..self.items.len() {
+        for i in (0..self.items.len()).filter(|&i| self.items[i].present) {
             let (grad, dtype, len) = self.gradient(i);
             // SAFETY: upheld by the caller.
             unsafe { grad.write_bytes(0, len * dtype.size()) };
@@ -358,7 +404,7 @@ impl WorkList {
     /// # Safety
     /// Every array's gradient must be valid and aligned for reading.
     pub unsafe fn first_nonfinite(&self) -> Option<(usize, usize)> {
-        self.items.iter().enumerate().find_map(|(i, item)| {
+        self.items.iter().enumerate().filter(|(_, item)| item.present).find_map(|(i, item)| {
             let (grad, dtype, len) = self.gradient(i);
             // SAFETY: upheld by the caller.
             unsafe { reduce::first_nonfinite(dtype, item.param_type.compute(), grad, len) }.map(|at| (i, at))
