@@ -107,7 +107,8 @@ def page(name: str, kind: type[Optimizer], gallery: bool) -> str:
 
 def pages() -> dict[str, type[Optimizer]]:
     """The classes that have a page: those of the registry, and their wrappers."""
-    kinds = [kind for kind in vars(schuss).values() if isinstance(kind, type) and issubclass(kind, Optimizer)]
+    things = [getattr(schuss, name) for name in schuss.__all__]  # some are imported on first use
+    kinds = [kind for kind in things if isinstance(kind, type) and issubclass(kind, Optimizer)]
     return schuss.OPTIMIZERS | {kind.__name__: kind for kind in kinds if kind is not Optimizer}
 
 

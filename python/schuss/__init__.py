@@ -31,12 +31,18 @@ if TYPE_CHECKING:
     from schuss import functional as functional
     from schuss import init as init
     from schuss import schedules as schedules
+    from schuss.wrappers.averages import EMA as EMA
+    from schuss.wrappers.averages import SWA as SWA
+    from schuss.wrappers.averages import Polyak as Polyak
     from schuss.wrappers.offload import Offload as Offload
 
 
 # Imported on first use: importing the package should take little longer than importing NumPy.
 _LATER = {
+    "EMA": "schuss.wrappers.averages",
     "Offload": "schuss.wrappers.offload",
+    "Polyak": "schuss.wrappers.averages",
+    "SWA": "schuss.wrappers.averages",
     "functional": "schuss.functional",
     "init": "schuss.init",
     "schedules": "schuss.schedules",

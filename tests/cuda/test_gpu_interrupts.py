@@ -59,6 +59,7 @@ CALLS = {
     "Prodigy": (made(schuss.Prodigy), step),
     "Lookahead": (made(schuss.AdamW, {"k": 4}), step),
     "Lookahead, reset": (made(schuss.AdamW, {"k": 4, "pullback": "reset"}), step),
+    "EMA": (lambda: schuss.EMA(made(schuss.AdamW)()), step),
     "sync": (made(schuss.AdamW, {"k": 100}), lambda opt: opt.sync()),
     "load_state_dict": load(made(schuss.AdamW)),
     "add_param_group": (made(schuss.AdamW), add_group),

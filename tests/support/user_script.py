@@ -78,7 +78,12 @@ def groups() -> tuple[schuss.ParamGroup, ...]:
 
 def every_kind() -> list[schuss.Optimizer]:
     made = [kind(np.ones(3), lr=1e-3) for kind in schuss.OPTIMIZERS.values()]
-    return [*made, schuss.Lookahead(schuss.Adam(np.ones(3)), k=3), Decaying(np.ones(3), lr=0.1)]
+    ema = schuss.EMA(schuss.Adam(np.ones(3)), decay=0.9)
+    ema.update()
+    with ema.swap():
+        ema.state_dict()
+    averages = [ema, schuss.SWA(made[0], start=2), schuss.Polyak(made[0])]
+    return [*made, *averages, schuss.Lookahead(schuss.Adam(np.ones(3)), k=3), Decaying(np.ones(3), lr=0.1)]
 
 
 def offloaded(params: object) -> schuss.Offload:  # on a GPU, so nothing calls it

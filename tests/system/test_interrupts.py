@@ -62,6 +62,17 @@ def made(kind, *, dtype=np.float32, around=None, **options):
     return make
 
 
+def averaged(average, **options):
+    """The same with an average around it."""
+
+    def make():
+        opt = average(made(schuss.AdamW, **options)())
+        step(opt, 2.0)
+        return opt
+
+    return make
+
+
 def with_grads(make):
     """The same with gradients in the optimizer's own buffers."""
 
@@ -84,6 +95,11 @@ def closure_that_raises(opt):
 
 def evaluate(opt):
     with opt.evaluate():
+        pass
+
+
+def swap(opt):
+    with opt.swap():
         pass
 
 
@@ -126,6 +142,12 @@ CALLS = {
     "Lookahead, reset": (made(schuss.Prodigy, around=NEXT | {"pullback": "reset"}), step),
     "Lookahead, pullback": (made(schuss.NAG, around=NEXT | {"pullback": "pullback"}), step),
     "Lookahead of Newton": (made(schuss.Newton, around=NEXT), step),
+    "EMA": (averaged(schuss.EMA), step),
+    "EMA of Lookahead": (averaged(schuss.EMA, around=NEXT), step),
+    "SWA of bfloat16": (averaged(schuss.SWA, dtype=BFLOAT16), step),
+    "update": (averaged(schuss.Polyak), lambda opt: opt.update()),
+    "swap": (averaged(schuss.EMA, dtype=BFLOAT16), swap),
+    "load_state_dict of SWA": load_dict(averaged(schuss.SWA)),
     "sync": (made(schuss.AdamW, dtype=BFLOAT16, around=LATER | {"pullback": "reset"}), lambda opt: opt.sync()),
     "evaluate": (made(schuss.AdamW, around=LATER), evaluate),
     "evaluate, bfloat16": (made(schuss.AdamW, dtype=BFLOAT16, around=LATER), evaluate),

@@ -44,6 +44,8 @@ class Wrapper(Optimizer):
     _wrapper: ClassVar[str] = "Wrapper"
     #: What `_showing` sets the parameters to, for messages.
     _shown: ClassVar[str] = "other values"
+    #: The method that returns the context.
+    _context: ClassVar[str] = "evaluate()"
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         raise TypeError("Wrapper is what stands around an optimizer; make one of its subclasses")
@@ -112,7 +114,7 @@ class Wrapper(Optimizer):
 
     def _refuse_shown(self) -> None:
         if self._read_only:
-            raise RuntimeError(f"the parameters are at {self._shown}; leave evaluate() first")
+            raise RuntimeError(f"the parameters are at {self._shown}; leave {self._context} first")
 
     def _refuse_added(self) -> None:
         if len(self._extra) != len(self._optimizer._params):

@@ -100,8 +100,15 @@ pub static ALL: &[&CompiledRule] = &[
 ];
 
 /// Rules for array operations other than optimizing.
-pub static TOOLS: &[&CompiledRule] =
-    &[tools::clip_norm(), tools::scale(), tools::lookahead(), tools::clamp(), tools::centralize(), tools::copy()];
+pub static TOOLS: &[&CompiledRule] = &[
+    tools::clip_norm(),
+    tools::scale(),
+    tools::average(),
+    tools::lookahead(),
+    tools::clamp(),
+    tools::centralize(),
+    tools::copy(),
+];
 
 /// The rule of this name, tools included.
 pub fn find(name: &str) -> Option<&'static CompiledRule> {

@@ -38,6 +38,16 @@ rules! {
         }
     }
 
+    /// An average of parameters: `average += factor*(p - average)`, or a copy if the factor is 1.
+    average {
+        element average = p;
+        sync {
+            pass(p) {
+                average = select(factor == 1.0, p, fma(factor, p - average, average));
+            }
+        }
+    }
+
     /// Lookahead's synchronization (arXiv:1907.08610): `slow += factor*(p - slow); p = slow`.
     lookahead {
         element slow = p;

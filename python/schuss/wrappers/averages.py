@@ -1,0 +1,315 @@
+"""Averages of an optimizer's parameters: exponential, equal-weighted, polynomial. They know no optimizer class."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import numpy as np
+
+from schuss import _schuss
+from schuss._arrays import checks, trees
+from schuss._arrays.formats import State
+from schuss._core.hyperparameters import Fraction, Range, check_of
+from schuss._core.optimizer import Optimizer
+from schuss.wrappers.base import Wrapper
+
+_COUNT = check_of(Annotated[int, Range(low=0.0)])
+
+
+def _setting(name: str, doc: str) -> Any:
+    """A property for a setting that can be changed; setting it checks the value."""
+    return property(lambda self: self._option(name), lambda self, value: self._change(name, value), doc=doc)
+
+
+class _Average(Wrapper):
+    """The base of averages: one array for each parameter, which an update moves towards it by a weight.
+
+    A subclass says what the weight of an update is.
+    """
+
+    _own_settings = {"updates": _COUNT}
+    _shown = "the average"
+    _context = "swap()"
+
+    _updates: int
+
+    @property
+    def updates(self) -> int:
+        """Updates of the average so far."""
+        return self._updates
+
+    @property
+    def average(self) -> Any:
+        """The averages as read-only views, in the structure of the parameters; without updates, the first values."""
+        self._refuse_added()
+        return trees.build(self._root(), lambda i: checks.shown(self._extra[i][0]))
+
+    def update(self) -> None:
+        """Updates the average with the current parameters, for an optimizer that is stepped by itself.
+
+        ``step`` of the average does this after the optimizer's step.
+
+        Raises
+        ------
+        ValueError
+            A parameter was resized, re-pointed or made read-only.
+        RuntimeError
+            Another thread is stepping, saving or loading the optimizer, or this is inside :meth:`swap`.
+        """
+        with self._exclusive():
+            self._refuse_added()
+            self._backend.refuse_changed(self._stepped)
+            self._updated().make()
+
+    def swap(self) -> contextlib.AbstractContextManager[None]:
+        """Inside this context the parameters are their averages; afterwards they are themselves again, exactly.
+
+        Meanwhile the optimizer can be read and saved but takes no step. An exception anywhere in the block, or while
+        it is entered or left, restores the parameters too.
+
+        Examples
+        --------
+        >>> import numpy as np, schuss
+        >>> w = np.array([1.0])
+        >>> opt = schuss.SWA(schuss.SGD(w, lr=0.5))
+        >>> for _ in range(2):
+        ...     taken = opt.step(np.array([1.0]))
+        >>> with opt.swap():
+        ...     print(w)
+        [0.25]
+        >>> w
+        array([0.])
+        """
+        return self._showing([own[0] for own in self._extra])
+
+    def _weight(self, updates: int) -> float:
+        """The weight of the parameters in an update, after this many others."""
+        raise NotImplementedError
+
+    def _is_due(self, steps: int) -> bool:
+        """Whether an update follows the `steps`-th step."""
+        return True
+
+    def _after(self, steps: int) -> _schuss.Changes | None:
+        return self._updated() if self._is_due(steps) else None
+
+    def _updated(self) -> _schuss.Changes:
+        backend, weight = self._backend, self._weight(self._updates)
+        job = backend.job("average", self._averaged(), [weight], program="sync", states=self._extra)
+        return backend.changes([(self, "_updates", self._updates + 1)], jobs=[job])
+
+    def _averaged(self) -> list[np.ndarray]:
+        """The arrays to average: the parameters, or their master copies."""
+        optimizer = self._optimizer
+        if not self._state_format.master:
+            return optimizer._params
+        return [own[optimizer._state_names(i).index("master")] for i, own in enumerate(optimizer._states)]
+
+    def _check_wrapped(self) -> None:
+        if "mode" in self._optimizer._settings:
+            raise TypeError(f"{type(self._optimizer).__name__} averages its parameters itself; use its eval()")
+
+    def _new_extra(
+        self, param: np.ndarray, states: Sequence[np.ndarray], rule_states: Sequence[State]
+    ) -> list[np.ndarray]:
+        """A copy in the compute dtype: in bfloat16, small updates would be rounded away."""
+        return [param.astype(checks.compute_dtype(param.dtype), order=checks.order(param))]
+
+    def _extra_names(self, i: int) -> list[str]:
+        return ["average"]
+
+
+class EMA(_Average):
+    r"""An exponential moving average of the parameters, around an optimizer or beside it.
+
+    The first update copies the parameters; every other, with :math:`n` updates before it, is
+
+    .. math:: a \leftarrow \beta_n a + (1 - \beta_n) p
+
+    It is used in the place of the optimizer, which it wraps: an update follows each step, in the same native call.
+    Or the optimizer is stepped itself and ``update()`` is called after it. ``swap()`` is a context in which the
+    parameters are the average. The averages are part of ``state_dict()`` and of files, as the state ``average``.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+        The optimizer, any of the package; the average covers all of its parameters.
+    decay : float, default 0.999
+        :math:`\beta` in [0, 1).
+    warmup : bool, default False
+        Use :math:`\beta_n = \min(\beta, (1 + n) / (10 + n))`, so that the average forgets the first steps sooner.
+    bias_correction : bool, default False
+        Start from zero and divide by :math:`1 - \beta^n`, instead of starting with a copy. The array has the quotient.
+    update_every : int, default 1
+        Update after every so many steps.
+
+    Raises
+    ------
+    TypeError, ValueError
+        ``optimizer`` is not an optimizer or averages by itself, or a value is out of range.
+
+    Notes
+    -----
+    One pass of its own, which reads the parameters once and reads and writes the average. In 32 bits for parameters of
+    fewer. PyTorch's ``AveragedModel`` with ``get_ema_multi_avg_fn``; ``warmup`` is TensorFlow's ``num_updates``.
+
+    Examples
+    --------
+    >>> import numpy as np, schuss
+    >>> w = np.array([1.0])
+    >>> opt = schuss.EMA(schuss.SGD(w, lr=0.5), decay=0.75)
+    >>> for _ in range(2):
+    ...     taken = opt.step(np.array([1.0]))
+    >>> w, opt.average
+    (array([0.]), array([0.375]))
+    """
+
+    _own_settings = {
+        "decay": check_of(Fraction),
+        "warmup": check_of(bool),
+        "bias_correction": check_of(bool),
+        "update_every": check_of(int),
+        **_Average._own_settings,
+    }
+    _wrapper = "EMA"
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        decay: float = 0.999,
+        *,
+        warmup: bool = False,
+        bias_correction: bool = False,
+        update_every: int = 1,
+    ) -> None:
+        self._wrap(
+            optimizer,
+            decay=decay,
+            warmup=warmup,
+            bias_correction=bias_correction,
+            update_every=update_every,
+            updates=0,
+        )
+
+    decay = _setting("decay", "The weight of the average in an update, in [0, 1).")
+    warmup = _setting("warmup", "Whether the decay is smaller at first.")
+    bias_correction = _setting("bias_correction", "Whether the average starts from zero and is corrected for that.")
+    update_every = _setting("update_every", "Steps from one update to the next.")
+
+    def _weight(self, updates: int) -> float:
+        decay = min(self.decay, (1.0 + updates) / (10.0 + updates)) if self.warmup else self.decay
+        if updates == 0:
+            return 1.0
+        share: float = 1.0 - decay
+        return share / (1.0 - decay ** (updates + 1)) if self.bias_correction else share
+
+    def _is_due(self, steps: int) -> bool:
+        return not steps % self.update_every
+
+
+class SWA(_Average):
+    r"""Stochastic weight averaging: the mean of the parameters after some steps, around an optimizer or beside it.
+
+    With :math:`n` updates before it, an update is
+
+    .. math:: a \leftarrow a + \frac{p - a}{n + 1}
+
+    Updates follow step ``start + update_every``, ``start + 2 * update_every``, and so on. It is used like `EMA`, with
+    ``update()`` and ``swap()``; the defaults are Polyak's average. `schuss.schedules.swalr` is a schedule for it.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+        The optimizer, any of the package.
+    start : int, default 0
+        Steps without updates, before the first.
+    update_every : int, default 1
+        Update after every so many steps.
+
+    Raises
+    ------
+    TypeError, ValueError
+        ``optimizer`` is not an optimizer or averages by itself, or a value is out of range.
+
+    References
+    ----------
+    Izmailov et al., "Averaging weights leads to wider optima and better generalization", arXiv:1803.05407.
+
+    Examples
+    --------
+    >>> import numpy as np, schuss
+    >>> w = np.array([4.0])
+    >>> opt = schuss.SWA(schuss.SGD(w, lr=1.0), start=1)
+    >>> for _ in range(3):
+    ...     taken = opt.step(np.array([1.0]))
+    >>> w, opt.average
+    (array([1.]), array([1.5]))
+    """
+
+    _own_settings = {"start": _COUNT, "update_every": check_of(int), **_Average._own_settings}
+    _wrapper = "SWA"
+
+    def __init__(self, optimizer: Optimizer, start: int = 0, update_every: int = 1) -> None:
+        self._wrap(optimizer, start=start, update_every=update_every, updates=0)
+
+    start = _setting("start", "Steps before the first update.")
+    update_every = _setting("update_every", "Steps from one update to the next.")
+
+    def _weight(self, updates: int) -> float:
+        return 1.0 / (updates + 1)
+
+    def _is_due(self, steps: int) -> bool:
+        return steps > self.start and not (steps - self.start) % self.update_every
+
+
+class Polyak(_Average):
+    r"""Polyak's average of the parameters after all steps, or one whose weights grow: polynomial-decay averaging.
+
+    With :math:`t` updates, the present one included, an update is
+
+    .. math:: a \leftarrow a + \frac{1 + \gamma}{t + \gamma} (p - a)
+
+    :math:`\gamma = 0` is the mean of all iterates; above 0 later ones weigh more, as :math:`t^\gamma` asymptotically.
+    It is used like `EMA`, with ``update()`` and ``swap()``.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+        The optimizer, any of the package.
+    gamma : float, default 0.0
+        :math:`\gamma` >= 0; 8 is the value of DoG's authors.
+
+    Raises
+    ------
+    TypeError, ValueError
+        ``optimizer`` is not an optimizer or averages by itself, or a value is out of range.
+
+    References
+    ----------
+    Polyak and Juditsky, "Acceleration of stochastic approximation by averaging", 1992. Shamir and Zhang,
+    arXiv:1212.1824. Ivgi, Hinder and Carmon (DoG), arXiv:2302.12022.
+
+    Examples
+    --------
+    >>> import numpy as np, schuss
+    >>> w = np.array([3.0])
+    >>> opt = schuss.Polyak(schuss.SGD(w, lr=1.0))
+    >>> for _ in range(3):
+    ...     taken = opt.step(np.array([1.0]))
+    >>> opt.average
+    array([1.])
+    """
+
+    _own_settings = {"gamma": check_of(float), **_Average._own_settings}
+    _wrapper = "Polyak"
+
+    def __init__(self, optimizer: Optimizer, gamma: float = 0.0) -> None:
+        self._wrap(optimizer, gamma=gamma, updates=0)
+
+    gamma = _setting("gamma", "How much more later iterates weigh, >= 0.")
+
+    def _weight(self, updates: int) -> float:
+        gamma: float = self.gamma
+        return (1.0 + gamma) / (updates + 1 + gamma)
