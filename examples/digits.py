@@ -42,6 +42,8 @@ GROUPS = {
         ("QHM", "QHM", {"lr": 0.5, "momentum": 0.9}),
         ("AggMo", "AggMo", {"lr": 0.02}),
         ("ASGD", "ASGD", {"lr": 0.2}),
+        ("SGDP", "SGDP", {"lr": 0.05, "momentum": 0.9}),
+        ("Fromage", "Fromage", {"lr": 0.01}),
     ],
     "Signs of gradients": [
         ("SignSGD", "SignSGD", {"lr": 1e-3}),
@@ -58,6 +60,7 @@ GROUPS = {
         ("FTRL", "FTRL", {"lr": 0.02, "initial_accumulator_value": 0.0}),  # else it forgets the initial weights
         ("Adafactor", "Adafactor", {"lr": 0.03}),
         ("NovoGrad", "NovoGrad", {"lr": 0.03}),
+        ("AdamMini", "AdamMini", {"lr": 5e-3, "blocks": "cols"}),
         ("LARS", "LARS", {"lr": 3e-3, "weight_decay": 1e-3, "trust_coefficient": 1.0}),
         ("LAMB", "LAMB", {"lr": 3e-3, "max_grad_norm": None}),
     ],
@@ -73,12 +76,15 @@ GROUPS = {
     "Relatives of Adam": [
         ("AdaBelief", "AdaBelief", {"lr": 5e-3}),
         ("AdaBound", "AdaBound", {"lr": 0.01}),
+        ("Adai", "Adai", {"lr": 0.5}),
         ("AdamAtan2", "AdamAtan2", {"lr": 3e-3}),
+        ("AdamP", "AdamP", {"lr": 3e-3}),
         ("Adan", "Adan", {"lr": 5e-3}),
         ("AdEMAMix", "AdEMAMix", {"lr": 3e-3, "alpha": 2.0}),
         ("ADOPT", "ADOPT", {"lr": 3e-3}),
         ("Grams", "Grams", {"lr": 0.01}),
         ("LaProp", "LaProp", {"lr": 5e-3}),
+        ("MARS", "MARS", {"lr": 5e-3, "lr_1d": 3e-3}),
         ("PAdam", "PAdam", {"lr": 0.02}),
         ("QHAdam", "QHAdam", {"lr": 3e-3, "nus": (0.7, 1.0), "betas": (0.95, 0.999)}),
         ("StableAdamW", "StableAdamW", {"lr": 3e-3}),

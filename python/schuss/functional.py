@@ -11,7 +11,7 @@ One function per class: ``adamw_`` for `schuss.AdamW`, and so on. Each updates a
   yourself, with zeros unless the class has a keyword for the initial value;
 - ``step``: the number of this step, counted from 1;
 - the class's hyperparameters as keywords, with its defaults; ``lr`` must be a number. ``adamw_`` with
-  ``decay_form="independent"`` and ``adabound_`` also take ``initial_lr``, which defaults to ``lr``.
+  ``decay_form="independent"``, ``adabound_`` and ``mars_`` also take ``initial_lr``, which defaults to ``lr``.
 
 Classes whose step is more than one rule over one array have no function: `schuss.NAG` is ``sgd_`` with momentum, given
 gradients from the look-ahead point; `schuss.Ranger` is `schuss.centralize_`, then ``radam_`` with
@@ -53,7 +53,7 @@ from schuss.optimizers import OPTIMIZERS
 def _make(kind: type[Optimizer]) -> Callable[..., None]:
     name = f"{kind.__name__.lower()}_"
     hypers = {name: field.default for name, field in kind._parameters.items() if field.init and not field.whole}
-    divides = "decay_form" in hypers or kind._by_first_rate(hypers) is not None
+    divides = "decay_form" in hypers or "initial_lr" in RULES[kind._array_rule(hypers, np.empty(0))].hypers
     keywords = {**hypers, "initial_lr": None} if divides else hypers
 
     # The key includes types because 1 == True, but a number is no valid flag, nor a flag a number.
@@ -81,7 +81,7 @@ def _make(kind: type[Optimizer]) -> Callable[..., None]:
             raise ValueError(f"step must be a whole number >= 1 and < 2**63, got {step!r}")
         checks.check_written("p", p)
         rule = group.rule_for(p)
-        wanted = RULES[rule].states
+        wanted = group.states_for(p)
         if len(states) != len(wanted):
             listed = ", ".join(["p", "g", *(own.name for own in wanted)])
             raise TypeError(f"{name} takes {listed} with these hyperparameters, got {len(states)} state arrays")

@@ -216,9 +216,9 @@ def test_low_precision_parameters(case, dtype):
             w[...] = r
 
 
-# No functions for these: NAG needs a closure, Ranger has slow weights, Newton solves a system, and Prodigy has an
-# estimate over all parameters.
-NO_FUNCTION = {"NAG", "Ranger", "Newton", "Prodigy"}
+# No functions for these: NAG needs a closure, Ranger has slow weights, Newton solves a system, and the others have
+# a number over all parameters.
+NO_FUNCTION = {"NAG", "Ranger", "Newton", "Prodigy", "Adai"}
 
 
 def test_functions():
@@ -228,7 +228,7 @@ def test_functions():
     used = [
         build(c, copy.deepcopy(arrays)).param_groups[0].rules for c in CASES if c.optimizer in set(ROWS) - NO_FUNCTION
     ]
-    without = {"nag", "radam_centralized", "prodigy"}
+    without = {"nag", "radam_centralized", "prodigy", "adai"}
     assert {rule for rules in used for rule in rules} == set(schuss._schuss.rules()) - without, (
         "some rule is never used"
     )

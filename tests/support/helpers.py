@@ -11,7 +11,7 @@ import pytest
 from cases import AROUND, CASES
 from families import declared
 from families.newton import hessian
-from reference import defaults_of, inner
+from reference import JOINT, defaults_of, inner
 
 import schuss
 
@@ -77,8 +77,8 @@ def clips(case):
 
 
 def spans_arrays(case):
-    """An array's result depends on the other arrays: clipping and Prodigy's estimate sum over all of them."""
-    return clips(case) or inner(case.optimizer) == "Prodigy"
+    """An array's result depends on the other arrays: clipping, a mean or an estimate over all of them."""
+    return clips(case) or (inner(case.optimizer) in JOINT and not is_newton(case))
 
 
 def sees_nonfinite(case):
@@ -110,6 +110,7 @@ def sums(case):
     centralizes = case.optimizer == "Ranger" and case.kwargs.get("gradient_centralization", True)
     scales = not {"cautious", "scale_by_rms"}.isdisjoint(case.kwargs)
     summing = {"LARS", "LAMB", "NovoGrad", "Adafactor", "Prodigy", "StableAdamW"}
+    summing |= {"MARS", "Adai", "AdamP", "SGDP", "Fromage", "AdamMini"}
     return inner(case.optimizer) in summing or centralizes or scales
 
 
@@ -191,7 +192,8 @@ def shapes_of(case):
     return [s for s in SHAPES if s != (1000,) or not is_newton(case)]
 
 
-# States with other than one value per element: one per array, or one per row or column of the last two axes.
+# States with other than one value per element: one per array, or one per row or column of the last two axes, or else a
+# function from the array's shape and the case's options to theirs.
 SCOPES = declared("SCOPES")
 
 
@@ -203,6 +205,8 @@ def state_shape(case, name, shape):
     """The shape of a state for a parameter of this shape; None if it has no state of this name."""
     if inner(case.optimizer) == "Adafactor" and name in ("r", "c", "v") and (name == "v") == (len(shape) > 1):
         return None
+    if callable(scope(case, name)):
+        return scope(case, name)(shape, **case.kwargs)
     if scope(case, name) == "row":
         return (*shape[:-1], 1)
     if scope(case, name) == "col":

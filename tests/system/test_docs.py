@@ -159,6 +159,7 @@ def value_of(line, known):
     if line.reduction is None:
         return value
     operation, scope = line.reduction
+    value = value if np.ndim(value) else np.full(known["p"].shape, value)  # a sum of ones counts elements
     axis = AXES.get(scope)
     found = REDUCTIONS[operation](value, axis=axis, keepdims=axis is not None)
     return np.sqrt(found) if operation in ("norm", "rms") else found

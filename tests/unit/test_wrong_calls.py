@@ -117,6 +117,7 @@ BAD_OF = {
     "step_sizes": [0.9, "ab", None, (), (0.9,), (0.1, 1.0, 2.0), (0.0, 1.0), (0.9, math.inf), ("0.9", 2)],
     "momentum_decay": [value for value in BAD[float] if value is not None],
     "clip_exp": [value for value in BAD[float] if value is not None],
+    "blocks": ["nonsense", "", None, 0, -1, 2.0, True, (2,), np.ones(2)],
     "growth_rate": [-1.0, math.nan, -math.inf, True, "2", None, [2.0]],
 }
 SIGNATURES = {

@@ -33,9 +33,13 @@ class State(NamedTuple):
     exact: bool = False
     #: Its initial value: a number, the name of a hyperparameter, or "p" for a copy of the parameter.
     initial: float | str = 0.0
+    #: Its shape, if rows and columns are not those of the last two axes.
+    own_shape: tuple[int, ...] | None = None
 
     def shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """The state's shape for a parameter of this shape; the last two axes are rows and columns."""
+        if self.own_shape is not None:
+            return self.own_shape
         if self.scope == "row":
             return (*shape[:-1], 1)
         if self.scope == "col":

@@ -62,10 +62,14 @@ class ParamGroup(MutableMapping[str, Any]):
         """The rule of an array under the group's hyperparameters."""
         return self._kind._array_rule(self.resting, array)
 
+    def states_for(self, array: np.ndarray) -> tuple[State, ...]:
+        """The states of an array under the group's hyperparameters."""
+        return self._kind._array_states(self.resting, array)
+
     def _fixed(self, hypers: Mapping[str, Any]) -> tuple[Any, ...]:
         """The properties that cannot change once the optimizer is made."""
         hypers = self._at_rest(hypers)
-        states = [RULES[self._kind._array_rule(hypers, array)].states for array in self.arrays]
+        states = [self._kind._array_states(hypers, array) for array in self.arrays]
         return states, self._kind._structure(hypers)
 
     def _first_rate(self) -> float:
@@ -238,7 +242,7 @@ class ParamGroup(MutableMapping[str, Any]):
     @property
     def states(self) -> list[tuple[State, ...]]:
         """The states of each array, in order."""
-        return [RULES[rule].states for rule in self.rules]
+        return [self.states_for(array) for array in self.arrays]
 
     @property
     def once_fixed(self) -> Mapping[str, Any]:

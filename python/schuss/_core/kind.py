@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from schuss._arrays import checks, layout
+from schuss._arrays import checks, formats, layout
 from schuss._core.options import Options
 from schuss._core.rules import RULES
 
@@ -56,6 +56,11 @@ class Kind(Options):
     def _array_rule(cls, hypers: Mapping[str, Any], array: np.ndarray) -> str:
         """The rule for one array; override it if arrays of one group use different rules."""
         return cls._rule(hypers)
+
+    @classmethod
+    def _array_states(cls, hypers: Mapping[str, Any], array: np.ndarray) -> tuple[formats.State, ...]:
+        """The states of one array, in order; override it if they have shapes of their own."""
+        return RULES[cls._array_rule(hypers, array)].states
 
     @classmethod
     def _structure(cls, hypers: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -45,6 +45,11 @@ from schuss.optimizers.schedule_free import (
 )
 from schuss.optimizers.sophia import SophiaG as SophiaG, SophiaH as SophiaH
 from schuss.optimizers.stable_adamw import StableAdamW as StableAdamW
+from schuss.optimizers.mars import MARS as MARS
+from schuss.optimizers.adai import Adai as Adai
+from schuss.optimizers.adamp import AdamP as AdamP, SGDP as SGDP
+from schuss.optimizers.fromage import Fromage as Fromage
+from schuss.optimizers.adam_mini import AdamMini as AdamMini
 from schuss.optimizers.newton import Newton as Newton
 
 #: Every optimizer class of the package, by name, except Lookahead, which is a wrapper.

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from schuss._core.hyperparameters import Betas, Rate, WeightDecay
+from schuss._core.hyperparameters import Betas, Cautious, Rate, WeightDecay
 from schuss._core.optimizer import Optimizer
 
 
@@ -50,6 +50,7 @@ class ADOPT(Optimizer):
     weight_decay: WeightDecay = 0.0
     decoupled_weight_decay: bool = False
     clip_exp: float | None = 0.25
+    cautious: Cautious = None
 
     _int8 = True
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from schuss._core.hyperparameters import Betas, Rate, WeightDecay
+from schuss._core.hyperparameters import Betas, Cautious, Rate, WeightDecay
 from schuss._core.optimizer import Optimizer
 
 
@@ -52,6 +52,7 @@ class NAdam(Optimizer):
     momentum_decay: float | None = 4e-3
     decoupled_weight_decay: bool = False
     form: Literal["dozat", "nadamw"] = "dozat"
+    cautious: Cautious = None
 
     _int8 = True
 

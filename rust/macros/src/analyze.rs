@@ -227,6 +227,10 @@ fn check_stage(rule: &Rule, stage: &Stage) -> Result<()> {
             let message = format!("no reduction over {} can stand here", reduction.scope.word());
             return Err(Error::new(reduction.name.span(), message));
         }
+        if reduction.operation == Operation::Mean && reduction.scope == Scope::All {
+            let message = "no mean is over all arrays; divide by sum all { count = 1.0; }";
+            return Err(Error::new(reduction.name.span(), message));
+        }
     }
     Ok(())
 }

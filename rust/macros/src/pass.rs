@@ -21,16 +21,24 @@ pub fn kernel(rule: &Rule, stage: &Stage, domain: Domain, carrier: &Ident, recal
     let scalars = rule.scalars.iter().enumerate().skip(3).filter(|(_, name)| stage.reads(name)).map(|(i, name)| {
         let name = format_ident!("{name}");
         let value = match exponents.contains(&i) {
-            true => quote!(if ROOTS { 0.5 } else { scalars[#i] }),
+            true => quote!(match POWERS { 1 => 0.5, 2 => 1.0, _ => scalars[#i] }),
             false => quote!(scalars[#i]),
         };
         quote!(let #name = <P::Compute as Real>::from_f64(#value);)
     });
-    // Two loops where every exponent is a scalar: a root takes a fraction of the time of a power.
-    let powers = quote!(each::<P, G, S, L2, FMA, false>);
+    // Loops of their own where all exponents are 0.5, or all 1: a root takes a fraction of the time of a power.
+    let powers = quote!(each::<P, G, S, L2, FMA, 0>);
     let chosen = match exponents.as_slice() {
         [] => powers,
-        [..] => quote!(if #(scalars[#exponents] == 0.5)&&* { each::<P, G, S, L2, FMA, true> } else { #powers }),
+        [..] => quote! {
+            if #(scalars[#exponents] == 0.5)&&* {
+                each::<P, G, S, L2, FMA, 1>
+            } else if #(scalars[#exponents] == 1.0)&&* {
+                each::<P, G, S, L2, FMA, 2>
+            } else {
+                #powers
+            }
+        },
     };
     let mut loads = Vec::new();
     for stream in streams.iter().filter(|stream| stream.read) {
@@ -228,7 +236,7 @@ pub fn kernel(rule: &Rule, stage: &Stage, domain: Domain, carrier: &Ident, recal
                 #[allow(clippy::too_many_arguments, clippy::extra_unused_type_parameters, clippy::needless_range_loop)]
                 #[allow(unused_mut, unused_variables, unused_assignments, clippy::assign_op_pattern, clippy::eq_op)]
                 #[allow(clippy::suspicious_operation_groupings, clippy::let_and_return)]
-                fn each<P, G, S, const L2: bool, const FMA: bool, const ROOTS: bool>(
+                fn each<P, G, S, const L2: bool, const FMA: bool, const POWERS: u8>(
                     n: usize,
                     #(#parameters,)*
                     scalars: &[f64],

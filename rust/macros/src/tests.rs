@@ -96,6 +96,10 @@ fn statements_and_stages() {
         "a matrix's reduction is over its rows or columns: put it into row or col",
     );
     says("array { sum array { s = rate; } }", "no reduction over array can stand here");
+    says(
+        "pass(g) { mean all { s = g; } } all { t = s; }",
+        "no mean is over all arrays; divide by sum all { count = 1.0; }",
+    );
     says("row r; row { sum all { s = r; } }", "no reduction over all can stand here");
     says("matrix m; pass(p, g) { p = g; }", "no state has one value a matrix; use row, col or array");
     says("element { p = 1.0; }", "a text has the scope row, col, array or all");

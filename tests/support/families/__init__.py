@@ -12,7 +12,7 @@ declare:
 - `REQUIRED`: options without a default, for rows that do not set them;
 - `MOVING`: options for the shared rows of an optimizer that hardly moves without them;
 - `STATEFUL`: options with which an optimizer has state, if it has none by default;
-- `SCOPES`: the scopes of states with other than one value per element;
+- `SCOPES`: the scopes of states with other than one value per element, or a function that returns their shape;
 - `SIGNS`: the optimizers whose update is a sign, which rounding of the state may flip.
 """
 

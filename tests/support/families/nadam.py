@@ -4,12 +4,12 @@ import math
 
 import numpy as np
 
-from families.common import decayed, schedule
+from families.common import cautioned, decayed, schedule
 
 
 def nadam(
     s, p, g, t, *, lr=2e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, momentum_decay=4e-3,
-    decoupled_weight_decay=False, form="dozat",
+    decoupled_weight_decay=False, form="dozat", cautious=None,
 ):  # fmt: skip
     beta1, beta2 = betas
 
@@ -24,7 +24,7 @@ def nadam(
     u = (1 - mu(t)) / (1 - product) * g + mu(t + 1) / (1 - product * mu(t + 1)) * m
     if form == "nadamw":
         u = (beta1 * m + (1 - beta1) * g) / (1 - beta1**t)
-    return p - lr * u / (np.sqrt(v) / math.sqrt(1 - beta2**t) + eps)
+    return p - lr * cautioned(u, g, cautious) / (np.sqrt(v) / math.sqrt(1 - beta2**t) + eps)
 
 
 ROWS = {
@@ -37,6 +37,10 @@ ROWS = {
         "optax": dict(lr=0.01, momentum_decay=None),
         "decay": dict(lr=0.01, weight_decay=0.1),
         "timm": dict(lr=0.01, form="nadamw", weight_decay=0.3, decoupled_weight_decay=True),
+        "cautious": dict(lr=0.01, cautious="mean", weight_decay=0.1),
+        "cautious, timm": dict(
+            lr=schedule, cautious="plus_one", form="nadamw", weight_decay=0.3, decoupled_weight_decay=True
+        ),
         "all": dict(
             lr=schedule, betas=(0.85, 0.9), eps=1e-3, weight_decay=0.1, momentum_decay=0.1, decoupled_weight_decay=True,
             maximize=True, max_grad_norm=3.0,

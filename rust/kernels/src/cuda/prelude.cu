@@ -206,6 +206,7 @@ template <class C> DEVICE C pow(C x, C y) {
     const C INFINITE = Constants<C>::infinity();
     C at_zero = y > C(0) ? C(0) : INFINITE, at_infinity = y > C(0) ? INFINITE : C(0);
     C result = x < INFINITE ? power(x, y) : at_infinity;
+    result = y == C(1) ? x : result;
     result = x == C(0) ? at_zero : result;
     result = y == C(0) ? C(1) : result;
     result = x >= C(0) ? result : C(0) / C(0);

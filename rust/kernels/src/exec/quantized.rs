@@ -5,7 +5,7 @@ use crate::numeric::{
     Bfloat16State, Dtype, QUANTIZATION_BLOCK, RandomBits, SCALES_ALIGN, StateFormat, StateStorage, quantized::int8,
 };
 
-/// A range of a state's elements, from the start of a block.
+/// A range of a state's elements, for int8 states from the start of a block.
 struct Part<'a> {
     /// In float32.
     wide: *mut f32,
@@ -17,6 +17,8 @@ struct Part<'a> {
     /// Which of the rule's streams it is, and the index of its first block in the array.
     number: usize,
     block: usize,
+    /// Where in that block it begins.
+    offset: usize,
     /// The random bits of the array, for stochastic rounding.
     bits: Option<RandomBits<'a>>,
 }
@@ -63,7 +65,7 @@ pub(super) struct QuantizedState {
 }
 
 impl QuantizedState {
-    /// Dequantizes `n` elements from `at`, the start of a block.
+    /// Dequantizes `n` elements from `at`, for int8 the start of a block.
     ///
     /// # Safety
     /// As for [`Convert`].
@@ -76,7 +78,7 @@ impl QuantizedState {
         unsafe { TABLE[level as usize][kind](&self.part(wide, (at, n), None)) }
     }
 
-    /// Quantizes `n` elements from `at`, the start of a block.
+    /// Quantizes `n` elements from `at`, for int8 the start of a block.
     ///
     /// # Safety
     /// As for [`Convert`].
@@ -93,7 +95,7 @@ impl QuantizedState {
         let block = at / QUANTIZATION_BLOCK;
         let scales = self.data.wrapping_add(self.len.next_multiple_of(SCALES_ALIGN)).cast::<f32>().wrapping_add(block);
         let kept = self.data.wrapping_add(at * self.format.size(Dtype::F32));
-        Part { wide, kept, n, scales, number: self.number, block, bits }
+        Part { wide, kept, n, scales, number: self.number, block, offset: at % QUANTIZATION_BLOCK, bits }
     }
 }
 
@@ -113,11 +115,14 @@ cpu::each! {
     pub(super) unsafe fn quantize<T: StateStorage<Compute = f32>>(part: &Part) {
         // SAFETY: upheld by the caller.
         let (wide, kept) = unsafe { part.slices::<T>() };
-        for (i, (wide, kept)) in wide.chunks(QUANTIZATION_BLOCK).zip(kept.chunks_mut(QUANTIZATION_BLOCK)).enumerate() {
-            let random = part.random(i);
-            for (k, (x, kept)) in wide.iter().zip(kept).enumerate() {
-                *kept = T::quantize(*x, random.map_or(0, |(places, own)| places[k] ^ own));
+        let (mut done, mut offset) = (0, part.offset);
+        while done < part.n {
+            let end = part.n.min(done + QUANTIZATION_BLOCK - offset);
+            let random = part.random((part.offset + done) / QUANTIZATION_BLOCK);
+            for (k, (x, kept)) in wide[done..end].iter().zip(&mut kept[done..end]).enumerate() {
+                *kept = T::quantize(*x, random.map_or(0, |(places, own)| places[offset + k] ^ own));
             }
+            (done, offset) = (end, 0);
         }
     }
 

@@ -128,7 +128,9 @@ impl Item {
             tail,
             prefetches: self.prefetches,
         };
-        if let Some(kernel) = self.direct(pass, call) {
+        // Random bits are those of whole blocks, which pieces of rows may cut.
+        let cut = !at.is_multiple_of(QUANTIZATION_BLOCK) && call.bits.is_some() && self.uses_states(pass);
+        if let Some(kernel) = self.direct(pass, call).filter(|_| !cut) {
             // SAFETY: upheld by the caller.
             unsafe { kernel(streams, at, n, call.scalars, &extras) };
             return;

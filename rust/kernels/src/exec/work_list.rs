@@ -173,9 +173,9 @@ impl WorkList {
             |stage: &Stage| by_cells(stage) && matches!(&stage.kind, Kind::Pass(pass) if pass.reads | pass.writes != 0);
         assert!(
             cells.is_none()
-                || array.format == StateFormat::Compute
+                || array.format != StateFormat::Int8
                 || !rule.programs.iter().flat_map(|program| program.stages).any(cuts_states),
-            "{rule:?}: a pass cannot both sum rows or columns and use quantized states, whose blocks do not begin with rows"
+            "{rule:?}: a pass cannot both sum rows or columns and use int8 states, whose blocks do not begin with rows"
         );
         self.reserve(rule)?;
         let (streams, vectors, array_states) = (self.streams.len(), self.vectors.len(), self.array_states.len());

@@ -48,13 +48,14 @@ macro_rules! functions {
                 (if size < $type::INFINITY { y } else { size }).copysign(x)
             }
 
-            /// `x` to the power `y`; a negative `x` has none. The power 0.5 is the square root by definition, so that a kernel
-            /// for that exponent may compute it.
+            /// `x` to the power `y`; a negative `x` has none. The power 0.5 is the square root by definition, and the power 1
+            /// is `x`, so that kernels for these exponents may compute them.
             #[inline(always)]
             pub fn pow(x: $type, y: $type) -> $type {
                 const INFINITY: $type = $type::INFINITY;
                 let (at_zero, at_infinity) = if y > 0.0 { (0.0, INFINITY) } else { (INFINITY, 0.0) };
                 let power = if x < INFINITY { super::$power(x, y) } else { at_infinity };
+                let power = if y == 1.0 { x } else { power };
                 let power = if x == 0.0 { at_zero } else { power };
                 let power = if y == 0.0 { 1.0 } else { power };
                 // Also a NaN fails the comparison.

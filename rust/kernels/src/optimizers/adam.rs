@@ -1,9 +1,9 @@
 //! Adam and AMSGrad; with decoupled weight decay they are AdamW. Also AdamW whose steps are scaled for each array. Knows no
 //! kernel, driver or device.
 
-use schuss_macros::rules;
+use super::cautious::cautious_rules;
 
-rules! {
+cautious_rules! {
     // bias_correction, keras_eps, cautious, plus_one and by_rms are 0 or 1.
     hyper(beta1, beta2, eps, bias_correction, keras_eps, cautious, plus_one, by_rms);
     each_step(lr, t) {
@@ -41,25 +41,20 @@ rules! {
     /// `max(0.001, rms(p))`.
     adam_scaled {
         element m, nonnegative v;
-        def agreeing(m, g) {
-            select(cautious == 0.0 || (m > 0.0 && g > 0.0) || (m < 0.0 && g < 0.0), 1.0, 0.0)
-        }
         pass(p, g) {
             m = fma(beta1, m, one_minus_beta1 * g);
             v = fma(beta2, v, one_minus_beta2 * g * g);
-            let moves = agreeing(m, g);
+            let moves = select(cautious == 0.0, 1.0, agreeing(m, g));
             mean array { share = moves; pp = p * p; }
             sum array { count = moves; }
         }
         array {
-            let mean_form = 1.0 / max(share, 1e-3);
-            // The number of elements is count/share.
-            let plus_form = if count == 0.0 { 1.0 } else { count / share / (count + 1.0) };
-            let more = if cautious == 0.0 { 1.0 } else if plus_one != 0.0 { plus_form } else { mean_form };
-            scaled_step = step_size * more * if by_rms != 0.0 { max(sqrt(pp), 1e-3) } else { 1.0 };
+            let grown = if cautious == 0.0 { step_size } else { step_size * growth(share, count) };
+            scaled_step = grown * if by_rms != 0.0 { max(sqrt(pp), 1e-3) } else { 1.0 };
         }
         pass(p, g) {
-            p = fma(-scaled_step, agreeing(m, g) * (m / fma(sqrt(v), inv_bias2_sqrt, eps)), p);
+            let moves = select(cautious == 0.0, 1.0, agreeing(m, g));
+            p = fma(-scaled_step, moves * (m / fma(sqrt(v), inv_bias2_sqrt, eps)), p);
         }
     }
 }

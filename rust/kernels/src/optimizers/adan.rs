@@ -1,8 +1,8 @@
 //! Adan. Knows no kernel, driver or device.
 
-use schuss_macros::rules;
+use super::cautious::cautious_rules;
 
-rules! {
+cautious_rules! {
     // no_prox and plus_one are 0 or 1; no_prox: whether parameters shrink before the step, and not after it.
     hyper(beta1, beta2, beta3, eps, weight_decay, no_prox, plus_one);
     each_step(lr, t) {
@@ -40,9 +40,6 @@ rules! {
     /// `1/max(mean of these, 0.001)` or `n/(sum of these + 1)` times as much.
     adan_cautious {
         element m, d, nonnegative n, prev;
-        def agreeing(m, g) {
-            select((m > 0.0 && g > 0.0) || (m < 0.0 && g < 0.0), 1.0, 0.0)
-        }
         pass(g) {
             let change = select(later != 0.0, g - prev, 0.0);
             m = fma(beta1, m, one_minus_beta1 * g);
@@ -55,9 +52,7 @@ rules! {
             sum array { count = moves; }
         }
         array {
-            // The number of elements is count/share.
-            let plus_form = if count == 0.0 { 1.0 } else { count / share / (count + 1.0) };
-            of_moving = of_mean * if plus_one != 0.0 { plus_form } else { 1.0 / max(share, 1e-3) };
+            of_moving = of_mean * growth(share, count);
         }
         pass(p, g) {
             let u = fma(of_moving, agreeing(m, g) * m, of_change * d) / fma(sqrt(n), inv_bias3_sqrt, eps);

@@ -1,8 +1,8 @@
 //! LaProp. Knows no kernel, driver or device.
 
-use schuss_macros::rules;
+use super::cautious::cautious_rules;
 
-rules! {
+cautious_rules! {
     // lr_in_momentum and plus_one are 0 or 1.
     hyper(beta1, beta2, eps, weight_decay, lr_in_momentum, plus_one);
     each_step(lr, t) {
@@ -36,9 +36,6 @@ rules! {
     laprop_cautious {
         element m, nonnegative v;
         array nonnegative w;
-        def agreeing(m, g) {
-            select((m > 0.0 && g > 0.0) || (m < 0.0 && g < 0.0), 1.0, 0.0)
-        }
         pass(g) {
             v = fma(beta2, v, one_minus_beta2 * g * g);
             m = fma(beta1, m, gain * (g / fma(sqrt(v), inv_bias2_sqrt, eps)));
@@ -48,10 +45,7 @@ rules! {
         }
         array {
             w = fma(beta1, w, gain);
-            // The number of elements is count/share.
-            let plus_form = if count == 0.0 { 1.0 } else { count / share / (count + 1.0) };
-            let more = if plus_one != 0.0 { plus_form } else { 1.0 / max(share, 1e-3) };
-            rate = if w != 0.0 { step_size / w * more } else { 0.0 };
+            rate = if w != 0.0 { step_size / w * growth(share, count) } else { 0.0 };
         }
         pass(p, g) {
             p = fma(-rate, agreeing(m, g) * m, p) * shrink;

@@ -1,9 +1,8 @@
 //! Lion. Knows no kernel, driver or device.
 
-use schuss_macros::rules;
+use super::cautious::cautious_rules;
 
-rules! {
-    // plus_one is 0 or 1.
+cautious_rules! {
     hyper(beta1, beta2, plus_one);
     each_step(lr, t) {
         step_size = lr;
@@ -23,18 +22,13 @@ rules! {
     /// `1/max(mean of these, 0.001)` or `n/(sum of these + 1)` times as much.
     lion_cautious {
         element m;
-        def agreeing(u, g) {
-            select((u > 0.0 && g > 0.0) || (u < 0.0 && g < 0.0), 1.0, 0.0)
-        }
         pass(g) {
             let moves = agreeing(fma(beta1, m, one_minus_beta1 * g), g);
             mean array { share = moves; }
             sum array { count = moves; }
         }
         array {
-            // The number of elements is count/share.
-            let plus_form = if count == 0.0 { 1.0 } else { count / share / (count + 1.0) };
-            scaled_step = step_size * if plus_one != 0.0 { plus_form } else { 1.0 / max(share, 1e-3) };
+            scaled_step = step_size * growth(share, count);
         }
         pass(p, g) {
             let u = fma(beta1, m, one_minus_beta1 * g);

@@ -5,15 +5,20 @@ pub mod adabound;
 pub mod adadelta;
 pub mod adafactor;
 pub mod adagrad;
+pub mod adai;
 pub mod adam;
 pub mod adam_atan2;
+pub mod adam_mini;
 pub mod adamax;
+pub mod adamp;
 pub mod adan;
 pub mod ademamix;
 pub mod adopt;
 pub mod aggmo;
 pub mod asgd;
+mod cautious;
 mod clipping;
+pub mod fromage;
 pub mod ftrl;
 pub mod grams;
 pub mod lamb;
@@ -21,6 +26,7 @@ pub mod laprop;
 pub mod lars;
 pub mod lion;
 pub mod madgrad;
+pub mod mars;
 pub mod nadam;
 pub mod nag;
 pub mod novograd;
@@ -65,6 +71,7 @@ pub static ALL: &[&CompiledRule] = &[
     adabelief::adabelief_amsgrad(),
     yogi::yogi(),
     nadam::nadam(),
+    nadam::nadam_cautious(),
     qhadam::qhadam(),
     laprop::laprop(),
     laprop::laprop_cautious(),
@@ -74,6 +81,7 @@ pub static ALL: &[&CompiledRule] = &[
     adabound::adabound(),
     adabound::amsbound(),
     adopt::adopt(),
+    adopt::adopt_cautious(),
     ademamix::ademamix(),
     radam::radam(),
     radam::radam_centralized(),
@@ -97,6 +105,19 @@ pub static ALL: &[&CompiledRule] = &[
     sophia::sophiag(),
     sophia::sophiah(),
     stable_adamw::stableadamw(),
+    mars::mars(),
+    mars::mars_cautious(),
+    mars::mars_lion(),
+    mars::mars_lion_cautious(),
+    mars::mars_vector(),
+    mars::mars_vector_cautious(),
+    adai::adai(),
+    adamp::adamp(),
+    adamp::adamp_vector(),
+    adamp::sgdp(),
+    adamp::sgdp_vector(),
+    fromage::fromage(),
+    adam_mini::adammini(),
 ];
 
 /// Rules for array operations other than optimizing.
