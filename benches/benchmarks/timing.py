@@ -110,7 +110,7 @@ def numpy_work(milliseconds=1.0):
     return work
 
 
-def matrix_product(size=768):
+def matrix_product(size=512):
     """A callable that multiplies two matrices with NumPy's BLAS, on all of its threads, as models do in each step."""
     a = np.linspace(0.0, 1.0, size * size, dtype=np.float32).reshape(size, size)
     out = np.empty_like(a)
