@@ -89,12 +89,13 @@ def symbols(kind: type[Optimizer]) -> list[str]:
 
 def arrange(app: Any, what: str, name: str, kind: Any, options: Any, lines: list[str]) -> None:
     """Takes the example out of the docstring of an optimizer, and adds the symbols before its parameters."""
-    if what != "class" or kind not in schuss.OPTIMIZERS.values():
+    if what != "class" or not issubclass(kind, Optimizer) or kind is Optimizer:
         return
     begin, end = _section(lines, "Examples")
     del lines[begin:end]
-    begin, _ = _section(lines, "Parameters")
-    lines[begin:begin] = symbols(kind)
+    if kind in schuss.OPTIMIZERS.values():
+        begin, _ = _section(lines, "Parameters")
+        lines[begin:begin] = symbols(kind)
 
 
 def setup(app: Any) -> dict[str, bool]:

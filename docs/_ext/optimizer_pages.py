@@ -21,6 +21,7 @@ from variants import Kernels, Variant, variants
 import schuss
 from schuss import _schuss
 from schuss._core.optimizer import Optimizer
+from schuss.wrappers.base import Wrapper
 
 #: What a class does outside its kernel, and so outside its equations.
 NOTES = {
@@ -90,10 +91,12 @@ def _kernels(name: str, kind: type[Optimizer]) -> list[str]:
 def page(name: str, kind: type[Optimizer], gallery: bool) -> str:
     """The page of one class, with the gallery's figures that use it."""
     lines = [*heading(name, "="), ".. currentmodule:: schuss", ""]
-    lines += [*docstrings.example(kind), ""] if name in schuss.OPTIMIZERS else []
+    lines += [*docstrings.example(kind), ""]
     # Also the methods of a base that some optimizers share, but not those of all optimizers.
     lines += [f".. autoclass:: {name}", "   :members:", "   :inherited-members: Optimizer"]
-    lines += [f"   :exclude-members: {', '.join(m for m in COMMON if getattr(kind, m) is getattr(Optimizer, m))}", ""]
+    delegates = issubclass(kind, Wrapper)
+    common = [m for m in COMMON if delegates or getattr(kind, m) is getattr(Optimizer, m)]
+    lines += [f"   :exclude-members: {', '.join(common)}", ""]
     shared = ", ".join(f":obj:`{member} <schuss.Optimizer.{member}>`" for member in COMMON)
     lines += [f"Every optimizer also has {shared}.", ""]
     lines += _kernels(name, kind) if name in schuss.OPTIMIZERS else []
