@@ -1,6 +1,7 @@
 # Needs Python >= 3.10 with venv, and Rust (cargo) >= 1.89. Everything else is installed into .venv.
 PYTHON ?= python3
 VENV := .venv
+TORCH := .venv-torch
 BIN := $(VENV)/bin
 RUST_SOURCES := Cargo.toml Cargo.lock pyproject.toml $(shell find rust -name '*.rs' -o -name Cargo.toml)
 
@@ -25,7 +26,7 @@ COMMITS ?= HEAD~4..HEAD
 REPOSITORY ?= $(filter https://%,$(shell git config --get remote.origin.url | sed -E 's|^git@([^:]+):|https://\1/|; s|\.git$$||'))
 export REPOSITORY
 
-.PHONY: demo test test-rust test-python lint test-slow interrupts fuzz format examples loops docs speed bench bench-compare bench-cuda code-size build-cost wheels dashboard test-cuda clean toolchain
+.PHONY: demo test test-rust test-python test-torch lint test-slow interrupts fuzz format examples loops docs speed bench bench-compare bench-cuda code-size build-cost wheels dashboard test-cuda clean toolchain
 
 demo: $(VENV)/.demo $(VENV)/.built  ## Build, and train a network on handwritten digits with the usual optimizers.
 	$(BIN)/python examples/digits.py
@@ -51,6 +52,11 @@ lint: $(VENV)/.test $(VENV)/.built
 test-python: $(VENV)/.test $(VENV)/.built
 	$(BIN)/python -m pytest
 
+test-torch: $(TORCH)/.made $(VENV)/.built  ## Run the tests of schuss.torch and schuss.flower, which need several GB of packages.
+	$(TORCH)/bin/python -m pytest -W ignore::DeprecationWarning tests/torch tests/flower python/schuss/torch python/schuss/flower.py
+	set -e; for script in examples/loops/with_torch.py examples/loops/with_flower.py; do \
+		echo $$script; $(TORCH)/bin/python $$script; done
+
 test-slow: $(VENV)/.test $(VENV)/.built  ## What `test` leaves out: all cases of tests that sample them, and much memory or time.
 	$(BIN)/python -m pytest -m slow
 
@@ -73,7 +79,7 @@ examples: $(VENV)/.demo $(VENV)/.examples $(VENV)/.built  ## Run the gallery (in
 		echo $$script; MPLBACKEND=agg $(BIN)/python $$script; done
 
 loops: $(VENV)/.loops $(VENV)/.built  ## Run the training loops that need no torch.
-	set -e; for script in $(filter-out %/with_torch.py,$(wildcard examples/loops/*.py)); do \
+	set -e; for script in $(filter-out %/with_torch.py %/with_flower.py,$(wildcard examples/loops/*.py)); do \
 		echo $$script; $(BIN)/python $$script; done
 
 docs: $(VENV)/.docs $(VENV)/.built  ## Build the documentation into build/docs; DOCS_OPTIONS="-D plot_gallery=0" leaves out the figures.
@@ -137,10 +143,19 @@ $(VENV)/.libraries: | $(VENV)/.made
 		$(BIN)/python -m pip install --quiet $$library || echo "$$library cannot be installed here and is left out"; done
 	@touch $@
 
+# PyTorch, Flower and what they bring along, on top of what .venv has, so that nothing there changes.
+$(TORCH)/.made: $(VENV)/.test
+	$(PYTHON) -m venv $(TORCH)
+	echo "import site; site.addsitedir('$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')')" \
+		> $$($(TORCH)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/tests.pth
+	$(TORCH)/bin/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(TORCH)/bin/python -m pip install --quiet --group torch
+	@touch $@
+
 $(VENV)/.%: $(VENV)/.made pyproject.toml
 	$(BIN)/python -m pip install --quiet --group $*
 	@touch $@
 
 clean:
-	rm -rf $(VENV) target build dist python/schuss/*.so
+	rm -rf $(VENV) $(TORCH) target build dist python/schuss/*.so
 	rm -rf docs/gallery docs/generated docs/api/generated docs/optimizers/generated

@@ -38,6 +38,8 @@ nitpicky = True
 nitpick_ignore_regex = [("py:class", r"(array|array_like|callable|optional|path|structure.*)")]
 
 autodoc_typehints = "none"
+# The documentation of what is built on them needs neither.
+autodoc_mock_imports = ["torch", "flwr"]
 autodoc_member_order = "bysource"
 autosummary_generate = True
 autosummary_imported_members = False

@@ -10,6 +10,15 @@ def gpt2_small():
     return [(50_257, width), (1_024, width), *block * 12, *norm]
 
 
+def small_transformer():
+    """GPT-2's structure, narrower and with 8,192 words: 148 arrays, 24,437,760 elements."""
+    width = 384
+    norm = [(width,), (width,)]
+    block = [*norm, (width, 3 * width), (3 * width,), (width, width), (width,)]
+    block += [*norm, (width, 4 * width), (4 * width,), (4 * width, width), (width,)]
+    return [(8_192, width), (256, width), *block * 12, *norm]
+
+
 def efficientnet_b1():
     """EfficientNet-B1 (arXiv:1905.11946), a small convolutional network: 301 arrays, 7,794,184 elements."""
 
@@ -46,4 +55,11 @@ LAYOUTS = {
     "10,000 x 100": [(100,)] * 10_000,
     "EfficientNet-B1": efficientnet_b1(),
     "GPT-2 small": gpt2_small(),
+}
+
+# For comparison with PyTorch; PPO is the network of a reinforcement-learning agent with two hidden layers of 64.
+TORCH_MODELS = {
+    "small transformer": small_transformer(),
+    "EfficientNet-B1": efficientnet_b1(),
+    "PPO": [(64, 8), (64,), (64, 64), (64,), (4, 64), (4,)],
 }

@@ -6,7 +6,7 @@ figure, "<=" or ">=", bound). Only ``measure`` imports the benchmarked libraries
 without them.
 """
 
-from . import cache, calls, floors, many, others, package, small_state, systems, tail
+from . import cache, calls, floors, many, others, package, pytorch, small_state, systems, tail
 
 SECTIONS = {
     "others": others,
@@ -15,6 +15,7 @@ SECTIONS = {
     "calls": calls,
     "many": many,
     "small_state": small_state,
+    "pytorch": pytorch,
     "tail": tail,
     "systems": systems,
     "package": package,

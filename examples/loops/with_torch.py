@@ -1,16 +1,18 @@
-"""Train a PyTorch model on the CPU: parameters and gradients are shared with the optimizer, nothing is copied.
+"""Train a PyTorch model on the CPU: one import line makes its training loop use this package.
 
-`tensor.numpy()` is a view, so a step changes the model itself, and `zero_grads=True` zeroes PyTorch's gradients in the
-same pass, instead of `zero_grad()`. Do not call `step` between a forward pass and its `backward()`: PyTorch does not
-notice that its parameters have changed.
+`schuss.torch` has every optimizer of the package as a `torch.optim.Optimizer`. It updates the model's own memory;
+gradients are read where PyTorch puts them, and nothing is copied. Schedulers, checkpoints, hooks and closures work as
+before, and a checkpoint of `torch.optim.AdamW` loads.
 
-Needs `pip install torch`; run `python examples/loops/with_torch.py`.
+Needs `pip install schuss[torch]`; run `python examples/loops/with_torch.py`.
 """
 
-import numpy as np
-import torch
+import copy
 
-import schuss
+import torch
+import torch.optim as torch_optim
+
+import schuss.torch as optim  # was: import torch.optim as optim
 
 
 def main():
@@ -19,27 +21,30 @@ def main():
     y = torch.sin(3 * x) + 0.05 * torch.randn(x.shape)
     model = torch.nn.Sequential(torch.nn.Linear(1, 64), torch.nn.Tanh(), torch.nn.Linear(64, 64), torch.nn.Tanh())
     model.append(torch.nn.Linear(64, 1))
+    twin = copy.deepcopy(model)
 
-    tensors = dict(model.named_parameters())
-    params = {name: tensor.detach().numpy() for name, tensor in tensors.items()}
-    optimizer = schuss.AdamW(params, lr=schuss.schedules.cosine(1e-2, 1e-4, 600))
+    def train(model, optimizer, steps=600):
+        scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps, 1e-4)
+        generator = torch.Generator().manual_seed(0)
+        for _ in range(steps):
+            rows = torch.randperm(len(x), generator=generator)[:64]
+            optimizer.zero_grad()
+            torch.nn.functional.mse_loss(model(x[rows]), y[rows]).backward()
+            optimizer.step()
+            scheduler.step()
+        return torch.nn.functional.mse_loss(model(x), y).item()
 
-    def loss_of(rows):
-        return torch.nn.functional.mse_loss(model(x[rows]), y[rows])
-
-    everything = torch.arange(len(x))
-    first = loss_of(everything).item()
-    for _ in range(600):
-        loss_of(torch.randperm(len(x))[:64]).backward()
-        grads = {name: tensor.grad.numpy() for name, tensor in tensors.items()}
-        optimizer.step(grads, zero_grads=True)
-    last = loss_of(everything).item()
-
-    assert all(np.shares_memory(params[name], tensor.detach().numpy()) for name, tensor in tensors.items())
-    assert all(tensor.grad.count_nonzero() == 0 for tensor in tensors.values())
-    print(repr(optimizer).splitlines()[0])
-    print(f"loss: {first:.4f} -> {last:.4f}; the model's own memory was updated")
+    first = torch.nn.functional.mse_loss(model(x), y).item()
+    optimizer = optim.AdamW(model.parameters(), lr=1e-2)
+    last = train(model, optimizer)
+    theirs = torch_optim.AdamW(twin.parameters(), lr=1e-2)
+    expected = train(twin, theirs)
+    print(f"loss: {first:.4f} -> {last:.4f}; with torch.optim: {expected:.4f}")
     assert last < 0.02 < first
+    assert abs(last - expected) < 1e-3
+
+    theirs.load_state_dict(optimizer.state_dict())  # and the other way round
+    optimizer.load_state_dict(theirs.state_dict())
 
 
 if __name__ == "__main__":

@@ -67,16 +67,21 @@ def test_extension_samples():
     assert doctest.testmod(rule_latex).failed == 0
 
 
-def test_torch_samples():
-    """The blocks that need PyTorch, where it is installed; `make test` does not install it."""
+@pytest.mark.parametrize(
+    ("page", "package"),
+    [("porting_pytorch", "torch"), ("pytorch", "torch"), ("flower", "flwr"), ("jax", "jax"), ("joblib", "joblib"),
+     ("ray", "ray"), ("deepspeed", "deepspeed")],
+)  # fmt: skip
+def test_samples_with_other_packages(page, package, monkeypatch):
+    """The blocks that need a package, where it is installed; `make test-torch` installs some of them."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        pytest.importorskip("torch")
-        text = (DOCS / "guide" / "porting_pytorch.rst").read_text(encoding="utf-8")
+        pytest.importorskip(package)
+        text = (DOCS / "guide" / f"{page}.rst").read_text(encoding="utf-8")
         blocks = re.findall(r"^\.\. code-block:: python\n\n((?:    .*\n|\n)+)", text, re.MULTILINE)
         assert blocks
         for block in blocks:
-            exec(textwrap.dedent(block), {})
+            exec(textwrap.dedent(block), {"__name__": "__main__"})
 
 
 @pytest.mark.parametrize("script", sorted(SCRIPTS.glob("plot_*.py")), ids=lambda path: path.stem)

@@ -1,0 +1,249 @@
+"""Federated learning with Flower: any optimizer of the package on the server, after the clients' average.
+
+The difference between the server's model and the clients' average is the gradient (Reddi et al., "Adaptive federated
+optimization", arXiv:2003.00295). `FedOpt` is for Flower's messages (``flwr.serverapp``), `LegacyFedOpt` for lists of
+arrays (``flwr.server``). Importing ``schuss`` does not import this module, which needs ``pip install schuss[flower]``.
+
+Examples
+--------
+>>> import schuss, schuss.flower
+>>> strategy = schuss.flower.FedOpt(lambda arrays: schuss.Adam(arrays, lr=0.01, eps_form="keras", eps=1e-3))
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+try:
+    from flwr.common import ndarrays_to_parameters, parameters_to_ndarrays
+    from flwr.server.strategy import FedAvg as LegacyFedAvg
+    from flwr.serverapp.strategy import FedAvg
+except ImportError as error:
+    raise ImportError("schuss.flower needs Flower, flwr >= 1.21: pip install schuss[flower]") from error
+from flwr.app import Array, ArrayRecord
+
+from schuss._arrays import checks
+from schuss._core.optimizer import Optimizer
+from schuss.checkpoint import load as _load
+from schuss.checkpoint import save as _save
+
+#: Makes the optimizer for the server's arrays, a dict.
+Make = Callable[[dict[Any, np.ndarray]], Optimizer]
+
+
+class _Server:
+    """The model on the server: what is trained, and its optimizer. It knows no interface of Flower's."""
+
+    def __init__(self, make: Make, steps_before: int) -> None:
+        if not callable(make):
+            raise TypeError(
+                f"make is a {type(make).__name__}; it must be a function of a dict of arrays that returns their "
+                "optimizer, such as lambda arrays: schuss.Adam(arrays, lr=0.01)"
+            )
+        self._make, self._steps_before = make, steps_before
+        self._params: dict[Any, np.ndarray] = {}
+        self.optimizer: Optimizer | None = None
+
+    def begin(self, model: Mapping[Any, np.ndarray]) -> Optimizer:
+        """Takes over the values of a model: its arrays of floats are trained."""
+        floats = {name: array for name, array in model.items() if checks.known_dtype(array.dtype)}
+        if self.optimizer is None:
+            params = {name: np.array(array, order="C") for name, array in floats.items()}
+            optimizer = self._make(params)
+            if not isinstance(optimizer, Optimizer):
+                raise TypeError(f"make returned a {type(optimizer).__name__}; it must return an optimizer of schuss")
+            if self._steps_before:
+                state = optimizer.state_dict()
+                groups = [{**group, "step": self._steps_before} for group in state["param_groups"]]
+                optimizer.load_state_dict({**state, "step": self._steps_before, "param_groups": groups})
+            self._params, self.optimizer = params, optimizer
+        _check_same(floats, "model's arrays", self._params)
+        for name, array in floats.items():
+            self._params[name][...] = array
+        return self.optimizer
+
+    def step(self, model: Mapping[Any, np.ndarray], average: Mapping[Any, np.ndarray]) -> dict[Any, np.ndarray]:
+        """The model after a step towards the clients' average; what is not trained is as it was."""
+        _check_same(average, "clients' arrays", model)
+        optimizer = self.begin(model)
+        grads = {}
+        for name, param in self._params.items():
+            wide = checks.compute_dtype(param.dtype)
+            grads[name] = param.astype(wide) - average[name].astype(wide)
+        optimizer.step(grads)
+        return self.trained(model)
+
+    def trained(self, model: Mapping[Any, np.ndarray]) -> dict[Any, np.ndarray]:
+        """The model with the arrays that are trained here."""
+        return {name: self._params[name].copy() if name in self._params else model[name] for name in model}
+
+
+def _check_same(arrays: Mapping[Any, np.ndarray], what: str, model: Mapping[Any, np.ndarray]) -> None:
+    """Raises unless arrays have the names and shapes of the model's."""
+    missing = [name for name in model if name not in arrays]
+    extra = [name for name in arrays if name not in model]
+    if missing or extra:
+        wrong = f"lack {missing[0]!r}" if missing else f"have unknown {extra[0]!r}"
+        raise ValueError(f"the {what} {wrong}; they must be those of the server: {', '.join(map(repr, model))}")
+    for name, array in arrays.items():
+        if array.shape != model[name].shape:
+            raise ValueError(
+                f"the {what} have {name!r} with shape {array.shape}, but the server has it with {model[name].shape}"
+            )
+
+
+class FedOpt(FedAvg):
+    """A strategy for ``flwr.serverapp``: FedAvg, then a step of an optimizer towards the average.
+
+    Arrays keep their dtype: a float32 model stays float32. Arrays of integers, such as the counters of BatchNorm, stay
+    as they are on the server. Flower's own strategies are special cases, with ``lr`` for eta and ``eps`` for tau:
+
+    - FedAdam is ``Adam(eps_form="keras", betas=(0.9, 0.99))`` with ``steps_before=1``: Flower counts rounds from 1, and
+      adds 1 to that.
+    - FedYogi is ``Yogi(initial_accumulator_value=0.0, betas=(0.9, 0.99))`` with ``steps_before=10**9``: it has no bias
+      corrections, and after so many steps they are 1.
+    - FedAdagrad is ``Adagrad``.
+
+    Parameters
+    ----------
+    make : callable
+        Called once with the model's arrays of floats, a dict by name; returns their optimizer.
+    steps_before : int, default 0
+        Steps that the optimizer counts as taken before the first round.
+    **options
+        Those of ``flwr.serverapp.strategy.FedAvg``.
+
+    Examples
+    --------
+    >>> import schuss, schuss.flower
+    >>> strategy = schuss.flower.FedOpt(lambda arrays: schuss.Yogi(arrays, lr=0.01), fraction_evaluate=0.5)
+    """
+
+    def __init__(self, make: Make, *, steps_before: int = 0, **options: Any) -> None:
+        self._server = _Server(make, steps_before)
+        self._current: dict[str, np.ndarray] | None = None
+        super().__init__(**options)
+
+    @property
+    def optimizer(self) -> Optimizer | None:
+        """The optimizer, once there is one: after the first round, or after loading."""
+        return self._server.optimizer
+
+    def configure_train(self, server_round: int, arrays: Any, config: Any, grid: Any) -> Iterable[Any]:
+        """Remembers the model that the clients start from."""
+        self._current = {name: array.numpy() for name, array in arrays.items()}
+        result: Iterable[Any] = super().configure_train(server_round, arrays, config, grid)
+        return result
+
+    def aggregate_train(self, server_round: int, replies: Iterable[Any]) -> tuple[Any, Any]:
+        """Averages the clients' models, and takes a step.
+
+        Raises
+        ------
+        ValueError
+            The clients' arrays are not those of the server's model; nothing has changed.
+        RuntimeError
+            ``configure_train`` was not called before.
+        """
+        average, metrics = super().aggregate_train(server_round, replies)
+        if average is None:
+            return average, metrics
+        if self._current is None:
+            raise RuntimeError("aggregate_train needs the model of the round: call configure_train first")
+        arrays = self._server.step(self._current, {name: array.numpy() for name, array in average.items()})
+        return ArrayRecord({name: Array(np.asarray(array)) for name, array in arrays.items()}), metrics
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Saves the model's trained arrays and the optimizer's state, as `schuss.save` does."""
+        _save(path, _begun(self.optimizer))
+
+    def load(self, path: str | os.PathLike[str], arrays: Any) -> Any:
+        """Loads what `save` wrote.
+
+        Parameters
+        ----------
+        path : str or path
+            The file.
+        arrays : ArrayRecord
+            The model, for its structure and what is not trained.
+
+        Returns
+        -------
+        ArrayRecord
+            The model to go on with, in ``start``.
+        """
+        loaded = _loaded(self._server, path, {name: array.numpy() for name, array in arrays.items()})
+        return ArrayRecord({name: Array(np.asarray(array)) for name, array in loaded.items()})
+
+
+class LegacyFedOpt(LegacyFedAvg):
+    """The same for ``flwr.server``, whose models are lists of arrays.
+
+    Parameters
+    ----------
+    make : callable
+        Called once with the model's arrays of floats, a dict by their place in the list; returns their optimizer.
+    steps_before : int, default 0
+        Steps that the optimizer counts as taken before the first round.
+    **options
+        Those of ``flwr.server.strategy.FedAvg``.
+
+    Examples
+    --------
+    >>> import schuss, schuss.flower
+    >>> strategy = schuss.flower.LegacyFedOpt(lambda arrays: schuss.Adagrad(arrays, lr=0.1, eps=1e-3))
+    """
+
+    def __init__(self, make: Make, *, steps_before: int = 0, **options: Any) -> None:
+        self._server = _Server(make, steps_before)
+        super().__init__(**options)
+        self._current = None if self.initial_parameters is None else _numbered(self.initial_parameters)
+
+    @property
+    def optimizer(self) -> Optimizer | None:
+        """The optimizer, once there is one: after the first round, or after loading."""
+        return self._server.optimizer
+
+    def configure_fit(self, server_round: int, parameters: Any, client_manager: Any) -> list[Any]:
+        """Remembers the model that the clients start from."""
+        self._current = _numbered(parameters)
+        result: list[Any] = super().configure_fit(server_round, parameters, client_manager)
+        return result
+
+    def aggregate_fit(self, server_round: int, results: Any, failures: Any) -> tuple[Any, dict[str, Any]]:
+        """Averages the clients' models, and takes a step; see `FedOpt.aggregate_train`."""
+        average, metrics = super().aggregate_fit(server_round, results, failures)
+        if average is None:
+            return average, metrics
+        if self._current is None:
+            raise RuntimeError("aggregate_fit needs the model of the round: call configure_fit first")
+        self._current = self._server.step(self._current, _numbered(average))
+        return ndarrays_to_parameters(list(self._current.values())), metrics
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Saves the model's trained arrays and the optimizer's state, as `schuss.save` does."""
+        _save(path, _begun(self.optimizer))
+
+    def load(self, path: str | os.PathLike[str], parameters: Any) -> Any:
+        """Loads what `save` wrote, and returns the model to go on with; see `FedOpt.load`."""
+        self._current = _loaded(self._server, path, _numbered(parameters))
+        return ndarrays_to_parameters(list(self._current.values()))
+
+
+def _numbered(parameters: Any) -> dict[Any, np.ndarray]:
+    return dict(enumerate(parameters_to_ndarrays(parameters)))
+
+
+def _begun(optimizer: Optimizer | None) -> Optimizer:
+    if optimizer is None:
+        raise RuntimeError("there is nothing to save before the first round")
+    return optimizer
+
+
+def _loaded(server: _Server, path: str | os.PathLike[str], model: Mapping[Any, np.ndarray]) -> dict[Any, np.ndarray]:
+    _load(path, server.begin(model))
+    return server.trained(model)

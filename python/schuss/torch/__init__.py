@@ -1,0 +1,35 @@
+"""Every optimizer of the package as a ``torch.optim.Optimizer``, over a model's parameters on the CPU, in place.
+
+``schuss.torch.AdamW(model.parameters(), lr=1e-3)`` takes the place of ``torch.optim.AdamW`` in a training loop: one
+import line changes. The classes have the names, options and defaults of ``schuss``, and are made from its registry.
+What they have in common is documented in `Optimizer`. Importing ``schuss`` does not import this module, which needs the
+packages torch and, for bfloat16, ml_dtypes: ``pip install schuss[torch]``.
+
+Examples
+--------
+>>> import torch, schuss.torch
+>>> weight = torch.nn.Parameter(torch.tensor([1.0, -2.0]))
+>>> optimizer = schuss.torch.Adam([weight], lr=0.1, eps=0.0)
+>>> weight.grad = torch.tensor([3.0, -4.0])
+>>> optimizer.step()
+>>> weight.detach()
+tensor([ 0.9000, -1.9000])
+"""
+
+from __future__ import annotations
+
+try:
+    import torch as torch
+except ImportError:
+    raise ImportError("schuss.torch needs PyTorch: pip install schuss[torch]") from None
+
+from schuss.optimizers import OPTIMIZERS
+from schuss.torch._optimizer import Optimizer as Optimizer
+from schuss.torch._optimizer import made_from
+
+_classes = {name: made_from(kind) for name, kind in OPTIMIZERS.items()}
+globals().update(_classes)
+
+
+def __getattr__(name: str) -> type[Optimizer]:  # also declares the classes to type checkers
+    raise AttributeError(f"module 'schuss.torch' has no optimizer {name!r}; it has {', '.join(_classes)}")

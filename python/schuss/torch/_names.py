@@ -1,0 +1,31 @@
+"""What torch.optim's optimizers call their states: their checkpoints and ours load into each other.
+
+An optimizer that torch does not have keeps the names of the package.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+_MOMENTS = {"m": "exp_avg", "v": "exp_avg_sq", "vmax": "max_exp_avg_sq"}
+
+#: By class: our name of a state, and torch's where it differs.
+NAMES: Mapping[str, Mapping[str, str]] = {
+    "Adadelta": {"v": "square_avg", "u": "acc_delta"},
+    "Adafactor": {"r": "row_var", "c": "col_var", "v": "variance"},
+    "Adagrad": {"s": "sum"},
+    "Adam": _MOMENTS,
+    "AdamW": _MOMENTS,
+    "Adamax": {"m": "exp_avg", "u": "exp_inf"},
+    "NAdam": _MOMENTS,
+    "RAdam": _MOMENTS,
+    "RMSprop": {"v": "square_avg", "a": "grad_avg", "b": "momentum_buffer"},
+    "Rprop": {"size": "step_size"},
+    "SGD": {"b": "momentum_buffer"},
+}
+
+#: What torch's class saves besides, from a group's hyperparameters and the step count of a parameter.
+BESIDES: Mapping[str, Callable[[Mapping[str, Any], float], Mapping[str, float]]] = {
+    "ASGD": lambda group, step: {"mu": 1 / max(1.0, step - group["t0"])},
+}

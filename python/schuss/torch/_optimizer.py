@@ -1,0 +1,271 @@
+"""The base of the classes in `schuss.torch`, and how one is made from a class of the package."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import torch
+from torch.optim import optimizer as torch_optimizer
+
+from schuss._core import optimizer as core
+from schuss._core.group import ParamGroup
+from schuss.torch import _tensors
+from schuss.torch._names import BESIDES, NAMES
+from schuss.torch._plan import Plan, place, plain
+
+#: How torch should compute a step, which is the package's business here.
+_IGNORED = ("foreach", "fused", "capturable", "differentiable")
+
+
+class Optimizer(torch.optim.Optimizer):
+    """The base of all classes in ``schuss.torch``: a ``torch.optim.Optimizer`` that works like one of the package.
+
+    Options, equations and errors are those of the class of the same name in ``schuss``; ``torch.optim.Optimizer`` says
+    what an optimizer of torch does. Differences from torch's own optimizers:
+
+    - States of float16 and bfloat16 parameters are float32, unless ``state_dtype`` says otherwise.
+    - ``max_grad_norm``, ``nonfinite``, ``state_dtype``, ``state_rounding``, ``state_seed`` and ``master_weights`` are
+      for the constructor only, and are not in ``state_dict()``.
+    - ``lr`` may be a schedule of ``schuss`` too, which is called with the step count.
+    - ``foreach``, ``fused`` and ``capturable`` are accepted and have no effect.
+    - Gradients must be dense. A step is not differentiable.
+
+    What the class of the package has besides, such as ``eval()`` of the schedule-free ones, is there too, with tensors
+    in the place of arrays.
+
+    Parameters
+    ----------
+    params : iterable of tensors, of (name, tensor) pairs, or of dicts
+        Parameters on the CPU, float32, float64, float16 or bfloat16, dense in memory; or groups of them, each a dict
+        with ``"params"`` and the hyperparameters in which it differs.
+    *args, **options
+        Those of the class in ``schuss``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        A parameter or an option cannot be used; the message names it.
+
+    Examples
+    --------
+    >>> import torch, schuss.torch
+    >>> model = torch.nn.Linear(2, 1)
+    >>> optimizer = schuss.torch.AdamW(model.parameters(), lr=1e-3)
+    >>> model(torch.ones(3, 2)).sum().backward()
+    >>> optimizer.step()
+    >>> sorted(optimizer.state_dict()["state"][0])
+    ['exp_avg', 'exp_avg_sq', 'step']
+    """
+
+    _kind: ClassVar[type[core.Optimizer]]
+    _plan: Plan | None = None
+
+    def __init__(self, params: Any, *args: Any, **options: Any) -> None:
+        if not hasattr(type(self), "_kind"):
+            raise TypeError("Optimizer is what all classes of schuss.torch have in common; make one of those")
+        if options.get("differentiable"):
+            raise ValueError("differentiable=True: a step of schuss.torch cannot be differentiated; use torch.optim")
+        given = {name: value for name, value in options.items() if name not in _IGNORED}
+        bound = inspect.signature(self._kind).bind(params, *args, **given)
+        bound.apply_defaults()
+        values = {name: value for name, value in bound.arguments.items() if name != "params"}
+        self._options = {name: value for name, value in values.items() if self._kind._parameters[name].whole}
+        super().__init__(params, {name: value for name, value in values.items() if name not in self._options})
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Adds a group of parameters; see ``torch.optim.Optimizer.add_param_group``."""
+        super().add_param_group(param_group)
+        try:
+            self._check_group(len(self.param_groups) - 1)
+        except BaseException:
+            del self.param_groups[-1]
+            raise
+
+    def _check_group(self, g: int) -> None:
+        group = self.param_groups[g]
+        for i, param in enumerate(group["params"]):
+            _tensors.check(place(g, i, group), param)
+        where = f"param_groups[{g}]: " if g else ""
+        hypers = {name: plain(where + name, group[name]) for name in self.defaults if name in self._kind._parameters}
+        checked = ParamGroup(self._kind, [], hypers, where)
+        if self._kind._by_first_rate(hypers) is not None:
+            group.setdefault("initial_lr", checked.initial_lr)
+
+    def _planned(self) -> Plan:
+        """The optimizer of the package with everything that a step needs, made anew if it no longer fits."""
+        plan = self._plan
+        if plan is not None:
+            plan.follow(self.state)  # an exception may have come between a step and this
+        if plan is None or not plan.fits(self.param_groups, self.state):
+            plan = Plan(self._kind, self._options, self.param_groups, self.state)
+            plan.follow(self.state)
+            self._plan = plan
+        if plan.optimizer is not None:
+            plan.adopt_options()
+        return plan
+
+    def step(self, closure: Callable[[], Any] | None = None, **options: Any) -> Any:
+        """Takes one step.
+
+        Parameters
+        ----------
+        closure : callable, optional
+            Computes the gradients anew and returns the loss. NAG needs it, and calls it at its look-ahead point.
+        **options
+            Further arguments of the ``step`` of the class in ``schuss``, such as ``grad_scale``.
+
+        Returns
+        -------
+        object
+            What the closure returned, or None.
+        """
+        # What torch puts around each step, for hooks and its profiler, takes longer than the step of a small model.
+        if torch.autograd._profiler_enabled() or torch.compiler.is_compiling() or any(self._step_hooks()):
+            return self._watched_step(*[closure] * (closure is not None), **options)
+        return self._step(closure, **options)
+
+    step.hooked = True  # type: ignore[attr-defined]
+
+    def _step_hooks(self) -> tuple[Any, ...]:
+        own = self._optimizer_step_pre_hooks, self._optimizer_step_post_hooks
+        return *own, torch_optimizer._global_optimizer_pre_hooks, torch_optimizer._global_optimizer_post_hooks
+
+    def _step(self, closure: Callable[[], Any] | None = None, **options: Any) -> Any:
+        if self._takes_closure:
+            return self._step_with(closure, options)
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        plan = self._planned()
+        gradients, parts = plan.gradients()
+        if plan.optimizer is not None and parts:
+            plan.optimizer.step(gradients, **(_tensors.arrays(options) if options else options))
+            plan.follow(self.state)
+            # What was written through NumPy is unknown to autograd, which must refuse a stale backward pass.
+            torch.autograd.graph.increment_version(parts)
+        return loss
+
+    # torch.compiler.disable would import the compiler at once.
+    _watched_step = torch.optim.Optimizer.profile_hook_step(torch._disable_dynamo(_step))
+    _takes_closure: ClassVar[bool] = False
+
+    def _step_with(self, closure: Callable[[], Any] | None, options: dict[str, Any]) -> Any:
+        if closure is None:
+            raise TypeError(
+                f"{type(self).__name__} needs a closure that computes the gradients: optimizer.step(closure)"
+            )
+        plan, loss = self._planned(), None
+
+        def gradients() -> Any:
+            nonlocal loss
+            with torch.enable_grad():
+                loss = closure()
+            return plan.gradients()[0]
+
+        if plan.optimizer is not None:
+            plan.optimizer.step(gradients, **_tensors.arrays(options))
+            plan.follow(self.state)
+            torch.autograd.graph.increment_version(plan._parts)
+        return loss
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state in torch's form; that of a class that torch has too loads into torch's."""
+        if self._plan is not None:
+            self._plan.follow(self.state)
+        result = super().state_dict()
+        besides = BESIDES.get(type(self).__name__)
+        if besides is not None:
+            for group in result["param_groups"]:
+                for i in set(group["params"]) & set(result["state"]):
+                    own = result["state"][i]
+                    more = besides(group, float(own["step"]))
+                    result["state"][i] = {**own, **{name: torch.tensor(value) for name, value in more.items()}}
+        return result
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Loads the result of :meth:`state_dict`, or of torch's class of the same name.
+
+        Values are copied. On an error nothing has changed.
+
+        Raises
+        ------
+        ValueError
+            It is of another class or structure, or a shape does not fit.
+        """
+        before = self.__dict__.copy()
+        loaded = state_dict
+
+        def last(_: Any, final: dict[str, Any]) -> None:
+            nonlocal loaded
+            loaded = final
+
+        handle = self.register_load_state_dict_pre_hook(last)
+        try:
+            super().load_state_dict(state_dict)
+            saved = (i for group in loaded["param_groups"] for i in group["params"])
+            params = (param for group in self.param_groups for param in group["params"])
+            # As they were saved: torch has cast states to the dtypes of parameters.
+            for i, param in zip(saved, params, strict=True):
+                if loaded["state"].get(i):
+                    self.state[param] = dict(loaded["state"][i])
+            for g in range(len(self.param_groups)):
+                self._check_group(g)
+            self._planned()
+        except BaseException:
+            self.__dict__.update(before)
+            raise
+        finally:
+            handle.remove()
+
+    def __getstate__(self) -> dict[str, Any]:
+        if self._plan is not None:
+            self._plan.follow(self.state)
+        return {**super().__getstate__(), "_options": self._options}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._plan = None
+        for group in self.param_groups:  # torch's classes have other options
+            for name, default in self.defaults.items():
+                group.setdefault(name, default)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or not hasattr(self._kind, name):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        plan = self._planned()
+        optimizer = plan.optimizer
+        if optimizer is None:
+            raise ValueError(f"{name} needs parameters, and this process has none")
+        found = getattr(optimizer, name)
+        if not callable(found):
+            return found
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            result = found(*_tensors.arrays(args), **_tensors.arrays(kwargs))
+            for setting in plan.settings(optimizer):
+                for group in self.param_groups:
+                    group[setting] = getattr(optimizer, setting)
+            torch.autograd.graph.increment_version(plan._parts)
+            return _tensors.tensors(result)
+
+        return call
+
+
+def made_from(kind: type[core.Optimizer]) -> type[Optimizer]:
+    """The class of torch's for a class of the package."""
+    name = kind.__name__
+    docs = "torch has it too: checkpoints load both ways." if name in NAMES or name in BESIDES else ""
+    return type(
+        name,
+        (Optimizer,),
+        {
+            "_kind": kind,
+            "_takes_closure": "closure" in inspect.signature(kind.step).parameters,
+            "__module__": "schuss.torch",
+            "__doc__": f"`schuss.{name}` as a ``torch.optim.Optimizer``; see `schuss.torch.Optimizer`. {docs}".strip(),
+            "__signature__": inspect.signature(kind),
+        },
+    )

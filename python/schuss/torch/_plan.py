@@ -1,0 +1,263 @@
+"""An optimizer of the package over a torch optimizer's tensors, with all views that a step needs.
+
+The torch optimizer's `param_groups` and `state` are what counts. A plan is made from them at the first step, and again
+when they no longer fit: a group was added, a parameter got other memory, a state was loaded or replaced. The states
+are then views of the plan's arrays.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain, pairwise
+from typing import Any
+
+import numpy as np
+import torch
+
+from schuss._backends.protocol import Counters
+from schuss._core import state as _state
+from schuss._core.optimizer import Optimizer
+from schuss._core.rules import RULES
+from schuss.torch import _tensors
+from schuss.torch._names import NAMES
+
+
+def plain(place: str, value: Any) -> Any:
+    """A hyperparameter as the package takes it: a number in the place of a tensor."""
+    if isinstance(value, torch.Tensor):
+        if value.numel() != 1:
+            raise ValueError(f"{place} is a tensor of shape {tuple(value.shape)}; it must have one element")
+        return value.item()
+    if isinstance(value, (tuple, list)):
+        return tuple(plain(place, entry) for entry in value)
+    return value
+
+
+def place(group: int, i: int, entry: Mapping[str, Any]) -> str:
+    """What messages call a parameter: its name, if the model's named parameters were given."""
+    names = entry.get("param_names")
+    return f"param_groups[{group}]['params'][{i}]" if names is None else f"parameter {names[i]!r}"
+
+
+def places(groups: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, Any]]:
+    """Every parameter with what messages call it."""
+    for g, group in enumerate(groups):
+        for i, param in enumerate(group["params"]):
+            yield place(g, i, group), param
+
+
+class Plan:
+    """One optimizer over the memory of tensors."""
+
+    def __init__(
+        self,
+        kind: type[Optimizer],
+        options: Mapping[str, Any],
+        groups: Sequence[dict[str, Any]],
+        state: Mapping[Any, Any],
+    ) -> None:
+        self._places = [where for where, _ in places(groups)]
+        #: A group without parameters is allowed in torch: with sharded states a process may have none of them.
+        self._groups = [group for group in groups if group["params"]]
+        self._params = [param for group in self._groups for param in group["params"]]
+        ends = np.cumsum([0, *(len(group["params"]) for group in self._groups)]).tolist()
+        self._bounds = list(pairwise(ends))
+        self._parts = [self._part(*named) for named in places(groups)]
+        self._pointers = [part.data_ptr() for part in self._parts]
+        self._axes = [_tensors.axes(part) or () for part in self._parts]
+        self._moved = [axes != tuple(range(len(axes))) for axes in self._axes]
+        arrays = [_tensors.array(part.permute(axes)) for part, axes in zip(self._parts, self._axes, strict=True)]
+        #: Whether every gradient can be an array as it is.
+        self._simple = not any(self._moved) and all(
+            part is param and part.dtype != torch.bfloat16
+            for part, param in zip(self._parts, self._params, strict=True)
+        )
+        self._names = [[name for name in group if name in kind._parameters] for group in self._groups]
+        self._values = [operator.itemgetter(*names) for names in self._names]
+        self._hypers = [plain("params", self._values[g](group)) for g, group in enumerate(self._groups)]
+        self.optimizer = self._made(kind, options, arrays) if arrays else None
+        if self.optimizer is not None:
+            self._arrange(self.optimizer, state)
+
+    @staticmethod
+    def _part(where: str, param: Any) -> Any:
+        _tensors.check(where, param)
+        return _tensors.local(param)
+
+    def _made(self, kind: type[Optimizer], options: Mapping[str, Any], arrays: list[np.ndarray]) -> Optimizer:
+        """The optimizer; its learning rates are the first ones where something is relative to them."""
+        given = [dict(zip(names, values, strict=True)) for names, values in zip(self._names, self._hypers, strict=True)]
+        for group, hypers in zip(self._groups, given, strict=True):
+            if kind._by_first_rate(hypers) is not None:
+                hypers["lr"] = plain("initial_lr", group["initial_lr"])
+        self._hypers = [tuple(hypers.values()) for hypers in given]
+        if len(given) == 1:
+            optimizer = kind(arrays, **given[0], **options)
+        else:
+            groups = [{"params": arrays[a:b], **hypers} for (a, b), hypers in zip(self._bounds, given, strict=True)]
+            optimizer = kind(groups, **given[0], **options)
+        rules = [RULES[rule] for group in optimizer.param_groups for rule in group.rules]
+        for i, rule in enumerate(rules):
+            if rule.needs_matrix and self._moved[i]:
+                raise ValueError(
+                    f"{self._places[i]} is in channels-last order, but {kind.__name__} works on its last two axes; "
+                    "make it contiguous"
+                )
+            if not rule.elementwise and self._parts[i].shape != self._params[i].shape:
+                raise ValueError(
+                    f"{kind.__name__} measures whole arrays, but {self._places[i]} is sharded: this process has "
+                    f"{tuple(self._parts[i].shape)} of {tuple(self._params[i].shape)}; use an optimizer that works "
+                    "element by element"
+                )
+        kept = {name: self._groups[0][name] for name in self.settings(optimizer) if name in self._groups[0]}
+        optimizer._backend.changes(optimizer._changed(kept)).make()
+        return optimizer
+
+    @staticmethod
+    def settings(optimizer: Optimizer) -> list[str]:
+        """What a method may change that is neither a hyperparameter nor an option, such as the mode."""
+        return [name for name in optimizer._settings if name not in optimizer._parameters]
+
+    def _arrange(self, optimizer: Optimizer, state: Mapping[Any, Any]) -> None:
+        """Makes the tensors of the states, with the values of those that there are."""
+        names = NAMES.get(type(optimizer).__name__, {})
+        self._counts = np.zeros(len(self._params), np.float32)
+        shared = {name: _tensors.tensor(array) for name, array in optimizer._shared.items()}
+        counts = torch.from_numpy(self._counts).unbind()
+        named = _state.named_states(optimizer)
+        self._entries: list[dict[str, Any]] = [
+            {
+                "step": counts[i],
+                **{names.get(name, name): self._shown(i, array) for name, array in own.items()},
+                **shared,
+            }
+            for i, own in enumerate(named)
+        ]
+        steps = [self._restored(i, state.get(param)) for i, param in enumerate(self._params)]
+        #: Parameters whose states torch does not have yet: those that never had a gradient.
+        self._new = set(range(len(self._params)))
+        groups = [max(steps[a:b]) for a, b in self._bounds]
+        missed = [groups[g] - step for g, (a, b) in enumerate(self._bounds) for step in steps[a:b]]
+        counted = Counters(max(groups), 0, groups, missed if any(missed) else [])
+        optimizer._backend.changes(optimizer._counted(counted)).make()
+        self._followed = -1
+        self._look(state)
+
+    def _look(self, state: Mapping[Any, Any]) -> None:
+        """Remembers the states that torch has, to see when they were replaced."""
+        self._seen = list(state.values())
+        self._shown_entries = [entry for i, entry in enumerate(self._entries) if i not in self._new]
+        self._tensors = self._held()
+
+    def _shown(self, i: int, array: np.ndarray) -> Any:
+        """A state as a tensor with the axes of its parameter, distributed like it."""
+        tensor = _tensors.tensor(array)
+        if self._moved[i] and tensor.dim() == len(self._axes[i]):
+            tensor = tensor.permute(tuple(np.argsort(self._axes[i]).tolist()))
+        param = self._params[i]
+        if self._parts[i] is param or tensor.shape != self._parts[i].shape:
+            return tensor
+        return type(param).from_local(
+            tensor, param.device_mesh, param.placements, run_check=False, shape=param.shape, stride=param.stride()
+        )
+
+    def _restored(self, i: int, saved: Any) -> int:
+        """Copies a parameter's saved state, if there is any, and returns its step count."""
+        own = self._entries[i]
+        wanted = [name for name in own if name != "step"]
+        # torch's SGD saves no step count, and None in the place of a momentum that has not started.
+        if not saved or (len(own) > 1 and all(saved.get(name) is None for name in wanted) and "step" not in saved):
+            return 0
+        for name in wanted:
+            if saved.get(name) is None:
+                if name == "master":
+                    continue
+                raise ValueError(
+                    f"the state of {self._places[i]} lacks {name!r}: it has {', '.join(map(str, saved))}; it must "
+                    "come from the same optimizer, with the same options"
+                )
+            self._copy(f"{name!r} of {self._places[i]}", _tensors.local(own[name]), saved[name])
+        return int(saved.get("step", 1))
+
+    @staticmethod
+    def _copy(where: str, target: Any, value: Any) -> None:
+        value = _tensors.local(torch.as_tensor(value))
+        if value.numel() == target.numel() == 1:
+            value = value.reshape(target.shape)
+        if value.shape != target.shape:
+            raise ValueError(f"{where} has shape {tuple(value.shape)}, but here it has {tuple(target.shape)}")
+        if value.is_floating_point() != target.is_floating_point():
+            raise ValueError(
+                f"{where} was saved as {value.dtype}, but here it is {target.dtype}; make the optimizer with the same "
+                "state_dtype to load it"
+            )
+        target.copy_(value.detach())
+
+    def fits(self, groups: Sequence[Mapping[str, Any]], state: Mapping[Any, Any]) -> bool:
+        """Whether parameters, their memory and states are those that this was made for."""
+        params = [param for group in groups for param in group["params"]]
+        return (
+            _same(params, self._params)
+            and list(map(torch.Tensor.data_ptr, self._local())) == self._pointers
+            and (self.optimizer is None or (_same(state.values(), self._seen) and _same(self._held(), self._tensors)))
+        )
+
+    def _local(self) -> list[Any]:
+        return self._params if self._simple else [_tensors.local(param) for param in self._params]
+
+    def _held(self) -> list[Any]:
+        """The tensors in all states."""
+        return list(chain.from_iterable(map(dict.values, self._shown_entries)))
+
+    def adopt_options(self) -> None:
+        """Takes hyperparameters that were changed in the groups of the torch optimizer."""
+        assert self.optimizer is not None
+        for g, group in enumerate(self._groups):
+            given = self._values[g](group)
+            if given != self._hypers[g]:  # a tensor equals the number in it
+                now = {name: plain(name, value) for name, value in zip(self._names[g], given, strict=True)}
+                self.optimizer.param_groups[g].update(now)
+                self._hypers[g] = tuple(now.values())
+
+    def gradients(self) -> tuple[Any, list[Any]]:
+        """The gradients as arrays in the structure that the optimizer takes, and the tensors that have one."""
+        try:
+            if self._simple:
+                return self._structure([param.grad.numpy() for param in self._params]), self._parts
+        except (AttributeError, RuntimeError, TypeError):
+            pass  # None among them, or one that needs more
+        found = [None if param.grad is None else self._gradient(i, param) for i, param in enumerate(self._params)]
+        return self._structure(found), [part for part, own in zip(self._parts, found, strict=True) if own is not None]
+
+    def _gradient(self, i: int, param: Any) -> np.ndarray:
+        gradient = _tensors.local(param.grad)
+        if gradient.layout != torch.strided:
+            raise RuntimeError(
+                f"the gradient of {self._places[i]} is sparse; make it dense: sparse=False in an Embedding"
+            )
+        return _tensors.array(gradient.permute(self._axes[i]))
+
+    def _structure(self, leaves: list[Any]) -> Any:
+        return leaves if len(self._bounds) == 1 else [leaves[a:b] for a, b in self._bounds]
+
+    def follow(self, state: Any) -> None:
+        """Brings the tensors of step counts up to date, and shows the states of parameters that took a first step."""
+        if self.optimizer is None or self.optimizer.step_count == self._followed:
+            return
+        counters = self.optimizer._read_counters()
+        for (a, b), steps in zip(self._bounds, counters.groups, strict=True):
+            self._counts[a:b] = steps
+        if counters.missed:
+            self._counts -= counters.missed
+        started = [i for i in self._new if self._counts[i] > 0]
+        if started:
+            state.update((self._params[i], self._entries[i]) for i in started)
+            self._new.difference_update(started)
+            self._look(state)
+        self._followed = counters.steps
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether two collections hold the same objects."""
+    return len(one) == len(other) and all(map(operator.is_, one, other))

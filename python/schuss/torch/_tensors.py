@@ -1,0 +1,95 @@
+"""Tensors as NumPy arrays over the same memory, and arrays as tensors. Nothing here knows an optimizer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from schuss._arrays import trees
+
+_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+_bfloat16: Any = None
+
+
+def bfloat16() -> np.dtype[Any]:
+    """The bfloat16 dtype of ml_dtypes, which NumPy needs for bfloat16 tensors."""
+    global _bfloat16
+    if _bfloat16 is None:
+        try:
+            import ml_dtypes
+        except ImportError:
+            raise ImportError("bfloat16 tensors need the package ml_dtypes: pip install schuss[torch]") from None
+        _bfloat16 = np.dtype(ml_dtypes.bfloat16)
+    return _bfloat16
+
+
+def local(tensor: Any) -> Any:
+    """The part of a distributed tensor that this process has; any other tensor is returned as it is."""
+    return tensor.to_local() if hasattr(tensor, "to_local") else tensor
+
+
+def check(place: str, tensor: Any) -> None:
+    """Raises unless a parameter can be updated in place."""
+    tensor = local(tensor)
+    if tensor.layout != torch.strided:
+        raise TypeError(f"{place} is {tensor.layout}; schuss.torch updates dense tensors only")
+    if tensor.device.type == "cuda":
+        raise ValueError(
+            f"{place} is on {tensor.device}, and schuss.torch updates parameters in host memory: move the model with "
+            ".cpu(), or give the tensors themselves to the class in schuss, which works on NVIDIA GPUs"
+        )
+    if tensor.device.type != "cpu":
+        raise ValueError(f"{place} is on {tensor.device}; schuss.torch updates parameters in host memory: use .cpu()")
+    if tensor.dtype not in _DTYPES:
+        advice = ": optimize torch.view_as_real of it" if tensor.dtype.is_complex else ""
+        raise TypeError(f"{place} has dtype {tensor.dtype}; it must be float32, float64, float16 or bfloat16{advice}")
+    if axes(tensor) is None:
+        raise ValueError(
+            f"{place} has gaps in memory (shape {tuple(tensor.shape)}, strides {tensor.stride()}); make it dense once "
+            "with .contiguous(), and use that tensor in the model too"
+        )
+
+
+def axes(tensor: Any) -> tuple[int, ...] | None:
+    """The order of axes in which a dense tensor lies in memory; None if it has gaps.
+
+    The order is the tensor's own wherever NumPy calls it contiguous, in C or Fortran order.
+    """
+    own = tuple(range(tensor.dim()))
+    if tensor.is_contiguous() or tensor.permute(own[::-1]).is_contiguous():
+        return own
+    order = tuple(sorted(own, key=lambda axis: (-tensor.stride(axis), axis)))
+    return order if tensor.permute(order).is_contiguous() else None
+
+
+def array(tensor: Any) -> np.ndarray:
+    """A tensor on the CPU as an array over the same memory."""
+    tensor = tensor.detach()
+    if tensor.dtype == torch.bfloat16:
+        return tensor.view(torch.int16).numpy().view(bfloat16())
+    result: np.ndarray = tensor.resolve_neg().numpy()
+    return result
+
+
+def tensor(array: np.ndarray) -> torch.Tensor:
+    """An array as a tensor over the same memory."""
+    if array.dtype.name == "bfloat16":
+        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(array)
+
+
+def arrays(structure: Any) -> Any:
+    """A structure with its tensors as arrays."""
+    return _mapped(structure, lambda leaf: array(local(leaf)) if isinstance(leaf, torch.Tensor) else leaf)
+
+
+def tensors(structure: Any) -> Any:
+    """A structure with its arrays as tensors."""
+    return _mapped(structure, lambda leaf: tensor(leaf) if isinstance(leaf, np.ndarray) else leaf)
+
+
+def _mapped(structure: Any, change: Any) -> Any:
+    template, leaves = trees.flatten(structure, "the argument")
+    return trees.build(template, lambda i: change(leaves[i][1]))

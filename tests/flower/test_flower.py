@@ -1,0 +1,184 @@
+"""`schuss.flower` against Flower's own strategies, in both of its interfaces."""
+
+import logging
+
+import numpy as np
+import pytest
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.common import Code, FitRes, Status, ndarrays_to_parameters, parameters_to_ndarrays
+from flwr.server import strategy as legacy
+from flwr.serverapp import strategy as modern
+from flwr.supercore.task_identity import TaskIdentity
+
+import schuss
+import schuss.flower
+
+RATES = dict(eta=0.05, tau=1e-3)
+BETAS = dict(beta_1=0.8, beta_2=0.95)
+OURS = {
+    "FedAdam": (
+        dict(**RATES, **BETAS),
+        lambda a: schuss.Adam(a, lr=0.05, betas=(0.8, 0.95), eps=1e-3, eps_form="keras"),
+        1,
+    ),
+    "FedYogi": (
+        dict(**RATES, **BETAS),
+        lambda a: schuss.Yogi(a, lr=0.05, betas=(0.8, 0.95), eps=1e-3, initial_accumulator_value=0.0),
+        10**9,
+    ),
+    "FedAdagrad": (RATES, lambda a: schuss.Adagrad(a, lr=0.05, eps=1e-3), 0),
+}
+EXAMPLES = [10, 30, 7]
+
+
+@pytest.fixture(autouse=True)
+def process():
+    """What Flower's engine sets in its processes."""
+    TaskIdentity.run_id = TaskIdentity.node_id = TaskIdentity.task_id = 1
+    logging.getLogger("flwr").setLevel(logging.ERROR)
+
+
+def model(dtype=np.float64):
+    rng = np.random.default_rng(0)
+    return {"w": rng.standard_normal((4, 3)).astype(dtype), "b": rng.standard_normal(3).astype(dtype)}
+
+
+def client(arrays, seed):
+    """What a client makes of the server's model."""
+    rng = np.random.default_rng(seed)
+    return {
+        name: array if array.dtype.kind == "i" else (0.9 * array + 0.1 * rng.standard_normal(array.shape)).astype(
+            array.dtype
+        )
+        for name, array in arrays.items()
+    }  # fmt: skip
+
+
+def record(arrays):
+    return ArrayRecord({name: Array(np.asarray(array)) for name, array in arrays.items()})
+
+
+class Grid:
+    def get_node_ids(self):
+        return range(len(EXAMPLES))
+
+
+def modern_round(strategy, number, arrays):
+    messages = strategy.configure_train(number, record(arrays), ConfigRecord(), Grid())
+    replies = []
+    for message, examples in zip(messages, EXAMPLES, strict=True):
+        got = {name: array.numpy() for name, array in message.content["arrays"].items()}
+        content = RecordDict(
+            {
+                "arrays": record(client(got, 10 * number + examples)),
+                "metrics": MetricRecord({"num-examples": examples}),
+            }
+        )
+        replies.append(Message(content, dst_node_id=1, message_type="train"))
+    aggregated, _ = strategy.aggregate_train(number, replies)
+    return {name: array.numpy() for name, array in aggregated.items()}
+
+
+def legacy_round(strategy, number, arrays):
+    status, results = Status(Code.OK, ""), []
+    for examples in EXAMPLES:
+        own = client(arrays, 10 * number + examples)
+        results.append((None, FitRes(status, ndarrays_to_parameters(list(own.values())), examples, {})))
+    aggregated, _ = strategy.aggregate_fit(number, results, [])
+    return dict(zip(arrays, parameters_to_ndarrays(aggregated), strict=True))
+
+
+def run(play, strategy, arrays, rounds=range(1, 6)):
+    for number in rounds:
+        arrays = play(strategy, number, arrays)
+    return arrays
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_like_flower_with_messages(name):
+    options, make, before = OURS[name]
+    theirs = run(modern_round, getattr(modern, name)(**options), model())
+    ours = run(modern_round, schuss.flower.FedOpt(make, steps_before=before), model())
+    for key, array in theirs.items():
+        np.testing.assert_allclose(ours[key], array, rtol=1e-10, atol=1e-10)
+        assert not np.allclose(array, model()[key], atol=0.01)
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_like_flower_with_lists(name):
+    options, make, before = OURS[name]
+    first = ndarrays_to_parameters(list(model().values()))
+    theirs = run(legacy_round, getattr(legacy, name)(initial_parameters=first, **options), model())
+    own = schuss.flower.LegacyFedOpt(make, steps_before=before, initial_parameters=first)
+    ours = run(legacy_round, own, model())
+    for key, array in theirs.items():
+        np.testing.assert_allclose(ours[key], array, rtol=1e-10, atol=1e-10)
+
+
+def test_dtypes_stay_and_integers_pass_through():
+    start = {**model(np.float32), "half": np.ones(3, np.float16), "count": np.array(7)}
+    first = ndarrays_to_parameters(list(start.values()))
+    for play, strategy in (
+        (modern_round, schuss.flower.FedOpt(lambda a: schuss.Adam(a, lr=0.1))),
+        (legacy_round, schuss.flower.LegacyFedOpt(lambda a: schuss.Adam(a, lr=0.1), initial_parameters=first)),
+    ):
+        end = run(play, strategy, start)
+        assert {n: a.dtype for n, a in end.items()} == {n: a.dtype for n, a in start.items()}
+        assert end["count"] == 7 and list(end) == list(start)
+        assert not np.array_equal(end["half"], start["half"])
+
+
+@pytest.mark.parametrize("play", [modern_round, legacy_round])
+def test_saving_and_resuming_has_the_same_bits(play, tmp_path):
+    kind = schuss.flower.FedOpt if play is modern_round else schuss.flower.LegacyFedOpt
+    start = {**model(np.float32), "count": np.array(7)}
+    first = ndarrays_to_parameters(list(start.values()))
+    options = {} if play is modern_round else {"initial_parameters": first}
+    strategy = kind(lambda a: schuss.Adam(a, lr=0.1), **options)
+    middle = run(play, strategy, start, range(1, 4))
+    strategy.save(tmp_path / "server")
+    end = run(play, strategy, middle, range(4, 6))
+    resumed = kind(lambda a: schuss.Adam(a, lr=0.1), **options)
+    loaded = resumed.load(tmp_path / "server", record(start) if play is modern_round else first)
+    arrays = (
+        {name: array.numpy() for name, array in loaded.items()}
+        if play is modern_round
+        else dict(zip(start, parameters_to_ndarrays(loaded), strict=True))
+    )
+    assert all(np.array_equal(arrays[name], middle[name]) for name in start)
+    assert resumed.optimizer.step_count == 3
+    again = run(play, resumed, arrays, range(4, 6))
+    assert all(np.array_equal(again[name], end[name]) for name in start)
+
+
+def test_wrong_calls():
+    with pytest.raises(TypeError, match=r"^make is a Adam; it must be a function of a dict of arrays"):
+        schuss.flower.FedOpt(schuss.Adam(np.ones(3)))
+    strategy = schuss.flower.FedOpt(lambda arrays: arrays)
+    with pytest.raises(TypeError, match=r"^make returned a dict; it must return an optimizer of schuss$"):
+        modern_round(strategy, 1, model())
+    with pytest.raises(RuntimeError, match=r"^there is nothing to save before the first round$"):
+        strategy.save("server")
+    server = schuss.flower.FedOpt(lambda arrays: schuss.SGD(arrays, lr=1.0))._server
+    before = model()
+    for average, message in (
+        ({"w": before["w"]}, "the clients' arrays lack 'b'; they must be those of the server: 'w', 'b'"),
+        (
+            {**before, "c": before["b"]},
+            "the clients' arrays have unknown 'c'; they must be those of the server: 'w', 'b'",
+        ),
+        (
+            {"w": before["w"], "b": np.ones(4)},
+            "the clients' arrays have 'b' with shape (4,), but the server has it with (3,)",
+        ),
+    ):
+        with pytest.raises(ValueError) as raised:
+            server.step(before, average)
+        assert str(raised.value) == message and server.optimizer is None
+
+
+def test_a_round_without_replies_changes_nothing():
+    strategy = schuss.flower.FedOpt(lambda arrays: schuss.SGD(arrays, lr=1.0))
+    strategy.configure_train(1, record(model()), ConfigRecord(), Grid())
+    assert strategy.aggregate_train(1, []) == (None, None)
+    assert strategy.optimizer is None

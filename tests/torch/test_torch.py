@@ -1,0 +1,306 @@
+"""What holds for every class of schuss.torch, whether torch has one of that name or not."""
+
+import copy
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from cases import MOVING, STATEFUL
+from families.newton import hessian
+from reference import defaults_of
+
+import schuss
+import schuss.torch
+from schuss._core.declaration import REQUIRED
+
+NAMES = list(schuss.OPTIMIZERS)
+DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
+SHAPES = [(3, 5), (5,), (), (2, 3, 4), (0,)]
+
+
+def tensors(dtype, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype) for shape in SHAPES]
+
+
+def arrays(own):
+    return [schuss.torch._optimizer._tensors.array(tensor) for tensor in own]
+
+
+def options_of(name):
+    """Options with which the optimizer can be made, and moves."""
+    return {
+        **(dict(lr=0.1) if schuss.OPTIMIZERS[name]._parameters["lr"].default is REQUIRED else {}),
+        **MOVING.get(name, {}),
+    }
+
+
+def made(name, params, **options):
+    return getattr(schuss.torch, name)(params, **{**options_of(name), **options})
+
+
+def take(optimizer, params, seed):
+    """A step with seeded gradients, by a closure, which every optimizer takes."""
+
+    def closure():
+        for param, gradient in zip(params, tensors(params[0].dtype, seed), strict=True):
+            param.grad = gradient
+        return 0.5
+
+    more = {"hessian": hessian(sum(p.numel() for p in params))} if isinstance(optimizer, schuss.torch.Newton) else {}
+    assert optimizer.step(closure, **more) == 0.5
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("name", NAMES)
+def test_same_bits_as_the_class_over_arrays(name, dtype):
+    params = [torch.nn.Parameter(tensor) for tensor in tensors(dtype)]
+    copies = arrays([tensor.clone() for tensor in tensors(dtype)])
+    ours = made(name, params)
+    plain = schuss.OPTIMIZERS[name](copies, **options_of(name))
+    for seed in range(1, 4):
+        take(ours, params, seed)
+        grads = arrays(tensors(dtype, seed))
+        if name == "NAG":
+            plain.step(lambda grads=grads: grads)
+        elif name == "Newton":
+            plain.step(grads, hessian(sum(p.size for p in copies)))
+        else:
+            plain.step(grads)
+    for param, expected in zip(arrays(params), copies, strict=True):
+        assert param.tobytes() == expected.tobytes()
+    assert dtype != torch.float64 or not np.array_equal(copies[0], arrays(tensors(dtype))[0])
+
+
+@pytest.mark.parametrize("way", ["load_state_dict", "deepcopy", "pickle"])
+@pytest.mark.parametrize("name", NAMES)
+def test_resuming_has_the_same_bits(name, way):
+    options = STATEFUL.get(name, {})
+    params = [torch.nn.Parameter(tensor) for tensor in tensors(torch.float32)]
+    optimizer = made(name, params, **options)
+    for seed in (1, 2):
+        take(optimizer, params, seed)
+    if way == "load_state_dict":
+        twins = [torch.nn.Parameter(param.detach().clone()) for param in params]
+        other = made(name, twins, **options)
+        other.load_state_dict(optimizer.state_dict())  # its tensors are the live ones: they must be copied
+    else:
+        other = copy.deepcopy(optimizer) if way == "deepcopy" else pickle.loads(pickle.dumps(optimizer))
+        twins = other.param_groups[0]["params"]
+    for seed in (3, 4):
+        take(optimizer, params, seed)
+        take(other, twins, seed)
+    for one, two in zip(params, twins, strict=True):
+        assert torch.equal(one, two)
+
+
+@pytest.mark.parametrize("options", [dict(state_dtype="int8"), dict(master_weights=True), dict(max_grad_norm=0.1)])
+def test_options_of_the_whole_optimizer(options):
+    dtype = torch.bfloat16
+    params, copies = [torch.nn.Parameter(t) for t in tensors(dtype)], arrays(tensors(dtype))
+    optimizer, plain = schuss.torch.AdamW(params, lr=0.1, **options), schuss.AdamW(copies, lr=0.1, **options)
+    for seed in (1, 2):
+        take(optimizer, params, seed)
+        plain.step(arrays(tensors(dtype, seed)))
+    other = pickle.loads(pickle.dumps(optimizer))
+    twins = other.param_groups[0]["params"]
+    take(other, twins, 3)
+    take(optimizer, params, 3)
+    plain.step(arrays(tensors(dtype, 3)))
+    for param, twin, expected in zip(arrays(params), arrays(twins), copies, strict=True):
+        assert param.tobytes() == twin.tobytes() == expected.tobytes()
+    assert optimizer.grad_norm == plain.grad_norm
+
+
+def test_schedule_free_modes():
+    params, copies = [torch.nn.Parameter(t) for t in tensors(torch.float64)], arrays(tensors(torch.float64))
+    optimizer, plain = schuss.torch.ScheduleFreeAdamW(params, lr=0.1), schuss.ScheduleFreeAdamW(copies, lr=0.1)
+    take(optimizer, params, 1)
+    plain.step(arrays(tensors(torch.float64, 1)))
+    optimizer.eval()
+    plain.eval()
+    assert all(np.array_equal(p, q) for p, q in zip(arrays(params), copies, strict=True))
+    with pytest.raises(RuntimeError, match="call train"):
+        take(optimizer, params, 2)
+    resumed = schuss.torch.ScheduleFreeAdamW(params, lr=0.1)
+    resumed.load_state_dict(optimizer.state_dict())
+    assert resumed.mode == "eval"
+    resumed.train()
+    plain.train()
+    assert all(np.array_equal(p, q) for p, q in zip(arrays(params), copies, strict=True))
+
+
+def test_methods_take_and_return_tensors():
+    params, copies = [torch.nn.Parameter(t) for t in tensors(torch.float64)], arrays(tensors(torch.float64))
+    optimizer, plain = schuss.torch.SophiaH(params, lr=0.1), schuss.SophiaH(copies, lr=0.1)
+    estimate = [t.square() for t in tensors(torch.float64, 7)]
+    optimizer.update_hessian(estimate)
+    plain.update_hessian(arrays(estimate))
+    take(optimizer, params, 1)
+    plain.step(arrays(tensors(torch.float64, 1)))
+    assert all(np.array_equal(p, q) for p, q in zip(arrays(params), copies, strict=True))
+    average = schuss.torch.ASGD(params)
+    take(average, params, 1)
+    assert torch.equal(average.averaged()[0], params[0])
+
+
+def test_a_stale_backward_pass_is_refused():
+    param = torch.nn.Parameter(torch.ones(3))
+    optimizer = schuss.torch.SGD([param], lr=0.1)
+    loss = (param**3).sum()
+    loss.backward(retain_graph=True)
+    optimizer.step()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+def test_new_memory_and_replaced_states():
+    """`param.data = ...` and new entries in `state` count, as with torch's own optimizers."""
+    results = []
+    for kind in (torch.optim.Adam, schuss.torch.Adam):
+        param = torch.nn.Parameter(torch.ones(3, dtype=torch.float64))
+        optimizer = kind([param], lr=0.1)
+
+        def step(size, param=param, optimizer=optimizer):
+            param.grad = torch.full((3,), size, dtype=torch.float64)
+            optimizer.step()
+
+        step(1.0)
+        param.data = torch.tensor([5.0, 6.0, 7.0], dtype=torch.float64)
+        step(2.0)
+        optimizer.state[param]["exp_avg"] = torch.zeros(3, dtype=torch.float64)
+        step(3.0)
+        optimizer.state[param]["exp_avg_sq"].mul_(2.0)
+        step(4.0)
+        optimizer.state.clear()
+        step(5.0)
+        results.append((param.detach(), float(optimizer.state[param]["step"])))
+    torch.testing.assert_close(results[1][0], results[0][0], rtol=1e-12, atol=0)
+    assert results[1][1] == results[0][1] == 1
+
+
+def test_a_failed_load_changes_nothing():
+    param, other = torch.nn.Parameter(torch.ones(3)), torch.nn.Parameter(torch.ones(4))
+    optimizer, wider = schuss.torch.Adam([param], lr=0.1), schuss.torch.Adam([other], lr=0.2)
+    for own, of in ((optimizer, param), (wider, other)):
+        of.grad = torch.ones_like(of)
+        own.step()
+    saved = copy.deepcopy(optimizer.state_dict())
+    cases = [
+        (wider.state_dict(), "'exp_avg' of param_groups[0]['params'][0] has shape (4,), but here it has (3,)"),
+        (
+            {**saved, "state": {0: {"step": torch.tensor(1.0), "sum": torch.ones(3)}}},
+            "the state of param_groups[0]['params'][0] lacks 'exp_avg': it has step, sum; it must come from the same "
+            "optimizer, with the same options",
+        ),
+        ({**saved, "param_groups": [{**saved["param_groups"][0], "lr": -1.0}]}, "lr must be a number >= 0, got -1.0"),
+    ]
+    for state, message in cases:
+        with pytest.raises(ValueError) as raised:
+            optimizer.load_state_dict(state)
+        assert str(raised.value) == message
+        assert optimizer.param_groups[0]["lr"] == 0.1
+        assert torch.equal(optimizer.state[param]["exp_avg"], saved["state"][0]["exp_avg"])
+
+
+def test_a_failed_step_changes_nothing():
+    param = torch.nn.Parameter(torch.ones(3))
+    optimizer = schuss.torch.Adam([param], lr=0.1, nonfinite="error")
+    param.grad = torch.tensor([1.0, float("nan"), 1.0])
+    with pytest.raises(FloatingPointError, match=r"grads\[0\] has a NaN or infinity, first at \(1,\)"):
+        optimizer.step()
+    assert torch.equal(param.detach(), torch.ones(3)) and not optimizer.state
+    skips = schuss.torch.Adam([param], lr=0.1, nonfinite="skip")
+    skips.step()
+    assert torch.equal(param.detach(), torch.ones(3)) and not skips.state and skips.skipped_steps == 1
+
+
+def ones(*shape, **options):
+    return torch.nn.Parameter(torch.ones(*shape, **options))
+
+
+WRONG = {
+    "device": (
+        lambda: schuss.torch.SGD([ones(3, device="meta")]),
+        "param_groups[0]['params'][0] is on meta; schuss.torch updates parameters in host memory: use .cpu()",
+    ),
+    "complex": (
+        lambda: schuss.torch.SGD([("w", ones(3, dtype=torch.complex64))]),
+        "parameter 'w' has dtype torch.complex64; it must be float32, float64, float16 or bfloat16: optimize "
+        "torch.view_as_real of it",
+    ),
+    "gaps": (
+        lambda: schuss.torch.SGD([torch.nn.Parameter(torch.ones(4, 6)[:, :3])]),
+        "param_groups[0]['params'][0] has gaps in memory (shape (4, 3), strides (6, 1)); make it dense once with "
+        ".contiguous(), and use that tensor in the model too",
+    ),
+    "rate": (lambda: schuss.torch.SGD([ones(3)], lr=-1), "lr must be a number >= 0, got -1"),
+    "rate of a group": (
+        lambda: schuss.torch.SGD([{"params": [ones(3)]}, {"params": [ones(3)], "lr": -1}]),
+        "param_groups[1]: lr must be a number >= 0, got -1",
+    ),
+    "unknown option": (
+        lambda: schuss.torch.SGD([ones(3)], momentun=0.9),
+        "got an unexpected keyword argument 'momentun'",
+    ),
+    "differentiable": (
+        lambda: schuss.torch.SGD([ones(3)], differentiable=True),
+        "differentiable=True: a step of schuss.torch cannot be differentiated; use torch.optim",
+    ),
+    "no closure": (
+        lambda: schuss.torch.NAG([ones(3)]).step(),
+        "NAG needs a closure that computes the gradients: optimizer.step(closure)",
+    ),
+    "name": (
+        lambda: schuss.torch.Adan2,
+        f"module 'schuss.torch' has no optimizer 'Adan2'; it has {', '.join(NAMES)}",
+    ),
+    "base class": (
+        lambda: schuss.torch.Optimizer([ones(3)]),
+        "Optimizer is what all classes of schuss.torch have in common; make one of those",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_wrong_calls(what):
+    call, message = WRONG[what]
+    with pytest.raises((TypeError, ValueError, AttributeError)) as raised:
+        call()
+    assert str(raised.value) == message
+
+
+def test_sparse_gradients_are_refused():
+    table = torch.nn.Embedding(5, 2, sparse=True)
+    optimizer = schuss.torch.SGD(table.parameters(), lr=0.1)
+    table(torch.tensor([1])).sum().backward()
+    with pytest.raises(RuntimeError, match=r"the gradient of param_groups.* is sparse; make it dense: sparse=False"):
+        optimizer.step()
+
+
+def test_channels_last_needs_rules_by_element():
+    net = torch.nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)
+    net(torch.ones(1, 3, 5, 5)).sum().backward()
+    with pytest.raises(ValueError, match="is in channels-last order, but Adafactor works on its last two axes"):
+        schuss.torch.Adafactor(net.parameters(), lr=0.1).step()
+
+
+def test_the_signature_is_that_of_the_package():
+    import inspect
+
+    assert inspect.signature(schuss.torch.AdamW) == inspect.signature(schuss.AdamW)
+    assert schuss.torch.AdamW([ones(3)], 0.5).defaults["lr"] == 0.5
+    assert set(schuss.torch.Adam([ones(3)]).defaults) == set(defaults_of("Adam")) - {
+        "max_grad_norm", "nonfinite", "state_dtype", "state_rounding", "state_seed", "master_weights"
+    }  # fmt: skip
+
+
+def test_importing_the_package_does_not_import_torch():
+    code = (
+        "import schuss, sys; print('torch' in sys.modules); import schuss.torch; print('torch._dynamo' in sys.modules)"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert found.split() == ["False", "False"]
