@@ -28,7 +28,7 @@ def test_the_speed_table_shows_the_recorded_figures():
     results = page.load()
     assert page.readme_block() == page.readme(results)
     assert page.PICTURE.read_text(encoding="utf-8") == page.charts.libraries(results["figures"]["others"])
-    assert set(results["figures"]) == set(page.SECTIONS)
+    assert set(results["figures"]) <= set(page.SECTIONS)
     assert page.rst(results).count(".. list-table::") >= len(results["figures"])
 
 
