@@ -216,9 +216,10 @@ class Plan:
         for g, group in enumerate(self._groups):
             given = self._values[g](group)
             if given != self._hypers[g]:  # a tensor equals the number in it
-                now = {name: plain(name, value) for name, value in zip(self._names[g], given, strict=True)}
-                self.optimizer.param_groups[g].update(now)
-                self._hypers[g] = tuple(now.values())
+                now = tuple(plain(name, value) for name, value in zip(self._names[g], given, strict=True))
+                named = zip(self._names[g], now, self._hypers[g], strict=True)
+                self.optimizer.param_groups[g].update({name: new for name, new, old in named if new != old})
+                self._hypers[g] = now
 
     def gradients(self) -> tuple[Any, list[Any]]:
         """The gradients as arrays in the structure that the optimizer takes, and the tensors that have one."""
