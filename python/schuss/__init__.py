@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from schuss.wrappers.averages import SWA as SWA
     from schuss.wrappers.averages import Polyak as Polyak
     from schuss.wrappers.offload import Offload as Offload
+    from schuss.wrappers.sam import SAM as SAM
 
 
 # Imported on first use: importing the package should take little longer than importing NumPy.
@@ -42,6 +43,7 @@ _LATER = {
     "EMA": "schuss.wrappers.averages",
     "Offload": "schuss.wrappers.offload",
     "Polyak": "schuss.wrappers.averages",
+    "SAM": "schuss.wrappers.sam",
     "SWA": "schuss.wrappers.averages",
     "functional": "schuss.functional",
     "init": "schuss.init",

@@ -82,7 +82,9 @@ def every_kind() -> list[schuss.Optimizer]:
     ema.update()
     with ema.swap():
         ema.state_dict()
-    averages = [ema, schuss.SWA(made[0], start=2), schuss.Polyak(made[0])]
+    sam = schuss.SAM(schuss.Adam(np.ones(3)), rho=0.1)
+    sam.step(lambda: np.ones(3))
+    averages = [sam, ema, schuss.SWA(made[0], start=2), schuss.Polyak(made[0])]
     return [*made, *averages, schuss.Lookahead(schuss.Adam(np.ones(3)), k=3), Decaying(np.ones(3), lr=0.1)]
 
 

@@ -42,7 +42,7 @@ def step(opt, value=0.25):
     """A step with these gradients; NAG takes a closure and Newton a Hessian."""
     grads = [np.full(p.shape, value, np.float32) for p in parameters(opt)]
     given = [grads[: len(SHAPES)], grads[len(SHAPES) :]] if opt._grouped else grads
-    if isinstance(opt._stepped, schuss.NAG):
+    if isinstance(opt, schuss.SAM) or isinstance(opt._stepped, schuss.NAG):
         return opt.step(lambda: given)
     more = [np.eye(sum(g.size for g in grads))] if isinstance(opt._stepped, schuss.Newton) else []
     return opt.step(given, *more, zero_grads=True)
@@ -142,6 +142,7 @@ CALLS = {
     "Lookahead, reset": (made(schuss.Prodigy, around=NEXT | {"pullback": "reset"}), step),
     "Lookahead, pullback": (made(schuss.NAG, around=NEXT | {"pullback": "pullback"}), step),
     "Lookahead of Newton": (made(schuss.Newton, around=NEXT), step),
+    "SAM": (lambda: schuss.SAM(made(schuss.AdamW)()), step),
     "EMA": (averaged(schuss.EMA), step),
     "EMA of Lookahead": (averaged(schuss.EMA, around=NEXT), step),
     "SWA of bfloat16": (averaged(schuss.SWA, dtype=BFLOAT16), step),

@@ -106,12 +106,11 @@ class Cuda:
         """Arrays on a GPU are never resized or re-pointed."""
 
     @contextlib.contextmanager
-    def other_values(self, owner: Owner, wrappers: Sequence[_schuss.Core], values: Sequence[Any]) -> Iterator[None]:
+    def other_values(self, owner: Owner, wrappers: Sequence[_schuss.Core], job: Any) -> Iterator[None]:
         with self._exclusive(owner, *wrappers, read_only=True):
             saved = [param.copy() for param in owner._params]
             try:
-                for param, value in zip(owner._params, values, strict=True):
-                    param[...] = value
+                self.changes(jobs=[job]).make()
                 yield
             finally:
                 self.changes(copies=list(zip(owner._params, saved, strict=True))).make()

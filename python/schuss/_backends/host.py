@@ -95,9 +95,9 @@ class Host:
         owner._refuse_changed(owner._changed_param())
 
     def other_values(
-        self, owner: Owner, wrappers: Sequence[_schuss.Core], values: Sequence[Any]
+        self, owner: Owner, wrappers: Sequence[_schuss.Core], job: _schuss.Job
     ) -> contextlib.AbstractContextManager[None]:
-        return _schuss.OtherValues(owner, wrappers, self.job("copy", owner._params, grads=values))
+        return _schuss.OtherValues(owner, wrappers, job)
 
     def changes(
         self,

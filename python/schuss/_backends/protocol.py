@@ -184,9 +184,9 @@ class Backend(Protocol):
         """Raises if a parameter array was changed (resized, retyped, made read-only) since the optimizer was made."""
 
     def other_values(
-        self, owner: Owner, wrappers: Sequence[_schuss.Core], values: Sequence[Any]
+        self, owner: Owner, wrappers: Sequence[_schuss.Core], job: Any
     ) -> contextlib.AbstractContextManager[None]:
-        """A context in which the parameters have other values; it restores them, even in arrays made read-only inside.
+        """A context in which a job has given the parameters other values; it restores them, even if read-only then.
 
         Meanwhile nobody can change the optimizer or its wrappers.
         """

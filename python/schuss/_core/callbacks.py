@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from schuss import _schuss
 from schuss._arrays import checks, trees
 from schuss._backends.protocol import Owner
 from schuss._core import validate
@@ -42,6 +43,18 @@ class Callbacks(Owner):
                     f"{place} shares memory with a parameter or a state, so zero_grads=True cannot zero it; pass a copy"
                 )
         return usable
+
+    def _apart(self, grads: Any, zero_grads: bool, partial: bool) -> Any:
+        """Gradients that restoring the parameters cannot change: those that share memory with them are copied."""
+        # To a step, None would mean the optimizer's own gradients.
+        if grads is not None and _schuss.are_apart(self, grads, partial):
+            return grads
+        self._explain_structure(grads, partial)
+        arrays = {i: leaf for i, _, leaf in trees.leaves(self._root(), grads, "grads", "params", partial=partial)}
+        for i, array in arrays.items():
+            if array is not None and (not isinstance(array, np.ndarray) or self._is_written(array)):
+                arrays[i] = self._gradient(i, array, True, zero_grads)
+        return trees.build(self._root(), arrays.__getitem__)
 
     def _is_written(self, array: np.ndarray) -> bool:
         """Whether an array may share memory with a parameter or a state."""

@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
-import numpy as np
-
 from schuss import _schuss
-from schuss._arrays import trees
 from schuss._core.hyperparameters import Momentum, Rate, WeightDecay
 from schuss._core.optimizer import Optimizer
 
@@ -102,19 +99,7 @@ class NAG(Optimizer):
         with self._exclusive(), _schuss.AtLookAhead(self):
             grads = closure()
             # The step itself restores the parameters, chunk by chunk while it updates them.
-            # To a step, None would mean the optimizer's own gradients.
-            fits = grads is not None and _schuss.are_apart(self, grads, part)
-            usable = grads if fits else self._copied(grads, zero, part)
-            return super().step(usable, grad_scale=scale, zero_grads=zero, partial=part)
-
-    def _copied(self, grads: Any, zero_grads: bool, partial: bool) -> Any:
-        """Gradients that restoring the parameters cannot change: those that share memory with them are copied."""
-        self._explain_structure(grads, partial)
-        arrays = {i: leaf for i, _, leaf in trees.leaves(self._root(), grads, "grads", "params", partial=partial)}
-        for i, array in arrays.items():
-            if array is not None and (not isinstance(array, np.ndarray) or self._is_written(array)):
-                arrays[i] = self._gradient(i, array, True, zero_grads)
-        return trees.build(self._root(), arrays.__getitem__)
+            return super().step(self._apart(grads, zero, part), grad_scale=scale, zero_grads=zero, partial=part)
 
     @classmethod
     def _rule_values(cls, hypers: Mapping[str, Any]) -> Mapping[str, float]:

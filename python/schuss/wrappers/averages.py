@@ -31,7 +31,7 @@ class _Average(Wrapper):
 
     _own_settings = {"updates": _COUNT}
     _shown = "the average"
-    _context = "swap()"
+    _leave = "leave swap()"
 
     _updates: int
 

@@ -44,8 +44,8 @@ class Wrapper(Optimizer):
     _wrapper: ClassVar[str] = "Wrapper"
     #: What `_showing` sets the parameters to, for messages.
     _shown: ClassVar[str] = "other values"
-    #: The method that returns the context.
-    _context: ClassVar[str] = "evaluate()"
+    #: What ends that, for messages.
+    _leave: ClassVar[str] = "leave evaluate()"
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         raise TypeError("Wrapper is what stands around an optimizer; make one of its subclasses")
@@ -107,14 +107,19 @@ class Wrapper(Optimizer):
         """A context in which the parameters are `values`."""
         self._refuse_shown()
         self._refuse_added()
+        job = self._backend.job("copy", self._params, grads=values)
+        return self._backend.other_values(self._stepped, self._wrappers(), job)
+
+    def _wrappers(self) -> list[Optimizer]:
+        """The wrapper itself and those that it wraps."""
         wrappers: list[Optimizer] = [self]
         while isinstance(wrappers[-1], Wrapper) and wrappers[-1].optimizer is not self._stepped:
             wrappers.append(wrappers[-1].optimizer)
-        return self._backend.other_values(self._stepped, wrappers, values)
+        return wrappers
 
     def _refuse_shown(self) -> None:
         if self._read_only:
-            raise RuntimeError(f"the parameters are at {self._shown}; leave {self._context} first")
+            raise RuntimeError(f"the parameters are at {self._shown}; {self._leave} first")
 
     def _refuse_added(self) -> None:
         if len(self._extra) != len(self._optimizer._params):

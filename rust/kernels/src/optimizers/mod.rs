@@ -125,6 +125,7 @@ pub static TOOLS: &[&CompiledRule] = &[
     tools::clip_norm(),
     tools::scale(),
     tools::average(),
+    tools::ascend(),
     tools::lookahead(),
     tools::clamp(),
     tools::centralize(),

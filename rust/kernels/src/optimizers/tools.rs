@@ -61,6 +61,30 @@ rules! {
 }
 
 rules! {
+    // adaptive is 0 or 1.
+    hyper(rho, adaptive, eps, eta);
+    each_step(lr, t) {}
+    def size(p) {
+        select(adaptive != 0.0, abs(p) + eta, 1.0)
+    }
+
+    /// The ascent of SAM (arXiv:2010.01412) and ASAM (arXiv:2102.11600): `p += rho * T^2*g / (|T*g| + eps)`, with the norm over
+    /// all arrays, and `T` 1 or `|p| + eta`.
+    ascend {
+        pass(p, g) {
+            let x = size(p) * g;
+            sum all { gg = x * x; }
+        }
+        all {
+            along = rho / (sqrt(gg) + eps);
+        }
+        pass(p, g) {
+            p = fma(along * size(p) * size(p), g, p);
+        }
+    }
+}
+
+rules! {
     hyper(bound);
     each_step(lr, t) {}
 
