@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from schuss import functional as functional
     from schuss import init as init
     from schuss import schedules as schedules
+    from schuss.optimizers.lbfgs import LBFGS as LBFGS
     from schuss.wrappers.averages import EMA as EMA
     from schuss.wrappers.averages import SWA as SWA
     from schuss.wrappers.averages import Polyak as Polyak
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 # Imported on first use: importing the package should take little longer than importing NumPy.
 _LATER = {
     "EMA": "schuss.wrappers.averages",
+    "LBFGS": "schuss.optimizers.lbfgs",
     "Offload": "schuss.wrappers.offload",
     "Polyak": "schuss.wrappers.averages",
     "SAM": "schuss.wrappers.sam",

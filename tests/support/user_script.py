@@ -82,9 +82,11 @@ def every_kind() -> list[schuss.Optimizer]:
     ema.update()
     with ema.swap():
         ema.state_dict()
+    lbfgs = schuss.LBFGS(np.ones(3), line_search_fn="strong_wolfe")
+    lbfgs.step(lambda: (1.0, np.ones(3)))
     sam = schuss.SAM(schuss.Adam(np.ones(3)), rho=0.1)
     sam.step(lambda: np.ones(3))
-    averages = [sam, ema, schuss.SWA(made[0], start=2), schuss.Polyak(made[0])]
+    averages = [lbfgs, sam, ema, schuss.SWA(made[0], start=2), schuss.Polyak(made[0])]
     return [*made, *averages, schuss.Lookahead(schuss.Adam(np.ones(3)), k=3), Decaying(np.ones(3), lr=0.1)]
 
 

@@ -40,6 +40,8 @@ def image(opt):
 
 def step(opt, value=0.25):
     """A step with these gradients; NAG takes a closure and Newton a Hessian."""
+    if isinstance(opt, schuss.LBFGS):
+        return lbfgs_step(opt)
     grads = [np.full(p.shape, value, np.float32) for p in parameters(opt)]
     given = [grads[: len(SHAPES)], grads[len(SHAPES) :]] if opt._grouped else grads
     if isinstance(opt, schuss.SAM) or isinstance(opt._stepped, schuss.NAG):
@@ -98,6 +100,18 @@ def evaluate(opt):
         pass
 
 
+def lbfgs_step(opt):
+    params = parameters(opt)
+    opt.step(lambda: (sum(float((p * p).sum()) for p in params), [2 * p for p in params]))
+
+
+def searching():
+    """An LBFGS that has taken a step."""
+    opt = schuss.LBFGS([np.ones(shape, np.float32) for shape in SHAPES], 0.1, max_iter=3, line_search_fn="strong_wolfe")
+    lbfgs_step(opt)
+    return opt
+
+
 def swap(opt):
     with opt.swap():
         pass
@@ -142,6 +156,7 @@ CALLS = {
     "Lookahead, reset": (made(schuss.Prodigy, around=NEXT | {"pullback": "reset"}), step),
     "Lookahead, pullback": (made(schuss.NAG, around=NEXT | {"pullback": "pullback"}), step),
     "Lookahead of Newton": (made(schuss.Newton, around=NEXT), step),
+    "LBFGS": (searching, lbfgs_step),
     "SAM": (lambda: schuss.SAM(made(schuss.AdamW)()), step),
     "EMA": (averaged(schuss.EMA), step),
     "EMA of Lookahead": (averaged(schuss.EMA, around=NEXT), step),

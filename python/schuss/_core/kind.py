@@ -34,6 +34,8 @@ class Kind(Options):
     _label: ClassVar[str | None] = None
     #: Whether its parameters may be on a GPU.
     _on_gpu: ClassVar[bool] = True
+    #: Whether a step is one update, which a wrapper can follow.
+    _wrappable: ClassVar[bool] = True
     #: How weight decay acts: "l2", "decoupled", "independent", or "own" if the rule itself applies it.
     _decay_form: ClassVar[str] = "l2"
     #: Whether eps is added to a square, before its root is taken.

@@ -54,6 +54,8 @@ class Wrapper(Optimizer):
         """Wraps an optimizer; `settings` has a value for each of the wrapper's own settings."""
         if not isinstance(optimizer, Optimizer):
             raise TypeError(f"{type(self).__name__} wraps an optimizer, got {trees.kind(optimizer)}")
+        if not optimizer._wrappable:
+            raise TypeError(f"{type(self).__name__} cannot wrap {type(optimizer).__name__}, whose step is many updates")
         self._optimizer = optimizer
         for name, value in settings.items():
             setattr(self, f"_{name}", self._own_settings[name](name, value))

@@ -1,0 +1,368 @@
+"""L-BFGS: quasi-Newton steps from a short history of gradients, with a closure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, NoReturn
+
+import numpy as np
+
+from schuss import _schuss
+from schuss._arrays import checks, trees
+from schuss._backends.protocol import Change
+from schuss._core import validate
+from schuss._core.declaration import InitVar, option
+from schuss._core.hyperparameters import Rate, Seed
+from schuss._core.optimizer import Optimizer
+from schuss._core.options import Rounding, StateDtype
+from schuss._core.rules import RULES
+from schuss.optimizers.line_search import Point, strong_wolfe
+
+#: The least curvature along a step for a pair to be kept.
+_CURVED = 1e-10
+#: Of the array of numbers: what its first entries are. The others are 1 / (y * s) of each pair.
+_NUMBERS = ("iterations", "evaluations", "pairs", "scale", "length", "loss")
+
+
+class _Pair(NamedTuple):
+    """A step, how the gradient changed along it, and 1 over their product."""
+
+    s: np.ndarray
+    y: np.ndarray
+    rho: float
+
+
+class LBFGS(Optimizer):
+    r"""Limited-memory BFGS, with or without a strong Wolfe line search.
+
+    A step takes up to `max_iter` iterations. With the gradient :math:`g`, each keeps :math:`s = t d` and the change
+    :math:`y` of the gradient along it, if :math:`y \cdot s > 10^{-10}`; the direction is
+
+    .. math:: d = -H g
+
+    where :math:`H` is the inverse Hessian that the two-loop recursion makes of the last `history_size` pairs, starting
+    from :math:`(y \cdot s) / (y \cdot y)`. Then :math:`p \leftarrow p + t d` with :math:`t` = `lr`, in the very first
+    iteration at most :math:`1 / \lVert g \rVert_1`, or with :math:`t` from the line search.
+
+    All arrays are one long vector, so there is one group, and no gradient may be missing. The state is in
+    ``state_dict()["shared"]``: two arrays of `history_size` vectors, of which only those in use take memory; but files
+    have all of them.
+
+    Parameters
+    ----------
+    lr : float or callable, default 1.0
+        Learning rate, >= 0, or a function of the step.
+    max_iter : int, default 20
+        Iterations of a step, >= 1.
+    max_eval : int, optional
+        Evaluations after which a step takes no further iteration; by default 1.25 `max_iter`.
+    tolerance_grad : float, default 1e-7
+        A step ends once no element of the gradient is larger.
+    tolerance_change : float, default 1e-9
+        A step ends once neither loss nor any parameter changes by more.
+    history_size : int, default 100
+        The number of pairs, >= 1.
+    line_search_fn : {"strong_wolfe"}, optional
+        Search along each direction for a point that satisfies the strong Wolfe conditions, in up to 25 evaluations.
+    max_grad_norm : float, optional
+        Not available: the directions are those of the gradients as they are.
+    nonfinite : {"propagate", "error"}, default "propagate"
+        What to do about NaN and infinities in gradients: compute with them, or restore everything and raise.
+
+    References
+    ----------
+    Nocedal and Wright, "Numerical Optimization", 2nd ed., algorithms 7.4, 7.5, 3.5 and 3.6. Stopping rules, defaults
+    and line search are those of PyTorch's ``LBFGS``.
+
+    Examples
+    --------
+    >>> import numpy as np, schuss
+    >>> w = np.array([3.0, -4.0])
+    >>> opt = schuss.LBFGS(w, line_search_fn="strong_wolfe")
+    >>> opt.step(lambda: (float(w[0] ** 2 + 10 * w[1] ** 2), np.array([2 * w[0], 20 * w[1]])))
+    169.0
+    >>> bool(abs(w).max() < 1e-6)
+    True
+    """
+
+    lr: Rate = 1.0
+    max_iter: int = 20
+    max_eval: int | None = None
+    tolerance_grad: float = 1e-7
+    tolerance_change: float = 1e-9
+    history_size: int = 100
+    line_search_fn: Literal["strong_wolfe"] | None = None
+    # The state is no arrays like the parameters, so it has no format.
+    state_dtype: InitVar[StateDtype | None] = option(default=None, kw_only=True, init=False)
+    state_rounding: InitVar[Rounding] = option(default="stochastic", kw_only=True, init=False)
+    state_seed: InitVar[Seed] = option(default=0, kw_only=True, init=False)
+    master_weights: InitVar[bool] = option(default=False, kw_only=True, init=False)
+
+    _single_rule = False
+    _on_gpu = False
+    _wrappable = False
+
+    def _setup(self, params: Any, hypers: dict[str, Any], whole: dict[str, Any]) -> None:
+        super()._setup(params, hypers, whole)
+        if self._grouped:
+            raise TypeError("LBFGS takes one structure of arrays, no groups: all parameters are one vector")
+        hypers = self.param_groups[0].hypers
+        sizes = np.cumsum([0, *(param.size for param in self._params)])
+        self._places = [slice(*pair) for pair in zip(sizes[:-1].tolist(), sizes[1:].tolist(), strict=True)]
+        wide = any(param.dtype == np.float64 for param in self._params)
+        n, dtype, most = int(sizes[-1]), np.float64 if wide else np.float32, hypers["history_size"]
+        self._shared = {
+            "s": np.zeros((most, n), dtype),
+            "y": np.zeros((most, n), dtype),
+            "d": np.zeros(n, dtype),
+            "gradient": np.zeros(n, dtype),
+            "numbers": np.zeros(len(_NUMBERS) + most),
+        }
+
+    @property
+    def evaluations(self) -> int:
+        """How often all steps have called their closures."""
+        return int(self._shared["numbers"][_NUMBERS.index("evaluations")])
+
+    def step(  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride] - a closure, and its loss
+        self, closure: Callable[[], Any] | None = None
+    ) -> float:
+        """Takes one step of several iterations; if the closure raises, parameters and state are unchanged.
+
+        Parameters
+        ----------
+        closure : callable
+            Returns the loss, a number, and the gradients at the current values of the parameters.
+
+        Returns
+        -------
+        float
+            The loss at the start of the step.
+
+        Raises
+        ------
+        TypeError, ValueError
+            There is no closure, or it does not return a loss and valid gradients; nothing has changed.
+        FloatingPointError
+            A gradient has a NaN or an infinity and ``nonfinite="error"``; nothing has changed.
+
+        Examples
+        --------
+        >>> import numpy as np, schuss
+        >>> w = np.array([2.0])
+        >>> schuss.LBFGS(w, lr=0.5).step(lambda: (float(w[0] ** 2), 2 * w))
+        4.0
+        """
+        if not callable(closure):
+            raise TypeError("LBFGS needs a closure: opt.step(lambda: (loss, gradients at the present parameters))")
+        with self._backend.other_values(self, [], self._backend.job("copy", [])):
+            run = _Run(self, closure)
+            first = run.iterate()
+            params = [param.copy("K") for param in self._params]
+        # The parameters are as before here; all that follows is one native call.
+        counters = self._read_counters()
+        counters = counters._replace(steps=counters.steps + 1, groups=[steps + 1 for steps in counters.groups])
+        copies = [*zip(self._params, params, strict=True), *run.copies()]
+        self._backend.changes(self._counted(counters), copies=copies).make()
+        return first
+
+    def add_param_group(self, group: Mapping[str, Any]) -> NoReturn:
+        """Not available: all parameters are one vector, whose length is fixed."""
+        raise TypeError("LBFGS has one group: all parameters are one vector; make a new optimizer")
+
+    def _limits_changed(self, max_grad_norm: float | None, nonfinite: str) -> list[Change]:
+        if max_grad_norm is not None:
+            raise ValueError("LBFGS has no max_grad_norm; return clipped gradients from the closure")
+        if nonfinite == "skip":
+            raise ValueError('nonfinite must be "propagate" or "error" for LBFGS, got "skip"')
+        return []
+
+    @classmethod
+    def _rule(cls, hypers: Mapping[str, Any]) -> str:
+        return "sgd"
+
+    @classmethod
+    def _structure(cls, hypers: Mapping[str, Any]) -> tuple[Any, ...]:
+        return "sgd", hypers["history_size"]
+
+    @classmethod
+    def _rule_values(cls, hypers: Mapping[str, Any]) -> Mapping[str, float]:
+        return dict.fromkeys(RULES["sgd"].hypers, 0.0)
+
+
+class _Run:
+    """The iterations of one step. It changes the parameters, but none of the optimizer's state."""
+
+    def __init__(self, optimizer: LBFGS, closure: Callable[[], Any]) -> None:
+        self._optimizer, self._closure = optimizer, closure
+        state, hypers = optimizer._shared, optimizer.param_groups[0].hypers
+        self._hypers, numbers = hypers, state["numbers"]
+        for name, value in zip(_NUMBERS, numbers.tolist(), strict=False):
+            setattr(self, name, value)
+        self.iterations: float
+        self.evaluations: float
+        self.pairs: float
+        self.scale: float
+        self.length: float
+        self.loss: float
+        steps = optimizer.step_count
+        self._rate = optimizer.param_groups[0].packed_at(steps)[0][1]
+        self._sign = -1.0 if hypers["maximize"] else 1.0
+        most, count = hypers["history_size"], int(self.pairs)
+        slots = [k % most for k in range(max(0, count - most), count)]
+        rhos = numbers[len(_NUMBERS) :].tolist()
+        self._kept = [_Pair(state["s"][k], state["y"][k], rhos[k]) for k in slots]
+        self._new: list[tuple[int, _Pair]] = []
+        self._d, self._before = state["d"], state["gradient"]
+        self._spare = np.empty_like(self._d)
+
+    def iterate(self) -> float:
+        """Runs the iterations; returns the loss at the start."""
+        hypers = self._hypers
+        most = hypers["max_iter"] * 5 // 4 if hypers["max_eval"] is None else hypers["max_eval"]
+        loss, gradient = self._evaluate()
+        first, begun = loss, self.evaluations - 1
+        if _largest(gradient) <= hypers["tolerance_grad"]:
+            return self._sign * first
+        for number in range(1, hypers["max_iter"] + 1):
+            self.iterations += 1
+            if self.iterations > 1:
+                self._remember(gradient)
+            self._d = self._direction(gradient)
+            self._before, self.loss = gradient, loss
+            self.length = self._rate
+            if self.iterations == 1:
+                total = float(np.abs(gradient).sum())
+                self.length *= min(1.0, 1.0 / total)
+            slope = float(gradient.dot(self._d))
+            if slope > -hypers["tolerance_change"]:
+                break
+            last = number == hypers["max_iter"]
+            if hypers["line_search_fn"] is not None:
+                loss, gradient = self._search(loss, gradient, slope)
+            else:
+                self._move(self.length)
+                if not last:
+                    loss, gradient = self._evaluate()
+            if (
+                last
+                or self.evaluations - begun >= most
+                or _largest(gradient) <= hypers["tolerance_grad"]
+                or _largest(self._d) * abs(self.length) <= hypers["tolerance_change"]
+                or abs(loss - self.loss) < hypers["tolerance_change"]
+            ):
+                break
+        return self._sign * first
+
+    def copies(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """What of the optimizer's state changes."""
+        state, most = self._optimizer._shared, self._hypers["history_size"]
+        numbers = state["numbers"].copy()
+        numbers[: len(_NUMBERS)] = [getattr(self, name) for name in _NUMBERS]
+        result = [(state["d"], self._d.copy()), (state["gradient"], self._before.copy())]
+        for number, pair in self._new[-most:]:
+            slot = number % most
+            numbers[len(_NUMBERS) + slot] = pair.rho
+            result += [(state["s"][slot], pair.s), (state["y"][slot], pair.y)]
+        return [*result, (state["numbers"], numbers)]
+
+    def _evaluate(self) -> tuple[float, np.ndarray]:
+        """The loss, to be minimized, and its gradient as one vector."""
+        optimizer = self._optimizer
+        both = self._closure()
+        if not isinstance(both, (tuple, list)) or len(both) != 2:
+            raise TypeError(f"the closure must return the loss and the gradients, got {trees.kind(both)}")
+        value, grads = both
+        loss = validate.plain(value)
+        if loss is None:
+            raise TypeError(f"the closure must return the loss as a number, got {value!r}")
+        self.evaluations += 1
+        optimizer._explain_structure(grads, False)
+        vector = np.empty_like(self._spare)
+        for i, _, leaf in trees.leaves(optimizer._root(), grads, "grads", "params"):
+            if leaf is None:
+                place = optimizer._place("grads", *optimizer._suffixes[i])
+                raise TypeError(f"{place} is None, but LBFGS has one vector of all arrays; leave out what is frozen")
+            gradient = optimizer._gradient(i, leaf, False, False)
+            np.copyto(vector[optimizer._places[i]], gradient.ravel("K"), casting="unsafe")
+            if optimizer.nonfinite == "error" and not np.isfinite(vector[optimizer._places[i]]).all():
+                at = int(np.flatnonzero(~np.isfinite(vector[optimizer._places[i]]))[0])
+                optimizer._explain_nonfinite(i, at)
+        if self._sign < 0:
+            np.negative(vector, out=vector)
+        return self._sign * loss, vector
+
+    def _remember(self, gradient: np.ndarray) -> None:
+        """Keeps the pair of the last iteration, if the loss was curved along it."""
+        with np.errstate(all="ignore"):
+            y = gradient - self._before
+            s = self._d * self._d.dtype.type(self.length)
+            product = float(y.dot(s))
+        if product > _CURVED:
+            pair = _Pair(s, y, 1.0 / product)
+            self._new.append((int(self.pairs), pair))
+            self._kept = [*self._kept, pair][-self._hypers["history_size"] :]
+            self.pairs += 1
+            self.scale = product / float(y.dot(y))
+
+    def _direction(self, gradient: np.ndarray) -> np.ndarray:
+        """The direction, of which the two-loop recursion is computed in place."""
+        with np.errstate(all="ignore"):
+            return self._recursion(gradient)
+
+    def _recursion(self, gradient: np.ndarray) -> np.ndarray:
+        d: np.ndarray = np.negative(gradient)
+        if not self._kept:
+            d *= d.dtype.type(1.0 if self.iterations == 1 else self.scale)
+            return d
+        along = []
+        for pair in reversed(self._kept):
+            along.append(float(pair.s.dot(d)) * pair.rho)
+            _add([d], -along[-1], [pair.y])
+        d *= d.dtype.type(self.scale)
+        for pair, a in zip(self._kept, reversed(along), strict=True):
+            _add([d], a - float(pair.y.dot(d)) * pair.rho, [pair.s])
+        return d
+
+    def _search(self, loss: float, gradient: np.ndarray, slope: float) -> tuple[float, np.ndarray]:
+        """Moves to where the line search ends."""
+        params = self._optimizer._params
+        before = [param.copy("K") for param in params]
+
+        def go_to(at: float) -> None:
+            for param, old in zip(params, before, strict=True):
+                np.copyto(param, old)
+            self._move(at)
+
+        def evaluate(at: float) -> Point:
+            go_to(at)
+            value, vector = self._evaluate()
+            return Point(at, value, float(vector.dot(self._d)), vector)
+
+        start = Point(0.0, loss, slope, gradient)
+        least = self._hypers["tolerance_change"]
+        found, _ = strong_wolfe(evaluate, start, self.length, length=_largest(self._d), least=least)
+        go_to(found.at)
+        self.length = found.at
+        return found.loss, found.gradient
+
+    def _move(self, length: float) -> None:
+        """Moves the parameters along the direction."""
+        optimizer = self._optimizer
+        parts = [
+            self._d[place].reshape(param.shape, order=checks.order(param))
+            for place, param in zip(optimizer._places, optimizer._params, strict=True)
+        ]
+        _add(optimizer._params, length, parts)
+
+
+def _largest(vector: np.ndarray) -> float:
+    """The largest absolute value, NaN if there is one; 0 without elements."""
+    return max(float(vector.max(initial=0.0)), -float(vector.min(initial=0.0)))
+
+
+def _add(arrays: Sequence[np.ndarray], factor: float, others: Sequence[np.ndarray]) -> None:
+    """Adds other arrays times a factor in place, by the rule of SGD: one pass."""
+    packed = np.zeros(6 + len(RULES["sgd"].hypers))
+    packed[1] = -factor
+    _schuss.Job("sgd", "step", packed, 1, arrays, others, [[]] * len(arrays), [None] * len(arrays)).run()
