@@ -31,12 +31,14 @@ if TYPE_CHECKING:
     from schuss import functional as functional
     from schuss import init as init
     from schuss import schedules as schedules
+    from schuss import transforms as transforms
     from schuss.optimizers.lbfgs import LBFGS as LBFGS
     from schuss.wrappers.averages import EMA as EMA
     from schuss.wrappers.averages import SWA as SWA
     from schuss.wrappers.averages import Polyak as Polyak
     from schuss.wrappers.offload import Offload as Offload
     from schuss.wrappers.sam import SAM as SAM
+    from schuss.wrappers.transformed import Transformed as Transformed
 
 
 # Imported on first use: importing the package should take little longer than importing NumPy.
@@ -47,9 +49,11 @@ _LATER = {
     "Polyak": "schuss.wrappers.averages",
     "SAM": "schuss.wrappers.sam",
     "SWA": "schuss.wrappers.averages",
+    "Transformed": "schuss.wrappers.transformed",
     "functional": "schuss.functional",
     "init": "schuss.init",
     "schedules": "schuss.schedules",
+    "transforms": "schuss.transforms",
 }
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 import schuss
-from schuss import functional, init, schedules
+from schuss import functional, init, schedules, transforms
 
 Layer = dict[str, npt.NDArray[np.float32]]
 
@@ -86,7 +86,9 @@ def every_kind() -> list[schuss.Optimizer]:
     lbfgs.step(lambda: (1.0, np.ones(3)))
     sam = schuss.SAM(schuss.Adam(np.ones(3)), rho=0.1)
     sam.step(lambda: np.ones(3))
-    averages = [lbfgs, sam, ema, schuss.SWA(made[0], start=2), schuss.Polyak(made[0])]
+    changed = schuss.Transformed(schuss.Adam(np.ones(3)), [transforms.clip(1.0), transforms.accumulate(2)])
+    changed.step(np.ones(3))
+    averages = [changed, lbfgs, sam, ema, schuss.SWA(made[0], start=2), schuss.Polyak(made[0])]
     return [*made, *averages, schuss.Lookahead(schuss.Adam(np.ones(3)), k=3), Decaying(np.ones(3), lr=0.1)]
 
 

@@ -108,7 +108,7 @@ def test_api_pages_are_complete():
     given = {name for name, thing in own.items() if thing.__module__.startswith("schuss")}
     listed = re.findall(r"^   (\w+)$", (DOCS / "api" / "functions.rst").read_text(encoding="utf-8"), re.MULTILINE)
     assert given == {*listed, *pages(), "Optimizer"}
-    for module in (schuss.schedules, schuss.init):
+    for module in (schuss.schedules, schuss.init, schuss.transforms):
         page = DOCS / "api" / f"{module.__name__.rpartition('.')[2]}.rst"
         listed = re.findall(r"^   (\w+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
         assert listed == list(module.__all__)

@@ -139,6 +139,8 @@ NEXT = {"k": 4}  # the next step synchronizes
 LATER = {"k": 100}
 PLATEAU = schuss.schedules.reduce_on_plateau
 
+TRANSFORMS = [schuss.transforms.accumulate(2), schuss.transforms.apply_if_finite(1), schuss.transforms.clip(0.125)]
+
 CALLS = {
     **{name: (made(kind), step) for name, kind in schuss.OPTIMIZERS.items()},
     "clipped Newton": (made(schuss.Newton, max_grad_norm=1.0), step),
@@ -156,6 +158,8 @@ CALLS = {
     "Lookahead, reset": (made(schuss.Prodigy, around=NEXT | {"pullback": "reset"}), step),
     "Lookahead, pullback": (made(schuss.NAG, around=NEXT | {"pullback": "pullback"}), step),
     "Lookahead of Newton": (made(schuss.Newton, around=NEXT), step),
+    "Transformed": (lambda: schuss.Transformed(made(schuss.AdamW)(), TRANSFORMS[1:]), step),
+    "accumulate": (lambda: schuss.Transformed(made(schuss.AdamW)(), TRANSFORMS), step),
     "LBFGS": (searching, lbfgs_step),
     "SAM": (lambda: schuss.SAM(made(schuss.AdamW)()), step),
     "EMA": (averaged(schuss.EMA), step),

@@ -362,6 +362,11 @@ class Optimizer(Callbacks, Kind):
         return self._backend.exclusive(self, *others)
 
     @property
+    def _takes_gradients(self) -> bool:
+        """Whether a step takes gradients alone: no closure, no Hessian."""
+        return type(self).step is _schuss.Core.step
+
+    @property
     def _stepped(self) -> Optimizer:
         """The optimizer that holds the arrays; wrappers have another one."""
         return self

@@ -244,6 +244,10 @@ class Wrapper(Optimizer):
         return self._optimizer._state_format_changed(kept)
 
     @property
+    def _takes_gradients(self) -> bool:
+        return self._optimizer._takes_gradients
+
+    @property
     def _stepped(self) -> Optimizer:
         return self._optimizer._stepped
 

@@ -73,7 +73,7 @@ class SAM(Wrapper):
         #: The context of the ascended point, from `first_step` to `second_step`.
         self._ascended: contextlib.AbstractContextManager[None] | None = None
         inner = self._stepped
-        if isinstance(self._optimizer, SAM) or type(inner).step is not Optimizer.step:
+        if not self._optimizer._takes_gradients:
             raise TypeError(f"SAM wraps an optimizer whose step takes gradients, not {type(self._optimizer).__name__}")
         if inner._params and not isinstance(inner._params[0], np.ndarray):
             raise TypeError("SAM works on NumPy arrays only; the optimizer's are on a GPU")
@@ -212,6 +212,10 @@ class SAM(Wrapper):
         job = self._backend.job("ascend", params, values, grads=list(usable.values()))
         # Not this wrapper, which has the context: an object that refers to itself is not dropped at once.
         return self._backend.other_values(inner, self._wrappers()[1:], job)
+
+    @property
+    def _takes_gradients(self) -> bool:
+        return False
 
     def _refuse_shown(self) -> None:
         if self._ascended is not None:

@@ -85,6 +85,52 @@ rules! {
 }
 
 rules! {
+    hyper(clipping, eps);
+    each_step(lr, t) {}
+
+    /// Adaptive gradient clipping (arXiv:2102.06171): bounds the norm of each row by `clipping * max(|w|, eps)`. The array is a
+    /// gradient, and its parameter `w` takes the place of the gradient.
+    clip_adaptively {
+        pass(p, g) {
+            sum row { gg = p * p; ww = g * g; }
+        }
+        row {
+            let norm = sqrt(gg);
+            let most = clipping * max(sqrt(ww), eps);
+            shrink = select(norm >= most, most / max(norm, 1e-6), 1.0);
+        }
+        pass(p) {
+            p *= shrink;
+        }
+    }
+}
+
+rules! {
+    hyper(threshold);
+    each_step(lr, t) {}
+
+    /// Bounds the root mean square of an array: `p /= max(1, rms(p) / threshold)`.
+    clip_rms {
+        pass(p) {
+            mean array { pp = p * p; }
+        }
+        array {
+            shrink = 1.0 / max(1.0, sqrt(pp) / threshold);
+        }
+        pass(p) {
+            p *= shrink;
+        }
+    }
+
+    /// Sets NaN to 0.
+    zero_nans {
+        pass(p) {
+            p = select(p == p, p, 0.0);
+        }
+    }
+}
+
+rules! {
     hyper(bound);
     each_step(lr, t) {}
 

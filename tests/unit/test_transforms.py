@@ -1,0 +1,258 @@
+"""Gradient transforms before any optimizer's step: Optax's figures, equations, state, failures, wrong calls."""
+
+import copy
+import json
+import math
+import pickle
+
+import numpy as np
+import pytest
+from helpers import DATA, DTYPES, assert_same, assert_unchanged, refused, snapshot
+
+import schuss
+from schuss import transforms as tf
+
+CASES = [c for c in json.loads((DATA / "wider.json").read_text())["special"] if c["special"] == "transform"]
+SHAPES = [(4, 3), (5,)]
+OURS = {
+    "adaptive_grad_clip": lambda kw: tf.agc(**kw),
+    "clip_by_block_rms": lambda kw: tf.clip_by_block_rms(**kw),
+    "clip_by_global_norm": lambda kw: tf.clip_by_global_norm(**kw),
+    "clip": lambda kw: tf.clip(**kw),
+    "zero_nans": lambda kw: tf.zero_nans(),
+    "centralize": lambda kw: tf.centralize(layout="out_in"),
+    "MultiSteps": lambda kw: tf.accumulate(kw["every_k_schedule"]),
+    "apply_if_finite": lambda kw: tf.apply_if_finite(kw["max_consecutive_errors"]),
+}
+EACH = [
+    tf.agc(0.05),
+    tf.agc(0.05, layout="out_in"),
+    tf.clip_by_block_rms(0.5),
+    tf.clip_by_global_norm(2.0),
+    tf.clip(0.3),
+    tf.zero_nans(),
+    tf.add_noise(0.5, seed=3),
+    tf.centralize(),
+    tf.accumulate(3),
+    tf.apply_if_finite(2),
+]
+each_transform = pytest.mark.parametrize("transform", EACH, ids=str)
+
+
+def starts(dtype=np.float64, order="C"):
+    made = ([math.cos(1.3 * (i + 1) + k) * 2.0 for i in range(math.prod(s))] for k, s in enumerate(SHAPES))
+    return [np.reshape(values, s).astype(dtype, order=order) for values, s in zip(made, SHAPES, strict=True)]
+
+
+def waves(t, problem=""):
+    grads = []
+    for k, s in enumerate(SHAPES):
+        values = [math.sin(0.7 * t * (i + 1) + k) * 10.0 ** ((i % 5) - 2) for i in range(math.prod(s))]
+        grads.append(np.reshape(values, s))
+    if "NaN" in problem and t % 5 in (2, 3, 4):
+        grads[0].flat[1] = np.nan
+        if "inf" in problem:
+            grads[1].flat[2] = np.inf
+    return grads
+
+
+def number(x):
+    return np.nan if x is None else float(x)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case['optimizer']} {case['kwargs']}")
+def test_optax(case):
+    """Its transformed gradients or, where steps are left out, its parameters."""
+    moves = "inner" in case["kwargs"]
+    params = starts()
+    options = dict(lr=0.01, momentum=0.9) if moves else dict(lr=1.0)
+    for t, recorded in zip(case["steps"], case["params"], strict=True):
+        if t == case["steps"][0] or not moves:
+            for p, start in zip(params, starts(), strict=True):
+                p[...] = start
+            opt = schuss.Transformed(schuss.SGD(params, **options), [OURS[case["optimizer"]](case["kwargs"])])
+        opt.step(waves(t, case["problem"]))
+        for p, start, want in zip(params, starts(), recorded, strict=True):
+            got = p.ravel() if moves else (start - p).ravel()
+            want = np.array([number(x) for x in want])
+            tolerance = max(10 * case["spec_error"], 1e-9) * max(1.0, np.max(np.abs(want[np.isfinite(want)])))
+            np.testing.assert_allclose(got, want, rtol=0, atol=tolerance, err_msg=f"step {t}")
+
+
+def reference(transform, grads, params):
+    """In float64, from the equations."""
+    if isinstance(transform, tf.agc):
+        result = []
+        for g, p in zip(grads, params, strict=True):
+            axis = None if g.ndim < 2 else (0 if transform.layout == "in_out" else 1)
+            norm = lambda a, axis=axis: np.sqrt((a * a).sum(axis, keepdims=axis is not None))  # noqa: E731
+            most = transform.clipping * np.maximum(norm(p), transform.eps)
+            result.append(np.where(norm(g) >= most, g * most / np.maximum(norm(g), 1e-6), g))
+        return result
+    if isinstance(transform, tf.clip_by_block_rms):
+        return [g / max(1.0, math.sqrt((g * g).mean()) / transform.threshold) for g in grads]
+    if isinstance(transform, tf.clip_by_global_norm):
+        norm = math.sqrt(sum(float((g * g).sum()) for g in grads))
+        return grads if norm < transform.max_norm else [g * transform.max_norm / norm for g in grads]
+    if isinstance(transform, tf.clip):
+        return [np.clip(g, -transform.max_delta, transform.max_delta) for g in grads]
+    if isinstance(transform, tf.centralize):
+        axis = 0 if transform.layout == "in_out" else 1
+        return [g - g.mean(axis, keepdims=True) if g.ndim > 1 else g for g in grads]
+    return grads
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("dtype", DTYPES.values(), ids=list(DTYPES))
+@pytest.mark.parametrize("transform", [t for t in EACH if not isinstance(t, (tf.add_noise, tf.Gate))], ids=str)
+def test_equations(transform, dtype, order):
+    """The step of the optimizer with gradients that were changed by the equations, in the compute dtype."""
+    params, twins = starts(dtype, order), starts(dtype, order)
+    opt = schuss.Transformed(schuss.AdamW(params, lr=0.1), [transform])
+    twin = schuss.AdamW(twins, lr=0.1)
+    for t in range(1, 4):
+        opt.step(waves(t))
+        twin.step(reference(transform, waves(t), [p.astype(np.float64) for p in twins]))
+        tolerance = {8: 1e-11, 4: 1e-5, 2: 2e-2}[dtype.itemsize]
+        for p, q in zip(params, twins, strict=True):
+            np.testing.assert_allclose(p.astype(np.float64), q.astype(np.float64), rtol=tolerance, atol=tolerance)
+
+
+def test_noise():
+    """Moments, fewer in later steps, and the same bits for a seed, a step and a place, however arrays are laid out."""
+
+    def noise(seed=0, order="C", steps=1):
+        w = np.zeros((300, 200), order=order)
+        opt = schuss.Transformed(schuss.SGD(w, lr=1.0), [tf.add_noise(4.0, 1.0, seed=seed)])
+        for _ in range(steps):
+            w[...] = 0
+            opt.step(np.zeros((300, 200)))
+        return w
+
+    first = noise()
+    assert abs(first.mean()) < 0.05 and abs(first.std() - 2.0) < 0.02 and abs((first**4).mean() / 48 - 1) < 0.1
+    assert abs(noise(steps=4).std() - 1.0) < 0.02
+    assert_same([noise(order="F").copy("C")], [first])
+    assert abs(np.mean(noise(1) * first)) < 0.05
+
+
+@pytest.mark.parametrize("how", ["state_dict", "file", "pickle", "deepcopy"])
+@each_transform
+def test_resume(transform, how, tmp_path):
+    def make(params):
+        return schuss.Transformed(schuss.AdamW(params, lr=0.1, nonfinite="skip"), [tf.clip(50.0), transform])
+
+    params = starts(np.float32)
+    opt = make(params)
+    for t in range(1, 5):
+        opt.step(waves(t, "NaN" if isinstance(transform, tf.apply_if_finite) else ""))
+    if how in ("pickle", "deepcopy"):
+        other = copy.deepcopy(opt) if how == "deepcopy" else pickle.loads(pickle.dumps(opt))
+    else:
+        other = make(copy.deepcopy(params))
+        if how == "file":
+            schuss.save(tmp_path / "file", opt)
+            schuss.load(tmp_path / "file", other)
+        else:
+            other.load_state_dict(opt.state_dict())
+    for t in range(5, 9):
+        assert opt.step(waves(t)) == other.step(waves(t))
+    assert_unchanged(other, snapshot(opt))
+
+
+@each_transform
+def test_around_anything(transform):
+    """Groups, other wrappers, small states, scaling, zeroing."""
+
+    def make(params):
+        groups = [{"params": params[0]}, {"params": params[1], "lr": 0.01}]
+        return schuss.Lookahead(schuss.AdamW(groups, lr=0.1, state_dtype="bfloat16", max_grad_norm=1.0), k=2)
+
+    params, twins = starts(np.float32), starts(np.float32)
+    opt = schuss.EMA(schuss.Transformed(make(params), [transform]))
+    twin = schuss.Transformed(schuss.EMA(make(twins)), [transform])
+    for t in range(1, 8):
+        scaled = [8 * g for g in waves(t)]
+        taken = opt.step(scaled, grad_scale=8.0, zero_grads=True)
+        assert taken == twin.step(waves(t)) and not any(g.any() for g in scaled)
+    assert_same(params, twins)
+
+
+def test_accumulate():
+    """As the optimizer with the mean of three gradients; in between nothing moves and no step counts."""
+    params, twins = starts(), starts()
+    opt = schuss.Transformed(schuss.AdamW(params, lr=0.1), [tf.accumulate(3), tf.clip(1.0)])
+    twin = schuss.AdamW(twins, lr=0.1)
+    for t in range(1, 10):
+        assert opt.step(waves(t)) == (t % 3 == 0)
+        if t % 3 == 0:
+            means = [sum(three) / 3 for three in zip(waves(t - 2), waves(t - 1), waves(t), strict=True)]
+            twin.step([np.clip(mean, -1.0, 1.0) for mean in means])
+        for p, q in zip(params, twins, strict=True):
+            np.testing.assert_allclose(p, q, rtol=1e-12)
+        assert opt.step_count == twin.step_count == t // 3
+    assert opt.state_dict()["counts"] == [0, 0]
+
+
+@each_transform
+def test_a_failure_changes_nothing(transform):
+    params = starts()
+    opt = schuss.Transformed(schuss.AdamW(params, lr=0.1, nonfinite="error"), [transform])
+    for t in range(1, 3):
+        opt.step(waves(t))
+    before = snapshot(opt), opt.state_dict()["counts"]
+    for bad in ([np.ones((4, 3)), np.ones(4)], [np.ones((4, 3))], [np.ones((4, 3)), "x"]):
+        with pytest.raises((TypeError, ValueError)):
+            opt.step(bad)
+    grads = waves(3)
+    grads[1][:] = np.inf
+    if not isinstance(transform, (tf.apply_if_finite, tf.clip)):
+        with pytest.raises(FloatingPointError):
+            opt.step(grads)
+    assert_unchanged(opt, before[0])
+    assert opt.state_dict()["counts"] == before[1]
+
+
+def test_layer_lrs():
+    params = {"body": [np.ones(2), np.ones(3)], "head": np.ones(2)}
+    groups = tf.layer_lrs(params, {r"\['body'\]\[0\]": 0.25, "body": 0.5}, lr=schuss.schedules.constant(0.8))
+    assert [list(group["params"]) for group in groups] == [["['body'][0]"], ["['body'][1]"], ["['head']"]]
+    opt = schuss.SGD(groups)
+    opt.step([{key: np.ones_like(p) for key, p in group["params"].items()} for group in groups])
+    assert [params["body"][0][0], params["body"][1][0], params["head"][0]] == [0.8, 0.6, 0.19999999999999996]
+    assert [group["lr"] for group in tf.layer_lrs(np.ones(2), {}, lr=0.5)] == [0.5]
+
+
+def test_wrong_calls():
+    w = np.ones(2)
+    for call, error, message in [
+        (lambda: schuss.Transformed(w, []), TypeError, "Transformed wraps an optimizer, got ndarray of shape (2,)"),
+        (lambda: schuss.Transformed(schuss.SGD(w), tf.clip(1.0)), TypeError,
+         "transforms must be a list, such as [schuss.transforms.clip(1.0)], got clip(max_delta=1.0)"),
+        (lambda: schuss.Transformed(schuss.SGD(w), [1]), TypeError,
+         "transforms[0] must be one of schuss.transforms, got 1"),
+        (lambda: schuss.Transformed(schuss.SGD(w), [tf.accumulate(2)] * 2), ValueError,
+         "transforms has more than one accumulate; use one"),
+        (lambda: schuss.Transformed(schuss.NAG(w), []), TypeError,
+         "Transformed wraps an optimizer whose step takes gradients, not NAG"),
+        (lambda: schuss.Transformed(schuss.SAM(schuss.SGD(w)), []), TypeError,
+         "Transformed wraps an optimizer whose step takes gradients, not SAM"),
+        (lambda: schuss.Transformed(schuss.SGD([w]), [tf.accumulate(2)]).step([None]), TypeError,
+         "accumulate needs a gradient for each array; leave out what is frozen"),
+        (lambda: schuss.Transformed(schuss.SGD(w), [tf.clip(1.0)]).load_state_dict(
+            schuss.Transformed(schuss.SGD(w.copy()), []).state_dict()), ValueError,
+         "state['counts'] has 0 entries, but there are 1 transforms; make the optimizer with the same transforms"),
+        (lambda: tf.agc(0.0), ValueError, "clipping must be a number > 0, got 0.0"),
+        (lambda: tf.agc(layout="c"), ValueError, "layout must be 'in_out' or 'out_in', got 'c'"),
+        (lambda: tf.clip(-1.0), ValueError, "max_delta must be a number >= 0, got -1.0"),
+        (lambda: tf.clip_by_block_rms(0), ValueError, "threshold must be a number > 0, got 0"),
+        (lambda: tf.clip_by_global_norm("1"), TypeError, "max_norm must be a number > 0, got '1'"),
+        (lambda: tf.add_noise(1.0, seed=-1), ValueError, "seed must be a whole number >= 0 and < 2**64, got -1"),
+        (lambda: tf.accumulate(0), ValueError, "k must be a whole number >= 1, got 0"),
+        (lambda: tf.apply_if_finite(-1), ValueError, "max_consecutive_errors must be a whole number >= 0, got -1"),
+        (lambda: tf.layer_lrs(w, [("a", 0.5)], 0.1), TypeError,
+         "factors must be a dict from patterns to factors, got list"),
+        (lambda: tf.layer_lrs(w, {"a": -1}, 0.1), ValueError, "factors['a'] must be a number >= 0, got -1"),
+    ]:  # fmt: skip
+        with refused(error, message):
+            call()
