@@ -64,8 +64,8 @@ def test_same_bits_as_the_class_over_arrays(name, dtype):
     for seed in range(1, 4):
         take(ours, params, seed)
         grads = arrays(tensors(dtype, seed))
-        if name == "NAG":
-            plain.step(lambda grads=grads: grads)
+        if type(ours)._takes_closure:
+            plain.step(lambda grads=grads: (0.5, grads) if type(ours)._takes_loss else grads)
         elif name == "Newton":
             plain.step(grads, hessian(sum(p.size for p in copies)))
         else:

@@ -151,25 +151,27 @@ class Optimizer(torch.optim.Optimizer):
     # torch.compiler.disable would import the compiler at once.
     _watched_step = torch.optim.Optimizer.profile_hook_step(torch._disable_dynamo(_step))
     _takes_closure: ClassVar[bool] = False
+    #: Whether its closure returns the loss too, before the gradients; its step then returns the first loss.
+    _takes_loss: ClassVar[bool] = False
 
     def _step_with(self, closure: Callable[[], Any] | None, options: dict[str, Any]) -> Any:
         if closure is None:
             raise TypeError(
                 f"{type(self).__name__} needs a closure that computes the gradients: optimizer.step(closure)"
             )
-        plan, loss = self._planned(), None
+        plan, losses = self._planned(), []
 
         def gradients() -> Any:
-            nonlocal loss
             with torch.enable_grad():
-                loss = closure()
-            return plan.gradients()[0]
+                losses.append(closure())
+            found = plan.gradients()[0]
+            return (float(losses[-1]), found) if self._takes_loss else found
 
         if plan.optimizer is not None:
             plan.optimizer.step(gradients, **_tensors.arrays(options))
             plan.follow(self.state)
             torch.autograd.graph.increment_version(plan._parts)
-        return loss
+        return losses[0] if losses else None
 
     def state_dict(self) -> dict[str, Any]:
         """The state in torch's form; that of a class that torch has too loads into torch's."""
@@ -257,13 +259,15 @@ class Optimizer(torch.optim.Optimizer):
 def made_from(kind: type[core.Optimizer]) -> type[Optimizer]:
     """The class of torch's for a class of the package."""
     name = kind.__name__
+    step = inspect.signature(kind.step)
     docs = "torch has it too: checkpoints load both ways." if name in NAMES or name in BESIDES else ""
     return type(
         name,
         (Optimizer,),
         {
             "_kind": kind,
-            "_takes_closure": "closure" in inspect.signature(kind.step).parameters,
+            "_takes_closure": "closure" in step.parameters,
+            "_takes_loss": step.return_annotation in (float, "float"),
             "__module__": "schuss.torch",
             "__doc__": f"`schuss.{name}` as a ``torch.optim.Optimizer``; see `schuss.torch.Optimizer`. {docs}".strip(),
             "__signature__": inspect.signature(kind),

@@ -134,7 +134,8 @@ class Plan:
             }
             for i, own in enumerate(named)
         ]
-        steps = [self._restored(i, state.get(param)) for i, param in enumerate(self._params)]
+        self._copied: set[str] = set()
+        steps = [self._restored(i, state.get(param), set(shared)) for i, param in enumerate(self._params)]
         #: Parameters whose states torch does not have yet: those that never had a gradient.
         self._new = set(range(len(self._params)))
         groups = [max(steps[a:b]) for a, b in self._bounds]
@@ -162,7 +163,7 @@ class Plan:
             tensor, param.device_mesh, param.placements, run_check=False, shape=param.shape, stride=param.stride()
         )
 
-    def _restored(self, i: int, saved: Any) -> int:
+    def _restored(self, i: int, saved: Any, shared: set[str]) -> int:
         """Copies a parameter's saved state, if there is any, and returns its step count."""
         own = self._entries[i]
         wanted = [name for name in own if name != "step"]
@@ -177,7 +178,9 @@ class Plan:
                     f"the state of {self._places[i]} lacks {name!r}: it has {', '.join(map(str, saved))}; it must "
                     "come from the same optimizer, with the same options"
                 )
-            self._copy(f"{name!r} of {self._places[i]}", _tensors.local(own[name]), saved[name])
+            if name not in self._copied:
+                self._copy(f"{name!r} of {self._places[i]}", _tensors.local(own[name]), saved[name])
+        self._copied |= shared
         return int(saved.get("step", 1))
 
     @staticmethod
