@@ -16,7 +16,9 @@ import schuss
 import schuss.torch
 from schuss._core.declaration import REQUIRED
 
-NAMES = list(schuss.OPTIMIZERS)
+# The package imports LBFGS on first use, so it is not in the registry.
+KINDS = {**schuss.OPTIMIZERS, "LBFGS": schuss.LBFGS}
+NAMES = list(KINDS)
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 SHAPES = [(3, 5), (5,), (), (2, 3, 4), (0,)]
 
@@ -33,7 +35,7 @@ def arrays(own):
 def options_of(name):
     """Options with which the optimizer can be made, and moves."""
     return {
-        **(dict(lr=0.1) if schuss.OPTIMIZERS[name]._parameters["lr"].default is REQUIRED else {}),
+        **(dict(lr=0.1) if KINDS[name]._parameters["lr"].default is REQUIRED else {}),
         **MOVING.get(name, {}),
     }
 
@@ -60,7 +62,7 @@ def test_same_bits_as_the_class_over_arrays(name, dtype):
     params = [torch.nn.Parameter(tensor) for tensor in tensors(dtype)]
     copies = arrays([tensor.clone() for tensor in tensors(dtype)])
     ours = made(name, params)
-    plain = schuss.OPTIMIZERS[name](copies, **options_of(name))
+    plain = KINDS[name](copies, **options_of(name))
     for seed in range(1, 4):
         take(ours, params, seed)
         grads = arrays(tensors(dtype, seed))
@@ -216,6 +218,28 @@ def test_a_failed_step_changes_nothing():
     skips = schuss.torch.Adam([param], lr=0.1, nonfinite="skip")
     skips.step()
     assert torch.equal(param.detach(), torch.ones(3)) and not skips.state and skips.skipped_steps == 1
+
+
+def test_an_interrupt_after_the_step(monkeypatch):
+    """The step itself is one native call; what torch is told after it is made up for later."""
+    params = [torch.nn.Parameter(tensor) for tensor in tensors(torch.float32)]
+    optimizer, plan = schuss.torch.Adam(params), schuss.torch._optimizer.Plan
+    take(optimizer, params, 1)
+    for stop in (KeyboardInterrupt, MemoryError):
+        with monkeypatch.context() as patch:
+            patch.setattr(plan, "follow", lambda *_, stop=stop: (_ for _ in ()).throw(stop))
+            with pytest.raises(stop):
+                take(optimizer, params, 2)
+    # Each was stopped before its step.
+    assert float(optimizer.state_dict()["state"][0]["step"]) == 1
+    with monkeypatch.context() as patch:
+        patch.setattr(plan, "fits", lambda *_: patch.setattr(plan, "follow", lambda *_: 1 / 0) or True)
+        with pytest.raises(ZeroDivisionError):
+            take(optimizer, params, 2)
+    # This one after it.
+    assert float(optimizer.state_dict()["state"][0]["step"]) == 2
+    take(optimizer, params, 3)
+    assert float(optimizer.state[params[0]]["step"]) == 3
 
 
 def ones(*shape, **options):

@@ -222,3 +222,11 @@ def test_same_bits(threads):
     finally:
         schuss.set_num_threads(before)
     assert_same(*results)
+
+
+def test_a_start_where_the_loss_is_concave():
+    """No pair is kept there; until there is one, steps are those along the gradient."""
+    w = np.array([0.1, -0.1])
+    opt = schuss.LBFGS(w, lr=0.5, max_iter=40)
+    opt.step(lambda: (float((w**4 - w**2).sum()), 4 * w**3 - 2 * w))
+    np.testing.assert_allclose(np.abs(w), np.sqrt(0.5), rtol=1e-4)

@@ -313,7 +313,6 @@ class _Run:
     def _recursion(self, gradient: np.ndarray) -> np.ndarray:
         d: np.ndarray = np.negative(gradient)
         if not self._kept:
-            d *= d.dtype.type(1.0 if self.iterations == 1 else self.scale)
             return d
         along = []
         for pair in reversed(self._kept):

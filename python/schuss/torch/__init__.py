@@ -24,10 +24,12 @@ except ImportError:
     raise ImportError("schuss.torch needs PyTorch: pip install schuss[torch]") from None
 
 from schuss.optimizers import OPTIMIZERS
+from schuss.optimizers.lbfgs import LBFGS as _LBFGS
 from schuss.torch._optimizer import Optimizer as Optimizer
 from schuss.torch._optimizer import made_from
 
-_classes = {name: made_from(kind) for name, kind in OPTIMIZERS.items()}
+# LBFGS is not in the registry: the package imports it on first use.
+_classes = {name: made_from(kind) for name, kind in {**OPTIMIZERS, "LBFGS": _LBFGS}.items()}
 globals().update(_classes)
 
 

@@ -165,7 +165,7 @@ class Optimizer(torch.optim.Optimizer):
             with torch.enable_grad():
                 losses.append(closure())
             found = plan.gradients()[0]
-            return (float(losses[-1]), found) if self._takes_loss else found
+            return (plain("the loss", losses[-1]), found) if self._takes_loss else found
 
         if plan.optimizer is not None:
             plan.optimizer.step(gradients, **_tensors.arrays(options))
