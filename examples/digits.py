@@ -59,6 +59,9 @@ GROUPS = {
         ("MADGRAD", "MADGRAD", {"lr": 5e-3}),
         ("FTRL", "FTRL", {"lr": 0.02, "initial_accumulator_value": 0.0}),  # else it forgets the initial weights
         ("Adafactor", "Adafactor", {"lr": 0.03}),
+        ("AdafactorHF", "AdafactorHF", {}),
+        ("CAME", "CAME", {"lr": 3e-3}),
+        ("SM3", "SM3", {"lr": 0.1, "momentum": 0.9}),
         ("NovoGrad", "NovoGrad", {"lr": 0.03}),
         ("AdamMini", "AdamMini", {"lr": 5e-3, "blocks": "cols"}),
         ("LARS", "LARS", {"lr": 3e-3, "weight_decay": 1e-3, "trust_coefficient": 1.0}),
@@ -97,6 +100,13 @@ GROUPS = {
         ("ScheduleFreeRAdam", "ScheduleFreeRAdam", {"lr": 0.01}),
         ("SophiaG", "SophiaG", {"lr": 1e-3, "weight_decay": 0.0}),  # without a Hessian its steps are signs
         ("SophiaH", "SophiaH", {"lr": 0.1}),
+    ],
+    "No learning rate to choose": [
+        ("Prodigy", "Prodigy", {}),
+        ("DAdaptAdam", "DAdaptAdam", {}),
+        ("DAdaptSGD", "DAdaptSGD", {}),
+        ("DoG", "DoG", {}),
+        ("LDoG", "DoG", {"layerwise": True}),
     ],
     "With their defaults": [],
 }

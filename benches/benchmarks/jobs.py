@@ -28,8 +28,10 @@ ADAMW = {
     "weight_decay": libraries.WEIGHT_DECAY,
 }
 # Options that a class needs. LARS has no default learning rate, and does not adapt without weight decay. The steps of
-# Adafactor and Prodigy grow with the parameters: with constant gradients these would overflow within 10,000 steps.
-NEEDED = {"LARS": {"lr": 0.1, "weight_decay": 1e-4}, "Adafactor": {"lr": 1e-6}, "Prodigy": {"lr": 1e-6}}
+# these others grow with the parameters: with constant gradients these would overflow within 10,000 steps.
+NEEDED = {"LARS": {"lr": 0.1, "weight_decay": 1e-4}} | {
+    name: {"lr": 1e-6} for name in ("Adafactor", "AdafactorHF", "Prodigy", "DAdaptAdam", "DAdaptSGD", "DoG")
+}
 # Newton solves a linear system; the section `systems` measures it.
 OTHER_KIND = {"Newton"}
 # Every optimizer of the registry, then options that change its states, equations or passes.
@@ -38,6 +40,7 @@ CASES |= {
     "SGD, momentum": ("SGD", {"momentum": 0.9}),
     "RMSprop, centered, momentum": ("RMSprop", {"centered": True, "momentum": 0.9}),
     "Adam, amsgrad": ("Adam", {"amsgrad": True}),
+    "DoG, layerwise": ("DoG", {"layerwise": True}),
     "LAMB, no clipping": ("LAMB", {"max_grad_norm": None}),
     "Adafactor, flat": ("Adafactor", NEEDED["Adafactor"]),
     "Lookahead(AdamW)": ("AdamW", {}),

@@ -210,6 +210,7 @@ class CudaWork:
         rules: Sequence[tuple[str, int]],
         arrays: Sequence[tuple[int, int, str, int, Sequence[int], _Matrix | None]],
     ) -> None: ...
+    def disagreement(self, values: Sequence[Sequence[float]]) -> tuple[str, float, float] | None: ...
     def step(
         self,
         program: str,

@@ -43,7 +43,7 @@ from helpers import (
     state_dtype,
     states,
 )
-from reference import Reference, defaults_of, inner
+from reference import JOINT, Reference, defaults_of, inner
 
 import schuss
 
@@ -216,9 +216,9 @@ def test_low_precision_parameters(case, dtype):
             w[...] = r
 
 
-# No functions for these: NAG needs a closure, Ranger has slow weights, Newton solves a system, and the others have
-# a number over all parameters.
-NO_FUNCTION = {"NAG", "Ranger", "Newton", "Prodigy", "Adai"}
+# No functions for these: NAG needs a closure, Ranger has slow weights, Newton solves a system, and the others have an
+# estimate over all parameters.
+NO_FUNCTION = {"NAG", "Ranger", "Newton"} | JOINT
 
 
 def test_functions():
@@ -228,7 +228,7 @@ def test_functions():
     used = [
         build(c, copy.deepcopy(arrays)).param_groups[0].rules for c in CASES if c.optimizer in set(ROWS) - NO_FUNCTION
     ]
-    without = {"nag", "radam_centralized", "prodigy", "adai"}
+    without = {"nag", "radam_centralized", "prodigy", "adai", "dadaptadam", "dadaptsgd", "dog", "dog_layerwise"}
     assert {rule for rules in used for rule in rules} == set(schuss._schuss.rules()) - without, (
         "some rule is never used"
     )
@@ -288,7 +288,7 @@ def test_options_that_are_off_leave_infinities_alone(case):
         np.testing.assert_array_equal(params, reference.params[0])
     # LAMB decays by default, some multiply by the size of the parameters, FTRL computes them anew, and slow weights
     # compute inf - inf.
-    by_size = inner(case.optimizer) == "Adafactor" or case.kwargs.get("scale_by_rms")
+    by_size = inner(case.optimizer) in ("Adafactor", "AdafactorHF", "DoG") or case.kwargs.get("scale_by_rms")
     exempt = inner(case.optimizer) in ("LAMB", "FTRL") or by_size or has_slow_weights(case)
     if not (case.kwargs.get("weight_decay") or exempt):
         np.testing.assert_array_equal(params, [np.inf, -np.inf])

@@ -155,7 +155,7 @@ def test_lookahead(pullback):
     assert_same(here, there)
 
 
-@pytest.mark.parametrize("kind", [schuss.Prodigy, schuss.NovoGrad, schuss.Adafactor])
+@pytest.mark.parametrize("kind", [schuss.Prodigy, schuss.DAdaptSGD, schuss.NovoGrad, schuss.Adafactor, schuss.CAME])
 def test_row_column_array_and_shared_states_are_saved_and_loaded(kind, tmp_path):
     values = [normal((3, 40)), normal(5000, seed=1), normal((2, 3, 70), seed=2, order="F"), normal(0)]
     grads = [[normal(v.shape, seed=t, order="F" if v.ndim == 3 else "C") for v in values] for t in range(6)]
@@ -174,7 +174,7 @@ def test_row_column_array_and_shared_states_are_saved_and_loaded(kind, tmp_path)
     assert_same(here, fresh)
 
 
-@pytest.mark.parametrize("kind", [schuss.Prodigy, schuss.NovoGrad, schuss.Adafactor])
+@pytest.mark.parametrize("kind", [schuss.Prodigy, schuss.DAdaptSGD, schuss.NovoGrad, schuss.Adafactor, schuss.CAME])
 def test_a_skipped_step_of_several_passes_changes_nothing(kind):
     values = [normal((3, 40)), normal(5000, seed=1)]
     here, there = pair(kind, values, nonfinite="skip")

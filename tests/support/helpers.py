@@ -78,7 +78,8 @@ def clips(case):
 
 def spans_arrays(case):
     """An array's result depends on the other arrays: clipping, a mean or an estimate over all of them."""
-    return clips(case) or (inner(case.optimizer) in JOINT and not is_newton(case))
+    joint = inner(case.optimizer) in JOINT and not is_newton(case)
+    return clips(case) or (joint and not case.kwargs.get("layerwise"))
 
 
 def sees_nonfinite(case):
@@ -109,8 +110,8 @@ def sums(case):
     """An element's update depends on a sum over its array, its row or everything, in memory order."""
     centralizes = case.optimizer == "Ranger" and case.kwargs.get("gradient_centralization", True)
     scales = not {"cautious", "scale_by_rms"}.isdisjoint(case.kwargs)
-    summing = {"LARS", "LAMB", "NovoGrad", "Adafactor", "Prodigy", "StableAdamW"}
-    summing |= {"MARS", "Adai", "AdamP", "SGDP", "Fromage", "AdamMini"}
+    summing = {"LARS", "LAMB", "NovoGrad", "Adafactor", "AdafactorHF", "CAME", "SM3", "StableAdamW", "AdamMini"}
+    summing |= {"MARS", "AdamP", "SGDP", "Fromage"} | JOINT - {"Newton"}
     return inner(case.optimizer) in summing or centralizes or scales
 
 
@@ -203,7 +204,8 @@ def scope(case, name):
 
 def state_shape(case, name, shape):
     """The shape of a state for a parameter of this shape; None if it has no state of this name."""
-    if inner(case.optimizer) == "Adafactor" and name in ("r", "c", "v") and (name == "v") == (len(shape) > 1):
+    factored = "row" in SCOPES.get(inner(case.optimizer), {}).values()
+    if factored and (scope(case, name) != "element" or name == "v") and (name == "v") == (len(shape) > 1):
         return None
     if callable(scope(case, name)):
         return scope(case, name)(shape, **case.kwargs)

@@ -37,7 +37,8 @@ class Reference:
     """One group of float64 copies of arrays, stepped like the optimizer class of that name."""
 
     def __init__(self, optimizer, params, **given):
-        self.rule, self.joint = rule_of(optimizer), inner(optimizer) in JOINT
+        self.rule = rule_of(optimizer)
+        self.joint = inner(optimizer) in JOINT and not given.get("layerwise")
         self.machine_eps = [2.0**-52 if np.asarray(p).dtype == np.float64 else 2.0**-23 for p in params]
         self.params = [np.array(p, dtype=np.float64) for p in params]
         self.shared = {}  # the states of all parameters as one vector, and the numbers that belong to all of them

@@ -20,7 +20,12 @@ BYTES = {
     "NovoGrad": 4 + (4 + 16),
     "Adafactor": 8 + 4 + (4 + 8),
     "Adafactor, flat": (8 + 8) + (4 + 8 + 4),
+    "CAME": 4 + 4 + (4 + 8) + (8 + 4),
+    "SM3": 4 + 8,
     "Prodigy": (12 + 8) + (4 + 24),
+    "DAdaptAdam": (12 + 8) + (4 + 24),
+    "DAdaptSGD": 4 + (4 + 16 + 4),
+    "DoG": 12 + (4 + 8),
     "Lookahead(AdamW)": 28 + 16 / 5,
     "Ranger": 4 + 28 + 16 / 6,
 }

@@ -12,7 +12,7 @@ EPS = [case for case in CASES if "eps" in getattr(schuss.OPTIMIZERS.get(case.opt
 
 
 def with_eps(case, eps):
-    pair = {"Adafactor": (eps, 1e-3)}
+    pair = {name: (eps, 1e-3) for name in ("Adafactor", "AdafactorHF")} | {"CAME": (eps, eps)}
     return {**case.kwargs, "eps": pair.get(case.optimizer, eps)}
 
 

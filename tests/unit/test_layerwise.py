@@ -19,8 +19,15 @@ LAYERS = [(1,), (1023,), (1025,), (32, 1024), (32769,), (300, 301), (0,)]
 MATRICES = [(1, 1), (5, 7), (40_000, 2), (2, 40_000), (1, 3000), (3000, 1), (3, 90, 500), (700, 3, 3), (2, 3, 0)]
 SUMMED = LAYERWISE | {
     "NovoGrad": dict(lr=0.01, weight_decay=0.01),
-    "Adafactor": dict(lr=0.1, weight_decay=0.01),
+    "DoG": dict(reps_rel=0.1, layerwise=True),
 }
+FACTORED = {
+    "Adafactor": dict(lr=0.1, weight_decay=0.01),
+    "AdafactorHF": dict(lr=0.1, beta1=0.9),
+    "CAME": dict(lr=0.01, betas=(0.9, 0.9, 0.99)),
+    "SM3": dict(momentum=0.9),
+}
+SUMMED |= FACTORED
 
 
 @pytest.mark.parametrize("name", SUMMED)
@@ -28,7 +35,7 @@ SUMMED = LAYERWISE | {
 @pytest.mark.parametrize("order", ["C", "F"])
 def test_layers_of_all_sizes(name, dtype, order):
     """The equations hold, with the same bits for any number of threads and for each layer alone."""
-    shapes = LAYERS + (MATRICES if name == "Adafactor" else [])
+    shapes = LAYERS + (MATRICES if name in FACTORED else [])
     params = [np.asarray(p, order=order) for p in params_of(shapes, dtype)]
     alone = [p.copy("K") for p in params]
     grads = [[np.asarray(g, order=order) for g in grads_of(t, shapes, dtype)] for t in (1, 2, 3)]

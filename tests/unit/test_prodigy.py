@@ -122,6 +122,44 @@ def test_different_learning_rates_are_refused():
         assert_unchanged(opt, before)
 
 
+DIFFERENT = {
+    "beta3": (schuss.Prodigy, dict(beta3=0.5), "beta3 is 0.2 in one group and 0.5 in another"),
+    "beta3 of betas": (schuss.Prodigy, dict(beta3=None, betas=(0.9, 0.25)), "beta3 is 0.2"),
+    "d0": (schuss.Prodigy, dict(d0=0.5), "d0 is 0.01 in one group and 0.5 in another"),
+    "d_coef": (schuss.Prodigy, dict(d_coef=2.0), "d_coef is 4 in one group and 2 in another"),
+    "growth_rate": (schuss.Prodigy, dict(growth_rate=2.0), "growth_rate is inf in one group and 2 in another"),
+    "betas": (schuss.DAdaptAdam, dict(betas=(0.9, 0.5)), r"betas\[1\] is 0.999 in one group and 0.5 in another"),
+    "DAdaptSGD": (schuss.DAdaptSGD, dict(d0=0.5), "d0 is 1e-06 in one group and 0.5 in another"),
+    "DAdaptSGD, lr": (schuss.DAdaptSGD, dict(lr=0.5), "lr is 1 in one group and 0.5 in another"),
+    "DoG": (schuss.DoG, dict(reps_rel=0.5), "reps_rel is 1e-06 in one group and 0.5 in another"),
+}
+
+
+@pytest.mark.parametrize("what", DIFFERENT)
+def test_groups_agree_on_what_the_estimate_is_computed_from(what):
+    kind, other, message = DIFFERENT[what]
+    params = params_of(SMALL)
+    usual = PRODIGY if kind is schuss.Prodigy else {}
+    opt = kind([{"params": params[:2]}, {"params": params[2:], **other}], **usual)
+    before, grads = snapshot(opt), slope(1, SMALL)
+    with pytest.raises(ValueError, match=message):
+        opt.step([grads[:2], grads[2:]])
+    assert_unchanged(opt, before)
+    for name in other:
+        opt.param_groups[1][name] = opt.param_groups[0][name]
+    assert opt.step([grads[:2], grads[2:]])
+
+
+def test_groups_may_differ_in_the_rest():
+    """In eps and weight decay, and DoG's also in the learning rate, which multiplies."""
+    differ = {schuss.Prodigy: dict(eps=0.1), schuss.DoG: dict(lr=0.5), schuss.DAdaptSGD: dict(momentum=0.5)}
+    for kind, other in differ.items():
+        params = params_of(SMALL)
+        opt = kind([{"params": params[:2]}, {"params": params[2:], "weight_decay": 0.1, **other}])
+        grads = slope(1, SMALL)
+        assert opt.step([grads[:2], grads[2:]])
+
+
 def test_distances_start_at_the_parameters_of_construction():
     """Not at those of the first step."""
     w, late = np.linspace(-1, 1, 9), np.linspace(2, 3, 4)
@@ -177,9 +215,6 @@ def test_a_refused_state_changes_nothing(what):
 
 
 def test_a_reset_restores_the_initial_estimate():
-    """It is the d0 of the first group."""
-    groups = [{"params": [np.ones(3)], "d0": 1e-3}, {"params": [np.ones(2)], "d0": 1e-2}]
-    opt = schuss.Lookahead(schuss.Prodigy(groups), k=1, pullback="reset")
-    assert opt.state_dict()["shared"]["d"] == 1e-3
-    opt.step([[np.ones(3)], [np.ones(2)]])
+    opt = schuss.Lookahead(schuss.Prodigy([np.ones(3)], d0=1e-3), k=1, pullback="reset")
+    opt.step([np.ones(3)])
     assert opt.state_dict()["shared"]["d"] == 1e-3

@@ -111,6 +111,7 @@ BAD = {
 BAD_OF = {
     "eps": [0.9, "ab", None, (), (0.9,), (0.9, 0.9, 0.9), (-0.1, 0.9), (0.9, math.nan), (0.9, None), ("0.9", 0.9)],
     "beta2_decay": [0.1, math.nan, -math.inf, True, "-0.1", None, [-0.1]],
+    "decay_rate": [0.1, math.nan, -math.inf, True, "-0.1", None, [-0.1]],
     "lr_power": [0.1, math.nan, -math.inf, True, "-0.1", None, [-0.1]],
     "nus": [0.9, "ab", None, (), (0.9,), (0.9, 0.9, 0.9), (-0.1, 0.9), (0.9, math.nan), (0.9, 1.1), ("0.9", 0.9)],
     "etas": [0.9, "ab", None, (), (0.9,), (0.9, 1.1, 1.2), (0.0, 1.2), (0.9, math.nan), (1.1, 1.2), (0.5, 1.0)],

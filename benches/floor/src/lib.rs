@@ -266,9 +266,9 @@ unsafe fn with_words<P: Word, S: Word>(
         // Elementwise rules: a gradient, a parameter, and states.
         1 1 0 0; 1 1 0 1; 1 1 0 2; 1 1 0 3; 1 1 0 4;
         // Sums over gradients, or over gradients and parameters, with states that are updated or only read.
-        1 0 0 0; 1 0 0 1; 1 0 0 2; 1 0 1 0; 2 0 0 0; 2 0 0 1; 2 0 0 2; 2 0 1 1;
+        1 0 0 0; 1 0 0 1; 1 0 0 2; 1 0 1 0; 2 0 0 0; 2 0 0 1; 2 0 0 2; 2 0 1 0; 2 0 1 1;
         // Updates with states of which some are only read.
-        1 1 1 0; 1 1 1 1; 1 1 1 2; 1 1 2 0; 0 1 2 0;
+        1 1 1 0; 1 1 1 1; 1 1 1 2; 1 1 2 0; 0 1 1 0; 0 1 2 0;
         // Lookahead's synchronization; NAG's move to the look-ahead point, and its step from there.
         0 1 0 1; 0 2 1 0; 2 1 0 1;
     }

@@ -251,7 +251,9 @@ class Cuda:
         steps, skipped = owner.step_count, owner.skipped_steps
         values = owner._scheduled_values(steps)
         if owner._shared_values is not None:
-            _refuse_unequal_rates(owner, [own[1] for own in values])
+            different = self.work.disagreement(values)
+            if different is not None:
+                owner._explain_disagreement(*different)
             if owner._shared_values.tobytes() != self._shared:
                 self.work.set_shared(owner._shared_values.tolist())
                 self._shared = owner._shared_values.tobytes()
@@ -348,14 +350,6 @@ class Cuda:
         if zero_grads and not seen.writable:
             raise ValueError(f"{place} is read-only, so it cannot be zeroed; pass a copy")
         return seen
-
-
-def _refuse_unequal_rates(owner: Owner, rates: Sequence[float]) -> None:
-    """Raises if groups that share states have nonzero learning rates that differ."""
-    used = [rate for rate in rates if rate != 0]
-    for other in used[1:]:
-        if other != used[0]:
-            owner._explain_rates(used[0], other)
 
 
 def as_given(seen: Sequence[cuda_arrays.Seen | None]) -> tuple[list[int], list[str]]:

@@ -113,8 +113,11 @@ class Callbacks(Owner):
             f"{self._place('grads', *self._suffixes[i])} has a NaN or infinity, first at {index}; nothing was updated"
         )
 
-    def _explain_rates(self, one: float, other: float) -> None:
+    def _explain_disagreement(self, name: str, one: float, other: float) -> None:
+        if name not in self._groups[0].hypers:  # an entry of a tuple
+            name = f"{name[:-1]}s[{int(name[-1]) - 1}]"
+        unless = ", or 0 to leave a group out" if name == "lr" else ""
         raise ValueError(
-            f"lr is {one:g} in one group and {other:g} in another, but there is one estimate for all groups: it must "
-            "be the same in all, or 0 to leave a group out; nothing was updated"
+            f"{name} is {one:g} in one group and {other:g} in another, but there is one estimate for all groups: it "
+            f"must be the same in all{unless}; nothing was updated"
         )

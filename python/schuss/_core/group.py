@@ -76,7 +76,7 @@ class ParamGroup(MutableMapping[str, Any]):
         rate = self._hypers["lr"]
         divides = self._kind._by_first_rate(self.resting)
         if divides is None:
-            return 0.0 if callable(rate) else float(rate)
+            return _constant(rate)
         first = getattr(rate, "initial_lr", None) if callable(rate) else rate
         if first is None:
             first = validate.scheduled_rate(f"{self._where}lr", rate, 0)
@@ -155,7 +155,7 @@ class ParamGroup(MutableMapping[str, Any]):
         own = {**self._kind._typed_rule_values(hypers, dtype), "initial_lr": first}
         return [
             float(any(map(callable, self._hypers.values())) if scheduled is None else scheduled),
-            0.0 if callable(rate) else rate,
+            _constant(rate),
             first,
             hypers.get("weight_decay", 0.0),
             _DECAYS[self._kind._decay(hypers)],
@@ -186,7 +186,7 @@ class ParamGroup(MutableMapping[str, Any]):
         values = []
         for variant in dict.fromkeys(self.variants):
             own = self._packed_values(*variant).tolist() if hypers is self.resting else self._layout(variant, hypers)
-            own[1] = rate
+            own[1] = 0.0 if rate is None else rate
             values.append(own)
         return values
 
@@ -301,6 +301,11 @@ class ParamGroup(MutableMapping[str, Any]):
     def __repr__(self) -> str:
         hypers = ", ".join(f"{name}={value!r}" for name, value in self._hypers.items())
         return f"ParamGroup({len(self.arrays)} arrays, {hypers})"
+
+
+def _constant(rate: Any) -> float:
+    """A learning rate as kernels get it; one that is a schedule's is set in each step, and None is not used."""
+    return 0.0 if rate is None or callable(rate) else float(rate)
 
 
 def is_group(entry: Any) -> bool:

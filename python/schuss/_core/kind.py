@@ -16,6 +16,10 @@ from schuss._arrays import checks, formats, layout
 from schuss._core.options import Options
 from schuss._core.rules import RULES
 
+#: What an eps counts as, at least, that is added to squares before they are averaged: a share of 2**-23 of it is a
+#: normal number of float32 and of bfloat16, so that the average is not 0.
+LEAST_ADDED = 2.0**-103
+
 
 def smallest_square(dtype: np.dtype[Any]) -> float:
     """The smallest number > 0 of the dtype that updates of such parameters are computed in."""

@@ -32,8 +32,12 @@ from schuss.optimizers.lamb import LAMB as LAMB
 from schuss.optimizers.lion import Lion as Lion
 from schuss.optimizers.signum import Signum as Signum, SignSGD as SignSGD, Tiger as Tiger
 from schuss.optimizers.novograd import NovoGrad as NovoGrad
-from schuss.optimizers.adafactor import Adafactor as Adafactor
+from schuss.optimizers.adafactor import Adafactor as Adafactor, AdafactorHF as AdafactorHF
+from schuss.optimizers.came import CAME as CAME
+from schuss.optimizers.sm3 import SM3 as SM3
 from schuss.optimizers.prodigy import Prodigy as Prodigy
+from schuss.optimizers.d_adaptation import DAdaptAdam as DAdaptAdam, DAdaptSGD as DAdaptSGD
+from schuss.optimizers.dog import DoG as DoG
 from schuss.optimizers.madgrad import MADGRAD as MADGRAD
 from schuss.optimizers.padam import PAdam as PAdam
 from schuss.optimizers.adam_atan2 import AdamAtan2 as AdamAtan2

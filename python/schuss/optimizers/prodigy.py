@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Any
 
-from schuss._core.hyperparameters import Betas, Fraction, Positive, Range, Rate, WeightDecay
+from schuss._core.hyperparameters import Betas, Bound, Fraction, Positive, Rate, WeightDecay
 from schuss._core.optimizer import Optimizer
-
-#: A number above 0, or infinity.
-Growth = Annotated[float, Range(open_low=True, closed_high=True)]
 
 
 class Prodigy(Optimizer):
@@ -31,8 +28,7 @@ class Prodigy(Optimizer):
 
     The state has two more arrays than Adam's: `s`, and `p0`, the initial parameters. `d`, `d_max` and `num` are under
     ``shared`` in ``state_dict()``. All groups must have the same learning rate, or 0, which excludes a group from the
-    estimate. Of the other hyperparameters, those of the first group with the largest rate decide about the estimate, as
-    in the authors' code.
+    estimate, and the same `beta3`, `d0`, `d_coef` and `growth_rate`.
 
     Parameters
     ----------
@@ -78,7 +74,7 @@ class Prodigy(Optimizer):
     safeguard_warmup: bool = False
     d0: Positive = 1e-6
     d_coef: Positive = 1.0
-    growth_rate: Growth = math.inf
+    growth_rate: Bound = math.inf
 
     _decay_form = "own"
     _single_rule = False

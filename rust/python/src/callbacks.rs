@@ -50,8 +50,8 @@ pub enum Problem<'a, 'py> {
     Shared(usize, usize),
     /// A gradient has a NaN or an infinity, at a flat index.
     Nonfinite(usize, usize),
-    /// Groups that share an estimate have different learning rates.
-    Rates(f64, f64),
+    /// Groups that share states have different values of what these are computed from.
+    Disagreement(&'static str, f64, f64),
 }
 
 /// The exception for a problem; Python writes the message.
@@ -60,7 +60,7 @@ pub fn explain(optimizer: &Bound<'_, PyAny>, problem: Problem<'_, '_>) -> PyErr 
         Problem::Structure(grads, partial) => call(optimizer, "_explain_structure", (grads, partial), None),
         Problem::Changed(i) => call(optimizer, "_explain_changed", (i,), None),
         Problem::Shared(i, k) => call(optimizer, "_explain_shared", (i, k), None),
-        Problem::Rates(one, other) => call(optimizer, "_explain_rates", (one, other), None),
+        Problem::Disagreement(name, one, other) => call(optimizer, "_explain_disagreement", (name, one, other), None),
         Problem::Nonfinite(i, at) => call(optimizer, "_explain_nonfinite", (i, at), None),
     };
     match result {

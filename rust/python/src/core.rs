@@ -20,7 +20,7 @@ use crate::backup::put_back_absent;
 use crate::callbacks::{self, Problem, explain};
 use crate::changes::Changes;
 use crate::gradients;
-use crate::group::{Entry, Format, GroupValues, MatrixShape, RELEASE_GIL, array, detach_if, no_memory};
+use crate::group::{Entry, Format, GroupValues, MatrixShape, RELEASE_GIL, array, detach_if, disagreement, no_memory};
 use crate::inner::{Inner, Locked, MOST_STEPS, NO_NORM, Nonfinite};
 use crate::options::{plain_flag, plain_scale};
 use crate::tree::Tree;
@@ -90,6 +90,9 @@ impl Arrangement {
         inner.shared = shared.map(Bound::unbind);
         inner.missed = vec![0; inner.params.len()];
         inner.share_scalars();
+        if let Some(entry) = inner.entries.iter().find(|_| count > 0) {
+            inner.agreed = entry.rule.rule.all_depends_on();
+        }
         inner.tree = Tree::new(tree)?;
         let all = inner.params.iter().chain(&inner.states);
         inner.written = all.map(Pinned::bytes).filter(|range| range.0 < range.1).collect();
@@ -378,10 +381,16 @@ fn take_step(
     };
     let release = inner.work.total() >= RELEASE_GIL;
     let read = gradients::read(optimizer, inner, grads, zero_grads, partial)?;
-    if inner.shared.is_some()
-        && let Some((one, other)) = different_rates(py, &inner.entries, scheduled.as_deref())
-    {
-        return Err(explain(optimizer, Problem::Rates(one, other)));
+    if inner.shared.is_some() {
+        let values = inner.entries.iter().enumerate().map(|(i, entry)| match &scheduled {
+            Some(values) => &values[i][..],
+            None => entry.values(py).0,
+        });
+        if let Some((name, one, other)) =
+            disagreement(inner.entries[0].rule.rule, &inner.agreed, &values.collect::<Vec<_>>())
+        {
+            return Err(explain(optimizer, Problem::Disagreement(name, one, other)));
+        }
     }
     waiting.iter().try_for_each(|changes| changes.get().check(py))?;
     // Nothing below runs foreign Python code, so the checks above stay valid.
@@ -460,16 +469,6 @@ fn run(py: Python<'_>, inner: &mut Inner, program: &str, steps: u64, zero_grads:
 pub fn scheduled_values(optimizer: &Bound<'_, PyAny>, entries: &[Entry], step: u64) -> PyResult<Option<Vec<Vec<f64>>>> {
     let any = entries.iter().any(|entry| entry.values(optimizer.py()).scheduled());
     any.then(|| callbacks::scheduled_values(optimizer, step)).transpose()
-}
-
-/// Two learning rates of groups that differ and are not 0, if there are any.
-fn different_rates(py: Python<'_>, entries: &[Entry], scheduled: Option<&[Vec<f64>]>) -> Option<(f64, f64)> {
-    let mut rates = entries.iter().enumerate().map(|(i, entry)| match scheduled {
-        Some(values) => GroupValues(&values[i]).rate(),
-        None => entry.values(py).rate(),
-    });
-    let first = rates.by_ref().find(|&rate| rate != 0.0)?;
-    rates.find(|&rate| rate != 0.0 && rate != first).map(|other| (first, other))
 }
 
 /// Fills the scalars of each set for its next step; the one with the largest learning rate, among those of arrays that have a

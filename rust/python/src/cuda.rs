@@ -14,7 +14,7 @@ use schuss::{Array, CompiledRule, Dtype};
 
 use crate::changes::Changes;
 use crate::core::Core;
-use crate::group::{GroupValues, MatrixShape, ScalarSets, find_rule, matrix_of};
+use crate::group::{GroupValues, MatrixShape, ScalarSets, disagreement, find_rule, matrix_of};
 
 const DTYPES: [(&str, Dtype); 4] =
     [("float32", Dtype::F32), ("float64", Dtype::F64), ("float16", Dtype::F16), ("bfloat16", Dtype::Bf16)];
@@ -244,6 +244,14 @@ impl CudaWork {
     #[setter(_added)]
     fn set_added(&self, group: (Vec<(String, usize)>, Vec<Given>)) -> PyResult<()> {
         self.add_group(group.0, group.1)
+    }
+
+    /// What groups with these values do not agree on, although states that they share are computed from it.
+    fn disagreement(&self, values: Vec<Vec<f64>>) -> PyResult<Option<(&'static str, f64, f64)>> {
+        self.locked(|inner| {
+            let values: Vec<&[f64]> = values.iter().map(Vec::as_slice).collect();
+            inner.rules.first().and_then(|rule| disagreement(rule.rule, &rule.rule.all_depends_on(), &values))
+        })
     }
 
     /// Starts a step, or another program, and makes the changes `taken` and those that wait for a step of the owner. Returns array and flat index of the first gradient that

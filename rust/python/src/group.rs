@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use numpy::{PyArray1, PyArrayMethods};
 use pyo3::exceptions::{PyMemoryError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use schuss::rule::{Scope, State};
+use schuss::rule::{Rule, Scope, State};
 use schuss::{Array, Common, CompiledRule, Decay, Dtype, Matrix, StateFormat, optimizers};
 
 use crate::arrays::Pinned;
@@ -62,6 +62,24 @@ impl ScalarSets {
         };
         self.entry_of.iter().enumerate().map(&mut place).collect()
     }
+}
+
+/// A value that groups do not agree on, with its name: of what a rule's states of scope `all` are computed from, which
+/// [`schuss::rule::Rule::all_depends_on`] lists. A learning rate may also be 0.
+pub fn disagreement(
+    rule: &Rule,
+    (hypers, by_rate): &(Vec<usize>, bool),
+    values: &[&[f64]],
+) -> Option<(&'static str, f64, f64)> {
+    /// The first value, and the first other one.
+    fn two(mut all: impl Iterator<Item = f64>) -> Option<(f64, f64)> {
+        let first = all.next()?;
+        all.find(|&other| other != first).map(|other| (first, other))
+    }
+    let rates = values.iter().map(|values| GroupValues(values).rate()).filter(|&rate| *by_rate && rate != 0.0);
+    let named = |name, found: Option<(f64, f64)>| found.map(|(first, other)| (name, first, other));
+    let of = |k: usize| values.iter().map(move |values| values[GroupValues::COMMON + k]);
+    named("lr", two(rates)).or_else(|| hypers.iter().find_map(|&k| named(rule.hypers[k], two(of(k)))))
 }
 
 /// Values: scheduled, lr, initial_lr, weight_decay, decay, maximize, then the rule's hyperparameters.

@@ -61,6 +61,8 @@ pub struct Inner {
     pub verified: Vec<Option<(usize, Dtype)>>,
     /// The states that all arrays share, created by Python.
     pub shared: Option<Py<PyArray1<f64>>>,
+    /// What these are computed from, which all groups must agree on: a rule's hyperparameters, by index, and the learning rate.
+    pub agreed: (Vec<usize>, bool),
     /// Keeps a step's gradients alive; empty between steps.
     pub gradients: Vec<Py<PyAny>>,
     pub max_grad_norm: Option<f64>,
@@ -99,6 +101,7 @@ impl Inner {
             written: Vec::new(),
             verified: Vec::new(),
             shared: None,
+            agreed: (Vec::new(), false),
             gradients: Vec::new(),
             max_grad_norm: None,
             nonfinite: Nonfinite::Propagate,

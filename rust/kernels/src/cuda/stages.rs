@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::exec::by_cells;
-use crate::rule::{Expr, Kind, Operation, Program, Reduction, Rule, Scope, Stage, Stream};
+use crate::rule::{Kind, Operation, Program, Reduction, Rule, Scope, Stage, Stream};
 
 /// What a kernel does for a stage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -204,17 +204,11 @@ pub fn assigns(stage: &Stage, name: &str) -> bool {
 /// Whether a stage reads a name.
 pub fn reads(stage: &Stage, name: &str) -> bool {
     let values = stage.statements.iter().map(|statement| &statement.value);
-    values.chain(stage.reductions.iter().map(|reduction| &reduction.value)).any(|value| occurs(value, name))
-}
-
-fn occurs(expr: &Expr, name: &str) -> bool {
-    match expr {
-        Expr::Number(_) => false,
-        Expr::Name(known) => *known == name,
-        Expr::Unary(_, a) => occurs(a, name),
-        Expr::Binary(_, a, b) => occurs(a, name) || occurs(b, name),
-        Expr::Call(_, arguments) => arguments.iter().any(|argument| occurs(argument, name)),
-    }
+    let mut found = false;
+    values
+        .chain(stage.reductions.iter().map(|reduction| &reduction.value))
+        .for_each(|value| value.names(&mut |other| found |= other == name));
+    found
 }
 
 /// Whether a rule can run on a device.

@@ -16,8 +16,11 @@ pub mod ademamix;
 pub mod adopt;
 pub mod aggmo;
 pub mod asgd;
+pub mod came;
 mod cautious;
 mod clipping;
+pub mod d_adaptation;
+pub mod dog;
 pub mod fromage;
 pub mod ftrl;
 pub mod grams;
@@ -39,6 +42,7 @@ pub mod rprop;
 pub mod schedule_free;
 pub mod sgd;
 pub mod signum;
+pub mod sm3;
 pub mod sophia;
 pub mod stable_adamw;
 pub mod tools;
@@ -94,7 +98,19 @@ pub static ALL: &[&CompiledRule] = &[
     novograd::novograd(),
     adafactor::adafactor(),
     adafactor::adafactor_vector(),
+    adafactor::adafactor_momentum(),
+    adafactor::adafactor_vector_momentum(),
+    came::came(),
+    came::came_vector(),
+    sm3::sm3(),
+    sm3::sm3_momentum(),
+    sm3::sm3_vector(),
+    sm3::sm3_vector_momentum(),
     prodigy::prodigy(),
+    d_adaptation::dadaptadam(),
+    d_adaptation::dadaptsgd(),
+    dog::dog(),
+    dog::dog_layerwise(),
     madgrad::madgrad(),
     padam::padam(),
     padam::padam_amsgrad(),

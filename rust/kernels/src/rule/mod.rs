@@ -256,6 +256,25 @@ impl Rule {
         self.states.iter().enumerate().filter(move |(_, state)| state.scope == scope)
     }
 
+    /// What the states of scope `all` are computed from: the indices of hyperparameters, besides those that only `each_step`
+    /// reads, and whether the learning rate is among it.
+    pub fn all_depends_on(&self) -> (Vec<usize>, bool) {
+        let mut names = Vec::new();
+        for (_, state) in self.states_of(Scope::All) {
+            names.push(state.name);
+            if let Initial::Hyper(name) = state.initial {
+                names.push(name);
+            }
+        }
+        let stages = self.programs.iter().flat_map(|program| program.stages);
+        let texts = stages.filter(|stage| matches!(stage.kind, Kind::Text(Scope::All)));
+        let statements: Vec<&Statement> = texts.flat_map(|stage| stage.statements).collect();
+        add_sources(&mut names, &statements);
+        let hypers = self.hypers.iter().enumerate().filter(|(_, name)| names.contains(name)).map(|(k, _)| k).collect();
+        add_sources(&mut names, &self.each_step.iter().collect::<Vec<_>>());
+        (hypers, names.contains(&self.rate))
+    }
+
     /// Whether its step reads gradients.
     pub fn reads_gradient(&self) -> bool {
         self.programs[0].reads_gradient()
@@ -273,6 +292,23 @@ impl Rule {
     }
 }
 
+/// Adds the names that statements compute these names from.
+fn add_sources(names: &mut Vec<&str>, statements: &[&Statement]) {
+    let mut known = 0;
+    while known < names.len() {
+        known = names.len();
+        for statement in statements {
+            if names.contains(&statement.name) {
+                statement.value.names(&mut |name| {
+                    if !names.contains(&name) {
+                        names.push(name);
+                    }
+                });
+            }
+        }
+    }
+}
+
 impl Program {
     /// Whether it reads gradients.
     pub fn reads_gradient(&self) -> bool {
@@ -283,5 +319,24 @@ impl Program {
 impl std::fmt::Debug for Rule {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Rule({})", self.name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::optimizers::find;
+
+    #[test]
+    fn what_the_states_of_all_arrays_are_computed_from() {
+        let of = |name: &str| {
+            let rule = find(name).expect("a rule").rule;
+            let (hypers, by_rate) = rule.all_depends_on();
+            (hypers.iter().map(|&k| rule.hypers[k]).collect::<Vec<_>>(), by_rate)
+        };
+        assert_eq!(of("prodigy"), (vec!["beta3", "d0", "d_coef", "growth_rate"], true));
+        assert_eq!(of("dadaptadam"), (vec!["beta2", "d0", "growth_rate"], true));
+        assert_eq!(of("dadaptsgd"), (vec!["d0", "growth_rate"], true));
+        assert_eq!(of("dog"), (vec!["reps_rel", "eps"], false));
+        assert_eq!(of("adam"), (vec![], false));
     }
 }

@@ -15,6 +15,22 @@ pub enum Expr {
     Call(&'static str, &'static [Expr]),
 }
 
+impl Expr {
+    /// Calls `f` for each name in it.
+    pub(crate) fn names(&self, f: &mut impl FnMut(&'static str)) {
+        match self {
+            Expr::Number(_) => {}
+            Expr::Name(name) => f(name),
+            Expr::Unary(_, a) => a.names(f),
+            Expr::Binary(_, a, b) => {
+                a.names(f);
+                b.names(f);
+            }
+            Expr::Call(_, arguments) => arguments.iter().for_each(|argument| argument.names(f)),
+        }
+    }
+}
+
 /// An assignment.
 #[derive(Clone, Copy, Debug)]
 pub struct Statement {
