@@ -11,6 +11,7 @@ from helpers import leaves
 from interrupts import check_all_or_nothing
 
 import schuss
+from schuss.wrappers import offload
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs a timer that sends signals")
 
@@ -19,15 +20,20 @@ GRADS = [gpu.Array(normal(shape, np.float32, 9)) for shape in SHAPES]
 
 
 def image(opt):
+    if isinstance(opt, schuss.Offload):
+        arrays, scalars = image(opt.optimizer)
+        return [*(array.host.copy() for array in opt.given), *arrays], repr((scalars, opt.grad_norm))
     state = opt.state_dict()
-    params = [array.numpy() for group in opt.param_groups for array in group["params"]]
+    params = [getattr(array, "numpy", array.copy)() for group in opt.param_groups for array in group["params"]]
     arrays = [*params, *leaves([list(group.values()) for group in state["state"]]), *state.get("shared", {}).values()]
     scalars = {key: value for key, value in state.items() if key not in ("state", "shared")}
     return copy.deepcopy([array for array in arrays if array is not None]), repr((scalars, opt.grad_norm))
 
 
 def step(opt):
-    opt.step([GRADS, [gpu.Array(np.ones(2, np.float32))]] if opt._grouped else GRADS)
+    if isinstance(opt, schuss.Offload):
+        return opt.step(GRADS)
+    return opt.step([GRADS, [gpu.Array(np.ones(2, np.float32))]] if opt._grouped else GRADS)
 
 
 def made(kind, around=None, **options):
@@ -54,6 +60,14 @@ def add_group(opt):
     opt.add_param_group({"params": [gpu.Array(np.ones(2, np.float32))]})
 
 
+def offloaded():
+    params = [gpu.Array(normal(shape, np.float16, 1)) for shape in SHAPES]
+    opt = schuss.Offload(schuss.AdamW, params, lr=0.1, max_grad_norm=1.0)
+    opt.given = params
+    step(opt)
+    return opt
+
+
 CALLS = {
     "AdamW": (made(schuss.AdamW, max_grad_norm=1.0), step),
     "Prodigy": (made(schuss.Prodigy), step),
@@ -63,9 +77,11 @@ CALLS = {
     "sync": (made(schuss.AdamW, {"k": 100}), lambda opt: opt.sync()),
     "load_state_dict": load(made(schuss.AdamW)),
     "add_param_group": (made(schuss.AdamW), add_group),
+    "Offload": (offloaded, step),
 }
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_all_or_nothing_on_a_gpu(name):
+def test_all_or_nothing_on_a_gpu(name, monkeypatch):
+    monkeypatch.setattr(offload, "_PIECE", 5)
     check_all_or_nothing(*CALLS[name], step, image, name)

@@ -6,7 +6,7 @@ It knows no optimizer class.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, cast
 
 import numpy as np
@@ -21,6 +21,9 @@ from schuss._core.optimizer import Optimizer
 from schuss._core.rules import RULES
 
 _PIECE = 1 << 20  # elements per chunk; each chunk is copied while the previous one is updated
+
+#: A function of the extension module and its arguments.
+_Call = tuple[Callable[..., Any], tuple[Any, ...]]
 
 
 class _Device(Optimizer):
@@ -142,29 +145,31 @@ class Offload:
         for other in {stream, *foreign}:
             _schuss.cuda_order(self._device, other, inward)
             _schuss.cuda_order(self._device, other, outward)
-        if bad is None or here.nonfinite == "propagate":
+        taken = bad is None or here.nonfinite == "propagate"
+        calls: list[_Call] = []
+        if taken:
             self._reserve()
             numbers = [
                 counters.groups[group] - count + 1 for (group, _), count in zip(here._suffixes, missed, strict=True)
             ]
-            self._run([piece for piece in self._pieces() if seen[piece[0]] is not None], seen, values, numbers, factor)
+            calls += self._update(seen, values, numbers, factor)
             groups = [count + 1 for count in counters.groups]
             if None in seen:
                 missed = [count + (one is None) for count, one in zip(missed, seen, strict=True)]
-            counted = here._counted(Counters(steps + 1, counters.skipped, groups, missed))
-            here._backend.changes([*counted, (self, "_norm", norm)]).make()
+            counted = [*here._counted(Counters(steps + 1, counters.skipped, groups, missed)), (self, "_norm", norm)]
         else:
-            here._backend.changes(here._counted(counters._replace(skipped=counters.skipped + 1))).make()
+            counted = here._counted(counters._replace(skipped=counters.skipped + 1))
         if zero:
             for one, param in zip(seen, there._params, strict=True):
                 if one is None:
                     continue
                 size = param.size * cuda_arrays.dtype_of(one.dtype).itemsize
-                _schuss.cuda_fill(self._device, one.pointer, 0, size, inward)
+                calls.append((_schuss.cuda_fill, (self._device, one.pointer, 0, size, inward)))
         for other in {stream, *foreign}:
-            _schuss.cuda_order(self._device, inward, other)
-            _schuss.cuda_order(self._device, outward, other)
-        return bad is None or here.nonfinite == "propagate"
+            calls += [(_schuss.cuda_order, (self._device, own, other)) for own in (inward, outward)]
+        calls.append((_schuss.Changes(counted).make, ()))
+        _schuss.Changes(calls=calls).make()
+        return taken
 
     def upload(self) -> None:
         """Copies the master weights to the GPU, after something other than a step has changed them."""
@@ -185,35 +190,43 @@ class Offload:
             _schuss.cuda_synchronize(self._device, self._streams[1])  # no copy from the old buffers is pending
             self._buffers = [_Pinned(self._device, 8 * most) for _ in range(4)]
 
-    def _run(self, pieces: list[Any], seen: Any, values: Any, numbers: list[int], factor: float) -> None:
+    def _update(self, seen: Any, values: list[np.ndarray], numbers: list[int], factor: float) -> list[_Call]:
+        """The calls that update all chunks; no code in Python, which could be interrupted, comes between them."""
         inward, outward = self._streams
+        pieces = [piece for piece in self._pieces() if seen[piece[0]] is not None]
+        calls: list[_Call] = []
 
         def copy_in(k: int) -> None:
             i, at, n = pieces[k]
-            dtype = cuda_arrays.dtype_of(seen[i].dtype)
-            source = seen[i].pointer + at * dtype.itemsize
-            _schuss.cuda_copy(self._device, self._buffers[k % 2].pointer, source, n * dtype.itemsize, inward)
-            self._arrived[k % 2].record(inward)
+            size = cuda_arrays.dtype_of(seen[i].dtype).itemsize
+            source = seen[i].pointer + at * size
+            calls.append((_schuss.cuda_copy, (self._device, self._buffers[k % 2].pointer, source, n * size, inward)))
+            calls.append((self._arrived[k % 2].record, (inward,)))
 
         if pieces:
             copy_in(0)
         for k, (i, at, n) in enumerate(pieces):
             if k + 1 < len(pieces):
                 copy_in(k + 1)  # into the buffer that the previous update has finished reading
-            rule, param, place = self._rules[i], self._there._params[i], slice(at, at + n)
-            self._arrived[k % 2].wait()
+            rule, place = self._rules[i], slice(at, at + n)
+            param: Any = self._there._params[i]
             gradient = self._buffers[k % 2].view(n, seen[i].dtype)
             master, *states = (a.ravel(order="K")[place] for a in (self._here._params[i], *self._here._states[i]))
             group = self._here.param_groups[self._here._suffixes[i][0]]
             matrix = self._here._matrix(group.resting, self._here._params[i]) if RULES[rule].needs_matrix else None
             given = ([master], [gradient], [states], [matrix])
-            _schuss.Job(rule, "step", values[i], numbers[i], *given, None, factor).run()
-            self._returned[k % 2].wait()
             out = self._buffers[2 + k % 2]
-            tools.run("copy", [out.view(n, param.dtype.name)], grads=[master])
-            size = n * param.itemsize
-            _schuss.cuda_copy(self._device, param.pointer + at * param.itemsize, out.pointer, size, outward)
-            self._returned[k % 2].record(outward)
+            rounded = tools.job("copy", [out.view(n, param.dtype.name)], grads=[master])
+            to, size = param.pointer + at * param.itemsize, n * param.itemsize
+            calls += [
+                (self._arrived[k % 2].wait, ()),
+                (_schuss.Job(rule, "step", values[i], numbers[i], *given, None, factor).run, ()),
+                (self._returned[k % 2].wait, ()),
+                (rounded.run, ()),
+                (_schuss.cuda_copy, (self._device, to, out.pointer, size, outward)),
+                (self._returned[k % 2].record, (outward,)),
+            ]
+        return calls
 
     def __repr__(self) -> str:
         return f"Offload from device {self._device} to {self._here!r}"
