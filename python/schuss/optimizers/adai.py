@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from schuss._core.hyperparameters import Betas, ClosedFraction, Rate, WeightDecay
 from schuss._core.optimizer import Optimizer
 
@@ -12,14 +15,14 @@ class Adai(Optimizer):
     .. math::
 
        & v \leftarrow \beta_2 v + (1 - \beta_2) g^2, \quad \hat v = \frac{v}{1 - \beta_2^t} \\
-       & c = \min\left(\max\left(\beta_0 \left(\frac{\hat v}{\bar v}\right)^{1 / (3 - 2 \kappa)}, \epsilon\right),
+       & c = \min\left(\max\left(\beta_0 \left(\frac{\hat v}{\bar v}\right)^{1 / (3 - 2 d)}, \epsilon\right),
          1\right), \quad \bar v = \max(\operatorname{mean}(\hat v), 10^{-3}) \\
-       & m \leftarrow (1 - c) m + c^\kappa g \\
+       & m \leftarrow (1 - c) m + c^d g \\
        & w \leftarrow (1 - c) w + c \\
-       & p \leftarrow p - \eta \beta_0^{1 - \kappa} \frac{m}{w}
+       & p \leftarrow p - \eta \beta_0^{1 - d} \frac{m}{w}
 
-    :math:`1 - c` is the momentum of an element, and the mean is over all elements of all arrays. The state `w` is one
-    minus the product of all momenta so far.
+    with the dampening :math:`d`. The momentum of an element is :math:`1 - c`, and the mean is over all elements of all
+    arrays. The state `w` is one minus the product of all momenta so far.
 
     Parameters
     ----------
@@ -28,8 +31,8 @@ class Adai(Optimizer):
     eps : float, default 1e-3
         :math:`\epsilon` >= 0, the least :math:`c`.
     dampening : float, default 1.0
-        :math:`\kappa` in [0, 1]: how much of :math:`c` multiplies the gradient. With 1, as in the paper, `m` is a mean;
-        less needs two powers for each element, which take time.
+        :math:`d` in [0, 1]. With 1, as in the paper, `m` is a mean; less needs two powers for each element, which take
+        time.
 
     References
     ----------
@@ -53,3 +56,7 @@ class Adai(Optimizer):
     dampening: ClosedFraction = 1.0
 
     _single_rule = False
+
+    @classmethod
+    def _rule_values(cls, hypers: Mapping[str, Any]) -> Mapping[str, float]:
+        return {**super()._rule_values(hypers), "beta0": hypers["betas"][0]}

@@ -3,13 +3,12 @@
 use schuss_macros::rules;
 
 rules! {
-    // beta1 is the paper's beta0.
-    hyper(beta1, beta2, eps, dampening);
+    hyper(beta0, beta2, eps, dampening);
     each_step(lr, t) {
         one_minus_beta2 = 1.0 - beta2;
         inv_bias2 = 1.0 / (1.0 - pow(beta2, t));
         power = 1.0 / (3.0 - 2.0 * dampening);
-        step_size = lr * pow(beta1, 1.0 - dampening);
+        step_size = lr * pow(beta0, 1.0 - dampening);
     }
 
     /// Adai (arXiv:2006.15815): `v = beta2*v + (1-beta2)*g^2`, `h = v/bc2`, its mean over all arrays at least 0.001;
@@ -27,7 +26,7 @@ rules! {
         }
         pass(p, g) {
             let h = v * inv_bias2;
-            let c = max(min(beta1 * pow(h * inv_mean, power), 1.0), eps);
+            let c = max(min(beta0 * pow(h * inv_mean, power), 1.0), eps);
             let kept = 1.0 - c;
             m = fma(kept, m, pow(c, dampening) * g);
             w = fma(kept, w, c);

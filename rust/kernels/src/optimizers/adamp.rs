@@ -48,11 +48,11 @@ rules! {
         }
         row {
             max array { row_cosine = cosine(gp, gg, pp); row_length = length; }
-            sum array { all_gp = gp; all_gg = gg; all_pp = pp; all_up = up; size = length; }
+            sum array { all_gp = gp; all_gg = gg; all_pp = pp; all_up = up; count = length; }
         }
         array {
             by_row = if row_cosine < delta / sqrt(row_length) { 1.0 } else { 0.0 };
-            let flat = if cosine(all_gp, all_gg, all_pp) < delta / sqrt(size) { 1.0 } else { 0.0 };
+            let flat = if cosine(all_gp, all_gg, all_pp) < delta / sqrt(count) { 1.0 } else { 0.0 };
             whole = if by_row == 0.0 && flat != 0.0 { along(all_up, all_pp) } else { 0.0 };
             kept = 1.0 - adam_decay * if by_row != 0.0 || flat != 0.0 { wd_ratio } else { 1.0 };
         }
@@ -86,11 +86,11 @@ rules! {
         }
         row {
             max array { row_cosine = cosine(gp, gg, pp); row_length = length; }
-            sum array { all_gp = gp; all_gg = gg; all_pp = pp; all_up = up; size = length; }
+            sum array { all_gp = gp; all_gg = gg; all_pp = pp; all_up = up; count = length; }
         }
         array {
             by_row = if row_cosine < delta / sqrt(row_length) { 1.0 } else { 0.0 };
-            let flat = if cosine(all_gp, all_gg, all_pp) < delta / sqrt(size) { 1.0 } else { 0.0 };
+            let flat = if cosine(all_gp, all_gg, all_pp) < delta / sqrt(count) { 1.0 } else { 0.0 };
             whole = if by_row == 0.0 && flat != 0.0 { along(all_up, all_pp) } else { 0.0 };
             kept = 1.0 - sgd_decay * if by_row != 0.0 || flat != 0.0 { wd_ratio } else { 1.0 };
         }
