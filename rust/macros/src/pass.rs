@@ -26,20 +26,6 @@ pub fn kernel(rule: &Rule, stage: &Stage, domain: Domain, carrier: &Ident, recal
         };
         quote!(let #name = <P::Compute as Real>::from_f64(#value);)
     });
-    // Loops of their own where all exponents are 0.5, or all 1: a root takes a fraction of the time of a power.
-    let powers = quote!(each::<P, G, S, L2, FMA, 0>);
-    let chosen = match exponents.as_slice() {
-        [] => powers,
-        [..] => quote! {
-            if #(scalars[#exponents] == 0.5)&&* {
-                each::<P, G, S, L2, FMA, 1>
-            } else if #(scalars[#exponents] == 1.0)&&* {
-                each::<P, G, S, L2, FMA, 2>
-            } else {
-                #powers
-            }
-        },
-    };
     let mut loads = Vec::new();
     for stream in streams.iter().filter(|stream| stream.read) {
         let (name, slice) = (&stream.name, &stream.slice);
@@ -175,6 +161,22 @@ pub fn kernel(rule: &Rule, stage: &Stage, domain: Domain, carrier: &Ident, recal
     });
     let prefetches: Vec<_> = prefetches.map(|pointer| quote!(crate::cpu::prefetch_batch(#pointer, m);)).collect();
     let random = stores_state(&streams, &stored);
+    // Loops of their own where all exponents are 0.5, or all 1: a root takes a fraction of the time of a power. Each is
+    // called by its name: through a pointer it would not be inlined, and so not be compiled for the CPU level.
+    let each = |powers: u8| quote!(each::<P, G, S, L2, FMA, #powers>(m, #(#call,)* scalars, places, &blocks, #(&mut #lanes),*));
+    let (powers, roots, firsts) = (each(0), each(1), each(2));
+    let chosen = match exponents.as_slice() {
+        [] => powers,
+        [..] => quote! {
+            if #(scalars[#exponents] == 0.5)&&* {
+                #roots
+            } else if #(scalars[#exponents] == 1.0)&&* {
+                #firsts
+            } else {
+                #powers
+            }
+        },
+    };
     let batch = |end: &TokenStream| {
         quote! {
             while done < #end {
@@ -185,7 +187,7 @@ pub fn kernel(rule: &Rule, stage: &Stage, domain: Domain, carrier: &Ident, recal
                     unsafe { #(#prefetches)* }
                 }
                 // SAFETY: the caller guarantees that every stream is valid, aligned, and overlaps no other.
-                nan |= unsafe { (#chosen)(m, #(#call,)* scalars, places, &blocks, #(&mut #lanes),*) };
+                nan |= unsafe { #chosen };
                 done += m;
             }
         }

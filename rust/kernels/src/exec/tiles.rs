@@ -94,10 +94,9 @@ impl Item {
             // Kernels take all states in one format.
             StateFormat::Bfloat16 if self.exact_bits & (pass.reads | pass.writes) != 0 => return None,
             StateFormat::Int8 if self.uses_states(pass) => return None,
-            StateFormat::Bfloat16 if self.uses_states(pass) => match call.bits {
-                Some(_) => States::Bfloat16,
-                None => States::Bfloat16Nearest,
-            },
+            // Rounding to nearest has no kernels of its own: few choose it.
+            StateFormat::Bfloat16 if self.uses_states(pass) && call.bits.is_none() => return None,
+            StateFormat::Bfloat16 if self.uses_states(pass) => States::Bfloat16,
             _ => States::Compute,
         };
         kernel::find(self.compiled.kernels[pass.kernel], call.level, Types { param, grad, states })

@@ -22,7 +22,6 @@ pub(crate) struct Types {
 pub(crate) enum States {
     Compute,
     Bfloat16,
-    Bfloat16Nearest,
 }
 
 /// The kernels of a pass, by CPU level: the baseline has only those of the compute types.
@@ -34,7 +33,7 @@ pub(crate) struct Table {
     avx512: [Kernel; COMBINATIONS],
 }
 
-const COMBINATIONS: usize = 7;
+const COMBINATIONS: usize = 6;
 
 /// The index of a combination among a level's kernels; the compute types come first.
 fn place(types: Types) -> Option<usize> {
@@ -46,7 +45,6 @@ fn place(types: Types) -> Option<usize> {
         (Bf16, F32, States::Compute) => Some(3),
         (Bf16, Bf16, States::Compute) => Some(4),
         (F32, F32, States::Bfloat16) => Some(5),
-        (F32, F32, States::Bfloat16Nearest) => Some(6),
         _ => None,
     }
 }
@@ -77,7 +75,6 @@ pub(crate) const fn table<R: Pass>() -> Table {
                 super::$level::kernel::<R, bf16, f32, f32>,
                 super::$level::kernel::<R, bf16, bf16, f32>,
                 super::$level::kernel::<R, f32, f32, Bfloat16State<false>>,
-                super::$level::kernel::<R, f32, f32, Bfloat16State<true>>,
             ]
         };
     }

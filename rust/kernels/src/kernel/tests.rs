@@ -115,7 +115,6 @@ fn passes_store_the_canonical_nan() {
                 (F64, F64, States::Compute),
                 (Bf16, F32, States::Compute),
                 (F32, F32, States::Bfloat16),
-                (F32, F32, States::Bfloat16Nearest),
             ] {
                 let state_type = if states == States::Compute { param.compute() } else { Bf16 };
                 let mut streams = Vec::new();
