@@ -26,6 +26,7 @@ from schuss.gradients import clip_grad_value_ as clip_grad_value_
 from schuss.gradients import global_norm as global_norm
 from schuss.gradients import split_groups as split_groups
 from schuss.optimizers import *  # noqa: F403 - the classes and OPTIMIZERS; a new class needs no line here
+from schuss.packing import pack as pack
 
 if TYPE_CHECKING:
     from schuss import functional as functional

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 import platform
+from collections.abc import Callable
 
 import numpy as np
 
@@ -104,7 +105,15 @@ def show_config() -> None:
     schuss ...
     """
     print(f"schuss      {_schuss.__version__}")
-    print(f"CPU level   {cpu_level()} (found: {', '.join(cpu_levels())}; SCHUSS_CPU chooses)")
-    print(f"threads     {get_num_threads()} (set_num_threads or SCHUSS_NUM_THREADS)")
+    print(f"CPU level   {_or_error(cpu_level)} (found: {', '.join(cpu_levels())}; SCHUSS_CPU chooses)")
+    print(f"threads     {_or_error(get_num_threads)} (set_num_threads or SCHUSS_NUM_THREADS)")
     print(f"NumPy       {np.__version__}")
     print(f"Python      {platform.python_version()} on {platform.system()} {platform.machine()}")
+
+
+def _or_error(value: Callable[[], object]) -> object:
+    """A value, or what is wrong with the environment variable that it comes from."""
+    try:
+        return value()
+    except ValueError as error:
+        return error

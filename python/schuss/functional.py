@@ -36,7 +36,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -50,6 +50,13 @@ from schuss._core.rules import RULES
 from schuss.optimizers import OPTIMIZERS
 
 
+class _Prepared(NamedTuple):
+    """Checked hyperparameters, and for each dtype of parameters what takes plain arrays without further checks here."""
+
+    group: ParamGroup
+    steppers: dict[np.dtype[Any], _schuss.Stepper]
+
+
 def _make(kind: type[Optimizer]) -> Callable[..., None]:
     name = f"{kind.__name__.lower()}_"
     hypers = {name: field.default for name, field in kind._parameters.items() if field.init and not field.whole}
@@ -58,8 +65,8 @@ def _make(kind: type[Optimizer]) -> Callable[..., None]:
 
     # The key includes types because 1 == True, but a number is no valid flag, nor a flag a number.
     @functools.lru_cache(maxsize=64)
-    def prepared(given: tuple[tuple[str, Any, type], ...]) -> ParamGroup:
-        values = {**keywords, **{key: value for key, value, _ in given}}
+    def prepared(given: tuple[tuple[str, Any], ...], types: tuple[type, ...]) -> _Prepared:
+        values = {**keywords, **dict(given)}
         unknown = [key for key in values if key not in keywords]
         if unknown:
             raise TypeError(f"{name} got an unexpected keyword {unknown[0]!r}; it takes {', '.join(keywords)}")
@@ -72,11 +79,15 @@ def _make(kind: type[Optimizer]) -> Callable[..., None]:
         initial_lr = values.pop("initial_lr", None)
         if initial_lr is not None:
             initial_lr = validate.number("initial_lr", initial_lr, open_low=True)
-        return ParamGroup(kind, [], values, "", initial_lr)
+        return _Prepared(ParamGroup(kind, [], values, "", initial_lr), {})
 
     def function(p: np.ndarray, g: Any, *states: np.ndarray, step: int, **given: Any) -> None:
-        key = tuple((key, value, type(value)) for key, value in given.items())
-        group = (prepared if _hashable(key) else prepared.__wrapped__)(key)
+        key = tuple(given.items()), tuple(map(type, given.values()))
+        group, steppers = (prepared if _hashable(key) else prepared.__wrapped__)(*key)
+        if type(p) is np.ndarray and type(step) is int and step > 0:
+            stepper = steppers.get(p.dtype)
+            if stepper is not None and stepper(step, p, g, states):
+                return
         if isinstance(step, bool) or not isinstance(step, (int, np.integer)) or not 1 <= step < 2**63:
             raise ValueError(f"step must be a whole number >= 1 and < 2**63, got {step!r}")
         checks.check_written("p", p)
@@ -99,6 +110,9 @@ def _make(kind: type[Optimizer]) -> Callable[..., None]:
         matrix = kind._matrix(group.hypers, p) if RULES[rule].needs_matrix else None
         packed = group._packed_values(rule, p.dtype)
         _schuss.Job(rule, "step", packed, int(step), [p], [gradient], [states], [matrix]).run()
+        one_rule = kind._array_rule.__func__ is Optimizer._array_rule.__func__  # type: ignore[attr-defined]
+        if one_rule and not RULES[rule].needs_matrix and not RULES[rule].shared:
+            steppers[p.dtype] = _schuss.Stepper(rule, packed.tolist(), p)
 
     only = inspect.Parameter.KEYWORD_ONLY
     named = [inspect.Parameter("step", only)]

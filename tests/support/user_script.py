@@ -127,6 +127,13 @@ def tools() -> float:
     grads = gradients(model())
     schuss.clip_grad_value_(grads, 0.5)
     schuss.centralize_(grads, layout="in_out")
+    packed = schuss.Adam(schuss.pack([np.ones(2), np.ones(3)]), track_grad_norm=True)
+    _ = packed.grads
+    packed.step()
+    logged: dict[str, float] = packed.metrics()
+    clipped: float | None = packed.clip_factor
+    print(logged, clipped, packed.param_groups[0].current("lr"))
+    packed.step_count = 3
     total: float = schuss.clip_grad_norm_(grads, 1.0) + schuss.global_norm(grads)
     p, m, v = np.ones(2), np.zeros(2), np.zeros(2)
     functional.adam_(p, np.ones(2), m, v, step=1, lr=0.1)
@@ -150,7 +157,7 @@ def mistakes() -> None:
     schuss.Adam(np.ones(2), betas=0.9)  # type: ignore[arg-type]
     schuss.Adam(np.ones(2), state_dtype="float16")  # type: ignore[arg-type]
     schuss.Adam(np.ones(2)).nonfinite = "ignore"  # type: ignore[assignment]
-    schuss.Adam(np.ones(2)).step_count = 3  # type: ignore[misc]
+    schuss.Adam(np.ones(2)).skipped_steps = 3  # type: ignore[misc]
     schuss.centralize_(np.ones((2, 2)), layout="rows")  # type: ignore[arg-type]
     schuss.save("opt", np.ones(2))  # type: ignore[arg-type]
 

@@ -49,7 +49,10 @@ class Own(schuss.Adam):
         self.note = "mine"
 
 
-OPTIONS = ["maximize", "max_grad_norm", "nonfinite", "state_dtype", "state_rounding", "state_seed", "master_weights"]
+OPTIONS = [
+    "maximize", "max_grad_norm", "track_grad_norm", "nonfinite", "state_dtype", "state_rounding", "state_seed",
+    "master_weights",
+]  # fmt: skip
 
 
 def parameters(kind, sort):
@@ -76,7 +79,9 @@ def test_a_subclass_changes_defaults_and_keeps_the_order():
     opt = Sgd3(np.ones(2))
     assert (opt.param_groups[0]["weight_decay"], opt.max_grad_norm) == (0.25, 2.0)
     assert (Sgd3.tag, Sgd3._cache) == ("no parameter", None)
-    assert not hasattr(opt, "lr") and not hasattr(Sgd3, "weight_decay"), "a default is no value of an optimizer"
+    assert not hasattr(opt, "weight_decay") and not hasattr(Sgd3, "weight_decay"), (
+        "a default is no value of an optimizer"
+    )
     assert Sgd2(np.ones(2)).max_grad_norm is None
 
 
@@ -99,7 +104,7 @@ def test_what_is_no_hyperparameter_is_refused():
 @each_class
 def test_options_are_keywords(kind):
     keywords = parameters(kind, inspect.Parameter.KEYWORD_ONLY)
-    assert keywords == (OPTIONS[:3] if kind is schuss.Newton else OPTIONS)
+    assert keywords == (OPTIONS[:4] if kind is schuss.Newton else OPTIONS)
 
 
 @each_class

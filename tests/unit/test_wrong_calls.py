@@ -251,7 +251,7 @@ def test_unknown_keywords(kind):
 
 def test_attributes_that_cannot_be_set():
     opt = schuss.SGD(array(3))
-    for name in ("param_groups", "grads", "step_count", "skipped_steps", "grad_norm"):
+    for name in ("param_groups", "grads", "skipped_steps", "grad_norm", "clip_factor"):
         with pytest.raises(AttributeError, match=name):
             setattr(opt, name, None)
     with pytest.raises(AttributeError, match="no function 'no_such_'; it has sgd_, "):

@@ -6,6 +6,7 @@ Every message names the array by its place, says what is wrong and how to fix it
 from __future__ import annotations
 
 import bisect
+import functools
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence, ValuesView
 from typing import Any, Literal
@@ -19,6 +20,7 @@ _USE_IT = "and use that array in the model too"
 _NAMES = "float32, float64, float16 or bfloat16 (ml_dtypes)"
 
 
+@functools.lru_cache(maxsize=64)
 def known_dtype(dtype: np.dtype[Any]) -> bool:
     """Whether the kernels support this dtype; registers ml_dtypes' bfloat16 with them."""
     if not dtype.isnative:
@@ -65,8 +67,8 @@ def shown(array: Any) -> np.ndarray:
     return result
 
 
-def check_written(place: str, array: Any) -> None:
-    """Raises unless the array can be updated in place."""
+def check_known(place: str, array: Any) -> None:
+    """Raises unless it is a NumPy array of a supported dtype."""
     if array is None:
         raise TypeError(f"{place} is None; it must be a NumPy array")
     if not isinstance(array, np.ndarray):
@@ -84,6 +86,11 @@ def check_written(place: str, array: Any) -> None:
         if array.dtype.kind in "biu":  # a counter or a mask among weights
             advice = f": leave it out if it is not trained, or{advice.removeprefix(':')}"
         raise TypeError(f"{place} has dtype {array.dtype}; it must be {_NAMES}{advice and f'{advice} {_USE_IT}'}")
+
+
+def check_written(place: str, array: Any) -> None:
+    """Raises unless the array can be updated in place."""
+    check_known(place, array)
     if not array.flags.writeable:
         raise ValueError(f"{place} is read-only; pass a writable array, or copy it once {_USE_IT}")
     if not (array.flags.c_contiguous or array.flags.f_contiguous):

@@ -9,7 +9,7 @@ aliasing), and NumPy allocates all large arrays at the same offset.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -18,6 +18,8 @@ from schuss._arrays import checks, formats
 _LINE, _PAGE = 64, 4096
 _LARGE = 16 * _PAGE
 _STAGGER = 1024
+#: A parameter's number, one of its states, and the dtype that it is stored in, if that is not the usual one.
+_Placed = tuple[int, formats.State, str | None]
 
 
 def zeros(
@@ -29,27 +31,73 @@ def zeros(
     rounds = [
         [(i, *own[k]) for i, own in enumerate(stored) if k < len(own)] for k in range(max(map(len, stored), default=0))
     ]
-    sizes = [[formats.state_bytes(state, dtype, params[i]) for i, state, dtype in own] for own in rounds]
-    bytes_needed = sum(size + (_PAGE if size >= _LARGE else _LINE) for own in sizes for size in own)
+    follows = following(params) if state_format.plain else [False] * len(params)
+    stretches = [
+        (k, stretch, [formats.state_bytes(state, dtype, params[i]) for i, state, dtype in stretch])
+        for k, own in enumerate(rounds)
+        for stretch in _stretches(own, follows)
+    ]
+    bytes_needed = sum(sum(sizes) + (_PAGE if sum(sizes) >= _LARGE else _LINE) for *_, sizes in stretches)
     # Through a memoryview, so that nobody reaches the array that owns the memory, as base of a state, and resizes it.
     block = np.frombuffer(memoryview(np.zeros(bytes_needed + _LINE, np.uint8)), np.uint8)  # type: ignore[arg-type]
     base = block.ctypes.data
     made: list[list[np.ndarray]] = [[] for _ in params]
     at = 0
-    for k, own in enumerate(rounds):
-        for (i, state, dtype), size in zip(own, sizes[k], strict=True):
-            param = params[i]
-            if size >= _LARGE:
-                wanted = param.ctypes.data // _LINE * _LINE + _STAGGER * (k + 1)
-                at += (wanted - base - at) % _PAGE
-            else:
-                at += -(base + at) % _LINE
-            made[i] += formats.views(block[at : at + size], state, dtype, param)
+    for k, stretch, sizes in stretches:
+        if sum(sizes) >= _LARGE:
+            wanted = params[stretch[0][0]].ctypes.data // _LINE * _LINE + _STAGGER * (k + 1)
+            at += (wanted - base - at) % _PAGE
+        else:
+            at += -(base + at) % _LINE
+        for (i, state, dtype), size in zip(stretch, sizes, strict=True):
+            made[i] += formats.views(block[at : at + size], state, dtype, params[i])
             at += size
     if state_format.master:
         for arrays, param in zip(made, params, strict=True):
             arrays[-1][...] = param
     return made
+
+
+def following(arrays: Sequence[np.ndarray]) -> list[bool]:
+    """For each array, whether it has the dtype of the one before it, and begins in memory where that one ends."""
+    result, dtype, end = [], None, -1
+    for array in arrays:
+        start, stop = checks.byte_range(array)
+        result.append(array.dtype == dtype and start == end)
+        dtype, end = array.dtype, stop
+    return result
+
+
+def _stretches(own: Sequence[_Placed], follows: Sequence[bool]) -> Iterator[list[_Placed]]:
+    """The states of one name, in pieces that lie in memory as their parameters do: one behind the other."""
+    stretch: list[_Placed] = []
+    for entry in own:
+        i, state, _ = entry
+        joins = stretch and follows[i] and stretch[-1][0] == i - 1 and state.scope == stretch[-1][1].scope == "element"
+        if stretch and not joins:
+            yield stretch
+            stretch = []
+        stretch.append(entry)
+    if stretch:
+        yield stretch
+
+
+def buffers(params: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Zeroed gradients, in the dtype that updates are computed in; they follow each other as the parameters do."""
+    result: list[np.ndarray] = []
+    follows = [*following(params), False]
+    first = 0
+    for last in range(len(params)):
+        if follows[last + 1]:
+            continue
+        own = params[first : last + 1]
+        block = np.zeros(sum(param.size for param in own), checks.compute_dtype(own[0].dtype))
+        at = 0
+        for param in own:
+            result.append(block[at : at + param.size].reshape(param.shape, order=checks.order(param)))
+            at += param.size
+        first = last + 1
+    return result
 
 
 #: Batch, rows and columns in memory order, whether rows of the array are columns there, and how many matrices are

@@ -17,7 +17,7 @@ from schuss import _schuss
 from schuss._arrays import checks, formats, trees
 from schuss._backends import cuda_arrays
 from schuss._backends.cuda_arrays import DeviceArray
-from schuss._backends.protocol import Change, Copy, Counters, GroupArrays, Owner
+from schuss._backends.protocol import Change, Copy, Counters, GroupArrays, Limits, Owner
 
 
 class Cuda:
@@ -36,7 +36,9 @@ class Cuda:
         # ones.
         self._shared = b""
         self._shared_behind = False
+        #: The last step's norm, ... until it is read from the device, and its bound.
         self._norm: Any = None
+        self._bound: float | None = None
         #: The structure of gradients, with its leaves in the order of their numbers.
         self._template: Any = None
         self._seen: list[Any] = []
@@ -61,8 +63,8 @@ class Cuda:
     ) -> list[list[DeviceArray]]:
         return cuda_arrays.zeros(params, states)
 
-    def new_gradient(self, param: Any) -> DeviceArray:
-        return cuda_arrays.allocate([param], [checks.compute_dtype(param.dtype)])[0]
+    def new_gradients(self, params: Sequence[Any]) -> list[DeviceArray]:
+        return [cuda_arrays.allocate([param], [checks.compute_dtype(param.dtype)])[0] for param in params]
 
     def check_zeroable(self, place: str, gradient: Any) -> None:
         """Nothing to check: gradient buffers are the package's own."""
@@ -92,15 +94,14 @@ class Cuda:
             changes.append((self.work, "_added", ([(name, len(values)) for name, values in group.rules], given)))
         return changes
 
-    def limits(self, owner: Owner, max_grad_norm: float | None, nonfinite: str) -> list[Change]:
-        """None: each step reads both settings from the optimizer."""
+    def limits(self, owner: Owner, limits: Limits) -> list[Change]:
+        """None: each step reads these settings from the optimizer."""
         return []
 
-    def grad_norm(self, owner: Owner) -> float | None:
+    def norms(self, owner: Owner) -> tuple[float | None, float | None]:
         if self._norm is ...:
             self._norm = self.work.norm()
-        norm: float | None = self._norm
-        return norm
+        return self._norm, self._bound
 
     def refuse_changed(self, owner: Owner) -> None:
         """Arrays on a GPU are never resized or re-pointed."""
@@ -232,7 +233,7 @@ class Cuda:
         made = _schuss.Changes(changes)
         with self._ordered(foreign, stream):
             counts = self._counts(), self._missed
-            self.work.step(program, values, *counts, *given, 1.0, None, False, False, stream, made)
+            self.work.step(program, values, *counts, *given, 1.0, None, False, False, False, stream, made)
 
     def _counts(self) -> list[int]:
         """The number of the next step for each rule of each group."""
@@ -269,7 +270,8 @@ class Cuda:
                 (self, "_missed", missed),
                 (self, "_group_steps", [min(count + 1, 2**63 - 1) for count in self._group_steps]),
                 (self, "_shared_behind", owner._shared_values is not None),
-                (self, "_norm", None if max_grad_norm is None else ...),
+                (self, "_norm", None if max_grad_norm is None and not owner.track_grad_norm else ...),
+                (self, "_bound", max_grad_norm),
             ]
         )
         with self._ordered(foreign, stream):
@@ -282,6 +284,7 @@ class Cuda:
                 grad_scale,
                 max_grad_norm,
                 nonfinite != "propagate",
+                owner.track_grad_norm,
                 zero_grads,
                 stream,
                 taken,

@@ -405,4 +405,4 @@ def job(
     pointers, types = [other.pointer for other in others], [other.dtype.name for other in others]
     # In the stream of the library that made the arrays; the package's own memory has none.
     stream = next((array.stream() for array in (*others, *arrays) if array.framework), LEGACY)
-    return work.step, (program, [packed], [1], [], pointers, types, 1.0, None, False, False, stream)
+    return work.step, (program, [packed], [1], [], pointers, types, 1.0, None, False, False, False, stream)

@@ -11,7 +11,7 @@ import numpy as np
 from schuss import _schuss
 from schuss._arrays import checks, formats, layout, trees
 from schuss._backends import tools
-from schuss._backends.protocol import Change, Copy, Counters, GroupArrays, Owner
+from schuss._backends.protocol import Change, Copy, Counters, GroupArrays, Limits, Owner
 
 
 class Host:
@@ -32,8 +32,8 @@ class Host:
     ) -> list[list[np.ndarray]]:
         return layout.zeros(params, states, state_format)
 
-    def new_gradient(self, param: Any) -> np.ndarray:
-        return np.zeros(param.shape, checks.compute_dtype(param.dtype), checks.order(param))
+    def new_gradients(self, params: Sequence[Any]) -> list[np.ndarray]:
+        return layout.buffers(params)
 
     def check_zeroable(self, place: str, gradient: Any) -> None:
         checks.check_zeroable(place, gradient)
@@ -72,12 +72,11 @@ class Host:
         arrangement = _schuss.Arrangement(given, trees.in_order(root), kept.small, kept.master, shared)
         return [(owner, "_arrangement", arrangement)]
 
-    def limits(self, owner: Owner, max_grad_norm: float | None, nonfinite: str) -> list[Change]:
-        return [(owner, "_limits", (max_grad_norm, nonfinite))]
+    def limits(self, owner: Owner, limits: Limits) -> list[Change]:
+        return [(owner, "_limits", limits)]
 
-    def grad_norm(self, owner: Owner) -> float | None:
-        norm: float | None = _schuss.Core.grad_norm.__get__(owner)
-        return norm
+    def norms(self, owner: Owner) -> tuple[float | None, float | None]:
+        return owner._norms
 
     def exclusive(self, owner: Owner, *others: _schuss.Core) -> contextlib.AbstractContextManager[None]:
         return _schuss.ExclusiveLock(owner, *others)

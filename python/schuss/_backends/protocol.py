@@ -33,6 +33,14 @@ class Counters(NamedTuple):
     missed: list[int]
 
 
+class Limits(NamedTuple):
+    """What a step does about the norm of gradients and about those that are not finite."""
+
+    max_grad_norm: float | None
+    track_grad_norm: bool
+    nonfinite: str
+
+
 #: An array to change, and the array with its new elements.
 Copy = tuple[Any, Any]
 
@@ -77,6 +85,7 @@ class Owner(_schuss.Core):
     #: Whether the parameters were given in groups; gradients then are too.
     _grouped: bool
     max_grad_norm: float | None
+    track_grad_norm: bool
     nonfinite: Nonfinite
     #: What messages call the arrays that are being read.
     _arguments: str = "grads"
@@ -119,8 +128,9 @@ class Backend(Protocol):
     def zeros(self, params: Sequence[Any], states: Sequence[Sequence[State]], state_format: StateFormat) -> Any:
         """Zeroed state arrays for each parameter; a master copy starts with its values."""
 
-    def new_gradient(self, param: Any) -> Any:
-        """A gradient buffer of zeros for a parameter."""
+    def new_gradients(self, params: Sequence[Any]) -> Sequence[Any]:
+        """Gradient buffers of zeros for parameters."""
+        ...
 
     def check_zeroable(self, place: str, gradient: Any) -> None:
         """Raises unless a gradient buffer can be set to zero."""
@@ -154,12 +164,13 @@ class Backend(Protocol):
         """
         ...
 
-    def limits(self, owner: Owner, max_grad_norm: float | None, nonfinite: str) -> list[Change]:
+    def limits(self, owner: Owner, limits: Limits) -> list[Change]:
         """What changes when large and non-finite gradients are handled in this way."""
         ...
 
-    def grad_norm(self, owner: Owner) -> float | None:
-        """The global norm of the last step's gradients, if it was measured."""
+    def norms(self, owner: Owner) -> tuple[float | None, float | None]:
+        """The global norm of the last step's gradients, if it was measured, and its bound, if it had one."""
+        ...
 
     # One caller at a time.
 

@@ -37,6 +37,9 @@ maximize : bool{}
     "max_grad_norm": """\
 max_grad_norm : float, optional
     Scale all gradients so that their global norm is at most this, inside the step.""",
+    "track_grad_norm": """\
+track_grad_norm : bool{}
+    Measure the global norm of the gradients in each step, for ``grad_norm``, without a bound on it.""",
     "nonfinite": """\
 nonfinite : {{"propagate", "skip", "error"}}{}
     What to do about NaN and infinities in gradients.""",

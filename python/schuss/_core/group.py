@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from typing import Any
 
 import numpy as np
@@ -34,6 +34,9 @@ class ParamGroup(MutableMapping[str, Any]):
     0.01
     """
 
+    #: Attributes that are set once.
+    _own = frozenset({"arrays", "shown", "resting", "rules", "initial_lr", "variants"})
+
     def __init__(
         self,
         kind: type[Kind],
@@ -41,12 +44,16 @@ class ParamGroup(MutableMapping[str, Any]):
         hypers: Mapping[str, Any],
         where: str,
         initial_lr: float | None = None,
+        shown: tuple[np.ndarray, ...] | None = None,
+        owner: Callable[[], Any] = lambda: None,
     ) -> None:
         self._kind = kind
+        #: Returns the optimizer, as long as it exists.
+        self._owner = owner
         self._label = kind._label or kind.__name__
         #: In the order of their numbers, and in that of their structure.
         self.arrays = params
-        self.shown = tuple(params)
+        self.shown = tuple(params) if shown is None else shown
         self._where = where
         self._hypers = self.checked(hypers)
         #: The same with values in the place of schedules, other than lr's: for what does not depend on the step.
@@ -172,8 +179,26 @@ class ParamGroup(MutableMapping[str, Any]):
             self._packed[variant] = np.frombuffer(memoryview(values), np.float64)  # type: ignore[arg-type]
         return self._packed[variant]
 
-    def packed_at(self, step: int) -> list[list[float]]:
-        """The values of each variant in use for one step, with those that have schedules."""
+    def current(self, name: str) -> Any:
+        """The value of a hyperparameter in the optimizer's next step, also under a schedule.
+
+        Examples
+        --------
+        >>> import numpy as np, schuss
+        >>> opt = schuss.SGD(np.ones(3), lr=lambda step: 0.1 / (1 + step))
+        >>> opt.step(np.ones(3))
+        True
+        >>> opt.param_groups[0].current("lr")
+        0.05
+        """
+        optimizer = self._owner()
+        if optimizer is None:
+            raise RuntimeError("the optimizer of this group no longer exists")
+        hypers, rate = self._scheduled(optimizer.step_count)
+        return {**hypers, "lr": rate}[name]
+
+    def _scheduled(self, step: int) -> tuple[dict[str, Any], float]:
+        """The hyperparameters at a step, and the learning rate: `resting` if only that has a schedule, or none."""
         rate, place = self._hypers["lr"], f"{self._where}lr"
         hypers = self.resting
         if any(callable(value) for name, value in self._hypers.items() if name != "lr"):
@@ -183,6 +208,11 @@ class ParamGroup(MutableMapping[str, Any]):
             if momentum is not None:
                 hypers = self._with_momentum(hypers, momentum)
             rate = validate.scheduled_rate(place, rate, step)
+        return hypers, rate
+
+    def packed_at(self, step: int) -> list[list[float]]:
+        """The values of each variant in use for one step, with those that have schedules."""
+        hypers, rate = self._scheduled(step)
         values = []
         for variant in dict.fromkeys(self.variants):
             own = self._packed_values(*variant).tolist() if hypers is self.resting else self._layout(variant, hypers)
@@ -283,6 +313,13 @@ class ParamGroup(MutableMapping[str, Any]):
         checked = self._with_rate(changes["lr"]) if list(changes) == ["lr"] else None
         attributes, copies = self.changes(checked or self.prepare({**self._hypers, **changes}))
         _schuss.Changes(attributes, copies=copies).make()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name.startswith("_") or (name in self._own and name not in vars(self)):
+            return super().__setattr__(name, value)
+        if name in self._hypers:
+            raise AttributeError(f"hyperparameters are items of a group: group[{name!r}] = ...")
+        raise AttributeError(f"a group has no attribute {name!r}; its items are {', '.join(self._hypers)}")
 
     def __delitem__(self, name: str) -> None:
         raise TypeError("a group's entries cannot be deleted; a hyperparameter always has a value")

@@ -7,7 +7,8 @@ The step itself is in the extension module.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+import weakref
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
@@ -15,7 +16,7 @@ import numpy as np
 from schuss import _schuss
 from schuss._arrays import checks, formats, trees
 from schuss._backends.host import HOST
-from schuss._backends.protocol import Backend, Change, Counters, GroupArrays, place
+from schuss._backends.protocol import Backend, Change, Counters, GroupArrays, Limits, place
 from schuss._core import documentation, options
 from schuss._core import state as _state
 from schuss._core.callbacks import Callbacks
@@ -61,9 +62,10 @@ class Optimizer(Callbacks, Kind):
         if checks.any_on_gpu(params):
             self._use_cuda()
         self._max_grad_norm: float | None = self._checked("max_grad_norm", whole["max_grad_norm"])
+        self._track_grad_norm: bool = self._checked("track_grad_norm", whole["track_grad_norm"])
         self._nonfinite: str = self._checked("nonfinite", whole["nonfinite"])
         kept = options.state_format(whole)
-        changes = [*self._limits_changed(self._max_grad_norm, self._nonfinite), *self._state_format_changed(kept)]
+        changes = [*self._limits_changed(self._limits_now()), *self._state_format_changed(kept)]
         self._backend.changes(changes).make()
         for name, value in hypers.items():  # also those that every group overrides
             self._parameters[name].check(name, value)
@@ -125,7 +127,9 @@ class Optimizer(Callbacks, Kind):
         changes = self._extended([(group["params"], without_params(group))], grouped=True, others=others)
         if self._grads is not None:
             made = {name: value for _, name, value in changes}
-            new = trees.build(made["_templates"][-1], lambda i: self._backend.new_gradient(made["_params"][i]))
+            first = len(self._params)
+            buffers = self._backend.new_gradients(made["_params"][first:])
+            new = trees.build(made["_templates"][-1], lambda i: buffers[i - first])
             changes.append((self, "_grads", [*self._grads, new] if self._grouped else [self._grads, new]))
         return changes
 
@@ -154,8 +158,9 @@ class Optimizer(Callbacks, Kind):
             suffixes += [(index, suffix) for suffix, _ in leaves]
             params += arrays
             prefix = f"param_groups[{index}]: " if grouped else ""
-            group = ParamGroup(type(self), arrays, {**self._defaults, **given}, prefix)
-            group.shown = tuple(params[i] for i, _, _ in trees.leaves(template, template, where, where))
+            shown = tuple(params[i] for i, _, _ in trees.leaves(template, template, where, where))
+            hypers = {**self._defaults, **given}
+            group = ParamGroup(type(self), arrays, hypers, prefix, shown=shown, owner=weakref.ref(self))
             groups.append(group)
             templates.append(template)
         named = [(place(grouped, "params", *at), array) for at, array in zip(suffixes, params, strict=True)]
@@ -259,7 +264,7 @@ class Optimizer(Callbacks, Kind):
         array([0.5, 0.5])
         """
         if self._grads is None:
-            self._grads = trees.build(self._root(), self._new_gradient)
+            self._grads = trees.build(self._root(), self._backend.new_gradients(self._params).__getitem__)
         return self._grads
 
     @grads.setter
@@ -321,9 +326,6 @@ class Optimizer(Callbacks, Kind):
             elif (first := self._first_value(state, group)) != 0:
                 named[state.name].fill(first)
 
-    def _new_gradient(self, i: int) -> Any:
-        return self._backend.new_gradient(self._params[i])
-
     # Settings, state and copies.
 
     def _checked(self, name: str, value: Any, place: str | None = None) -> Any:
@@ -342,13 +344,15 @@ class Optimizer(Callbacks, Kind):
         """What changes when options have these values, which were checked."""
         if not checked:
             return []
-        max_grad_norm = checked.get("max_grad_norm", self._max_grad_norm)
-        nonfinite = checked.get("nonfinite", self._nonfinite)
         attributes = [(self, f"_{name}", value) for name, value in checked.items()]
-        return [*attributes, *self._limits_changed(max_grad_norm, nonfinite)]
+        limits = {name: value for name, value in checked.items() if name in Limits._fields}
+        return [*attributes, *self._limits_changed(self._limits_now()._replace(**limits))]
 
-    def _limits_changed(self, max_grad_norm: float | None, nonfinite: str) -> list[Change]:
-        return self._backend.limits(self, max_grad_norm, nonfinite)
+    def _limits_now(self) -> Limits:
+        return Limits(self._max_grad_norm, self._track_grad_norm, self._nonfinite)
+
+    def _limits_changed(self, limits: Limits) -> list[Change]:
+        return self._backend.limits(self, limits)
 
     def _read_counters(self) -> Counters:
         return self._backend.counters(self)
@@ -375,18 +379,111 @@ class Optimizer(Callbacks, Kind):
         self._backend.check_idle(self)
 
     @property
-    def grad_norm(self) -> float | None:
-        """The global norm of the last step's gradients, before clipping; None unless ``max_grad_norm`` is set.
+    def step_count(self) -> int:
+        """Steps taken: the argument of schedules.
 
-        The gradients are divided by ``grad_scale`` first. On a GPU this waits for the step to finish.
+        Setting it starts there: the optimizer and all its groups and arrays have then taken so many steps, also for
+        bias corrections.
         """
-        return self._backend.grad_norm(self)
+        count: int = _schuss.Core.step_count.__get__(self)
+        return count
 
-    if not TYPE_CHECKING:  # type checkers know these by the declarations in Options
+    @step_count.setter
+    def step_count(self, value: int) -> None:
+        steps = _state.count("step_count", value)
+        skipped, groups = self._read_counters().skipped, [steps] * len(self.param_groups)
+        self._backend.changes(self._counted(Counters(steps, skipped, groups, []))).make()
+
+    def _norms_of_step(self) -> tuple[float | None, float | None]:
+        """The norm of the last step's gradients and its bound."""
+        return self._backend.norms(self)
+
+    @property
+    def grad_norm(self) -> float | None:
+        """The global norm of the last step's gradients, before clipping.
+
+        None unless ``max_grad_norm`` or ``track_grad_norm`` is set. The gradients are divided by ``grad_scale`` first.
+        On a GPU this waits for the step to finish.
+        """
+        return self._norms_of_step()[0]
+
+    @property
+    def clip_factor(self) -> float | None:
+        """What the last step multiplied its gradients by to clip them: 1.0 if they were within ``max_grad_norm``.
+
+        None if there was no bound.
+        """
+        norm, bound = self._norms_of_step()
+        return None if norm is None or bound is None else min(1.0, bound / (norm + 1e-6))
+
+    def metrics(self) -> dict[str, float]:
+        """What to log after a step, as a flat dict of numbers.
+
+        Returns
+        -------
+        dict
+            ``step``, ``skipped_steps``, ``lr`` (of the next step; with several groups ``lr/0``, ``lr/1``, ...),
+            and ``grad_norm`` and ``clip_factor`` where the last step measured them.
+
+        Examples
+        --------
+        >>> import numpy as np, schuss
+        >>> opt = schuss.SGD(np.zeros(2), lr=0.5, max_grad_norm=10.0)
+        >>> opt.step(np.array([3.0, 4.0]))
+        True
+        >>> opt.metrics()
+        {'step': 1, 'skipped_steps': 0, 'lr': 0.5, 'grad_norm': 5.0, 'clip_factor': 1.0}
+        """
+        groups = self.param_groups
+        names = ["lr"] if len(groups) == 1 else [f"lr/{i}" for i in range(len(groups))]
+        rates = {name: group.current("lr") for name, group in zip(names, groups, strict=True)}
+        norms = {"grad_norm": self.grad_norm, "clip_factor": self.clip_factor}
+        found = {name: value for name, value in norms.items() if value is not None}
+        return {"step": self.step_count, "skipped_steps": self.skipped_steps, **rates, **found}
+
+    if not TYPE_CHECKING:  # type checkers know these by the declarations in Options and in each class
+
+        @property
+        def lr(self):
+            """The learning rate of the next step, also under a schedule; setting it sets that of all groups.
+
+            An AttributeError where groups have different rates: those are in `param_groups`.
+            """
+            return self._one_rate(lambda group: group.current("lr"))
+
+        @lr.setter
+        def lr(self, value):
+            self._one_rate(lambda group: group["lr"])
+            changes = [group.changes(group.prepare({**group.hypers, "lr": value})) for group in self.param_groups]
+            attributes = [change for own, _ in changes for change in own]
+            _schuss.Changes(attributes, copies=[copy for _, own in changes for copy in own]).make()
+
+        track_grad_norm = _setting("track_grad_norm", "Whether steps measure the norm also without a bound on it.")
         max_grad_norm = _setting("max_grad_norm", "The bound on the global gradient norm, or None.")
         nonfinite = _setting(
             "nonfinite", 'What a step does about NaN and infinities in gradients: "propagate", "skip" or "error".'
         )
+
+    def _one_rate(self, rate_of: Callable[[ParamGroup], Any]) -> Any:
+        rates = [rate_of(group) for group in self.param_groups]
+        if any(rate != rates[0] for rate in rates[1:]):
+            raise AttributeError(f'lr is {rates} in the groups; read and set opt.param_groups[i]["lr"]')
+        return rates[0]
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # A user's subclass may have attributes of its own.
+        if not name.startswith("_") and not hasattr(type(self), name) and type(self).__module__.startswith("schuss."):
+            self._refuse_attribute(name)
+        super().__setattr__(name, value)
+
+    def _refuse_attribute(self, name: str) -> None:
+        import difflib
+
+        known = [own for own in dir(type(self)) if isinstance(getattr(type(self), own), property)]
+        known = [own for own in (*known, *self._defaults) if not own.startswith("_")]
+        near = name if name in known else next(iter(difflib.get_close_matches(name, known)), "lr" * ("rate" in name))
+        advice = f"; did you mean opt.{near}?" if hasattr(type(self), near) else f"; set opt.param_groups[i][{near!r}]"
+        raise AttributeError(f"{self._name()} has no attribute {name!r}{advice if near else ''}")
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a step depends on besides parameters and gradients.

@@ -29,6 +29,7 @@ class Options(_PerGroup, kw_only=True, whole=True):
     """The base of `Optimizer` that declares these parameters."""
 
     max_grad_norm: Bound | None = None
+    track_grad_norm: bool = False
     nonfinite: Nonfinite = "propagate"
     state_dtype: InitVar[StateDtype | None] = None
     state_rounding: InitVar[Rounding] = "stochastic"

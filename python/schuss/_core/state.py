@@ -38,7 +38,7 @@ def scalars(optimizer: Optimizer) -> dict[str, Any]:
         end = first + len(group.arrays)
         missed = zip(optimizer._suffixes[first:end], counters.missed[first:end], strict=False)
         if any(counters.missed[first:end]):
-            entry["missed_steps"] = {suffix: count for (_, suffix), count in missed if count}
+            entry["missed_steps"] = {suffix: times for (_, suffix), times in missed if times}
         first = end
         groups.append(entry)
     return {
@@ -187,8 +187,8 @@ def _load(optimizer: Optimizer, state: Mapping[str, Any], unfit: Unfit) -> None:
     changes = check_scalars(optimizer, state, unfit, extra=("state",))
     given = state["state"]
     if not isinstance(given, (list, tuple)) or len(given) != len(optimizer.param_groups):
-        count = len(optimizer.param_groups)
-        raise ValueError(f"state['state'] must be a list with a dict for each group, {count} in all")
+        groups = len(optimizer.param_groups)
+        raise ValueError(f"state['state'] must be a list with a dict for each group, {groups} in all")
     copies = []
     named = named_states(optimizer)
     for g, template in enumerate(optimizer._templates):
@@ -263,14 +263,14 @@ def check_scalars(
         raise ValueError(f"this is the state of {state['optimizer']!r}, but the optimizer is {name!r}")
     counters = optimizer._read_counters()
     steps, missed = list(counters.groups), counters.missed or [0] * len(optimizer._params)
-    present = [steps[g] - count for (g, _), count in zip(optimizer._suffixes, missed, strict=True)]
+    present = [steps[g] - times for (g, _), times in zip(optimizer._suffixes, missed, strict=True)]
     entries = state["param_groups"]
     with unfit:
         if not isinstance(entries, (list, tuple)):
             entries = []
         if len(entries) != len(optimizer.param_groups):
-            count = len(optimizer.param_groups)
-            raise ValueError(f"state['param_groups'] must be a list with a dict for each group, {count} in all")
+            groups = len(optimizer.param_groups)
+            raise ValueError(f"state['param_groups'] must be a list with a dict for each group, {groups} in all")
     attributes: list[Change] = []
     copies: list[Copy] = []
     counts: dict[int, int] = {}
@@ -281,7 +281,7 @@ def check_scalars(
         with unfit:
             if not isinstance(given, Mapping):
                 raise TypeError(f"{place} must be a dict, got {type(given).__name__}")
-            steps[g] = _count(f"{place}['step']", given.get("step"))
+            steps[g] = count(f"{place}['step']", given.get("step"))
             counts |= _missed(f"{place}['missed_steps']", given.get("missed_steps", {}), numbers, unfit)
             with unfit:
                 changed, packed = _check_hypers(place, group, given, name, loading)
@@ -300,7 +300,7 @@ def check_scalars(
         fit = {-1, *counts}.difference(kept)
     for i, (g, _) in enumerate(optimizer._suffixes):
         missed[i] = counts[i] if i in fit else max(steps[g] - present[i], 0)
-    step, skipped = _count("state['step']", state["step"]), _count("state['skipped_steps']", state["skipped_steps"])
+    step, skipped = count("state['step']", state["step"]), count("state['skipped_steps']", state["skipped_steps"])
     attributes += optimizer._counted(Counters(step, skipped, steps, missed if any(missed) else []))
     return ScalarChanges(attributes, copies, loading, fit)
 
@@ -346,14 +346,15 @@ def _missed(place: str, value: Any, numbers: Mapping[str, int], unfit: Unfit) ->
     unknown = [path for path in value if path not in numbers]
     if unknown and unfit.strict:
         raise ValueError(f"{place} has unknown {unknown[0]!r}, where this optimizer has no array")
-    return {i: _count(f"{place}[{path!r}]", value.get(path, 0)) for path, i in numbers.items()}
+    return {i: count(f"{place}[{path!r}]", value.get(path, 0)) for path, i in numbers.items()}
 
 
 def _found(thing: Any) -> str:
     return str(list(thing)) if isinstance(thing, Mapping) else type(thing).__name__
 
 
-def _count(place: str, value: Any) -> int:
+def count(place: str, value: Any) -> int:
+    """The value as a number of steps."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not 0 <= value < 2**63:
         raise ValueError(f"{place} must be a whole number >= 0 and < 2**63, got {value!r}")
     return int(value)
@@ -363,6 +364,7 @@ def constructor_arguments(optimizer: Optimizer) -> tuple[Any, dict[str, Any], di
     """`params` and keywords that make an optimizer like this one over the same arrays, and rates to set afterwards."""
     given = {
         "max_grad_norm": optimizer.max_grad_norm,
+        "track_grad_norm": optimizer.track_grad_norm,
         "nonfinite": optimizer.nonfinite,
         **optimizer._state_format.as_dict(),
     }

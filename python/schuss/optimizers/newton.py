@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from schuss import _schuss
 from schuss._arrays import checks, linalg, trees
-from schuss._backends.protocol import Change
+from schuss._backends.protocol import Change, Limits
 from schuss._core.declaration import InitVar, option
 from schuss._core.hyperparameters import Rate, Seed
 from schuss._core.optimizer import Optimizer
@@ -65,17 +66,15 @@ class Newton(Optimizer):
     def _setup(self, params: Any, hypers: dict[str, Any], whole: dict[str, Any]) -> None:
         super()._setup(params, hypers, whole)
         self._last_damping: float | None = None
-        self._norm: float | None = None
+        self._last_norms: tuple[float | None, float | None] = None, None
 
     @property
     def last_damping(self) -> float | None:
         """The damping of the last step, or None before the first."""
         return self._last_damping
 
-    @property
-    def grad_norm(self) -> float | None:
-        """The global norm of the last step's gradients, if ``max_grad_norm`` is set."""
-        return self._norm
+    def _norms_of_step(self) -> tuple[float | None, float | None]:
+        return self._last_norms
 
     def step(  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride] - no partial gradients
         self, grads: Any = None, hessian: Any = None, *, grad_scale: float = 1.0, zero_grads: bool = False
@@ -137,8 +136,12 @@ class Newton(Optimizer):
             return False
         sign = -1.0 if self._agreed("maximize") else 1.0
         norm, factor = None, 1.0 / grad_scale
-        if self.max_grad_norm is not None:
-            norm, factor = _schuss.clip_factor(_schuss.sum_of_squares(usable), grad_scale, self.max_grad_norm)
+        bound = self.max_grad_norm
+        if bound is not None or self.track_grad_norm:
+            norm, clipped = _schuss.clip_factor(
+                _schuss.sum_of_squares(usable), grad_scale, math.inf if bound is None else bound
+            )
+            factor = factor if bound is None else clipped
         factor *= sign
         with np.errstate(all="ignore"):  # one multiplication in the parameter's compute dtype, as in all optimizers
             scaled = [array * array.dtype.type(factor) for array in usable]
@@ -150,7 +153,9 @@ class Newton(Optimizer):
             param = self._params[i]
             direction[i] = (sign * solution[at : at + param.size]).reshape(param.shape)
             at += param.size
-        changes = self._backend.changes([(self, "_last_damping", used), (self, "_norm", norm)], fills=zeroed)
+        changes = self._backend.changes(
+            [(self, "_last_damping", used), (self, "_last_norms", (norm, bound))], fills=zeroed
+        )
         with _schuss.AfterStep(self, changes):
             return super().step(trees.build(self._root(), direction.__getitem__))
 
@@ -192,7 +197,7 @@ class Newton(Optimizer):
             raise ValueError(f"all groups must have the same {name}, since there is one system to solve")
         return values.pop()
 
-    def _limits_changed(self, max_grad_norm: float | None, nonfinite: str) -> list[Change]:
+    def _limits_changed(self, limits: Limits) -> list[Change]:
         """None: clipping and the NaN check apply to the gradients, but the core gets the solution."""
         return []
 

@@ -144,18 +144,21 @@ class Wrapper(Optimizer):
 
     @property
     def step_count(self) -> int:
-        """Steps taken."""
+        """Steps taken; see `Optimizer.step_count`."""
         return self._optimizer.step_count
+
+    @step_count.setter
+    def step_count(self, value: int) -> None:
+        self._refuse_shown()
+        self._optimizer.step_count = value
 
     @property
     def skipped_steps(self) -> int:
         """Steps not taken because a gradient was not finite."""
         return self._optimizer.skipped_steps
 
-    @property
-    def grad_norm(self) -> float | None:
-        """The global norm of the last step's gradients, if it was measured."""
-        return self._optimizer.grad_norm
+    def _norms_of_step(self) -> tuple[float | None, float | None]:
+        return self._optimizer._norms_of_step()
 
     @property
     def grads(self) -> Any:

@@ -114,7 +114,7 @@ class Offload:
 
     @property
     def grad_norm(self) -> float | None:
-        """The global norm of the last step's gradients, if ``max_grad_norm`` is set."""
+        """The global norm of the last step's gradients, if ``max_grad_norm`` or ``track_grad_norm`` is set."""
         return self._norm
 
     def step(self, grads: Any, *, grad_scale: float = 1.0, zero_grads: bool = False) -> bool:
@@ -134,12 +134,14 @@ class Offload:
         seen, stream, foreign = self._gpu.read(there, grads, zero)
         inward, outward = self._streams
         factor, norm, bad = 1.0 / scale, None, None
-        if here.max_grad_norm is not None or here.nonfinite != "propagate":
+        if here.max_grad_norm is not None or here.track_grad_norm or here.nonfinite != "propagate":
             for other in foreign:
                 _schuss.cuda_order(self._device, other, stream)
             bad, measured, clipped = self._gpu.work.measure(*as_given(seen), scale, here.max_grad_norm, stream)
             if here.max_grad_norm is not None:
-                factor, norm = clipped, measured
+                factor = clipped
+            if here.max_grad_norm is not None or here.track_grad_norm:
+                norm = measured
         if bad is not None and here.nonfinite == "error":
             there._explain_nonfinite(*bad)
         for other in {stream, *foreign}:

@@ -91,6 +91,19 @@ impl<'py> Known<'py> {
         exact.then(|| unsafe { fields(object) })
     }
 
+    /// An aligned contiguous array of a known type, writable if it is to be written.
+    pub fn plain<'a>(&self, object: &'a Py<PyAny>, written: bool) -> Option<Plain<'a>> {
+        let fields = self.exact(object)?;
+        let order = fields.flags & (NPY_ARRAY_C_CONTIGUOUS | NPY_ARRAY_F_CONTIGUOUS);
+        let wanted = NPY_ARRAY_ALIGNED | if written { NPY_ARRAY_WRITEABLE } else { 0 };
+        if fields.flags & wanted != wanted || order == 0 {
+            return None;
+        }
+        let (dtype, shape) = (self.dtype(fields.descr)?, shape(fields));
+        let len = shape.iter().map(|&n| n as usize).product();
+        Some(Plain { data: fields.data.cast(), dtype, len, shape, order })
+    }
+
     fn dtype(&self, descr: *mut PyArray_Descr) -> Option<Dtype> {
         match self.native.iter().find(|known| known.0 == descr) {
             Some(known) => Some(known.1),
@@ -121,6 +134,51 @@ impl<'py> Known<'py> {
         if let Some(fields) = self.exact(object) {
             schuss::prefetch(fields.dimensions);
         }
+    }
+}
+
+/// The properties of a contiguous array that live as long as the GIL is held.
+pub struct Plain<'a> {
+    pub data: *mut u8,
+    pub dtype: Dtype,
+    pub len: usize,
+    shape: &'a [isize],
+    order: c_int,
+}
+
+/// A range of addresses.
+#[derive(Clone, Copy)]
+pub struct Range(usize, usize);
+
+impl Range {
+    /// Whether they have an address in common.
+    pub fn overlap(self, other: &Range) -> bool {
+        self.0 < other.1 && other.0 < self.1
+    }
+}
+
+impl Plain<'_> {
+    /// Whether both have the same shape and order, so that equal offsets mean equal elements.
+    pub fn is_like(&self, other: &Plain<'_>) -> bool {
+        self.shape == other.shape && self.order & other.leading_order() != 0
+    }
+
+    /// The order that gradients and states must have: C, if it is both.
+    fn leading_order(&self) -> c_int {
+        match self.order & NPY_ARRAY_C_CONTIGUOUS {
+            0 => self.order,
+            order => order,
+        }
+    }
+
+    /// Whether it has no axes.
+    pub fn is_scalar(&self) -> bool {
+        self.shape.is_empty()
+    }
+
+    /// Its addresses.
+    pub fn bytes(&self) -> Range {
+        Range(self.data as usize, self.data as usize + self.len * self.dtype.size())
     }
 }
 

@@ -20,8 +20,10 @@ use crate::backup::put_back_absent;
 use crate::callbacks::{self, Problem, explain};
 use crate::changes::Changes;
 use crate::gradients;
-use crate::group::{Entry, Format, GroupValues, MatrixShape, RELEASE_GIL, array, detach_if, disagreement, no_memory};
-use crate::inner::{Inner, Locked, MOST_STEPS, NO_NORM, Nonfinite};
+use crate::group::{
+    Entry, Format, GroupValues, MOST_STEPS, MatrixShape, RELEASE_GIL, array, detach_if, disagreement, no_memory,
+};
+use crate::inner::{Inner, Locked, NO_NORM, Nonfinite};
 use crate::options::{plain_flag, plain_scale};
 use crate::tree::Tree;
 
@@ -106,8 +108,10 @@ impl Arrangement {
 impl Core {
     #[new]
     #[pyo3(signature = (*_args, **_kwargs))]
-    fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> Core {
-        Core(Locked::new())
+    fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> PyResult<Core> {
+        level::in_use().map_err(PyRuntimeError::new_err)?;
+        schuss::num_threads().map_err(PyRuntimeError::new_err)?;
+        Ok(Core(Locked::new()))
     }
 
     /// Steps taken.
@@ -122,25 +126,25 @@ impl Core {
         self.0.skipped.load(Ordering::Relaxed)
     }
 
-    /// The global norm of the last step's gradients, after division by ``grad_scale`` and before clipping; None unless
-    /// ``max_grad_norm`` is set.
+    /// The global norm of the last step's gradients, after division by ``grad_scale`` and before clipping, and its bound; each is
+    /// None if there was none.
     #[getter]
-    fn grad_norm(&self) -> Option<f64> {
-        let bits = self.0.norm.load(Ordering::Relaxed);
-        (bits != NO_NORM).then_some(f64::from_bits(bits))
+    fn _norms(&self) -> (Option<f64>, Option<f64>) {
+        let known = |bits: u64| (bits != NO_NORM).then_some(f64::from_bits(bits));
+        (known(self.0.norm.load(Ordering::Relaxed)), known(self.0.bound.load(Ordering::Relaxed)))
     }
 
-    /// The bound on the global gradient norm, and what a step does about NaN and infinities.
+    /// The bound on the global gradient norm, whether it is measured in any case, and what a step does about NaN and infinities.
     #[getter]
-    fn _limits(&self) -> PyResult<(Option<f64>, &'static str)> {
+    fn _limits(&self) -> PyResult<(Option<f64>, bool, &'static str)> {
         let inner = self.0.lock()?;
-        Ok((inner.max_grad_norm, inner.nonfinite.name()))
+        Ok((inner.max_grad_norm, inner.track_norm, inner.nonfinite.name()))
     }
 
     #[setter(_limits)]
-    fn set_limits(&self, limits: (Option<f64>, String)) -> PyResult<()> {
+    fn set_limits(&self, limits: (Option<f64>, bool, String)) -> PyResult<()> {
         let mut inner = self.0.lock()?;
-        (inner.max_grad_norm, inner.nonfinite) = (limits.0, Nonfinite::named(&limits.1));
+        (inner.max_grad_norm, inner.track_norm, inner.nonfinite) = (limits.0, limits.1, Nonfinite::named(&limits.2));
         Ok(())
     }
 
@@ -201,7 +205,8 @@ impl Core {
         }
         new.missed[..inner.missed.len()].copy_from_slice(&inner.missed);
         new.share_scalars();
-        (new.max_grad_norm, new.nonfinite, new.seed) = (inner.max_grad_norm, inner.nonfinite, inner.seed);
+        (new.max_grad_norm, new.track_norm) = (inner.max_grad_norm, inner.track_norm);
+        (new.nonfinite, new.seed) = (inner.nonfinite, inner.seed);
         new.backend = inner.backend.take();
         std::mem::swap(&mut *inner, &mut new);
         drop(inner);
@@ -397,8 +402,8 @@ fn take_step(
     let level = level::in_use().map_err(PyRuntimeError::new_err)?;
     let threads = schuss::num_threads().map_err(PyRuntimeError::new_err)?;
     let mut factor = schuss::unscale_factor(grad_scale);
-    let mut norm = NO_NORM;
-    if inner.max_grad_norm.is_some() || inner.nonfinite != Nonfinite::Propagate {
+    let (mut norm, bound) = (NO_NORM, inner.max_grad_norm.map_or(NO_NORM, f64::to_bits));
+    if inner.max_grad_norm.is_some() || inner.track_norm || inner.nonfinite != Nonfinite::Propagate {
         let work = &mut inner.work;
         // SAFETY: the gradients were just checked, and are kept alive; this CPU supports the level.
         let squares = detach_if(py, release, || unsafe { work.sum_of_squares(level, threads) })?;
@@ -417,9 +422,11 @@ fn take_step(
                 return Ok(false);
             }
         }
-        if let Some(max_norm) = inner.max_grad_norm {
+        if inner.max_grad_norm.is_some() || inner.track_norm {
+            let max_norm = inner.max_grad_norm.unwrap_or(f64::INFINITY);
             let (measured, clipped) = schuss::clip_factor(squares, grad_scale, max_norm);
-            (norm, factor) = (measured.to_bits(), clipped);
+            norm = measured.to_bits();
+            factor = if inner.max_grad_norm.is_some() { clipped } else { factor };
         }
     }
     let lead = fill_scalars(py, inner, scheduled.as_deref(), factor);
@@ -436,6 +443,7 @@ fn take_step(
     }
     core.steps.store(MOST_STEPS.min(steps + 1), Ordering::Relaxed);
     core.norm.store(norm, Ordering::Relaxed);
+    core.bound.store(bound, Ordering::Relaxed);
     read.release(py, inner)?;
     Ok(true)
 }

@@ -258,7 +258,7 @@ impl CudaWork {
     /// is not finite, if the step is skipped; then nothing changes. Values and step counts are those of each rule of each group;
     /// `missed` is how many of these steps each array has missed, none if it is empty. An array whose gradient has the type "" has
     /// no gradient.
-    #[pyo3(signature = (program, values, steps, missed, grads, types, grad_scale, max_norm, finite, zero_grads, stream, taken=None, owner=None))]
+    #[pyo3(signature = (program, values, steps, missed, grads, types, grad_scale, max_norm, finite, tracked, zero_grads, stream, taken=None, owner=None))]
     #[allow(clippy::too_many_arguments)] // the settings of a step
     fn step(
         &self,
@@ -272,6 +272,7 @@ impl CudaWork {
         grad_scale: f64,
         max_norm: Option<f64>,
         finite: bool,
+        tracked: bool,
         zero_grads: bool,
         stream: u64,
         taken: Option<Py<Changes>>,
@@ -296,7 +297,8 @@ impl CudaWork {
                     (lead, largest) = (i, own.rate());
                 }
             }
-            let step = DeviceStep { scalars: &scalars, zero_grads, grad_scale, max_norm, finite, lead, stream };
+            let step =
+                DeviceStep { scalars: &scalars, zero_grads, grad_scale, max_norm, finite, tracked, lead, stream };
             // SAFETY: the caller guarantees the pointers, as this module's documentation says.
             match py.detach(|| unsafe { inner.work.run(program, &step) }).map_err(raised)? {
                 Outcome::Taken { .. } => Ok(None),
@@ -326,8 +328,16 @@ impl CudaWork {
     ) -> PyResult<Measured> {
         self.locked(|inner| {
             inner.set_gradients(grads, &types)?;
-            let step =
-                DeviceStep { scalars: &[], zero_grads: false, grad_scale, max_norm, finite: true, lead: 0, stream };
+            let step = DeviceStep {
+                scalars: &[],
+                zero_grads: false,
+                grad_scale,
+                max_norm,
+                finite: true,
+                tracked: true,
+                lead: 0,
+                stream,
+            };
             // SAFETY: the caller guarantees the pointers, as this module's documentation says.
             py.detach(|| unsafe { inner.work.measure(&step) }).map_err(raised)
         })?

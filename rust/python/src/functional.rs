@@ -6,10 +6,10 @@ use numpy::{PyArray1, PyArrayMethods, PyUntypedArray};
 use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use schuss::rule::Scope;
-use schuss::{Array, Rounding, Squares, Step, WorkList, level, optimizers};
+use schuss::{Array, CompiledRule, Dtype, Rounding, Squares, Step, WorkList, level, optimizers};
 
 use crate::arrays::{Known, Pinned};
-use crate::group::{Format, GroupValues, MatrixShape, RELEASE_GIL, array, detach_if, find_rule, no_memory};
+use crate::group::{Format, GroupValues, MOST_STEPS, MatrixShape, RELEASE_GIL, array, detach_if, find_rule, no_memory};
 
 /// A program of a rule over arrays whose state the caller owns, ready to run; Python has checked them. `factor` multiplies the
 /// gradients; `shared` are the states of scope `all`.
@@ -111,6 +111,93 @@ impl Job {
         detach_if(py, release, || unsafe { work.run(&self.program, &mut step) })
     }
 }
+
+/// A rule's step on one array whose state the caller owns, with given values, for parameters of one type. It takes plain arrays
+/// only; Python converts or explains all others.
+#[pyclass(frozen, module = "schuss._schuss")]
+pub struct Stepper {
+    rule: &'static CompiledRule,
+    values: Vec<f64>,
+    dtype: Dtype,
+    /// The work list of the last array's length, and scalars.
+    work: Mutex<(Option<WorkList>, Vec<Vec<f64>>)>,
+}
+
+#[pymethods]
+impl Stepper {
+    /// `example` is an array of the parameters' type.
+    #[new]
+    fn new(rule: &str, values: Vec<f64>, example: &Bound<'_, PyUntypedArray>) -> PyResult<Stepper> {
+        let rule = find_rule(rule, values.len())?;
+        let unusual = |scope: Scope| !matches!(scope, Scope::Element | Scope::Array);
+        if rule.rule.needs_matrix() || rule.rule.states.iter().any(|state| unusual(state.scope)) {
+            return Err(PyTypeError::new_err("the rule needs more than one array and its own states"));
+        }
+        let dtype = Pinned::new(example)?.dtype;
+        Ok(Stepper { rule, values, dtype, work: Mutex::new((None, vec![Vec::new()])) })
+    }
+
+    /// Takes the step of this number; false if it cannot.
+    fn __call__(
+        &self,
+        py: Python<'_>,
+        step: u64,
+        param: Py<PyAny>,
+        grad: Py<PyAny>,
+        states: Vec<Py<PyAny>>,
+    ) -> PyResult<bool> {
+        let known = Known::new(py);
+        let Some(param) = known.plain(&param, true).filter(|param| param.dtype == self.dtype) else { return Ok(false) };
+        let Some(grad) = known.plain(&grad, false).filter(|grad| grad.is_like(&param)) else { return Ok(false) };
+        let kinds = self.rule.rule.states;
+        if step == 0 || step > MOST_STEPS || states.len() != kinds.len() || kinds.len() > MOST_STATES {
+            return Ok(false);
+        }
+        let compute = param.dtype.compute();
+        let mut pointers = [std::ptr::null_mut(); MOST_STATES];
+        let mut written = [param.bytes(); MOST_STATES + 1];
+        for (k, (state, kind)) in states.iter().zip(kinds).enumerate() {
+            let Some(state) = known.plain(state, true) else { return Ok(false) };
+            let fits = match kind.scope {
+                Scope::Element => state.dtype == compute && state.is_like(&param),
+                _ => state.dtype == Dtype::F64 && state.is_scalar(),
+            };
+            let bytes = state.bytes();
+            if !fits || written[..=k].iter().any(|other| bytes.overlap(other)) {
+                return Ok(false);
+            }
+            (pointers[k], written[k + 1]) = (state.data, bytes);
+        }
+        if written[..=kinds.len()].iter().any(|other| grad.bytes().overlap(other)) {
+            return Ok(false);
+        }
+        let level = level::in_use().map_err(PyRuntimeError::new_err)?;
+        let threads = schuss::num_threads().map_err(PyRuntimeError::new_err)?;
+        let Ok(mut guard) = self.work.try_lock() else { return Ok(false) };
+        let (work, scalars) = &mut *guard;
+        GroupValues(&self.values).scalars(self.rule, step, 1.0, &mut scalars[0]);
+        let work = match work.take().filter(|work| work.total() == param.len) {
+            Some(known) => work.insert(known),
+            None => {
+                let mut new = WorkList::default();
+                let array = Array::new(self.rule, 0, param.data, param.dtype, param.len);
+                new.extend([array]).map_err(no_memory)?;
+                work.insert(new)
+            }
+        };
+        work.set_pointers(0, param.data, &pointers[..kinds.len()]);
+        work.set_gradient(0, grad.data, grad.dtype);
+        let mut step =
+            Step { level, threads, scalars, zero_grads: false, rounding: &Rounding::Nearest, shared: &mut [], lead: 0 };
+        // SAFETY: the arrays have the right types, shapes and order, and what is written overlaps nothing. The caller keeps them
+        // alive.
+        detach_if(py, param.len >= RELEASE_GIL, || unsafe { work.run("step", &mut step) })?;
+        Ok(true)
+    }
+}
+
+/// The most states that a rule may have for a [`Stepper`].
+const MOST_STATES: usize = 8;
 
 /// The sum of squares of arrays' elements, in float64, and the unit that they are measured in; see `Squares`.
 #[pyfunction]

@@ -93,7 +93,7 @@ fn prefetch_next(params: &[Pinned], gradients: &[Py<PyAny>], i: usize, known: &K
 /// The fast path: whether parameters and gradients are unchanged since the last step, as in nearly all loops. Objects are only
 /// read while this thread holds the GIL, so helpers may share the work: each loads into its cache what it is about to update.
 fn as_before(inner: &Inner, gradients: &[Py<PyAny>], zero_grads: bool, known: &Known<'_>) -> PyResult<bool> {
-    let (params, verified) = (&inner.params, &inner.verified);
+    let (params, verified, any_absent) = (&inner.params, &inner.verified, inner.work.any_absent());
     let off = AtomicBool::new(false);
     let threads = schuss::num_threads().map_err(PyRuntimeError::new_err)?;
     schuss::in_parallel(params.len().div_ceil(RANGE), params.len() * ELEMENTS, threads, &|range| {
@@ -101,10 +101,8 @@ fn as_before(inner: &Inner, gradients: &[Py<PyAny>], zero_grads: bool, known: &K
         let same = |i: usize| {
             prefetch_next(params, gradients, i, known);
             let found = params[i].gradient(&gradients[i], zero_grads, known).map(place);
-            let same = match found {
-                None => inner.work.is_absent(i) && gradients[i].as_ptr() == known.none(),
-                found => found == verified[i],
-            };
+            let absent = || any_absent && inner.work.is_absent(i) && gradients[i].as_ptr() == known.none();
+            let same = if found.is_some() { found == verified[i] } else { absent() };
             same && params[i].unchanged(known)
         };
         if !off.load(Ordering::Relaxed) && !range.all(same) {

@@ -14,6 +14,9 @@ use crate::arrays::Pinned;
 /// Minimum elements of a step for releasing the GIL.
 pub const RELEASE_GIL: usize = 16_384;
 
+/// The largest number of steps that a state may have; counters stay there.
+pub const MOST_STEPS: u64 = i64::MAX as u64;
+
 /// A rule with the values of a group. A group has one for each rule that its arrays use.
 pub struct Entry {
     pub rule: &'static CompiledRule,

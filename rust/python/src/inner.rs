@@ -11,7 +11,7 @@ use schuss::{Dtype, WorkList};
 
 use crate::arrays::Pinned;
 use crate::changes::Waiting;
-use crate::group::{Entry, ScalarSets};
+use crate::group::{Entry, MOST_STEPS, ScalarSets};
 use crate::tree::Tree;
 
 /// The policy for NaN and infinities in gradients.
@@ -66,6 +66,8 @@ pub struct Inner {
     /// Keeps a step's gradients alive; empty between steps.
     pub gradients: Vec<Py<PyAny>>,
     pub max_grad_norm: Option<f64>,
+    /// Whether steps measure the norm, also where it has no bound.
+    pub track_norm: bool,
     pub nonfinite: Nonfinite,
     /// For stochastic rounding of quantized states; without it they are rounded to nearest.
     pub seed: Option<u64>,
@@ -104,6 +106,7 @@ impl Inner {
             agreed: (Vec::new(), false),
             gradients: Vec::new(),
             max_grad_norm: None,
+            track_norm: false,
             nonfinite: Nonfinite::Propagate,
             seed: None,
             scalars: Vec::new(),
@@ -143,9 +146,6 @@ pub fn this_thread() -> usize {
     MARK.with(|mark| std::ptr::from_ref(mark) as usize)
 }
 
-/// The largest number of steps that a state may have; counters stay there.
-pub const MOST_STEPS: u64 = i64::MAX as u64;
-
 /// No norm: the bits of a NaN that no computation produces.
 pub const NO_NORM: u64 = u64::MAX;
 
@@ -159,6 +159,8 @@ pub struct Locked {
     pub skipped: AtomicU64,
     /// The bits of the last step's norm, or [`NO_NORM`].
     pub norm: AtomicU64,
+    /// The bits of the bound on it, or [`NO_NORM`].
+    pub bound: AtomicU64,
     /// Whether the parameters are those for evaluation, from which no step can start.
     pub evaluating: AtomicBool,
     /// Changes that follow the next step.
@@ -173,6 +175,7 @@ impl Locked {
             steps: AtomicU64::new(0),
             skipped: AtomicU64::new(0),
             norm: AtomicU64::new(NO_NORM),
+            bound: AtomicU64::new(NO_NORM),
             evaluating: AtomicBool::new(false),
             waiting: Waiting::default(),
         }

@@ -20,7 +20,7 @@ mod options;
 mod rules;
 mod tree;
 
-use pyo3::exceptions::{PyImportError, PyValueError};
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 /// Threads that a step may use, the caller included.
@@ -54,8 +54,8 @@ fn cpu_levels() -> Vec<&'static str> {
 // Array objects are read without locks, so free-threaded Python must enable the GIL for this module.
 #[pymodule(gil_used = true)]
 fn _schuss(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    schuss::level::in_use().map_err(PyImportError::new_err)?;
-    schuss::num_threads().map_err(PyImportError::new_err)?;
+    // Read now; what is wrong is an error when it is first used: an import may be for something else.
+    let (_, _) = (schuss::level::in_use(), schuss::num_threads());
     arrays::prepare(module.py())?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_class::<core::Core>()?;
@@ -66,6 +66,7 @@ fn _schuss(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<lock::AfterStep>()?;
     module.add_class::<core::Arrangement>()?;
     module.add_class::<functional::Job>()?;
+    module.add_class::<functional::Stepper>()?;
     module.add_function(wrap_pyfunction!(look_ahead::are_apart, module)?)?;
     module.add_function(wrap_pyfunction!(functional::sum_of_squares, module)?)?;
     module.add_function(wrap_pyfunction!(functional::clip_factor, module)?)?;

@@ -103,6 +103,7 @@ fn on_device(rule: &'static CompiledRule, case: &Case, shapes: &[Matrix]) -> Vec
                 grad_scale: GRAD_SCALE,
                 max_norm: (*clips && is_step).then_some(MAX_NORM),
                 finite: false,
+                tracked: false,
                 lead: 1,
                 stream: 7,
             };
@@ -259,6 +260,7 @@ fn steps_are_skipped_in_the_emulator() {
         grad_scale: 1.0,
         max_norm: None,
         finite: true,
+        tracked: false,
         lead: 0,
         stream: 7,
     };

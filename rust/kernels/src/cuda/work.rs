@@ -24,6 +24,8 @@ pub struct DeviceStep<'a> {
     pub max_norm: Option<f64>,
     /// Whether the step is skipped if a gradient is not finite.
     pub finite: bool,
+    /// Whether the norm is measured in any case.
+    pub tracked: bool,
     /// The group whose scalars determine states of scope `all`.
     pub lead: usize,
     /// The stream that the step runs in.
@@ -255,7 +257,7 @@ impl Work {
     /// # Errors
     /// The driver's; when kernels cannot be compiled, nothing has changed.
     pub unsafe fn run(&mut self, program: &str, step: &DeviceStep<'_>) -> Result<Outcome> {
-        let sums = step.max_norm.is_some() || step.finite;
+        let sums = step.max_norm.is_some() || step.finite || step.tracked;
         self.prepare(Some(program), step, sums)?;
         let mut norm = None;
         // SAFETY: upheld by the caller; tables stay until the device has finished with them, see `Block`.

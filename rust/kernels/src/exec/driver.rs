@@ -57,7 +57,10 @@ impl WorkList {
     /// As for [`WorkList::run`].
     unsafe fn run_plain(&mut self, program: &str, step: &Step<'_>) {
         self.reverse = !self.reverse;
+        let formed = self.form_stretches();
         let this = &*self;
+        let stretches = this.stretches.as_ref().filter(|_| formed.is_ok());
+        let any_absent = this.any_absent();
         // Most optimizers have one rule, so its pass is looked up once.
         let pass_of = |plan: usize| match this.plans[plan].rounds(program) {
             [Round { stages, .. }, ..] => match &stages[0].stage.kind {
@@ -67,11 +70,13 @@ impl WorkList {
             [] => None,
         };
         let first = if this.plans.is_empty() { None } else { pass_of(0) };
-        this.share(step.threads, &this.chunks, &this.extents, &|i, units| {
+        let (chunks, extents) = stretches.map_or((&this.chunks, &this.extents), |all| (&all.chunks, &all.extents));
+        this.share(step.threads, chunks, extents, &|i, units| {
+            let (i, len) = stretches.map_or_else(|| (i, this.items[i].len), |all| all.arrays[i]);
             let item = &this.items[i];
             let Some(pass) = (if item.plan == 0 { first } else { pass_of(item.plan) }) else { return };
-            let (start, end) = (units.start * BLOCK, item.len.min(units.end * BLOCK));
-            if start < end && item.present {
+            let (start, end) = (units.start * BLOCK, len.min(units.end * BLOCK));
+            if start < end && (item.present || !any_absent) {
                 let zero_grads = step.zero_grads && pass.reads_grad;
                 let call = Call::new(step.level, &step.scalars[item.group], step.rounding, i, zero_grads);
                 // SAFETY: upheld by the caller; the range lies within the array.

@@ -11,7 +11,7 @@ use super::reductions::{by_cells, fold, stage_places};
 use super::scratch::{Scratch, zeros};
 use super::tiles::with_tail_tiles;
 use crate::cpu::Level;
-use crate::kernel::CompiledRule;
+use crate::kernel::{CompiledRule, MAX_STREAMS};
 use crate::numeric::reduce::{self, BLOCK, Form, Squares};
 use crate::numeric::{Dtype, StateFormat, fpenv};
 use crate::rule::{Kind, Rule, Scope, Stage};
@@ -60,6 +60,8 @@ pub(super) struct Item {
     pub prefetches: bool,
     /// Whether it has a gradient; a step leaves arrays without one alone.
     pub present: bool,
+    /// Whether its rule and types are those of the array before it, and its parameter begins where that one's ends.
+    follows: bool,
     /// The index of its rule's plan.
     pub plan: usize,
 }
@@ -92,6 +94,16 @@ impl Item {
     }
 }
 
+/// Neighbouring arrays that lie one behind the other in memory, with all their streams. A pass without reductions takes each
+/// such stretch as one array.
+#[derive(Debug, Default)]
+pub(super) struct Stretches {
+    /// The first array of each, and the elements of all its arrays.
+    pub arrays: Vec<(usize, usize)>,
+    pub extents: Vec<Extent>,
+    pub chunks: Vec<Chunk>,
+}
+
 /// All arrays of an optimizer, and how a step over them is divided among threads.
 #[derive(Debug, Default)]
 pub struct WorkList {
@@ -118,6 +130,10 @@ pub struct WorkList {
     scalar_count: usize,
     /// Number of arrays without a gradient.
     absent: usize,
+    /// Whether any array follows the one before it, and the stretches of those that do; None when something has changed.
+    any_follow: bool,
+    pub(super) stretches: Option<Stretches>,
+    past_caches: bool,
     /// Whether every rule is one pass without reductions.
     pub(super) plain: bool,
     /// Whether the next pass over all arrays goes in reverse order.
@@ -139,8 +155,9 @@ impl WorkList {
             self.add(array)?;
         }
         self.total = self.items.iter().map(|item| item.len).sum();
-        let past_caches = self.items.iter().map(Item::bytes).sum::<usize>() >= PAST_CACHES;
-        self.items.iter_mut().for_each(|item| item.prefetches = past_caches && item.len > WHOLE);
+        self.past_caches = self.items.iter().map(Item::bytes).sum::<usize>() >= PAST_CACHES;
+        self.items.iter_mut().for_each(|item| item.prefetches = self.past_caches && item.len > WHOLE);
+        self.stretches = None;
         self.chunks = cut(&self.extents, self.total)?;
         self.block_chunks = cut(&self.blocks, self.total)?;
         self.plain = self.plans.iter().all(|plan| plan.plain) && !self.items.iter().any(Item::has_scalars);
@@ -241,6 +258,7 @@ impl WorkList {
             whole: staged && array.len <= WHOLE,
             prefetches: false,
             present: true,
+            follows: false,
             plan,
         };
         self.block_count += array.len.div_ceil(BLOCK);
@@ -254,6 +272,65 @@ impl WorkList {
             None => blocks,
         });
         self.items.push(item);
+        let last = self.items.len() - 1;
+        if last > 0 && self.is_behind(last, &[self.items[last].param_type.size()]) {
+            let (before, item) = (&self.items[last - 1], &self.items[last]);
+            let plain = |item: &Item| item.format == StateFormat::Compute && item.rounded.is_none();
+            let alike = (before.plan, before.param_type) == (item.plan, item.param_type);
+            self.items[last].follows = alike && plain(before) && plain(item);
+            self.any_follow |= self.items[last].follows;
+        }
+        Ok(())
+    }
+
+    /// Whether the first streams of an array, which have elements of these sizes, begin where those of the array before it end.
+    fn is_behind(&self, i: usize, sizes: &[usize]) -> bool {
+        let (before, item) = (&self.items[i - 1], &self.items[i]);
+        let end = |k: usize, size: usize| self.streams[before.streams + k].wrapping_add(before.len * size);
+        sizes.iter().enumerate().all(|(k, &size)| self.streams[item.streams + k] == end(k, size))
+    }
+
+    /// Whether an array can be taken together with the one before it.
+    fn joins(&self, i: usize) -> bool {
+        if !self.items[i].follows {
+            return false;
+        }
+        let (before, item) = (&self.items[i - 1], &self.items[i]);
+        let (param, compute) = (item.param_type.size(), item.param_type.compute().size());
+        let mut sizes = [0; MAX_STREAMS + 1];
+        (sizes[0], sizes[1]) = (param, item.grad_type.size());
+        for k in 0..item.states {
+            sizes[2 + k] = if item.state_bits >> k & 1 == 1 { compute } else { param };
+        }
+        (before.group, before.grad_type) == (item.group, item.grad_type)
+            && before.present
+            && item.present
+            && self.is_behind(i, &sizes[..2 + item.states])
+    }
+
+    /// Forms the stretches, if there are any and something has changed.
+    ///
+    /// # Errors
+    /// There is no memory; the arrays can be taken one by one.
+    pub(super) fn form_stretches(&mut self) -> Result<(), TryReserveError> {
+        if !self.any_follow || self.stretches.is_some() {
+            return Ok(());
+        }
+        let mut new = Stretches::default();
+        new.arrays.try_reserve_exact(self.items.len())?;
+        for (i, item) in self.items.iter().enumerate() {
+            match new.arrays.last_mut() {
+                Some((_, len)) if self.joins(i) => *len += item.len,
+                _ => new.arrays.push((i, item.len)),
+            }
+        }
+        new.extents.try_reserve_exact(new.arrays.len())?;
+        new.extents.extend(new.arrays.iter().map(|&(_, len)| Extent::blocks(len)));
+        new.chunks = cut(&new.extents, self.total)?;
+        for &(first, len) in &new.arrays {
+            self.items[first].prefetches = self.past_caches && len > WHOLE;
+        }
+        self.stretches = Some(new);
         Ok(())
     }
 
@@ -281,14 +358,30 @@ impl WorkList {
     pub fn set_gradient(&mut self, i: usize, grad: *mut u8, grad_type: Dtype) {
         let item = &mut self.items[i];
         self.absent -= usize::from(!item.present);
+        self.stretches = None;
         item.present = true;
         item.grad_type = grad_type;
         self.streams[item.streams + 1] = grad;
     }
 
+    /// Sets the parameter and the states of an array, in the order of its rule's.
+    pub fn set_pointers(&mut self, i: usize, param: *mut u8, states: &[*mut u8]) {
+        self.stretches = None;
+        let item = &self.items[i];
+        let rule = item.compiled.rule;
+        self.streams[item.streams] = param;
+        for (k, (place, _)) in rule.streams().enumerate() {
+            self.streams[item.streams + 2 + k] = states[place];
+        }
+        for (k, (place, _)) in rule.states_of(Scope::Array).enumerate() {
+            self.array_states[item.array_states + k] = states[place].cast();
+        }
+    }
+
     /// Leaves an array out of what runs, and of norms, until it gets a gradient again.
     pub fn set_absent(&mut self, i: usize) {
         self.absent += usize::from(self.items[i].present);
+        self.stretches = None;
         self.items[i].present = false;
     }
 
@@ -297,6 +390,7 @@ impl WorkList {
         if self.absent > 0 {
             self.items.iter_mut().for_each(|item| item.present = true);
             self.absent = 0;
+            self.stretches = None;
         }
     }
 
@@ -317,7 +411,10 @@ impl WorkList {
 
     /// Sets the index of an array's scalars among a step's.
     pub fn set_group(&mut self, i: usize, group: usize) {
-        self.items[i].group = group;
+        if self.items[i].group != group {
+            self.items[i].group = group;
+            self.stretches = None;
+        }
     }
 
     /// An array's gradient: pointer, type, number of elements, which is 0 for an array that is left out.
@@ -329,6 +426,7 @@ impl WorkList {
     /// Sets the memory of an array's backups, long enough for the elements in the parameter's type, or in the type that it is
     /// rounded to.
     pub fn set_backup(&mut self, i: usize, backup: *mut u8) {
+        self.stretches = None;
         let item = &self.items[i];
         for (k, (_, state)) in item.compiled.rule.streams().enumerate() {
             if state.scope == Scope::Backup {

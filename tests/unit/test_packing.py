@@ -1,0 +1,141 @@
+"""Packed parameters: views of one block in the same structure, and steps with the bits of unpacked ones."""
+
+import numpy as np
+import pytest
+from helpers import (
+    DTYPES,
+    F32,
+    F64,
+    assert_same,
+    build,
+    each_dtype,
+    grads_of,
+    is_newton,
+    leaves,
+    params_of,
+    refused,
+    sampled_cases_but,
+    shared,
+    snapshot,
+    states,
+)
+
+import schuss
+
+# Lengths that are no multiples of a block, an empty array, a long one, and several dimensions.
+SHAPES = [(7,), (), (0,), (5, 300), (2, 3, 4), (1024,), (3000,), (33,)]
+
+
+def both(case, dtype=F64):
+    """The same optimizer over separate arrays and over packed ones."""
+    params = params_of(SHAPES, dtype)
+    params[3] = np.asfortranarray(params[3])
+    return build(case, [p.copy("K") for p in params]), build(case, schuss.pack(params))
+
+
+def same(opt, packed):
+    for group, own in zip(opt.param_groups, packed.param_groups, strict=True):
+        assert_same(own["params"], group["params"])
+    assert_same(list(states(packed).values()), list(states(opt).values()))
+    assert_same(list(shared(packed).values()), list(shared(opt).values()))
+
+
+@sampled_cases_but(is_newton)
+def test_packed_parameters_have_the_same_bits(case):
+    opt, packed = both(case)
+    for t in range(1, 6):
+        grads = grads_of(t, SHAPES)
+        for own in (opt, packed):
+            for buffer, g in zip(own.grads, grads, strict=True):
+                buffer[...] = g
+            if t == 3:  # one is left out, which parts its neighbours
+                own.step([None if i == 4 else g for i, g in enumerate(own.grads)], zero_grads=True)
+            elif t == 4:  # gradients that lie elsewhere, and one of another type
+                own.step([g.astype(F32) if i == 1 else g for i, g in enumerate(grads)])
+            else:
+                own.step(grad_scale=2.0, zero_grads=t == 1)
+        assert opt.grad_norm == packed.grad_norm
+    same(opt, packed)
+
+
+@each_dtype
+@pytest.mark.parametrize("threads", [1, 3])
+def test_dtypes_and_threads(dtype, threads):
+    before = schuss.get_num_threads()
+    schuss.set_num_threads(threads)
+    try:
+        params = [p for k in range(40) for p in params_of(SHAPES, dtype, seed=k)]
+        opt, packed = schuss.AdamW([p.copy() for p in params]), schuss.AdamW(schuss.pack(params))
+        for t in range(3):
+            for own in (opt, packed):
+                for k, buffer in enumerate(own.grads):
+                    buffer[...] = grads_of(t, [buffer.shape], F32, seed=k)[0]
+                own.step()
+        same(opt, packed)
+    finally:
+        schuss.set_num_threads(before)
+
+
+def test_the_structure_and_the_block():
+    one, other = np.arange(6.0).reshape(2, 3), np.arange(4.0, dtype=np.float32)
+    given = {"b": [one.T, None], "a": (other[::2], np.full((), 3.0))}
+    packed = schuss.pack(given)
+    assert list(packed) == ["b", "a"] and packed["b"][1] is None and type(packed["a"]) is tuple
+    for got, want in zip(leaves(packed), leaves(given), strict=True):
+        if want is not None:
+            assert_same([got], [want])
+            assert got.flags.writeable and got is not want
+    a, b = packed["a"][1], packed["b"][0]
+    assert b.flags.f_contiguous and b.ctypes.data == a.ctypes.data + 8, "in the order in which arrays are numbered"
+    assert one[0, 0] == 0 and packed["b"][0].base is not None
+    with pytest.raises(ValueError, match="does not own its data"):
+        packed["b"][0].resize(1)
+    groups = schuss.pack([{"params": {"w": np.ones(2)}, "lr": 0.5}, {"params": (p for p in [np.ones(3)])}])
+    opt = schuss.SGD(groups, lr=0.1)
+    assert [group["lr"] for group in opt.param_groups] == [0.5, 0.1]
+    assert groups[1]["params"][0].ctypes.data == groups[0]["params"]["w"].ctypes.data + 16
+
+
+def test_gradients_and_states_are_neighbours_too():
+    opt = schuss.Adam(schuss.pack([np.ones(3, np.float32), np.ones(5, np.float32)]))
+    for first, second in (opt.grads, *opt.state_dict()["state"][0].values()):
+        assert second.ctypes.data == first.ctypes.data + first.nbytes
+    opt.add_param_group({"params": np.ones(4)})
+    assert opt.step([[np.ones(3), np.ones(5)], np.ones(4)])
+    assert all(not leaf.any() for leaf in leaves(opt.grads))
+
+
+def test_checkpoints_of_packed_and_separate_arrays(tmp_path):
+    params = params_of(SHAPES)
+    opt = schuss.AdamW(schuss.pack(params))
+    opt.step(grads_of(1, SHAPES))
+    schuss.save(tmp_path / "opt", opt)
+    other = schuss.AdamW(params)
+    schuss.load(tmp_path / "opt", other)
+    opt.step(grads_of(2, SHAPES))
+    other.step(grads_of(2, SHAPES))
+    assert_same(snapshot(other)[0], snapshot(opt)[0])
+
+
+@pytest.mark.parametrize("dtype", DTYPES.values(), ids=list(DTYPES))
+def test_mixed_dtypes_are_sorted(dtype):
+    params = [np.ones(3), np.ones(2, dtype), np.ones(4)]
+    a, b, c = schuss.pack(params)
+    assert (a.dtype, b.dtype, c.dtype) == (F64, dtype, F64)
+    if dtype != F64:
+        assert c.ctypes.data == a.ctypes.data + a.nbytes
+
+
+def test_wrong_calls():
+    w = np.ones(3)
+    for call, error, message in [
+        (lambda: schuss.pack([w, w]), ValueError, "params[1] is the same memory as params[0]"),
+        (lambda: schuss.pack({"w": 1.0}), TypeError, "params['w'] is a float, not a NumPy array"),
+        (lambda: schuss.pack([{"params": [np.ones(2, int)]}]), TypeError, "params[0]['params'][0] has dtype int64"),
+    ]:
+        with pytest.raises(error) as caught:
+            call()
+        assert str(caught.value).startswith(message)
+    with refused(TypeError, "pack() takes 1 positional argument but 2 were given"):
+        schuss.pack([w], [w])
+    assert schuss.pack([]) == [] and schuss.pack(None) is None
