@@ -36,13 +36,13 @@ def a_schedule():
 
 def a_context():
     opt = schuss.Lookahead(schuss.SGD(np.ones(3), lr=0.1))
-    opt.context = opt.evaluate()
+    opt._context = opt.evaluate()
     return opt
 
 
 def a_lock():
     opt = schuss.SGD(np.ones(3), lr=0.1)
-    opt.context = opt._exclusive()
+    opt._context = opt._exclusive()
     return opt
 
 

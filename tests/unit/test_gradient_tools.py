@@ -214,13 +214,13 @@ def read_only():
 STRUCTURES = [
     (
         lambda: [1.5], TypeError,
-        "grads[1][0] is a float, not a NumPy array; put the numbers into np.array(..., dtype=np.float32) and update "
-        "the model from that array",
+        "grads[1][0] is a float, not a NumPy array; put the numbers into np.array(..., dtype=np.float32 or "
+        "np.float64) and update the model from that array",
     ),
     (
         lambda: {"w": np.ones(3, int)}, TypeError,
         "grads[1]['w'] has dtype int64; it must be float32, float64, float16 or bfloat16 (ml_dtypes): leave it out if "
-        "it is not trained, or convert it with .astype(np.float32) and use that array in the model too",
+        "it is not trained, or convert it with .astype(np.float32 or np.float64) and use that array in the model too",
     ),
     (
         read_only, ValueError,
@@ -229,7 +229,7 @@ STRUCTURES = [
     (
         lambda: np.ones((4, 4))[:, ::2], ValueError,
         "grads[1] is not contiguous (shape (4, 2), strides (32, 16)); make it so once with np.ascontiguousarray and "
-        "use that array in the model too",
+        "use that array in the model too; or list the array that it is a slice of, once",
     ),
     (
         overlapping, ValueError,

@@ -94,7 +94,7 @@ def test_a_group_keeps_its_arrays_when_the_callers_list_changes():
     given.append(w)
     opt = schuss.NAG([{"params": given}], lr=0.5)
     assert type(opt.param_groups[0]["params"]) is tuple and opt.param_groups[0]["params"][0] is w
-    given[0] = x
+    given.append(x)
     for _ in range(2):
         opt.step(lambda: [[np.ones(3)]])
     assert_close([w, x], [np.full(3, -0.45), np.full(3, 5.0)], 1e-15)

@@ -82,10 +82,12 @@ def check_known(place: str, array: Any) -> None:
             raise ValueError(
                 f"{place} is big-endian ({array.dtype.str}); convert it once with .astype(np.{native.name}) {_USE_IT}"
             )
-        advice = _conversion(array.dtype)
+        advice = _conversion(place, array.dtype, "float32 or np.float64")
+        if advice and array.dtype.kind != "O":
+            advice = f"{advice} {_USE_IT}"
         if array.dtype.kind in "biu":  # a counter or a mask among weights
             advice = f": leave it out if it is not trained, or{advice.removeprefix(':')}"
-        raise TypeError(f"{place} has dtype {array.dtype}; it must be {_NAMES}{advice and f'{advice} {_USE_IT}'}")
+        raise TypeError(f"{place} has dtype {array.dtype}; it must be {_NAMES}{advice}")
 
 
 def check_written(place: str, array: Any) -> None:
@@ -94,9 +96,10 @@ def check_written(place: str, array: Any) -> None:
     if not array.flags.writeable:
         raise ValueError(f"{place} is read-only; pass a writable array, or copy it once {_USE_IT}")
     if not (array.flags.c_contiguous or array.flags.f_contiguous):
+        whole = isinstance(array.base, np.ndarray) and array.base.size > array.size
         raise ValueError(
             f"{place} is not contiguous (shape {array.shape}, strides {array.strides}); make it so once with "
-            f"np.ascontiguousarray {_USE_IT}"
+            f"np.ascontiguousarray {_USE_IT}{'; or list the array that it is a slice of, once' if whole else ''}"
         )
     if not array.flags.aligned:
         raise ValueError(f"{place} is not aligned to its {array.itemsize}-byte elements; copy it once {_USE_IT}")
@@ -148,11 +151,14 @@ def as_gradient(place: str, gradient: Any, param_place: str, param: np.ndarray, 
     """The gradient as an array that a kernel can read with this parameter, converted or copied only if necessary."""
     if gradient is None:
         raise TypeError(f"{place} is None; pass zeros, np.zeros_like({param_place}), for a parameter without gradient")
+    if param.ndim == 0 and type(gradient) in (float, int):
+        gradient = np.float64(gradient)
+    own = f"np.{compute_dtype(param.dtype)}"
     if not isinstance(gradient, np.ndarray):
         if is_on_gpu(gradient):
             raise TypeError(f"{place} is on a GPU, but {param_place} is in host memory; copy the gradient to the host")
         if not any(hasattr(gradient, name) for name in ("__array__", "__array_interface__", "__dlpack__")):
-            advice = "" if isinstance(gradient, Mapping) else "; pass np.array(..., dtype=np.float32)"
+            advice = "" if isinstance(gradient, Mapping) else f"; pass np.array(..., dtype={own})"
             raise TypeError(f"{place} is {_a(gradient)}, not an array like {param_place}{advice}")
         try:
             gradient = np.asarray(gradient)
@@ -162,10 +168,12 @@ def as_gradient(place: str, gradient: Any, param_place: str, param: np.ndarray, 
     dtype = gradient.dtype
     known = known_dtype(dtype)
     if not known and dtype.kind != "f":
-        raise TypeError(f"{place} has dtype {dtype}; a gradient must be {_NAMES}{_conversion(dtype)}")
+        raise TypeError(f"{place} has dtype {dtype}; a gradient must be {_NAMES}{_conversion(place, dtype, own[3:])}")
     if gradient.shape != param.shape:
         turned = param.ndim == 2 and gradient.shape == param.shape[::-1]
         advice = f"; it looks transposed: pass {place}.T" if turned else ""
+        if not turned and [n for n in gradient.shape if n != 1] == [n for n in param.shape if n != 1]:
+            advice = f"; pass {place}.reshape({param_place}.shape)"
         raise ValueError(f"{place} has shape {gradient.shape}, but {param_place} has shape {param.shape}{advice}")
     if not known:
         native = dtype.newbyteorder("=")
@@ -201,12 +209,15 @@ def _a(thing: Any) -> str:
     return f"{'an' if name[:1].lower() in 'aeio' else 'a'} {name}"
 
 
-def _conversion(dtype: np.dtype[Any]) -> str:
+def _conversion(place: str, dtype: np.dtype[Any], wanted: str) -> str:
+    """How to make numbers of the wanted type from those of another."""
+    if dtype.kind == "O":
+        return f": pass the arrays in it, list({place})"
     if dtype.kind == "c":
         return f": take its real and imaginary parts with .view(np.float{dtype.itemsize * 4})"
     if dtype.kind not in "biuf":
         return ""
-    return f": convert it with .astype(np.{'float64' if dtype.kind == 'f' else 'float32'})"
+    return f": convert it with .astype(np.{'float64' if dtype.kind == 'f' else wanted})"
 
 
 def _advice(place: str, thing: Any) -> str:
@@ -220,4 +231,4 @@ def _advice(place: str, thing: Any) -> str:
         return f"pass list({place})"
     if isinstance(thing, Iterable) and not isinstance(thing, (str, bytes, list, tuple)):
         return "structures of arrays are lists, tuples and dicts"
-    return "put the numbers into np.array(..., dtype=np.float32) and update the model from that array"
+    return "put the numbers into np.array(..., dtype=np.float32 or np.float64) and update the model from that array"

@@ -91,7 +91,8 @@ def buffers(params: Sequence[np.ndarray]) -> list[np.ndarray]:
         if follows[last + 1]:
             continue
         own = params[first : last + 1]
-        block = np.zeros(sum(param.size for param in own), checks.compute_dtype(own[0].dtype))
+        zeros = np.zeros(max(sum(param.size for param in own), 1), checks.compute_dtype(own[0].dtype))
+        block = np.frombuffer(memoryview(zeros), zeros.dtype)  # type: ignore[arg-type]
         at = 0
         for param in own:
             result.append(block[at : at + param.size].reshape(param.shape, order=checks.order(param)))

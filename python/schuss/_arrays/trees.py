@@ -122,7 +122,8 @@ def leaves(
         if structure is None:
             structure = [None] * len(template)
         if not isinstance(structure, (list, tuple)):
-            advice = f"; pass list({name})" if isinstance(structure, (Iterator, ValuesView)) else ""
+            objects = getattr(getattr(structure, "dtype", None), "kind", "") == "O"
+            advice = f"; pass list({name})" if objects or isinstance(structure, (Iterator, ValuesView)) else ""
             raise TypeError(f"{name} must be a list or tuple like {like}, got {kind(structure)}{advice}")
         if len(structure) != len(template):
             raise ValueError(f"{name} has {len(structure)} entries, but {like} has {len(template)}")
@@ -135,6 +136,29 @@ def leaves(
                 "array since, make the optimizer after it"
             )
     else:
+        yield template, name, structure
+
+
+def containers(template: Any, structure: Any, leaf: Callable[[int], Any]) -> Iterator[tuple[Any, list[Any]]]:
+    """The lists and dicts of a structure, and what each has: the leaf, or None for everything else."""
+    if not isinstance(template, (dict, list, tuple)):
+        return
+    keys = range(len(template)) if isinstance(template, (list, tuple)) else structure
+    if type(structure) in (dict, list):
+        yield structure, [leaf(template[key]) if isinstance(template[key], int) else None for key in keys]
+    for key in keys:
+        yield from containers(template[key], structure[key], leaf)
+
+
+def found(template: Any, structure: Any, name: str) -> Iterator[tuple[int, str, Any]]:
+    """Number, place and leaf of the leaves that a structure still has where the template has them."""
+    if isinstance(template, dict) and isinstance(structure, dict):
+        for key in template:
+            yield from found(template[key], structure.get(key), f"{name}[{shown_key(key)}]")
+    elif isinstance(template, (list, tuple)) and isinstance(structure, (list, tuple)):
+        for i, (one, own) in enumerate(zip(template, structure, strict=False)):
+            yield from found(one, own, f"{name}[{i}]")
+    elif isinstance(template, int):
         yield template, name, structure
 
 

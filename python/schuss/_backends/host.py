@@ -72,6 +72,12 @@ class Host:
         arrangement = _schuss.Arrangement(given, trees.in_order(root), kept.small, kept.master, shared)
         return [(owner, "_arrangement", arrangement)]
 
+    def given(
+        self, owner: Owner, templates: Sequence[Any], structures: Sequence[Any], params: Sequence[Any]
+    ) -> list[Change]:
+        pairs = zip(templates, structures, strict=True)
+        return [(owner, "_given", [own for pair in pairs for own in trees.containers(*pair, params.__getitem__)])]
+
     def limits(self, owner: Owner, limits: Limits) -> list[Change]:
         return [(owner, "_limits", limits)]
 

@@ -164,6 +164,12 @@ class Backend(Protocol):
         """
         ...
 
+    def given(
+        self, owner: Owner, templates: Sequence[Any], structures: Sequence[Any], params: Sequence[Any]
+    ) -> list[Change]:
+        """What changes when the groups' parameters were given in these structures, which steps look at again."""
+        ...
+
     def limits(self, owner: Owner, limits: Limits) -> list[Change]:
         """What changes when large and non-finite gradients are handled in this way."""
         ...

@@ -22,6 +22,8 @@ class Callbacks(Owner):
     _groups: list[ParamGroup]
     #: The optimizer's own gradient buffers; None until `grads` is first read.
     _grads: Any
+    #: The structures that the groups' parameters were given in.
+    _given_in: list[Any]
     #: The memory that a step writes, as sorted byte ranges; computed when first needed.
     _written: list[tuple[int, int]] | None
 
@@ -71,6 +73,19 @@ class Callbacks(Owner):
 
     def _scheduled_values(self, step: int) -> list[list[float]]:
         return [values for group in self._groups for values in group.packed_at(step)]
+
+    def _look_again(self) -> None:
+        """Raises if an array was replaced where the optimizer was given it."""
+        for g, (template, structure) in enumerate(zip(self._templates, self._given_in, strict=True)):
+            for i, place, array in trees.found(template, structure, self._place("params", g, "")):
+                own = self._params[i]
+                if not isinstance(array, np.ndarray) or array is own:
+                    continue
+                if checks.byte_range(array) != checks.byte_range(own):
+                    raise ValueError(
+                        f"{place} is not the array that this optimizer updates: it was replaced. Write into the array "
+                        f"in place, {place}[...] = values, or make a new optimizer"
+                    )
 
     def _explain_structure(self, grads: Any, partial: bool) -> None:
         name = self._arguments

@@ -78,6 +78,7 @@ class Optimizer(Callbacks, Kind):
         self._shared: dict[str, np.ndarray] = {}
         self._shared_values: np.ndarray | None = None
         self._templates: list[Any] = []
+        self._given_in: list[Any] = []
         self._suffixes: list[tuple[int, str]] = []
         self._grads: Any = None
         self._written: list[tuple[int, int]] | None = None
@@ -139,7 +140,10 @@ class Optimizer(Callbacks, Kind):
         """What changes when groups are added."""
         suffixes, params, templates = list(self._suffixes), list(self._params), list(self._templates)
         groups, first, first_group = list(self._groups), len(self._params), len(self._groups)
+        given_in = list(self._given_in)
         for structure, given in additions:
+            structure = trees.listed(structure)
+            given_in.append(structure)
             index = len(groups)
             where = f"param_groups[{index}]['params']" if grouped else "params"
             unknown = [name for name in given if name not in self._defaults]
@@ -148,7 +152,7 @@ class Optimizer(Callbacks, Kind):
                     raise TypeError(f"param_groups[{index}] has {unknown[0]!r}, which is for the optimizer as a whole")
                 known = ", ".join(self._defaults)
                 raise TypeError(f"param_groups[{index}] has unknown {unknown[0]!r}; {self._name()} takes {known}")
-            template, leaves = trees.flatten(trees.listed(structure), where, len(params))
+            template, leaves = trees.flatten(structure, where, len(params))
             if not leaves:
                 raise ValueError(
                     f"{where} has no array, and an optimizer needs at least one; if layers make theirs in the first "
@@ -211,7 +215,9 @@ class Optimizer(Callbacks, Kind):
             (self, "_shared", shared),
             (self, "_shared_values", values),
             (self, "_written", None),
+            (self, "_given_in", given_in),
             *self._backend.arranged(self, described, first_group, root, values),
+            *self._backend.given(self, templates, given_in, params),
         ]
 
     def _shared_by(self, groups: Sequence[ParamGroup]) -> tuple[dict[str, np.ndarray], np.ndarray | None]:

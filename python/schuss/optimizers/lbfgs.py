@@ -9,7 +9,7 @@ import numpy as np
 
 from schuss import _schuss
 from schuss._arrays import checks, trees
-from schuss._backends.protocol import Change
+from schuss._backends.protocol import Change, Limits
 from schuss._core import validate
 from schuss._core.declaration import InitVar, option
 from schuss._core.hyperparameters import Rate, Seed
@@ -170,10 +170,12 @@ class LBFGS(Optimizer):
         """Not available: all parameters are one vector, whose length is fixed."""
         raise TypeError("LBFGS has one group: all parameters are one vector; make a new optimizer")
 
-    def _limits_changed(self, max_grad_norm: float | None, nonfinite: str) -> list[Change]:
-        if max_grad_norm is not None:
+    def _limits_changed(self, limits: Limits) -> list[Change]:
+        if limits.max_grad_norm is not None:
             raise ValueError("LBFGS has no max_grad_norm; return clipped gradients from the closure")
-        if nonfinite == "skip":
+        if limits.track_grad_norm:
+            raise ValueError("LBFGS has no track_grad_norm; a step has several gradients")
+        if limits.nonfinite == "skip":
             raise ValueError('nonfinite must be "propagate" or "error" for LBFGS, got "skip"')
         return []
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from types import MappingProxyType
+from typing import Annotated, Any, ClassVar, Literal
 
 from schuss._core.hyperparameters import Betas, Range, Rate, WeightDecay
 from schuss._core.optimizer import Optimizer
@@ -38,6 +39,8 @@ class RAdam(Optimizer):
     unrectified : {"sgd", "frozen"}, default "sgd"
         Until then, step without the denominator as PyTorch does; or, as the authors' code does by default, leave the
         parameter unchanged, without weight decay.
+    eps_form : {"torch", "corrected"}, default "torch"
+        Add :math:`\epsilon` to :math:`\sqrt{v}`; or to :math:`\sqrt{v / (1 - \beta_2^t)}`, as in books.
 
     References
     ----------
@@ -60,7 +63,9 @@ class RAdam(Optimizer):
     decoupled_weight_decay: bool = False
     threshold: Threshold = 5.0
     unrectified: Literal["sgd", "frozen"] = "sgd"
+    eps_form: Literal["torch", "corrected"] = "torch"
 
+    _once_fixed: ClassVar[Mapping[str, Any]] = MappingProxyType({"eps_form": "torch"})
     _int8 = True
 
     @classmethod
@@ -69,4 +74,5 @@ class RAdam(Optimizer):
 
     @classmethod
     def _rule_values(cls, hypers: Mapping[str, Any]) -> Mapping[str, float]:
-        return {**super()._rule_values(hypers), "frozen": hypers["unrectified"] == "frozen"}
+        corrected = hypers["eps_form"] == "corrected"
+        return {**super()._rule_values(hypers), "frozen": hypers["unrectified"] == "frozen", "corrected": corrected}

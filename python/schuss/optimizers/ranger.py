@@ -27,10 +27,11 @@ class _CentralizedRAdam(RAdam):
     # Fixed in Ranger.
     decoupled_weight_decay: bool = option(default=True, init=False)
     unrectified: Literal["sgd", "frozen"] = option(default="sgd", init=False)
+    eps_form: Literal["torch", "corrected"] = option(default="torch", init=False)
 
     @classmethod
     def _rule_values(cls, hypers: Mapping[str, Any]) -> Mapping[str, float]:
-        return super()._rule_values({**hypers, "unrectified": "sgd"})
+        return super()._rule_values({**hypers, "unrectified": "sgd", "eps_form": "torch"})
 
     @classmethod
     def _decay(cls, hypers: Mapping[str, Any]) -> str:

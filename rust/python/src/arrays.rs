@@ -129,6 +129,16 @@ impl<'py> Known<'py> {
         self.none
     }
 
+    /// What owns an array's memory; None for an array that may be resized.
+    pub fn owner<'a>(&self, object: &'a Py<PyAny>) -> Option<*mut ffi::PyObject> {
+        self.exact(object).map(|fields| fields.base).filter(|base| !base.is_null())
+    }
+
+    /// Whether an array may be written.
+    pub fn writable(&self, object: &Py<PyAny>) -> bool {
+        self.exact(object).is_some_and(|fields| fields.flags & NPY_ARRAY_WRITEABLE != 0)
+    }
+
     /// Prefetches an object's shape, if it is an array.
     pub fn prefetch_shape(&self, object: &Py<PyAny>) {
         if let Some(fields) = self.exact(object) {

@@ -81,6 +81,11 @@ pub fn step_options(
     call(optimizer, "_step_options", (grad_scale, zero_grads, partial), None)?.extract()
 }
 
+/// Raises an exception if an array has been replaced where the optimizer was given it.
+pub fn look_again(optimizer: &Bound<'_, PyAny>) -> PyResult<()> {
+    call(optimizer, "_look_again", (), None).map(drop)
+}
+
 /// The optimizer's own gradients.
 pub fn own_grads<'py>(optimizer: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
     call(optimizer, "_own_grads", (), None)

@@ -25,7 +25,11 @@ use crate::group::{
 };
 use crate::inner::{Inner, Locked, NO_NORM, Nonfinite};
 use crate::options::{plain_flag, plain_scale};
-use crate::tree::Tree;
+use crate::tree::{self, Tree};
+
+/// Arrays that are looked for in every step where the optimizer was given them; more are in the first steps, and then now and then.
+const MOST_LOOKS: usize = 8;
+const FIRST_LOOKS: u64 = 16;
 
 /// Base class of the Python optimizers.
 #[pyclass(subclass, frozen, module = "schuss._schuss")]
@@ -228,6 +232,14 @@ impl Core {
         self.0.clear();
     }
 
+    /// Lists and dicts that parameters were given in, and what each has: None for what is no array. It can only be set.
+    #[setter(_given)]
+    fn set_given(&self, containers: Vec<(Py<PyAny>, Vec<Option<Py<PyAny>>>)>) -> PyResult<()> {
+        let before = std::mem::replace(&mut self.0.lock()?.given, tree::Given::new(containers));
+        drop(before);
+        Ok(())
+    }
+
     /// What the parameters are: "train" for steps, "eval" for evaluation.
     #[getter]
     fn _mode(&self) -> &'static str {
@@ -255,7 +267,7 @@ impl Core {
         let inner = &mut *guard;
         let steps = core.steps.load(Ordering::Relaxed);
         let scheduled = scheduled_values(slf.as_any(), &inner.entries, steps)?;
-        let read = gradients::read(slf.as_any(), inner, arrays, false, false)?;
+        let read = gradients::read(slf.as_any(), inner, arrays, false, false, false)?;
         changes.get().check(py)?;
         let lead = fill_scalars(py, inner, scheduled.as_deref(), 1.0);
         run(py, inner, program, steps, false, lead)?;
@@ -346,15 +358,11 @@ impl Core {
             (Some(grad_scale), Some(zero_grads), Some(partial)) => (grad_scale, zero_grads, partial),
             _ => callbacks::step_options(optimizer, grad_scale, zero_grads, partial)?,
         };
-        let own;
-        let grads = match grads {
-            None if inner.reads_gradients => {
-                own = callbacks::own_grads(optimizer)?;
-                Some(&own)
-            }
-            _ => grads,
+        let own = match grads {
+            None if inner.reads_gradients => Some(callbacks::own_grads(optimizer)?),
+            _ => None,
         };
-        let taken = take_step(slf, inner, grads, options, &waiting)?;
+        let taken = take_step(slf, inner, own.as_ref().or(grads), own.is_some(), options, &waiting)?;
         drop(guard);
         if taken {
             waiting.iter().try_for_each(|changes| changes.get().make_checked(slf.py()))?;
@@ -368,6 +376,7 @@ fn take_step(
     slf: &Bound<'_, Core>,
     inner: &mut Inner,
     grads: Option<&Bound<'_, PyAny>>,
+    own: bool,
     (grad_scale, zero_grads, partial): (f64, bool, bool),
     waiting: &[Py<Changes>],
 ) -> PyResult<bool> {
@@ -384,8 +393,14 @@ fn take_step(
         Some(look_ahead) if look_ahead.moved => look_ahead.scheduled.take(),
         _ => scheduled_values(optimizer, &inner.entries, steps)?,
     };
+    // Where arrays are many, a look at each of them in every step would take too long.
+    let looks = inner.params.len() <= MOST_LOOKS || steps < FIRST_LOOKS || steps.is_multiple_of(FIRST_LOOKS);
+    if looks && !inner.given.unchanged(py) {
+        callbacks::look_again(optimizer)?;
+        inner.given = tree::Given::default();
+    }
     let release = inner.work.total() >= RELEASE_GIL;
-    let read = gradients::read(optimizer, inner, grads, zero_grads, partial)?;
+    let read = gradients::read(optimizer, inner, grads, zero_grads, partial, own)?;
     if inner.shared.is_some() {
         let values = inner.entries.iter().enumerate().map(|(i, entry)| match &scheduled {
             Some(values) => &values[i][..],

@@ -46,13 +46,14 @@ impl Gradients {
 }
 
 /// Reads gradients, if a step takes any, and checks that parameters are unchanged; Python writes the error messages. Arrays whose
-/// gradient is None are left out; with `partial`, also those whose key a dict lacks.
+/// gradient is None are left out; with `partial`, also those whose key a dict lacks. `own` says that they are the optimizer's own.
 pub fn read(
     optimizer: &Bound<'_, PyAny>,
     inner: &mut Inner,
     grads: Option<&Bound<'_, PyAny>>,
     zero_grads: bool,
     partial: bool,
+    own: bool,
 ) -> PyResult<Gradients> {
     let mut read = Gradients { kept: std::mem::take(&mut inner.gradients), converted: Vec::new() };
     read.kept.clear();
@@ -64,41 +65,90 @@ pub fn read(
             None => Ok(read),
         };
     };
+    let known = Known::new(optimizer.py());
+    if own
+        && !inner.own.is_empty()
+        && inner.tree.holds(grads, &mut inner.own.iter())
+        && as_before(inner, &inner.own, true, zero_grads, &known)?
+    {
+        return Ok(read);
+    }
+    forget(inner);
     if !inner.tree.collect(grads, partial, &mut read.kept)? {
         return Err(explain(optimizer, Problem::Structure(grads, partial)));
     }
-    let same = as_before(inner, &read.kept, zero_grads, &Known::new(optimizer.py()))?;
+    let same = as_before(inner, &read.kept, false, zero_grads, &known)?;
     let changed = if same { None } else { one_by_one(optimizer, inner, &mut read, zero_grads)? };
     if zero_grads && let Some((i, k)) = shared_gradients(&inner.work) {
         return Err(explain(optimizer, Problem::Shared(i, k)));
     }
     match changed {
         Some(i) => Err(explain(optimizer, Problem::Changed(i))),
-        None => Ok(read),
+        None => {
+            if own {
+                remember(optimizer.py(), inner, &read.kept);
+            }
+            Ok(read)
+        }
     }
+}
+
+/// Remembers the optimizer's own gradients, which are in the work list as they are: the next step only looks whether it has the
+/// same. What owns their memory is kept alive.
+fn remember(py: Python<'_>, inner: &mut Inner, gradients: &[Py<PyAny>]) {
+    let known = Known::new(py);
+    if inner.work.any_absent() || inner.verified.iter().any(Option::is_none) {
+        return;
+    }
+    for gradient in gradients {
+        let Some(owner) = known.owner(gradient) else {
+            forget(inner);
+            return;
+        };
+        if inner.own_memory.last().is_none_or(|last| last.as_ptr() != owner) {
+            // SAFETY: a reference that the array holds.
+            inner.own_memory.push(unsafe { Bound::from_borrowed_ptr(py, owner) }.unbind());
+        }
+        inner.own.push(gradient.clone_ref(py));
+    }
+}
+
+/// Forgets them: the work list gets others.
+fn forget(inner: &mut Inner) {
+    let before = (std::mem::take(&mut inner.own), std::mem::take(&mut inner.own_memory));
+    drop(before);
 }
 
 /// Prefetches objects, and later what they point to: thousands of arrays do not fit the nearest caches.
 fn prefetch_next(params: &[Pinned], gradients: &[Py<PyAny>], i: usize, known: &Known<'_>) {
-    if let (Some(gradient), Some(param)) = (gradients.get(i + DISTANCES[0]), params.get(i + DISTANCES[0])) {
+    if let Some(gradient) = gradients.get(i + DISTANCES[0]) {
         arrays::prefetch(gradient);
+    }
+    if let Some(param) = params.get(i + DISTANCES[0]) {
         param.prefetch();
     }
-    if let (Some(gradient), Some(param)) = (gradients.get(i + DISTANCES[1]), params.get(i + DISTANCES[1])) {
+    if let Some(gradient) = gradients.get(i + DISTANCES[1]) {
         known.prefetch_shape(gradient);
+    }
+    if let Some(param) = params.get(i + DISTANCES[1]) {
         param.prefetch_shape(known);
     }
 }
 
 /// The fast path: whether parameters and gradients are unchanged since the last step, as in nearly all loops. Objects are only
 /// read while this thread holds the GIL, so helpers may share the work: each loads into its cache what it is about to update.
-fn as_before(inner: &Inner, gradients: &[Py<PyAny>], zero_grads: bool, known: &Known<'_>) -> PyResult<bool> {
+/// The optimizer's `own` were found to be the same objects, whose memory is kept alive.
+fn as_before(inner: &Inner, gradients: &[Py<PyAny>], own: bool, zero_grads: bool, known: &Known<'_>) -> PyResult<bool> {
     let (params, verified, any_absent) = (&inner.params, &inner.verified, inner.work.any_absent());
     let off = AtomicBool::new(false);
     let threads = schuss::num_threads().map_err(PyRuntimeError::new_err)?;
     schuss::in_parallel(params.len().div_ceil(RANGE), params.len() * ELEMENTS, threads, &|range| {
         let mut range = range * RANGE..params.len().min((range + 1) * RANGE);
         let same = |i: usize| {
+            if own {
+                prefetch_next(params, &[], i, known);
+                return (!zero_grads || known.writable(&gradients[i])) && params[i].unchanged(known);
+            }
             prefetch_next(params, gradients, i, known);
             let found = params[i].gradient(&gradients[i], zero_grads, known).map(place);
             let absent = || any_absent && inner.work.is_absent(i) && gradients[i].as_ptr() == known.none();

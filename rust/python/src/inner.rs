@@ -12,7 +12,7 @@ use schuss::{Dtype, WorkList};
 use crate::arrays::Pinned;
 use crate::changes::Waiting;
 use crate::group::{Entry, MOST_STEPS, ScalarSets};
-use crate::tree::Tree;
+use crate::tree::{Given, Tree};
 
 /// The policy for NaN and infinities in gradients.
 #[derive(Clone, Copy, PartialEq)]
@@ -53,6 +53,8 @@ pub struct Inner {
     pub states: Vec<Pinned>,
     pub work: WorkList,
     pub tree: Tree,
+    /// What the parameters were given in.
+    pub given: Given,
     /// Whether any rule reads gradients; otherwise a step takes none.
     pub reads_gradients: bool,
     /// The sorted byte ranges that a step writes, which gradients must not overlap.
@@ -65,6 +67,9 @@ pub struct Inner {
     pub agreed: (Vec<usize>, bool),
     /// Keeps a step's gradients alive; empty between steps.
     pub gradients: Vec<Py<PyAny>>,
+    /// The optimizer's own gradients, and what owns their memory, while they are those in the work list.
+    pub own: Vec<Py<PyAny>>,
+    pub own_memory: Vec<Py<PyAny>>,
     pub max_grad_norm: Option<f64>,
     /// Whether steps measure the norm, also where it has no bound.
     pub track_norm: bool,
@@ -99,12 +104,15 @@ impl Inner {
             states: Vec::new(),
             work: WorkList::default(),
             tree: Tree::Sequence(Vec::new()),
+            given: Given::default(),
             reads_gradients: false,
             written: Vec::new(),
             verified: Vec::new(),
             shared: None,
             agreed: (Vec::new(), false),
             gradients: Vec::new(),
+            own: Vec::new(),
+            own_memory: Vec::new(),
             max_grad_norm: None,
             track_norm: false,
             nonfinite: Nonfinite::Propagate,
@@ -222,7 +230,9 @@ impl Locked {
         inner.entries.iter().try_for_each(|entry| visit.call(&entry.values))?;
         inner.params.iter().chain(&inner.states).try_for_each(|array| array.traverse(visit))?;
         inner.tree.traverse(visit)?;
-        inner.gradients.iter().try_for_each(|gradient| visit.call(gradient))?;
+        inner.given.traverse(visit)?;
+        let all = inner.gradients.iter().chain(&inner.own).chain(&inner.own_memory);
+        all.into_iter().try_for_each(|gradient| visit.call(gradient))?;
         visit.call(&inner.shared)?;
         visit.call(&inner.backend)
     }

@@ -1,5 +1,6 @@
 //! The structure that gradients must have: an array, or nested lists, tuples and dicts. Knows no array type.
 
+use pyo3::ffi;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
@@ -53,6 +54,32 @@ impl Tree {
         }
     }
 
+    /// Whether a structure that matches this one has these arrays, in order.
+    pub fn holds(&self, object: &Bound<'_, PyAny>, arrays: &mut std::slice::Iter<'_, Py<PyAny>>) -> bool {
+        let mut next = |object: *mut ffi::PyObject| arrays.next().is_some_and(|array| array.as_ptr() == object);
+        match self {
+            Tree::Leaf => next(object.as_ptr()),
+            Tree::Hole => object.is_none(),
+            Tree::Leaves(count) => {
+                let Ok(list) = object.cast::<PyList>() else { return false };
+                // SAFETY: the GIL is held, and the indices are within the list.
+                let item = |i: usize| unsafe { ffi::PyList_GetItem(list.as_ptr(), i as ffi::Py_ssize_t) };
+                list.len() == *count && (0..*count).all(|i| next(item(i)))
+            }
+            Tree::Sequence(trees) => items(object).is_some_and(|items| {
+                items.len() == trees.len()
+                    && trees.iter().zip(items).all(|(tree, item)| item.is_ok_and(|item| tree.holds(&item, arrays)))
+            }),
+            Tree::Mapping(items) => object.cast::<PyDict>().is_ok_and(|dict| {
+                dict.len() == items.len()
+                    && items.iter().all(|(key, tree)| match dict.get_item(key.bind(object.py())) {
+                        Ok(Some(value)) => tree.holds(&value, arrays),
+                        _ => false,
+                    })
+            }),
+        }
+    }
+
     /// Collects the arrays of a structure that matches this one, in order; false if it does not. A None stands for a None in the
     /// place of each array of that part; with `partial` so does a key that a dict lacks.
     pub fn collect(&self, object: &Bound<'_, PyAny>, partial: bool, into: &mut Vec<Py<PyAny>>) -> PyResult<bool> {
@@ -97,6 +124,51 @@ impl Tree {
             }
         }
         Ok(true)
+    }
+}
+
+/// The containers that an optimizer was given its parameters in, to see whether arrays in them have been replaced.
+#[derive(Default)]
+pub struct Given(Vec<(Py<PyAny>, Vec<Option<Py<PyAny>>>)>);
+
+impl Given {
+    /// Containers are lists and dicts, each with what it has: None for what is no array.
+    pub fn new(containers: Vec<(Py<PyAny>, Vec<Option<Py<PyAny>>>)>) -> Given {
+        Given(containers)
+    }
+
+    /// Whether each container still has the same arrays.
+    pub fn unchanged(&self, py: Python<'_>) -> bool {
+        self.0.iter().all(|(container, values)| {
+            let same = |value: *mut ffi::PyObject, known: &Option<Py<PyAny>>| {
+                known.as_ref().is_none_or(|known| known.as_ptr() == value)
+            };
+            let container = container.bind(py);
+            if let Ok(list) = container.cast::<PyList>() {
+                // SAFETY: the GIL is held, and the indices are within the list.
+                let item = |i: usize| unsafe { ffi::PyList_GetItem(list.as_ptr(), i as ffi::Py_ssize_t) };
+                return list.len() == values.len() && values.iter().enumerate().all(|(i, known)| same(item(i), known));
+            }
+            let (mut place, mut value, mut count) = (0, std::ptr::null_mut(), 0);
+            // SAFETY: a dict, which nothing changes during the loop; the GIL is held, and the references are borrowed.
+            while unsafe { ffi::PyDict_Next(container.as_ptr(), &raw mut place, std::ptr::null_mut(), &raw mut value) }
+                != 0
+            {
+                if !values.get(count).is_some_and(|known| same(value, known)) {
+                    return false;
+                }
+                count += 1;
+            }
+            count == values.len()
+        })
+    }
+
+    /// Visits the containers for the garbage collector.
+    pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.0.iter().try_for_each(|(container, values)| {
+            visit.call(container)?;
+            values.iter().try_for_each(|value| visit.call(value))
+        })
     }
 }
 

@@ -9,7 +9,7 @@ from families.common import l2, schedule
 
 def radam(
     s, p, g, t, *, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, decoupled_weight_decay=False, threshold=5.0,
-    unrectified="sgd",
+    unrectified="sgd", eps_form="torch",
 ):  # fmt: skip
     beta1, beta2 = betas
     bc1, bc2 = 1 - beta1**t, 1 - beta2**t
@@ -24,6 +24,8 @@ def radam(
     v = s["v"] = beta2 * s.get("v", 0) + (1 - beta2) * g * g
     if rho > threshold:
         r = math.sqrt((rho - 4) * (rho - 2) * inf / ((inf - 4) * (inf - 2) * rho))
+        if eps_form == "corrected":
+            return p - lr * (m / bc1) * r / (np.sqrt(v / bc2) + eps)
         return p - lr * (m / bc1) * r * math.sqrt(bc2) / (np.sqrt(v) + eps)
     return p if still else p - lr * m / bc1
 
@@ -54,6 +56,7 @@ ROWS["RAdam"] = {
     "decay": dict(lr=0.01, weight_decay=0.1),
     "decoupled": dict(lr=0.01, weight_decay=0.3, decoupled_weight_decay=True),
     "threshold": dict(lr=0.01, threshold=4.0),
+    "eps, corrected": dict(lr=0.01, eps=1e-2, betas=(0.8, 0.95), eps_form="corrected"),
     "frozen": dict(lr=0.01, unrectified="frozen"),
     "frozen, decay": dict(lr=0.01, unrectified="frozen", weight_decay=0.1),
     "frozen, decoupled": dict(lr=0.1, unrectified="frozen", weight_decay=0.3, decoupled_weight_decay=True),

@@ -3,8 +3,9 @@
 use schuss_macros::rules;
 
 rules! {
-    // frozen is 0 or 1: whether parameters stay unchanged while the variance cannot be rectified.
-    hyper(beta1, beta2, eps, threshold, frozen);
+    // frozen is 0 or 1: whether parameters stay unchanged while the variance cannot be rectified. So is corrected: whether eps is
+    // added to the root of the second moment whose bias is corrected.
+    hyper(beta1, beta2, eps, threshold, frozen, corrected);
     each_step(lr, t) {
         one_minus_beta1 = 1.0 - beta1;
         one_minus_beta2 = 1.0 - beta2;
@@ -22,6 +23,7 @@ rules! {
         } else {
             1.0
         };
+        offset = if corrected != 0.0 { eps * sqrt(1.0 - power) } else { eps };
         step_size = lr / (1.0 - pow(beta1, t)) * rectifier;
         // A frozen step does not change the parameter.
         decay = if rectified == 0.0 && frozen != 0.0 { 1.0 } else { decay };
@@ -35,7 +37,7 @@ rules! {
         pass(p, g) {
             m = fma(beta1, m, one_minus_beta1 * g);
             v = fma(beta2, v, one_minus_beta2 * g * g);
-            let d = select(rectified != 0.0, m / (sqrt(v) + eps), m);
+            let d = select(rectified != 0.0, m / (sqrt(v) + offset), m);
             p = select(step_size != 0.0, fma(-step_size, d, p), p);
         }
     }
@@ -50,7 +52,7 @@ rules! {
             g = g - center;
             m = fma(beta1, m, one_minus_beta1 * g);
             v = fma(beta2, v, one_minus_beta2 * g * g);
-            let d = select(rectified != 0.0, m / (sqrt(v) + eps), m);
+            let d = select(rectified != 0.0, m / (sqrt(v) + offset), m);
             p = select(step_size != 0.0, fma(-step_size, d, p), p);
         }
     }

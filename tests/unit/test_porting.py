@@ -1,0 +1,132 @@
+"""Code that was not written for the package: arrays that are replaced, other shapes and types, and what is advised."""
+
+import gc
+import weakref
+from collections import OrderedDict
+
+import numpy as np
+import pytest
+from helpers import assert_unchanged, refused, snapshot
+
+import schuss
+
+REPLACED = (
+    " is not the array that this optimizer updates: it was replaced. Write into the array in place, {0}[...] = values, "
+    "or make a new optimizer"
+)
+
+
+@pytest.mark.parametrize("wrap", [lambda opt: opt, schuss.Lookahead])
+def test_a_replaced_array_is_noticed(wrap):
+    params = {"w": np.ones(2), "layers": [np.ones(3), (np.ones(1), None)]}
+    opt = wrap(schuss.Adam(params, lr=0.1))
+    grads = {"w": np.ones(2), "layers": [np.ones(3), (np.ones(1), None)]}
+    assert opt.step(grads)
+    before = snapshot(opt)
+    kept, params["w"] = params["w"], params["w"] * 1.0
+    with refused(ValueError, "params['w']" + REPLACED.format("params['w']")):
+        opt.step(grads)
+    assert_unchanged(opt, before)
+    params["w"] = kept
+    assert opt.step(grads)
+    params["layers"][0] = np.ones(3)
+    with refused(ValueError, "params['layers'][0]" + REPLACED.format("params['layers'][0]")):
+        opt.step(grads)
+
+
+def test_replaced_arrays_of_groups():
+    one, other = [np.ones(2)], {"b": np.ones(3)}
+    opt = schuss.SGD([{"params": one}])
+    opt.add_param_group({"params": other})
+    assert opt.step([[np.ones(2)], {"b": np.ones(3)}])
+    other["b"] = np.ones(3)
+    place = "param_groups[1]['params']['b']"
+    with refused(ValueError, place + REPLACED.format(place)):
+        opt.step([[np.ones(2)], {"b": np.ones(3)}])
+
+
+def test_many_replaced_arrays_are_noticed_within_sixteen_steps():
+    params = {f"w{i}": np.ones(2) for i in range(30)}
+    grads = {name: np.ones(2) for name in params}
+    opt = schuss.SGD(params)
+    for _ in range(20):
+        opt.step(grads)
+    params["w29"] = np.ones(2)
+    with pytest.raises(ValueError, match=r"^params\['w29'\] is not the array"):
+        for _ in range(17):
+            opt.step(grads)
+
+
+def test_other_changes_of_the_structure_are_none_of_the_optimizers_business():
+    w, b = np.ones((2, 3)), np.ones(2)
+    params, layers = {"w": w}, [b]
+    opt = schuss.SGD([{"params": params}, {"params": layers}], lr=0.5)
+    grads = [{"w": np.ones((2, 3))}, [np.ones(2)]]
+    params["more"] = np.ones(3)
+    layers.append(np.ones(3))
+    assert opt.step(grads)
+    params["w"] = w.view()  # the same memory
+    layers.clear()
+    assert opt.step(grads) and opt.step(grads)
+    assert (w == -0.5).all() and (b == -0.5).all()
+    ordered = OrderedDict(w=w)
+    opt = schuss.SGD(ordered)
+    assert opt.step({"w": np.ones((2, 3))})
+
+
+def test_what_parameters_were_given_in_is_collected_with_the_optimizer():
+    class Watched(list):
+        pass
+
+    watched = Watched([np.ones(2)])
+    params = {"layers": watched}
+    params["self"] = schuss.SGD({"w": watched[0], "rest": [np.ones(1)]})
+    alive = weakref.ref(params["self"])
+    del params, watched
+    gc.collect()
+    assert alive() is None
+
+
+def test_a_float_is_the_gradient_of_a_scalar():
+    b = np.zeros(())
+    opt = schuss.SGD({"b": b}, lr=0.5)
+    assert opt.step({"b": 2.0}) and opt.step({"b": 1})
+    assert b == -1.5
+    with refused(
+        TypeError, "grads['b'] is a bool, not an array like params['b']; pass np.array(..., dtype=np.float64)"
+    ):
+        opt.step({"b": True})
+    with refused(TypeError, "grads is a float, not an array like params; pass np.array(..., dtype=np.float32)"):
+        schuss.SGD(np.zeros(3, np.float32)).step(1.0)
+
+
+@pytest.mark.parametrize(("own", "given"), [((3,), (3, 1)), ((3,), (1, 3)), ((3, 1), (3,)), ((), (1,))])
+def test_shapes_that_differ_by_axes_of_length_one(own, given):
+    opt = schuss.SGD({"b": np.zeros(own)})
+    message = (
+        f"grads['b'] has shape {given}, but params['b'] has shape {own}; pass grads['b'].reshape(params['b'].shape)"
+    )
+    with refused(ValueError, message):
+        opt.step({"b": np.zeros(given)})
+
+
+def test_object_arrays():
+    arrays = np.empty(2, object)
+    arrays[:] = [np.ones(2), np.ones(3)]
+    with pytest.raises(TypeError, match=r"\(ml_dtypes\): pass the arrays in it, list\(params\)"):
+        schuss.SGD(arrays)
+    opt = schuss.SGD(list(arrays))
+    with refused(TypeError, "grads must be a list or tuple like params, got ndarray of shape (2,); pass list(grads)"):
+        opt.step(arrays)
+
+
+def test_slices_of_one_matrix():
+    w = np.ones((4, 3))
+    with pytest.raises(ValueError, match=r"; or list the array that it is a slice of, once$"):
+        schuss.SGD([w[:, 0], w[:, 1]])
+
+
+def test_layers_that_make_their_arrays_later():
+    layers = {"w": None, "b": None}
+    with pytest.raises(ValueError, match=r"if layers make theirs in the first forward pass, run one first$"):
+        schuss.AdamW(layers)
