@@ -1,4 +1,4 @@
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypeAlias, TypedDict, final, type_check_only
 
 import numpy as np
@@ -86,8 +86,9 @@ class Core:
     def _counters(self) -> tuple[int, int, list[int], list[int]]: ...
     @_counters.setter
     def _counters(self, counters: tuple[int, int, Sequence[int], Sequence[int]]) -> None: ...
-    # It can only be set.
+    # These can only be set.
     _arrangement: Arrangement
+    _reserved: Sequence[np.ndarray]
     @property
     def _read_only(self) -> bool: ...
     def _set_backend(self, backend: Any) -> None: ...
@@ -151,6 +152,7 @@ class Changes:
         kept: Any = None,
     ) -> Self: ...
     def make(self) -> None: ...
+    def make_after(self, calls: Sequence[tuple[Callable[[Any], Any], Any, Any]]) -> None: ...
 
 @final
 class AfterStep:

@@ -1,13 +1,8 @@
 """After the first steps, a step allocates nothing. An allocator that wraps glibc's counts."""
 
 import os
-import platform
-import shutil
 import subprocess
 import sys
-
-import pytest
-from helpers import ROOT
 
 STEPS = 500
 
@@ -50,18 +45,6 @@ for make, options in cases:
     for arrays, shape in (1, 1024), (1, 1 << 18), (100, 16), (1000, 1000):
         print(allocations(make, arrays, shape, **options), make.__name__, options, arrays, shape)
 """
-
-
-@pytest.fixture(scope="module")
-def counting(tmp_path_factory):
-    """The path of the counting allocator."""
-    if platform.libc_ver()[0] != "glibc" or not shutil.which("rustc"):
-        pytest.skip("needs glibc, and rustc to build the counting allocator")
-    library = tmp_path_factory.mktemp("counting") / "libcounting_malloc.so"
-    source = ROOT / "tests" / "support" / "counting_malloc.rs"
-    command = ["rustc", "--edition=2024", "--crate-type=cdylib", "-O", "-o", library, source]
-    subprocess.run(command, check=True)
-    return library
 
 
 def test_a_step_allocates_nothing(counting):

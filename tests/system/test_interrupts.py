@@ -236,3 +236,39 @@ def test_a_schedule_of_the_user_gets_its_state_back():
     state["param_groups"][1]["lr"] = {"schedule": {"count": 3}}
     opt.load_state_dict(state | {"step": 5})
     assert (schedule.count, plateau(0), opt.step_count) == (3, 0.25, 5)
+
+
+def test_taking_a_schedule_back_is_repeated_if_interrupted():
+    class Careful:
+        """Counts calls; one that loads a wrong state fails, and the next call is interrupted."""
+
+        loaded = 1
+        interrupts = 0
+
+        def __call__(self, step):
+            return 0.1
+
+        def state_dict(self):
+            return {"loaded": self.loaded}
+
+        def load_state_dict(self, state):
+            if self.interrupts:
+                self.interrupts -= 1
+                raise Shot
+            self.loaded = state["loaded"]
+            if state["loaded"] == "wrong" and not hasattr(self, "copied"):
+                self.interrupts = 2
+                raise KeyError("wrong")
+
+        def __deepcopy__(self, memo):
+            result = Careful()
+            result.copied = True
+            return result
+
+    schedule = Careful()
+    opt = schuss.SGD(np.ones(2), lr=schedule)
+    state = copy.deepcopy(opt.state_dict())
+    state["param_groups"][0]["lr"] = {"schedule": {"loaded": "wrong"}}
+    with pytest.raises(KeyError):
+        opt.load_state_dict(state | {"step": 5})
+    assert (schedule.loaded, opt.step_count) == (1, 0)

@@ -1,5 +1,6 @@
 """Little memory is left: a call succeeds, or raises MemoryError and changes nothing; it never ends the process."""
 
+import os
 import subprocess
 import sys
 
@@ -161,3 +162,175 @@ def test_little_memory(name):
     assert done.returncode == 0, done.stderr
     codes = [int(code) for code in done.stdout.strip("[]\n").split(",")]
     assert set(codes) == {SUCCEEDED, FAILED} and codes[-1] == SUCCEEDED, f"{codes} {done.stderr}"
+
+
+# Any allocation as large as a list with an entry for each array fails, one after the other, each in a child.
+MANY = """
+import copy, ctypes, gc, os, sys, tempfile, traceback
+import numpy as np, numpy.ma, schuss
+
+library = ctypes.CDLL(os.environ["LD_PRELOAD"])
+COUNT, LEAST = 1000, 8 * 1000
+
+
+def arrays(value=1.0, dtype=np.float32, shape=(2,), order="C"):
+    return [np.full(shape, value, dtype, order) for _ in range(COUNT)]
+
+
+def leaves(tree):
+    if isinstance(tree, np.ndarray):
+        return [tree]
+    values = tree.values() if isinstance(tree, dict) else tree or []
+    return [leaf for value in values for leaf in leaves(value)]
+
+
+def image(opt):
+    if opt is None:
+        return None
+    state = opt.state_dict()
+    all_arrays = leaves([[group["params"] for group in opt.param_groups], state.pop("state")])
+    return [a.tobytes() for a in all_arrays], repr(state)
+
+
+def stepped(kind, *given, around=lambda opt: opt, grads=None, **options):
+    opt = around(kind(*(given or (arrays(),)), **({"lr": 0.1} | options)))
+    opt.step(arrays(0.5) if grads is None else grads)
+    return opt
+
+
+def make(kind, **options):
+    params = arrays()
+    return None, lambda: kind(params, **options)
+
+
+def step(kind, grads, options=(), **hypers):
+    opt = stepped(kind, **hypers)
+    return opt, lambda: opt.step(grads, **dict(options))
+
+
+def first_step(kind, params, **options):
+    opt, grads = kind(params, **options), [np.ones_like(p) for p in params]
+    return opt, lambda: opt.step(grads)
+
+
+def nag():
+    opt, grads = schuss.NAG(arrays(), lr=0.1), arrays(0.5)
+    return opt, lambda: opt.step(lambda: grads)
+
+
+def groups():
+    opt = schuss.SGD([{"params": p, "lr": lambda step: 0.1} for p in arrays()[:500]])
+    grads = arrays(0.5)[:500]
+    return opt, lambda: opt.step(grads)
+
+
+def load(by_file):
+    opt = stepped(schuss.Adam)
+    path, state = tempfile.mktemp(), copy.deepcopy(opt.state_dict())
+    schuss.save(path, opt, include_params=True)
+    opt.step(arrays(2.0))
+    return opt, lambda: schuss.load(path, opt, include_params=True) if by_file else opt.load_state_dict(state)
+
+
+def lookahead(k):
+    return stepped(schuss.AdamW, around=lambda opt: schuss.Lookahead(opt, k=k))
+
+
+def synchronization():
+    opt, grads = lookahead(2), arrays(0.5)
+    return opt, lambda: opt.step(grads)
+
+
+def evaluate():
+    opt = lookahead(9)
+
+    def call():
+        with opt.evaluate():
+            pass
+
+    return opt, call
+
+
+def add_group():
+    opt, more = stepped(schuss.AdamW), arrays()
+    return opt, lambda: opt.add_param_group({"params": more})
+
+
+def norm():
+    grads = arrays(3.0)
+    return None, lambda: schuss.global_norm(grads)
+
+
+TENSORS = [np.asfortranarray(np.ones((700, 3, 4), np.float32))]
+
+CASES = {
+    "AdamW": lambda: make(schuss.AdamW),
+    "Adafactor": lambda: make(schuss.Adafactor),
+    "a step": lambda: step(schuss.AdamW, arrays(0.5)),
+    "zeroed gradients": lambda: step(schuss.AdamW, arrays(0.5), {"zero_grads": True}),
+    "other gradients": lambda: step(schuss.AdamW, arrays(0.5, np.float16), {"zero_grads": True}, max_grad_norm=1.0),
+    "converted gradients": lambda: step(schuss.AdamW, arrays(0.5, ">f4")),
+    "the first step of LAMB": lambda: first_step(schuss.LAMB, arrays(dtype=np.float16)),
+    "of Prodigy": lambda: first_step(schuss.Prodigy, arrays()),
+    "of Adafactor": lambda: first_step(schuss.Adafactor, TENSORS),
+    "of int8 states": lambda: first_step(schuss.AdamW, arrays(shape=(300,)), state_dtype="int8"),
+    "NAG": nag,
+    "schedules": groups,
+    "load": lambda: load(True),
+    "load_state_dict": lambda: load(False),
+    "a synchronization": synchronization,
+    "evaluate": evaluate,
+    "a group": add_group,
+    "global_norm": norm,
+}
+
+
+def attempt(opt, call, nth):
+    child = os.fork()
+    if not child:
+        status = 1
+        try:
+            before, failed = image(opt), False
+            library.fail(nth, LEAST)
+            try:
+                call()
+            except MemoryError:
+                failed = True
+            reached = library.has_failed()
+            library.fail(-1, 0)
+            assert not failed or image(opt) == before, "it has changed something"
+            status = 2 if reached else 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stderr.flush()
+            os._exit(status)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+schuss.set_num_threads(1)
+opt, call = CASES[sys.argv[1]]()
+gc.disable()
+codes = []
+while len(codes) < 400 and (not codes or codes[-1] != 0):
+    codes.append(attempt(opt, call, len(codes)))
+print(codes)
+"""
+MANY_NAMES = [
+    line.split('"')[1] for line in MANY.partition("CASES = {")[2].partition("}\n\n")[0].splitlines() if '":' in line
+]
+
+
+@pytest.mark.parametrize("name", MANY_NAMES)
+def test_each_allocation_of_many_arrays_may_fail(name, counting):
+    done = subprocess.run(
+        [sys.executable, "-c", MANY, name],
+        env=os.environ | {"LD_PRELOAD": str(counting)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    codes = [int(code) for code in done.stdout.strip("[]\n").split(",")]
+    assert set(codes) <= {SUCCEEDED, FAILED} and codes[-1] == SUCCEEDED, f"{codes} {done.stderr}"

@@ -227,6 +227,35 @@ time.sleep(0.2)
     )
 
 
+def test_the_process_ends_while_threads_look_up_keys(run):
+    """Keys of a dict whose comparisons are written in Python."""
+    run(
+        """
+class Key:
+    def __init__(self, name):
+        self.name = name
+
+    def __hash__(self):
+        return 1
+
+    def __eq__(self, other):
+        return sum(range(1000)) > 0 and self.name == other.name
+
+
+def loop():
+    opt = schuss.AdamW({Key(i): np.ones(3) for i in range(8)})
+    grads = {Key(i): np.ones(3) for i in range(8)}
+    while True:
+        opt.step(grads)
+
+
+for _ in range(3):
+    threading.Thread(target=loop, daemon=True).start()
+time.sleep(0.2)
+"""
+    )
+
+
 @posix
 def test_more_threads_than_help_are_not_started(run):
     """At most four for each CPU: a thousand make a step several times slower."""

@@ -278,6 +278,33 @@ def test_a_group_may_not_share_memory_with_the_optimizer_s_own_arrays():
     assert_unchanged(opt, before)
 
 
+@pytest.mark.parametrize("inner", [schuss.AdamW, schuss.NAG, schuss.Newton])
+def test_zeroed_gradients_share_no_memory_with_slow_weights(inner):
+    w = np.arange(1.0, 4.0)
+    opt = schuss.Lookahead(inner([w]), k=5)
+    opt.add_param_group({"params": [np.ones(3)]})
+
+    def step(opt, grads, **options):
+        if inner is schuss.NAG:
+            return opt.step(lambda: grads, **options)
+        return opt.step(grads, *([np.eye(6)] if inner is schuss.Newton else []), **options)
+
+    for group in range(2):
+        slow = opt.state_dict()["state"][group]["slow"][0]
+        for view in (slow, slow[::-1], slow.view(np.float32)[::2]):
+            grads = [[np.ones(3)], [np.ones(3)]]
+            grads[group] = [view]
+            before = snapshot(opt)
+            with pytest.raises(ValueError, match=r"shares memory with a parameter or a state, so zero_grads=True"):
+                step(opt, grads, zero_grads=True)
+            assert_unchanged(opt, before)
+        assert step(opt, [[slow], [slow.copy()]])
+    inner_one, copied = opt.optimizer, slow
+    del opt
+    if inner is schuss.AdamW:  # nobody's slow weights any more
+        assert inner_one.step([[copied], [np.ones(3)]], zero_grads=True) and not copied.any()
+
+
 def test_a_state_to_load_may_be_made_of_views_of_the_live_one():
     """Swapped, reversed or shifted: what counts is what they were when the call began."""
     opt = schuss.Adam([np.ones(4), np.ones(4)], lr=0.1)

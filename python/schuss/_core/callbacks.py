@@ -5,6 +5,7 @@ On the fast path, when all gradients fit as they are, only the schedules are cal
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,8 @@ class Callbacks(Owner):
     _grads: Any
     #: The structures that the groups' parameters were given in.
     _given_in: list[Any]
+    #: The wrappers around the optimizer.
+    _around: list[weakref.ref[Any]]
     #: The memory that a step writes, as sorted byte ranges; computed when first needed.
     _written: list[tuple[int, int]] | None
 
@@ -33,6 +36,8 @@ class Callbacks(Owner):
         return self._grads
 
     def _gradient(self, i: int, gradient: Any, shared: bool, zero_grads: bool) -> np.ndarray:
+        # The memory may be that of a wrapper that is gone.
+        shared = shared and not (isinstance(gradient, np.ndarray) and not self._is_written(gradient))
         place, param_place = self._place(self._arguments, *self._suffixes[i]), self._place("params", *self._suffixes[i])
         usable = checks.as_gradient(place, gradient, param_place, self._params[i], copy=shared)
         # The extension module checks for shared memory only where the gradient can be used unconverted.
@@ -59,9 +64,15 @@ class Callbacks(Owner):
         return trees.build(self._root(), arrays.__getitem__)
 
     def _is_written(self, array: np.ndarray) -> bool:
-        """Whether an array may share memory with a parameter or a state."""
+        """Whether an array may share memory with a parameter or a state, also of a wrapper."""
+        wrappers = [wrapper() for wrapper in self._around]
+        if None in wrappers:
+            self._around = [weakref.ref(wrapper) for wrapper in wrappers if wrapper is not None]
+            self._written = None
         if self._written is None:
-            self._written = checks.byte_ranges(array for own in (self._params, *self._states) for array in own)
+            extra = [own for wrapper in wrappers if wrapper is not None for own in wrapper._extra]
+            lists = (self._params, *self._states, *extra)
+            self._written = checks.byte_ranges(array for own in lists for array in own)
         return checks.overlaps(self._written, array)
 
     @staticmethod

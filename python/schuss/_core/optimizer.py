@@ -81,6 +81,7 @@ class Optimizer(Callbacks, Kind):
         self._given_in: list[Any] = []
         self._suffixes: list[tuple[int, str]] = []
         self._grads: Any = None
+        self._around = []
         self._written: list[tuple[int, int]] | None = None
         self._grouped = isinstance(params, (list, tuple)) and any(is_group(entry) for entry in params)
         if not self._grouped:

@@ -57,7 +57,6 @@ class Loading:
     def __init__(self) -> None:
         self.changes: list[Change] = []
         self._foreign: list[tuple[Any, Any]] = []
-        self._made = False
 
     def add(self, place: str, schedule: Any, own: Any) -> None:
         """Adds the state of a schedule; raises `ValueError` if it does not fit."""
@@ -74,14 +73,7 @@ class Loading:
 
     def make(self, prepare: Callable[[list[Change]], _schuss.Changes] = _schuss.Changes) -> None:
         """Loads all states, together with other changes if `prepare` adds them to those of the schedules."""
-        changes = prepare([*self.changes, (self, "_made", True)])
-        before = [(schedule, copy.deepcopy(schedule.state_dict())) for schedule, _ in self._foreign]
-        try:
-            for schedule, own in self._foreign:
-                schedule.load_state_dict(own)
-            changes.make()
-        except BaseException:
-            if not self._made:
-                for schedule, own in before:
-                    schedule.load_state_dict(own)
-            raise
+        changes = prepare(self.changes)
+        changes.make_after(
+            [(schedule.load_state_dict, own, copy.deepcopy(schedule.state_dict())) for schedule, own in self._foreign]
+        )

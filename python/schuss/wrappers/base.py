@@ -7,6 +7,7 @@ step, and its own state arrays and settings; it knows no optimizer class.
 from __future__ import annotations
 
 import contextlib
+import weakref
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -65,6 +66,14 @@ class Wrapper(Optimizer):
             self._new_extra(*arrays)
             for arrays in zip(optimizer._params, optimizer._states, optimizer._rule_states, strict=True)
         ]
+        stepped = self._stepped
+        around = [*stepped._around, weakref.ref(self)]
+        self._backend.changes([(stepped, "_around", around), *self._reserving(self._extra)]).make()
+
+    def _reserving(self, extra: Sequence[Sequence[Any]]) -> list[Change]:
+        """What changes so that gradients share no memory with these arrays."""
+        arrays = [array for own in extra for array in own if isinstance(array, np.ndarray)]
+        return [(self._stepped, "_written", None), (self._stepped, "_reserved", arrays)]
 
     # For subclasses to override.
 
@@ -186,7 +195,7 @@ class Wrapper(Optimizer):
         changes = self._optimizer._group_added(group, others)
         made = {name: value[len(self._extra) :] for _, name, value in changes if name in _PER_PARAMETER}
         new = [self._new_extra(*arrays) for arrays in zip(*(made[name] for name in _PER_PARAMETER), strict=True)]
-        return [*changes, (self, "_extra", [*self._extra, *new])]
+        return [*changes, (self, "_extra", [*self._extra, *new]), *self._reserving(new)]
 
     if not TYPE_CHECKING:  # type checkers see the base class's attributes
         _params = _wrapped("_params")

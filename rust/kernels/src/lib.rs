@@ -4,7 +4,7 @@
 //! bit-identical on every level, for any number of threads and any split of the work. [`Optimizer`] is the safe API; bindings
 //! build on [`Array`] and [`WorkList`] instead.
 //!
-//! Modules, each of which may use only those before it: `cpu`, `numeric`, `rule`, `kernel`, `optimizers`, `exec`, `cuda`.
+//! Modules, each of which may use only those before it: `memory`, `cpu`, `numeric`, `rule`, `kernel`, `optimizers`, `exec`, `cuda`.
 
 #[doc = include_str!("../README.md")]
 #[cfg(doctest)]
@@ -21,6 +21,7 @@ pub mod cpu;
 pub mod cuda;
 mod exec;
 mod kernel;
+mod memory;
 mod numeric;
 mod optimizer;
 pub mod optimizers;
@@ -31,8 +32,10 @@ pub use cpu::level;
 pub use cpu::prefetch;
 #[doc(hidden)]
 pub use exec::in_parallel;
-pub use exec::{Array, Matrix, Step, WorkList, num_threads, pack, padded_length, set_num_threads, unpack};
+pub use exec::{Array, Backup, Matrix, Step, WorkList, num_threads, set_num_threads};
 pub use kernel::CompiledRule;
+#[doc(hidden)]
+pub use memory::{try_collect, try_extend};
 pub use numeric::{Dtype, QUANTIZATION_BLOCK, Real, Rounding, SCALES_ALIGN, Squares, StateFormat, Storage};
 pub use optimizer::{Error, Optimizer};
 pub use optimizers::clip_factor;

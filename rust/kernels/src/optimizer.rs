@@ -6,6 +6,7 @@ use std::collections::TryReserveError;
 use crate::cpu::level;
 use crate::exec::{Array, Step, WorkList, num_threads};
 use crate::kernel::CompiledRule;
+use crate::memory::try_box;
 use crate::numeric::{Real, Rounding, Storage};
 use crate::rule::{Common, Initial, Scope, State};
 
@@ -111,9 +112,9 @@ impl<P: Storage> Optimizer<P> {
     }
 
     fn first_states(&self, param: &[P]) -> Result<Vec<Kept<P::Compute>>, TryReserveError> {
-        let one = |state: &State| {
+        let one = |state: &State| -> Result<_, TryReserveError> {
             if state.scope != Scope::Element {
-                return Ok(Kept::Number(Box::new(self.initial(state, 0.0))));
+                return Ok(Kept::Number(try_box(self.initial(state, 0.0))?));
             }
             let mut values = Vec::new();
             values.try_reserve_exact(param.len())?;
@@ -123,7 +124,12 @@ impl<P: Storage> Optimizer<P> {
             }
             Ok(Kept::Elements(values))
         };
-        self.rule.rule.states.iter().map(one).collect()
+        let mut states = Vec::new();
+        states.try_reserve_exact(self.rule.rule.states.len())?;
+        for state in self.rule.rule.states {
+            states.push(one(state)?);
+        }
+        Ok(states)
     }
 
     /// Updates the parameters in place. The lists must have the same lengths as at the first step.
@@ -145,7 +151,12 @@ impl<P: Storage> Optimizer<P> {
             }
         }
         if self.steps == 0 {
-            self.states = params.iter().map(|param| self.first_states(param)).collect::<Result<_, _>>()?;
+            let mut states = Vec::new();
+            states.try_reserve_exact(params.len())?;
+            for param in params.iter() {
+                states.push(self.first_states(param)?);
+            }
+            self.states = states;
         }
         let fits = |(states, param): (&Vec<Kept<_>>, &&mut [P])| {
             states.iter().all(|state| !matches!(state, Kept::Elements(x) if x.len() != param.len()))

@@ -5,7 +5,7 @@ mod support;
 
 use schuss::optimizers::nag;
 use schuss::{Common, Dtype};
-use support::{How, Owned, buffer, doubles, matrix, random, run, scalars};
+use support::{Owned, Settings, buffer, doubles, matrix, random, run, scalars};
 
 const N: usize = 3000;
 const HYPERS: [f64; 4] = [0.9, 0.0, 0.0, 1.0];
@@ -20,11 +20,11 @@ fn the_step_starts_where_the_parameter_was() {
     for t in 1..4 {
         let mut of_group = [scalars(rule.rule, &Common { lr: 0.1, ..Common::default() }, &HYPERS, t, 1.0)];
         arrays[0].grad = buffer(Dtype::F64, gradient.iter().copied());
-        run(rule, "look_ahead", &mut arrays, &How::default(), &mut of_group, &mut []);
+        run(rule, "look_ahead", &mut arrays, &Settings::default(), &mut of_group, &mut []);
         let ahead: Vec<f64> = p.iter().zip(&b).map(|(p, b)| p - 0.1 * 0.9 * b).collect();
         assert_eq!(doubles(&arrays[0].param), ahead);
         assert_eq!(doubles(&arrays[0].backup), p);
-        run(rule, "step", &mut arrays, &How::default(), &mut of_group, &mut []);
+        run(rule, "step", &mut arrays, &Settings::default(), &mut of_group, &mut []);
         for ((p, b), g) in p.iter_mut().zip(&mut b).zip(&gradient) {
             *b = if t == 1 { *g } else { f64::mul_add(0.9, *b, *g) };
             *p -= 0.1 * *b;
@@ -51,15 +51,15 @@ fn a_float32_copy_stays_while_what_is_rounded_from_it_looks_ahead() {
     rounded[0].backup = vec![0; N / 4];
     rounded[0].rounded = Some((Dtype::Bf16, buffer(Dtype::Bf16, values(1))));
     let mut of_group = [scalars(rule.rule, &Common { lr: 0.1, ..Common::default() }, &HYPERS, 2, 1.0)];
-    run(rule, "look_ahead", &mut rounded, &How::default(), &mut of_group, &mut []);
+    run(rule, "look_ahead", &mut rounded, &Settings::default(), &mut of_group, &mut []);
     assert!(rounded[0].param == plain[0].param, "the copy has moved");
     assert!(rounded[0].backup == buffer(Dtype::Bf16, values(1)));
     assert!(rounded[0].rounded.as_ref().unwrap().1 != rounded[0].backup, "nothing has moved");
     for arrays in [&mut plain, &mut rounded] {
         if arrays[0].rounded.is_none() {
-            run(rule, "look_ahead", arrays, &How::default(), &mut of_group, &mut []);
+            run(rule, "look_ahead", arrays, &Settings::default(), &mut of_group, &mut []);
         }
-        run(rule, "step", arrays, &How::default(), &mut of_group, &mut []);
+        run(rule, "step", arrays, &Settings::default(), &mut of_group, &mut []);
     }
     assert!(rounded[0].param == plain[0].param && rounded[0].states == plain[0].states);
 }

@@ -7,8 +7,8 @@ use schuss::level::Level;
 use schuss::rule::Scope;
 use schuss::{Common, CompiledRule, Decay, Dtype, Matrix, Rounding, Squares, StateFormat, WorkList};
 use support::{
-    Buffer, Case, How, Owned, PLAIN, SHAPES, arrays, buffer, first_shared, hypers, interleaved, matrix, run, scalars,
-    work_list,
+    Buffer, Case, Owned, PLAIN, SHAPES, Settings, arrays, buffer, first_shared, hypers, interleaved, matrix, run,
+    scalars, work_list,
 };
 
 const DTYPES: [Dtype; 4] = [Dtype::F32, Dtype::F64, Dtype::F16, Dtype::Bf16];
@@ -40,8 +40,8 @@ fn steps(rule: &'static CompiledRule, case: &Case, shapes: &[Matrix], level: Lev
         let rounding = if case.nearest { Rounding::Nearest } else { Rounding::stochastic(5, t, case.format) };
         for program in rule.rule.programs.iter().rev() {
             let zero_grads = case.zero_grads && t == 3 && program.name == "step";
-            let how = How { level, threads, zero_grads, rounding: rounding.clone() };
-            run(rule, program.name, &mut arrays, &how, &mut of_groups, &mut shared);
+            let settings = Settings { level, threads, zero_grads, rounding: rounding.clone() };
+            run(rule, program.name, &mut arrays, &settings, &mut of_groups, &mut shared);
         }
     }
     let mut memory = vec![shared.iter().map(|x| x.to_bits()).collect()];
@@ -150,7 +150,7 @@ fn the_sum_of_squares_has_one_shape() {
         // Clipping's sum adds in the same order.
         let (hypers, mut shared) = ([1.0; 3], []);
         let mut of_groups = [(); 2].map(|()| scalars(rule.rule, &Common::default(), &hypers, 1, 1.0));
-        run(rule, "step", &mut memory, &How { threads: 3, ..How::default() }, &mut of_groups, &mut shared);
+        run(rule, "step", &mut memory, &Settings { threads: 3, ..Settings::default() }, &mut of_groups, &mut shared);
         let place = rule.rule.scalars.iter().position(|&name| name == "gg").unwrap();
         let oracle = of_groups[0][place];
         assert!(oracle.is_finite() && oracle > 0.0);
@@ -194,8 +194,8 @@ fn quantized_states_are_those_of_their_tiles() {
                 for t in 1..3 {
                     let mut of_groups = [(); 2].map(|()| scalars(rule.rule, &Common::default(), &hypers, t, 1.0));
                     let rounding = if nearest { Rounding::Nearest } else { Rounding::stochastic(3, t, format) };
-                    let how = How { rounding, ..How::default() };
-                    run(rule, "step", &mut arrays, &how, &mut of_groups, &mut shared);
+                    let settings = Settings { rounding, ..Settings::default() };
+                    run(rule, "step", &mut arrays, &settings, &mut of_groups, &mut shared);
                 }
                 arrays.into_iter().map(|array| (array.param, array.states)).collect::<Vec<_>>()
             });
@@ -218,15 +218,15 @@ fn centralized_gradients_are_those_of_the_tool() {
                         let mut alone = [Owned { param: array.grad.clone(), states: Vec::new(), ..array.clone() }];
                         let nothing = scalars(centralize.rule, &Common::default(), &[], 1, 1.0);
                         let mut nothing = [nothing.clone(), nothing];
-                        run(centralize, "step", &mut alone, &How::default(), &mut nothing, &mut []);
+                        run(centralize, "step", &mut alone, &Settings::default(), &mut nothing, &mut []);
                         array.grad = alone[0].param.clone();
                     }
                 }
                 for t in 1..3 {
                     let mut of_groups = [(); 2].map(|()| scalars(rule.rule, &Common::default(), &hypers, t, 1.0));
                     let rounding = if nearest { Rounding::Nearest } else { Rounding::stochastic(3, t, format) };
-                    let how = How { rounding, threads: 3, ..How::default() };
-                    run(rule, "step", &mut arrays, &how, &mut of_groups, &mut []);
+                    let settings = Settings { rounding, threads: 3, ..Settings::default() };
+                    run(rule, "step", &mut arrays, &settings, &mut of_groups, &mut []);
                 }
                 arrays.into_iter().map(|array| (array.param, array.states)).collect::<Vec<_>>()
             });

@@ -12,6 +12,8 @@ use crate::tree::*;
 pub const PROLOGUE: [&str; 3] = ["gradient_factor", "l2", "decay"];
 /// The maximum number of element streams in a pass: parameter, gradient and states.
 const MOST_STREAMS: usize = 16;
+/// The maximum number of states of a rule; drivers have room for that many.
+const MOST_STATES: usize = 24;
 
 /// Checks a family and assigns the indices of its scalars and vectors.
 pub fn check(mut family: Family) -> Result<Family> {
@@ -89,6 +91,9 @@ fn lay_out(family: &Family, host: &[String], rule: &mut Rule) -> Result<()> {
     let streams = 2 + rule.states.iter().filter(|state| state.scope.is_stream()).count();
     if streams > MOST_STREAMS {
         return Err(Error::new(rule.name.span(), format!("a rule has at most {} element states", MOST_STREAMS - 2)));
+    }
+    if rule.states.len() > MOST_STATES {
+        return Err(Error::new(rule.name.span(), format!("a rule has at most {MOST_STATES} states")));
     }
     let mut scalars: Vec<String> = PROLOGUE.map(String::from).into();
     scalars.extend(host.iter().cloned());

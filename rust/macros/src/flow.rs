@@ -115,7 +115,7 @@ impl Flow<'_> {
             let message = if *scope == Scope::Array && matches!(stage.kind, Kind::Text(Scope::All)) {
                 format!("{name} has a value for each array; a text over all arrays cannot read it")
             } else if self.pending.contains(name) {
-                format!("{name} is over all arrays; it has a value behind a text `all {{ … }}`")
+                format!("{name} is over all arrays; it has no value before the next stage `all {{ … }}`")
             } else if !self.known.contains(&word) {
                 format!("{name} has no value yet")
             } else {

@@ -383,7 +383,7 @@ fn block_value(block: syn::Block, defs: &[Def], before: &mut Vec<Statement>) -> 
     let span = block.span();
     match <[syn::Stmt; 1]>::try_from(block.stmts) {
         Ok([syn::Stmt::Expr(value, None)]) => convert(value, defs, before),
-        _ => Err(Error::new(span, "a branch is one expression here; write `let` in front of the statement")),
+        _ => Err(Error::new(span, "a branch must be one expression; write `let` statements before the `if`")),
     }
 }
 

@@ -81,7 +81,7 @@ fn expressions() {
     says("pass(p, g) { p = if g > 0.0 { g }; }", "an `if` needs an `else` here");
     says(
         "pass(p, g) { p = if g > 0.0 { let x = g; x } else { p }; }",
-        "a branch is one expression here; write `let` in front of the statement",
+        "a branch must be one expression; write `let` statements before the `if`",
     );
     says("def twice(x) { x + x } pass(p, g) { p = twice(g, p); }", "twice takes 1 arguments, got 2");
 }
@@ -115,6 +115,8 @@ fn statements_and_stages() {
     );
     let states: Vec<String> = (0..15).map(|k| format!("s{k}")).collect();
     says(&format!("element {}; pass(p, g) {{ p = g; }}", states.join(", ")), "a rule has at most 14 element states");
+    let states: Vec<String> = (0..25).map(|k| format!("s{k}")).collect();
+    says(&format!("row {}; pass(p, g) {{ p = g; }}", states.join(", ")), "a rule has at most 24 states");
 }
 
 #[test]
@@ -132,7 +134,7 @@ fn names_have_one_scope_and_a_value() {
     says("pass(g) { sum array { s = g; } } pass(p) { p = s; } ahead { pass(p) { p = s; } }", "s has no value yet");
     says(
         "pass(g) { sum all { s = g; } } pass(p) { p = s; } all { t = s; }",
-        "s is over all arrays; it has a value behind a text `all { … }`",
+        "s is over all arrays; it has no value before the next stage `all { … }`",
     );
     says("pass(g) { sum all { s = g; } }", "no text `all { … }` follows that could use s");
     says(

@@ -20,6 +20,8 @@ use pyo3::sync::PyOnceLock;
 use pyo3::{PyTypeInfo, ffi};
 use schuss::Dtype;
 
+use crate::memory::no_memory;
+
 /// NumPy's descriptors of float32, float64 and float16.
 static NATIVE: PyOnceLock<[(Py<PyArrayDescr>, Dtype); 3]> = PyOnceLock::new();
 /// ml_dtypes' descriptor of bfloat16, once registered; never released.
@@ -299,11 +301,12 @@ struct Shape {
 }
 
 impl Shape {
-    fn new(shape: &[isize]) -> Shape {
+    fn new(shape: &[isize]) -> PyResult<Shape> {
         let mut first = [0; 4];
         let (near, rest) = shape.split_at(shape.len().min(4));
         first[..near.len()].copy_from_slice(near);
-        Shape { dims: shape.len(), first, rest: rest.to_vec() }
+        let rest = schuss::try_collect(rest.iter().copied()).map_err(no_memory)?;
+        Ok(Shape { dims: shape.len(), first, rest })
     }
 
     fn is(&self, shape: &[isize]) -> bool {
@@ -339,7 +342,7 @@ impl Pinned {
             data: fields.data.cast(),
             dtype,
             descr: fields.descr,
-            shape: Shape::new(shape(fields)),
+            shape: Shape::new(shape(fields))?,
             len: shape(fields).iter().map(|&n| n as usize).product(),
             order: if contiguous & NPY_ARRAY_C_CONTIGUOUS != 0 {
                 NPY_ARRAY_C_CONTIGUOUS

@@ -1,46 +1,29 @@
-//! Backups of parameters in one block of memory, and restoring them exactly. Knows no context and no GPU.
+//! Backups of parameters, and restoring them exactly. Knows no context and no GPU.
 
-use pyo3::exceptions::{PyMemoryError, PyRuntimeError};
+use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
-use schuss::padded_length;
+use schuss::Backup;
 
 use crate::arrays::Pinned;
 use crate::group::{RELEASE_GIL, detach_if};
 use crate::inner::Inner;
+use crate::memory::no_memory;
 
-/// Memory for all parameters, one after the other.
-pub fn block(params: &[Pinned]) -> PyResult<Vec<u64>> {
-    let bytes: usize = params.iter().map(|param| padded_length(param.len * param.dtype.size())).sum();
-    let mut block = Vec::new();
-    block.try_reserve_exact(bytes.div_ceil(8)).map_err(|_| PyMemoryError::new_err("no memory for the parameters"))?;
-    block.resize(bytes.div_ceil(8), 0);
-    Ok(block)
+/// Memory for a copy of all parameters.
+pub fn backup(params: &[Pinned]) -> PyResult<Backup> {
+    Backup::new(params.iter().map(|param| (param.data, param.len * param.dtype.size()))).map_err(no_memory)
 }
 
-/// Unpacks into the parameters, even if they are read-only now; returns the first whose memory has changed, if any.
-pub fn unpack(py: Python<'_>, params: &[Pinned], block: &mut [u64]) -> PyResult<Option<usize>> {
-    let moved = params.iter().position(|param| !param.in_place(py));
-    let place = |param: &Pinned| if param.in_place(py) { param.data } else { std::ptr::null_mut() };
-    let arrays = params.iter().map(|param| (place(param), param.len * param.dtype.size())).collect();
-    copy(py, arrays, block, true)?;
+/// Restores the parameters, even if they are read-only now; returns the first whose memory has changed, if any.
+pub fn restore(py: Python<'_>, params: &[Pinned], backup: &mut Backup) -> PyResult<Option<usize>> {
+    let mut moved = None;
+    for (i, param) in params.iter().enumerate() {
+        let same = param.in_place(py);
+        backup.set_data(i, if same { param.data } else { std::ptr::null_mut() });
+        moved = moved.or((!same).then_some(i));
+    }
+    copy_back(py, params, backup)?;
     Ok(moved)
-}
-
-/// Copies between arrays, given as pointers and byte counts, and their block; null pointers are skipped.
-pub fn copy(py: Python<'_>, arrays: Vec<(*mut u8, usize)>, block: &mut [u64], back: bool) -> PyResult<()> {
-    struct Arrays(Vec<(*mut u8, usize)>, *mut u8);
-    // SAFETY: the pointers are those of arrays that are kept alive during the call.
-    unsafe impl Send for Arrays {}
-    let threads = schuss::num_threads().map_err(PyRuntimeError::new_err)?;
-    let bytes = arrays.iter().map(|array| padded_length(array.1)).sum::<usize>();
-    debug_assert!(bytes <= 8 * block.len());
-    let arrays = Arrays(arrays, block.as_mut_ptr().cast());
-    detach_if(py, bytes >= 4 * RELEASE_GIL, || {
-        let Arrays(arrays, block) = { arrays };
-        // SAFETY: the arrays are as long as when they were pinned, the block as long as all of them, and not accessed by
-        // others.
-        unsafe { if back { schuss::unpack(&arrays, block, threads) } else { schuss::pack(&arrays, block, threads) } }
-    })
 }
 
 /// Restores the parameters without gradients, if they are at their look-ahead point: the step does not touch them.
@@ -49,7 +32,16 @@ pub fn put_back_absent(py: Python<'_>, inner: &mut Inner) -> PyResult<()> {
     if !look_ahead.moved {
         return Ok(());
     }
-    let place = |i: usize, param: &Pinned| if work.is_absent(i) { param.data } else { std::ptr::null_mut() };
-    let arrays = params.iter().enumerate().map(|(i, param)| (place(i, param), param.len * param.dtype.size()));
-    copy(py, arrays.collect(), &mut look_ahead.block, true)
+    for (i, param) in params.iter().enumerate() {
+        look_ahead.backup.set_data(i, if work.is_absent(i) { param.data } else { std::ptr::null_mut() });
+    }
+    copy_back(py, params, &mut look_ahead.backup)
+}
+
+/// Copies a backup into the parameters whose place it knows.
+fn copy_back(py: Python<'_>, params: &[Pinned], backup: &mut Backup) -> PyResult<()> {
+    let threads = schuss::num_threads().map_err(PyRuntimeError::new_err)?;
+    let total: usize = params.iter().map(|param| param.len).sum();
+    // SAFETY: the arrays have the memory that they were pinned with, are kept alive, and nobody else may access them.
+    detach_if(py, total >= RELEASE_GIL, || unsafe { backup.restore(threads) })
 }

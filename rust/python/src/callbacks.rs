@@ -6,18 +6,12 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
-/// Calls a method written in Python. When the interpreter ends, Python before 3.14 ends a daemon thread that waits for the GIL by
-/// unwinding its stack, which Rust's frames must not take part in: such a thread waits for the end of the process instead.
-fn call<'py>(
-    object: &Bound<'py, PyAny>,
-    method: &str,
-    arguments: impl IntoPyObject<'py, Target = PyTuple, Output = Bound<'py, PyTuple>>,
-    options: Option<&Bound<'py, PyDict>>,
-) -> PyResult<Bound<'py, PyAny>> {
-    type Declared =
-        unsafe extern "C" fn(*mut ffi::PyObject, *mut ffi::PyObject, *mut ffi::PyObject) -> *mut ffi::PyObject;
-    type Unwinding =
-        unsafe extern "C-unwind" fn(*mut ffi::PyObject, *mut ffi::PyObject, *mut ffi::PyObject) -> *mut ffi::PyObject;
+use crate::memory::List;
+
+/// Calls a function of Python's that may run code in Python. When the interpreter ends, Python before 3.14 ends a daemon thread that
+/// waits for the GIL by unwinding its stack, which Rust's frames must not take part in: such a thread waits for the end of the
+/// process instead.
+fn unwinding<T>(f: impl FnOnce() -> T) -> T {
     struct Wait;
     impl Drop for Wait {
         fn drop(&mut self) {
@@ -26,18 +20,61 @@ fn call<'py>(
             }
         }
     }
-    let (method, arguments) = (object.getattr(method)?, arguments.into_pyobject(object.py()).map_err(Into::into)?);
-    // Hidden from the compiler, which takes it that calls of the function as it is declared never unwind.
-    let function: Declared = std::hint::black_box(ffi::PyObject_Call);
-    // SAFETY: the same function, whose calls may unwind; the calling convention is the same.
-    let function = unsafe { std::mem::transmute::<Declared, Unwinding>(function) };
     let wait = Wait;
+    let result = f();
+    std::mem::forget(wait);
+    result
+}
+
+/// A function that Rust declares as one that never unwinds, as one that may. The declaration is hidden from the compiler.
+macro_rules! may_unwind {
+    ($function:path, ($($argument:ty),*)) => {{
+        let function: unsafe extern "C" fn($($argument),*) -> *mut ffi::PyObject = std::hint::black_box($function);
+        // SAFETY: the same function with the same calling convention.
+        unsafe {
+            std::mem::transmute::<
+                unsafe extern "C" fn($($argument),*) -> *mut ffi::PyObject,
+                unsafe extern "C-unwind" fn($($argument),*) -> *mut ffi::PyObject,
+            >(function)
+        }
+    }};
+}
+
+/// Calls an object.
+pub fn call_object<'py>(
+    function: &Bound<'py, PyAny>,
+    arguments: &Bound<'py, PyTuple>,
+    options: Option<&Bound<'py, PyDict>>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let call = may_unwind!(ffi::PyObject_Call, (*mut ffi::PyObject, *mut ffi::PyObject, *mut ffi::PyObject));
     let options = options.map_or(std::ptr::null_mut(), |options| options.as_ptr());
     // SAFETY: a callable, a tuple, and a dict or null, which are alive; the GIL is held.
-    let result = unsafe { function(method.as_ptr(), arguments.as_ptr(), options) };
-    std::mem::forget(wait);
+    let result = unwinding(|| unsafe { call(function.as_ptr(), arguments.as_ptr(), options) });
     // SAFETY: a new reference, or null with an exception.
-    unsafe { Bound::from_owned_ptr_or_err(object.py(), result) }
+    unsafe { Bound::from_owned_ptr_or_err(function.py(), result) }
+}
+
+/// The value of a key, which may have methods written in Python.
+pub fn value_of<'py>(dict: &Bound<'py, PyDict>, key: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
+    let get = may_unwind!(ffi::PyDict_GetItemWithError, (*mut ffi::PyObject, *mut ffi::PyObject));
+    // SAFETY: a dict and a key, which are alive; the GIL is held.
+    let value = unwinding(|| unsafe { get(dict.as_ptr(), key.as_ptr()) });
+    // SAFETY: a borrowed reference, or null, perhaps with an exception.
+    match unsafe { Bound::from_borrowed_ptr_or_opt(dict.py(), value) } {
+        None => PyErr::take(dict.py()).map_or(Ok(None), Err),
+        value => Ok(value),
+    }
+}
+
+/// Calls a method.
+fn call<'py>(
+    object: &Bound<'py, PyAny>,
+    method: &str,
+    arguments: impl IntoPyObject<'py, Target = PyTuple, Output = Bound<'py, PyTuple>>,
+    options: Option<&Bound<'py, PyDict>>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let arguments = arguments.into_pyobject(object.py()).map_err(Into::into)?;
+    call_object(&object.getattr(method)?, &arguments, options)
 }
 
 /// Why a step cannot be taken.
@@ -92,8 +129,8 @@ pub fn own_grads<'py>(optimizer: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAn
 }
 
 /// The values of each entry at a step, with the schedules applied.
-pub fn scheduled_values(optimizer: &Bound<'_, PyAny>, step: u64) -> PyResult<Vec<Vec<f64>>> {
-    call(optimizer, "_scheduled_values", (step,), None)?.extract()
+pub fn scheduled_values(optimizer: &Bound<'_, PyAny>, step: u64) -> PyResult<Vec<List<f64>>> {
+    Ok(call(optimizer, "_scheduled_values", (step,), None)?.extract::<List<_>>()?.0)
 }
 
 /// Converts a gradient that cannot be used directly.

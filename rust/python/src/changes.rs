@@ -12,8 +12,10 @@ use pyo3::types::{PyString, PyTuple};
 use pyo3::{PyTypeInfo, ffi};
 
 use crate::arrays::{Bytes, Known};
+use crate::callbacks::call_object;
 use crate::functional::Job;
 use crate::group::detach_if;
+use crate::memory::{List, collect, no_memory};
 
 /// Bytes that are copied at least, before the GIL is released.
 const RELEASE_GIL: usize = 1 << 16;
@@ -38,29 +40,52 @@ pub struct Changes {
 #[pymethods]
 impl Changes {
     #[new]
-    #[pyo3(signature = (attributes=Vec::new(), *, jobs=Vec::new(), copies=Vec::new(), fills=Vec::new(), calls=Vec::new(), kept=None))]
+    #[pyo3(signature = (attributes=List::EMPTY, *, jobs=List::EMPTY, copies=List::EMPTY, fills=List::EMPTY, calls=List::EMPTY, kept=None))]
     fn new(
-        attributes: Vec<Attribute>,
-        jobs: Vec<Py<Job>>,
-        copies: Vec<(Bound<'_, PyUntypedArray>, Bound<'_, PyUntypedArray>)>,
-        fills: Vec<(Py<PyUntypedArray>, f64)>,
-        calls: Vec<(Py<PyAny>, Py<PyTuple>)>,
+        attributes: List<Attribute>,
+        jobs: List<Py<Job>>,
+        copies: List<(Bound<'_, PyUntypedArray>, Bound<'_, PyUntypedArray>)>,
+        fills: List<(Py<PyUntypedArray>, f64)>,
+        calls: List<(Py<PyAny>, Py<PyTuple>)>,
         kept: Option<Py<PyAny>>,
     ) -> PyResult<Changes> {
-        let copies = copies.iter().map(|(target, source)| {
+        let copies = copies.0.iter().map(|(target, source)| {
             let (target, source) = (Bytes::new(target, true)?, Bytes::new(source, false)?);
             if !target.is_like(&source) {
                 return Err(PyValueError::new_err("an array can only be copied to one of the same layout"));
             }
             Ok((target, source))
         });
-        Ok(Changes { attributes, jobs, copies: copies.collect::<PyResult<_>>()?, fills, calls, _kept: kept })
+        Ok(Changes {
+            attributes: attributes.0,
+            jobs: jobs.0,
+            copies: collect(copies)?,
+            fills: fills.0,
+            calls: calls.0,
+            _kept: kept,
+        })
     }
 
     /// Makes the changes. On an error nothing has changed.
     pub fn make(&self, py: Python<'_>) -> PyResult<()> {
         self.check(py)?;
         self.make_checked(py)
+    }
+
+    /// Calls functions written in Python, each with an argument, then makes the changes. If any of this fails, all functions are
+    /// called with their other argument, which takes their work back.
+    fn make_after(&self, py: Python<'_>, calls: Vec<(Py<PyAny>, Py<PyAny>, Py<PyAny>)>) -> PyResult<()> {
+        let call = |function: &Py<PyAny>, argument: &Py<PyAny>| {
+            call_object(function.bind(py), &PyTuple::new(py, [argument])?, None).map(drop)
+        };
+        let made = calls.iter().try_for_each(|(function, forth, _)| call(function, forth)).and_then(|()| self.make(py));
+        if made.is_err() {
+            for (function, _, back) in &calls {
+                // An interrupt may cut one off too.
+                let _ = (0..3).find(|_| call(function, back).is_ok());
+            }
+        }
+        made
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
@@ -95,12 +120,13 @@ impl Changes {
         for job in &self.jobs {
             job.get().run_checked(py)?;
         }
-        let (large, small): (Vec<_>, Vec<_>) = self.copies.iter().partition(|(target, _)| target.len() >= RELEASE_GIL);
+        let is_large = |(target, _): &&(Bytes, Bytes)| target.len() >= RELEASE_GIL;
         // Small ones may be values that other threads read while they hold the GIL.
-        for (copies, release) in [(small, false), (large, true)] {
+        for large in [false, true] {
             // SAFETY: just checked; the arrays are kept alive, and nobody resizes an array that is in use.
-            detach_if(py, release && !copies.is_empty(), || unsafe {
-                copies.iter().for_each(|(target, source)| target.copy_from(source));
+            detach_if(py, large && self.copies.iter().any(|one| is_large(&one)), || unsafe {
+                let copies = self.copies.iter().filter(|one| is_large(one) == large);
+                copies.for_each(|(target, source)| target.copy_from(source));
             })?;
         }
         for (array, value) in &self.fills {
@@ -116,7 +142,8 @@ impl Changes {
 
     /// Sets all attributes or, on an error, none; returns their old values.
     fn set_attributes<'py>(&self, py: Python<'py>) -> PyResult<Vec<Option<Bound<'py, PyAny>>>> {
-        let mut old = Vec::with_capacity(self.attributes.len());
+        let mut old = Vec::new();
+        old.try_reserve_exact(self.attributes.len()).map_err(no_memory)?;
         for (object, name, value) in &self.attributes {
             // SAFETY: references that are alive; the result is a new reference, or null with an exception.
             let before = unsafe {

@@ -4,28 +4,27 @@
 //! check needs it, and only then writes. Python holds hyperparameters in one float64 array per entry, in the layout that
 //! [`GroupValues`] reads.
 
-use std::sync::Mutex;
 use std::sync::atomic::Ordering;
 
-use numpy::{PyArray1, PyArrayMethods, PyUntypedArray};
+use numpy::{PyArrayMethods, PyUntypedArray};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyTuple};
+use pyo3::types::{PyDict, PyList, PyTuple};
 use schuss::rule::Scope;
 use schuss::{Rounding, Step, level};
 
+use crate::arrangement::Arrangement;
 use crate::arrays::Pinned;
 use crate::backup::put_back_absent;
 use crate::callbacks::{self, Problem, explain};
 use crate::changes::Changes;
 use crate::gradients;
-use crate::group::{
-    Entry, Format, GroupValues, MOST_STEPS, MatrixShape, RELEASE_GIL, array, detach_if, disagreement, no_memory,
-};
+use crate::group::{Entry, GroupValues, MOST_STEPS, RELEASE_GIL, detach_if, disagreement};
 use crate::inner::{Inner, Locked, NO_NORM, Nonfinite};
+use crate::memory::{List, collect, no_memory};
 use crate::options::{plain_flag, plain_scale};
-use crate::tree::{self, Tree};
+use crate::tree;
 
 /// Arrays that are looked for in every step where the optimizer was given them; more are in the first steps, and then now and then.
 const MOST_LOOKS: usize = 8;
@@ -36,77 +35,7 @@ const FIRST_LOOKS: u64 = 16;
 pub struct Core(pub Locked);
 
 /// Steps taken, steps skipped, the steps of each group, and how many of them each array has missed.
-type Counters = (u64, u64, Vec<u64>, Vec<u64>);
-
-/// A group as Python describes it: its rules with their values, then for each array the number of its rule, the array, its
-/// states followed by a float32 copy if it has one, and its matrix shape.
-type Given<'py> = (
-    Vec<(String, Bound<'py, PyArray1<f64>>)>,
-    Vec<usize>,
-    Vec<Bound<'py, PyUntypedArray>>,
-    Vec<Vec<Bound<'py, PyUntypedArray>>>,
-    Vec<Option<MatrixShape>>,
-);
-
-/// All groups of an optimizer with their arrays, which Python has checked, ready to be set at once.
-#[pyclass(frozen, module = "schuss._schuss")]
-pub struct Arrangement(Mutex<Option<Box<Inner>>>);
-
-#[pymethods]
-impl Arrangement {
-    /// `shared` are the states of scope `all`.
-    #[new]
-    fn new(
-        groups: Vec<Given<'_>>,
-        tree: &Bound<'_, PyAny>,
-        state_dtype: Option<&str>,
-        master: bool,
-        shared: Option<Bound<'_, PyArray1<f64>>>,
-    ) -> PyResult<Arrangement> {
-        let format = Format::new(state_dtype, master)?;
-        let mut inner = Inner::new();
-        let (mut arrays, mut count) = (Vec::new(), 0);
-        for (group, (rules, rule_of, params, states, matrices)) in groups.into_iter().enumerate() {
-            if rule_of.len() != params.len() || states.len() != params.len() || matrices.len() != params.len() {
-                return Err(PyRuntimeError::new_err("a rule, states and a matrix are needed for each parameter"));
-            }
-            let first = inner.entries.len();
-            for (name, values) in rules {
-                let entry = Entry::new(&name, values, group)?;
-                count = count.max(entry.rule.rule.states.iter().filter(|state| state.scope == Scope::All).count());
-                inner.reads_gradients |= entry.rule.rule.reads_gradient();
-                inner.entries.push(entry);
-            }
-            for (i, param) in params.iter().enumerate() {
-                let param = Pinned::new(param)?;
-                let own = states[i].iter().map(Pinned::new).collect::<PyResult<Vec<_>>>()?;
-                let place = first + rule_of[i];
-                let entry = inner.entries.get(place).ok_or_else(|| PyRuntimeError::new_err("no such rule"))?;
-                inner.sets.entry_of.push(place);
-                arrays.push(array(entry.rule, place, &param, &own, format, matrices[i])?);
-                inner.params.push(param);
-                inner.states.extend(own);
-            }
-            inner.group_steps.push(0);
-        }
-        if count > 0 && shared.as_ref().is_none_or(|shared| shared.len().unwrap_or(0) != count) {
-            return Err(PyRuntimeError::new_err("the states that all arrays share do not fit the rule"));
-        }
-        inner.work.extend(arrays).map_err(no_memory)?;
-        inner.shared = shared.map(Bound::unbind);
-        inner.missed = vec![0; inner.params.len()];
-        inner.share_scalars();
-        if let Some(entry) = inner.entries.iter().find(|_| count > 0) {
-            inner.agreed = entry.rule.rule.all_depends_on();
-        }
-        inner.tree = Tree::new(tree)?;
-        let all = inner.params.iter().chain(&inner.states);
-        inner.written = all.map(Pinned::bytes).filter(|range| range.0 < range.1).collect();
-        inner.written.sort_unstable();
-        inner.verified = vec![None; inner.params.len()];
-        Ok(Arrangement(Mutex::new(Some(Box::new(inner)))))
-    }
-}
+type Counters<L> = (u64, u64, L, L);
 
 #[pymethods]
 impl Core {
@@ -173,23 +102,27 @@ impl Core {
 
     /// Steps taken, steps skipped, the steps of each group, and how many of them each array has missed: none if this is empty.
     #[getter]
-    fn _counters(&self) -> PyResult<Counters> {
+    fn _counters<'py>(&self, py: Python<'py>) -> PyResult<Counters<Bound<'py, PyList>>> {
         let inner = self.0.lock_to_read()?;
-        let missed = if inner.missed.iter().all(|&missed| missed == 0) { Vec::new() } else { inner.missed.clone() };
-        Ok((self.step_count(), self.skipped_steps(), inner.group_steps.clone(), missed))
+        let (groups, missed) = (PyList::empty(py), PyList::empty(py));
+        inner.group_steps.iter().try_for_each(|steps| groups.append(steps))?;
+        if inner.missed.iter().any(|&missed| missed != 0) {
+            inner.missed.iter().try_for_each(|steps| missed.append(steps))?;
+        }
+        Ok((self.step_count(), self.skipped_steps(), groups, missed))
     }
 
     #[setter(_counters)]
-    fn set_counters(&self, counters: Counters) -> PyResult<()> {
+    fn set_counters(&self, counters: Counters<List<u64>>) -> PyResult<()> {
         let mut inner = self.0.lock()?;
         let (steps, skipped, groups, missed) = counters;
         self.0.steps.store(MOST_STEPS.min(steps), Ordering::Relaxed);
         self.0.skipped.store(MOST_STEPS.min(skipped), Ordering::Relaxed);
-        for (own, steps) in inner.group_steps.iter_mut().zip(groups) {
+        for (own, steps) in inner.group_steps.iter_mut().zip(groups.0) {
             *own = MOST_STEPS.min(steps);
         }
         for (i, own) in inner.missed.iter_mut().enumerate() {
-            *own = missed.get(i).copied().unwrap_or(0);
+            *own = missed.0.get(i).copied().unwrap_or(0);
         }
         inner.share_scalars();
         Ok(())
@@ -202,7 +135,7 @@ impl Core {
         if inner.look_ahead.as_ref().is_some_and(|look_ahead| look_ahead.moved) {
             return Err(PyRuntimeError::new_err("the parameters are at their look-ahead point"));
         }
-        let taken = arrangement.get().0.try_lock().ok().and_then(|mut arranged| arranged.take());
+        let taken = arrangement.get().take();
         let mut new = taken.ok_or_else(|| PyRuntimeError::new_err("these arrays are in use already"))?;
         for (new, old) in new.group_steps.iter_mut().zip(&inner.group_steps) {
             *new = *old;
@@ -212,9 +145,23 @@ impl Core {
         (new.max_grad_norm, new.track_norm) = (inner.max_grad_norm, inner.track_norm);
         (new.nonfinite, new.seed) = (inner.nonfinite, inner.seed);
         new.backend = inner.backend.take();
+        new.reserved = std::mem::take(&mut inner.reserved);
         std::mem::swap(&mut *inner, &mut new);
         drop(inner);
         drop(new); // after the lock, since dropping Python objects may run any code
+        Ok(())
+    }
+
+    /// Adds arrays that a wrapper around the optimizer writes. It can only be set.
+    #[setter(_reserved)]
+    fn set_reserved(&self, arrays: List<Bound<'_, PyUntypedArray>>) -> PyResult<()> {
+        let mut inner = self.0.lock_as_holder()?;
+        let new = collect(arrays.0.iter().map(|array| Ok(Pinned::readable(array)?.bytes())))?;
+        schuss::try_extend(&mut inner.reserved, new.into_iter().filter(|range| range.0 < range.1))
+            .map_err(no_memory)?;
+        inner.reserved.sort_unstable();
+        inner.reserved.dedup();
+        inner.verified.fill(None);
         Ok(())
     }
 
@@ -403,12 +350,11 @@ fn take_step(
     let read = gradients::read(optimizer, inner, grads, zero_grads, partial, own)?;
     if inner.shared.is_some() {
         let values = inner.entries.iter().enumerate().map(|(i, entry)| match &scheduled {
-            Some(values) => &values[i][..],
+            Some(values) => &values[i].0[..],
             None => entry.values(py).0,
         });
-        if let Some((name, one, other)) =
-            disagreement(inner.entries[0].rule.rule, &inner.agreed, &values.collect::<Vec<_>>())
-        {
+        let values = schuss::try_collect(values).map_err(no_memory)?;
+        if let Some((name, one, other)) = disagreement(inner.entries[0].rule.rule, &inner.agreed, &values) {
             return Err(explain(optimizer, Problem::Disagreement(name, one, other)));
         }
     }
@@ -489,24 +435,27 @@ fn run(py: Python<'_>, inner: &mut Inner, program: &str, steps: u64, zero_grads:
 }
 
 /// The schedules' values for a step, if there are any schedules.
-pub fn scheduled_values(optimizer: &Bound<'_, PyAny>, entries: &[Entry], step: u64) -> PyResult<Option<Vec<Vec<f64>>>> {
+pub fn scheduled_values(
+    optimizer: &Bound<'_, PyAny>,
+    entries: &[Entry],
+    step: u64,
+) -> PyResult<Option<Vec<List<f64>>>> {
     let any = entries.iter().any(|entry| entry.values(optimizer.py()).scheduled());
     any.then(|| callbacks::scheduled_values(optimizer, step)).transpose()
 }
 
 /// Fills the scalars of each set for its next step; the one with the largest learning rate, among those of arrays that have a
 /// gradient, is the lead.
-pub fn fill_scalars(py: Python<'_>, inner: &mut Inner, scheduled: Option<&[Vec<f64>]>, factor: f64) -> usize {
+pub fn fill_scalars(py: Python<'_>, inner: &mut Inner, scheduled: Option<&[List<f64>]>, factor: f64) -> usize {
     let (mut lead, mut largest) = (0, f64::NEG_INFINITY);
-    let leads = inner.shared.as_ref().map(|_| inner.work.groups());
     for (i, (&(entry, missed), scalars)) in inner.sets.sets.iter().zip(&mut inner.scalars).enumerate() {
         let own = &inner.entries[entry];
         let values = match scheduled {
-            Some(values) => GroupValues(&values[entry]),
+            Some(values) => GroupValues(&values[entry].0),
             None => own.values(py),
         };
         values.scalars(own.rule, inner.group_steps[own.group].saturating_sub(missed) + 1, factor, scalars);
-        if values.rate() > largest && leads.as_ref().is_some_and(|groups| groups.contains(&i)) {
+        if values.rate() > largest && inner.shared.is_some() && inner.work.uses_group(i) {
             (lead, largest) = (i, values.rate());
         }
     }

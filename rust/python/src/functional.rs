@@ -9,7 +9,8 @@ use schuss::rule::Scope;
 use schuss::{Array, CompiledRule, Dtype, Rounding, Squares, Step, WorkList, level, optimizers};
 
 use crate::arrays::{Known, Pinned};
-use crate::group::{Format, GroupValues, MOST_STEPS, MatrixShape, RELEASE_GIL, array, detach_if, find_rule, no_memory};
+use crate::group::{Format, GroupValues, MOST_STEPS, MatrixShape, RELEASE_GIL, array, detach_if, find_rule};
+use crate::memory::{List, collect, no_memory, push};
 
 /// A program of a rule over arrays whose state the caller owns, ready to run; Python has checked them. `factor` multiplies the
 /// gradients; `shared` are the states of scope `all`.
@@ -33,10 +34,10 @@ impl Job {
         program: &str,
         values: Bound<'_, PyArray1<f64>>,
         step: u64,
-        params: Vec<Bound<'_, PyUntypedArray>>,
-        grads: Vec<Bound<'_, PyUntypedArray>>,
-        states: Vec<Vec<Bound<'_, PyUntypedArray>>>,
-        matrices: Vec<Option<MatrixShape>>,
+        params: List<Bound<'_, PyUntypedArray>>,
+        grads: List<Bound<'_, PyUntypedArray>>,
+        states: List<List<Bound<'_, PyUntypedArray>>>,
+        matrices: List<Option<MatrixShape>>,
         shared: Option<Bound<'_, PyArray1<f64>>>,
         factor: f64,
     ) -> PyResult<Job> {
@@ -45,23 +46,24 @@ impl Job {
             return Err(PyTypeError::new_err("the rule has no such program"));
         };
         let known = Known::new(values.py());
+        let (List(params), List(grads), List(states), List(matrices)) = (params, grads, states, matrices);
         let (mut arrays, mut written, mut read) = (Vec::new(), Vec::new(), Vec::new());
         for (i, param) in params.iter().enumerate() {
             let param = Pinned::new(param)?;
-            let own = states.get(i).map_or(&[][..], Vec::as_slice);
-            let own = own.iter().map(Pinned::new).collect::<PyResult<Vec<_>>>()?;
+            let own = states.get(i).map_or(&[][..], |own| &own.0[..]);
+            let own = collect(own.iter().map(Pinned::new))?;
             let mut array = array(rule, 0, &param, &own, Format::PLAIN, matrices.get(i).copied().flatten())?;
             if let Some(grad) = grads.get(i) {
                 (array.grad, array.grad_type) = param
                     .gradient(grad.as_any().as_unbound(), false, &known)
                     .ok_or_else(|| PyTypeError::new_err("the gradient does not fit the parameter"))?;
-                read.push(Pinned::readable(grad)?);
+                push(&mut read, Pinned::readable(grad)?)?;
             } else if wanted.reads_gradient() {
                 return Err(PyTypeError::new_err("the rule needs gradients"));
             }
-            arrays.push(array);
-            written.push(param);
-            written.extend(own);
+            push(&mut arrays, array)?;
+            push(&mut written, param)?;
+            schuss::try_extend(&mut written, own).map_err(no_memory)?;
         }
         let mut work = WorkList::default();
         work.extend(arrays).map_err(no_memory)?;
@@ -201,9 +203,9 @@ const MOST_STATES: usize = 8;
 
 /// The sum of squares of arrays' elements, in float64, and the unit that they are measured in; see `Squares`.
 #[pyfunction]
-pub fn sum_of_squares(py: Python<'_>, arrays: Vec<Bound<'_, PyUntypedArray>>) -> PyResult<(f64, f64)> {
+pub fn sum_of_squares(py: Python<'_>, arrays: List<Bound<'_, PyUntypedArray>>) -> PyResult<(f64, f64)> {
     let mut work = WorkList::default();
-    let pinned = arrays.iter().map(Pinned::readable).collect::<PyResult<Vec<_>>>()?;
+    let pinned = collect(arrays.0.iter().map(Pinned::readable))?;
     work.extend(pinned.iter().map(|array| Array {
         grad: array.data,
         ..Array::new(optimizers::tools::clip_norm(), 0, std::ptr::null_mut(), array.dtype, array.len)

@@ -11,6 +11,7 @@ use schuss::{Dtype, WorkList};
 use crate::arrays::{self, Known, Pinned};
 use crate::callbacks::{self, Problem, explain};
 use crate::inner::Inner;
+use crate::memory::{no_memory, push};
 
 /// Prefetch distances, in arrays: for objects, and then for what they point to.
 const DISTANCES: [usize; 2] = [12, 6];
@@ -79,7 +80,7 @@ pub fn read(
     }
     let same = as_before(inner, &read.kept, false, zero_grads, &known)?;
     let changed = if same { None } else { one_by_one(optimizer, inner, &mut read, zero_grads)? };
-    if zero_grads && let Some((i, k)) = shared_gradients(&inner.work) {
+    if zero_grads && let Some((i, k)) = shared_gradients(&inner.work)? {
         return Err(explain(optimizer, Problem::Shared(i, k)));
     }
     match changed {
@@ -208,7 +209,7 @@ fn one_by_one(
         let object = &read.kept[i];
         let usable = callbacks::usable_gradient(optimizer, i, object, found.is_some(), zero_grads)?;
         if zero_grads && !usable.is(object) {
-            read.converted.push(object.clone_ref(py));
+            push(&mut read.converted, object.clone_ref(py))?;
         }
         let (pointer, dtype) = inner.params[i]
             .gradient(usable.as_unbound(), false, &Known::new(py))
@@ -233,12 +234,12 @@ fn one_by_one(
 }
 
 /// Two gradients that share memory, if any: zeroing one would change the other before it is read.
-fn shared_gradients(work: &WorkList) -> Option<(usize, usize)> {
-    let mut ranges: Vec<_> = (0..work.len())
+fn shared_gradients(work: &WorkList) -> PyResult<Option<(usize, usize)>> {
+    let ranges = (0..work.len())
         .map(|i| (work.gradient(i), i))
         .filter(|((_, _, len), _)| *len > 0)
-        .map(|((grad, dtype, len), i)| (grad as usize, grad as usize + len * dtype.size(), i))
-        .collect();
+        .map(|((grad, dtype, len), i)| (grad as usize, grad as usize + len * dtype.size(), i));
+    let mut ranges = schuss::try_collect(ranges).map_err(no_memory)?;
     ranges.sort_unstable();
-    ranges.windows(2).find(|pair| pair[0].1 > pair[1].0).map(|pair| (pair[0].2, pair[1].2))
+    Ok(ranges.windows(2).find(|pair| pair[0].1 > pair[1].0).map(|pair| (pair[0].2, pair[1].2)))
 }

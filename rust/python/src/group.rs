@@ -1,10 +1,10 @@
 //! A group of parameters in the kernels' form: its values as Python lays them out, its rules, and its arrays. Knows no step.
 
-use std::collections::{HashMap, TryReserveError};
+use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use numpy::{PyArray1, PyArrayMethods};
-use pyo3::exceptions::{PyMemoryError, PyRuntimeError, PyTypeError, PyValueError};
+use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use schuss::rule::{Rule, Scope, State};
 use schuss::{Array, Common, CompiledRule, Decay, Dtype, Matrix, StateFormat, optimizers};
@@ -186,13 +186,14 @@ pub fn array(
 ) -> PyResult<Array> {
     let wrong = || PyTypeError::new_err("states do not fit the rule and the parameter");
     let matrix = matrix_of(rule, matrix, param.len)?;
-    let own = |(_, state): &(usize, &State)| !matches!(state.scope, Scope::Backup | Scope::All);
-    let kept: Vec<(usize, &State)> = rule.rule.states.iter().enumerate().filter(own).collect();
-    let (states, master) = states.split_at(kept.len().min(states.len()));
+    let states_of =
+        || rule.rule.states.iter().enumerate().filter(|(_, state)| !matches!(state.scope, Scope::Backup | Scope::All));
+    let count = states_of().count();
+    let (states, master) = states.split_at(count.min(states.len()));
     let halves = matches!(param.dtype, Dtype::F16 | Dtype::Bf16);
     let copies = |master: &Pinned| halves && master.dtype == Dtype::F32 && master.congruent(param);
-    if states.len() != kept.len()
-        || !kept.iter().zip(states).all(|((_, kind), state)| format.fits(kind, state, param, matrix))
+    if states.len() != count
+        || !states_of().zip(states).all(|((_, kind), state)| format.fits(kind, state, param, matrix))
         || master.len() != usize::from(format.master)
         || !master.iter().all(copies)
     {
@@ -200,8 +201,8 @@ pub fn array(
     }
     let updated = master.first().unwrap_or(param);
     let mut array = Array::new(rule, entry, updated.data, updated.dtype, param.len);
-    for ((place, _), state) in kept.iter().zip(states) {
-        array.states[*place] = state.data;
+    for ((place, _), state) in states_of().zip(states) {
+        array.states[place] = state.data;
     }
     array.grad_type = param.dtype;
     array.format = format.states;
@@ -219,9 +220,4 @@ pub fn detach_if<R: Send>(py: Python<'_>, release: bool, f: impl FnOnce() -> R +
         let text = text.unwrap_or("no message");
         PyRuntimeError::new_err(format!("an internal error of schuss, please report it: {text}"))
     })
-}
-
-/// The exception for a failed allocation.
-pub fn no_memory(_: TryReserveError) -> PyErr {
-    PyMemoryError::new_err("no memory for what a step over these arrays needs besides them")
 }

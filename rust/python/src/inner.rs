@@ -7,11 +7,12 @@ use numpy::PyArray1;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
-use schuss::{Dtype, WorkList};
+use schuss::{Backup, Dtype, WorkList};
 
 use crate::arrays::Pinned;
 use crate::changes::Waiting;
 use crate::group::{Entry, MOST_STEPS, ScalarSets};
+use crate::memory::List;
 use crate::tree::{Given, Tree};
 
 /// The policy for NaN and infinities in gradients.
@@ -59,6 +60,8 @@ pub struct Inner {
     pub reads_gradients: bool,
     /// The sorted byte ranges that a step writes, which gradients must not overlap.
     pub written: Vec<(usize, usize)>,
+    /// Those that wrappers around the optimizer write, or wrote.
+    pub reserved: Vec<(usize, usize)>,
     /// Gradients that do not overlap these, and are in the work list.
     pub verified: Vec<Option<(usize, Dtype)>>,
     /// The states that all arrays share, created by Python.
@@ -84,13 +87,12 @@ pub struct Inner {
 }
 
 /// The data of a look-ahead.
-#[derive(Default)]
 pub struct LookAhead {
-    /// The parameter backup, one array after the other.
-    pub block: Vec<u64>,
+    /// The parameters before it.
+    pub backup: Backup,
     /// Whether the parameters are at the look-ahead point now.
     pub moved: bool,
-    pub scheduled: Option<Vec<Vec<f64>>>,
+    pub scheduled: Option<Vec<List<f64>>>,
 }
 
 impl Inner {
@@ -107,6 +109,7 @@ impl Inner {
             given: Given::default(),
             reads_gradients: false,
             written: Vec::new(),
+            reserved: Vec::new(),
             verified: Vec::new(),
             shared: None,
             agreed: (Vec::new(), false),
@@ -140,8 +143,10 @@ impl Inner {
 
     pub fn overlaps(&self, grad: *mut u8, bytes: usize) -> bool {
         let (start, end) = (grad as usize, grad as usize + bytes);
-        let before = self.written.partition_point(|range| range.0 < end);
-        before > 0 && self.written[before - 1].1 > start
+        [&self.written, &self.reserved].into_iter().any(|ranges| {
+            let before = ranges.partition_point(|range| range.0 < end);
+            before > 0 && ranges[before - 1].1 > start
+        })
     }
 }
 

@@ -3,6 +3,7 @@
 //! It validates everything that could give a wrong pointer, releases the GIL, calls the kernel crate and maps errors. Messages
 //! about arrays are written in Python, in one place; this module only detects that something is wrong.
 
+mod arrangement;
 mod arrays;
 mod backup;
 mod callbacks;
@@ -16,6 +17,7 @@ mod group;
 mod inner;
 mod lock;
 mod look_ahead;
+mod memory;
 mod options;
 mod rules;
 mod tree;
@@ -64,7 +66,7 @@ fn _schuss(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<look_ahead::OtherValues>()?;
     module.add_class::<changes::Changes>()?;
     module.add_class::<lock::AfterStep>()?;
-    module.add_class::<core::Arrangement>()?;
+    module.add_class::<arrangement::Arrangement>()?;
     module.add_class::<functional::Job>()?;
     module.add_class::<functional::Stepper>()?;
     module.add_function(wrap_pyfunction!(look_ahead::are_apart, module)?)?;

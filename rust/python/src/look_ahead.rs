@@ -7,10 +7,10 @@ use pyo3::exceptions::PyRuntimeError;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
-use schuss::{Rounding, Step, level, padded_length};
+use schuss::{Backup, Rounding, Step, level};
 
 use crate::arrays::Known;
-use crate::backup::{block, copy, unpack};
+use crate::backup::{backup, restore};
 use crate::callbacks::{Problem, explain};
 use crate::core::{Core, fill_scalars, scheduled_values};
 use crate::functional::Job;
@@ -79,13 +79,11 @@ impl Drop for AtLookAhead {
 
 /// Memory for the backups.
 fn prepare(inner: &mut Inner) -> PyResult<LookAhead> {
-    let mut look_ahead = LookAhead { block: block(&inner.params)?, ..LookAhead::default() };
-    let mut place: *mut u8 = look_ahead.block.as_mut_ptr().cast();
-    for (i, param) in inner.params.iter().enumerate() {
-        inner.work.set_backup(i, place);
-        place = place.wrapping_add(padded_length(param.len * param.dtype.size()));
+    let mut backup = backup(&inner.params)?;
+    for i in 0..inner.params.len() {
+        inner.work.set_backup(i, backup.of(i));
     }
-    Ok(look_ahead)
+    Ok(LookAhead { backup, moved: false, scheduled: None })
 }
 
 /// Restores parameters that are at their look-ahead point; returns the first whose memory has changed, if any.
@@ -96,7 +94,7 @@ fn put_back(core: &Bound<'_, Core>) -> PyResult<Option<usize>> {
     if !std::mem::take(&mut look_ahead.moved) {
         return Ok(None);
     }
-    unpack(core.py(), params, &mut look_ahead.block)
+    restore(core.py(), params, &mut look_ahead.backup)
 }
 
 /// Other values in the place of the parameters, such as an average: a context, which begins when it is entered. Leaving it, or
@@ -113,7 +111,7 @@ pub struct OtherValues {
 
 /// The parameters' own values, and the lock while others are shown.
 struct Saved {
-    block: Vec<u64>,
+    backup: Backup,
     lock: ExclusiveLock,
 }
 
@@ -134,11 +132,12 @@ impl OtherValues {
             drop(inner);
             return Err(explain(core.as_any(), Problem::Changed(i)));
         }
-        let mut block = block(&inner.params)?;
-        let arrays = inner.params.iter().map(|param| (param.data, param.len * param.dtype.size())).collect();
-        copy(py, arrays, &mut block, false)?;
+        let mut backup = backup(&inner.params)?;
+        let threads = schuss::num_threads().map_err(PyRuntimeError::new_err)?;
+        // SAFETY: the parameters were found unchanged, and the lock keeps others from writing them.
+        detach_if(py, inner.work.total() >= RELEASE_GIL, || unsafe { backup.save(threads) })?;
         drop(inner);
-        *self.saved.lock().unwrap_or_else(PoisonError::into_inner) = Some(Saved { block, lock });
+        *self.saved.lock().unwrap_or_else(PoisonError::into_inner) = Some(Saved { backup, lock });
         self.job.get().run(py).inspect_err(|_| _ = self.restore(py))
     }
 
@@ -162,7 +161,7 @@ impl OtherValues {
         let saved = self.saved.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(mut saved) = saved else { return Ok(None) };
         let inner = self.core.bind(py).get().0.lock_as_holder()?;
-        let moved = unpack(py, &inner.params, &mut saved.block);
+        let moved = restore(py, &inner.params, &mut saved.backup);
         drop(inner);
         drop(saved.lock);
         moved

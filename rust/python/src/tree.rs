@@ -5,6 +5,9 @@ use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
 
+use crate::callbacks::value_of;
+use crate::memory::{collect, no_memory, push};
+
 /// A structure; its leaves are arrays, numbered in order.
 pub enum Tree {
     Leaf,
@@ -20,12 +23,12 @@ impl Tree {
     /// Reads a template: integers in lists, tuples and dicts.
     pub fn new(template: &Bound<'_, PyAny>) -> PyResult<Tree> {
         if let Some(items) = items(template) {
-            let trees = items.map(|item| Tree::new(&item?)).collect::<PyResult<Vec<_>>>()?;
+            let trees = collect(items.map(|item| Tree::new(&item?)))?;
             let flat = trees.iter().all(|tree| matches!(tree, Tree::Leaf));
             Ok(if flat { Tree::Leaves(trees.len()) } else { Tree::Sequence(trees) })
         } else if let Ok(dict) = template.cast::<PyDict>() {
             let items = dict.iter().map(|(key, value)| Ok((key.unbind(), Tree::new(&value)?)));
-            Ok(Tree::Mapping(items.collect::<PyResult<_>>()?))
+            Ok(Tree::Mapping(collect(items)?))
         } else {
             Ok(if template.is_none() { Tree::Hole } else { Tree::Leaf })
         }
@@ -84,13 +87,15 @@ impl Tree {
     /// place of each array of that part; with `partial` so does a key that a dict lacks.
     pub fn collect(&self, object: &Bound<'_, PyAny>, partial: bool, into: &mut Vec<Py<PyAny>>) -> PyResult<bool> {
         match self {
-            _ if object.is_none() => into.extend((0..self.len()).map(|_| object.clone().unbind())),
+            _ if object.is_none() => {
+                schuss::try_extend(into, (0..self.len()).map(|_| object.clone().unbind())).map_err(no_memory)?;
+            }
             Tree::Hole => return Ok(false),
-            Tree::Leaf => into.push(object.clone().unbind()),
+            Tree::Leaf => push(into, object.clone().unbind())?,
             Tree::Leaves(count) => {
                 let Some(items) = items(object).filter(|items| items.len() == *count) else { return Ok(false) };
                 for item in items {
-                    into.push(item?.unbind());
+                    push(into, item?.unbind())?;
                 }
             }
             Tree::Sequence(trees) => {
@@ -107,10 +112,11 @@ impl Tree {
                 let Ok(dict) = object.cast::<PyDict>() else { return Ok(false) };
                 let mut found = 0;
                 for (key, tree) in items {
-                    let value = match dict.get_item(key.bind(object.py()))? {
+                    let value = match value_of(dict, key.bind(object.py()))? {
                         Some(value) => value,
                         None if partial => {
-                            into.extend((0..tree.len()).map(|_| object.py().None()));
+                            let nones = (0..tree.len()).map(|_| object.py().None());
+                            schuss::try_extend(into, nones).map_err(no_memory)?;
                             continue;
                         }
                         None => return Ok(false),

@@ -117,7 +117,7 @@ impl Tables {
             });
             let cells = array.matrix.filter(|_| rule.needs_matrix()).map(Cells::new);
             if rule.needs_matrix() && cells.is_none() {
-                return Err(format!("{} needs to know the matrix that an array is", rule.name));
+                return Err(format!("{} needs the shape of each array as a matrix", rule.name));
             }
             described.push(of_rules[place].add(array, cells.as_ref(), (pointers.len(), own)));
             own += rule.scalars.len() - rule.array_scalars;

@@ -11,7 +11,7 @@ use super::{Device, DeviceStep, Outcome, Work, nvrtc, stages};
 use crate::level::Level;
 use crate::rule::Scope;
 use crate::support::{
-    Buffer, Case, How, Owned, PLAIN, SHAPES, arrays, first_shared, hypers, matrix, scalars, work_list,
+    Buffer, Case, Owned, PLAIN, SHAPES, Settings, arrays, first_shared, hypers, matrix, scalars, work_list,
 };
 use crate::{Common, CompiledRule, Decay, Dtype, Matrix, Step, clip_factor, unscale_factor};
 
@@ -73,7 +73,7 @@ fn on_host(rule: &'static CompiledRule, case: &Case, shapes: &[Matrix]) -> Vec<B
         }
         let mut scalars = of_groups(rule, common, &hypers, t, factor);
         for program in rule.rule.programs.iter().rev() {
-            let How { level, threads, rounding, .. } = How::default();
+            let Settings { level, threads, rounding, .. } = Settings::default();
             let zero_grads = *zero_grads && program.name == "step";
             let scalars = &mut scalars;
             let mut step =

@@ -108,7 +108,7 @@ impl Work {
                 return Err("states in less memory, and float32 copies of parameters, are for the host".into());
             }
             if array.rule.rule.needs_matrix() && array.matrix.is_none() {
-                return Err(format!("{} needs to know the matrix that an array is", array.rule.rule.name));
+                return Err(format!("{} needs the shape of each array as a matrix", array.rule.rule.name));
             }
         }
         self.rest()?;

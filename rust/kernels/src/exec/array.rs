@@ -1,7 +1,7 @@
 //! One array of a step: its rule, its group, and the pointers to its data. Knows neither threads nor kernels.
 
 use crate::exec::matrix::Matrix;
-use crate::kernel::CompiledRule;
+use crate::kernel::{CompiledRule, MAX_STATES};
 use crate::numeric::{Dtype, StateFormat};
 
 /// The description of an array that bindings pass.
@@ -23,7 +23,7 @@ pub struct Array {
     pub grad: *mut u8,
     /// Its states, in the rule's order: element, row and column states are vectors, array states one float64. Backups, and
     /// states of scope `all`, have a null pointer here.
-    pub states: Vec<*mut u8>,
+    pub states: [*mut u8; MAX_STATES],
     /// The storage format of its element states.
     pub format: StateFormat,
     /// Where to store the parameter, rounded to nearest even, when the step updates a float32 copy of it.
@@ -43,7 +43,7 @@ impl Array {
             param,
             grad_type: param_type,
             grad: std::ptr::null_mut(),
-            states: vec![std::ptr::null_mut(); rule.rule.states.len()],
+            states: [std::ptr::null_mut(); MAX_STATES],
             format: StateFormat::Compute,
             rounded: None,
             matrix: None,

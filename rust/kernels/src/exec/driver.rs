@@ -4,7 +4,7 @@
 //! Only a scalar stage over all arrays is a barrier for every array. Safety rests on the caller: see [`WorkList::run`]. Knows
 //! no optimizer and no binding.
 
-use super::plan::{Numbered, Round};
+use super::plan::{Numbered, Plan, Round};
 use super::reductions::{by_cells, fold, form, neutral_of};
 use super::tiles::Call;
 use super::work_list::{Item, WorkList};
@@ -12,7 +12,7 @@ use crate::cpu::Level;
 use crate::kernel::Tail;
 use crate::numeric::reduce::BLOCK;
 use crate::numeric::{Rounding, Storage, fpenv};
-use crate::rule::{Kind, Scope, Stage};
+use crate::rule::{Kind, Scope};
 
 /// The settings of a step.
 #[derive(Debug)]
@@ -91,7 +91,7 @@ impl WorkList {
     /// As for [`WorkList::run`].
     unsafe fn run_staged(&mut self, program: &str, step: &mut Step<'_>) {
         self.load_shared(step);
-        let plans = std::mem::take(&mut self.plans);
+        let (plans, mut groups) = (std::mem::take(&mut self.plans), std::mem::take(&mut self.groups));
         let most = plans.iter().map(|plan| plan.rounds(program).len()).max().unwrap_or(0);
         for number in 0..most {
             // An array without elements has no means: its states do not change.
@@ -107,14 +107,13 @@ impl WorkList {
             // SAFETY: upheld by the caller.
             unsafe { self.run_local(step, &round_of) };
             for (place, plan) in plans.iter().enumerate() {
-                if let Some(round) = plan.rounds(program).get(number)
-                    && let Some(text) = round.text
-                {
+                if let Some(round) = plan.rounds(program).get(number) {
                     // SAFETY: upheld by the caller; no task runs.
-                    unsafe { self.text_over_all(place, round, text, step) };
+                    unsafe { self.text_over_all((place, plan), round, &mut groups, step) };
                 }
             }
         }
+        self.groups = groups;
         self.plans = plans;
     }
 
@@ -129,7 +128,7 @@ impl WorkList {
             if round.passes.is_empty() || !item.whole {
                 let first = round.passes.first().copied().unwrap_or(round.stages.len());
                 // SAFETY: upheld by the caller; no task runs.
-                round.stages[..first].iter().for_each(|stage| unsafe { self.text(i, stage.stage, step.level) });
+                round.stages[..first].iter().for_each(|stage| unsafe { self.text(i, *stage, step.level) });
             }
         }
         let most = self.items.iter().filter_map(|item| round_of(item).map(|round| round.passes.len())).max();
@@ -175,7 +174,7 @@ impl WorkList {
                 unsafe {
                     this.finish_pass(i, round.stages[place]);
                     for stage in &round.stages[place + 1..next] {
-                        this.text(i, stage.stage, step.level);
+                        this.text(i, *stage, step.level);
                     }
                 }
             }
@@ -192,7 +191,7 @@ impl WorkList {
                     self.run_pass(i, *stage, step, 0..self.items[i].units(stage.stage), true);
                     self.finish_pass(i, *stage);
                 } else {
-                    self.text(i, stage.stage, step.level);
+                    self.text(i, *stage, step.level);
                 }
             }
         }
@@ -260,12 +259,23 @@ impl WorkList {
     ///
     /// # Safety
     /// No task may run; the passes of the round must be done.
-    unsafe fn text_over_all(&self, plan: usize, round: &Round, text: &Stage, step: &mut Step<'_>) {
-        let mine = |item: &&Item| item.plan == plan && item.present;
-        let Some(rule) = self.items.iter().find(mine).map(|item| item.compiled.rule) else { return };
-        let mut groups: Vec<usize> = self.items.iter().filter(mine).map(|item| item.group).collect();
+    unsafe fn text_over_all(
+        &self,
+        (place, plan): (usize, &Plan),
+        round: &Round,
+        groups: &mut Vec<usize>,
+        step: &mut Step<'_>,
+    ) {
+        let mine = |item: &&Item| item.plan == place && item.present;
+        let (rule, Some(text)) = (plan.compiled.rule, round.text) else { return };
+        // It has room for a number for each array.
+        groups.clear();
+        groups.extend(self.items.iter().filter(mine).map(|item| item.group));
         groups.sort_unstable();
         groups.dedup();
+        if groups.is_empty() {
+            return;
+        }
         for &place in &round.passes {
             let Numbered { stage, number, .. } = round.stages[place];
             for (k, reduction) in stage.reductions.iter().enumerate().filter(|(_, r)| r.scope == Scope::All) {

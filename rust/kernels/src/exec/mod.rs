@@ -1,10 +1,10 @@
 //! Drivers: many arrays, their stages, and threads. Treats rules and kernels as data, and knows no optimizer by name.
 
 mod array;
+mod backup;
 mod driver;
 mod from_memory;
 mod matrix;
-mod pack;
 mod partition;
 mod passes;
 mod plan;
@@ -18,11 +18,11 @@ mod vectors;
 mod work_list;
 
 pub use array::Array;
+pub use backup::Backup;
 pub use driver::Step;
 #[cfg(feature = "cuda")]
 pub(crate) use matrix::Cells;
 pub use matrix::Matrix;
-pub use pack::{pack, padded_length, unpack};
 pub use pool::{in_parallel, num_threads, set_num_threads};
 #[cfg(feature = "cuda")]
 pub(crate) use reductions::{by_cells, form};

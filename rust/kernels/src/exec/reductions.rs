@@ -4,7 +4,7 @@ use super::matrix::{Cells, Matrix};
 use super::scratch::Scratch;
 use crate::numeric::Dtype;
 use crate::numeric::reduce::{Form, combine, neutral};
-use crate::rule::{Operation, Reduction, Right, Scope, Stage};
+use crate::rule::{Kind, Operation, Reduction, Right, Scope, Stage};
 
 /// The operation that is applied to a reduction's terms.
 pub(crate) fn form(reduction: &Reduction) -> Form {
@@ -57,7 +57,15 @@ pub(super) fn places(reduction: &Reduction, units: usize, cells: Option<&Cells>)
 
 /// Total number of partial results of a stage's reductions.
 pub(super) fn stage_places(stage: &Stage, units: usize, cells: Option<&Cells>) -> usize {
+    if let (Kind::Vector { .. }, Some(cells)) = (&stage.kind, cells) {
+        return stage.reductions.len() * sums_at_once(stage, cells.matrix);
+    }
     stage.reductions.iter().map(|reduction| places(reduction, units, cells)).sum()
+}
+
+/// The sums that a stage over rows or columns has at a time for each of its reductions: those of interleaved matrices.
+pub(super) fn sums_at_once(stage: &Stage, matrix: Matrix) -> usize {
+    if stage.reductions.iter().any(|reduction| reduction.scope == Scope::Matrix) { matrix.interleaved } else { 1 }
 }
 
 /// Combines partial results in order.

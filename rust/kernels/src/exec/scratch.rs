@@ -3,14 +3,6 @@
 use std::cell::UnsafeCell;
 use std::collections::TryReserveError;
 
-/// A vector of this many zeros.
-pub(crate) fn zeros(len: usize) -> Result<Vec<u64>, TryReserveError> {
-    let mut vector = Vec::new();
-    vector.try_reserve_exact(len)?;
-    vector.resize(len, 0);
-    Ok(vector)
-}
-
 /// Float64 numbers, or vectors of float32, in one block. Each task writes its own entries; a later region, or the caller, reads
 /// them.
 #[derive(Default)]

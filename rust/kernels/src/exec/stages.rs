@@ -40,11 +40,12 @@ impl WorkList {
     ///
     /// # Safety
     /// As for [`WorkList::finish_pass`].
-    pub(super) unsafe fn text(&self, i: usize, stage: &Stage, level: Level) {
+    pub(super) unsafe fn text(&self, i: usize, numbered: Numbered, level: Level) {
+        let stage = numbered.stage;
         // SAFETY: upheld by the caller.
         unsafe {
             match &stage.kind {
-                Kind::Vector { scope, kernel } => self.vector_text(i, stage, *scope, *kernel, level),
+                Kind::Vector { scope, kernel } => self.vector_text(i, numbered, (*scope, *kernel), level),
                 Kind::Text(_) => {
                     let item = &self.items[i];
                     (stage.text)(self.scalars.slice(item.scalars, item.compiled.rule.scalars.len()));

@@ -3,6 +3,8 @@
 
 use std::cell::RefCell;
 use std::mem::MaybeUninit;
+use std::sync::{Mutex, PoisonError};
+use std::thread::LocalKey;
 
 use super::quantized::QuantizedState;
 use super::work_list::{Item, WHOLE};
@@ -19,6 +21,8 @@ pub(super) const TILE: usize = BLOCK;
 #[repr(align(64))]
 pub(super) struct Tile(MaybeUninit<[f64; TILE]>);
 
+const NO_TILE: Tile = Tile(MaybeUninit::uninit());
+
 impl Tile {
     pub fn pointer(&mut self) -> *mut u8 {
         self.0.as_mut_ptr().cast()
@@ -28,38 +32,50 @@ impl Tile {
 /// The maximum number of operands and terms of a pass.
 pub(super) const MAX_TAIL: usize = 16;
 
+/// Tiles of a buffer for a term of each element of a whole array.
+const KEPT: usize = WHOLE / TILE;
+
 thread_local! {
     static STREAM_TILES: RefCell<Vec<Tile>> = const { RefCell::new(Vec::new()) };
     static TAIL_TILES: RefCell<Vec<Tile>> = const { RefCell::new(Vec::new()) };
-    static KEPT_TERM: RefCell<Vec<f64>> = const { RefCell::new(Vec::new()) };
+    static KEPT_TERM: RefCell<Vec<Tile>> = const { RefCell::new(Vec::new()) };
 }
+
+// Threads that get no memory for tiles of their own take turns with these: a step that has begun cannot fail. A thread that needs
+// several locks the last one first.
+static LAST_STREAM_TILES: Mutex<[Tile; MAX_STREAMS + 1]> = Mutex::new([const { NO_TILE }; MAX_STREAMS + 1]);
+static LAST_TAIL_TILES: Mutex<[Tile; MAX_TAIL]> = Mutex::new([const { NO_TILE }; MAX_TAIL]);
+static LAST_KEPT_TERM: Mutex<[Tile; KEPT]> = Mutex::new([const { NO_TILE }; KEPT]);
 
 /// Runs `f` with this thread's tiles for converted streams. They are not on its stack, which may be small.
 fn with_stream_tiles<T>(f: impl FnOnce(&mut [Tile]) -> T) -> T {
-    STREAM_TILES.with(|tiles| f(made(&mut tiles.borrow_mut(), MAX_STREAMS + 1)))
+    with_tiles(&STREAM_TILES, &LAST_STREAM_TILES, f)
 }
 
 /// Runs `f` with this thread's tiles for row and column operands, and for terms of reductions.
 pub(super) fn with_tail_tiles<T>(f: impl FnOnce(&mut [Tile]) -> T) -> T {
-    TAIL_TILES.with(|tiles| f(made(&mut tiles.borrow_mut(), MAX_TAIL)))
+    with_tiles(&TAIL_TILES, &LAST_TAIL_TILES, f)
 }
 
 /// Runs `f` with this thread's buffer for a term of each element of a whole array, which a later pass reuses.
 pub(super) fn with_kept_term<T>(f: impl FnOnce(*mut u8) -> T) -> T {
-    KEPT_TERM.with(|terms| {
-        let mut terms = terms.borrow_mut();
-        if terms.is_empty() {
-            terms.resize(WHOLE, 0.0);
-        }
-        f(terms.as_mut_ptr().cast())
-    })
+    with_tiles(&KEPT_TERM, &LAST_KEPT_TERM, |tiles| f(tiles.as_mut_ptr().cast()))
 }
 
-fn made(tiles: &mut Vec<Tile>, count: usize) -> &mut [Tile] {
-    if tiles.is_empty() {
-        tiles.extend((0..count).map(|_| Tile(MaybeUninit::uninit())));
-    }
-    tiles
+fn with_tiles<T, const N: usize>(
+    own: &'static LocalKey<RefCell<Vec<Tile>>>,
+    last: &Mutex<[Tile; N]>,
+    f: impl FnOnce(&mut [Tile]) -> T,
+) -> T {
+    own.with_borrow_mut(|tiles| {
+        if tiles.is_empty() && tiles.try_reserve_exact(N).is_ok() {
+            tiles.extend(std::iter::repeat_with(|| NO_TILE).take(N));
+        }
+        match tiles.is_empty() {
+            true => f(&mut last.lock().unwrap_or_else(PoisonError::into_inner)[..]),
+            false => f(tiles),
+        }
+    })
 }
 
 /// The settings of a pass over an array.

@@ -1,18 +1,25 @@
 //! Runs a stage over the rows or columns of an array. Starts no thread.
 
-use super::reductions::form;
+use super::plan::Numbered;
+use super::reductions::{form, sums_at_once};
 use super::tiles::{MAX_TAIL, TILE, with_tail_tiles};
 use super::work_list::WorkList;
 use crate::cpu::Level;
 use crate::kernel::{Extras, Tail, find_vector};
 use crate::numeric::Dtype;
 use crate::numeric::reduce::{self, combine, neutral};
-use crate::rule::{Operation, Reduction, Right, Scope, Stage};
+use crate::rule::{Operation, Reduction, Right, Scope};
 
 impl WorkList {
     /// # Safety
     /// As for [`WorkList::finish_pass`].
-    pub(super) unsafe fn vector_text(&self, i: usize, stage: &Stage, scope: Scope, kernel: usize, level: Level) {
+    pub(super) unsafe fn vector_text(
+        &self,
+        i: usize,
+        Numbered { stage, number, .. }: Numbered,
+        (scope, kernel): (Scope, usize),
+        level: Level,
+    ) {
         let item = &self.items[i];
         let (compute, matrix) = (item.param_type.compute(), item.matrix().expect("rules with vectors have matrices"));
         let kernel = find_vector(item.compiled.vector_kernels[kernel], level, compute);
@@ -22,9 +29,14 @@ impl WorkList {
         let vectors = self.vectors_of(i, scope);
         // A run is one matrix; interleaved matrices share one run.
         let by_matrix = stage.reductions.iter().any(|reduction| reduction.scope == Scope::Matrix);
-        let together = if by_matrix { matrix.interleaved } else { 1 };
+        let together = sums_at_once(stage, matrix);
         let length = if by_matrix { matrix.of_one(scope) * together } else { matrix.vector(scope) };
-        let mut of_array: Vec<f64> = stage.reductions.iter().map(|reduction| neutral(form(reduction))).collect();
+        // SAFETY: upheld by the caller; each reduction has as many entries as sums.
+        let sums_of = |k: usize| unsafe { self.partials.slice(item.partials[number] + k * together, together) };
+        let mut of_array = [0.0; MAX_TAIL];
+        for (result, reduction) in of_array.iter_mut().zip(stage.reductions) {
+            *result = neutral(form(reduction));
+        }
         with_tail_tiles(|tiles| {
             let mut tail = [std::ptr::null_mut::<u8>(); MAX_TAIL];
             for (pointer, tile) in tail.iter_mut().zip(tiles) {
@@ -32,15 +44,16 @@ impl WorkList {
             }
             let extras = Extras { tail: Tail { streams: tail.as_ptr(), ..Tail::NONE }, ..Extras::NONE };
             for start in (0..matrix.vector(scope)).step_by(length.max(1)) {
-                let mut sums: Vec<Vec<f64>> =
-                    stage.reductions.iter().map(|reduction| vec![neutral(form(reduction)); together]).collect();
+                for (k, reduction) in stage.reductions.iter().enumerate() {
+                    sums_of(k).fill(neutral(form(reduction)));
+                }
                 for at in (0..length).step_by(TILE) {
                     let n = TILE.min(length - at);
                     // SAFETY: upheld by the caller; the tiles hold a piece.
                     unsafe { kernel(vectors, start + at, n, scalars, &extras) };
-                    for (sums, reduction) in sums.iter_mut().zip(stage.reductions) {
+                    for (k, reduction) in stage.reductions.iter().enumerate() {
                         // SAFETY: as above.
-                        unsafe { add_terms(sums, reduction, &tail, level, compute, (at, n)) };
+                        unsafe { add_terms(sums_of(k), reduction, &tail, level, compute, (at, n)) };
                     }
                 }
                 for (k, reduction) in stage.reductions.iter().enumerate() {
@@ -49,7 +62,7 @@ impl WorkList {
                             if reduction.operation == Operation::Mean { matrix.of_one(scope) as f64 } else { 1.0 };
                         let vector = self.vector(i, scope, reduction.place);
                         for place in 0..length {
-                            let x = sums[k][place % together] / count;
+                            let x = sums_of(k)[place % together] / count;
                             // SAFETY: upheld by the caller; the run's indices are within the vector.
                             unsafe {
                                 match compute {
@@ -60,7 +73,7 @@ impl WorkList {
                         }
                     } else {
                         let form = form(reduction);
-                        of_array[k] = sums[k].iter().fold(of_array[k], |sum, &x| combine(form, sum, x));
+                        of_array[k] = sums_of(k).iter().fold(of_array[k], |sum, &x| combine(form, sum, x));
                     }
                 }
             }

@@ -1,6 +1,6 @@
 //! All arrays of an optimizer, where their data is, and how they are split into tasks. Runs no rule.
 
-use std::collections::{HashSet, TryReserveError};
+use std::collections::TryReserveError;
 
 use super::array::Array;
 use super::matrix::{Cells, Matrix};
@@ -8,10 +8,11 @@ use super::partition::{Chunk, Extent, cut};
 use super::plan::{Plan, plans};
 use super::pool;
 use super::reductions::{by_cells, fold, stage_places};
-use super::scratch::{Scratch, zeros};
+use super::scratch::Scratch;
 use super::tiles::with_tail_tiles;
 use crate::cpu::Level;
 use crate::kernel::{CompiledRule, MAX_STREAMS};
+use crate::memory::{try_box, zeros};
 use crate::numeric::reduce::{self, BLOCK, Form, Squares};
 use crate::numeric::{Dtype, StateFormat, fpenv};
 use crate::rule::{Kind, Rule, Scope, Stage};
@@ -124,6 +125,8 @@ pub struct WorkList {
     pub(super) block_chunks: Vec<Chunk>,
     /// The stages of each distinct rule.
     pub(super) plans: Vec<Plan>,
+    /// Room for the groups of a rule.
+    pub(super) groups: Vec<usize>,
     total: usize,
     partial_count: usize,
     block_count: usize,
@@ -176,6 +179,8 @@ impl WorkList {
     /// Memory for the entries of one more array.
     fn reserve(&mut self, rule: &Rule) -> Result<(), TryReserveError> {
         self.items.try_reserve(1)?;
+        self.groups.try_reserve(self.items.len() + 1)?;
+        self.vector_memory.try_reserve(rule.rows.len() + rule.cols.len())?;
         self.blocks.try_reserve(1)?;
         self.extents.try_reserve(1)?;
         self.streams.try_reserve(2 + rule.streams().count())?;
@@ -219,19 +224,15 @@ impl WorkList {
             .sum();
         let stages = || rule.programs.iter().flat_map(|program| program.stages);
         let staged = stages().any(|stage| !stage.reductions.is_empty()) || stages().count() > rule.programs.len();
-        let partials = if staged {
-            stages()
-                .map(|stage| {
-                    let first = self.partial_count;
-                    let units =
-                        cells.as_ref().filter(|_| by_cells(stage)).map_or(array.len.div_ceil(BLOCK), Cells::units);
-                    self.partial_count += stage_places(stage, units, cells.as_ref());
-                    first
-                })
-                .collect()
-        } else {
-            Vec::new()
-        };
+        let mut partials = Vec::new();
+        if staged {
+            partials.try_reserve_exact(stages().count())?;
+            for stage in stages() {
+                partials.push(self.partial_count);
+                let units = cells.as_ref().filter(|_| by_cells(stage)).map_or(array.len.div_ceil(BLOCK), Cells::units);
+                self.partial_count += stage_places(stage, units, cells.as_ref());
+            }
+        }
         let known = self.plans.iter().position(|plan| std::ptr::eq(plan.compiled, array.rule));
         let plan = known.unwrap_or_else(|| {
             self.plans.push(plans(array.rule));
@@ -245,7 +246,7 @@ impl WorkList {
             grad_type: array.grad_type,
             format: array.format,
             rounded: array.rounded,
-            cells: cells.map(Box::new),
+            cells: cells.map(try_box).transpose()?,
             streams,
             vectors,
             states: rule.streams().count(),
@@ -404,9 +405,9 @@ impl WorkList {
         !self.items[i].present
     }
 
-    /// The indices of the scalars in use.
-    pub fn groups(&self) -> HashSet<usize> {
-        self.items.iter().filter(|item| item.present).map(|item| item.group).collect()
+    /// Whether an array that is not left out uses the scalars of this index.
+    pub fn uses_group(&self, group: usize) -> bool {
+        self.items.iter().any(|item| item.present && item.group == group)
     }
 
     /// Sets the index of an array's scalars among a step's.

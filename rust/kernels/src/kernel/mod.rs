@@ -12,6 +12,8 @@ pub(crate) use table::{States, Table, Types, VectorTable, find, find_vector, tab
 
 /// The maximum number of element streams of a pass; the macro rejects rules with more.
 pub(crate) const MAX_STREAMS: usize = 16;
+/// The maximum number of states of a rule; the macro rejects rules with more.
+pub(crate) const MAX_STATES: usize = 24;
 
 /// A rule with its kernels.
 pub struct CompiledRule {

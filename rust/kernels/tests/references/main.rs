@@ -7,7 +7,7 @@ mod support;
 
 use schuss::optimizers::{adafactor, lamb, lars, novograd, radam};
 use schuss::{Common, CompiledRule, Decay, Matrix};
-use support::{How, Owned, doubles, first_shared, interleaved, len, matrix, own_decay, random, run, scalars};
+use support::{Owned, Settings, doubles, first_shared, interleaved, len, matrix, own_decay, random, run, scalars};
 
 const STEPS: u64 = 6;
 
@@ -126,7 +126,7 @@ fn compare(
             array.grad = gradient.iter().map(|x| x.to_bits()).collect();
         }
         let mut scalars = [scalars(rule.rule, common, hypers, t, 1.0)];
-        run(rule, "step", &mut arrays, &How { threads: 2, ..How::default() }, &mut scalars, &mut shared);
+        run(rule, "step", &mut arrays, &Settings { threads: 2, ..Settings::default() }, &mut scalars, &mut shared);
         reference(t, &mut expected, &gradients);
     }
     for (((array, expected), start), shape) in arrays.iter().zip(&expected).zip(&starts).zip(shapes) {

@@ -3,7 +3,7 @@
 use schuss::Matrix;
 use schuss::optimizers::prodigy;
 
-use crate::support::{How, Owned, doubles, first_shared, len, matrix, own_decay, random, run, scalars};
+use crate::support::{Owned, Settings, doubles, first_shared, len, matrix, own_decay, random, run, scalars};
 use crate::{STEPS, close, sum};
 
 /// Prodigy over arrays in groups with different learning rates: the distance, its largest estimate, and the numerator.
@@ -88,7 +88,14 @@ fn prodigy_has_one_estimate_for_all_groups() {
                     array.grad = gradient.iter().map(|x| x.to_bits()).collect();
                 }
                 let mut scalars = rates.map(|lr| scalars(rule.rule, &own_decay(lr), &hypers, t, 1.0));
-                run(rule, "step", &mut arrays, &How { threads: 2, ..How::default() }, &mut scalars, &mut shared);
+                run(
+                    rule,
+                    "step",
+                    &mut arrays,
+                    &Settings { threads: 2, ..Settings::default() },
+                    &mut scalars,
+                    &mut shared,
+                );
                 reference.step(t, &mut expected, &gradients, &of_arrays);
                 let what = format!("groups {groups:?} at step {t}");
                 for (found, expected) in shared.iter().zip([reference.d, reference.d_max, reference.numerator]) {

@@ -177,16 +177,16 @@ pub unsafe fn work_list(rule: &'static CompiledRule, arrays: &mut [Owned]) -> Wo
 }
 
 /// The settings of a run.
-pub struct How {
+pub struct Settings {
     pub level: Level,
     pub threads: usize,
     pub zero_grads: bool,
     pub rounding: Rounding,
 }
 
-impl Default for How {
-    fn default() -> How {
-        How { level: Level::Baseline, threads: 1, zero_grads: false, rounding: Rounding::Nearest }
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings { level: Level::Baseline, threads: 1, zero_grads: false, rounding: Rounding::Nearest }
     }
 }
 
@@ -195,13 +195,13 @@ pub fn run(
     rule: &'static CompiledRule,
     program: &str,
     arrays: &mut [Owned],
-    how: &How,
+    settings: &Settings,
     scalars: &mut [Vec<f64>],
     shared: &mut [f64],
 ) {
     // SAFETY: the memory lives, and is not accessed, until the program has run.
     let mut work = unsafe { work_list(rule, arrays) };
-    let How { level, threads, zero_grads, ref rounding } = *how;
+    let Settings { level, threads, zero_grads, ref rounding } = *settings;
     let mut step = Step { level, threads, scalars, zero_grads, rounding, shared, lead: 0 };
     // SAFETY: every pointer is to a separate buffer that is long enough; this CPU supports the level.
     unsafe { work.run(program, &mut step) };

@@ -11,7 +11,9 @@ use crate::kernel::CompiledRule;
 use crate::numeric::{Dtype, StateFormat};
 use crate::optimizers;
 use crate::rule::{Common, Decay};
-use crate::support::{Case, How, Owned, PLAIN, SHAPES, arrays, first_shared, hypers, len, run, scalars, work_list};
+use crate::support::{
+    Case, Owned, PLAIN, SHAPES, Settings, arrays, first_shared, hypers, len, run, scalars, work_list,
+};
 
 /// Splits arrays that one task would otherwise take through all their stages, and prefetches.
 fn cut_all(work: &mut WorkList) {
@@ -290,8 +292,8 @@ fn reductions_are_what_their_texts_say() {
             let before = arrays.clone();
             let mut shared = first_shared(rule.rule, &[]);
             let mut of_groups = [(); 2].map(|()| scalars(rule.rule, &Common::default(), &[], 1, factor));
-            let how = How { threads: 2, zero_grads, ..How::default() };
-            run(rule, "step", &mut arrays, &how, &mut of_groups, &mut shared);
+            let settings = Settings { threads: 2, zero_grads, ..Settings::default() };
+            run(rule, "step", &mut arrays, &settings, &mut of_groups, &mut shared);
             let compute = types.0.compute();
             let state = |array: &Owned, name: &str, n: usize| {
                 let k = rule.rule.states.iter().position(|state| state.name == name).unwrap();
