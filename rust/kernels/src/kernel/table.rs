@@ -33,7 +33,7 @@ pub(crate) struct Table {
     avx512: [Kernel; COMBINATIONS],
 }
 
-const COMBINATIONS: usize = 6;
+const COMBINATIONS: usize = 5;
 
 /// The index of a combination among a level's kernels; the compute types come first.
 fn place(types: Types) -> Option<usize> {
@@ -42,9 +42,8 @@ fn place(types: Types) -> Option<usize> {
         (F32, F32, States::Compute) => Some(0),
         (F64, F64, States::Compute) => Some(1),
         (F32, Bf16, States::Compute) => Some(2),
-        (Bf16, F32, States::Compute) => Some(3),
-        (Bf16, Bf16, States::Compute) => Some(4),
-        (F32, F32, States::Bfloat16) => Some(5),
+        (Bf16, Bf16, States::Compute) => Some(3),
+        (F32, F32, States::Bfloat16) => Some(4),
         _ => None,
     }
 }
@@ -72,7 +71,6 @@ pub(crate) const fn table<R: Pass>() -> Table {
                 super::$level::kernel::<R, f32, f32, f32>,
                 super::$level::kernel::<R, f64, f64, f64>,
                 super::$level::kernel::<R, f32, bf16, f32>,
-                super::$level::kernel::<R, bf16, f32, f32>,
                 super::$level::kernel::<R, bf16, bf16, f32>,
                 super::$level::kernel::<R, f32, f32, Bfloat16State<false>>,
             ]
