@@ -132,7 +132,7 @@ impl<'py> Known<'py> {
     }
 
     /// What owns an array's memory; None for an array that may be resized.
-    pub fn owner<'a>(&self, object: &'a Py<PyAny>) -> Option<*mut ffi::PyObject> {
+    pub fn owner(&self, object: &Py<PyAny>) -> Option<*mut ffi::PyObject> {
         self.exact(object).map(|fields| fields.base).filter(|base| !base.is_null())
     }
 

@@ -181,7 +181,7 @@ impl Core {
 
     /// Lists and dicts that parameters were given in, and what each has: None for what is no array. It can only be set.
     #[setter(_given)]
-    fn set_given(&self, containers: Vec<(Py<PyAny>, Vec<Option<Py<PyAny>>>)>) -> PyResult<()> {
+    fn set_given(&self, containers: Vec<tree::Container>) -> PyResult<()> {
         let before = std::mem::replace(&mut self.0.lock()?.given, tree::Given::new(containers));
         drop(before);
         Ok(())

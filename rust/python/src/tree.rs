@@ -133,13 +133,15 @@ impl Tree {
     }
 }
 
+/// A list or a dict, and what it has: None for what is no array.
+pub type Container = (Py<PyAny>, Vec<Option<Py<PyAny>>>);
+
 /// The containers that an optimizer was given its parameters in, to see whether arrays in them have been replaced.
 #[derive(Default)]
-pub struct Given(Vec<(Py<PyAny>, Vec<Option<Py<PyAny>>>)>);
+pub struct Given(Vec<Container>);
 
 impl Given {
-    /// Containers are lists and dicts, each with what it has: None for what is no array.
-    pub fn new(containers: Vec<(Py<PyAny>, Vec<Option<Py<PyAny>>>)>) -> Given {
+    pub fn new(containers: Vec<Container>) -> Given {
         Given(containers)
     }
 
