@@ -284,7 +284,7 @@ fn radam_with_centralized_gradients() {
     let all_places: Vec<_> = shapes.iter().map(|&shape| places(shape)).collect();
     let mut states: Vec<Vec<[f64; 2]>> = shapes.iter().map(|&shape| vec![[0.0; 2]; len(shape)]).collect();
     let common = Common { lr, weight_decay: wd, decay: Decay::Decoupled, ..Common::default() };
-    compare(radam::radam_centralized(), &common, &[b1, b2, eps, threshold, 0.0], &shapes, |t, params, grads| {
+    compare(radam::radam_centralized(), &common, &[b1, b2, eps, threshold, 0.0, 0.0], &shapes, |t, params, grads| {
         let [bias1, bias2] = [b1, b2].map(|b: f64| 1.0 - b.powi(t as i32));
         let rho_inf: f64 = 2.0 / (1.0 - b2) - 1.0;
         let rho = rho_inf - 2.0 * t as f64 * (1.0 - bias2) / bias2;
