@@ -120,6 +120,7 @@ class Arrangement:
         state_dtype: str | None,
         master: bool,
         shared: npt.NDArray[np.float64] | None,
+        missed: Sequence[int],
     ) -> Self: ...
 
 @final

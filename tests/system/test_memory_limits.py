@@ -12,8 +12,8 @@ pytestmark = pytest.mark.skipif(
 
 # Each case runs in a process of its own, and each limit in a child of that.
 SCRIPT = """
-import copy, mmap, os, resource, sys, tempfile
-import ml_dtypes, numpy as np, schuss
+import copy, mmap, os, resource, sys, tempfile, traceback
+import ml_dtypes, numpy as np, numpy.ma, schuss
 
 N = 1 << 20
 rng = np.random.default_rng(1)
@@ -140,6 +140,8 @@ def attempt(opt, call, left):
                 resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
             assert not failed or image(opt) == before, "it has changed something"
             status = 2 if failed else 0
+        except BaseException:
+            traceback.print_exc()
         finally:
             sys.stderr.flush()
             os._exit(status)
@@ -213,6 +215,12 @@ def first_step(kind, params, **options):
     return opt, lambda: opt.step(grads)
 
 
+def own_gradients():
+    opt = stepped(schuss.AdamW)
+    leaves(opt.grads)[0][:] = 1.0
+    return opt, opt.step
+
+
 def nag():
     opt, grads = schuss.NAG(arrays(), lr=0.1), arrays(0.5)
     return opt, lambda: opt.step(lambda: grads)
@@ -269,6 +277,8 @@ CASES = {
     "a step": lambda: step(schuss.AdamW, arrays(0.5)),
     "zeroed gradients": lambda: step(schuss.AdamW, arrays(0.5), {"zero_grads": True}),
     "other gradients": lambda: step(schuss.AdamW, arrays(0.5, np.float16), {"zero_grads": True}, max_grad_norm=1.0),
+    "missing gradients": lambda: step(schuss.AdamW, [g if i % 3 else None for i, g in enumerate(arrays(0.5))]),
+    "own gradients": own_gradients,
     "converted gradients": lambda: step(schuss.AdamW, arrays(0.5, ">f4")),
     "the first step of LAMB": lambda: first_step(schuss.LAMB, arrays(dtype=np.float16)),
     "of Prodigy": lambda: first_step(schuss.Prodigy, arrays()),

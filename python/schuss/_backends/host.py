@@ -69,7 +69,9 @@ class Host:
             )
             for group in groups
         ]
-        arrangement = _schuss.Arrangement(given, trees.in_order(root), kept.small, kept.master, shared)
+        arrangement = _schuss.Arrangement(
+            given, trees.in_order(root), kept.small, kept.master, shared, owner._counters[3]
+        )
         return [(owner, "_arrangement", arrangement)]
 
     def given(

@@ -132,7 +132,7 @@ class Optimizer(Callbacks, Kind):
             first = len(self._params)
             buffers = self._backend.new_gradients(made["_params"][first:])
             new = trees.build(made["_templates"][-1], lambda i: buffers[i - first])
-            changes.append((self, "_grads", [*self._grads, new] if self._grouped else [self._grads, new]))
+            changes.insert(0, (self, "_grads", [*self._grads, new] if self._grouped else [self._grads, new]))
         return changes
 
     def _extended(
@@ -217,8 +217,8 @@ class Optimizer(Callbacks, Kind):
             (self, "_shared_values", values),
             (self, "_written", None),
             (self, "_given_in", given_in),
-            *self._backend.arranged(self, described, first_group, root, values),
             *self._backend.given(self, templates, given_in, params),
+            *self._backend.arranged(self, described, first_group, root, values),  # last: it cannot be taken back
         ]
 
     def _shared_by(self, groups: Sequence[ParamGroup]) -> tuple[dict[str, np.ndarray], np.ndarray | None]:

@@ -195,7 +195,7 @@ class Wrapper(Optimizer):
         changes = self._optimizer._group_added(group, others)
         made = {name: value[len(self._extra) :] for _, name, value in changes if name in _PER_PARAMETER}
         new = [self._new_extra(*arrays) for arrays in zip(*(made[name] for name in _PER_PARAMETER), strict=True)]
-        return [*changes, (self, "_extra", [*self._extra, *new]), *self._reserving(new)]
+        return [*self._reserving(new), (self, "_extra", [*self._extra, *new]), *changes]
 
     if not TYPE_CHECKING:  # type checkers see the base class's attributes
         _params = _wrapped("_params")

@@ -29,7 +29,7 @@ pub struct Arrangement(Mutex<Option<Box<Inner>>>);
 
 #[pymethods]
 impl Arrangement {
-    /// `shared` are the states of scope `all`.
+    /// `shared` are the states of scope `all`, `missed` the numbers of steps that the first arrays have missed.
     #[new]
     fn new(
         groups: List<Given<'_>>,
@@ -37,6 +37,7 @@ impl Arrangement {
         state_dtype: Option<&str>,
         master: bool,
         shared: Option<Bound<'_, PyArray1<f64>>>,
+        missed: List<u64>,
     ) -> PyResult<Arrangement> {
         let format = Format::new(state_dtype, master)?;
         let mut inner = Inner::new();
@@ -52,10 +53,6 @@ impl Arrangement {
                 let entry = Entry::new(&name, values, group)?;
                 count = count.max(entry.rule.rule.states.iter().filter(|state| state.scope == Scope::All).count());
                 inner.reads_gradients |= entry.rule.rule.reads_gradient();
-                push(
-                    &mut inner.scalars,
-                    schuss::try_collect(entry.rule.rule.scalars.iter().map(|_| 0.0)).map_err(no_memory)?,
-                )?;
                 push(&mut inner.entries, entry)?;
             }
             for (i, param) in params.iter().enumerate() {
@@ -75,8 +72,9 @@ impl Arrangement {
         }
         inner.work.extend(arrays).map_err(no_memory)?;
         inner.shared = shared.map(Bound::unbind);
-        inner.missed = schuss::try_collect(inner.params.iter().map(|_| 0)).map_err(no_memory)?;
-        inner.share_scalars();
+        let missed = missed.0.into_iter().chain(std::iter::repeat(0)).take(inner.params.len());
+        let sharing = inner.sharing(missed)?;
+        inner.share(sharing);
         if let Some(entry) = inner.entries.iter().find(|_| count > 0) {
             inner.agreed = entry.rule.rule.all_depends_on();
         }

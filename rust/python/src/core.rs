@@ -116,15 +116,14 @@ impl Core {
     fn set_counters(&self, counters: Counters<List<u64>>) -> PyResult<()> {
         let mut inner = self.0.lock()?;
         let (steps, skipped, groups, missed) = counters;
+        let of_arrays = (0..inner.params.len()).map(|i| missed.0.get(i).copied().unwrap_or(0));
+        let sharing = inner.sharing(of_arrays)?;
         self.0.steps.store(MOST_STEPS.min(steps), Ordering::Relaxed);
         self.0.skipped.store(MOST_STEPS.min(skipped), Ordering::Relaxed);
         for (own, steps) in inner.group_steps.iter_mut().zip(groups.0) {
             *own = MOST_STEPS.min(steps);
         }
-        for (i, own) in inner.missed.iter_mut().enumerate() {
-            *own = missed.0.get(i).copied().unwrap_or(0);
-        }
-        inner.share_scalars();
+        inner.share(sharing);
         Ok(())
     }
 
@@ -140,8 +139,6 @@ impl Core {
         for (new, old) in new.group_steps.iter_mut().zip(&inner.group_steps) {
             *new = *old;
         }
-        new.missed[..inner.missed.len()].copy_from_slice(&inner.missed);
-        new.share_scalars();
         (new.max_grad_norm, new.track_norm) = (inner.max_grad_norm, inner.track_norm);
         (new.nonfinite, new.seed) = (inner.nonfinite, inner.seed);
         new.backend = inner.backend.take();
@@ -181,8 +178,8 @@ impl Core {
 
     /// Lists and dicts that parameters were given in, and what each has: None for what is no array. It can only be set.
     #[setter(_given)]
-    fn set_given(&self, containers: Vec<tree::Container>) -> PyResult<()> {
-        let before = std::mem::replace(&mut self.0.lock()?.given, tree::Given::new(containers));
+    fn set_given(&self, containers: List<tree::Container>) -> PyResult<()> {
+        let before = std::mem::replace(&mut self.0.lock()?.given, tree::Given::new(containers.0));
         drop(before);
         Ok(())
     }
@@ -391,13 +388,14 @@ fn take_step(
         }
     }
     let lead = fill_scalars(py, inner, scheduled.as_deref(), factor);
-    if inner.work.any_absent() {
+    let sharing = if inner.work.any_absent() { Some(inner.missing_one()?) } else { None };
+    if sharing.is_some() {
         put_back_absent(py, inner)?;
     }
     run(py, inner, "step", steps, zero_grads, lead)?;
     inner.group_steps.iter_mut().for_each(|steps| *steps = MOST_STEPS.min(*steps + 1));
-    if inner.work.any_absent() {
-        inner.count_missed();
+    if let Some(sharing) = sharing {
+        inner.share(sharing);
     }
     if let Some(look_ahead) = &mut inner.look_ahead {
         look_ahead.moved = false;

@@ -15,6 +15,7 @@ use schuss::{Array, CompiledRule, Dtype};
 use crate::changes::Changes;
 use crate::core::Core;
 use crate::group::{GroupValues, MatrixShape, ScalarSets, disagreement, find_rule, matrix_of};
+use crate::memory::no_memory;
 
 const DTYPES: [(&str, Dtype); 4] =
     [("float32", Dtype::F32), ("float64", Dtype::F64), ("float16", Dtype::F16), ("bfloat16", Dtype::Bf16)];
@@ -283,7 +284,10 @@ impl CudaWork {
                 return Err(PyValueError::new_err("a step needs values for each rule"));
             }
             inner.set_gradients(grads, &types)?;
-            let groups = inner.sets.share(values.len(), |i| missed.get(i).copied().unwrap_or(0));
+            let missed = (0..inner.sets.entry_of.len()).map(|i| missed.get(i).copied().unwrap_or(0));
+            let missed = schuss::try_collect(missed).map_err(no_memory)?;
+            let (sets, groups) = inner.sets.formed(values.len(), &missed).map_err(no_memory)?;
+            inner.sets.sets = sets;
             inner.work.set_groups(&groups).map_err(raised)?;
             let present: HashSet<usize> =
                 groups.iter().enumerate().filter(|(i, _)| !inner.work.is_absent(*i)).map(|(_, &group)| group).collect();

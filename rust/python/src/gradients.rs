@@ -87,7 +87,10 @@ pub fn read(
         Some(i) => Err(explain(optimizer, Problem::Changed(i))),
         None => {
             if own {
-                remember(optimizer.py(), inner, &read.kept);
+                remember(optimizer.py(), inner, &read.kept).or_else(|error| {
+                    forget(inner);
+                    Err(error)
+                })?;
             }
             Ok(read)
         }
@@ -96,22 +99,23 @@ pub fn read(
 
 /// Remembers the optimizer's own gradients, which are in the work list as they are: the next step only looks whether it has the
 /// same. What owns their memory is kept alive.
-fn remember(py: Python<'_>, inner: &mut Inner, gradients: &[Py<PyAny>]) {
+fn remember(py: Python<'_>, inner: &mut Inner, gradients: &[Py<PyAny>]) -> PyResult<()> {
     let known = Known::new(py);
     if inner.work.any_absent() || inner.verified.iter().any(Option::is_none) {
-        return;
+        return Ok(());
     }
     for gradient in gradients {
         let Some(owner) = known.owner(gradient) else {
             forget(inner);
-            return;
+            return Ok(());
         };
         if inner.own_memory.last().is_none_or(|last| last.as_ptr() != owner) {
             // SAFETY: a reference that the array holds.
-            inner.own_memory.push(unsafe { Bound::from_borrowed_ptr(py, owner) }.unbind());
+            push(&mut inner.own_memory, unsafe { Bound::from_borrowed_ptr(py, owner) }.unbind())?;
         }
-        inner.own.push(gradient.clone_ref(py));
+        push(&mut inner.own, gradient.clone_ref(py))?;
     }
+    Ok(())
 }
 
 /// Forgets them: the work list gets others.

@@ -1,6 +1,6 @@
 //! A group of parameters in the kernels' form: its values as Python lays them out, its rules, and its arrays. Knows no step.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, TryReserveError};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use numpy::{PyArray1, PyArrayMethods};
@@ -51,19 +51,22 @@ pub struct ScalarSets {
 }
 
 impl ScalarSets {
-    /// Forms the sets, and returns that of each array.
-    pub fn share(&mut self, entries: usize, missed: impl Fn(usize) -> u64) -> Vec<usize> {
-        let sets = &mut self.sets;
-        *sets = (0..entries).map(|entry| (entry, 0)).collect();
-        let mut places: HashMap<_, _> = sets.iter().enumerate().map(|(place, &set)| (set, place)).collect();
-        let mut place = |(i, &entry): (usize, &usize)| {
-            let set = (entry, missed(i));
-            *places.entry(set).or_insert_with(|| {
+    /// The sets for these numbers of missed steps, and the place of each array's among them.
+    pub fn formed(&self, entries: usize, missed: &[u64]) -> Result<(Vec<(usize, u64)>, Vec<usize>), TryReserveError> {
+        let mut sets = schuss::try_collect((0..entries).map(|entry| (entry, 0)))?;
+        let (mut places, mut of_arrays) = (HashMap::new(), Vec::new());
+        places.try_reserve(entries)?;
+        places.extend(sets.iter().enumerate().map(|(place, &set)| (set, place)));
+        of_arrays.try_reserve_exact(missed.len())?;
+        for set in self.entry_of.iter().copied().zip(missed.iter().copied()) {
+            sets.try_reserve(1)?;
+            places.try_reserve(1)?;
+            of_arrays.push(*places.entry(set).or_insert_with(|| {
                 sets.push(set);
                 sets.len() - 1
-            })
-        };
-        self.entry_of.iter().enumerate().map(&mut place).collect()
+            }));
+        }
+        Ok((sets, of_arrays))
     }
 }
 

@@ -12,7 +12,7 @@ use schuss::{Backup, Dtype, WorkList};
 use crate::arrays::Pinned;
 use crate::changes::Waiting;
 use crate::group::{Entry, MOST_STEPS, ScalarSets};
-use crate::memory::List;
+use crate::memory::{List, collect, no_memory};
 use crate::tree::{Given, Tree};
 
 /// The policy for NaN and infinities in gradients.
@@ -95,6 +95,14 @@ pub struct LookAhead {
     pub scheduled: Option<Vec<List<f64>>>,
 }
 
+/// Numbers of missed steps, and the sets of scalars that arrays share with them, ready to be used.
+pub struct Sharing {
+    missed: Vec<u64>,
+    sets: Vec<(usize, u64)>,
+    of_arrays: Vec<usize>,
+    scalars: Vec<Vec<f64>>,
+}
+
 impl Inner {
     pub fn new() -> Inner {
         Inner {
@@ -126,19 +134,27 @@ impl Inner {
         }
     }
 
-    /// Gives each array the scalars of its entry and its number of missed steps, which have changed.
-    pub fn share_scalars(&mut self) {
-        let groups = self.sets.share(self.entries.len(), |i| self.missed[i]);
-        groups.into_iter().enumerate().for_each(|(i, group)| self.work.set_group(i, group));
-        self.scalars.resize_with(self.sets.sets.len(), Vec::new);
+    /// Prepares these numbers of missed steps.
+    pub fn sharing(&self, missed: impl Iterator<Item = u64>) -> PyResult<Sharing> {
+        let missed = schuss::try_collect(missed).map_err(no_memory)?;
+        let (sets, of_arrays) = self.sets.formed(self.entries.len(), &missed).map_err(no_memory)?;
+        let zeros = |&(entry, _): &(usize, u64)| {
+            schuss::try_collect(self.entries[entry].rule.rule.scalars.iter().map(|_| 0.0)).map_err(no_memory)
+        };
+        let scalars = collect(sets.iter().map(zeros))?;
+        Ok(Sharing { missed, sets, of_arrays, scalars })
     }
 
-    /// Counts a step for which some arrays had no gradient.
-    pub fn count_missed(&mut self) {
-        for (i, missed) in self.missed.iter_mut().enumerate() {
-            *missed = MOST_STEPS.min(*missed + u64::from(self.work.is_absent(i)));
-        }
-        self.share_scalars();
+    /// The same after a step for which some arrays have no gradient.
+    pub fn missing_one(&self) -> PyResult<Sharing> {
+        let absent = |i: usize| u64::from(self.work.is_absent(i));
+        self.sharing(self.missed.iter().enumerate().map(|(i, &missed)| MOST_STEPS.min(missed + absent(i))))
+    }
+
+    /// Gives each array the scalars of its entry and its number of missed steps.
+    pub fn share(&mut self, sharing: Sharing) {
+        (self.missed, self.sets.sets, self.scalars) = (sharing.missed, sharing.sets, sharing.scalars);
+        sharing.of_arrays.into_iter().enumerate().for_each(|(i, group)| self.work.set_group(i, group));
     }
 
     pub fn overlaps(&self, grad: *mut u8, bytes: usize) -> bool {

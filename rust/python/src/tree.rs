@@ -6,7 +6,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
 
 use crate::callbacks::value_of;
-use crate::memory::{collect, no_memory, push};
+use crate::memory::{List, collect, no_memory, push};
 
 /// A structure; its leaves are arrays, numbered in order.
 pub enum Tree {
@@ -134,7 +134,7 @@ impl Tree {
 }
 
 /// A list or a dict, and what it has: None for what is no array.
-pub type Container = (Py<PyAny>, Vec<Option<Py<PyAny>>>);
+pub type Container = (Py<PyAny>, List<Option<Py<PyAny>>>);
 
 /// The containers that an optimizer was given its parameters in, to see whether arrays in them have been replaced.
 #[derive(Default)]
@@ -147,7 +147,7 @@ impl Given {
 
     /// Whether each container still has the same arrays.
     pub fn unchanged(&self, py: Python<'_>) -> bool {
-        self.0.iter().all(|(container, values)| {
+        self.0.iter().all(|(container, List(values))| {
             let same = |value: *mut ffi::PyObject, known: &Option<Py<PyAny>>| {
                 known.as_ref().is_none_or(|known| known.as_ptr() == value)
             };
@@ -173,7 +173,7 @@ impl Given {
 
     /// Visits the containers for the garbage collector.
     pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
-        self.0.iter().try_for_each(|(container, values)| {
+        self.0.iter().try_for_each(|(container, List(values))| {
             visit.call(container)?;
             values.iter().try_for_each(|value| visit.call(value))
         })
