@@ -49,7 +49,7 @@ class Adafactor(Optimizer):
         :math:`\lambda` >= 0, decoupled: the parameter is multiplied by :math:`1 - \eta \lambda`, after
         `rms(p)` is computed.
     relative_step : bool, default False
-        :math:`\rho = \min(10^{-2}, 1/\sqrt t)` without a learning rate, as in the authors' code; `lr` then only affects
+        :math:`\rho = \min(10^{-2}, 1/\sqrt t)` without a learning rate, as in the authors' code; ``lr`` then only affects
         weight decay.
 
     References
@@ -132,7 +132,7 @@ class AdafactorHF(Optimizer):
         Multiply the step by :math:`\max(\epsilon_2, \mathrm{rms}(p))`, whether it is relative or not; timm only
         does it for a relative step.
     relative_step : bool, optional
-        Whether :math:`\rho` is the relative step; by default it is if `lr` is None. transformers also needs
+        Whether :math:`\rho` is the relative step; by default it is if ``lr`` is None. transformers also needs
         ``relative_step=False`` beside an ``lr``.
     warmup_init : bool, default False
         The relative step is :math:`\min(10^{-6} t, 1 / \sqrt t)`.

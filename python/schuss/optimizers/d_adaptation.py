@@ -24,7 +24,7 @@ class DAdaptAdam(Optimizer):
 
     and takes Adam's step with :math:`m \leftarrow \beta_1 m + (1 - \beta_1) \gamma g`,
     :math:`v \leftarrow \beta_2 v + (1 - \beta_2) g^2`, :math:`p \leftarrow p - m / (\sqrt{v} + \epsilon)`. The first
-    steps are tiny: the estimate starts at :math:`d_0` and grows. Leave `lr` at 1, or pass a schedule as a multiplier.
+    steps are tiny: the estimate starts at :math:`d_0` and grows. Leave ``lr`` at 1, or pass a schedule as a multiplier.
 
     The state has one more array than Adam's, `s`. `d` and `num` are under ``shared`` in ``state_dict()``. All groups
     must have the same learning rate, or 0, which excludes a group from the estimate, and the same :math:`\beta_2`, `d0`
@@ -89,7 +89,7 @@ class DAdaptSGD(Optimizer):
        & p \leftarrow \mu p + (1 - \mu) (x_0 - s) \\
        & d \leftarrow \max\left(d, \frac{2 n}{\lVert s \rVert}\right)
 
-    The first steps are tiny: the estimate starts at :math:`d_0` and grows. Leave `lr` at 1, or pass a schedule as a
+    The first steps are tiny: the estimate starts at :math:`d_0` and grows. Leave ``lr`` at 1, or pass a schedule as a
     multiplier. Gradients of 0 before the first others move nothing.
 
     The state is `s` and the initial parameters `x0`. `d`, `num` and `g0` are under ``shared`` in ``state_dict()``. All

@@ -22,7 +22,7 @@ class DoG(Optimizer):
        & p \leftarrow p - \eta \frac{\bar r}{\sqrt G} g
 
     with :math:`x_0`, the parameters that the optimizer was made with, in the state `x0`, and :math:`\bar r`, :math:`G`
-    in `rbar` and `total`. Leave `lr` at 1, and use an average of the parameters: the last ones are noisy.
+    in `rbar` and `total`. Leave ``lr`` at 1, and use an average of the parameters: the last ones are noisy.
 
     The norms are over all arrays of all groups, as in Optax, and are under ``shared`` in ``state_dict()``; all groups
     must have the same `reps_rel` and `eps`. The authors' package has norms of each group: make an optimizer for each.

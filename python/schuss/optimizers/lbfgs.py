@@ -41,7 +41,7 @@ class LBFGS(Optimizer):
     .. math:: d = -H g
 
     where :math:`H` is the inverse Hessian that the two-loop recursion makes of the last `history_size` pairs, starting
-    from :math:`(y \cdot s) / (y \cdot y)`. Then :math:`p \leftarrow p + t d` with :math:`t` = `lr`, in the very first
+    from :math:`(y \cdot s) / (y \cdot y)`. Then :math:`p \leftarrow p + t d` with :math:`t` = ``lr``, in the very first
     iteration at most :math:`1 / \lVert g \rVert_1`, or with :math:`t` from the line search.
 
     All arrays are one long vector, so there is one group, and no gradient may be missing. The state is in

@@ -42,7 +42,7 @@ class MARS(Optimizer):
     optimize_1d : bool, default False
         Also arrays of fewer than two dimensions take steps of MARS.
     lr_1d : float, optional
-        The learning rate of AdamW's steps, if it is another; a schedule multiplies it as it does `lr`.
+        The learning rate of AdamW's steps, if it is another; a schedule multiplies it as it does ``lr``.
     betas_1d : pair of float, default (0.9, 0.95)
         The betas of AdamW's steps, in [0, 1).
     weight_decay_1d : float, optional

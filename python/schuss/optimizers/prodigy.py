@@ -24,7 +24,7 @@ class Prodigy(Optimizer):
     and takes Adam's step over :math:`d g` with :math:`m \leftarrow \beta_1 m + (1 - \beta_1) d g`,
     :math:`v \leftarrow \beta_2 v + (1 - \beta_2) d^2 g^2`,
     :math:`p \leftarrow p - \gamma m / (\sqrt{v} + d \epsilon)`. The first steps are tiny: the estimate starts at
-    :math:`d_0` and grows. Leave `lr` at 1, or pass a schedule as a multiplier.
+    :math:`d_0` and grows. Leave ``lr`` at 1, or pass a schedule as a multiplier.
 
     The state has two more arrays than Adam's: `s`, and `p0`, the initial parameters. `d`, `d_max` and `num` are under
     ``shared`` in ``state_dict()``. All groups must have the same learning rate, or 0, which excludes a group from the
