@@ -333,8 +333,8 @@ class centralize(Transform):
     >>> opt.step(np.array([[1.0, 5.0], [3.0, 5.0]]))
     True
     >>> w
-    array([[ 1., 0.],
-           [-1., 0.]])
+    array([[ 1.,  0.],
+           [-1.,  0.]])
     """
 
     layout: Layout = "in_out"

@@ -228,7 +228,8 @@ A, B = [(33,), (5, 3)], [(7,), (), (16,)]
 
 def partner(case, schedules=True):
     """The same optimizer with other hyperparameters, for a second group."""
-    rows = [c for c in of_class(case.optimizer) if optimizer_options(c) == optimizer_options(case)]
+    alike = [optimizer_options(case), spans_arrays(case)]
+    rows = [c for c in of_class(case.optimizer) if [optimizer_options(c), spans_arrays(c)] == alike]
     others = rows[len(rows) // 2 :] + rows
     plain = (c for c in others[rows.index(case) :] if schedules or not has_schedule(c))
     return next(plain, Case(f"{case}, constant", case.optimizer, case.kwargs | {"lr": 0.02}))

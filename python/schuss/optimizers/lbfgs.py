@@ -81,7 +81,7 @@ class LBFGS(Optimizer):
     >>> opt = schuss.LBFGS(w, line_search_fn="strong_wolfe")
     >>> opt.step(lambda: (float(w[0] ** 2 + 10 * w[1] ** 2), np.array([2 * w[0], 20 * w[1]])))
     169.0
-    >>> bool(abs(w).max() < 1e-6)
+    >>> bool(abs(w).max() < 1e-5)
     True
     """
 

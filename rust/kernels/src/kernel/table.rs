@@ -95,7 +95,11 @@ pub(crate) fn find_vector(table: &VectorTable, level: Level, compute: Dtype) -> 
 
 /// All kernels of a stage over rows or columns.
 pub(crate) const fn vector_table<R: Pass>() -> VectorTable {
+    // Rows and columns are few elements, so AVX-512 takes AVX2's kernels.
     macro_rules! row {
+        (avx512) => {
+            row!(avx2)
+        };
         ($level:ident) => {
             [super::$level::kernel::<R, f32, f32, f32>, super::$level::kernel::<R, f64, f64, f64>]
         };
