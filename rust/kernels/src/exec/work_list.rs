@@ -148,13 +148,6 @@ unsafe impl Send for WorkList {}
 // SAFETY: as above.
 unsafe impl Sync for WorkList {}
 
-/// Whether element states may be int8 where the rule sees matrices: no pass over rows or columns may read or write them.
-pub(super) fn takes_int8(rule: &Rule) -> bool {
-    let cuts_states =
-        |stage: &Stage| by_cells(stage) && matches!(&stage.kind, Kind::Pass(pass) if pass.reads | pass.writes != 0);
-    !rule.programs.iter().flat_map(|program| program.stages).any(cuts_states)
-}
-
 impl WorkList {
     /// Appends arrays.
     ///
@@ -199,7 +192,7 @@ impl WorkList {
         let rule = array.rule.rule;
         let cells = array.matrix.filter(|_| rule.needs_matrix()).map(Cells::new);
         assert!(
-            cells.is_none() || array.format != StateFormat::Int8 || takes_int8(rule),
+            cells.is_none() || array.format != StateFormat::Int8 || rule.takes_int8(),
             "{rule:?}: a pass cannot both sum rows or columns and use int8 states, whose blocks do not begin with rows"
         );
         self.reserve(rule)?;

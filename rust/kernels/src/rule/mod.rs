@@ -286,6 +286,15 @@ impl Rule {
         matches!(stage.kind, Kind::Pass(_)) && stage.reductions.is_empty()
     }
 
+    /// Whether its states can be int8. Those of a pass that sums rows or columns cannot: their blocks do not begin with rows.
+    pub fn takes_int8(&self) -> bool {
+        let cuts_blocks = |stage: &Stage| {
+            stage.reductions.iter().any(|reduction| matches!(reduction.scope, Scope::Row | Scope::Col))
+                && matches!(&stage.kind, Kind::Pass(pass) if pass.reads | pass.writes != 0)
+        };
+        !self.programs.iter().flat_map(|program| program.stages).any(cuts_blocks)
+    }
+
     /// Whether some stage needs the array's shape as a matrix.
     pub fn needs_matrix(&self) -> bool {
         !self.rows.is_empty() || !self.cols.is_empty()

@@ -5,7 +5,7 @@ use schuss_macros::rules;
 
 use super::super::matrix::Matrix;
 use super::super::partition::cut;
-use super::super::work_list::{WHOLE, takes_int8};
+use super::super::work_list::WHOLE;
 use super::*;
 use crate::kernel::CompiledRule;
 use crate::numeric::{Dtype, StateFormat};
@@ -73,7 +73,7 @@ fn an_array_that_is_cut_has_the_bits_of_one_that_is_not() {
             compare_cuts(rule, &Case { types, flags: 1.0, zero_grads, ..PLAIN });
         }
         let formats = [StateFormat::Bfloat16, StateFormat::Int8];
-        let formats = formats.iter().filter(|format| **format != StateFormat::Int8 || takes_int8(rule.rule));
+        let formats = formats.iter().filter(|format| **format != StateFormat::Int8 || rule.rule.takes_int8());
         for (format, nearest) in formats.flat_map(|f| [(*f, true), (*f, false)]) {
             let case = Case { flags: 1.0, format, nearest, ..PLAIN };
             compare_cuts(rule, &case);
