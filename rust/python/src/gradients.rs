@@ -87,10 +87,7 @@ pub fn read(
         Some(i) => Err(explain(optimizer, Problem::Changed(i))),
         None => {
             if own {
-                remember(optimizer.py(), inner, &read.kept).or_else(|error| {
-                    forget(inner);
-                    Err(error)
-                })?;
+                remember(optimizer.py(), inner, &read.kept).inspect_err(|_| forget(inner))?;
             }
             Ok(read)
         }

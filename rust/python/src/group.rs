@@ -41,18 +41,21 @@ impl Entry {
     }
 }
 
+/// The entry of a set of scalars, and the number of missed steps.
+type ScalarSet = (usize, u64);
+
 /// Which scalars each array has: arrays of one entry share them if they have missed as many steps for lack of a gradient.
 #[derive(Default)]
 pub struct ScalarSets {
     /// The entry of each array.
     pub entry_of: Vec<usize>,
-    /// The entry of each set of scalars, and the number of missed steps. First come all entries, with none.
-    pub sets: Vec<(usize, u64)>,
+    /// First come all entries, with no missed steps.
+    pub sets: Vec<ScalarSet>,
 }
 
 impl ScalarSets {
     /// The sets for these numbers of missed steps, and the place of each array's among them.
-    pub fn formed(&self, entries: usize, missed: &[u64]) -> Result<(Vec<(usize, u64)>, Vec<usize>), TryReserveError> {
+    pub fn formed(&self, entries: usize, missed: &[u64]) -> Result<(Vec<ScalarSet>, Vec<usize>), TryReserveError> {
         let mut sets = schuss::try_collect((0..entries).map(|entry| (entry, 0)))?;
         let (mut places, mut of_arrays) = (HashMap::new(), Vec::new());
         places.try_reserve(entries)?;
