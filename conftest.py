@@ -10,4 +10,5 @@ LEFT_OUT.append(HERE / "tests" / "fuzz")  # programs, which tests/system/test_fu
 
 
 def pytest_ignore_collect(collection_path):
+    """True leaves a path out, None leaves it to others."""
     return True if collection_path in LEFT_OUT else None

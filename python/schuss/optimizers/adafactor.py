@@ -49,8 +49,8 @@ class Adafactor(Optimizer):
         :math:`\lambda` >= 0, decoupled: the parameter is multiplied by :math:`1 - \eta \lambda`, after
         `rms(p)` is computed.
     relative_step : bool, default False
-        :math:`\rho = \min(10^{-2}, 1/\sqrt t)` without a learning rate, as in the authors' code; ``lr`` then only affects
-        weight decay.
+        :math:`\rho = \min(10^{-2}, 1/\sqrt t)` without a learning rate, as in the authors' code; ``lr`` then only
+        affects weight decay.
 
     References
     ----------
