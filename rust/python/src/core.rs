@@ -143,6 +143,7 @@ impl Core {
         (new.nonfinite, new.seed) = (inner.nonfinite, inner.seed);
         new.backend = inner.backend.take();
         new.reserved = std::mem::take(&mut inner.reserved);
+        new.given = std::mem::take(&mut inner.given);
         std::mem::swap(&mut *inner, &mut new);
         drop(inner);
         drop(new); // after the lock, since dropping Python objects may run any code
