@@ -35,10 +35,9 @@ test: test-rust lint test-python  ## Run all required checks.
 
 test-rust: toolchain
 	cargo fmt --check
-	cargo clippy --locked --release --all-targets -- -D warnings
-	cargo test --locked --release --workspace
-	cargo test --locked -p schuss --lib  # only this profile checks overflow and debug assertions
-	RUSTDOCFLAGS="-D warnings" cargo doc --locked --release --no-deps -p schuss
+	cargo clippy --locked --all-targets -- -D warnings
+	cargo test --locked --workspace
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps -p schuss
 
 lint: $(VENV)/.test $(VENV)/.built
 	$(BIN)/ruff check .
