@@ -85,7 +85,7 @@ impl Stream {
             | StreamKind::Grad(i)
             | StreamKind::State(i)
             | StreamKind::Backup(i)
-            | StreamKind::Vector(i) => quote!((*streams.add(#i)).cast::<#element>().add(at + done)),
+            | StreamKind::Vector(i) => quote!((*streams.add(#i)).cast::<#element>().wrapping_add(at + done)),
         }
     }
 

@@ -1,5 +1,7 @@
 //! One array of a step: its rule, its group, and the pointers to its data. Knows neither threads nor kernels.
 
+use std::ops::Range;
+
 use crate::exec::matrix::Matrix;
 use crate::kernel::{CompiledRule, MAX_STATES};
 use crate::numeric::{Dtype, StateFormat};
@@ -30,6 +32,10 @@ pub struct Array {
     pub rounded: Option<(Dtype, *mut u8)>,
     /// Its shape as a matrix; required by rules with rows or columns.
     pub matrix: Option<Matrix>,
+    /// The elements that this process updates: all, unless processes share the array. Element states, the float32 parameter of
+    /// a rounded one and the gradient then begin with the first of these elements. It begins and ends where
+    /// [`cut_size`](super::cut_size) says, or with the array.
+    pub part: Range<usize>,
 }
 
 impl Array {
@@ -47,6 +53,7 @@ impl Array {
             format: StateFormat::Compute,
             rounded: None,
             matrix: None,
+            part: 0..len,
         }
     }
 }

@@ -6,6 +6,7 @@
 
 use super::plan::{Numbered, Plan, Round};
 use super::reductions::{by_cells, fold, form, neutral_of};
+use super::shards::Shards;
 use super::tiles::Call;
 use super::work_list::{Item, WorkList};
 use crate::cpu::Level;
@@ -44,18 +45,33 @@ impl WorkList {
         // SAFETY: upheld by the caller.
         fpenv::standard(|| unsafe {
             if self.plain {
-                self.run_plain(program, step);
+                self.run_plain(program, step, None);
             } else {
                 self.run_staged(program, step);
             }
         });
     }
 
-    /// Programs of one pass without reductions: one parallel region.
+    /// Whether [`WorkList::run_bucket`] may run programs.
+    pub fn is_plain(&self) -> bool {
+        self.plain
+    }
+
+    /// Runs a program of one pass without reductions over the elements of one bucket.
     ///
     /// # Safety
-    /// As for [`WorkList::run`].
-    unsafe fn run_plain(&mut self, program: &str, step: &Step<'_>) {
+    /// As for [`WorkList::run`]; the buckets must be those of the same arrays, and every rule must be plain.
+    pub unsafe fn run_bucket(&mut self, program: &str, step: &mut Step<'_>, shards: &Shards, bucket: usize) {
+        debug_assert!(self.plain);
+        // SAFETY: upheld by the caller.
+        fpenv::standard(|| unsafe { self.run_plain(program, step, Some((shards, bucket))) });
+    }
+
+    /// Programs of one pass without reductions: one parallel region, over all elements or those of one bucket.
+    ///
+    /// # Safety
+    /// As for [`WorkList::run`] and [`WorkList::run_bucket`].
+    unsafe fn run_plain(&mut self, program: &str, step: &Step<'_>, part: Option<(&Shards, usize)>) {
         self.reverse = !self.reverse;
         let formed = self.form_stretches();
         let this = &*self;
@@ -70,7 +86,8 @@ impl WorkList {
             [] => None,
         };
         let first = if this.plans.is_empty() { None } else { pass_of(0) };
-        let (chunks, extents) = stretches.map_or((&this.chunks, &this.extents), |all| (&all.chunks, &all.extents));
+        let (chunks, extents) =
+            stretches.map_or_else(|| this.tasks_of(part), |all| (&all.chunks[..], &all.extents[..]));
         this.share(step.threads, chunks, extents, &|i, units| {
             let (i, len) = stretches.map_or_else(|| (i, this.items[i].len), |all| all.arrays[i]);
             let item = &this.items[i];
@@ -137,6 +154,8 @@ impl WorkList {
             if number > 0 && !any_large {
                 break;
             }
+            // SAFETY: no task runs.
+            unsafe { self.before_pass(round_of, number) };
             // Rows and columns are reduced cell by cell; everything else runs block by block.
             for cells in [true, false] {
                 let here = |item: &Item| {
@@ -165,6 +184,8 @@ impl WorkList {
                     }
                 });
             }
+            // SAFETY: no task runs.
+            unsafe { self.after_pass(round_of, number) };
             let this = &*self;
             for (i, item) in this.items.iter().enumerate().filter(|(_, item)| !item.whole) {
                 let Some(round) = round_of(item) else { continue };

@@ -91,6 +91,25 @@ impl Cells {
         }
     }
 
+    /// Number of units before an element at which the array may be cut, or before its end.
+    pub fn units_before(&self, element: usize) -> usize {
+        let Matrix { rows, cols, .. } = self.matrix;
+        let row = element.div_ceil(cols.max(1));
+        let (matrix, within) = (row / rows.max(1), row % rows.max(1));
+        match self.together {
+            1 => (matrix * self.panels + within / self.panel) * self.strips,
+            together => matrix.div_ceil(together),
+        }
+    }
+
+    /// Elements between two places at which the array may be cut without cutting a unit.
+    pub fn cut_size(&self) -> usize {
+        match (self.matrix.batch, self.panels) {
+            (1, 2..) => self.panel * self.matrix.cols,
+            _ => self.matrix.size() * self.together,
+        }
+    }
+
     pub fn unit(&self, unit: usize) -> Cell {
         let Matrix { batch, rows, cols, .. } = self.matrix;
         if self.together > 1 {

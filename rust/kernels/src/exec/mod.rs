@@ -7,11 +7,13 @@ mod from_memory;
 mod matrix;
 mod partition;
 mod passes;
+mod peers;
 mod plan;
 mod pool;
 mod quantized;
 mod reductions;
 mod scratch;
+mod shards;
 mod stages;
 mod tiles;
 mod vectors;
@@ -23,7 +25,9 @@ pub use driver::Step;
 #[cfg(feature = "cuda")]
 pub(crate) use matrix::Cells;
 pub use matrix::Matrix;
+pub use peers::{Combine, Peers, cut_size};
 pub use pool::{in_parallel, num_threads, set_num_threads};
 #[cfg(feature = "cuda")]
 pub(crate) use reductions::{by_cells, form};
+pub use shards::Shards;
 pub use work_list::WorkList;

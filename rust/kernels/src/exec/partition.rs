@@ -25,7 +25,8 @@ pub(crate) struct Chunk {
 pub(crate) struct Extent {
     /// Elements of a unit, which is never split.
     pub unit: usize,
-    /// Number of units.
+    /// The first unit that this process updates, and the number of units from there.
+    pub first: usize,
     pub units: usize,
     /// Whether the whole array is one task.
     pub whole: bool,
@@ -34,7 +35,7 @@ pub(crate) struct Extent {
 impl Extent {
     /// An array of `len` elements, in blocks.
     pub fn blocks(len: usize) -> Extent {
-        Extent { unit: BLOCK.min(len.max(1)), units: len.div_ceil(BLOCK), whole: false }
+        Extent { unit: BLOCK.min(len.max(1)), first: 0, units: len.div_ceil(BLOCK), whole: false }
     }
 }
 
@@ -90,7 +91,7 @@ impl Chunk {
         for (i, extent) in extents.iter().enumerate().take(self.last + 1).skip(self.first) {
             let start = if i == self.first { self.start } else { 0 };
             let end = if i == self.last { self.end } else { extent.units };
-            f(i, start..end);
+            f(i, extent.first + start..extent.first + end);
         }
     }
 }

@@ -59,8 +59,9 @@ pub(super) struct QuantizedState {
     pub nonnegative: bool,
     /// Which of the rule's streams it is.
     pub number: usize,
-    /// Its memory, and its number of elements.
+    /// Its memory, the element that it begins with, and its number of elements.
     pub data: *mut u8,
+    pub start: usize,
     pub len: usize,
 }
 
@@ -92,9 +93,10 @@ impl QuantizedState {
     }
 
     fn part<'a>(&self, wide: *mut f32, (at, n): (usize, usize), bits: Option<RandomBits<'a>>) -> Part<'a> {
-        let block = at / QUANTIZATION_BLOCK;
-        let scales = self.data.wrapping_add(self.len.next_multiple_of(SCALES_ALIGN)).cast::<f32>().wrapping_add(block);
-        let kept = self.data.wrapping_add(at * self.format.size(Dtype::F32));
+        let (block, first) = (at / QUANTIZATION_BLOCK, self.start / QUANTIZATION_BLOCK);
+        let scales = self.data.wrapping_add(self.len.next_multiple_of(SCALES_ALIGN)).cast::<f32>();
+        let scales = scales.wrapping_add(block - first);
+        let kept = self.data.wrapping_add((at - self.start) * self.format.size(Dtype::F32));
         Part { wide, kept, n, scales, number: self.number, block, offset: at % QUANTIZATION_BLOCK, bits }
     }
 }

@@ -273,7 +273,9 @@ impl Item {
     }
 
     fn quantized(&self, data: *mut u8, number: usize, nonnegative: bool) -> QuantizedState {
-        QuantizedState { format: self.format, nonnegative, number, data, len: self.len }
+        let (start, len) = (self.part.start, self.part.len());
+        let data = data.wrapping_add(start * self.format.size(Dtype::F32));
+        QuantizedState { format: self.format, nonnegative, number, data, start, len }
     }
 
     /// The states that are streams.

@@ -1,10 +1,12 @@
 //! All arrays of an optimizer, where their data is, and how they are split into tasks. Runs no rule.
 
 use std::collections::TryReserveError;
+use std::ops::Range;
 
 use super::array::Array;
 use super::matrix::{Cells, Matrix};
 use super::partition::{Chunk, Extent, cut};
+use super::peers::Peers;
 use super::plan::{Plan, plans};
 use super::pool;
 use super::reductions::{by_cells, fold, stage_places};
@@ -33,6 +35,8 @@ pub(super) struct Item {
     pub compiled: &'static CompiledRule,
     pub group: usize,
     pub len: usize,
+    /// The elements that this process updates. Streams that have only these point to where the array would begin.
+    pub part: Range<usize>,
     pub param_type: Dtype,
     pub grad_type: Dtype,
     pub format: StateFormat,
@@ -85,7 +89,7 @@ impl Item {
 
     /// Roughly the bytes of its parameter, gradient and states.
     fn bytes(&self) -> usize {
-        self.len * (2 * self.param_type.size() + self.states * self.param_type.compute().size())
+        self.part.len() * (2 * self.param_type.size() + self.states * self.param_type.compute().size())
     }
 
     /// Whether it has scalars of its own besides its group's.
@@ -128,6 +132,10 @@ pub struct WorkList {
     /// Room for the groups of a rule.
     pub(super) groups: Vec<usize>,
     total: usize,
+    /// Elements that this process updates.
+    own: usize,
+    /// The other processes, if they share the arrays.
+    pub(super) peers: Option<Peers>,
     partial_count: usize,
     block_count: usize,
     scalar_count: usize,
@@ -158,11 +166,12 @@ impl WorkList {
             self.add(array)?;
         }
         self.total = self.items.iter().map(|item| item.len).sum();
+        self.own = self.items.iter().map(|item| item.part.len()).sum();
         self.past_caches = self.items.iter().map(Item::bytes).sum::<usize>() >= PAST_CACHES;
         self.items.iter_mut().for_each(|item| item.prefetches = self.past_caches && item.len > WHOLE);
         self.stretches = None;
-        self.chunks = cut(&self.extents, self.total)?;
-        self.block_chunks = cut(&self.blocks, self.total)?;
+        self.chunks = cut(&self.extents, self.own)?;
+        self.block_chunks = cut(&self.blocks, self.own)?;
         self.plain = self.plans.iter().all(|plan| plan.plain) && !self.items.iter().any(Item::has_scalars);
         self.partials.grow(self.partial_count.max(self.block_count))?;
         let recalls = |stage: &Stage| matches!(&stage.kind, Kind::Pass(pass) if pass.recalls.is_some());
@@ -197,9 +206,16 @@ impl WorkList {
         );
         self.reserve(rule)?;
         let (streams, vectors, array_states) = (self.streams.len(), self.vectors.len(), self.array_states.len());
-        self.streams.extend([array.param, array.grad]);
-        self.streams.extend(rule.streams().map(|(place, _)| array.states[place]));
-        let compute = array.param_type.compute();
+        let (part, compute) = (array.part.clone(), array.param_type.compute());
+        // Where a stream would begin that has only this part.
+        let whole = |stream: *mut u8, size: usize| stream.wrapping_sub(part.start * size);
+        let param = if array.rounded.is_some() { whole(array.param, compute.size()) } else { array.param };
+        self.streams.extend([param, whole(array.grad, array.grad_type.size())]);
+        self.streams.extend(rule.streams().map(|(place, state)| match state.scope {
+            Scope::Element if state.exact => whole(array.states[place], compute.size()),
+            Scope::Element => whole(array.states[place], array.format.size(compute)),
+            _ => array.states[place],
+        }));
         for scope in [Scope::Row, Scope::Col] {
             let names = if scope == Scope::Row { rule.rows } else { rule.cols };
             let states = rule.states_of(scope).map(|(place, _)| array.states[place]);
@@ -238,6 +254,7 @@ impl WorkList {
             compiled: array.rule,
             group: array.group,
             len: array.len,
+            part: part.clone(),
             param_type: array.param_type,
             grad_type: array.grad_type,
             format: array.format,
@@ -252,7 +269,7 @@ impl WorkList {
             scalars: self.scalar_count,
             partials: partials.into(),
             first_block: self.block_count,
-            whole: staged && array.len <= WHOLE,
+            whole: staged && array.len <= WHOLE && self.peers.is_none(),
             prefetches: false,
             present: true,
             follows: false,
@@ -260,11 +277,15 @@ impl WorkList {
         };
         self.block_count += array.len.div_ceil(BLOCK);
         self.scalar_count += rule.scalars.len();
-        let blocks = Extent { whole: item.whole, ..Extent::blocks(array.len) };
+        let units = |before: &dyn Fn(usize) -> usize| (before(part.start), before(part.end) - before(part.start));
+        let (first, count) = units(&|element| element.div_ceil(BLOCK));
+        let blocks = Extent { whole: item.whole, first, units: count, ..Extent::blocks(array.len) };
         self.blocks.push(blocks);
         self.extents.push(match &cells {
             Some(cells) => {
-                Extent { unit: array.len.div_ceil(cells.units().max(1)).max(1), units: cells.units(), ..blocks }
+                let before = |element| if element == array.len { cells.units() } else { cells.units_before(element) };
+                let (first, count) = units(&before);
+                Extent { unit: array.len.div_ceil(cells.units().max(1)).max(1), first, units: count, ..blocks }
             }
             None => blocks,
         });
@@ -305,12 +326,12 @@ impl WorkList {
             && self.is_behind(i, &sizes[..2 + item.states])
     }
 
-    /// Forms the stretches, if there are any and something has changed.
+    /// Forms the stretches, if there are any and something has changed; arrays that processes share are taken one by one.
     ///
     /// # Errors
     /// There is no memory; the arrays can be taken one by one.
     pub(super) fn form_stretches(&mut self) -> Result<(), TryReserveError> {
-        if !self.any_follow || self.stretches.is_some() {
+        if !self.any_follow || self.stretches.is_some() || self.peers.is_some() {
             return Ok(());
         }
         let mut new = Stretches::default();
@@ -361,8 +382,15 @@ impl WorkList {
         self.streams[item.streams + 1] = grad;
     }
 
-    /// Sets the parameter and the states of an array, in the order of its rule's.
+    /// The same for a gradient that has only the elements that this process updates, in the compute type.
+    pub fn set_gradient_part(&mut self, i: usize, part: *mut u8) {
+        let (start, compute) = (self.items[i].part.start, self.items[i].param_type.compute());
+        self.set_gradient(i, part.wrapping_sub(start * compute.size()), compute);
+    }
+
+    /// Sets the parameter and the states of an array, in the order of its rule's. No other process may share it.
     pub fn set_pointers(&mut self, i: usize, param: *mut u8, states: &[*mut u8]) {
+        debug_assert!(self.peers.is_none());
         self.stretches = None;
         let item = &self.items[i];
         let rule = item.compiled.rule;
@@ -456,6 +484,11 @@ impl WorkList {
     unsafe fn squares(&mut self, level: Level, threads: usize, unit: f64) -> f64 {
         self.reverse = !self.reverse;
         let this = &*self;
+        // SAFETY: no task runs.
+        let sums = || unsafe { this.partials.slice(0, this.block_count) };
+        if this.peers.is_some() {
+            sums().fill(0.0);
+        }
         this.share(threads, &this.block_chunks, &this.blocks, &|i, units| {
             let item = &this.items[i];
             if !item.present {
@@ -478,6 +511,9 @@ impl WorkList {
                 }
             }
         });
+        if let Some(peers) = &this.peers {
+            (peers.combine)(sums());
+        }
         // SAFETY: no task runs.
         fpenv::standard(|| unsafe { fold(Form::Square, &this.partials, 0..this.block_count, 0.0) })
     }
@@ -499,11 +535,14 @@ impl WorkList {
     /// # Safety
     /// Every array's gradient must be valid and aligned for reading.
     pub unsafe fn first_nonfinite(&self) -> Option<(usize, usize)> {
-        self.items.iter().enumerate().filter(|(_, item)| item.present).find_map(|(i, item)| {
-            let (grad, dtype, len) = self.gradient(i);
+        let first = self.items.iter().enumerate().filter(|(_, item)| item.present).find_map(|(i, item)| {
+            let ((grad, dtype, _), start) = (self.gradient(i), item.part.start);
+            let grad = grad.wrapping_add(start * dtype.size());
             // SAFETY: upheld by the caller.
-            unsafe { reduce::first_nonfinite(dtype, item.param_type.compute(), grad, len) }.map(|at| (i, at))
-        })
+            let at = unsafe { reduce::first_nonfinite(dtype, item.param_type.compute(), grad, item.part.len()) };
+            at.map(|at| (i, start + at))
+        });
+        self.first_of_all(first)
     }
 
     /// Runs `part` over all units, given as an array's index and a range, in one parallel region or serially.
@@ -516,7 +555,7 @@ impl WorkList {
     ) {
         let task = |i: usize| fpenv::standard(|| chunks[i].each(extents, part));
         // Each pass over the arrays starts where the last one ended, also across steps: that data is still in the caches.
-        pool::run(chunks.len(), self.reverse, self.total, threads, &task);
+        pool::run(chunks.len(), self.reverse, self.own, threads, &task);
     }
 
     pub(super) fn streams_of(&self, i: usize) -> *const *mut u8 {

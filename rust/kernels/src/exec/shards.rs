@@ -1,0 +1,424 @@
+//! How processes that share arrays exchange them: the messages of gradients and parameters, in buckets, and the order in which
+//! gradients are added. Sends nothing itself, and knows no rule.
+
+use super::partition::{Chunk, Extent, cut};
+use super::pool;
+use super::work_list::WorkList;
+use crate::cpu::Level;
+use crate::numeric::reduce::BLOCK;
+use crate::numeric::{Dtype, convert};
+
+/// The most elements of a segment, which one task copies or adds.
+const SEGMENT: usize = 65_536;
+
+/// The bytes of an array among others, each of which is aligned for any element type.
+pub fn padded_length(bytes: usize) -> usize {
+    bytes.next_multiple_of(size_of::<f64>())
+}
+
+/// Some neighbouring elements of an array in a message.
+#[derive(Clone, Copy, Debug)]
+struct Segment {
+    array: usize,
+    start: usize,
+    len: usize,
+    /// Where it begins among the bytes of its process, in a message of gradients and in one of parameters.
+    at: [usize; 2],
+}
+
+/// The segments of each process in one exchange.
+#[derive(Debug)]
+struct Bucket {
+    segments: Vec<Vec<Segment>>,
+    /// Bytes of each process in a message of gradients and in one of parameters.
+    bytes: Vec<[usize; 2]>,
+    /// The units of this process's segments, and how a step over them is divided into tasks.
+    extents: Vec<Extent>,
+    chunks: Vec<Chunk>,
+}
+
+/// The exchange of gradients and parameters among processes.
+#[derive(Debug)]
+pub struct Shards {
+    rank: usize,
+    types: Vec<Dtype>,
+    /// Where each array is cut: process `r` updates the elements from the `r`-th to the next.
+    cuts: Vec<Vec<usize>>,
+    buckets: Vec<Bucket>,
+    /// The sums of neighbouring gradients that each process sends.
+    nodes: Vec<Vec<Node>>,
+    /// Which of the received sums is added to which.
+    additions: Vec<(usize, usize)>,
+}
+
+/// The sum of `count` neighbouring gradients from the `first`, as one node of the tree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Node {
+    first: usize,
+    count: usize,
+}
+
+/// Appends a node; a pair of equal, aligned ones becomes one. `merge` gets the number of nodes before the pair.
+fn push(nodes: &mut Vec<Node>, node: Node, mut merge: impl FnMut(usize)) {
+    nodes.push(node);
+    while let [.., a, b] = nodes[..]
+        && a.count == b.count
+        && a.first.is_multiple_of(2 * a.count)
+    {
+        nodes.pop();
+        nodes.pop();
+        merge(nodes.len());
+        nodes.push(Node { first: a.first, count: 2 * a.count });
+    }
+}
+
+/// The pairs in which sums are added: a binary tree over all gradients whose shape depends on their number alone.
+fn additions(received: &[Node]) -> Vec<(usize, usize)> {
+    let (mut nodes, mut places, mut pairs) = (Vec::new(), Vec::new(), Vec::new());
+    for (place, &node) in received.iter().enumerate() {
+        places.push(place);
+        push(&mut nodes, node, |before| {
+            pairs.push((places[before], places[before + 1]));
+            places.truncate(before + 1);
+        });
+    }
+    while let [.., a, b] = places[..] {
+        pairs.push((a, b));
+        places.pop();
+    }
+    pairs
+}
+
+/// Memory that tasks write disjoint parts of.
+#[derive(Clone, Copy)]
+struct Memory(*mut u8);
+
+// SAFETY: each byte is accessed by one task only.
+unsafe impl Sync for Memory {}
+
+impl Memory {
+    fn at(&self, bytes: usize) -> *mut u8 {
+        self.0.wrapping_add(bytes)
+    }
+}
+
+/// Where arrays are; tasks access disjoint parts of them.
+struct Arrays<'a>(&'a [*mut u8]);
+
+// SAFETY: as for `Memory`.
+unsafe impl Sync for Arrays<'_> {}
+
+impl Shards {
+    /// The exchange for process `rank`, over arrays of these types, cut at these elements; a bucket has about `bucket` elements.
+    /// The gradients of a step are numbered, `gradients` in all, and the processes have equal ranges of them.
+    pub fn new(rank: usize, types: Vec<Dtype>, cuts: Vec<Vec<usize>>, bucket: usize, gradients: usize) -> Shards {
+        let ranks = cuts.first().map_or(1, |cuts| cuts.len() - 1);
+        let share = (bucket / ranks).max(1).next_multiple_of(BLOCK);
+        let of_ranks: Vec<Vec<Vec<Segment>>> = (0..ranks).map(|rank| segments(rank, &types, &cuts, share)).collect();
+        let count = of_ranks.iter().map(Vec::len).max().unwrap_or(0);
+        let buckets = (0..count).map(|number| {
+            let segments: Vec<_> = of_ranks.iter().map(|own| own.get(number).cloned().unwrap_or_default()).collect();
+            let end = |one: &Segment, kind: usize| one.at[kind] + padded_length(one.len * size(types[one.array], kind));
+            let bytes = segments.iter().map(|own| [0, 1].map(|kind| own.last().map_or(0, |one| end(one, kind))));
+            let mut extents: Vec<Extent> =
+                cuts.iter().map(|cuts| Extent { units: 0, ..Extent::blocks(cuts[ranks]) }).collect();
+            for one in &segments[rank] {
+                let extent = &mut extents[one.array];
+                if extent.units == 0 {
+                    extent.first = one.start / BLOCK;
+                }
+                extent.units += one.len.div_ceil(BLOCK);
+            }
+            let elements = segments[rank].iter().map(|one| one.len).sum();
+            let chunks = cut(&extents, elements).unwrap_or_default();
+            Bucket { bytes: bytes.collect(), segments, extents, chunks }
+        });
+        let nodes: Vec<Vec<Node>> = (0..ranks)
+            .map(|rank| {
+                let mut nodes = Vec::new();
+                for first in gradients * rank / ranks..gradients * (rank + 1) / ranks {
+                    push(&mut nodes, Node { first, count: 1 }, |_| {});
+                }
+                nodes
+            })
+            .collect();
+        let additions = additions(&nodes.concat());
+        Shards { rank, buckets: buckets.collect(), types, cuts, nodes, additions }
+    }
+
+    /// Number of buckets.
+    pub fn buckets(&self) -> usize {
+        self.buckets.len()
+    }
+
+    /// The sums that each process sends for each bucket.
+    pub fn sums(&self) -> Vec<usize> {
+        self.nodes.iter().map(Vec::len).collect()
+    }
+
+    /// For each process the bytes of its part of a bucket's gradients, and of its parameters.
+    pub fn bytes(&self, bucket: usize) -> &[[usize; 2]] {
+        &self.buckets[bucket].bytes
+    }
+
+    /// The elements of an array that this process updates.
+    pub fn part(&self, array: usize) -> std::ops::Range<usize> {
+        self.cuts[array][self.rank]..self.cuts[array][self.rank + 1]
+    }
+
+    /// Packs one of this process's sums into a message, which has each process's part of the sums one after the other.
+    ///
+    /// # Safety
+    /// `gradients` are pointers to whole arrays of these types, `message` has the bytes of all parts, and nobody else accesses
+    /// them during the call; the CPU must support the level.
+    pub unsafe fn pack_gradients(
+        &self,
+        (level, threads): (Level, usize),
+        (bucket, sum): (usize, usize),
+        gradients: &[(*mut u8, Dtype)],
+        message: *mut u8,
+    ) {
+        let (pointers, types): (Vec<_>, Vec<_>) = gradients.iter().copied().unzip();
+        let (arrays, message, sums) = (Arrays(&pointers), Memory(message), self.nodes[self.rank].len());
+        let place = |rank: usize, own: usize, before: usize| before * sums + sum * self.bytes(bucket)[rank][0] + own;
+        self.each(threads, bucket, 0, |_| true, &|rank, before, one: &Segment| {
+            let (arrays, from) = (&arrays, types[one.array]);
+            let source = arrays.0[one.array].wrapping_add(one.start * from.size());
+            let target = message.at(place(rank, one.at[0], before));
+            // SAFETY: upheld by the caller.
+            unsafe { convert::load(level, (from, source), (self.types[one.array].compute(), target), one.len) };
+        });
+    }
+
+    /// Adds the received sums in the order of the tree, and copies the result into the gradients of this process's parts.
+    ///
+    /// # Safety
+    /// `received` has this process's part of every process's sums, `gradients` point to this process's parts, and nobody else
+    /// accesses them during the call.
+    pub unsafe fn add(&self, threads: usize, bucket: usize, received: *mut u8, gradients: &[*mut u8]) {
+        let (received, arrays, bytes) = (Memory(received), Arrays(gradients), self.bytes(bucket)[self.rank][0]);
+        self.each(threads, bucket, 0, |rank| rank == self.rank, &|_, _, one: &Segment| {
+            let (arrays, compute) = (&arrays, self.types[one.array].compute());
+            let sum = |number: usize| received.at(number * bytes + one.at[0]);
+            let start = one.start - self.cuts[one.array][self.rank];
+            // SAFETY: upheld by the caller: the segments of all sums are separate memory.
+            unsafe {
+                for &(target, source) in &self.additions {
+                    match compute {
+                        Dtype::F64 => add::<f64>(sum(target), sum(source), one.len),
+                        _ => add::<f32>(sum(target), sum(source), one.len),
+                    }
+                }
+                let bytes = one.len * compute.size();
+                arrays.0[one.array].wrapping_add(start * compute.size()).copy_from_nonoverlapping(sum(0), bytes);
+            }
+        });
+    }
+
+    /// Packs this process's parts of the parameters into a message.
+    ///
+    /// # Safety
+    /// `params` point to whole arrays, `message` has the bytes of the part, and nobody else accesses them during the call.
+    pub unsafe fn pack_params(&self, threads: usize, bucket: usize, params: &[*mut u8], message: *mut u8) {
+        // SAFETY: upheld by the caller.
+        unsafe { self.copy(threads, bucket, params, message, true) }
+    }
+
+    /// Unpacks the other processes' parts of the parameters from a message with the parts of all.
+    ///
+    /// # Safety
+    /// As for [`Shards::pack_params`]; the message has the bytes of all parts.
+    pub unsafe fn unpack_params(&self, threads: usize, bucket: usize, params: &[*mut u8], message: *mut u8) {
+        // SAFETY: upheld by the caller.
+        unsafe { self.copy(threads, bucket, params, message, false) }
+    }
+
+    /// # Safety
+    /// As for [`Shards::pack_params`] and [`Shards::unpack_params`].
+    unsafe fn copy(&self, threads: usize, bucket: usize, params: &[*mut u8], message: *mut u8, pack: bool) {
+        let (arrays, message) = (Arrays(params), Memory(message));
+        self.each(threads, bucket, 1, |rank| (rank == self.rank) == pack, &|_, before, one: &Segment| {
+            let (arrays, size) = (&arrays, self.types[one.array].size());
+            let array = arrays.0[one.array].wrapping_add(one.start * size);
+            let place = message.at(one.at[1] + if pack { 0 } else { before });
+            let (source, target) = if pack { (array, place) } else { (place, array) };
+            // SAFETY: upheld by the caller.
+            unsafe { target.copy_from_nonoverlapping(source, one.len * size) };
+        });
+    }
+
+    /// Calls `f` with each segment of some processes, its process, and the bytes of the processes before it.
+    fn each(
+        &self,
+        threads: usize,
+        bucket: usize,
+        kind: usize,
+        of: impl Fn(usize) -> bool,
+        f: &(impl Fn(usize, usize, &Segment) + Sync),
+    ) {
+        let bucket = &self.buckets[bucket];
+        let (mut tasks, mut before) = (Vec::new(), 0);
+        for (rank, segments) in bucket.segments.iter().enumerate() {
+            if of(rank) {
+                tasks.extend(segments.iter().map(|one| (rank, before, one)));
+            }
+            before += bucket.bytes[rank][kind];
+        }
+        let elements = tasks.iter().map(|(.., one)| one.len).sum();
+        let task = |number: usize| {
+            let (rank, before, one) = tasks[number];
+            f(rank, before, one);
+        };
+        pool::run(tasks.len(), false, elements, threads, &task);
+    }
+}
+
+impl WorkList {
+    /// The tasks of a step over a bucket: this process's segments.
+    pub(super) fn tasks_of<'a>(&'a self, part: Option<(&'a Shards, usize)>) -> (&'a [Chunk], &'a [Extent]) {
+        match part {
+            Some((shards, bucket)) => (&shards.buckets[bucket].chunks, &shards.buckets[bucket].extents),
+            None => (&self.chunks, &self.extents),
+        }
+    }
+}
+
+fn size(dtype: Dtype, kind: usize) -> usize {
+    if kind == 0 { dtype.compute().size() } else { dtype.size() }
+}
+
+/// The segments of a process, in buckets of at most `share` elements.
+fn segments(rank: usize, types: &[Dtype], cuts: &[Vec<usize>], share: usize) -> Vec<Vec<Segment>> {
+    let mut buckets: Vec<Vec<Segment>> = Vec::new();
+    let (mut room, mut at) = (0, [0; 2]);
+    for (array, (&dtype, cuts)) in types.iter().zip(cuts).enumerate() {
+        let (mut start, end) = (cuts[rank], cuts[rank + 1]);
+        while start < end {
+            if room == 0 {
+                buckets.push(Vec::new());
+                (room, at) = (share, [0; 2]);
+            }
+            let len = (end - start).min(SEGMENT).min(room);
+            buckets.last_mut().expect("just pushed").push(Segment { array, start, len, at });
+            at = [0, 1].map(|kind| at[kind] + padded_length(len * size(dtype, kind)));
+            start += len;
+            // Whole blocks, so that the next segment begins with one.
+            room = room.saturating_sub(len.next_multiple_of(BLOCK));
+        }
+    }
+    buckets
+}
+
+/// Adds `n` numbers to others.
+///
+/// # Safety
+/// Both must be valid and aligned for `n` numbers of the type, and not overlap.
+unsafe fn add<T: Copy + std::ops::AddAssign>(target: *mut u8, source: *const u8, n: usize) {
+    // SAFETY: upheld by the caller.
+    let (target, source) = unsafe {
+        (std::slice::from_raw_parts_mut(target.cast::<T>(), n), std::slice::from_raw_parts(source.cast::<T>(), n))
+    };
+    for (a, &b) in target.iter_mut().zip(source) {
+        *a += b;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The sum over a range of gradients as a text, so that different orders differ.
+    fn sum(gradients: usize, ranks: usize) -> String {
+        let shards = Shards::new(0, Vec::new(), vec![vec![0; ranks + 1]], 1, gradients);
+        let mut texts: Vec<String> = Vec::new();
+        for nodes in &shards.nodes {
+            texts.extend(nodes.iter().map(|node| tree(node.first, node.count)));
+        }
+        for &(target, source) in &shards.additions {
+            texts[target] = format!("({}+{})", texts[target], texts[source]);
+        }
+        texts[0].clone()
+    }
+
+    fn tree(first: usize, count: usize) -> String {
+        if count == 1 {
+            return first.to_string();
+        }
+        let left = count.next_power_of_two() / 2;
+        format!("({}+{})", tree(first, left), tree(first + left, count - left))
+    }
+
+    #[test]
+    fn the_order_of_additions_depends_on_the_number_of_gradients_alone() {
+        for gradients in 1..40 {
+            for ranks in 1..=gradients.min(9) {
+                assert_eq!(sum(gradients, ranks), tree(0, gradients), "{gradients} gradients on {ranks} ranks");
+            }
+        }
+    }
+
+    #[test]
+    fn gradients_and_parameters_arrive_where_they_belong() {
+        let types = vec![Dtype::F32, Dtype::F64, Dtype::F32, Dtype::F32];
+        let cuts =
+            vec![vec![0, 1024, 3072, 5000], vec![0, 0, 300, 300], vec![0, 0, 0, 0], vec![0, 70_000, 70_000, 70_000]];
+        let lens: Vec<usize> = cuts.iter().map(|cuts: &Vec<usize>| cuts[3]).collect();
+        let fill = |rank: usize| -> Vec<Vec<f64>> {
+            lens.iter().map(|&n| (0..n).map(|k| (k + 1) as f64 + 0.25 * rank as f64).collect()).collect()
+        };
+        let store =
+            |dtype: Dtype, values: &[f64]| -> Vec<u64> { crate::support::buffer(dtype, values.iter().copied()) };
+        let all: Vec<Shards> = (0..3).map(|rank| Shards::new(rank, types.clone(), cuts.clone(), 6000, 3)).collect();
+        let pointers =
+            |arrays: &mut [Vec<u64>]| -> Vec<*mut u8> { arrays.iter_mut().map(|a| a.as_mut_ptr().cast()).collect() };
+        let mut grads: Vec<Vec<Vec<u64>>> =
+            (0..3).map(|rank| fill(rank).iter().zip(&types).map(|(x, &t)| store(t, x)).collect()).collect();
+        let mut params: Vec<Vec<Vec<u64>>> =
+            (0..3).map(|_| lens.iter().zip(&types).map(|(&n, &t)| store(t, &vec![0.0; n])).collect()).collect();
+        for bucket in 0..all[0].buckets() {
+            let bytes = |rank: usize, kind: usize| all[0].bytes(bucket)[rank][kind];
+            let total = |kind| (0..3).map(|rank| bytes(rank, kind)).sum::<usize>();
+            let sent: Vec<Vec<u64>> = (0..3)
+                .map(|rank| {
+                    let mut message = vec![0u64; total(0) / 8];
+                    let arrays: Vec<_> = pointers(&mut grads[rank]).into_iter().zip(types.iter().copied()).collect();
+                    let into = message.as_mut_ptr().cast();
+                    // SAFETY: separate memory of the right lengths.
+                    unsafe { all[rank].pack_gradients((Level::Baseline, 1), (bucket, 0), &arrays, into) };
+                    message
+                })
+                .collect();
+            let mut packed = Vec::new();
+            for rank in 0..3 {
+                let before = (0..rank).map(|rank| bytes(rank, 0)).sum::<usize>() / 8;
+                let mut received: Vec<u64> =
+                    sent.iter().flat_map(|message| message[before..before + bytes(rank, 0) / 8].to_vec()).collect();
+                // The sums go straight into the parameters, which have the same types.
+                let parts: Vec<*mut u8> = pointers(&mut params[rank])
+                    .iter()
+                    .enumerate()
+                    .map(|(i, p)| p.wrapping_add(cuts[i][rank] * types[i].size()))
+                    .collect();
+                let mut message = vec![0u64; bytes(rank, 1) / 8];
+                // SAFETY: as above.
+                unsafe {
+                    all[rank].add(1, bucket, received.as_mut_ptr().cast(), &parts);
+                    all[rank].pack_params(1, bucket, &pointers(&mut params[rank]), message.as_mut_ptr().cast());
+                }
+                packed.extend(message);
+            }
+            for rank in 0..3 {
+                // SAFETY: as above.
+                unsafe {
+                    all[rank].unpack_params(1, bucket, &pointers(&mut params[rank]), packed.as_mut_ptr().cast());
+                }
+            }
+        }
+        for own in &params {
+            for (i, array) in own.iter().enumerate() {
+                let wanted: Vec<f64> = (0..lens[i]).map(|k| 3.0 * (k + 1) as f64 + 0.75).collect();
+                assert!(*array == store(types[i], &wanted), "array {i}");
+            }
+        }
+    }
+}
