@@ -17,6 +17,7 @@ __all__ = [
     "ExclusiveLock",
     "Job",
     "OtherValues",
+    "Shards",
     "Stepper",
     "__version__",
     "are_apart",
@@ -35,6 +36,7 @@ __all__ = [
     "cuda_stream",
     "cuda_synchronize",
     "cuda_units",
+    "cut_size",
     "get_num_threads",
     "prologue",
     "register_bfloat16",
@@ -121,7 +123,29 @@ class Arrangement:
         master: bool,
         shared: npt.NDArray[np.float64] | None,
         missed: Sequence[int],
+        shards: Shards | None = None,
     ) -> Self: ...
+
+@final
+class Shards:
+    def __new__(
+        cls, rank: int, params: Sequence[np.ndarray], cuts: Sequence[Sequence[int]], bucket: int, count: int
+    ) -> Self: ...
+    @property
+    def bytes(self) -> list[list[tuple[int, int]]]: ...
+    @property
+    def sums(self) -> list[int]: ...
+    @property
+    def gradient_bytes(self) -> int: ...
+    @property
+    def phase(self) -> int: ...
+    def connect(
+        self, combine: Sequence[Any], starts: Sequence[Sequence[Any]], messages: Sequence[Sequence[np.ndarray]]
+    ) -> None: ...
+    def begin(self, earlier: Sequence[np.ndarray]) -> None: ...
+    def refuse(self) -> None: ...
+
+def cut_size(matrix: _Matrix | None) -> int: ...
 
 @final
 class Job:

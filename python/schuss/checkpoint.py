@@ -11,12 +11,14 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, Literal, overload
 
 import numpy as np
 
 from schuss._arrays import tensor_files, trees
+from schuss._arrays.tensor_files import Stored
+from schuss._backends.protocol import Copy
 from schuss._core import state as _state
 from schuss._core.optimizer import Optimizer
 
@@ -66,13 +68,19 @@ def save(path: str | os.PathLike[str], optimizer: Optimizer, *, include_params: 
     (1, array([0.5, 0.5]))
     """
     _check_optimizer(optimizer)
-    path = os.path.realpath(_path(path))  # follows symbolic links, as a plain write would
     with optimizer._exclusive():
-        _save(path, optimizer, include_params)
+        write(path, optimizer, include_params)
 
 
-def _save(path: str, optimizer: Optimizer, include_params: bool) -> None:
-    tensors = {own.name: _in_c_order(own.value) for own in _named(optimizer, include_params)}
+def write(
+    path: str | os.PathLike[str],
+    optimizer: Optimizer,
+    include_params: bool,
+    content: Callable[[str, Stored], Iterator[np.ndarray]] = tensor_files.content,
+) -> None:
+    """Saves an optimizer that nobody else uses now; `content` gives the elements of a tensor in C order."""
+    path = os.path.realpath(_path(path))  # follows symbolic links, as a plain write would
+    tensors = stored_tensors(optimizer, include_params)
     header = {"format": _FORMAT, "include_params": include_params, "structure": _structure(optimizer)}
     metadata = {_METADATA: _json({**header, **_state.scalars(optimizer)})}
     folder, name = os.path.split(path)
@@ -82,7 +90,7 @@ def _save(path: str, optimizer: Optimizer, include_params: bool) -> None:
         raise OSError(errno.EINVAL, "not a regular file", path)
     with _temporary(folder, f".{name[:50]}.") as (temporary, file):
         try:
-            tensor_files.write(file, tensors, metadata)
+            tensor_files.write(file, tensors, metadata, content)
             os.fsync(file.fileno())
         except OSError as error:
             raise OSError(f"{path} cannot be written: {error}") from error
@@ -202,17 +210,30 @@ def load(
     See :func:`save`.
     """
     _check_optimizer(optimizer)
-    path = _path(path)
     unfit = _state.Unfit(strict)
-    with tensor_files.opened(path) as file, optimizer._exclusive():
-        try:
-            _load(path, file, optimizer, include_params, unfit)
-        except tensor_files.NotWholeError as error:
-            raise ValueError(f"{path} is not a whole safetensors file: {error}") from error
+    with prepared(path, optimizer, include_params, unfit) as load_it:
+        load_it()
     return None if strict else unfit.messages
 
 
-def _load(path: str, file: BinaryIO, optimizer: Optimizer, include_params: bool, unfit: _state.Unfit) -> None:
+@contextlib.contextmanager
+def prepared(
+    path: str | os.PathLike[str], optimizer: Optimizer, include_params: bool, unfit: _state.Unfit
+) -> Iterator[Callable[[], None]]:
+    """A context with the function that restores an optimizer from a file, which has been read and checked."""
+    path = _path(path)
+    with tensor_files.opened(path) as file, optimizer._exclusive():
+        try:
+            changes, copies = _read(path, file, optimizer, include_params, unfit)
+        except tensor_files.NotWholeError as error:
+            raise ValueError(f"{path} is not a whole safetensors file: {error}") from error
+        yield lambda: changes.make(optimizer, copies)
+
+
+def _read(
+    path: str, file: BinaryIO, optimizer: Optimizer, include_params: bool, unfit: _state.Unfit
+) -> tuple[_state.ScalarChanges, list[Copy]]:
+    stored = optimizer._backend.stored
     targets = _named(optimizer, include_params)
     structure = _structure(optimizer)
     # Names and JSON text may be longer by what is escaped in them, and there may be other tensors.
@@ -232,7 +253,7 @@ def _load(path: str, file: BinaryIO, optimizer: Optimizer, include_params: bool,
         if target.name not in header.tensors:
             raise ValueError(f"{path} lacks {target.name}")
         entry = header.tensors[target.name]
-        found, wanted = (entry.shape, entry.dtype), (target.value.shape, target.value.dtype.name)
+        found, wanted = (entry.shape, entry.dtype), (stored(target.value).shape, target.value.dtype.name)
         if found != wanted:
             raise ValueError(f"{path} has {target.name} as {found}, but this optimizer's is {wanted}")
 
@@ -244,8 +265,9 @@ def _load(path: str, file: BinaryIO, optimizer: Optimizer, include_params: bool,
         if include_params:
             optimizer._backend.adapt(optimizer._place("params", *at), param)
     # The file is read whole before anything changes.
-    copies = [(own.value, tensor_files.read(file, header.tensors[own.name], own.value)) for own in loaded]
-    changes.make(optimizer, copies)
+    return changes, [
+        (own.value, tensor_files.read(file, header.tensors[own.name], stored(own.value))) for own in loaded
+    ]
 
 
 def _path(path: str | os.PathLike[str]) -> str:
@@ -277,6 +299,11 @@ def _named(optimizer: Optimizer, include_params: bool) -> list[_state.Target]:
         result += [_state.Target(i, name + place, own) for name, own in zip(names, states[i], strict=True)]
     shared = optimizer._shared.items()
     return [*result, *(_state.Target(-1, f"shared[{name!r}]", value) for name, value in shared)]
+
+
+def stored_tensors(optimizer: Optimizer, include_params: bool) -> dict[str, Stored]:
+    """The tensors of a checkpoint by name."""
+    return {own.name: optimizer._backend.stored(own.value) for own in _named(optimizer, include_params)}
 
 
 def _structure(optimizer: Optimizer) -> Any:
@@ -339,10 +366,6 @@ def _read_metadata(path: str, metadata: dict[str, Any]) -> dict[str, Any]:
     if missing:
         raise ValueError(f"{path} is damaged: its metadata lacks {missing[0]!r}")
     return state
-
-
-def _in_c_order(array: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(array).reshape(array.shape)
 
 
 def _flush_folder(folder: str) -> None:

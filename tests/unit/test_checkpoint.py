@@ -270,7 +270,7 @@ KILLED = """
 import os, signal, sys
 import numpy as np, schuss, schuss.checkpoint
 
-def write(file, tensors, metadata):
+def write(file, *_):
     file.write(b"half")
     file.flush()
     os.kill(os.getpid(), signal.SIGKILL)

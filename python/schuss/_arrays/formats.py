@@ -121,11 +121,16 @@ def bfloat16() -> np.dtype[Any]:
     return dtype
 
 
+def scale_count(elements: int) -> int:
+    """The number of scales of an int8 state."""
+    return -(-elements // _BLOCK)
+
+
 def state_bytes(state: State, dtype: str | None, param: np.ndarray) -> int:
     """The size in bytes of one state of a parameter."""
     size = math.prod(state.shape(param.shape))
     if dtype == "int8":
-        return -(-size // _ALIGN) * _ALIGN + 4 * -(-size // _BLOCK)
+        return -(-size // _ALIGN) * _ALIGN + 4 * scale_count(size)
     return size * (2 if dtype == "bfloat16" else state.dtype(param).itemsize)
 
 

@@ -23,17 +23,27 @@ _Placed = tuple[int, formats.State, str | None]
 
 
 def zeros(
-    params: Sequence[np.ndarray], states: Sequence[Sequence[formats.State]], state_format: formats.StateFormat
+    params: Sequence[np.ndarray],
+    states: Sequence[Sequence[formats.State]],
+    state_format: formats.StateFormat,
+    wholes: Sequence[np.ndarray] | None = None,
 ) -> list[list[np.ndarray]]:
-    """Zeroed state arrays for each parameter, in its memory order; a master copy starts with its values."""
+    """Zeroed state arrays for each parameter, in its memory order; a master copy starts with its values.
+
+    If `params` are parts of parameters, `wholes` are these: states with no value for each element are theirs.
+    """
     stored = [state_format.stored(own) for own in states]
     # The first state of every parameter, then the second of every parameter, and so on.
     rounds = [
         [(i, *own[k]) for i, own in enumerate(stored) if k < len(own)] for k in range(max(map(len, stored), default=0))
     ]
-    follows = following(params) if state_format.plain else [False] * len(params)
+
+    def like(i: int, state: formats.State) -> np.ndarray:
+        return params[i] if wholes is None or state.scope == "element" else wholes[i]
+
+    follows = following(params) if state_format.plain and wholes is None else [False] * len(params)
     stretches = [
-        (k, stretch, [formats.state_bytes(state, dtype, params[i]) for i, state, dtype in stretch])
+        (k, stretch, [formats.state_bytes(state, dtype, like(i, state)) for i, state, dtype in stretch])
         for k, own in enumerate(rounds)
         for stretch in _stretches(own, follows)
     ]
@@ -50,7 +60,7 @@ def zeros(
         else:
             at += -(base + at) % _LINE
         for (i, state, dtype), size in zip(stretch, sizes, strict=True):
-            made[i] += formats.views(block[at : at + size], state, dtype, params[i])
+            made[i] += formats.views(block[at : at + size], state, dtype, like(i, state))
             at += size
     if state_format.master:
         for arrays, param in zip(made, params, strict=True):

@@ -6,14 +6,37 @@ A file is read and not mapped into memory: a process ends that reads a map of a 
 from __future__ import annotations
 
 import errno
+import math
 import os
 import stat
-from collections.abc import Callable, Mapping
-from typing import Any, BinaryIO, NamedTuple
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, BinaryIO, Literal, NamedTuple
 
 import numpy as np
 
 DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I8": "int8", "U8": "uint8"}
+
+
+class Stored(NamedTuple):
+    """A tensor of a file, and the array that has its elements in memory: all, or those from `start` on."""
+
+    array: Any
+    #: That of the tensor. It is stored in C order; `start` counts in this order or, for "F", in Fortran order.
+    shape: tuple[int, ...]
+    start: int
+    order: Literal["C", "F"]
+
+    @property
+    def whole(self) -> bool:
+        """Whether the array has all elements."""
+        whole: bool = self.array.shape == self.shape
+        return whole
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the tensor."""
+        size: int = math.prod(self.shape) * self.array.dtype.itemsize
+        return size
 
 
 class NotWholeError(ValueError):
@@ -36,27 +59,41 @@ class Header(NamedTuple):
     tensors: dict[str, Entry]
 
 
-def write(file: BinaryIO, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
-    """Writes arrays that are contiguous in C order; the largest elements come first, so that all are aligned."""
+def content(name: str, tensor: Stored) -> Iterator[np.ndarray]:
+    """The elements of a tensor whose array has all of them, in C order."""
+    yield np.ascontiguousarray(tensor.array)
+
+
+def write(
+    file: BinaryIO,
+    tensors: Mapping[str, Stored],
+    metadata: Mapping[str, str],
+    content: Callable[[str, Stored], Iterator[np.ndarray]] = content,
+) -> None:
+    """Writes tensors; the largest elements come first, so that all are aligned.
+
+    `content` gives the elements of a tensor in C order, in one or several arrays.
+    """
     import json
 
     codes = {name: code for code, name in DTYPES.items()}
-    names = sorted(tensors, key=lambda name: (-tensors[name].itemsize, name))
+    names = sorted(tensors, key=lambda name: (-tensors[name].array.dtype.itemsize, name))
     header: dict[str, Any] = {"__metadata__": dict(metadata)}
     at = 0
     for name in names:
-        array = tensors[name]
+        array, shape = tensors[name].array, tensors[name].shape
         if array.dtype.name not in codes or not array.dtype.isnative:  # it was retyped after the optimizer was made
             raise TypeError(f"{name} has dtype {array.dtype}, which a checkpoint cannot hold")
-        offsets = [at, at + array.nbytes]
-        header[name] = {"dtype": codes[array.dtype.name], "shape": list(array.shape), "data_offsets": offsets}
-        at += array.nbytes
+        offsets = [at, at + tensors[name].nbytes]
+        header[name] = {"dtype": codes[array.dtype.name], "shape": list(shape), "data_offsets": offsets}
+        at = offsets[1]
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     file.write(len(text).to_bytes(8, "little") + text)
     for name in names:
         if tensors[name].nbytes:
-            file.write(tensors[name].reshape(-1).view(np.uint8).data)
+            for part in content(name, tensors[name]):
+                file.write(part.reshape(-1).view(np.uint8).data)
     file.flush()
 
 
@@ -104,14 +141,17 @@ def _entry(given: dict[str, Any], first: int) -> Entry:
     return Entry(tuple(given["shape"]), DTYPES.get(given["dtype"], given["dtype"]), first + start, first + end)
 
 
-def read(file: BinaryIO, entry: Entry, like: np.ndarray) -> np.ndarray:
-    """A tensor that has the shape and dtype of `like`."""
-    array = np.empty(like.shape, like.dtype)
-    if entry.end - entry.start != array.nbytes:
+def read(file: BinaryIO, entry: Entry, like: Stored) -> np.ndarray:
+    """The elements of a tensor that the array of `like` has, in its shape and dtype."""
+    if entry.end - entry.start != like.nbytes:
         raise NotWholeError("a tensor's size is not that of its shape")
+    in_place = like.whole or like.order == "C"
+    array: np.ndarray = np.empty(like.array.shape if in_place else like.shape, like.array.dtype)
     if array.nbytes:
-        file.seek(entry.start)
+        file.seek(entry.start + (like.start * array.itemsize if in_place else 0))
         _fill(file, array.reshape(-1).view(np.uint8))
+    if not in_place:
+        array = array.reshape(-1, order="F")[like.start : like.start + like.array.size].reshape(like.array.shape)
     return array
 
 

@@ -15,6 +15,8 @@ import numpy as np
 
 from schuss import _schuss
 from schuss._arrays import checks, formats, trees
+from schuss._arrays.layout import Matrix
+from schuss._arrays.tensor_files import Stored
 from schuss._backends import cuda_arrays
 from schuss._backends.cuda_arrays import DeviceArray
 from schuss._backends.protocol import Change, Copy, Counters, GroupArrays, Limits, Owner
@@ -59,9 +61,19 @@ class Cuda:
             self.device, self.work = device, _schuss.CudaWork(device)
 
     def zeros(
-        self, params: Sequence[Any], states: Sequence[Sequence[formats.State]], state_format: formats.StateFormat
+        self,
+        params: Sequence[Any],
+        states: Sequence[Sequence[formats.State]],
+        matrices: Sequence[Matrix | None],
+        state_format: formats.StateFormat,
     ) -> list[list[DeviceArray]]:
         return cuda_arrays.zeros(params, states)
+
+    def part(self, param: Any) -> Any:
+        return param
+
+    def stored(self, array: Any) -> Stored:
+        return Stored(array, array.shape, 0, "C")
 
     def new_gradients(self, params: Sequence[Any]) -> list[DeviceArray]:
         return [cuda_arrays.allocate([param], [checks.compute_dtype(param.dtype)])[0] for param in params]

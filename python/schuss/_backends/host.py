@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,12 +11,13 @@ import numpy as np
 
 from schuss import _schuss
 from schuss._arrays import checks, formats, layout, trees
+from schuss._arrays.tensor_files import Stored
 from schuss._backends import tools
-from schuss._backends.protocol import Change, Copy, Counters, GroupArrays, Limits, Owner
+from schuss._backends.protocol import Backend, Change, Copy, Counters, GroupArrays, Limits, Owner
 
 
 class Host:
-    """The backend for NumPy arrays; it has no state, so all optimizers share one instance."""
+    """The backend for NumPy arrays; it has no state, so most optimizers share one instance."""
 
     def check_format(self, state_format: formats.StateFormat) -> None:
         """Every format is supported."""
@@ -28,9 +30,23 @@ class Host:
         """Nothing to check: all arrays are in host memory."""
 
     def zeros(
-        self, params: Sequence[Any], states: Sequence[Sequence[formats.State]], state_format: formats.StateFormat
+        self,
+        params: Sequence[Any],
+        states: Sequence[Sequence[formats.State]],
+        matrices: Sequence[layout.Matrix | None],
+        state_format: formats.StateFormat,
     ) -> list[list[np.ndarray]]:
         return layout.zeros(params, states, state_format)
+
+    def part(self, param: Any) -> Any:
+        return param
+
+    def stored(self, array: Any) -> Stored:
+        return Stored(array, array.shape, 0, checks.order(array))
+
+    def _shards(self, groups: Sequence[GroupArrays]) -> _schuss.Shards | None:
+        """How processes share the arrays, if they do."""
+        return None
 
     def new_gradients(self, params: Sequence[Any]) -> list[np.ndarray]:
         return layout.buffers(params)
@@ -70,7 +86,13 @@ class Host:
             for group in groups
         ]
         arrangement = _schuss.Arrangement(
-            given, trees.in_order(root), kept.small, kept.master, shared, owner._counters[3]
+            given,
+            trees.in_order(root),
+            kept.small,
+            kept.master,
+            shared,
+            owner._counters[3],
+            self._shards(groups),
         )
         return [(owner, "_arrangement", arrangement)]
 
@@ -131,3 +153,5 @@ class Host:
 
 
 HOST = Host()
+#: The backend of the optimizers over NumPy arrays that are being made.
+NEW: contextvars.ContextVar[Backend] = contextvars.ContextVar("NEW", default=HOST)

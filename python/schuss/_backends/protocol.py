@@ -15,6 +15,7 @@ import numpy as np
 from schuss import _schuss
 from schuss._arrays.formats import State, StateFormat
 from schuss._arrays.layout import Matrix
+from schuss._arrays.tensor_files import Stored
 
 #: What a step does about NaN and infinities in gradients.
 Nonfinite = Literal["propagate", "skip", "error"]
@@ -125,8 +126,24 @@ class Backend(Protocol):
     def check_together(self, named: Sequence[tuple[str, Any]]) -> None:
         """Raises unless these adapted parameters can belong to one optimizer."""
 
-    def zeros(self, params: Sequence[Any], states: Sequence[Sequence[State]], state_format: StateFormat) -> Any:
-        """Zeroed state arrays for each parameter; a master copy starts with its values."""
+    def zeros(
+        self,
+        params: Sequence[Any],
+        states: Sequence[Sequence[State]],
+        matrices: Sequence[Matrix | None],
+        state_format: StateFormat,
+    ) -> Any:
+        """Zeroed state arrays for each parameter; a master copy starts with its values.
+
+        `matrices` has the shapes of parameters that their rules see as matrices.
+        """
+
+    def part(self, param: Any) -> Any:
+        """The elements of a parameter that its states have: all, unless processes share it."""
+
+    def stored(self, array: Any) -> Stored:
+        """A parameter or state as a checkpoint has it."""
+        ...
 
     def new_gradients(self, params: Sequence[Any]) -> Sequence[Any]:
         """Gradient buffers of zeros for parameters."""

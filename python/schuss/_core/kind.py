@@ -36,6 +36,8 @@ class Kind(Options):
     _settings: ClassVar[tuple[str, ...]] = ("max_grad_norm", "nonfinite")
     #: The name in messages and checkpoints, if it is not the class's name.
     _label: ClassVar[str | None] = None
+    #: Whether processes can share its arrays, see `schuss.mpi`.
+    _shareable: ClassVar[bool] = True
     #: Whether its parameters may be on a GPU.
     _on_gpu: ClassVar[bool] = True
     #: Whether a step is one update, which a wrapper can follow.

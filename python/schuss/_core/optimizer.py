@@ -15,7 +15,8 @@ import numpy as np
 
 from schuss import _schuss
 from schuss._arrays import checks, formats, trees
-from schuss._backends.host import HOST
+from schuss._arrays.layout import Matrix
+from schuss._backends.host import NEW
 from schuss._backends.protocol import Backend, Change, Counters, GroupArrays, Limits, place
 from schuss._core import documentation, options
 from schuss._core import state as _state
@@ -58,7 +59,7 @@ class Optimizer(Callbacks, Kind):
         if hasattr(self, "_defaults"):
             raise TypeError(f"this {self._name()} is made already; make a new one instead of calling __init__")
         params = trees.listed(params)
-        self._backend: Backend = HOST
+        self._backend: Backend = NEW.get()
         if checks.any_on_gpu(params):
             self._use_cuda()
         self._max_grad_norm: float | None = self._checked("max_grad_norm", whole["max_grad_norm"])
@@ -181,10 +182,10 @@ class Optimizer(Callbacks, Kind):
         states = list(self._states)
         for group in groups[first_group:]:
             self._check_state_format(group)
-            states += self._backend.zeros(group.arrays, group.states, self._state_format)
+            states += self._backend.zeros(group.arrays, group.states, self._matrices(group), self._state_format)
             rule_states += group.states
         for i in range(first, len(params)):
-            self._fill_initial(groups[suffixes[i][0]], rule_states[i], states[i], params[i])
+            self._fill_initial(groups[suffixes[i][0]], rule_states[i], states[i], self._backend.part(params[i]))
         shared, values = self._shared_by(groups)
         described, at = [], 0
         for group in groups:
@@ -197,10 +198,7 @@ class Optimizer(Callbacks, Kind):
                     params=group.arrays,
                     states=states[at : at + count],
                     rule_states=rule_states[at : at + count],
-                    matrices=[
-                        self._matrix(group.resting, array) if RULES[rule].needs_matrix else None
-                        for rule, array in zip(group.rules, group.arrays, strict=True)
-                    ],
+                    matrices=self._matrices(group),
                 )
             )
             at += count
@@ -219,6 +217,13 @@ class Optimizer(Callbacks, Kind):
             (self, "_given_in", given_in),
             *self._backend.given(self, templates, given_in, params),
             *self._backend.arranged(self, described, first_group, root, values),  # last: it cannot be taken back
+        ]
+
+    def _matrices(self, group: ParamGroup) -> list[Matrix | None]:
+        """The shapes of a group's parameters that their rules see as matrices."""
+        return [
+            self._matrix(group.resting, array) if RULES[rule].needs_matrix else None
+            for rule, array in zip(group.rules, group.arrays, strict=True)
         ]
 
     def _shared_by(self, groups: Sequence[ParamGroup]) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
@@ -312,7 +317,7 @@ class Optimizer(Callbacks, Kind):
             master = arrays.pop("master", None)
             for state in self._rule_states[i]:
                 if state.initial == "p":
-                    param = self._params[i] if master is None else master
+                    param = self._backend.part(self._params[i]) if master is None else master
                     jobs.append(self._backend.job("copy", [arrays.pop(state.name)], grads=[param]))
                 else:
                     fills.append((arrays.pop(state.name), self._first_value(state, group)))

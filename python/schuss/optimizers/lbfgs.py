@@ -99,6 +99,7 @@ class LBFGS(Optimizer):
     master_weights: InitVar[bool] = option(default=False, kw_only=True, init=False)
 
     _single_rule = False
+    _shareable = False
     _on_gpu = False
     _wrappable = False
 

@@ -61,6 +61,7 @@ class Newton(Optimizer):
     master_weights: InitVar[bool] = option(default=False, kw_only=True, init=False)
 
     _single_rule = False
+    _shareable = False
     _on_gpu = False
 
     def _setup(self, params: Any, hypers: dict[str, Any], whole: dict[str, Any]) -> None:

@@ -32,7 +32,10 @@ pub use cpu::level;
 pub use cpu::prefetch;
 #[doc(hidden)]
 pub use exec::in_parallel;
-pub use exec::{Array, Backup, Combine, Matrix, Peers, Shards, Step, WorkList, cut_size, num_threads, set_num_threads};
+pub use exec::{
+    Array, Backup, Combine, Matrix, Peers, Shards, Step, WorkList, cut_size, num_threads, padded_length,
+    set_num_threads,
+};
 pub use kernel::CompiledRule;
 #[doc(hidden)]
 pub use memory::{try_collect, try_extend};

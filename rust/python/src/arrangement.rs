@@ -5,12 +5,14 @@ use std::sync::Mutex;
 use numpy::{PyArray1, PyUntypedArray, PyUntypedArrayMethods};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
+use schuss::WorkList;
 use schuss::rule::Scope;
 
 use crate::arrays::Pinned;
 use crate::group::{Entry, Format, MatrixShape, array};
 use crate::inner::Inner;
 use crate::memory::{List, collect, no_memory, push};
+use crate::sharded::Shards;
 use crate::tree::Tree;
 
 /// A group as Python describes it: its rules with their values, then for each array the number of its rule, the array, its
@@ -29,8 +31,10 @@ pub struct Arrangement(Mutex<Option<Box<Inner>>>);
 
 #[pymethods]
 impl Arrangement {
-    /// `shared` are the states of scope `all`, `missed` the numbers of steps that the first arrays have missed.
+    /// `shared` are the states of scope `all`, `missed` the numbers of steps that the first arrays have missed; `shards` says how
+    /// processes share the arrays.
     #[new]
+    #[pyo3(signature = (groups, tree, state_dtype, master, shared, missed, shards=None))]
     fn new(
         groups: List<Given<'_>>,
         tree: &Bound<'_, PyAny>,
@@ -38,9 +42,14 @@ impl Arrangement {
         master: bool,
         shared: Option<Bound<'_, PyArray1<f64>>>,
         missed: List<u64>,
+        shards: Option<Bound<'_, Shards>>,
     ) -> PyResult<Arrangement> {
         let format = Format::new(state_dtype, master)?;
         let mut inner = Inner::new();
+        if let Some(shards) = shards {
+            inner.work = WorkList::shared(Shards::peers(shards.as_unbound(), shards.py()));
+            inner.shards = Some(shards.unbind());
+        }
         let (mut arrays, mut count) = (Vec::new(), 0);
         for (group, (List(rules), List(rule_of), List(params), List(states), List(matrices))) in
             groups.0.into_iter().enumerate()
@@ -61,7 +70,8 @@ impl Arrangement {
                 let place = first + rule_of[i];
                 let entry = inner.entries.get(place).ok_or_else(|| PyRuntimeError::new_err("no such rule"))?;
                 push(&mut inner.sets.entry_of, place)?;
-                push(&mut arrays, array(entry.rule, place, &param, &own, format, matrices[i])?)?;
+                let part = inner.shards.as_ref().map(|shards| shards.get().part(arrays.len()));
+                push(&mut arrays, array(entry.rule, place, &param, &own, format, matrices[i], part)?)?;
                 push(&mut inner.params, param)?;
                 schuss::try_extend(&mut inner.states, own).map_err(no_memory)?;
             }

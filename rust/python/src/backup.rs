@@ -14,6 +14,18 @@ pub fn backup(params: &[Pinned]) -> PyResult<Backup> {
     Backup::new(params.iter().map(|param| (param.data, param.len * param.dtype.size()))).map_err(no_memory)
 }
 
+/// Copies the parameters, which were found unchanged and nobody else may write.
+pub fn save(py: Python<'_>, params: &[Pinned], backup: &mut Backup) -> PyResult<()> {
+    params.iter().enumerate().for_each(|(i, param)| backup.set_data(i, param.data));
+    let threads = schuss::num_threads().map_err(PyRuntimeError::new_err)?;
+    // SAFETY: upheld by the caller.
+    detach_if(py, total(params) >= RELEASE_GIL, || unsafe { backup.save(threads) })
+}
+
+fn total(params: &[Pinned]) -> usize {
+    params.iter().map(|param| param.len).sum()
+}
+
 /// Restores the parameters, even if they are read-only now; returns the first whose memory has changed, if any.
 pub fn restore(py: Python<'_>, params: &[Pinned], backup: &mut Backup) -> PyResult<Option<usize>> {
     let mut moved = None;
@@ -41,7 +53,6 @@ pub fn put_back_absent(py: Python<'_>, inner: &mut Inner) -> PyResult<()> {
 /// Copies a backup into the parameters whose place it knows.
 fn copy_back(py: Python<'_>, params: &[Pinned], backup: &mut Backup) -> PyResult<()> {
     let threads = schuss::num_threads().map_err(PyRuntimeError::new_err)?;
-    let total: usize = params.iter().map(|param| param.len).sum();
     // SAFETY: the arrays have the memory that they were pinned with, are kept alive, and nobody else may access them.
-    detach_if(py, total >= RELEASE_GIL, || unsafe { backup.restore(threads) })
+    detach_if(py, total(params) >= RELEASE_GIL, || unsafe { backup.restore(threads) })
 }

@@ -67,7 +67,7 @@ pub fn value_of<'py>(dict: &Bound<'py, PyDict>, key: &Bound<'py, PyAny>) -> PyRe
 }
 
 /// Calls a method.
-fn call<'py>(
+pub fn call<'py>(
     object: &Bound<'py, PyAny>,
     method: &str,
     arguments: impl IntoPyObject<'py, Target = PyTuple, Output = Bound<'py, PyTuple>>,

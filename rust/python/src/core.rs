@@ -11,8 +11,8 @@ use pyo3::exceptions::PyRuntimeError;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
-use schuss::rule::Scope;
-use schuss::{Rounding, Step, level};
+use schuss::rule::{Kind, Scope};
+use schuss::{Rounding, Step, WorkList, level, unscale_factor};
 
 use crate::arrangement::Arrangement;
 use crate::arrays::Pinned;
@@ -24,6 +24,7 @@ use crate::group::{Entry, GroupValues, MOST_STEPS, RELEASE_GIL, detach_if, disag
 use crate::inner::{Inner, Locked, NO_NORM, Nonfinite};
 use crate::memory::{List, collect, no_memory};
 use crate::options::{plain_flag, plain_scale};
+use crate::sharded::{Fingerprint, Shards};
 use crate::tree;
 
 /// Arrays that are looked for in every step where the optimizer was given them; more are in the first steps, and then now and then.
@@ -212,10 +213,19 @@ impl Core {
         let inner = &mut *guard;
         let steps = core.steps.load(Ordering::Relaxed);
         let scheduled = scheduled_values(slf.as_any(), &inner.entries, steps)?;
+        restore_gradients(inner);
         let read = gradients::read(slf.as_any(), inner, arrays, false, false, false)?;
         changes.get().check(py)?;
-        let lead = fill_scalars(py, inner, scheduled.as_deref(), 1.0);
-        run(py, inner, program, steps, false, lead)?;
+        let mut factor = 1.0;
+        if let Some(shards) = inner.shards.as_ref().map(|shards| shards.clone_ref(py)) {
+            shards.get().agree(py, fingerprint(py, inner, program, steps, scheduled.as_deref(), 1.0))?;
+            if arrays.is_some() {
+                add_gradients(py, inner, shards.get())?;
+                factor = unscale_factor(shards.get().count() as f64);
+            }
+        }
+        let lead = fill_scalars(py, inner, scheduled.as_deref(), factor);
+        run(py, inner, (program, false), steps, false, lead)?;
         read.release(py, inner)?;
         drop(guard);
         changes.get().make_checked(py)
@@ -345,6 +355,7 @@ fn take_step(
         inner.given = tree::Given::default();
     }
     let release = inner.work.total() >= RELEASE_GIL;
+    restore_gradients(inner);
     let read = gradients::read(optimizer, inner, grads, zero_grads, partial, own)?;
     if inner.shared.is_some() {
         let values = inner.entries.iter().enumerate().map(|(i, entry)| match &scheduled {
@@ -360,12 +371,27 @@ fn take_step(
     // Nothing below runs foreign Python code, so the checks above stay valid.
     let level = level::in_use().map_err(PyRuntimeError::new_err)?;
     let threads = schuss::num_threads().map_err(PyRuntimeError::new_err)?;
-    let mut factor = schuss::unscale_factor(grad_scale);
+    let shards = inner.shards.as_ref().map(|shards| shards.clone_ref(py));
+    // Where nothing is measured before the step, each bucket is updated while the next is on its way.
+    let by_bucket = shards.is_some()
+        && inner.work.is_plain()
+        && inner.max_grad_norm.is_none()
+        && !inner.track_norm
+        && inner.nonfinite == Nonfinite::Propagate
+        && inner.reads_gradients;
+    if let Some(shards) = &shards {
+        shards.get().agree(py, fingerprint(py, inner, "step", steps, scheduled.as_deref(), grad_scale))?;
+        if !by_bucket && inner.reads_gradients {
+            add_gradients(py, inner, shards.get())?;
+        }
+    }
+    let mut factor = unscale_factor(grad_scale);
     let (mut norm, bound) = (NO_NORM, inner.max_grad_norm.map_or(NO_NORM, f64::to_bits));
     if inner.max_grad_norm.is_some() || inner.track_norm || inner.nonfinite != Nonfinite::Propagate {
         let work = &mut inner.work;
         // SAFETY: the gradients were just checked, and are kept alive; this CPU supports the level.
         let squares = detach_if(py, release, || unsafe { work.sum_of_squares(level, threads) })?;
+        shards.as_ref().map_or(Ok(()), |shards| shards.get().check(py))?;
         if inner.nonfinite != Nonfinite::Propagate && !squares.sum.is_finite() {
             // SAFETY: as above.
             if let Some((i, at)) = unsafe { inner.work.first_nonfinite() } {
@@ -374,6 +400,7 @@ fn take_step(
                 }
                 core.skipped.store(MOST_STEPS.min(core.skipped.load(Ordering::Relaxed) + 1), Ordering::Relaxed);
                 if zero_grads {
+                    restore_gradients(inner);
                     // SAFETY: as for the step below, which does not run.
                     unsafe { inner.work.zero_grads() };
                     read.release(py, inner)?;
@@ -393,7 +420,12 @@ fn take_step(
     if sharing.is_some() {
         put_back_absent(py, inner)?;
     }
-    run(py, inner, "step", steps, zero_grads, lead)?;
+    run(py, inner, ("step", by_bucket), steps, zero_grads && shards.is_none(), lead)?;
+    if zero_grads && shards.is_some() {
+        restore_gradients(inner);
+        // SAFETY: the caller's gradients, which are kept alive, were found writable.
+        unsafe { inner.work.zero_grads() };
+    }
     inner.group_steps.iter_mut().for_each(|steps| *steps = MOST_STEPS.min(*steps + 1));
     if let Some(sharing) = sharing {
         inner.share(sharing);
@@ -409,7 +441,15 @@ fn take_step(
 }
 
 /// Runs a program whose scalars are filled in, over parameters that were found unchanged and gradients that have been read.
-fn run(py: Python<'_>, inner: &mut Inner, program: &str, steps: u64, zero_grads: bool, lead: usize) -> PyResult<()> {
+/// Processes that share the arrays exchange the parameters at its end or, `by_bucket`, gradients and parameters during it.
+fn run(
+    py: Python<'_>,
+    inner: &mut Inner,
+    (program, by_bucket): (&str, bool),
+    steps: u64,
+    zero_grads: bool,
+    lead: usize,
+) -> PyResult<()> {
     let level = level::in_use().map_err(PyRuntimeError::new_err)?;
     let threads = schuss::num_threads().map_err(PyRuntimeError::new_err)?;
     let release = inner.work.total() >= RELEASE_GIL;
@@ -427,10 +467,79 @@ fn run(py: Python<'_>, inner: &mut Inner, program: &str, steps: u64, zero_grads:
     };
     let work = &mut inner.work;
     let mut step = Step { level, threads, scalars: &mut inner.scalars, zero_grads, rounding: &rounding, shared, lead };
-    // SAFETY: parameters and states are pinned and were found unchanged; gradients were checked for shape, type, order and
-    // alignment, do not overlap written memory, and are kept alive by the caller. The lock excludes other steps of this
-    // optimizer.
-    detach_if(py, release, || unsafe { work.run(program, &mut step) })
+    let mut run = |work: &mut WorkList, part: Option<(&schuss::Shards, usize)>| {
+        // SAFETY: parameters and states are pinned and were found unchanged; gradients were checked for shape, type, order and
+        // alignment, do not overlap written memory, and are kept alive by the caller. The lock excludes other steps of this
+        // optimizer.
+        detach_if(py, release, || unsafe {
+            match part {
+                Some((shards, bucket)) => work.run_bucket(program, &mut step, shards, bucket),
+                None => work.run(program, &mut step),
+            }
+        })
+    };
+    let Some(shards) = inner.shards.as_ref().map(|shards| shards.get()) else { return run(work, None) };
+    let mut params = shards.params(py, threads, &inner.params);
+    if by_bucket {
+        shards.add_gradients(py, (level, threads), work, |work, bucket| {
+            run(work, Some((shards.layout(), bucket)))?;
+            params.start()
+        })?;
+    } else {
+        run(work, None)?;
+        shards.check(py)?;
+        if inner.entries.iter().any(|entry| writes_param(entry, program)) {
+            (0..shards.buckets()).try_for_each(|_| params.start())?;
+        }
+    }
+    params.end()
+}
+
+/// Whether a program updates parameters.
+fn writes_param(entry: &Entry, program: &str) -> bool {
+    let writes = |kind: &Kind| matches!(kind, Kind::Pass(pass) if pass.writes_param);
+    entry.rule.rule.program(program).is_some_and(|program| program.stages.iter().any(|stage| writes(&stage.kind)))
+}
+
+/// Puts the gradients that the caller passed to the last step back into the work list, if it has their sums now.
+fn restore_gradients(inner: &mut Inner) {
+    if let Some(shards) = &inner.shards {
+        shards.get().restore(&mut inner.work);
+    }
+}
+
+/// Adds the gradients of all processes.
+fn add_gradients(py: Python<'_>, inner: &mut Inner, shards: &Shards) -> PyResult<()> {
+    let level = level::in_use().map_err(PyRuntimeError::new_err)?;
+    let threads = schuss::num_threads().map_err(PyRuntimeError::new_err)?;
+    shards.add_gradients(py, (level, threads), &mut inner.work, |_, _| Ok(()))
+}
+
+/// Hashes what must be the same in all processes that share the arrays.
+pub fn fingerprint(
+    py: Python<'_>,
+    inner: &Inner,
+    program: &str,
+    steps: u64,
+    scheduled: Option<&[List<f64>]>,
+    grad_scale: f64,
+) -> u64 {
+    let mut hash = Fingerprint::new(program).with(steps).with(grad_scale.to_bits());
+    hash = Fingerprint::new(inner.nonfinite.name()).with(hash.value());
+    hash = hash
+        .with(inner.max_grad_norm.map_or(0, f64::to_bits))
+        .with(inner.seed.map_or(0, |seed| seed ^ !0))
+        .with(u64::from(inner.track_norm));
+    hash = inner.group_steps.iter().chain(&inner.missed).fold(hash, |hash, &steps| hash.with(steps));
+    hash = (0..inner.work.len()).fold(hash, |hash, i| hash.with(u64::from(inner.work.is_absent(i))));
+    for (i, entry) in inner.entries.iter().enumerate() {
+        let values = match scheduled {
+            Some(values) => GroupValues(&values[i].0),
+            None => entry.values(py),
+        };
+        hash = values.0.iter().fold(hash, |hash, value| hash.with(value.to_bits()));
+    }
+    hash.value()
 }
 
 /// The schedules' values for a step, if there are any schedules.

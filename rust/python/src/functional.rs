@@ -52,7 +52,7 @@ impl Job {
             let param = Pinned::new(param)?;
             let own = states.get(i).map_or(&[][..], |own| &own.0[..]);
             let own = collect(own.iter().map(Pinned::new))?;
-            let mut array = array(rule, 0, &param, &own, Format::PLAIN, matrices.get(i).copied().flatten())?;
+            let mut array = array(rule, 0, &param, &own, Format::PLAIN, matrices.get(i).copied().flatten(), None)?;
             if let Some(grad) = grads.get(i) {
                 (array.grad, array.grad_type) = param
                     .gradient(grad.as_any().as_unbound(), false, &known)

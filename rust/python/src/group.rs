@@ -1,6 +1,7 @@
 //! A group of parameters in the kernels' form: its values as Python lays them out, its rules, and its arrays. Knows no step.
 
 use std::collections::{HashMap, TryReserveError};
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use numpy::{PyArray1, PyArrayMethods};
@@ -165,14 +166,21 @@ impl Format {
     }
 
     /// Whether an array fits this state of the parameter; an int8 state and its scales share one float32 array.
-    fn fits(self, kind: &State, state: &Pinned, param: &Pinned, matrix: Option<Matrix>) -> bool {
+    fn fits(
+        self,
+        kind: &State,
+        state: &Pinned,
+        (param, part): (&Pinned, &Option<Range<usize>>),
+        matrix: Option<Matrix>,
+    ) -> bool {
         let compute = param.dtype.compute();
         let states = if kind.exact { StateFormat::Compute } else { self.states };
         match (kind.scope, states) {
-            (Scope::Element, StateFormat::Compute) => state.dtype == compute && state.congruent(param),
-            (Scope::Element, StateFormat::Bfloat16) => state.dtype == Dtype::Bf16 && state.congruent(param),
+            (Scope::Element, StateFormat::Compute) => state.dtype == compute && covers(state, param, part),
+            (Scope::Element, StateFormat::Bfloat16) => state.dtype == Dtype::Bf16 && covers(state, param, part),
             (Scope::Element, StateFormat::Int8) => {
-                state.dtype == Dtype::F32 && state.len * 4 == self.states.bytes(compute, param.len)
+                state.dtype == Dtype::F32
+                    && state.len * 4 == self.states.bytes(compute, part.as_ref().map_or(param.len, Range::len))
             }
             (Scope::Array, _) => state.dtype == Dtype::F64 && state.len == 1,
             (scope, _) => state.dtype == compute && matrix.is_some_and(|matrix| state.len == matrix.vector(scope)),
@@ -180,8 +188,13 @@ impl Format {
     }
 }
 
+/// Whether a state has the elements of a parameter, or of its part, in its order.
+fn covers(state: &Pinned, param: &Pinned, part: &Option<Range<usize>>) -> bool {
+    part.as_ref().map_or_else(|| state.congruent(param), |part| state.len == part.len())
+}
+
 /// The work list's array of a parameter and its states, which Python gives in the order of the rule's, followed by the float32
-/// copy; states that arrays do not own are left out. The gradient is set at each step.
+/// copy; states that arrays do not own are left out. If processes share the parameter, states have its part. The gradient is set at each step.
 pub fn array(
     rule: &'static CompiledRule,
     entry: usize,
@@ -189,6 +202,7 @@ pub fn array(
     states: &[Pinned],
     format: Format,
     matrix: Option<MatrixShape>,
+    part: Option<Range<usize>>,
 ) -> PyResult<Array> {
     let wrong = || PyTypeError::new_err("states do not fit the rule and the parameter");
     let matrix = matrix_of(rule, matrix, param.len)?;
@@ -197,9 +211,9 @@ pub fn array(
     let count = states_of().count();
     let (states, master) = states.split_at(count.min(states.len()));
     let halves = matches!(param.dtype, Dtype::F16 | Dtype::Bf16);
-    let copies = |master: &Pinned| halves && master.dtype == Dtype::F32 && master.congruent(param);
+    let copies = |master: &Pinned| halves && master.dtype == Dtype::F32 && covers(master, param, &part);
     if states.len() != count
-        || !states_of().zip(states).all(|((_, kind), state)| format.fits(kind, state, param, matrix))
+        || !states_of().zip(states).all(|((_, kind), state)| format.fits(kind, state, (param, &part), matrix))
         || master.len() != usize::from(format.master)
         || !master.iter().all(copies)
     {
@@ -214,6 +228,7 @@ pub fn array(
     array.format = format.states;
     array.rounded = format.master.then_some((param.dtype, param.data));
     array.matrix = matrix;
+    array.part = part.unwrap_or(0..param.len);
     Ok(array)
 }
 

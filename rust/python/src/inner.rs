@@ -13,6 +13,7 @@ use crate::arrays::Pinned;
 use crate::changes::Waiting;
 use crate::group::{Entry, MOST_STEPS, ScalarSets};
 use crate::memory::{List, collect, no_memory};
+use crate::sharded::Shards;
 use crate::tree::{Given, Tree};
 
 /// The policy for NaN and infinities in gradients.
@@ -84,6 +85,8 @@ pub struct Inner {
     pub look_ahead: Option<LookAhead>,
     /// Runs steps of arrays that are not in host memory.
     pub backend: Option<Py<PyAny>>,
+    /// How processes share the arrays, if they do.
+    pub shards: Option<Py<Shards>>,
 }
 
 /// The data of a look-ahead.
@@ -131,6 +134,7 @@ impl Inner {
             scalars: Vec::new(),
             look_ahead: None,
             backend: None,
+            shards: None,
         }
     }
 
@@ -255,6 +259,7 @@ impl Locked {
         let all = inner.gradients.iter().chain(&inner.own).chain(&inner.own_memory);
         all.into_iter().try_for_each(|gradient| visit.call(gradient))?;
         visit.call(&inner.shared)?;
+        visit.call(&inner.shards)?;
         visit.call(&inner.backend)
     }
 

@@ -20,6 +20,7 @@ mod look_ahead;
 mod memory;
 mod options;
 mod rules;
+mod sharded;
 mod tree;
 
 use pyo3::exceptions::PyValueError;
@@ -69,6 +70,8 @@ fn _schuss(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<arrangement::Arrangement>()?;
     module.add_class::<functional::Job>()?;
     module.add_class::<functional::Stepper>()?;
+    module.add_class::<sharded::Shards>()?;
+    module.add_function(wrap_pyfunction!(sharded::cut_size, module)?)?;
     module.add_function(wrap_pyfunction!(look_ahead::are_apart, module)?)?;
     module.add_function(wrap_pyfunction!(functional::sum_of_squares, module)?)?;
     module.add_function(wrap_pyfunction!(functional::clip_factor, module)?)?;

@@ -10,9 +10,9 @@ use pyo3::types::PyTuple;
 use schuss::{Backup, Rounding, Step, level};
 
 use crate::arrays::Known;
-use crate::backup::{backup, restore};
+use crate::backup::{backup, restore, save};
 use crate::callbacks::{Problem, explain};
-use crate::core::{Core, fill_scalars, scheduled_values};
+use crate::core::{Core, fill_scalars, fingerprint, scheduled_values};
 use crate::functional::Job;
 use crate::group::{RELEASE_GIL, detach_if};
 use crate::inner::{Inner, LookAhead};
@@ -41,9 +41,18 @@ impl AtLookAhead {
         let level = level::in_use().map_err(PyRuntimeError::new_err)?;
         let threads = schuss::num_threads().map_err(PyRuntimeError::new_err)?;
         inner.work.include_all();
+        let steps = core.get().0.steps.load(Ordering::Relaxed);
+        if let Some(shards) = &inner.shards {
+            shards.get().agree(py, fingerprint(py, inner, "look_ahead", steps, scheduled.as_deref(), 1.0))?;
+            // The program backs up this process's parts alone.
+            let Inner { params, look_ahead: Some(look_ahead), .. } = &mut *inner else { unreachable!("just prepared") };
+            save(py, params, &mut look_ahead.backup)?;
+        }
         let lead = fill_scalars(py, inner, scheduled.as_deref(), 1.0);
         let release = inner.work.total() >= RELEASE_GIL;
-        let Inner { scalars, work, look_ahead: Some(look_ahead), .. } = inner else { unreachable!("just prepared") };
+        let Inner { scalars, work, params, shards, look_ahead: Some(look_ahead), .. } = inner else {
+            unreachable!("just prepared")
+        };
         let mut step =
             Step { level, threads, scalars, zero_grads: false, rounding: &Rounding::Nearest, shared: &mut [], lead };
         look_ahead.scheduled = scheduled;
@@ -51,6 +60,13 @@ impl AtLookAhead {
         // excludes other users.
         detach_if(py, release, || unsafe { work.run("look_ahead", &mut step) })?;
         look_ahead.moved = true;
+        if let Some(shards) = shards {
+            let shards = shards.get();
+            let mut params = shards.params(py, threads, params);
+            (0..shards.buckets()).try_for_each(|_| params.start())?;
+            params.end()?;
+            shards.after_agreement();
+        }
         Ok(AtLookAhead(core.clone().unbind()))
     }
 
@@ -133,9 +149,7 @@ impl OtherValues {
             return Err(explain(core.as_any(), Problem::Changed(i)));
         }
         let mut backup = backup(&inner.params)?;
-        let threads = schuss::num_threads().map_err(PyRuntimeError::new_err)?;
-        // SAFETY: the parameters were found unchanged, and the lock keeps others from writing them.
-        detach_if(py, inner.work.total() >= RELEASE_GIL, || unsafe { backup.save(threads) })?;
+        save(py, &inner.params, &mut backup)?;
         drop(inner);
         *self.saved.lock().unwrap_or_else(PoisonError::into_inner) = Some(Saved { backup, lock });
         self.job.get().run(py).inspect_err(|_| _ = self.restore(py))

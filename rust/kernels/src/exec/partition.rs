@@ -86,12 +86,14 @@ fn cut_to(extents: &[Extent], size: usize) -> Result<Vec<Chunk>, TryReserveError
 }
 
 impl Chunk {
-    /// Calls `f` with each array of the chunk and its range of units.
+    /// Calls `f` with each array that has units in the chunk, and its range of units.
     pub fn each(&self, extents: &[Extent], mut f: impl FnMut(usize, std::ops::Range<usize>)) {
         for (i, extent) in extents.iter().enumerate().take(self.last + 1).skip(self.first) {
             let start = if i == self.first { self.start } else { 0 };
             let end = if i == self.last { self.end } else { extent.units };
-            f(i, extent.first + start..extent.first + end);
+            if start < end {
+                f(i, extent.first + start..extent.first + end);
+            }
         }
     }
 }

@@ -7,7 +7,6 @@ use super::matrix::{Cells, Matrix};
 use super::plan::Round;
 use super::reductions::stage_places;
 use super::work_list::{Item, WorkList};
-use crate::kernel::CompiledRule;
 use crate::numeric::reduce::BLOCK;
 
 /// Replaces each number by the bitwise or of this number in all processes, of which all but one have zero bits.
@@ -29,12 +28,10 @@ impl std::fmt::Debug for Peers {
     }
 }
 
-/// Elements between two places at which processes may cut an array: cutting elsewhere would change the order of sums.
-pub fn cut_size(rule: &CompiledRule, matrix: Option<Matrix>) -> usize {
-    let unit = match matrix {
-        Some(matrix) if rule.rule.needs_matrix() => Cells::new(matrix).cut_size().max(1),
-        _ => 1,
-    };
+/// Elements between two places at which processes may cut an array, which its rule may see as a matrix: cutting elsewhere would
+/// change the order of sums.
+pub fn cut_size(matrix: Option<Matrix>) -> usize {
+    let unit = matrix.map_or(1, |matrix| Cells::new(matrix).cut_size().max(1));
     let (mut a, mut b) = (unit, BLOCK);
     while b > 0 {
         (a, b) = (b, a % b);

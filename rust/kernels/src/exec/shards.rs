@@ -169,7 +169,7 @@ impl Shards {
     /// Packs one of this process's sums into a message, which has each process's part of the sums one after the other.
     ///
     /// # Safety
-    /// `gradients` are pointers to whole arrays of these types, `message` has the bytes of all parts, and nobody else accesses
+    /// `gradients` are pointers to whole arrays of these types, or null, `message` has the bytes of all parts, and nobody else accesses
     /// them during the call; the CPU must support the level.
     pub unsafe fn pack_gradients(
         &self,
@@ -183,6 +183,9 @@ impl Shards {
         let place = |rank: usize, own: usize, before: usize| before * sums + sum * self.bytes(bucket)[rank][0] + own;
         self.each(threads, bucket, 0, |_| true, &|rank, before, one: &Segment| {
             let (arrays, from) = (&arrays, types[one.array]);
+            if arrays.0[one.array].is_null() {
+                return; // it has no gradient, and what is sent for it is not used
+            }
             let source = arrays.0[one.array].wrapping_add(one.start * from.size());
             let target = message.at(place(rank, one.at[0], before));
             // SAFETY: upheld by the caller.

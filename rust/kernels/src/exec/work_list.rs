@@ -442,6 +442,11 @@ impl WorkList {
         }
     }
 
+    /// Whether an array is computed in float64.
+    pub fn is_float64(&self, i: usize) -> bool {
+        self.items[i].param_type.compute() == Dtype::F64
+    }
+
     /// An array's gradient: pointer, type, number of elements, which is 0 for an array that is left out.
     pub fn gradient(&self, i: usize) -> (*mut u8, Dtype, usize) {
         let item = &self.items[i];

@@ -1,0 +1,160 @@
+"""The messages of a sharded optimizer, on mpi4py: an exchange for each step, and errors that all processes raise."""
+
+from __future__ import annotations
+
+import builtins
+import functools
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar, cast
+
+import numpy as np
+
+from schuss import _schuss
+
+T = TypeVar("T")
+
+
+def mpi() -> Any:
+    """mpi4py's module, imported with the first optimizer: its import starts MPI."""
+    try:
+        from mpi4py import MPI
+    except ImportError as error:
+        raise ImportError(
+            "schuss.mpi needs the package mpi4py, and an MPI such as the package mpich: pip install mpi4py mpich"
+        ) from error
+    return MPI
+
+
+#: Bytes of one message where arrays of any size are sent.
+CHUNK = 1 << 26
+_PENDING, _TOGETHER, _DISAGREED = 0, 1, 2
+
+
+def connect(shards: _schuss.Shards, comm: Any) -> int:
+    """Gives the shards the functions and the memory of their messages; returns the bytes of this memory."""
+    MPI = mpi()
+    rank, sums, buckets = comm.Get_rank(), shards.sums, shards.bytes
+    send = max((sums[rank] * sum(one for one, _ in own) for own in buckets), default=0)
+    receive = max((sum(sums) * own[rank][0] for own in buckets), default=0)
+    part = max((own[rank][1] for own in buckets), default=0)
+    whole = max((sum(one for _, one in own) for own in buckets), default=0)
+    memory = [[_aligned(size) for _ in range(2)] for size in (send, receive, part, whole)]
+    gradients, params = [], []
+    for number, own in enumerate(buckets):
+        sent, received, mine, all_of_them = (pair[number % 2] for pair in memory)
+        counts = [sums[rank] * one for one, _ in own]
+        from_each = [count * own[rank][0] for count in sums]
+        gradients.append(
+            functools.partial(
+                comm.Ialltoallv,
+                [sent, counts, _starts(counts), MPI.BYTE],
+                [received, from_each, _starts(from_each), MPI.BYTE],
+            )
+        )
+        parts = [one for _, one in own]
+        params.append(
+            functools.partial(
+                comm.Iallgatherv, [mine, parts[rank], MPI.BYTE], [all_of_them, parts, _starts(parts), MPI.BYTE]
+            )
+        )
+    shards.connect([comm.Allreduce, MPI.IN_PLACE, MPI.UINT64_T, MPI.BOR], [gradients, params], memory)
+    return sum(array.nbytes for pair in memory for array in pair)
+
+
+def _aligned(size: int) -> np.ndarray:
+    return np.empty(-(-size // 8), np.float64).view(np.uint8)
+
+
+def _starts(counts: list[int]) -> list[int]:
+    return [sum(counts[:i]) for i in range(len(counts))]
+
+
+def broadcast(comm: Any, array: np.ndarray) -> None:
+    """Sends an array of process 0 to all; it is contiguous."""
+    MPI = mpi()
+    content = array.reshape(-1, order="A").view(np.uint8)
+    for at in range(0, content.size, CHUNK):
+        comm.Bcast([content[at : at + CHUNK], MPI.BYTE], root=0)
+
+
+def local_ranks(comm: Any) -> int:
+    """The number of processes on this machine."""
+    MPI = mpi()
+    node = comm.Split_type(MPI.COMM_TYPE_SHARED)
+    count: int = node.Get_size()
+    node.Free()
+    return count
+
+
+def set_threads(comm: Any) -> None:
+    """Divides this machine's CPUs among its processes, unless the user has chosen a number of threads."""
+    count, threads = local_ranks(comm), _schuss.get_num_threads()
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if threads == cpus and not os.environ.get("SCHUSS_NUM_THREADS") and count > 1:
+        _schuss.set_num_threads(max(1, cpus // count))
+
+
+def together(comm: Any, function: Callable[[], T], description: Mapping[str, Any] | None = None) -> T:
+    """The result of a function that sends nothing; if it fails in one process, all raise its error.
+
+    All processes must have the same `description`.
+    """
+    error: BaseException | None = None
+    result: T | None = None
+    try:
+        result = function()
+    except BaseException as own:
+        error = own
+    raise_together(comm, error, description or {}, always=False)
+    return cast(T, result)
+
+
+def step(
+    shards: _schuss.Shards,
+    comm: Any,
+    earlier: list[np.ndarray],
+    function: Callable[[], T],
+    describe: Callable[[], Mapping[str, Any]],
+) -> T:
+    """The result of a function that exchanges a step; an error in one process before the exchange is raised in all."""
+    shards.begin(earlier)
+    try:
+        return function()
+    except BaseException as error:
+        if shards.phase == _PENDING:
+            shards.refuse()
+            raise_together(comm, error, {})
+        if shards.phase == _DISAGREED:
+            raise_together(comm, None, describe())
+        raise
+
+
+def raise_together(
+    comm: Any, error: BaseException | None, description: Mapping[str, Any], *, always: bool = True
+) -> None:
+    """Raises the first process's error in all; without one, an error that says in what their descriptions differ."""
+    own = None if error is None else (type(error).__name__, str(error))
+    everyone = comm.allgather((own, dict(description)))
+    failed = [rank for rank, (theirs, _) in enumerate(everyone) if theirs is not None]
+    if failed:
+        if error is not None and not isinstance(error, Exception):
+            raise error  # an interrupt is this process's own
+        rank = failed[0]
+        name, message = everyone[rank][0]
+        where = f" (in process {rank})" if len(everyone) > 1 else ""
+        kind = getattr(builtins, name, None)
+        if not (isinstance(kind, type) and issubclass(kind, Exception)):
+            kind, message = RuntimeError, f"{name}: {message}"
+        if issubclass(kind, (UnicodeError, StopIteration)):
+            kind = RuntimeError
+        raise kind(message + where) from error
+    first = everyone[0][1]
+    for rank, (_, other) in enumerate(everyone):
+        for key in (*first, *other):
+            if first.get(key) != other.get(key):
+                raise ValueError(
+                    f"the processes differ in {key}: {first.get(key)} in process 0, {other.get(key)} in process {rank}"
+                )
+    if always:
+        raise RuntimeError("the processes do not take the same step")

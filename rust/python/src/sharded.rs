@@ -1,0 +1,442 @@
+//! The exchange of a step among processes that share an optimizer's arrays. It calls functions of a message-passing package that
+//! run no Python code, so an interrupt comes before or after a step. Knows neither optimizers nor that package.
+
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use numpy::{PyArray1, PyArrayMethods, PyUntypedArray};
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::prelude::*;
+use pyo3::types::PyList;
+use schuss::level::Level;
+use schuss::{Dtype, Peers, WorkList, padded_length, try_collect};
+
+use crate::arrays::Pinned;
+use crate::callbacks::call;
+use crate::group::MatrixShape;
+use crate::memory::{List, collect, no_memory};
+
+/// Where a process is in a step; the discriminants are those of `phase` in Python.
+const PENDING: u8 = 0;
+const TOGETHER: u8 = 1;
+const DISAGREED: u8 = 2;
+const BROKEN: u8 = 3;
+
+/// Memory that Python allocated for messages, or an array of sums.
+struct Memory(Py<PyArray1<u8>>, *mut u8);
+
+// SAFETY: the pointer is dereferenced only during a step, under the optimizer's lock.
+unsafe impl Send for Memory {}
+// SAFETY: as above.
+unsafe impl Sync for Memory {}
+
+impl Memory {
+    fn new(array: Bound<'_, PyArray1<u8>>) -> Memory {
+        let data = array.data();
+        Memory(array.unbind(), data)
+    }
+}
+
+/// The functions and the memory of an exchange.
+struct Connection {
+    /// The all-reduce, its place-holder for input in place, the type of the numbers, and the operation.
+    combine: [Py<PyAny>; 4],
+    /// For each bucket what starts the exchange of its gradients, and of its parameters; it returns a request.
+    starts: [Vec<Py<PyAny>>; 2],
+    /// Two messages each: gradients to send, and received; parameters to send, and received.
+    messages: [[Memory; 2]; 4],
+}
+
+/// The gradients of a step.
+struct Gradients {
+    /// Memory for this process's parts of the sums, and where those of each array begin.
+    block: Vec<u64>,
+    parts: Vec<*mut u8>,
+    /// The gradients that the caller passed.
+    local: Vec<(*mut u8, Dtype)>,
+    /// Sums of earlier gradients of this process, all arrays one after the other.
+    earlier: Vec<Memory>,
+}
+
+// SAFETY: the pointers are dereferenced only during a step, under the optimizer's lock.
+unsafe impl Send for Gradients {}
+
+/// How processes share the arrays of an optimizer.
+#[pyclass(frozen, module = "schuss._schuss")]
+pub struct Shards {
+    layout: schuss::Shards,
+    rank: usize,
+    ranks: usize,
+    /// Gradients that a step adds.
+    count: usize,
+    /// Where each array begins in one of `earlier`.
+    offsets: Vec<usize>,
+    gradients: Mutex<Gradients>,
+    connection: OnceLock<Connection>,
+    phase: AtomicU8,
+    failure: Mutex<Option<PyErr>>,
+}
+
+/// An error that Python replaces by one that says in what the processes differ.
+fn disagreement() -> PyErr {
+    PyRuntimeError::new_err("the processes do not take the same step")
+}
+
+#[pymethods]
+impl Shards {
+    /// For process `rank` of arrays that are cut at these elements; a step adds `count` gradients.
+    #[new]
+    fn new(
+        rank: usize,
+        params: List<Bound<'_, PyUntypedArray>>,
+        cuts: List<List<usize>>,
+        bucket: usize,
+        count: usize,
+    ) -> PyResult<Shards> {
+        let cuts = try_collect(cuts.0.into_iter().map(|List(cuts)| cuts)).map_err(no_memory)?;
+        let pinned = collect(params.0.iter().map(Pinned::new))?;
+        let types = try_collect(pinned.iter().map(|param| param.dtype)).map_err(no_memory)?;
+        let ranks = cuts.first().map_or(1, |cuts| cuts.len().saturating_sub(1));
+        let fits = |(param, cuts): (&Pinned, &Vec<usize>)| {
+            cuts.len() == ranks + 1 && cuts.is_sorted() && cuts[0] == 0 && cuts[ranks] == param.len
+        };
+        if rank >= ranks || cuts.len() != pinned.len() || !pinned.iter().zip(&cuts).all(fits) {
+            return Err(PyRuntimeError::new_err("the cuts do not fit the parameters"));
+        }
+        let (mut offsets, mut starts, mut whole, mut own) = (Vec::new(), Vec::new(), 0, 0);
+        for (param, cuts) in pinned.iter().zip(&cuts) {
+            let size = param.dtype.compute().size();
+            offsets.push(whole);
+            starts.push(own);
+            whole += padded_length(param.len * size);
+            own += padded_length((cuts[rank + 1] - cuts[rank]) * size);
+        }
+        let mut block: Vec<u64> = Vec::new();
+        block.try_reserve_exact(own / 8).map_err(no_memory)?;
+        block.resize(own / 8, 0);
+        let first: *mut u8 = block.as_mut_ptr().cast();
+        let parts = starts.iter().map(|&start| first.wrapping_add(start)).collect();
+        Ok(Shards {
+            layout: schuss::Shards::new(rank, types, cuts, bucket, count),
+            rank,
+            ranks,
+            count,
+            offsets,
+            gradients: Mutex::new(Gradients { block, parts, local: Vec::new(), earlier: Vec::new() }),
+            connection: OnceLock::new(),
+            phase: AtomicU8::new(PENDING),
+            failure: Mutex::new(None),
+        })
+    }
+
+    /// For each bucket and process, the bytes of its part of a sum of gradients and of the parameters.
+    #[getter]
+    fn bytes(&self) -> Vec<Vec<(usize, usize)>> {
+        let pairs = |bucket| self.layout.bytes(bucket).iter().map(|&[one, other]| (one, other)).collect();
+        (0..self.layout.buckets()).map(pairs).collect()
+    }
+
+    /// The sums of gradients that each process sends.
+    #[getter]
+    fn sums(&self) -> Vec<usize> {
+        self.layout.sums()
+    }
+
+    /// Bytes of the memory for this process's gradients.
+    #[getter]
+    fn gradient_bytes(&self) -> usize {
+        8 * self.locked().block.len()
+    }
+
+    /// Where the process is: 0 before the step that all take together, 1 in it or after it, 2 if they do not take the same
+    /// step, 3 if the exchange has failed.
+    #[getter]
+    fn phase(&self) -> u8 {
+        self.phase.load(Ordering::Relaxed)
+    }
+
+    /// Sets the functions and the memory of the exchange, once.
+    fn connect(
+        &self,
+        combine: [Py<PyAny>; 4],
+        starts: [List<Py<PyAny>>; 2],
+        messages: [[Bound<'_, PyArray1<u8>>; 2]; 4],
+    ) -> PyResult<()> {
+        let messages = messages.map(|pair| pair.map(Memory::new));
+        let starts = starts.map(|List(functions)| functions);
+        let made = self.connection.set(Connection { combine, starts, messages });
+        made.map_err(|_| PyRuntimeError::new_err("these shards are connected already"))
+    }
+
+    /// Begins a call that all processes make, after `earlier` sums of gradients.
+    fn begin(&self, earlier: List<Bound<'_, PyArray1<u8>>>) -> PyResult<()> {
+        if self.phase() == BROKEN {
+            return Err(PyRuntimeError::new_err(
+                "the exchange failed in the middle of a step, so parameters and state are not usable; make a new \
+                 optimizer and load a checkpoint",
+            ));
+        }
+        let earlier = try_collect(earlier.0.into_iter().map(Memory::new)).map_err(no_memory)?;
+        let before = std::mem::replace(&mut self.locked().earlier, earlier);
+        self.phase.store(PENDING, Ordering::Relaxed);
+        drop(before);
+        Ok(())
+    }
+
+    /// Tells the other processes that this one does not take part.
+    fn refuse(&self, py: Python<'_>) -> PyResult<()> {
+        self.vote(py, 2).map(|_| self.phase.store(DISAGREED, Ordering::Relaxed))
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        let Some(connection) = self.connection.get() else { return Ok(()) };
+        connection
+            .combine
+            .iter()
+            .chain(connection.starts.iter().flatten())
+            .try_for_each(|object| visit.call(object))?;
+        connection.messages.iter().flatten().try_for_each(|memory| visit.call(&memory.0))
+    }
+}
+
+impl Shards {
+    /// The part of an array that this process updates.
+    pub fn part(&self, array: usize) -> std::ops::Range<usize> {
+        self.layout.part(array)
+    }
+
+    /// Gradients that a step adds.
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    /// The processes as the driver sees them.
+    pub fn peers(slf: &Py<Shards>, py: Python<'_>) -> Peers {
+        let (shards, own) = (slf.clone_ref(py), slf.get());
+        let combine = Box::new(move |numbers: &mut [f64]| {
+            // A failure is raised at the end of the step.
+            Python::attach(|py| _ = shards.get().combine(py, numbers));
+        });
+        Peers { rank: own.rank, ranks: own.ranks, combine }
+    }
+
+    /// Agrees with the other processes on the next step, of which `fingerprint` is a hash; an error if they do not.
+    pub fn agree(&self, py: Python<'_>, fingerprint: u64) -> PyResult<()> {
+        let same = self.vote(py, fingerprint | 1)?;
+        self.phase.store(if same { TOGETHER } else { DISAGREED }, Ordering::Relaxed);
+        if same { Ok(()) } else { Err(disagreement()) }
+    }
+
+    /// The same for something that a step follows in the same call.
+    pub fn after_agreement(&self) {
+        self.phase.store(PENDING, Ordering::Relaxed);
+    }
+
+    /// Whether all processes have sent this number.
+    fn vote(&self, py: Python<'_>, number: u64) -> PyResult<bool> {
+        let mut votes = vec![0.0; self.ranks];
+        votes[self.rank] = f64::from_bits(number);
+        self.combine(py, &mut votes)?;
+        Ok(votes.iter().all(|vote| vote.to_bits() == number))
+    }
+
+    fn combine(&self, py: Python<'_>, numbers: &mut [f64]) -> PyResult<()> {
+        let connection = self.connected()?;
+        let sums = PyArray1::from_slice(py, numbers);
+        let [function, in_place, dtype, operation] = &connection.combine;
+        self.called(py, |py| {
+            let message = PyList::new(py, [sums.as_any(), dtype.bind(py)])?;
+            call(function.bind(py), "__call__", (in_place, message, operation), None)
+        })?;
+        // SAFETY: just made; nobody else has it.
+        numbers.copy_from_slice(unsafe { sums.as_slice()? });
+        Ok(())
+    }
+
+    /// The result of a function of the exchange. After one that failed, nothing is exchanged any more.
+    fn called<'py>(
+        &self,
+        py: Python<'py>,
+        function: impl FnOnce(Python<'py>) -> PyResult<Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        self.check(py)?;
+        function(py).inspect_err(|error| {
+            self.phase.store(BROKEN, Ordering::Relaxed);
+            *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.clone_ref(py));
+        })
+    }
+
+    /// Raises the failure of the exchange, if any.
+    pub fn check(&self, py: Python<'_>) -> PyResult<()> {
+        let failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        failure.as_ref().map_or(Ok(()), |error| Err(error.clone_ref(py)))
+    }
+
+    fn connected(&self) -> PyResult<&Connection> {
+        self.connection.get().ok_or_else(|| PyRuntimeError::new_err("these shards are not connected yet"))
+    }
+
+    fn locked(&self) -> std::sync::MutexGuard<'_, Gradients> {
+        self.gradients.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts the caller's gradients back into the work list, where the next step looks for them.
+    pub fn restore(&self, work: &mut WorkList) {
+        for (i, (gradient, dtype)) in self.locked().local.drain(..).enumerate() {
+            if !gradient.is_null() {
+                work.set_gradient(i, gradient, dtype);
+            }
+        }
+    }
+
+    /// Adds the gradients of all processes, bucket by bucket, and puts this process's parts into the work list. `done` follows each
+    /// bucket, while the next is on its way.
+    pub fn add_gradients<'py>(
+        &self,
+        py: Python<'py>,
+        (level, threads): (Level, usize),
+        work: &mut WorkList,
+        mut done: impl FnMut(&mut WorkList, usize) -> PyResult<()>,
+    ) -> PyResult<()> {
+        let connection = self.connected()?;
+        let mut gradients = self.locked();
+        let gradients = &mut *gradients;
+        // Arrays without gradients stay out of the step; every process has the same ones.
+        gradients.local = try_collect((0..work.len()).map(|i| match (work.is_absent(i), work.gradient(i)) {
+            (false, (data, dtype, _)) => (data, dtype),
+            (true, (_, dtype, _)) => (std::ptr::null_mut(), dtype),
+        }))
+        .map_err(no_memory)?;
+        for i in 0..work.len() {
+            if !work.is_absent(i) {
+                work.set_gradient_part(i, gradients.parts[i]);
+            }
+        }
+        let (earlier, local) = (&gradients.earlier, &gradients.local);
+        let compute = |(i, memory): (usize, &Memory)| {
+            let dtype = if work.is_float64(i) { Dtype::F64 } else { Dtype::F32 };
+            (memory.1.wrapping_add(self.offsets[i]), dtype)
+        };
+        let mut sums: Vec<Vec<(*mut u8, Dtype)>> =
+            earlier.iter().map(|memory| (0..local.len()).map(|i| compute((i, memory))).collect()).collect();
+        sums.push(local.clone());
+        let start = |bucket: usize| {
+            for (number, sum) in sums.iter().enumerate() {
+                let message = connection.messages[0][bucket % 2].1;
+                // SAFETY: gradients were checked and are kept alive; Python made the message long enough.
+                unsafe { self.layout.pack_gradients((level, threads), (bucket, number), sum, message) };
+            }
+            self.started(py, 0, bucket)
+        };
+        let buckets = self.layout.buckets();
+        let mut pending = if buckets > 0 { Some(start(0)?) } else { None };
+        for bucket in 0..buckets {
+            let next = if bucket + 1 < buckets { Some(start(bucket + 1)?) } else { None };
+            self.wait(pending)?;
+            // SAFETY: the message has arrived; the parts are as long as in the layout.
+            unsafe { self.layout.add(threads, bucket, connection.messages[1][bucket % 2].1, &gradients.parts) };
+            done(work, bucket)?;
+            pending = next;
+        }
+        Ok(())
+    }
+
+    fn started<'py>(&self, py: Python<'py>, kind: usize, bucket: usize) -> PyResult<Bound<'py, PyAny>> {
+        let function = &self.connected()?.starts[kind][bucket];
+        self.called(py, |py| call(function.bind(py), "__call__", (), None))
+    }
+
+    fn wait(&self, request: Option<Bound<'_, PyAny>>) -> PyResult<()> {
+        let Some(request) = request else { return Ok(()) };
+        self.called(request.py(), |_| call(&request, "Wait", (), None)).map(|_| ())
+    }
+
+    /// An exchange of parameters.
+    pub fn params<'a, 'py>(&'a self, py: Python<'py>, threads: usize, params: &[Pinned]) -> Params<'a, 'py> {
+        let arrays = params.iter().map(|param| param.data).collect();
+        Params { shards: self, py, threads, arrays, pending: [None, None], next: 0 }
+    }
+
+    /// Number of buckets.
+    pub fn buckets(&self) -> usize {
+        self.layout.buckets()
+    }
+
+    /// The layout, for the driver.
+    pub fn layout(&self) -> &schuss::Shards {
+        &self.layout
+    }
+}
+
+/// An exchange of parameters in buckets, of which two are on their way at a time.
+pub struct Params<'a, 'py> {
+    shards: &'a Shards,
+    py: Python<'py>,
+    threads: usize,
+    arrays: Vec<*mut u8>,
+    pending: [Option<Bound<'py, PyAny>>; 2],
+    next: usize,
+}
+
+impl Params<'_, '_> {
+    /// Starts the exchange of the next bucket.
+    pub fn start(&mut self) -> PyResult<()> {
+        let bucket = self.next;
+        if bucket >= 2 {
+            self.finish(bucket - 2)?;
+        }
+        let message = self.shards.connected()?.messages[2][bucket % 2].1;
+        // SAFETY: parameters are pinned and unchanged; Python made the message long enough.
+        unsafe { self.shards.layout.pack_params(self.threads, bucket, &self.arrays, message) };
+        self.pending[bucket % 2] = Some(self.shards.started(self.py, 1, bucket)?);
+        self.next += 1;
+        Ok(())
+    }
+
+    fn finish(&mut self, bucket: usize) -> PyResult<()> {
+        self.shards.wait(self.pending[bucket % 2].take())?;
+        let message = self.shards.connected()?.messages[3][bucket % 2].1;
+        // SAFETY: as above; the message has arrived.
+        unsafe { self.shards.layout.unpack_params(self.threads, bucket, &self.arrays, message) };
+        Ok(())
+    }
+
+    /// Waits for all buckets.
+    pub fn end(mut self) -> PyResult<()> {
+        (self.next.saturating_sub(2)..self.next).try_for_each(|bucket| self.finish(bucket))
+    }
+}
+
+/// A hash of what a step depends on.
+pub struct Fingerprint(u64);
+
+impl Fingerprint {
+    /// The hash of a text.
+    pub fn new(text: &str) -> Fingerprint {
+        text.bytes().fold(Fingerprint(0xcbf2_9ce4_8422_2325), |hash, byte| hash.with(u64::from(byte)))
+    }
+
+    /// The same with a number (FNV-1a, over words).
+    pub fn with(self, word: u64) -> Fingerprint {
+        let mixed = (self.0 ^ word).wrapping_mul(0x0000_0100_0000_01b3);
+        Fingerprint(mixed ^ mixed >> 32)
+    }
+
+    pub fn value(&self) -> u64 {
+        self.0
+    }
+}
+
+/// Elements between two places at which an array may be cut, if its rule sees it as this matrix.
+#[pyfunction]
+#[pyo3(signature = (matrix))]
+pub fn cut_size(matrix: Option<MatrixShape>) -> usize {
+    schuss::cut_size(matrix.map(|(batch, rows, cols, transposed, interleaved)| schuss::Matrix {
+        batch,
+        rows,
+        cols,
+        transposed,
+        interleaved,
+    }))
+}

@@ -1,0 +1,315 @@
+"""What tests of `schuss.mpi` run in every process of a job: ``python -m mpi4py mpi_program.py CASE [FILE]``.
+
+Each case asserts; one that passes prints "passed" from process 0.
+"""
+
+import contextlib
+import doctest
+import filecmp
+import functools
+import os
+import resource
+import signal
+import sys
+
+import ml_dtypes
+import numpy as np
+from mpi4py import MPI
+
+import schuss
+import schuss.mpi._model
+import schuss.mpi._sharded
+from schuss.mpi import Machine, Sharded, predict
+
+COMM = MPI.COMM_WORLD
+RANK, RANKS = COMM.Get_rank(), COMM.Get_size()
+#: Gradients that a step adds: no multiple of any number of processes.
+COUNT = 7
+SHAPES = {"one": ((130, 512), "f4"), "two": ((5000,), "f4"), "three": ((3, 40, 60), "f8"), "none": ((0,), "f4")}
+SMALL = {"one": ((70, 40), "f4"), "two": ((3000,), "f4"), "three": ((3, 20, 30), "f8"), "none": ((0,), "f4")}
+OPTIMIZERS = [name for name in schuss.OPTIMIZERS if name not in ("Newton", "LBFGS")]
+
+
+def arrays(shapes, seed, dtype=None):
+    """Arrays of random numbers, one of them in Fortran order."""
+    random = np.random.default_rng(seed)
+    made = {name: random.standard_normal(shape).astype(dtype or kind) for name, (shape, kind) in shapes.items()}
+    made["three"] = np.asfortranarray(made["three"])
+    return made
+
+
+def tree(gradients):
+    """The sum of gradients, in the tree that `Sharded` documents."""
+    if len(gradients) == 1:
+        return gradients[0]
+    left = 1
+    while 2 * left < len(gradients):
+        left *= 2
+    one, other = tree(gradients[:left]), tree(gradients[left:])
+    return {name: one[name] + other[name] for name in one}
+
+
+@functools.cache
+def gradients(small, step, dtype):
+    """In the type that updates are computed in, which is also that of their sum."""
+    dtype = dtype and np.float32
+    return [arrays(SMALL if small else SHAPES, 100 * step + number, dtype) for number in range(COUNT)]
+
+
+def take(given, own):
+    """A step with this process's gradients."""
+    for number in own.microbatches[:-1]:
+        own.accumulate(given[number])
+    return own.step(given[own.microbatches[-1]])
+
+
+def same(one, other):
+    return all(one[name].tobytes() == other[name].tobytes() for name in one)
+
+
+@contextlib.contextmanager
+def processes(count):
+    """A communicator of the first processes; None in the others."""
+    comm = COMM.Split(0 if count > RANK else MPI.UNDEFINED)
+    yield None if comm == MPI.COMM_NULL else comm
+
+
+def closure(params, number):
+    """The gradient that NAG asks for."""
+    return {name: (0.1 * x + number).astype(x.dtype) for name, x in params.items()}
+
+
+def check_bits(name, comm, small, options, dtype=None, steps=2):
+    kind, shapes = schuss.OPTIMIZERS[name], SMALL if small else SHAPES
+    options = {"lr": 0.01, **options}
+    alone, shared = arrays(shapes, 1, dtype), arrays(shapes, 1, dtype)
+    if RANK > 0:
+        shared["two"][...] = 0  # process 0 sends its values
+    plain = kind(alone, **options)
+    several = {} if name == "NAG" else {"microbatches": COUNT}
+    own = Sharded(kind, shared, comm=comm, bucket_size=4096, **several, **options)
+    for step in range(steps):
+        if name == "NAG":
+            here = [functools.partial(closure, number=number) for number in range(comm.size)]
+            plain.step(lambda here=here: tree([one(alone) for one in here]), grad_scale=float(comm.size))
+            own.step(lambda here=here: here[comm.rank](shared))
+            continue
+        given = gradients(small, step, dtype)
+        assert plain.step(tree(given), grad_scale=float(COUNT)) and take(given, own)
+        assert own.grad_norm == plain.grad_norm
+    if hasattr(plain, "eval"):
+        plain.eval()
+        own.eval()
+    assert same(alone, shared), f"{name} {options} on {comm.size} processes"
+    return plain, own, alone, shared
+
+
+def bits():
+    """Every optimizer on three processes, some on one, two and four."""
+    with processes(3) as comm:
+        if comm:
+            for name in OPTIMIZERS:
+                small = name not in ("Adafactor", "AdamMini", "AdamP", "Ranger", "SGDP")  # these see matrices
+                check_bits(name, comm, small, {"max_grad_norm": 1.0, "nonfinite": "skip"} if name != "SGD" else {})
+    for count in (1, 2, 4):
+        with processes(count) as comm:
+            if comm:
+                for name in ("AdamW", "LAMB", "Prodigy"):
+                    check_bits(name, comm, True, {})
+    with processes(2) as comm:
+        if comm:
+            check_bits("Adafactor", comm, False, {"max_grad_norm": 0.5})
+
+
+def formats():
+    """Small states and master weights, whose rounding depends on the place of an element in its array."""
+    for options, dtype in (
+        ({"state_dtype": "int8"}, "f4"),
+        ({"state_dtype": "bfloat16", "master_weights": True}, ml_dtypes.bfloat16),
+        ({"state_dtype": "bfloat16", "max_grad_norm": 1.0}, None),
+    ):
+        check_bits("AdamW", COMM, True, options, dtype)
+
+
+def files(folder):
+    """Files go from any number of processes to any other, and to and from the plain optimizer."""
+    path = os.path.join(folder, "state")
+    for name, options in (("AdamW", {}), ("Adafactor", {}), ("Ranger", {"state_dtype": "int8"}), ("Prodigy", {})):
+        dtype = "f4" if options else None
+        with processes(3) as comm:
+            if comm:
+                plain, own, _, _ = check_bits(name, comm, True, options, dtype)
+                own.save(path)
+                if RANK == 0:
+                    schuss.save(f"{path}.plain", plain)
+                    assert filecmp.cmp(path, f"{path}.plain", shallow=False), name
+        COMM.Barrier()
+        with processes(2) as comm:
+            if comm:
+                shared, again = arrays(SMALL, 2, dtype), arrays(SMALL, 3, dtype)
+                own = Sharded(schuss.OPTIMIZERS[name], shared, comm=comm, microbatches=COUNT, lr=0.01, **options)
+                own.load(path)
+                plain = schuss.OPTIMIZERS[name](again, lr=0.01, **options)
+                schuss.load(path, plain)
+                given = gradients(True, 5, dtype)
+                assert plain.step(tree(given), grad_scale=float(COUNT)) and take(given, own)
+                assert same(again, shared) and own.step_count == 3, name
+        COMM.Barrier()
+
+
+def raised(kind, text, function):
+    """Asserts that all processes raise the same error."""
+    try:
+        function()
+    except Exception as error:
+        found = (type(error), str(error))
+    else:
+        found = None
+    everyone = COMM.allgather(found)
+    assert all(one == everyone[0] for one in everyone), everyone
+    assert found is not None and found[0] is kind and text in found[1], found
+
+
+def errors(folder):
+    """An error in one process is the same error in all, and nothing has changed."""
+    last = RANK == RANKS - 1
+    params, like = arrays(SMALL, 1), arrays(SMALL, 1)
+    here = {name: x for name, x in arrays(SMALL, 5 + RANK).items()}
+
+    def made(kind=schuss.AdamW, **options):
+        return Sharded(kind, params, lr=0.01, **options)
+
+    raised(TypeError, "Newton", lambda: made(schuss.Newton))
+    raised(TypeError, "schuss.OPTIMIZERS", lambda: made(schuss.Lookahead))
+    raised(
+        ValueError,
+        "differ in the optimizer: AdamW in process 0, Lion in",
+        lambda: made(schuss.Lion if last else schuss.AdamW),
+    )
+    raised(ValueError, "differ in param_groups[0]['weight_decay']", lambda: made(weight_decay=0.1 if last else 0.0))
+    raised(ValueError, "params['one']", lambda: Sharded(schuss.SGD, {"one": np.ones(5 if last else 4)}, lr=0.1))
+    raised(ValueError, "microbatches", lambda: made(microbatches=1 if last else RANKS))
+    raised(ValueError, "(in process", lambda: made(betas=(2.0, 0.9) if last else (0.9, 0.9)))
+
+    own = made(nonfinite="error", max_grad_norm=1.0)
+    wrong = {**here, "one": here["one"][1:]} if last else here
+    raised(ValueError, "grads['one']", lambda: own.step(wrong))
+    raised(ValueError, "grads", lambda: own.step({**here, "more": here["one"]} if last else here))
+    raised(ValueError, "grad_scale", lambda: own.step(here, grad_scale=-1 if last else 1))
+    raised(ValueError, "differ in grad_scale", lambda: own.step(here, grad_scale=2 if last else 1))
+    own.param_groups[0]["lr"] = 0.02 if last else 0.01
+    raised(ValueError, "differ in param_groups[0]['lr']: 0.01 in process 0, 0.02 in process", lambda: own.step(here))
+    own.param_groups[0]["lr"] = 0.01
+    bad = {**here, "two": here["two"].copy()}
+    bad["two"][1500] = np.nan if last else 1
+    raised(FloatingPointError, "grads['two'] has a NaN or infinity, first at (1500,)", lambda: own.step(bad))
+    part = {**here, "two": None}
+    text = "differ in the arrays without gradients: [] in process 0, [\"grads['two']\"] in process"
+    raised(ValueError, text, lambda: own.step(part if last else here))
+    raised(FileNotFoundError, "", lambda: own.load(os.path.join(folder, "none")))
+    raised(FileNotFoundError, "", lambda: own.save(os.path.join(folder, "none", "state")))
+    unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if RANK == 0:  # a full disk, in the middle of a tensor
+        resource.setrlimit(resource.RLIMIT_FSIZE, (9000, unlimited[1]))
+    raised(OSError, "cannot be written", lambda: own.save(os.path.join(folder, "state")))
+    resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+    assert os.listdir(folder) == []
+    raised(AttributeError, "use save", lambda: own.state_dict())
+    raised(ValueError, "pass the last to step()", lambda: own.accumulate(here))
+    assert same(params, like) and own.step_count == 0
+    own.nonfinite = "skip"
+    assert not own.step(bad, zero_grads=True) and own.skipped_steps == 1 and not bad["two"].any()
+    assert own.step(part) and own.step_count == 1 and not same(params, like)
+    assert np.array_equal(params["two"], like["two"])
+    plain = schuss.AdamW(like, lr=0.01, nonfinite="skip", max_grad_norm=1.0)
+    for grads in (part, here):
+        everyone = COMM.allgather(grads)
+        if grads is here:
+            own.step(grads)
+        total = tree([{name: x for name, x in one.items() if x is not None} for one in everyone])
+        plain.step({name: total.get(name) for name in grads}, grad_scale=float(RANKS))
+    assert same(params, like)
+
+    nag, before = made(schuss.NAG), arrays(SMALL, 1)
+    for name, x in params.items():
+        before[name][...] = x
+
+    def closure():
+        if last:
+            raise ZeroDivisionError("in the loss")
+        return here
+
+    raised(ZeroDivisionError, "in the loss", lambda: nag.step(closure))
+    assert same(params, before)
+    assert nag.step(lambda: here)
+
+
+def interrupt():
+    """An interrupt before the exchange is an error in the others."""
+    here = {}
+
+    def rate(step):
+        if here["interrupted"]:
+            raise KeyboardInterrupt
+        return 0.1
+
+    params, grads = np.ones(5000, np.float32), np.ones(5000, np.float32)
+    here["interrupted"] = False
+    own = Sharded(schuss.SGD, params, lr=rate)
+    here["interrupted"] = RANK == 0
+    try:
+        own.step(grads)
+    except KeyboardInterrupt:
+        assert RANK == 0
+    except RuntimeError as error:
+        assert RANK > 0 and "KeyboardInterrupt" in str(error)
+    assert np.all(params == 1)
+    here["interrupted"] = False
+    assert own.step(grads) and np.all(params == np.float32(0.9))
+
+
+def killed():
+    """The job does not end by itself."""
+    own = Sharded(schuss.SGD, np.ones(5000, np.float32), lr=0.1)
+    own.step(np.ones(5000, np.float32))
+    if RANK == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    own.step(np.ones(5000, np.float32))
+    while True:
+        own.step(np.ones(5000, np.float32))
+
+
+def raising():
+    """The same for an exception in one process's own code."""
+    own = Sharded(schuss.SGD, np.ones(5000, np.float32), lr=0.1)
+    if RANK == 1:
+        raise ValueError("in the program")
+    own.step(np.ones(5000, np.float32))
+
+
+def model():
+    """The model's bytes are those of the messages, and of memory."""
+    n, bucket = 1 << 20, 1 << 16
+    own = Sharded(schuss.AdamW, np.ones(n, np.float32), lr=0.1, bucket_size=bucket)
+    predicted = predict(Machine(1e-6, 1e9, 1e9), RANKS, n, bucket_size=bucket)
+    buckets = own._shards.bytes
+    sent = sum(sum(one[0] for rank, one in enumerate(parts) if rank != RANK) for parts in buckets)
+    sent += sum((RANKS - 1) * parts[RANK][1] for parts in buckets)
+    memory = own.memory
+    assert abs(sent / predicted.traffic - 1) < 0.01, (sent, predicted)
+    assert abs(memory["state"] / predicted.state - 1) < 0.01
+    assert abs((sum(memory.values()) + 8 * n) / predicted.memory - 1) < 0.05, (memory, predicted)
+
+
+def doctests():
+    for module in (schuss.mpi._sharded, schuss.mpi._model):
+        found = doctest.testmod(module)
+        assert found.attempted and not found.failed
+    assert "schuss.mpi" in sys.modules
+
+
+if __name__ == "__main__":
+    globals()[sys.argv[1]](*sys.argv[2:])
+    COMM.Barrier()
+    if RANK == 0:
+        print("passed")

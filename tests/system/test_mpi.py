@@ -1,0 +1,52 @@
+"""`schuss.mpi` on real processes. Each test is a job of a few, which asserts by itself (support/mpi_program.py)."""
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from helpers import ROOT
+
+PROGRAM = ROOT / "tests" / "support" / "mpi_program.py"
+#: That of the package mpich, or else any.
+MPIEXEC = shutil.which("mpiexec", path=Path(sys.executable).parent) or shutil.which("mpiexec")
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("mpi4py") is None or MPIEXEC is None, reason="needs mpi4py and an MPI"
+)
+
+
+def run(processes, *arguments):
+    """Runs a case; processes that end with an exception end the job."""
+    command = [MPIEXEC, "-n", str(processes), sys.executable, "-m", "mpi4py", str(PROGRAM), *map(str, arguments)]
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=300, env={**os.environ, "SCHUSS_NUM_THREADS": "1"}
+    )
+
+
+CASES = {"bits": 4, "formats": 3, "files": 3, "errors": 3, "interrupt": 2, "model": 4, "doctests": 1}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_job_passes(case, tmp_path):
+    folder = [tmp_path] if case in ("files", "errors") else []
+    done = run(CASES[case], case, *folder)
+    assert (done.returncode, done.stdout) == (0, "passed\n"), done.stderr
+
+
+@pytest.mark.parametrize("case", ["killed", "raising"])
+def test_a_job_ends_with_its_first_process(case):
+    start = time.monotonic()
+    done = run(3, case)
+    assert done.returncode != 0 and "passed" not in done.stdout
+    assert time.monotonic() - start < 60
+
+
+def test_without_mpi4py_the_error_says_what_to_install():
+    code = "import sys; sys.modules['mpi4py'] = None; import schuss.mpi; schuss.mpi.Sharded(schuss.SGD, [], lr=1.0)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "ImportError: schuss.mpi needs the package mpi4py, and an MPI such as the package mpich" in done.stderr
