@@ -191,6 +191,8 @@ fn so_they_do_with_quantized_states_and_float32_copies() {
     for rule in schuss::optimizers::ALL.iter().copied() {
         let types = (Dtype::Bf16, Dtype::F32);
         check(rule, &Case { format: StateFormat::Bfloat16, nearest: false, types, master: true, ..PLAIN }, &LARGE, 2);
-        check(rule, &Case { format: StateFormat::Int8, nearest: false, ..PLAIN }, &LARGE, 3);
+        if rule.rule.takes_int8() {
+            check(rule, &Case { format: StateFormat::Int8, nearest: false, ..PLAIN }, &LARGE, 3);
+        }
     }
 }
