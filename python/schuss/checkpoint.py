@@ -284,7 +284,8 @@ def _path(path: str | os.PathLike[str]) -> str:
 
 def _check_optimizer(optimizer: Any) -> None:
     if not isinstance(optimizer, Optimizer):
-        raise TypeError(f"the optimizer must be one of schuss, got {type(optimizer).__name__}")
+        advice = getattr(optimizer, "_refusal", "")
+        raise TypeError(f"the optimizer must be one of schuss, got {type(optimizer).__name__}{advice}")
 
 
 def _named(optimizer: Optimizer, include_params: bool) -> list[_state.Target]:

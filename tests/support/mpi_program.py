@@ -4,6 +4,8 @@ Each case asserts; one that passes prints "passed" from process 0.
 """
 
 import contextlib
+import copy
+import ctypes
 import doctest
 import filecmp
 import functools
@@ -14,6 +16,7 @@ import sys
 
 import ml_dtypes
 import numpy as np
+from cases import CASES
 from mpi4py import MPI
 
 import schuss
@@ -26,6 +29,8 @@ RANK, RANKS = COMM.Get_rank(), COMM.Get_size()
 #: Gradients that a step adds: no multiple of any number of processes.
 COUNT = 7
 SHAPES = {"one": ((130, 512), "f4"), "two": ((5000,), "f4"), "three": ((3, 40, 60), "f8"), "none": ((0,), "f4")}
+#: For rows of the conformance table.
+ROW = {"one": ((40, 70), "f4"), "two": ((1500,), "f4"), "three": ((2, 20, 60), "f4")}
 SMALL = {"one": ((70, 40), "f4"), "two": ((3000,), "f4"), "three": ((3, 20, 30), "f8"), "none": ((0,), "f4")}
 OPTIMIZERS = [name for name in schuss.OPTIMIZERS if name not in ("Newton", "LBFGS")]
 
@@ -121,6 +126,34 @@ def bits():
             check_bits("Adafactor", comm, False, {"max_grad_norm": 0.5})
 
 
+def check_row(case, comm):
+    """A row of the conformance table; in the third step an array has no gradient."""
+    kind = schuss.OPTIMIZERS[case.optimizer]
+    alone, shared = arrays(ROW, 1), arrays(ROW, 1)
+    plain, own = kind(alone, **case.kwargs), Sharded(kind, shared, comm=comm, bucket_size=4096, **case.kwargs)
+    for step in range(4):
+        if case.optimizer == "NAG":
+            here = [functools.partial(closure, number=number) for number in range(comm.size)]
+            plain.step(lambda here=here: tree([one(alone) for one in here]), grad_scale=float(comm.size))
+            own.step(lambda here=here: here[comm.rank](shared))
+            continue
+        given = [arrays(ROW, 100 * step + number) for number in range(comm.size)]
+        left_out = {"two": None} if step == 2 else {}
+        taken = plain.step(tree(given) | left_out, grad_scale=float(comm.size))
+        assert own.step(given[comm.rank] | left_out) == taken
+    if hasattr(plain, "eval"):
+        plain.eval()
+        own.eval()
+    assert same(alone, shared), f"{case} on {comm.size} processes"
+
+
+def table(part, parts):
+    """Some rows of the conformance table, one of `parts` of them, on three processes."""
+    rows = [case for case in CASES if case.optimizer in OPTIMIZERS]
+    for case in rows[int(part) :: int(parts)]:
+        check_row(case, COMM)
+
+
 def formats():
     """Small states and master weights, whose rounding depends on the place of an element in its array."""
     for options, dtype in (
@@ -180,7 +213,11 @@ def errors(folder):
         return Sharded(kind, params, lr=0.01, **options)
 
     raised(TypeError, "Newton", lambda: made(schuss.Newton))
-    raised(TypeError, "schuss.OPTIMIZERS", lambda: made(schuss.Lookahead))
+    raised(TypeError, "LBFGS needs every array whole", lambda: made(schuss.LBFGS))
+    raised(TypeError, "cannot share the arrays of Lookahead, a wrapper", lambda: made(schuss.Lookahead))
+    raised(TypeError, "a class of schuss.OPTIMIZERS, got str", lambda: made("AdamW"))
+    raised(TypeError, "comm must be a communicator", lambda: made(comm=RANKS))
+    raised(TypeError, "comm must be a communicator", lambda: made(comm=MPI.COMM_NULL))
     raised(
         ValueError,
         "differ in the optimizer: AdamW in process 0, Lion in",
@@ -197,9 +234,9 @@ def errors(folder):
     raised(ValueError, "grads", lambda: own.step({**here, "more": here["one"]} if last else here))
     raised(ValueError, "grad_scale", lambda: own.step(here, grad_scale=-1 if last else 1))
     raised(ValueError, "differ in grad_scale", lambda: own.step(here, grad_scale=2 if last else 1))
-    own.param_groups[0]["lr"] = 0.02 if last else 0.01
+    own.lr = 0.02 if last else 0.01
     raised(ValueError, "differ in param_groups[0]['lr']: 0.01 in process 0, 0.02 in process", lambda: own.step(here))
-    own.param_groups[0]["lr"] = 0.01
+    own.lr = 0.01
     bad = {**here, "two": here["two"].copy()}
     bad["two"][1500] = np.nan if last else 1
     raised(FloatingPointError, "grads['two'] has a NaN or infinity, first at (1500,)", lambda: own.step(bad))
@@ -215,6 +252,11 @@ def errors(folder):
     resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
     assert os.listdir(folder) == []
     raised(AttributeError, "use save", lambda: own.state_dict())
+    raised(AttributeError, "AdamW has no attribute 'rate'; did you mean opt.lr", lambda: setattr(own, "rate", 1.0))
+    for wrap in (schuss.Lookahead, schuss.SAM, schuss.EMA, lambda opt: schuss.Transformed(opt, [])):
+        raised(TypeError, "got Sharded; it has its own save() and load(), and no wrapper", lambda wrap=wrap: wrap(own))
+    raised(TypeError, "got Sharded; it has its own save()", lambda: schuss.save(os.path.join(folder, "state"), own))
+    raised(TypeError, "cannot be copied or pickled", lambda: copy.deepcopy(own))
     raised(ValueError, "pass the last to step()", lambda: own.accumulate(here))
     assert same(params, like) and own.step_count == 0
     own.nonfinite = "skip"
@@ -266,6 +308,38 @@ def interrupt():
     assert np.all(params == 1)
     here["interrupted"] = False
     assert own.step(grads) and np.all(params == np.float32(0.9))
+
+
+def memory():
+    """Each allocation of a step as large as a list of all arrays fails, one after the other, in one process."""
+    library = ctypes.CDLL(os.environ["LD_PRELOAD"])
+    last, least = RANKS - 1, 8 * 1000
+    for kind, options in (
+        (schuss.AdamW, {}),
+        (schuss.AdamW, {"max_grad_norm": 1.0}),
+        (schuss.LAMB, {}),
+        (schuss.Adafactor, {}),
+    ):
+        params, grads = ([np.full((2, 3), value, np.float32) for _ in range(1000)] for value in (1, 0.5))
+        grads[3] = None
+        own = Sharded(kind, params, lr=0.1, **options)
+        nth, failed = 0, True
+        while failed:
+            before, error = [p.copy() for p in params], None
+            if last == RANK:
+                library.fail(nth, least)
+            try:
+                own.step(grads)
+            except MemoryError as raised:
+                error = raised
+            failed = COMM.bcast(library.has_failed(), root=last)
+            library.fail(-1, 0)
+            everyone = COMM.allgather(error is None)
+            assert len(set(everyone)) == 1, everyone
+            changed = [not np.array_equal(p, q) for p, q in zip(params, before, strict=True)]
+            assert not changed[3] and changed.count(error is None) >= 999
+            nth += 1
+        assert nth > 1 and own.step_count < nth
 
 
 def killed():

@@ -20,14 +20,18 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def run(processes, *arguments):
+def run(processes, *arguments, program=PROGRAM, preload=None):
     """Runs a case; processes that end with an exception end the job."""
-    command = [MPIEXEC, "-n", str(processes), sys.executable, "-m", "mpi4py", str(PROGRAM), *map(str, arguments)]
+    before = ["env", f"LD_PRELOAD={preload}"] if preload else []
+    command = [MPIEXEC, "-n", str(processes), *before, sys.executable, "-m", "mpi4py", str(program)]
+    command += map(str, arguments)
     return subprocess.run(
         command, capture_output=True, text=True, timeout=300, env={**os.environ, "SCHUSS_NUM_THREADS": "1"}
     )
 
 
+#: The conformance table runs in this many jobs, two of which are in each test run.
+PARTS = 12
 CASES = {"bits": 4, "formats": 3, "files": 3, "errors": 3, "interrupt": 2, "model": 4, "doctests": 1}
 
 
@@ -38,12 +42,28 @@ def test_a_job_passes(case, tmp_path):
     assert (done.returncode, done.stdout) == (0, "passed\n"), done.stderr
 
 
+@pytest.mark.parametrize("part", [0, 1, *(pytest.param(part, marks=pytest.mark.slow) for part in range(2, PARTS))])
+def test_rows_of_the_conformance_table_have_the_bits_of_one_process(part):
+    done = run(3, "table", part, PARTS)
+    assert (done.returncode, done.stdout) == (0, "passed\n"), done.stderr
+
+
+def test_without_memory_for_a_step_in_one_process_all_raise_an_error(counting):
+    done = run(2, "memory", preload=counting)
+    assert (done.returncode, done.stdout) == (0, "passed\n"), done.stderr
+
+
 @pytest.mark.parametrize("case", ["killed", "raising"])
 def test_a_job_ends_with_its_first_process(case):
     start = time.monotonic()
     done = run(3, case)
     assert done.returncode != 0 and "passed" not in done.stdout
     assert time.monotonic() - start < 60
+
+
+def test_the_example_runs():
+    done = run(3, program=ROOT / "examples" / "loops" / "with_mpi.py")
+    assert done.returncode == 0 and "the same bits as one process" in done.stdout, done.stderr
 
 
 def test_without_mpi4py_the_error_says_what_to_install():

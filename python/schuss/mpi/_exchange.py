@@ -28,6 +28,8 @@ def mpi() -> Any:
 
 #: Bytes of one message where arrays of any size are sent.
 CHUNK = 1 << 26
+#: The most numbers that are combined at a time: sums of blocks.
+NUMBERS = 1 << 14
 _PENDING, _TOGETHER, _DISAGREED = 0, 1, 2
 
 
@@ -58,8 +60,9 @@ def connect(shards: _schuss.Shards, comm: Any) -> int:
                 comm.Iallgatherv, [mine, parts[rank], MPI.BYTE], [all_of_them, parts, _starts(parts), MPI.BYTE]
             )
         )
-    shards.connect([comm.Allreduce, MPI.IN_PLACE, MPI.UINT64_T, MPI.BOR], [gradients, params], memory)
-    return sum(array.nbytes for pair in memory for array in pair)
+    numbers = np.empty(NUMBERS)
+    shards.connect([comm.Allreduce, MPI.IN_PLACE, MPI.UINT64_T, MPI.BOR], numbers, [gradients, params], memory)
+    return numbers.nbytes + sum(array.nbytes for pair in memory for array in pair)
 
 
 def _aligned(size: int) -> np.ndarray:

@@ -81,6 +81,9 @@ class Sharded:
     array([0.5, 0.5, 0.5], dtype=float32)
     """
 
+    #: For messages of functions that take optimizers.
+    _refusal = "; it has its own save() and load(), and no wrapper can be around it"
+
     def __init__(
         self,
         kind: type[Optimizer],
@@ -91,7 +94,7 @@ class Sharded:
         bucket_size: int = 1 << 20,
         **options: Any,
     ) -> None:
-        self._comm = (mpi().COMM_WORLD if comm is None else comm).Dup()
+        self._comm = _communicator(comm).Dup()
         rank, ranks = self._comm.Get_rank(), self._comm.Get_size()
         count = ranks if microbatches is None else microbatches
         leaves = self._together(lambda: _checked(kind, params, count, bucket_size, ranks))
@@ -119,8 +122,7 @@ class Sharded:
         self._shards = self._backend.shards
         self._buffers = _exchange.connect(self._shards, self._comm)
         _exchange.set_threads(self._comm)
-        #: The numbers of this process's gradients in a step.
-        self.microbatches = range(count * rank // ranks, count * (rank + 1) // ranks)
+        self._numbers = range(count * rank // ranks, count * (rank + 1) // ranks)
         self._sums: list[tuple[int, int, np.ndarray, Any]] = []
         self._accumulated = 0
 
@@ -186,6 +188,11 @@ class Sharded:
                 self._sums, self._accumulated = [], 0
             else:
                 self._sums = before
+
+    @property
+    def microbatches(self) -> range:
+        """The numbers of this process's gradients in a step."""
+        return self._numbers
 
     @property
     def _count(self) -> int:
@@ -340,6 +347,17 @@ class Sharded:
         return self._optimizer.param_groups
 
     @property
+    def lr(self) -> float:
+        """The learning rate of the next step; set it to the same value in every process."""
+        optimizer: Any = self._optimizer
+        rate: float = optimizer.lr
+        return rate
+
+    @lr.setter
+    def lr(self, value: Any) -> None:
+        self._optimizer.lr = value
+
+    @property
     def step_count(self) -> int:
         """Steps taken."""
         return self._optimizer.step_count
@@ -385,6 +403,11 @@ class Sharded:
         value = getattr(self._optimizer, name)
         return (lambda *args: self._exchanged(lambda: value(*args))) if name in _TOGETHER else value
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        # What this class does not have is an option of the optimizer, or a mistake that it explains.
+        own = name.startswith("_") or hasattr(type(self), name)
+        super().__setattr__(name, value) if own else setattr(self._optimizer, name, value)
+
     def __reduce__(self) -> Any:
         self._backend.check_picklable()
 
@@ -396,11 +419,14 @@ class Sharded:
 
 def _checked(kind: Any, params: Any, count: Any, bucket: Any, ranks: int) -> list[tuple[str, np.ndarray]]:
     """The arrays of the parameters; raises unless the arguments are usable."""
-    known = tuple(OPTIMIZERS.values())
-    if not (isinstance(kind, type) and issubclass(kind, known)):
-        raise TypeError(f"the first argument is a class of schuss.OPTIMIZERS, got {kind!r}")
+    if not (isinstance(kind, type) and issubclass(kind, Optimizer)):
+        raise TypeError(f"the first argument is a class of schuss.OPTIMIZERS, got {trees.kind(kind)}")
     if not kind._shareable:
         raise TypeError(f"{kind.__name__} needs every array whole, so processes cannot share them")
+    if not issubclass(kind, tuple(OPTIMIZERS.values())):
+        raise TypeError(
+            f"processes cannot share the arrays of {kind.__name__}, a wrapper; give the class that it wraps"
+        )
     for name, value, least in (("microbatches", count, ranks), ("bucket_size", bucket, 1)):
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise ValueError(f"{name} must be a whole number >= {least}, got {value!r}")
@@ -408,6 +434,15 @@ def _checked(kind: Any, params: Any, count: Any, bucket: Any, ranks: int) -> lis
         raise TypeError("processes share NumPy arrays only; params has arrays on a GPU")
     leaves = trees.flatten(params, "params")[1]
     return [(f"params{place}", leaf) for place, leaf in leaves if isinstance(leaf, np.ndarray)]
+
+
+def _communicator(comm: Any) -> Any:
+    MPI = mpi()
+    if comm is None:
+        return MPI.COMM_WORLD
+    if not isinstance(comm, MPI.Intracomm) or comm == MPI.COMM_NULL:
+        raise TypeError(f"comm must be a communicator of mpi4py that this process is in, got {comm!r}")
+    return comm
 
 
 def _layout(array: np.ndarray) -> str:

@@ -54,7 +54,8 @@ class Wrapper(Optimizer):
     def _wrap(self, optimizer: Optimizer, **settings: Any) -> None:
         """Wraps an optimizer; `settings` has a value for each of the wrapper's own settings."""
         if not isinstance(optimizer, Optimizer):
-            raise TypeError(f"{type(self).__name__} wraps an optimizer, got {trees.kind(optimizer)}")
+            advice = getattr(optimizer, "_refusal", "")
+            raise TypeError(f"{type(self).__name__} wraps an optimizer, got {trees.kind(optimizer)}{advice}")
         if not optimizer._wrappable:
             raise TypeError(f"{type(self).__name__} cannot wrap {type(optimizer).__name__}, whose step is many updates")
         self._optimizer = optimizer

@@ -371,6 +371,8 @@ fn take_step(
     // Nothing below runs foreign Python code, so the checks above stay valid.
     let level = level::in_use().map_err(PyRuntimeError::new_err)?;
     let threads = schuss::num_threads().map_err(PyRuntimeError::new_err)?;
+    // Before processes agree on the step, so that memory cannot run out in one of them only.
+    let sharing = if inner.work.any_absent() { Some(inner.missing_one()?) } else { None };
     let shards = inner.shards.as_ref().map(|shards| shards.clone_ref(py));
     // Where nothing is measured before the step, each bucket is updated while the next is on its way.
     let by_bucket = shards.is_some()
@@ -416,7 +418,6 @@ fn take_step(
         }
     }
     let lead = fill_scalars(py, inner, scheduled.as_deref(), factor);
-    let sharing = if inner.work.any_absent() { Some(inner.missing_one()?) } else { None };
     if sharing.is_some() {
         put_back_absent(py, inner)?;
     }
@@ -479,7 +480,7 @@ fn run(
         })
     };
     let Some(shards) = inner.shards.as_ref().map(|shards| shards.get()) else { return run(work, None) };
-    let mut params = shards.params(py, threads, &inner.params);
+    let mut params = shards.params(py, threads);
     if by_bucket {
         shards.add_gradients(py, (level, threads), work, |work, bucket| {
             run(work, Some((shards.layout(), bucket)))?;

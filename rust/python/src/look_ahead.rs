@@ -50,7 +50,7 @@ impl AtLookAhead {
         }
         let lead = fill_scalars(py, inner, scheduled.as_deref(), 1.0);
         let release = inner.work.total() >= RELEASE_GIL;
-        let Inner { scalars, work, params, shards, look_ahead: Some(look_ahead), .. } = inner else {
+        let Inner { scalars, work, shards, look_ahead: Some(look_ahead), .. } = inner else {
             unreachable!("just prepared")
         };
         let mut step =
@@ -62,7 +62,7 @@ impl AtLookAhead {
         look_ahead.moved = true;
         if let Some(shards) = shards {
             let shards = shards.get();
-            let mut params = shards.params(py, threads, params);
+            let mut params = shards.params(py, threads);
             (0..shards.buckets()).try_for_each(|_| params.start())?;
             params.end()?;
             shards.after_agreement();

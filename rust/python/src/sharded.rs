@@ -10,12 +10,12 @@ use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::PyList;
 use schuss::level::Level;
-use schuss::{Dtype, Peers, WorkList, padded_length, try_collect};
+use schuss::{Dtype, LocalSum, Peers, WorkList, padded_length, try_collect};
 
 use crate::arrays::Pinned;
 use crate::callbacks::call;
 use crate::group::MatrixShape;
-use crate::memory::{List, collect, no_memory};
+use crate::memory::{List, collect, no_memory, push};
 
 /// Where a process is in a step; the discriminants are those of `phase` in Python.
 const PENDING: u8 = 0;
@@ -42,6 +42,8 @@ impl Memory {
 struct Connection {
     /// The all-reduce, its place-holder for input in place, the type of the numbers, and the operation.
     combine: [Py<PyAny>; 4],
+    /// Memory for the numbers that are combined at a time.
+    numbers: Py<PyArray1<f64>>,
     /// For each bucket what starts the exchange of its gradients, and of its parameters; it returns a request.
     starts: [Vec<Py<PyAny>>; 2],
     /// Two messages each: gradients to send, and received; parameters to send, and received.
@@ -53,7 +55,7 @@ struct Gradients {
     /// Memory for this process's parts of the sums, and where those of each array begin.
     block: Vec<u64>,
     parts: Vec<*mut u8>,
-    /// The gradients that the caller passed.
+    /// The gradients that the caller passed; null where there is none. Empty between steps, with room for all arrays.
     local: Vec<(*mut u8, Dtype)>,
     /// Sums of earlier gradients of this process, all arrays one after the other.
     earlier: Vec<Memory>,
@@ -61,6 +63,14 @@ struct Gradients {
 
 // SAFETY: the pointers are dereferenced only during a step, under the optimizer's lock.
 unsafe impl Send for Gradients {}
+
+/// Where the parameters are.
+struct Params(Vec<*mut u8>);
+
+// SAFETY: as above.
+unsafe impl Send for Params {}
+// SAFETY: as above.
+unsafe impl Sync for Params {}
 
 /// How processes share the arrays of an optimizer.
 #[pyclass(frozen, module = "schuss._schuss")]
@@ -72,6 +82,7 @@ pub struct Shards {
     count: usize,
     /// Where each array begins in one of `earlier`.
     offsets: Vec<usize>,
+    params: Params,
     gradients: Mutex<Gradients>,
     connection: OnceLock<Connection>,
     phase: AtomicU8,
@@ -107,8 +118,8 @@ impl Shards {
         let (mut offsets, mut starts, mut whole, mut own) = (Vec::new(), Vec::new(), 0, 0);
         for (param, cuts) in pinned.iter().zip(&cuts) {
             let size = param.dtype.compute().size();
-            offsets.push(whole);
-            starts.push(own);
+            push(&mut offsets, whole)?;
+            push(&mut starts, own)?;
             whole += padded_length(param.len * size);
             own += padded_length((cuts[rank + 1] - cuts[rank]) * size);
         }
@@ -116,14 +127,17 @@ impl Shards {
         block.try_reserve_exact(own / 8).map_err(no_memory)?;
         block.resize(own / 8, 0);
         let first: *mut u8 = block.as_mut_ptr().cast();
-        let parts = starts.iter().map(|&start| first.wrapping_add(start)).collect();
+        let parts = try_collect(starts.iter().map(|&start| first.wrapping_add(start))).map_err(no_memory)?;
+        let mut local = Vec::new();
+        local.try_reserve_exact(pinned.len()).map_err(no_memory)?;
         Ok(Shards {
-            layout: schuss::Shards::new(rank, types, cuts, bucket, count),
+            layout: schuss::Shards::new(rank, types, cuts, bucket, count).map_err(no_memory)?,
+            params: Params(try_collect(pinned.iter().map(|param| param.data)).map_err(no_memory)?),
             rank,
             ranks,
             count,
             offsets,
-            gradients: Mutex::new(Gradients { block, parts, local: Vec::new(), earlier: Vec::new() }),
+            gradients: Mutex::new(Gradients { block, parts, local, earlier: Vec::new() }),
             connection: OnceLock::new(),
             phase: AtomicU8::new(PENDING),
             failure: Mutex::new(None),
@@ -132,9 +146,9 @@ impl Shards {
 
     /// For each bucket and process, the bytes of its part of a sum of gradients and of the parameters.
     #[getter]
-    fn bytes(&self) -> Vec<Vec<(usize, usize)>> {
-        let pairs = |bucket| self.layout.bytes(bucket).iter().map(|&[one, other]| (one, other)).collect();
-        (0..self.layout.buckets()).map(pairs).collect()
+    fn bytes(&self) -> PyResult<Vec<Vec<(usize, usize)>>> {
+        let pairs = |bucket| try_collect(self.layout.bytes(bucket).iter().map(|&[one, other]| (one, other)));
+        collect((0..self.layout.buckets()).map(|bucket| pairs(bucket).map_err(no_memory)))
     }
 
     /// The sums of gradients that each process sends.
@@ -160,12 +174,13 @@ impl Shards {
     fn connect(
         &self,
         combine: [Py<PyAny>; 4],
+        numbers: Py<PyArray1<f64>>,
         starts: [List<Py<PyAny>>; 2],
         messages: [[Bound<'_, PyArray1<u8>>; 2]; 4],
     ) -> PyResult<()> {
         let messages = messages.map(|pair| pair.map(Memory::new));
         let starts = starts.map(|List(functions)| functions);
-        let made = self.connection.set(Connection { combine, starts, messages });
+        let made = self.connection.set(Connection { combine, numbers, starts, messages });
         made.map_err(|_| PyRuntimeError::new_err("these shards are connected already"))
     }
 
@@ -196,6 +211,7 @@ impl Shards {
             .iter()
             .chain(connection.starts.iter().flatten())
             .try_for_each(|object| visit.call(object))?;
+        visit.call(&connection.numbers)?;
         connection.messages.iter().flatten().try_for_each(|memory| visit.call(&memory.0))
     }
 }
@@ -235,7 +251,7 @@ impl Shards {
 
     /// Whether all processes have sent this number.
     fn vote(&self, py: Python<'_>, number: u64) -> PyResult<bool> {
-        let mut votes = vec![0.0; self.ranks];
+        let mut votes = try_collect((0..self.ranks).map(|_| 0.0)).map_err(no_memory)?;
         votes[self.rank] = f64::from_bits(number);
         self.combine(py, &mut votes)?;
         Ok(votes.iter().all(|vote| vote.to_bits() == number))
@@ -243,14 +259,19 @@ impl Shards {
 
     fn combine(&self, py: Python<'_>, numbers: &mut [f64]) -> PyResult<()> {
         let connection = self.connected()?;
-        let sums = PyArray1::from_slice(py, numbers);
         let [function, in_place, dtype, operation] = &connection.combine;
-        self.called(py, |py| {
-            let message = PyList::new(py, [sums.as_any(), dtype.bind(py)])?;
-            call(function.bind(py), "__call__", (in_place, message, operation), None)
-        })?;
-        // SAFETY: just made; nobody else has it.
-        numbers.copy_from_slice(unsafe { sums.as_slice()? });
+        let memory = connection.numbers.bind(py);
+        for part in numbers.chunks_mut(memory.len()?.max(1)) {
+            // SAFETY: this memory is for this function alone, which runs in one thread at a time.
+            unsafe { &mut memory.as_slice_mut()?[..part.len()] }.copy_from_slice(part);
+            self.called(py, |py| {
+                let count = part.len().into_pyobject(py)?;
+                let message = PyList::new(py, [memory.as_any(), count.as_any(), dtype.bind(py)])?;
+                call(function.bind(py), "__call__", (in_place, message, operation), None)
+            })?;
+            // SAFETY: as above.
+            part.copy_from_slice(unsafe { &memory.as_slice()?[..part.len()] });
+        }
         Ok(())
     }
 
@@ -302,27 +323,20 @@ impl Shards {
         let connection = self.connected()?;
         let mut gradients = self.locked();
         let gradients = &mut *gradients;
-        // Arrays without gradients stay out of the step; every process has the same ones.
-        gradients.local = try_collect((0..work.len()).map(|i| match (work.is_absent(i), work.gradient(i)) {
-            (false, (data, dtype, _)) => (data, dtype),
-            (true, (_, dtype, _)) => (std::ptr::null_mut(), dtype),
-        }))
-        .map_err(no_memory)?;
+        gradients.local.clear();
         for i in 0..work.len() {
-            if !work.is_absent(i) {
+            // Arrays without gradients stay out of the step; every process has the same ones.
+            let (data, dtype, _) = work.gradient(i);
+            let absent = work.is_absent(i);
+            gradients.local.push((if absent { std::ptr::null_mut() } else { data }, dtype));
+            if !absent {
                 work.set_gradient_part(i, gradients.parts[i]);
             }
         }
-        let (earlier, local) = (&gradients.earlier, &gradients.local);
-        let compute = |(i, memory): (usize, &Memory)| {
-            let dtype = if work.is_float64(i) { Dtype::F64 } else { Dtype::F32 };
-            (memory.1.wrapping_add(self.offsets[i]), dtype)
-        };
-        let mut sums: Vec<Vec<(*mut u8, Dtype)>> =
-            earlier.iter().map(|memory| (0..local.len()).map(|i| compute((i, memory))).collect()).collect();
-        sums.push(local.clone());
+        let earlier = gradients.earlier.iter().map(|memory| LocalSum::Packed(memory.1, &self.offsets));
+        let sums = earlier.chain([LocalSum::Arrays(&gradients.local)]);
         let start = |bucket: usize| {
-            for (number, sum) in sums.iter().enumerate() {
+            for (number, sum) in sums.clone().enumerate() {
                 let message = connection.messages[0][bucket % 2].1;
                 // SAFETY: gradients were checked and are kept alive; Python made the message long enough.
                 unsafe { self.layout.pack_gradients((level, threads), (bucket, number), sum, message) };
@@ -353,9 +367,8 @@ impl Shards {
     }
 
     /// An exchange of parameters.
-    pub fn params<'a, 'py>(&'a self, py: Python<'py>, threads: usize, params: &[Pinned]) -> Params<'a, 'py> {
-        let arrays = params.iter().map(|param| param.data).collect();
-        Params { shards: self, py, threads, arrays, pending: [None, None], next: 0 }
+    pub fn params<'a, 'py>(&'a self, py: Python<'py>, threads: usize) -> ParamExchange<'a, 'py> {
+        ParamExchange { shards: self, py, threads, pending: [None, None], next: 0 }
     }
 
     /// Number of buckets.
@@ -370,16 +383,15 @@ impl Shards {
 }
 
 /// An exchange of parameters in buckets, of which two are on their way at a time.
-pub struct Params<'a, 'py> {
+pub struct ParamExchange<'a, 'py> {
     shards: &'a Shards,
     py: Python<'py>,
     threads: usize,
-    arrays: Vec<*mut u8>,
     pending: [Option<Bound<'py, PyAny>>; 2],
     next: usize,
 }
 
-impl Params<'_, '_> {
+impl ParamExchange<'_, '_> {
     /// Starts the exchange of the next bucket.
     pub fn start(&mut self) -> PyResult<()> {
         let bucket = self.next;
@@ -388,7 +400,7 @@ impl Params<'_, '_> {
         }
         let message = self.shards.connected()?.messages[2][bucket % 2].1;
         // SAFETY: parameters are pinned and unchanged; Python made the message long enough.
-        unsafe { self.shards.layout.pack_params(self.threads, bucket, &self.arrays, message) };
+        unsafe { self.shards.layout.pack_params(self.threads, bucket, &self.shards.params.0, message) };
         self.pending[bucket % 2] = Some(self.shards.started(self.py, 1, bucket)?);
         self.next += 1;
         Ok(())
@@ -398,7 +410,7 @@ impl Params<'_, '_> {
         self.shards.wait(self.pending[bucket % 2].take())?;
         let message = self.shards.connected()?.messages[3][bucket % 2].1;
         // SAFETY: as above; the message has arrived.
-        unsafe { self.shards.layout.unpack_params(self.threads, bucket, &self.arrays, message) };
+        unsafe { self.shards.layout.unpack_params(self.threads, bucket, &self.shards.params.0, message) };
         Ok(())
     }
 

@@ -29,5 +29,5 @@ pub use peers::{Combine, Peers, cut_size};
 pub use pool::{in_parallel, num_threads, set_num_threads};
 #[cfg(feature = "cuda")]
 pub(crate) use reductions::{by_cells, form};
-pub use shards::{Shards, padded_length};
+pub use shards::{LocalSum, Shards, padded_length};
 pub use work_list::WorkList;

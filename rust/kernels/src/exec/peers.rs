@@ -1,6 +1,7 @@
 //! Processes that share arrays: each updates a part of every array, and they exchange partial results of reductions. Every
 //! process then combines all of them in the order of one that has the arrays to itself. Sends nothing itself.
 
+use std::collections::TryReserveError;
 use std::ops::Range;
 
 use super::matrix::{Cells, Matrix};
@@ -47,25 +48,13 @@ impl WorkList {
         work
     }
 
-    /// The ranges of the partial results of one pass of each array.
-    fn ranges<'r>(&self, stage_of: &impl Fn(&Item) -> Option<&'r Round>, number: usize) -> Vec<Range<usize>> {
-        let range = |item: &Item| {
-            let round = stage_of(item)?;
-            let numbered = round.stages[*round.passes.get(number)?];
-            let first = *item.partials.get(numbered.number)?;
-            let places = stage_places(numbered.stage, item.units(numbered.stage), item.cells.as_deref());
-            (places > 0).then_some(first..first + places)
-        };
-        self.items.iter().filter_map(range).collect()
-    }
-
     /// Sets the partial results of a pass to zero bits, so that those of other processes can be added.
     ///
     /// # Safety
     /// No task may run.
     pub(super) unsafe fn before_pass<'r>(&self, round_of: &impl Fn(&Item) -> Option<&'r Round>, number: usize) {
         if self.peers.is_some() {
-            for range in self.ranges(round_of, number) {
+            for range in self.items.iter().filter_map(|item| partials_of(item, round_of, number)) {
                 // SAFETY: upheld by the caller.
                 unsafe { self.partials.slice(range.start, range.len()) }.fill(0.0);
             }
@@ -76,33 +65,52 @@ impl WorkList {
     ///
     /// # Safety
     /// No task may run.
-    pub(super) unsafe fn after_pass<'r>(&self, round_of: &impl Fn(&Item) -> Option<&'r Round>, number: usize) {
-        let Some(peers) = &self.peers else { return };
-        let ranges = self.ranges(round_of, number);
+    pub(super) unsafe fn after_pass<'r>(&mut self, round_of: &impl Fn(&Item) -> Option<&'r Round>, number: usize) {
+        let WorkList { peers: Some(peers), items, partials, exchanged, .. } = self else { return };
+        let ranges = || items.iter().filter_map(|item| partials_of(item, round_of, number));
         // SAFETY: upheld by the caller.
-        let part = |range: &Range<usize>| unsafe { self.partials.slice(range.start, range.len()) };
-        let mut all: Vec<f64> = ranges.iter().flat_map(|range| part(range).iter().copied()).collect();
-        if !all.is_empty() {
-            (peers.combine)(&mut all);
+        let part = |range: &Range<usize>| unsafe { partials.slice(range.start, range.len()) };
+        exchanged.clear();
+        ranges().for_each(|range| exchanged.extend_from_slice(part(&range)));
+        if exchanged.is_empty() {
+            return;
         }
-        let mut rest = &all[..];
-        for range in &ranges {
-            let (mine, others) = rest.split_at(range.len());
-            part(range).copy_from_slice(mine);
+        (peers.combine)(exchanged);
+        let mut rest = &exchanged[..];
+        for range in ranges() {
+            let (own, others) = rest.split_at(range.len());
+            part(&range).copy_from_slice(own);
             rest = others;
         }
     }
 
     /// The first of the places that the processes have found, each in its own part.
-    pub(super) fn first_of_all(&self, mine: Option<(usize, usize)>) -> Option<(usize, usize)> {
-        let Some(peers) = &self.peers else { return mine };
-        let mut found = vec![0.0; 2 * peers.ranks];
+    pub(super) fn first_of_all(&mut self, mine: Option<(usize, usize)>) -> Option<(usize, usize)> {
+        let WorkList { peers: Some(peers), exchanged: found, .. } = self else { return mine };
+        found.clear();
+        found.resize(2 * peers.ranks, 0.0);
         if let Some((i, at)) = mine {
             found[2 * peers.rank] = f64::from_bits(i as u64 + 1);
             found[2 * peers.rank + 1] = f64::from_bits(at as u64);
         }
-        (peers.combine)(&mut found);
+        (peers.combine)(found);
         let places = found.as_chunks::<2>().0.iter().map(|pair| pair.map(|bits| bits.to_bits() as usize));
         places.filter(|place| place[0] > 0).map(|[i, at]| (i - 1, at)).min()
     }
+
+    /// Memory for what is exchanged at a time.
+    pub(super) fn reserve_exchanged(&mut self) -> Result<(), TryReserveError> {
+        let Some(peers) = &self.peers else { return Ok(()) };
+        self.exchanged.clear();
+        self.exchanged.try_reserve_exact(self.partials.len().max(2 * peers.ranks))
+    }
+}
+
+/// The places of an array's partial results of one pass.
+fn partials_of<'r>(item: &Item, round_of: &impl Fn(&Item) -> Option<&'r Round>, number: usize) -> Option<Range<usize>> {
+    let round = round_of(item)?;
+    let numbered = round.stages[*round.passes.get(number)?];
+    let first = *item.partials.get(numbered.number)?;
+    let places = stage_places(numbered.stage, item.units(numbered.stage), item.cells.as_deref());
+    (places > 0).then_some(first..first + places)
 }

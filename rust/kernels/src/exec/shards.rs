@@ -1,10 +1,13 @@
 //! How processes that share arrays exchange them: the messages of gradients and parameters, in buckets, and the order in which
 //! gradients are added. Sends nothing itself, and knows no rule.
 
+use std::collections::TryReserveError;
+
 use super::partition::{Chunk, Extent, cut};
 use super::pool;
 use super::work_list::WorkList;
 use crate::cpu::Level;
+use crate::memory::try_collect;
 use crate::numeric::reduce::BLOCK;
 use crate::numeric::{Dtype, convert};
 
@@ -19,6 +22,8 @@ pub fn padded_length(bytes: usize) -> usize {
 /// Some neighbouring elements of an array in a message.
 #[derive(Clone, Copy, Debug)]
 struct Segment {
+    /// The process that updates them.
+    rank: usize,
     array: usize,
     start: usize,
     len: usize,
@@ -26,15 +31,91 @@ struct Segment {
     at: [usize; 2],
 }
 
-/// The segments of each process in one exchange.
+/// The segments of one exchange.
 #[derive(Debug)]
 struct Bucket {
-    segments: Vec<Vec<Segment>>,
-    /// Bytes of each process in a message of gradients and in one of parameters.
+    /// Those of one process after the other, and where each process's begin.
+    segments: Vec<Segment>,
+    firsts: Vec<usize>,
+    /// Bytes of each process in a message of gradients and in one of parameters, and of the processes before it.
     bytes: Vec<[usize; 2]>,
+    before: Vec<[usize; 2]>,
     /// The units of this process's segments, and how a step over them is divided into tasks.
     extents: Vec<Extent>,
     chunks: Vec<Chunk>,
+}
+
+impl Bucket {
+    fn new(ranks: usize) -> Result<Bucket, TryReserveError> {
+        let zeros = || try_collect((0..ranks).map(|_| [0; 2]));
+        let firsts = try_collect((0..=ranks).map(|_| 0))?;
+        let (segments, extents, chunks) = (Vec::new(), Vec::new(), Vec::new());
+        Ok(Bucket { segments, firsts, bytes: zeros()?, before: zeros()?, extents, chunks })
+    }
+
+    /// Appends a segment, of the last process that has any or of a later one.
+    fn push(&mut self, one: Segment, dtype: Dtype) -> Result<(), TryReserveError> {
+        self.segments.try_reserve(1)?;
+        self.segments.push(one);
+        self.firsts[one.rank + 1..].fill(self.segments.len());
+        self.bytes[one.rank] = [0, 1].map(|kind| one.at[kind] + padded_length(one.len * size(dtype, kind)));
+        Ok(())
+    }
+
+    /// Where this process's segments are among all.
+    fn own(&self, rank: usize) -> std::ops::Range<usize> {
+        self.firsts[rank]..self.firsts[rank + 1]
+    }
+
+    /// Completes it for process `rank`, once it has all segments.
+    fn finish(&mut self, rank: usize, cuts: &[Vec<usize>]) -> Result<(), TryReserveError> {
+        for place in 1..self.bytes.len() {
+            self.before[place] = [0, 1].map(|kind| self.before[place - 1][kind] + self.bytes[place - 1][kind]);
+        }
+        let lens = cuts.iter().map(|cuts| cuts.last().copied().unwrap_or(0));
+        self.extents = try_collect(lens.map(|len| Extent { units: 0, ..Extent::blocks(len) }))?;
+        let mut elements = 0;
+        for one in &self.segments[self.own(rank)] {
+            let extent = &mut self.extents[one.array];
+            if extent.units == 0 {
+                extent.first = one.start / BLOCK;
+            }
+            extent.units += one.len.div_ceil(BLOCK);
+            elements += one.len;
+        }
+        self.chunks = cut(&self.extents, elements)?;
+        Ok(())
+    }
+}
+
+/// A sum of gradients of this process.
+#[derive(Clone, Copy, Debug)]
+pub enum LocalSum<'a> {
+    /// Whole arrays of these types; null for one that has none.
+    Arrays(&'a [(*mut u8, Dtype)]),
+    /// One block of memory with all arrays, which begin at these bytes, in the types that updates are computed in.
+    Packed(*mut u8, &'a [usize]),
+}
+
+// SAFETY: tasks access disjoint parts of it.
+unsafe impl Sync for LocalSum<'_> {}
+
+impl LocalSum<'_> {
+    /// An array whose parameter has this type.
+    fn array(&self, i: usize, param_type: Dtype) -> (*mut u8, Dtype) {
+        match self {
+            LocalSum::Arrays(arrays) => arrays[i],
+            LocalSum::Packed(memory, starts) => (memory.wrapping_add(starts[i]), param_type.compute()),
+        }
+    }
+}
+
+/// Whose segments are copied or added.
+#[derive(Clone, Copy, PartialEq)]
+enum Whose {
+    All,
+    Own,
+    Others,
 }
 
 /// The exchange of gradients and parameters among processes.
@@ -111,28 +192,29 @@ unsafe impl Sync for Arrays<'_> {}
 impl Shards {
     /// The exchange for process `rank`, over arrays of these types, cut at these elements; a bucket has about `bucket` elements.
     /// The gradients of a step are numbered, `gradients` in all, and the processes have equal ranges of them.
-    pub fn new(rank: usize, types: Vec<Dtype>, cuts: Vec<Vec<usize>>, bucket: usize, gradients: usize) -> Shards {
+    ///
+    /// # Errors
+    /// There is no memory for it.
+    pub fn new(
+        rank: usize,
+        types: Vec<Dtype>,
+        cuts: Vec<Vec<usize>>,
+        bucket: usize,
+        gradients: usize,
+    ) -> Result<Shards, TryReserveError> {
         let ranks = cuts.first().map_or(1, |cuts| cuts.len() - 1);
         let share = (bucket / ranks).max(1).next_multiple_of(BLOCK);
-        let of_ranks: Vec<Vec<Vec<Segment>>> = (0..ranks).map(|rank| segments(rank, &types, &cuts, share)).collect();
-        let count = of_ranks.iter().map(Vec::len).max().unwrap_or(0);
-        let buckets = (0..count).map(|number| {
-            let segments: Vec<_> = of_ranks.iter().map(|own| own.get(number).cloned().unwrap_or_default()).collect();
-            let end = |one: &Segment, kind: usize| one.at[kind] + padded_length(one.len * size(types[one.array], kind));
-            let bytes = segments.iter().map(|own| [0, 1].map(|kind| own.last().map_or(0, |one| end(one, kind))));
-            let mut extents: Vec<Extent> =
-                cuts.iter().map(|cuts| Extent { units: 0, ..Extent::blocks(cuts[ranks]) }).collect();
-            for one in &segments[rank] {
-                let extent = &mut extents[one.array];
-                if extent.units == 0 {
-                    extent.first = one.start / BLOCK;
+        let mut buckets: Vec<Bucket> = Vec::new();
+        for owner in 0..ranks {
+            segments(owner, &types, &cuts, share, |number, one| {
+                if number == buckets.len() {
+                    buckets.try_reserve(1)?;
+                    buckets.push(Bucket::new(ranks)?);
                 }
-                extent.units += one.len.div_ceil(BLOCK);
-            }
-            let elements = segments[rank].iter().map(|one| one.len).sum();
-            let chunks = cut(&extents, elements).unwrap_or_default();
-            Bucket { bytes: bytes.collect(), segments, extents, chunks }
-        });
+                buckets[number].push(one, types[one.array])
+            })?;
+        }
+        buckets.iter_mut().try_for_each(|bucket| bucket.finish(rank, &cuts))?;
         let nodes: Vec<Vec<Node>> = (0..ranks)
             .map(|rank| {
                 let mut nodes = Vec::new();
@@ -143,7 +225,7 @@ impl Shards {
             })
             .collect();
         let additions = additions(&nodes.concat());
-        Shards { rank, buckets: buckets.collect(), types, cuts, nodes, additions }
+        Ok(Shards { rank, buckets, types, cuts, nodes, additions })
     }
 
     /// Number of buckets.
@@ -169,27 +251,26 @@ impl Shards {
     /// Packs one of this process's sums into a message, which has each process's part of the sums one after the other.
     ///
     /// # Safety
-    /// `gradients` are pointers to whole arrays of these types, or null, `message` has the bytes of all parts, and nobody else accesses
-    /// them during the call; the CPU must support the level.
+    /// The sum's pointers are valid, `message` has the bytes of all parts, and nobody else accesses them during the call; the CPU
+    /// must support the level.
     pub unsafe fn pack_gradients(
         &self,
         (level, threads): (Level, usize),
-        (bucket, sum): (usize, usize),
-        gradients: &[(*mut u8, Dtype)],
+        (bucket, number): (usize, usize),
+        sum: LocalSum<'_>,
         message: *mut u8,
     ) {
-        let (pointers, types): (Vec<_>, Vec<_>) = gradients.iter().copied().unzip();
-        let (arrays, message, sums) = (Arrays(&pointers), Memory(message), self.nodes[self.rank].len());
-        let place = |rank: usize, own: usize, before: usize| before * sums + sum * self.bytes(bucket)[rank][0] + own;
-        self.each(threads, bucket, 0, |_| true, &|rank, before, one: &Segment| {
-            let (arrays, from) = (&arrays, types[one.array]);
-            if arrays.0[one.array].is_null() {
+        let (message, sums) = (Memory(message), self.nodes[self.rank].len());
+        self.each(threads, bucket, 0, Whose::All, &|before, one: &Segment| {
+            let param_type = self.types[one.array];
+            let (gradient, from) = sum.array(one.array, param_type);
+            if gradient.is_null() {
                 return; // it has no gradient, and what is sent for it is not used
             }
-            let source = arrays.0[one.array].wrapping_add(one.start * from.size());
-            let target = message.at(place(rank, one.at[0], before));
+            let source = gradient.wrapping_add(one.start * from.size());
+            let target = message.at(before * sums + number * self.bytes(bucket)[one.rank][0] + one.at[0]);
             // SAFETY: upheld by the caller.
-            unsafe { convert::load(level, (from, source), (self.types[one.array].compute(), target), one.len) };
+            unsafe { convert::load(level, (from, source), (param_type.compute(), target), one.len) };
         });
     }
 
@@ -200,7 +281,7 @@ impl Shards {
     /// accesses them during the call.
     pub unsafe fn add(&self, threads: usize, bucket: usize, received: *mut u8, gradients: &[*mut u8]) {
         let (received, arrays, bytes) = (Memory(received), Arrays(gradients), self.bytes(bucket)[self.rank][0]);
-        self.each(threads, bucket, 0, |rank| rank == self.rank, &|_, _, one: &Segment| {
+        self.each(threads, bucket, 0, Whose::Own, &|_, one: &Segment| {
             let (arrays, compute) = (&arrays, self.types[one.array].compute());
             let sum = |number: usize| received.at(number * bytes + one.at[0]);
             let start = one.start - self.cuts[one.array][self.rank];
@@ -240,7 +321,8 @@ impl Shards {
     /// As for [`Shards::pack_params`] and [`Shards::unpack_params`].
     unsafe fn copy(&self, threads: usize, bucket: usize, params: &[*mut u8], message: *mut u8, pack: bool) {
         let (arrays, message) = (Arrays(params), Memory(message));
-        self.each(threads, bucket, 1, |rank| (rank == self.rank) == pack, &|_, before, one: &Segment| {
+        let whose = if pack { Whose::Own } else { Whose::Others };
+        self.each(threads, bucket, 1, whose, &|before, one: &Segment| {
             let (arrays, size) = (&arrays, self.types[one.array].size());
             let array = arrays.0[one.array].wrapping_add(one.start * size);
             let place = message.at(one.at[1] + if pack { 0 } else { before });
@@ -250,29 +332,26 @@ impl Shards {
         });
     }
 
-    /// Calls `f` with each segment of some processes, its process, and the bytes of the processes before it.
-    fn each(
-        &self,
-        threads: usize,
-        bucket: usize,
-        kind: usize,
-        of: impl Fn(usize) -> bool,
-        f: &(impl Fn(usize, usize, &Segment) + Sync),
-    ) {
+    /// Calls `f` with each segment of some processes, and the bytes of the processes before its own.
+    fn each(&self, threads: usize, bucket: usize, kind: usize, whose: Whose, f: &(impl Fn(usize, &Segment) + Sync)) {
         let bucket = &self.buckets[bucket];
-        let (mut tasks, mut before) = (Vec::new(), 0);
-        for (rank, segments) in bucket.segments.iter().enumerate() {
-            if of(rank) {
-                tasks.extend(segments.iter().map(|one| (rank, before, one)));
-            }
-            before += bucket.bytes[rank][kind];
-        }
-        let elements = tasks.iter().map(|(.., one)| one.len).sum();
-        let task = |number: usize| {
-            let (rank, before, one) = tasks[number];
-            f(rank, before, one);
+        let (own, all) = (bucket.own(self.rank), bucket.segments.len());
+        let count = match whose {
+            Whose::All => all,
+            Whose::Own => own.len(),
+            Whose::Others => all - own.len(),
         };
-        pool::run(tasks.len(), false, elements, threads, &task);
+        let segment = |number: usize| match whose {
+            Whose::Own => &bucket.segments[own.start + number],
+            Whose::Others if number >= own.start => &bucket.segments[own.len() + number],
+            _ => &bucket.segments[number],
+        };
+        let elements = (0..count).map(|number| segment(number).len).sum();
+        let task = |number: usize| {
+            let one = segment(number);
+            f(bucket.before[one.rank][kind], one);
+        };
+        pool::run(count, false, elements, threads, &task);
     }
 }
 
@@ -290,26 +369,30 @@ fn size(dtype: Dtype, kind: usize) -> usize {
     if kind == 0 { dtype.compute().size() } else { dtype.size() }
 }
 
-/// The segments of a process, in buckets of at most `share` elements.
-fn segments(rank: usize, types: &[Dtype], cuts: &[Vec<usize>], share: usize) -> Vec<Vec<Segment>> {
-    let mut buckets: Vec<Vec<Segment>> = Vec::new();
-    let (mut room, mut at) = (0, [0; 2]);
+/// Calls `push` with each segment of a process and the number of its bucket; a bucket has at most `share` elements.
+fn segments(
+    rank: usize,
+    types: &[Dtype],
+    cuts: &[Vec<usize>],
+    share: usize,
+    mut push: impl FnMut(usize, Segment) -> Result<(), TryReserveError>,
+) -> Result<(), TryReserveError> {
+    let (mut bucket, mut room, mut at) = (0, share, [0; 2]);
     for (array, (&dtype, cuts)) in types.iter().zip(cuts).enumerate() {
         let (mut start, end) = (cuts[rank], cuts[rank + 1]);
         while start < end {
             if room == 0 {
-                buckets.push(Vec::new());
-                (room, at) = (share, [0; 2]);
+                (bucket, room, at) = (bucket + 1, share, [0; 2]);
             }
             let len = (end - start).min(SEGMENT).min(room);
-            buckets.last_mut().expect("just pushed").push(Segment { array, start, len, at });
+            push(bucket, Segment { rank, array, start, len, at })?;
             at = [0, 1].map(|kind| at[kind] + padded_length(len * size(dtype, kind)));
             start += len;
             // Whole blocks, so that the next segment begins with one.
             room = room.saturating_sub(len.next_multiple_of(BLOCK));
         }
     }
-    buckets
+    Ok(())
 }
 
 /// Adds `n` numbers to others.
@@ -332,7 +415,7 @@ mod tests {
 
     /// The sum over a range of gradients as a text, so that different orders differ.
     fn sum(gradients: usize, ranks: usize) -> String {
-        let shards = Shards::new(0, Vec::new(), vec![vec![0; ranks + 1]], 1, gradients);
+        let shards = Shards::new(0, Vec::new(), vec![vec![0; ranks + 1]], 1, gradients).unwrap();
         let mut texts: Vec<String> = Vec::new();
         for nodes in &shards.nodes {
             texts.extend(nodes.iter().map(|node| tree(node.first, node.count)));
@@ -371,7 +454,8 @@ mod tests {
         };
         let store =
             |dtype: Dtype, values: &[f64]| -> Vec<u64> { crate::support::buffer(dtype, values.iter().copied()) };
-        let all: Vec<Shards> = (0..3).map(|rank| Shards::new(rank, types.clone(), cuts.clone(), 6000, 3)).collect();
+        let all: Vec<Shards> =
+            (0..3).map(|rank| Shards::new(rank, types.clone(), cuts.clone(), 6000, 3).unwrap()).collect();
         let pointers =
             |arrays: &mut [Vec<u64>]| -> Vec<*mut u8> { arrays.iter_mut().map(|a| a.as_mut_ptr().cast()).collect() };
         let mut grads: Vec<Vec<Vec<u64>>> =
@@ -387,7 +471,9 @@ mod tests {
                     let arrays: Vec<_> = pointers(&mut grads[rank]).into_iter().zip(types.iter().copied()).collect();
                     let into = message.as_mut_ptr().cast();
                     // SAFETY: separate memory of the right lengths.
-                    unsafe { all[rank].pack_gradients((Level::Baseline, 1), (bucket, 0), &arrays, into) };
+                    unsafe {
+                        all[rank].pack_gradients((Level::Baseline, 1), (bucket, 0), LocalSum::Arrays(&arrays), into)
+                    };
                     message
                 })
                 .collect();

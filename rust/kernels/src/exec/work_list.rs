@@ -136,6 +136,8 @@ pub struct WorkList {
     own: usize,
     /// The other processes, if they share the arrays.
     pub(super) peers: Option<Peers>,
+    /// What they exchange at a time.
+    pub(super) exchanged: Vec<f64>,
     partial_count: usize,
     block_count: usize,
     scalar_count: usize,
@@ -174,6 +176,7 @@ impl WorkList {
         self.block_chunks = cut(&self.blocks, self.own)?;
         self.plain = self.plans.iter().all(|plan| plan.plain) && !self.items.iter().any(Item::has_scalars);
         self.partials.grow(self.partial_count.max(self.block_count))?;
+        self.reserve_exchanged()?;
         let recalls = |stage: &Stage| matches!(&stage.kind, Kind::Pass(pass) if pass.recalls.is_some());
         let mut stages =
             self.plans.iter().flat_map(|plan| plan.compiled.rule.programs).flat_map(|program| program.stages);
@@ -442,11 +445,6 @@ impl WorkList {
         }
     }
 
-    /// Whether an array is computed in float64.
-    pub fn is_float64(&self, i: usize) -> bool {
-        self.items[i].param_type.compute() == Dtype::F64
-    }
-
     /// An array's gradient: pointer, type, number of elements, which is 0 for an array that is left out.
     pub fn gradient(&self, i: usize) -> (*mut u8, Dtype, usize) {
         let item = &self.items[i];
@@ -539,7 +537,7 @@ impl WorkList {
     ///
     /// # Safety
     /// Every array's gradient must be valid and aligned for reading.
-    pub unsafe fn first_nonfinite(&self) -> Option<(usize, usize)> {
+    pub unsafe fn first_nonfinite(&mut self) -> Option<(usize, usize)> {
         let first = self.items.iter().enumerate().filter(|(_, item)| item.present).find_map(|(i, item)| {
             let ((grad, dtype, _), start) = (self.gradient(i), item.part.start);
             let grad = grad.wrapping_add(start * dtype.size());
