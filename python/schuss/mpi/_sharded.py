@@ -441,7 +441,7 @@ def _communicator(comm: Any) -> Any:
     if comm is None:
         return MPI.COMM_WORLD
     if not isinstance(comm, MPI.Intracomm) or comm == MPI.COMM_NULL:
-        raise TypeError(f"comm must be a communicator of mpi4py that this process is in, got {comm!r}")
+        raise TypeError(f"comm must be a communicator of mpi4py that this process is in, got {trees.kind(comm)}")
     return comm
 
 
