@@ -32,7 +32,7 @@ SHAPES = {"one": ((130, 512), "f4"), "two": ((5000,), "f4"), "three": ((3, 40, 6
 #: For rows of the conformance table.
 ROW = {"one": ((40, 70), "f4"), "two": ((1500,), "f4"), "three": ((2, 20, 60), "f4")}
 SMALL = {"one": ((70, 40), "f4"), "two": ((3000,), "f4"), "three": ((3, 20, 30), "f8"), "none": ((0,), "f4")}
-OPTIMIZERS = [name for name in schuss.OPTIMIZERS if name not in ("Newton", "LBFGS")]
+OPTIMIZERS = [name for name, kind in schuss.OPTIMIZERS.items() if kind._shareable]
 
 
 def arrays(shapes, seed, dtype=None):
@@ -252,6 +252,8 @@ def errors(folder):
     resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
     assert os.listdir(folder) == []
     raised(AttributeError, "use save", lambda: own.state_dict())
+    raised(AttributeError, "has no zero_grad", lambda: own.zero_grad())
+    assert own.clip_factor is None and own.metrics() == {"step": 0, "skipped_steps": 0, "lr": 0.01}
     raised(AttributeError, "AdamW has no attribute 'rate'; did you mean opt.lr", lambda: setattr(own, "rate", 1.0))
     for wrap in (schuss.Lookahead, schuss.SAM, schuss.EMA, lambda opt: schuss.Transformed(opt, [])):
         raised(TypeError, "got Sharded; it has its own save() and load(), and no wrapper", lambda wrap=wrap: wrap(own))

@@ -22,8 +22,8 @@ T = TypeVar("T")
 
 #: Methods of some optimizers that run over all parameters, so that every process has to call them.
 _TOGETHER = ("eval", "train", "update_hessian")
-#: What a sharded optimizer does in another way, or not at all.
-_OWN = ("state_dict", "load_state_dict", "add_param_group", "grads", "zero_grad")
+#: Methods that change nothing. All others would change the optimizer of one process alone.
+_READING = ("metrics",)
 
 
 class Sharded:
@@ -397,11 +397,14 @@ class Sharded:
         return {"state": states, "gradients": self._shards.gradient_bytes, "buffers": self._buffers}
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("_") or name in _OWN:
-            hint = {"state_dict": "; use save", "load_state_dict": "; use load"}.get(name, "")
-            raise AttributeError(f"a sharded optimizer has no {name}{hint}")
-        value = getattr(self._optimizer, name)
-        return (lambda *args: self._exchanged(lambda: value(*args))) if name in _TOGETHER else value
+        hidden = name.startswith("_") or name == "grads"
+        value: Any = None if hidden else getattr(self._optimizer, name)
+        if name in _TOGETHER:
+            return lambda *args: self._exchanged(lambda: value(*args))
+        if hidden or (callable(value) and name not in _READING):
+            hint = {"state_dict": "; use save", "load_state_dict": "; use load", "grads": "; pass gradients to step"}
+            raise AttributeError(f"a sharded optimizer has no {name}{hint.get(name, '')}")
+        return value
 
     def __setattr__(self, name: str, value: Any) -> None:
         # What this class does not have is an option of the optimizer, or a mistake that it explains.
