@@ -2,6 +2,8 @@
 
     SCHUSS_CPU=baseline SCHUSS_NUM_THREADS=1 python tests/support/bits.py
 
+With the argument `sampled` it leaves out most cases of each optimizer.
+
 There is one line per case, parameter dtype and gradient dtype: the first 64 bits of the SHA-256 of parameters and
 states after some steps. The arrays have odd sizes, with and without rows, and are large enough in all for several
 threads. The inputs are the same on every machine and with every version of NumPy, so fingerprints can be stored and
@@ -10,6 +12,7 @@ compared. Newton is left out: its linear system is solved by NumPy's BLAS, whose
 
 import hashlib
 import math
+import sys
 from functools import cache
 
 import ml_dtypes
@@ -25,6 +28,7 @@ from helpers import (
     has_slow_weights,
     is_newton,
     is_quantized,
+    is_sampled,
     parameters,
     sees_nonfinite,
     shared,
@@ -120,5 +124,8 @@ def runs():
 
 if __name__ == "__main__":
     print(schuss.cpu_level(), schuss.get_num_threads())
+    sampled = sys.argv[1:] == ["sampled"]
     for case, dtype, grad_dtype in runs():
+        if sampled and not is_sampled(case):
+            continue
         print(fingerprint(case, dtype, grad_dtype), dtype, grad_dtype, case.name)
