@@ -93,6 +93,7 @@ GROUPS = {
         ("StableAdamW", "StableAdamW", {"lr": 3e-3}),
         ("Yogi", "Yogi", {"lr": 0.02}),
     ],
+    "Matrices": [("Muon", "Muon", {"lr": 3e-3, "adjust_lr_fn": "match_rms_adamw", "layout": "in_out"})],
     "No rate or no schedule to choose, second derivatives": [
         ("Prodigy", "Prodigy", {}),
         ("ScheduleFreeSGD", "ScheduleFreeSGD", {"lr": 0.5}),

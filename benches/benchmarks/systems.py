@@ -55,6 +55,19 @@ class Newton:
         return systems.newton(ROUNDS).get("ratio", NAN)
 
 
+class Muon:
+    """Our time divided by that of torch's Muon, and the share of it that matrix products take."""
+
+    unit = "times torch"
+    timeout = 120
+
+    def track_ratio_to_torch(self):
+        return 1 / systems.muon(ROUNDS).get("torch", NAN)
+
+    def track_share_of_products(self):
+        return systems.muon(ROUNDS)["products"]
+
+
 class Tail:
     """Unscaling, clipping, step and zeroing in one call: our time divided by that of torch's four calls."""
 

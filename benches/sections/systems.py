@@ -1,17 +1,18 @@
 """Optimizers that do more than one rule.
 
 Layerwise ones are compared with NumPy, RAdam and Ranger with AdamW, Lookahead's synchronization with its floor, Newton
-with SciPy.
+with SciPy, Muon with its matrix products and with PyTorch.
 """
 
 import numpy as np
 
 from .table import Table, bounded, short, time
 
-PIECES = ["layerwise", "relatives", "synchronization", "Newton"]
+PIECES = ["layerwise", "relatives", "synchronization", "Newton", "Muon"]
 MILLION = 1_048_576
 LARGE = 33_554_432
 UNKNOWNS = 2_000
+MATRIX = (768, 3_072)
 
 
 def measure(piece, rounds):
@@ -21,7 +22,7 @@ def measure(piece, rounds):
         return {name: relative(name, rounds) for name in ("RAdam", "Ranger")}
     if piece == "synchronization":
         return {str(n): synchronization(n, rounds) for n in (8_388_608, LARGE)}
-    return newton(rounds)
+    return newton(rounds) if piece == "Newton" else muon(rounds)
 
 
 def layerwise(name, rounds):
@@ -108,6 +109,49 @@ def newton(rounds):
     return {"seconds": median(taken["schuss"]), "ratio": timing.ratio(taken, "schuss", "SciPy")}
 
 
+def muon(rounds):
+    """A step of Muon, the share of it that matrix products take, and PyTorch's time where it is installed."""
+    from importlib.util import find_spec
+    from statistics import median
+
+    from benchmarks import libraries, timing
+
+    import schuss
+
+    (w,), (g,) = libraries.random_arrays([MATRIX]), libraries.random_arrays([MATRIX], seed=1)
+    optimizer = schuss.Muon(w)
+    steps = {"schuss": lambda: optimizer.step(g)}
+    if find_spec("torch") is not None:
+        import torch
+
+        torch.set_num_threads(schuss.get_num_threads())
+        theirs = torch.nn.Parameter(torch.from_numpy(w.copy()))
+        theirs.grad = torch.from_numpy(g)
+        steps["torch"] = torch.optim.Muon([theirs]).step
+    taken = timing.interleave(steps, min(rounds, 9), seconds=0.01)
+    others = {name: timing.ratio(taken, name, "schuss") for name in steps if name != "schuss"}
+    return {"seconds": median(taken["schuss"]), "products": median(map(products, [steps["schuss"]] * 5)), **others}
+
+
+def products(step):
+    """The share of a step's time that NumPy's matrix products take."""
+    from time import perf_counter
+    from unittest import mock
+
+    real, inside = np.matmul, 0.0
+
+    def timed(*arguments, **options):
+        nonlocal inside
+        start = perf_counter()
+        real(*arguments, **options)
+        inside += perf_counter() - start
+
+    with mock.patch.object(np, "matmul", timed):
+        start = perf_counter()
+        step()
+        return inside / (perf_counter() - start)
+
+
 def tables(data):
     rows = []
     for name, own in data.get("layerwise", {}).items():
@@ -123,11 +167,17 @@ def tables(data):
     if own := data.get("Newton"):
         ratio = bounded(own["ratio"], most=1.5)
         rows.append([f"Newton, {UNKNOWNS:,} unknowns", time(own["seconds"]), "ours / SciPy", ratio, "<= 1.5"])
+    if own := data.get("Muon"):
+        what = f"Muon, {MATRIX[0]:,} x {MATRIX[1]:,}"
+        rows.append([what, time(own["seconds"]), "share of matrix products", short(own["products"]), ""])
+        if "torch" in own:
+            rows.append([what, time(own["seconds"]), "PyTorch / ours", bounded(own["torch"], least=2), ">= 2"])
     text = (
         "LARS and LAMB (without clipping) are compared with the expressions of examples/numpy_expressions.py, on one "
         "array. RAdam and Ranger are compared with AdamW in the same run, on a matrix with rows of 1,024; Ranger also "
         "moves Lookahead's bytes, and reads the gradient once more for its means. Newton, float64, with NumPy's BLAS "
-        "and LAPACK, is compared with SciPy's cho_factor and cho_solve, each with its own threads."
+        "and LAPACK, is compared with SciPy's cho_factor and cho_solve, each with its own threads. Muon, float32, also "
+        "uses NumPy's BLAS; PyTorch's iterations are in bfloat16."
     )
     return [Table("Systems", text, ["what", "time", "figure", "value", "target"], rows)]
 
@@ -140,4 +190,6 @@ def targets(data):
         found.append((f"synchronization, {int(n):,}: floor / ours", own["floor"], ">=", 0.95))
     if own := data.get("Newton"):
         found.append(("Newton / SciPy", own["ratio"], "<=", 1.5))
+    if "torch" in (own := data.get("Muon", {})):
+        found.append(("Muon: PyTorch / ours", own["torch"], ">=", 2))
     return found

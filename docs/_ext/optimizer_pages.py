@@ -26,6 +26,7 @@ from schuss.wrappers.base import Wrapper
 #: What a class does outside its kernel, and so outside its equations.
 NOTES = {
     "NAG": "``look_ahead`` runs before the closure, on a copy of :math:`p`; ``step`` begins with :math:`p` as it was.",
+    "Muon": "NumPy makes :math:`u` nearly orthogonal between ``gather`` and ``step``.",
     "Newton": "The kernel takes the last step; its :math:`g` is the solution of the damped system.",
 }
 DECAYS = {"l2": "L2", "own": "as the equations have it"}

@@ -20,7 +20,7 @@ TORCH = [
     ("Adamax", "Adamax", "", ""),
     ("ASGD", "ASGD", "", "``averaged()`` returns the averages; the rate and the weight of a step are float64"),
     ("LBFGS", "LBFGS", "", ""),
-    ("Muon", "Muon", "", ""),
+    ("Muon", "Muon", "", "the iterations are in float32 or float64, there in bfloat16"),
     ("NAdam", "NAdam", "", "the product of momenta is float64"),
     ("RAdam", "RAdam", "", "``threshold`` and ``unrectified`` have the paper's and its authors' choices"),
     ("RMSprop", "RMSprop", "", "``centered=True`` clamps the variance at 0, where rounding gives NaN there"),
@@ -107,7 +107,12 @@ KERAS = [
         "the scale is yours to change",
     ),
     ("MultiOptimizer", None, "", "make an optimizer for each part of the parameters"),
-    ("Muon", "Muon", "", "Keras's momentum is a heavy ball, and its factor 0.2 times the root of the larger side"),
+    (
+        "Muon",
+        "Muon",
+        'adjust_lr_fn="match_rms_adamw", momentum_form="heavy_ball", eps_form="add"',
+        "``rms_rate=None`` is ``adjust_lr_fn=None``; the rates of what takes Adam's steps are groups' here",
+    ),
     ("Nadam", "NAdam", "lr=0.001, eps=1e-7, momentum_decay=1.0", ""),
     (
         "RMSprop",
@@ -192,7 +197,12 @@ OPTAX = [
     ("contrib.madgrad", "MADGRAD", "", ""),
     ("contrib.mechanize", None, "", "asked for rarely; `Prodigy` has no rate to choose either"),
     ("contrib.momo, contrib.momo_adam", None, "", NEEDS_LOSS),
-    ("contrib.muon", "Muon", "", "Optax corrects the bias of the momentum, and takes rows for inputs"),
+    (
+        "contrib.muon",
+        "Muon",
+        'layout="in_out", bias_correction=True, eps=1e-8, eps_form="add", weight_decay=0.0',
+        "",
+    ),
     ("contrib.prodigy", "Prodigy", "use_bias_correction=True", ""),
     ("contrib.sam", "SAM", "", "another interface with the same numbers"),
     (

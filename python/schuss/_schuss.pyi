@@ -57,6 +57,7 @@ class _State(TypedDict):
     scope: Literal["element", "backup", "row", "col", "array", "all"]
     nonnegative: bool
     exact: bool
+    scratch: bool
     initial: float | str
 
 @type_check_only

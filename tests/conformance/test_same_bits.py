@@ -1,7 +1,7 @@
 """All CPU levels and numbers of threads give the recorded bits, NaN, infinities and denormals included.
 
 data/README.md says what is recorded, and how: at the baseline level, with one thread. A new row needs no record; until
-it has one, it is compared with a run of that kind. Newton is left out; bits.py says why.
+it has one, it is compared with a run of that kind. Newton and others are left out; bits.py says which and why.
 """
 
 import os
@@ -11,7 +11,7 @@ from functools import cache
 
 import bits
 import pytest
-from helpers import CASES, DATA, is_newton
+from helpers import CASES, DATA, uses_blas
 
 import schuss
 
@@ -44,7 +44,7 @@ def different(got, *which):
 
 def test_every_case_has_rows_and_every_record_a_case():
     names = {case.name for case, _, _ in bits.runs()}
-    assert names == {case.name for case in CASES if not is_newton(case)}
+    assert names == {case.name for case in CASES if not uses_blas(case)}
     assert {row.split(" ", 2)[2] for row in RECORD} <= names
 
 

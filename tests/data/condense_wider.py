@@ -14,7 +14,7 @@ STEPS = [1, 2, 5, 25]
 PEERS_ONLY = {
     "average_first": "", "eps_before_bias": "", "eps_inside": "", "eps_in": "", "first": "MARS", "rms_floor": "",
     "eps_root": "", "first_diff": "", "min_norm": "", "order": "", "statistics": "", "eps_zero": "", "warmup_from": "",
-    "eps_form": "AdamP Muon", "decay": "AdEMAMix", "decay_after": "", "decay_lr": "",
+    "eps_form": "AdamP", "decay": "AdEMAMix", "decay_after": "", "decay_lr": "",
 }
 SAME = {"rms_floor": lambda kwargs: "eps" not in kwargs}  # the same for the default eps
 
@@ -26,8 +26,10 @@ def ours(name, kwargs):
         if name in PEERS_ONLY.get(key, "-").split() or PEERS_ONLY.get(key) == "":
             if key not in SAME or not SAME[key](kwargs):
                 return None
-        elif value == "original_transposed":
-            return None
+        elif value == "original_transposed":  # of matrices whose rows are the inputs
+            own |= {"adjust_lr_fn": "original", "layout": "in_out"}
+        elif (name, key, value) == ("Muon", "adjust_lr_fn", "none"):
+            own[key] = None
         else:
             own[key] = value
     return own

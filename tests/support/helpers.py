@@ -106,12 +106,17 @@ def is_newton(case):
     return case.optimizer == "Newton"
 
 
+def uses_blas(case):
+    """NumPy's BLAS or LAPACK computes a part of the step, so that bits depend on it."""
+    return case.optimizer in {"Newton", "Muon"}
+
+
 def sums(case):
     """An element's update depends on a sum over its array, its row or everything, in memory order."""
     centralizes = case.optimizer == "Ranger" and case.kwargs.get("gradient_centralization", True)
     scales = not {"cautious", "scale_by_rms"}.isdisjoint(case.kwargs)
     summing = {"LARS", "LAMB", "NovoGrad", "Adafactor", "AdafactorHF", "CAME", "SM3", "StableAdamW", "AdamMini"}
-    summing |= {"MARS", "AdamP", "SGDP", "Fromage"} | JOINT - {"Newton"}
+    summing |= {"MARS", "AdamP", "SGDP", "Fromage", "Muon"} | JOINT - {"Newton"}
     return inner(case.optimizer) in summing or centralizes or scales
 
 

@@ -202,7 +202,8 @@ def stepped(kind, kernels, variant, step, options):
     p, g = rng.standard_normal((2, *shape))
     tree = _schuss.rule_tree(variant.rule)
     shapes = {"element": p.shape, "row": (*p.shape[:-1], 1), "col": (1, p.shape[-1]), "array": (), "all": ()}
-    own = {s["name"]: s["scope"] for s in tree["states"] if s["scope"] in shapes}
+    own = {s["name"]: s["scope"] for s in tree["states"] if s["scope"] in shapes and not s["scratch"]}
+    scratch = [s["name"] for s in tree["states"] if s["scratch"]]
     states = {name: np.array(np.abs(rng.standard_normal(shapes[scope]))) for name, scope in own.items()}
     hypers = {**kernels.defaults, **options}
     values = {name: float(kernels.values(options)[name]) for name in tree["hypers"]}
@@ -221,6 +222,8 @@ def stepped(kind, kernels, variant, step, options):
         (state["shared"] if scope == "all" else state["state"][0])[name] = states[name]
     optimizer.load_state_dict(state)
     optimizer.step(*ARGUMENTS.get(kind.__name__, lambda g: (g,))(g))
+    if scratch:  # as matrix products have left it to the step
+        values |= dict(zip(scratch, optimizer._step_scratch[0], strict=True))
     state = optimizer.state_dict()
     return {"p": p, **{name: ({**state["state"][0], **state.get("shared", {})})[name] for name in own}}, values
 

@@ -119,6 +119,7 @@ BAD_OF = {
     "momentum_decay": [value for value in BAD[float] if value is not None],
     "clip_exp": [value for value in BAD[float] if value is not None],
     "blocks": ["nonsense", "", None, 0, -1, 2.0, True, (2,), np.ones(2)],
+    "adjust_lr_fn": [value for value in BAD[str] if value is not None],
     "growth_rate": [-1.0, math.nan, -math.inf, True, "2", None, [2.0]],
 }
 SIGNATURES = {

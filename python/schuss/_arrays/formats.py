@@ -146,10 +146,14 @@ def views(memory: np.ndarray, state: State, dtype: str | None, param: np.ndarray
     return [codes.reshape(shape, order=checks.order(param)), scales]
 
 
-def for_kernels(state_format: StateFormat, states: Sequence[State], arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """State arrays as the extension module takes them: quantized values and scales as one float32 array."""
+def for_kernels(
+    state_format: StateFormat, states: Sequence[State], arrays: Sequence[np.ndarray], scratch: Sequence[np.ndarray]
+) -> list[np.ndarray]:
+    """State arrays as the extension module takes them: scratch before the master copy, int8 as one float32 array."""
     rest = iter(arrays)
-    return [_run(next(rest), next(rest)) if dtype == "int8" else next(rest) for _, dtype in state_format.stored(states)]
+    stored = state_format.stored(states)
+    own = [_run(next(rest), next(rest)) if dtype == "int8" else next(rest) for _, dtype in stored]
+    return [*own[: len(states)], *scratch, *own[len(states) :]]
 
 
 def _run(codes: np.ndarray, scales: np.ndarray) -> np.ndarray:

@@ -59,7 +59,7 @@ def solve_damped(
 def _factorize(a: np.ndarray) -> list[np.ndarray]:
     """Overwrites the lower triangle with its Cholesky factor; returns the inverses of the factor's diagonal blocks."""
     inverses = []
-    _check_memory(a[:BLOCK, :BLOCK])
+    check_memory(a[:BLOCK, :BLOCK])
     for k in range(0, len(a), BLOCK):
         panel = a[k:, k : k + BLOCK]
         panel -= a[k:, :k] @ a[k : k + BLOCK, :k].T
@@ -97,7 +97,7 @@ def _solve_block(block: np.ndarray, inverse: np.ndarray, rhs: np.ndarray) -> np.
 
 def _cholesky(block: np.ndarray) -> np.ndarray | None:
     """The factor of one block, or None if the block is not positive definite."""
-    _check_memory(block)
+    check_memory(block)
     try:
         factor = np.linalg.cholesky(block)
     except np.linalg.LinAlgError:
@@ -107,12 +107,12 @@ def _cholesky(block: np.ndarray) -> np.ndarray | None:
 
 
 def _invert_lower(block: np.ndarray) -> np.ndarray:
-    _check_memory(block)
+    check_memory(block)
     # Reversed, the block is upper triangular, so the LU factorization in `inv` leaves it unchanged.
     return np.linalg.inv(block[::-1, ::-1])[::-1, ::-1]
 
 
-def _check_memory(block: np.ndarray) -> None:
+def check_memory(block: np.ndarray) -> None:
     """Raises MemoryError unless there is memory for LAPACK's copies of a block, its result, and a buffer of OpenBLAS.
 
     NumPy 1 returns uninitialized memory if allocating the copies fails; NumPy 2 raises by itself. OpenBLAS ends the

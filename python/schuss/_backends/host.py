@@ -80,7 +80,10 @@ class Host:
                 group.rules,
                 group.rule_of,
                 group.params,
-                [formats.for_kernels(kept, *own) for own in zip(group.rule_states, group.states, strict=True)],
+                [
+                    formats.for_kernels(kept, *own)
+                    for own in zip(group.rule_states, group.states, group.scratch, strict=True)
+                ],
                 group.matrices,
             )
             for group in groups

@@ -75,6 +75,8 @@ class Optimizer(Callbacks, Kind):
         self._params: list[np.ndarray] = []
         self._states: list[list[np.ndarray]] = []
         self._rule_states: list[tuple[formats.State, ...]] = []
+        #: The scratch of each parameter, which is in no checkpoint.
+        self._step_scratch: list[list[np.ndarray]] = []
         #: The states that all arrays share: float64 scalars by name, and the array that holds them.
         self._shared: dict[str, np.ndarray] = {}
         self._shared_values: np.ndarray | None = None
@@ -179,11 +181,13 @@ class Optimizer(Callbacks, Kind):
                 raise ValueError(f"{where} shares memory with this optimizer's own state or gradients; pass a copy")
         formats.check_params(self._state_format, named[first:])
         rule_states = list(self._rule_states)
-        states = list(self._states)
+        states, scratch = list(self._states), list(self._step_scratch)
         for group in groups[first_group:]:
             self._check_state_format(group)
             states += self._backend.zeros(group.arrays, group.states, self._matrices(group), self._state_format)
             rule_states += group.states
+            for_one_step = [RULES[rule].scratch for rule in group.rules]
+            scratch += self._backend.zeros(group.arrays, for_one_step, self._matrices(group), formats.StateFormat())
         for i in range(first, len(params)):
             self._fill_initial(groups[suffixes[i][0]], rule_states[i], states[i], self._backend.part(params[i]))
         shared, values = self._shared_by(groups)
@@ -197,6 +201,7 @@ class Optimizer(Callbacks, Kind):
                     rule_of=[variants.index(variant) for variant in group.variants],
                     params=group.arrays,
                     states=states[at : at + count],
+                    scratch=scratch[at : at + count],
                     rule_states=rule_states[at : at + count],
                     matrices=self._matrices(group),
                 )
@@ -208,6 +213,7 @@ class Optimizer(Callbacks, Kind):
             (self, "_suffixes", suffixes),
             (self, "_params", params),
             (self, "_states", states),
+            (self, "_step_scratch", scratch),
             (self, "_rule_states", rule_states),
             (self, "_templates", templates),
             (self, "_groups", groups),

@@ -18,6 +18,8 @@ class Rule(NamedTuple):
     hypers: tuple[str, ...]
     #: The states of each array, in order.
     states: tuple[State, ...]
+    #: What lives for one step only, behind the states; see `Optimizer._matrix_work`.
+    scratch: tuple[State, ...]
     #: The states that all arrays share.
     shared: tuple[State, ...]
     #: Whether it works on rows or columns.
@@ -27,14 +29,17 @@ class Rule(NamedTuple):
 
 
 def _described(rule: _schuss._Rule) -> Rule:
-    states = [
-        State(own["name"], own["scope"], not own["nonnegative"], own["exact"], own["initial"])
-        for own in rule["states"]
-        if own["scope"] != "backup"
-    ]
+    states, scratch = (
+        [
+            State(own["name"], own["scope"], not own["nonnegative"], own["exact"], own["initial"])
+            for own in rule["states"]
+            if own["scope"] != "backup" and own["scratch"] == for_one_step
+        ]
+        for for_one_step in (False, True)
+    )
     own = tuple(state for state in states if state.scope != "all")
     shared = tuple(state for state in states if state.scope == "all")
-    return Rule(tuple(rule["hypers"]), own, shared, rule["needs_matrix"], rule["elementwise"])
+    return Rule(tuple(rule["hypers"]), own, tuple(scratch), shared, rule["needs_matrix"], rule["elementwise"])
 
 
 RULES = {name: _described(rule) for name, rule in _schuss.rules().items()}

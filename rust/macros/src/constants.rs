@@ -37,7 +37,7 @@ pub fn rule(family: &Family, rule: &Rule, programs: &[TokenStream], host: &Ident
 
 fn state(state: &State) -> TokenStream {
     let (name, scope) = (state.name.to_string(), scope(state.scope));
-    let (nonnegative, exact) = (state.nonnegative, state.exact);
+    let (nonnegative, exact, scratch) = (state.nonnegative, state.exact, state.scratch);
     let initial = match &state.initial {
         None => quote!(crate::rule::Initial::Number(0.0)),
         Some(Initial::Param) => quote!(crate::rule::Initial::Param),
@@ -51,7 +51,14 @@ fn state(state: &State) -> TokenStream {
         }
         Some(Initial::Scalar(_)) => unreachable!("the parser takes numbers and names"),
     };
-    quote!(crate::rule::State { name: #name, scope: #scope, nonnegative: #nonnegative, exact: #exact, initial: #initial })
+    quote!(crate::rule::State {
+        name: #name,
+        scope: #scope,
+        nonnegative: #nonnegative,
+        exact: #exact,
+        scratch: #scratch,
+        initial: #initial,
+    })
 }
 
 fn scope(scope: Scope) -> TokenStream {

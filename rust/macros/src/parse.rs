@@ -14,6 +14,7 @@ mod keyword {
     syn::custom_keyword!(each_step);
     syn::custom_keyword!(nonnegative);
     syn::custom_keyword!(exact);
+    syn::custom_keyword!(scratch);
     syn::custom_keyword!(raw);
     syn::custom_keyword!(save);
     syn::custom_keyword!(restore);
@@ -150,6 +151,10 @@ fn parse_states(input: ParseStream, scope: Scope, states: &mut Vec<State>) -> Re
         if exact {
             input.parse::<keyword::exact>()?;
         }
+        let scratch = input.peek(keyword::scratch) && input.peek2(Ident);
+        if scratch {
+            input.parse::<keyword::scratch>()?;
+        }
         let name = input.parse()?;
         let mut initial = None;
         if input.peek(Token![=]) {
@@ -160,7 +165,7 @@ fn parse_states(input: ParseStream, scope: Scope, states: &mut Vec<State>) -> Re
                 _ => return Err(input.error("a state starts at a number, a hyperparameter, or p")),
             });
         }
-        states.push(State { scope, name, nonnegative, exact, initial });
+        states.push(State { scope, name, nonnegative, exact: exact || scratch, scratch, initial });
         if input.peek(Token![;]) {
             input.parse::<Token![;]>()?;
             return Ok(());

@@ -35,6 +35,8 @@ pub struct State {
     pub nonnegative: bool,
     /// Whether it is never quantized.
     pub exact: bool,
+    /// Whether it lives for one step only.
+    pub scratch: bool,
     pub initial: Option<Initial>,
 }
 

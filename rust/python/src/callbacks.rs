@@ -123,6 +123,16 @@ pub fn look_again(optimizer: &Bound<'_, PyAny>) -> PyResult<()> {
     call(optimizer, "_look_again", (), None).map(drop)
 }
 
+/// Changes scratch with matrix products, after a program before the step, for arrays given by number with the step that each takes;
+/// returns what else changes with the step.
+pub fn matrix_work<'py>(
+    optimizer: &Bound<'py, PyAny>,
+    program: &str,
+    steps: Vec<(usize, u64)>,
+) -> PyResult<Bound<'py, PyAny>> {
+    call(optimizer, "_matrix_work", (program, steps), None)
+}
+
 /// The optimizer's own gradients.
 pub fn own_grads<'py>(optimizer: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
     call(optimizer, "_own_grads", (), None)

@@ -15,7 +15,7 @@ use schuss::rule::{Kind, Scope};
 use schuss::{Rounding, Step, WorkList, level, unscale_factor};
 
 use crate::arrangement::Arrangement;
-use crate::arrays::Pinned;
+use crate::arrays::{Known, Pinned};
 use crate::backup::put_back_absent;
 use crate::callbacks::{self, Problem, explain};
 use crate::changes::Changes;
@@ -30,6 +30,9 @@ use crate::tree;
 /// Arrays that are looked for in every step where the optimizer was given them; more are in the first steps, and then now and then.
 const MOST_LOOKS: usize = 8;
 const FIRST_LOOKS: u64 = 16;
+
+/// Programs before the step of rules with matrix products, in order.
+const MATRIX_PROGRAMS: [&str; 2] = ["gather", "scale"];
 
 /// Base class of the Python optimizers.
 #[pyclass(subclass, frozen, module = "schuss._schuss")]
@@ -239,7 +242,7 @@ impl Core {
     /// The number of the first parameter that has changed, if any.
     fn _changed_param(&self, py: Python<'_>) -> PyResult<Option<usize>> {
         let inner = self.0.lock()?;
-        let known = crate::arrays::Known::new(py);
+        let known = Known::new(py);
         Ok(inner.params.iter().position(|param| !param.unchanged(&known)))
     }
 
@@ -418,6 +421,7 @@ fn take_step(
         }
     }
     let lead = fill_scalars(py, inner, scheduled.as_deref(), factor);
+    let products = matrix_work(optimizer, inner, steps, lead)?;
     if sharing.is_some() {
         put_back_absent(py, inner)?;
     }
@@ -437,8 +441,48 @@ fn take_step(
     core.steps.store(MOST_STEPS.min(steps + 1), Ordering::Relaxed);
     core.norm.store(norm, Ordering::Relaxed);
     core.bound.store(bound, Ordering::Relaxed);
+    if let Some(changes) = products {
+        changes.get().make_checked(py)?;
+    }
     read.release(py, inner)?;
     Ok(true)
+}
+
+/// Runs the programs before the step of rules with matrix products, which NumPy computes; nothing but scratch changes. Returns
+/// what changes after the step.
+fn matrix_work(
+    optimizer: &Bound<'_, PyAny>,
+    inner: &mut Inner,
+    steps: u64,
+    lead: usize,
+) -> PyResult<Option<Py<Changes>>> {
+    let py = optimizer.py();
+    let (mut ran, mut changes) = (false, None);
+    for program in MATRIX_PROGRAMS {
+        if !inner.entries.iter().any(|entry| entry.rule.rule.program(program).is_some()) {
+            continue;
+        }
+        run(py, inner, (program, false), steps, false, lead)?;
+        let present = (0..inner.params.len()).filter(|&i| !inner.work.is_absent(i));
+        let step_of = |i: usize| {
+            let taken = inner.group_steps[inner.entries[inner.sets.entry_of[i]].group];
+            (i, taken.saturating_sub(inner.missed[i]) + 1)
+        };
+        let present = schuss::try_collect(present.map(step_of)).map_err(no_memory)?;
+        changes = callbacks::matrix_work(optimizer, program, present)?.extract::<Option<Py<Changes>>>()?;
+        ran = true;
+    }
+    if ran {
+        // Other code has run meanwhile.
+        let known = Known::new(py);
+        if let Some(i) = inner.params.iter().position(|param| !param.unchanged(&known)) {
+            return Err(explain(optimizer, Problem::Changed(i)));
+        }
+        if let Some(changes) = &changes {
+            changes.get().check(py)?;
+        }
+    }
+    Ok(changes)
 }
 
 /// Runs a program whose scalars are filled in, over parameters that were found unchanged and gradients that have been read.

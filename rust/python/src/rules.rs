@@ -63,6 +63,7 @@ fn states<'py>(py: Python<'py>, rule: &Rule) -> PyResult<Bound<'py, PyList>> {
         one.set_item("scope", state.scope.name())?;
         one.set_item("nonnegative", state.nonnegative)?;
         one.set_item("exact", state.exact)?;
+        one.set_item("scratch", state.scratch)?;
         match state.initial {
             Initial::Number(x) => one.set_item("initial", x)?,
             Initial::Hyper(name) => one.set_item("initial", name)?,

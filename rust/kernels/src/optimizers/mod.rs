@@ -30,6 +30,7 @@ pub mod lars;
 pub mod lion;
 pub mod madgrad;
 pub mod mars;
+pub mod muon;
 pub mod nadam;
 pub mod nag;
 pub mod novograd;
@@ -56,6 +57,7 @@ pub static ALL: &[&CompiledRule] = &[
     sgd::sgd(),
     sgd::momentum(),
     nag::nag(),
+    muon::muon(),
     aggmo::aggmo2(),
     aggmo::aggmo3(),
     aggmo::aggmo4(),

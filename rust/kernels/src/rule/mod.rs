@@ -89,6 +89,8 @@ pub struct State {
     pub nonnegative: bool,
     /// Whether it is never quantized, because small changes of it matter.
     pub exact: bool,
+    /// Whether it lives for one step only: programs before the step leave in it what matrix products then change.
+    pub scratch: bool,
     /// Its initial value.
     pub initial: Initial,
 }

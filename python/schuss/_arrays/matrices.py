@@ -1,0 +1,67 @@
+"""Matrix functions for optimizers, with NumPy's BLAS and LAPACK alone. It knows arrays and no optimizer.
+
+Products are computed in C order from arrays in any order, so the bits do not depend on the order in memory.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from schuss import _schuss
+from schuss._arrays.linalg import check_memory
+
+#: Iterations between two products with a long matrix.
+_TOGETHER = 3
+
+
+def as_matrix(array: np.ndarray, layout: str) -> np.ndarray:
+    """An array of two or more axes as a matrix with the outputs first, or in "in_out" last; a copy if it must be."""
+    return array.reshape((array.shape[0], -1) if layout == "out_in" else (-1, array.shape[-1]))
+
+
+def norm(array: np.ndarray) -> float:
+    """The root of the sum of squares, added up in float64 in a fixed order."""
+    squares, unit = _schuss.sum_of_squares([array])
+    return math.sqrt(squares) * unit
+
+
+def orthogonalized(
+    matrix: np.ndarray, divisor: float, coefficients: Sequence[tuple[float, float, float]]
+) -> np.ndarray:
+    """Newton-Schulz iterations ``X = a*X + b*(X X^T) X + c*(X X^T)^2 X``, from `matrix` divided by a number.
+
+    An iteration multiplies ``X`` by a polynomial of ``A = X X^T``, so the next ``A`` is that times the polynomial's
+    square. Of a long matrix, three iterations are taken with small products alone before ``X`` and ``A`` are computed;
+    with more of them, rounding errors of small singular values would grow.
+    """
+    transposed = matrix.shape[0] > matrix.shape[1]
+    x: np.ndarray = np.divide(matrix.T if transposed else matrix, matrix.dtype.type(divisor), order="C")
+    n = len(x)
+    gram, square, factor, total, spare = (np.empty((n, n), x.dtype) for _ in range(5))
+    check_memory(gram)
+    other = np.empty_like(x)
+    together = _TOGETHER if x.shape[1] > 2 * n else 1
+    for first in range(0, len(coefficients), together):
+        # NumPy computes one triangle of the product of an array with its own transpose, and copies it to the other.
+        np.matmul(x, x.T, out=gram)
+        for k, (a, b, c) in enumerate(coefficients[first : first + together]):
+            if k > 0:
+                np.matmul(factor, factor.T, out=square)
+                np.matmul(gram, square, out=spare)
+                gram, spare = spare, gram
+            np.matmul(gram, gram.T, out=factor)
+            factor *= c
+            np.multiply(gram, b, out=square)
+            factor += square
+            factor.reshape(-1)[:: n + 1] += a
+            if k > 0:
+                np.matmul(factor, total, out=spare)
+                total, spare = spare, total
+            else:
+                np.copyto(total, factor)
+        np.matmul(total, x, out=other)
+        x, other = other, x
+    return x.T if transposed else x
