@@ -93,7 +93,10 @@ GROUPS = {
         ("StableAdamW", "StableAdamW", {"lr": 3e-3}),
         ("Yogi", "Yogi", {"lr": 0.02}),
     ],
-    "Matrices": [("Muon", "Muon", {"lr": 3e-3, "adjust_lr_fn": "match_rms_adamw", "layout": "in_out"})],
+    "Matrices": [
+        ("Muon", "Muon", {"lr": 3e-3, "adjust_lr_fn": "match_rms_adamw", "layout": "in_out"}),
+        ("SOAP", "SOAP", {"lr": 3e-3}),
+    ],
     "No rate or no schedule to choose, second derivatives": [
         ("Prodigy", "Prodigy", {}),
         ("ScheduleFreeSGD", "ScheduleFreeSGD", {"lr": 0.5}),

@@ -27,6 +27,7 @@ from schuss.wrappers.base import Wrapper
 NOTES = {
     "NAG": "``look_ahead`` runs before the closure, on a copy of :math:`p`; ``step`` begins with :math:`p` as it was.",
     "Muon": "NumPy makes :math:`u` nearly orthogonal between ``gather`` and ``step``.",
+    "SOAP": "NumPy rotates :math:`x` and :math:`u` after ``gather``, and :math:`u` back after ``scale``.",
     "Newton": "The kernel takes the last step; its :math:`g` is the solution of the damped system.",
 }
 DECAYS = {"l2": "L2", "own": "as the equations have it"}

@@ -337,7 +337,7 @@ PYTORCH_OPTIMIZER = [
     ("SGDP", "SGDP", "", ""),
     ("SGDW", "SGD", "lr=1e-4", "its weight decay is decoupled, ours L2"),
     ("SM3", "SM3", "", ""),
-    ("SOAP", "SOAP", "", ""),
+    ("SOAP", "SOAP", "", "arrays of three axes and more are matrices here, and have a basis for each axis there"),
     ("ScheduleFreeAdamW", "ScheduleFreeAdamW", "", ""),
     ("ScheduleFreeRAdam", "ScheduleFreeRAdam", "", "in the phase without rectification its step is 1 and not the rate"),
     ("ScheduleFreeSGD", "ScheduleFreeSGD", "", ""),

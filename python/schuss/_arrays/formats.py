@@ -19,7 +19,8 @@ _BLOCK = 256
 _ALIGN = 64
 
 
-Scope = Literal["element", "row", "col", "array", "all"]
+#: "own" is for what no kernel knows.
+Scope = Literal["element", "row", "col", "array", "all", "own"]
 
 
 class State(NamedTuple):
@@ -153,7 +154,8 @@ def for_kernels(
     rest = iter(arrays)
     stored = state_format.stored(states)
     own = [_run(next(rest), next(rest)) if dtype == "int8" else next(rest) for _, dtype in stored]
-    return [*own[: len(states)], *scratch, *own[len(states) :]]
+    known = [array for state, array in zip(states, own, strict=False) if state.scope != "own"]
+    return [*known, *scratch, *own[len(states) :]]
 
 
 def _run(codes: np.ndarray, scales: np.ndarray) -> np.ndarray:

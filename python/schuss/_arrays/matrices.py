@@ -65,3 +65,35 @@ def orthogonalized(
         np.matmul(total, x, out=other)
         x, other = other, x
     return x.T if transposed else x
+
+
+def gram(matrix: np.ndarray) -> np.ndarray:
+    """The product of a matrix with its own transpose."""
+    result = np.empty((len(matrix), len(matrix)), matrix.dtype)
+    check_memory(result)
+    np.matmul(matrix, matrix.T, out=result)
+    return result
+
+
+def eigenvectors(matrix: np.ndarray) -> np.ndarray:
+    """The eigenvectors of a symmetric matrix as columns, those of the largest eigenvalues first; of NaN those of I."""
+    check_memory(matrix)
+    if not np.isfinite(matrix).all():
+        return np.eye(len(matrix), dtype=matrix.dtype)
+    vectors: np.ndarray = np.linalg.eigh(matrix)[1][:, ::-1].copy()
+    # LAPACK leaves the signs open.
+    vectors *= np.where(vectors.sum(0) < 0, -1, 1).astype(matrix.dtype)
+    return vectors
+
+
+def refined(matrix: np.ndarray, basis: np.ndarray) -> np.ndarray:
+    """Estimates of a symmetric matrix's eigenvectors after a step of the power method, each in its place."""
+    check_memory(matrix)
+    basis = np.ascontiguousarray(basis)
+    product = np.matmul(matrix, basis)
+    order = np.argsort(-np.einsum("ij,ij->j", basis, product), kind="stable")
+    orthogonal, triangular = np.linalg.qr(product[:, order])
+    result: np.ndarray = np.empty_like(product)
+    # LAPACK leaves the signs open; with these, a basis of eigenvectors stays as it is.
+    result[:, order] = orthogonal * np.where(triangular.diagonal() < 0, -1, 1).astype(matrix.dtype)
+    return result

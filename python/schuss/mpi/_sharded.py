@@ -40,7 +40,7 @@ class Sharded:
     Parameters
     ----------
     kind : class
-        One of ``schuss.OPTIMIZERS`` but `Newton`, `LBFGS` and `Muon`.
+        One of ``schuss.OPTIMIZERS`` but `Newton`, `LBFGS`, `Muon` and `SOAP`.
     params : structure of arrays, or list of group dicts
         As for the class itself; the same structure in every process. Process 0 sends its values to the others.
     comm : mpi4py communicator, default MPI.COMM_WORLD

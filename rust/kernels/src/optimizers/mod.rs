@@ -44,6 +44,7 @@ pub mod schedule_free;
 pub mod sgd;
 pub mod signum;
 pub mod sm3;
+pub mod soap;
 pub mod sophia;
 pub mod stable_adamw;
 pub mod tools;
@@ -58,6 +59,7 @@ pub static ALL: &[&CompiledRule] = &[
     sgd::momentum(),
     nag::nag(),
     muon::muon(),
+    soap::soap(),
     aggmo::aggmo2(),
     aggmo::aggmo3(),
     aggmo::aggmo4(),
