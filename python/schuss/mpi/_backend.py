@@ -46,6 +46,8 @@ class ShardedHost(Host):
         state_format: formats.StateFormat,
     ) -> list[list[np.ndarray]]:
         for param, matrix in zip(params, matrices, strict=True):
+            if id(param) in self._parts:
+                continue  # it is cut once, for all that it has
             flat = param.reshape(-1, order=checks.order(param))
             cuts = cut(self._loads, flat.size, _schuss.cut_size(matrix))
             start, stop = cuts[self._rank], cuts[self._rank + 1]
