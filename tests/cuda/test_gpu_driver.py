@@ -103,7 +103,7 @@ def test_a_driver_error_is_raised_and_the_step_does_not_count(name):
     grads = gpu.Array(normal(4))
     gpu.fail(name)
     try:
-        with pytest.raises(RuntimeError, match=r"CUDA_ERROR_OUT_OF_MEMORY \(out of memory\)"):
+        with pytest.raises(MemoryError, match=r"CUDA_ERROR_OUT_OF_MEMORY \(out of memory\)"):
             opt.step(grads)
     finally:
         gpu.fail("")

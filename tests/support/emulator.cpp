@@ -235,7 +235,8 @@ int cuMemcpyAsync(Pointer to, Pointer from, size_t bytes, void* stream) {
     const char* kind = !target || target->host ? "to-host" : !source || source->host ? "to-device" : "on-device";
     CALL("copy", join(bytes, kind, stream));
     if (!source) { // pageable memory is read immediately
-        auto staged = std::make_shared<std::vector<char>>((char*)from, (char*)from + bytes);
+        auto staged = std::make_shared<std::vector<char>>();
+        try { staged->assign((char*)from, (char*)from + bytes); } catch (const std::bad_alloc&) { return OUT_OF_MEMORY; }
         give(stream, [=] { memcpy((void*)to, staged->data(), bytes); });
     } else {
         give(stream, [=] { memcpy((void*)to, (void*)from, bytes); });

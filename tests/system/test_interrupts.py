@@ -95,6 +95,16 @@ def closure_that_raises(opt):
         opt.step(closure)
 
 
+LONG = np.ones(100_000, np.float32)
+
+
+def long_nag():
+    """One whose call is in the native look-ahead most of the time, after which interrupts then arrive."""
+    opt = schuss.NAG([LONG.copy()], lr=0.1)
+    opt.step(lambda: [LONG.copy()])
+    return opt
+
+
 def evaluate(opt):
     with opt.evaluate():
         pass
@@ -151,6 +161,7 @@ CALLS = {
         made(schuss.AdamW),
         lambda opt: opt.param_groups[0].update(weight_decay=schuss.schedules.constant(0.5)),
     ),
+    "NAG of a long array": (long_nag, lambda opt: opt.step(lambda: [LONG.copy()])),
     "a closure that raises": (made(schuss.NAG), closure_that_raises),
     "Lookahead": (made(schuss.AdamW, around=NEXT), step),
     "Lookahead of bfloat16": (made(schuss.AdamW, dtype=BFLOAT16, around=NEXT), step),

@@ -45,16 +45,58 @@ def test_replaced_arrays_of_groups():
         opt.step([[np.ones(2)], {"b": np.ones(3)}])
 
 
-def test_many_replaced_arrays_are_noticed_within_sixteen_steps():
-    params = {f"w{i}": np.ones(2) for i in range(30)}
+@pytest.mark.parametrize("steps", [0, 1, 17, 33])
+def test_one_of_many_replaced_arrays_is_noticed_at_the_next_step(steps):
+    params = {f"w{i}": np.ones(2) for i in range(300)}
     grads = {name: np.ones(2) for name in params}
     opt = schuss.SGD(params)
-    for _ in range(20):
+    for _ in range(steps):
         opt.step(grads)
-    params["w29"] = np.ones(2)
-    with pytest.raises(ValueError, match=r"^params\['w29'\] is not the array"):
-        for _ in range(17):
+    params["w299"] = np.ones(2)
+    for _ in range(2):
+        with refused(ValueError, "params['w299']" + REPLACED.format("params['w299']")):
             opt.step(grads)
+
+
+@pytest.mark.parametrize("value", [np.float64(1.0), memoryview(np.ones(2)), np.ones(2)])
+@pytest.mark.parametrize("change", ["more", "view", "removed"])
+def test_it_is_noticed_after_other_changes_of_the_structure(change, value):
+    """Such as a NumPy scalar, which arithmetic with an array of no dimension results in."""
+    params = {"b": np.array(1.0), "w": np.ones(2)}
+    opt = schuss.SGD(params)
+    grads = {"b": np.array(1.0), "w": np.ones(2)}
+    if change == "more":
+        params["more"] = 3
+    elif change == "view":
+        params["b"] = params["b"].view()
+    else:
+        del params["w"]
+    assert opt.step(grads) and opt.step(grads)
+    params["b"] = value
+    with refused(ValueError, "params['b']" + REPLACED.format("params['b']")):
+        opt.step(grads)
+
+
+STEPS = {
+    schuss.NAG: lambda opt: opt.step(lambda: [np.ones(2)]),
+    schuss.Newton: lambda opt: opt.step([np.ones(2)], np.eye(2)),
+    schuss.LBFGS: lambda opt: opt.step(lambda: (1.0, [np.ones(2)])),
+    schuss.ScheduleFreeSGD: lambda opt: opt.eval(),
+    schuss.SophiaG: lambda opt: opt.update_hessian([np.ones(2)]),
+    schuss.Lookahead: lambda opt: opt.evaluate().__enter__(),
+    schuss.EMA: lambda opt: opt.swap().__enter__(),
+}
+
+
+@pytest.mark.parametrize("kind", STEPS)
+def test_it_is_noticed_by_whatever_takes_the_place_of_a_step(kind):
+    params = [np.ones(2)]
+    opt = kind(schuss.SGD(params) if kind in (schuss.Lookahead, schuss.EMA) else params)
+    before = snapshot(opt)
+    params[0] = np.ones(2)
+    with refused(ValueError, "params[0]" + REPLACED.format("params[0]")):
+        STEPS[kind](opt)
+    assert_unchanged(opt, before)
 
 
 def test_other_changes_of_the_structure_are_none_of_the_optimizers_business():

@@ -218,3 +218,16 @@ def test_a_reset_restores_the_initial_estimate():
     opt = schuss.Lookahead(schuss.Prodigy([np.ones(3)], d0=1e-3), k=1, pullback="reset")
     opt.step([np.ones(3)])
     assert opt.state_dict()["shared"]["d"] == 1e-3
+
+
+@pytest.mark.parametrize("kind", [schuss.Prodigy, schuss.DAdaptAdam, schuss.DAdaptSGD])
+@pytest.mark.parametrize("value", [np.inf, np.nan])
+def test_the_gradient_of_a_frozen_group_does_not_enter_the_estimate(kind, value):
+    results = []
+    for frozen in (1.0, value):
+        opt = kind([{"params": [np.ones(5)], "lr": 1.0}, {"params": [np.ones(5)], "lr": 0.0}])
+        for t in range(1, 5):
+            assert opt.step([[np.full(5, 1.0 + t)], [np.full(5, frozen)]])
+        assert (parameters(opt)[1] == 1.0).all()
+        results.append(arrays(opt) + list(shared(opt).values()))
+    assert_same(results[1], results[0])

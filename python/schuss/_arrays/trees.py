@@ -7,6 +7,7 @@ order in which a dict was filled. Nothing here inspects a leaf.
 
 from __future__ import annotations
 
+import itertools
 import numbers
 from collections.abc import Callable, Iterable, Iterator, ValuesView
 from typing import Any
@@ -139,15 +140,18 @@ def leaves(
         yield template, name, structure
 
 
-def containers(template: Any, structure: Any, leaf: Callable[[int], Any]) -> Iterator[tuple[Any, list[Any]]]:
-    """The lists and dicts of a structure, and what each has: the leaf, or None for everything else."""
-    if not isinstance(template, (dict, list, tuple)):
+def containers(template: Any, structure: Any) -> Iterator[tuple[Any, list[Any]]]:
+    """The lists and dicts of a structure, and what each has: its leaves of the template, and None for everything else."""
+    if isinstance(template, dict) and isinstance(structure, dict):
+        items = [(template.get(key), value) for key, value in structure.items()]
+    elif isinstance(template, (list, tuple)) and isinstance(structure, (list, tuple)):
+        items = list(itertools.zip_longest(template, structure))[: len(structure)]
+    else:
         return
-    keys = range(len(template)) if isinstance(template, (list, tuple)) else structure
     if type(structure) in (dict, list):
-        yield structure, [leaf(template[key]) if isinstance(template[key], int) else None for key in keys]
-    for key in keys:
-        yield from containers(template[key], structure[key], leaf)
+        yield structure, [value if isinstance(own, int) else None for own, value in items]
+    for own, value in items:
+        yield from containers(own, value)
 
 
 def found(template: Any, structure: Any, name: str) -> Iterator[tuple[int, str, Any]]:

@@ -106,9 +106,7 @@ class Cuda:
             changes.append((self.work, "_added", ([(name, len(values)) for name, values in group.rules], given)))
         return changes
 
-    def given(
-        self, owner: Owner, templates: Sequence[Any], structures: Sequence[Any], params: Sequence[Any]
-    ) -> list[Change]:
+    def given(self, owner: Owner, templates: Sequence[Any], structures: Sequence[Any]) -> list[Change]:
         """None: arrays of other libraries may be new objects at each access."""
         return []
 

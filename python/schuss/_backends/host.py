@@ -99,11 +99,9 @@ class Host:
         )
         return [(owner, "_arrangement", arrangement)]
 
-    def given(
-        self, owner: Owner, templates: Sequence[Any], structures: Sequence[Any], params: Sequence[Any]
-    ) -> list[Change]:
+    def given(self, owner: Owner, templates: Sequence[Any], structures: Sequence[Any]) -> list[Change]:
         pairs = zip(templates, structures, strict=True)
-        return [(owner, "_given", [own for pair in pairs for own in trees.containers(*pair, params.__getitem__)])]
+        return [(owner, "_given", [own for pair in pairs for own in trees.containers(*pair)])]
 
     def limits(self, owner: Owner, limits: Limits) -> list[Change]:
         return [(owner, "_limits", limits)]

@@ -184,9 +184,7 @@ class Backend(Protocol):
         """
         ...
 
-    def given(
-        self, owner: Owner, templates: Sequence[Any], structures: Sequence[Any], params: Sequence[Any]
-    ) -> list[Change]:
+    def given(self, owner: Owner, templates: Sequence[Any], structures: Sequence[Any]) -> list[Change]:
         """What changes when the groups' parameters were given in these structures, which steps look at again."""
         ...
 

@@ -94,18 +94,21 @@ class Callbacks(Owner):
     def _scheduled_values(self, step: int) -> list[list[float]]:
         return [values for group in self._groups for values in group.packed_at(step)]
 
-    def _look_again(self) -> None:
-        """Raises if an array was replaced where the optimizer was given it."""
+    def _look_again(self) -> list[tuple[Any, list[Any]]]:
+        """Raises if an array was replaced where the optimizer was given it; returns what its containers have now."""
         for g, (template, structure) in enumerate(zip(self._templates, self._given_in, strict=True)):
             for i, place, array in trees.found(template, structure, self._place("params", g, "")):
                 own = self._params[i]
-                if not isinstance(array, np.ndarray) or array is own:
+                if array is own or not hasattr(array, "shape"):
                     continue
-                if checks.byte_range(array) != checks.byte_range(own):
+                # A NumPy scalar, or another library's array, has other memory.
+                if not isinstance(array, np.ndarray) or checks.byte_range(array) != checks.byte_range(own):
                     raise ValueError(
                         f"{place} is not the array that this optimizer updates: it was replaced. Write into the array "
                         f"in place, {place}[...] = values, or make a new optimizer"
                     )
+        pairs = zip(self._templates, self._given_in, strict=True)
+        return [own for pair in pairs for own in trees.containers(*pair)]
 
     def _explain_structure(self, grads: Any, partial: bool) -> None:
         name = self._arguments

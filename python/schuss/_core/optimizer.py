@@ -221,7 +221,7 @@ class Optimizer(Callbacks, Kind):
             (self, "_shared_values", values),
             (self, "_written", None),
             (self, "_given_in", given_in),
-            *self._backend.given(self, templates, given_in, params),
+            *self._backend.given(self, templates, given_in),
             *self._backend.arranged(self, described, first_group, root, values),  # last: it cannot be taken back
         ]
 

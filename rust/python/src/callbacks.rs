@@ -118,9 +118,9 @@ pub fn step_options(
     call(optimizer, "_step_options", (grad_scale, zero_grads, partial), None)?.extract()
 }
 
-/// Raises an exception if an array has been replaced where the optimizer was given it.
-pub fn look_again(optimizer: &Bound<'_, PyAny>) -> PyResult<()> {
-    call(optimizer, "_look_again", (), None).map(drop)
+/// Raises an exception if an array has been replaced where the optimizer was given it; returns what its containers have now.
+pub fn look_again<'py>(optimizer: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    call(optimizer, "_look_again", (), None)
 }
 
 /// Changes scratch with matrix products, after a program before the step, for arrays given by number with the step that each takes;

@@ -27,10 +27,6 @@ use crate::options::{plain_flag, plain_scale};
 use crate::sharded::{Fingerprint, Shards};
 use crate::tree;
 
-/// Arrays that are looked for in every step where the optimizer was given them; more are in the first steps, and then now and then.
-const MOST_LOOKS: usize = 8;
-const FIRST_LOOKS: u64 = 16;
-
 /// Programs before the step of rules with matrix products, in order.
 const MATRIX_PROGRAMS: [&str; 2] = ["gather", "scale"];
 
@@ -216,6 +212,7 @@ impl Core {
         let inner = &mut *guard;
         let steps = core.steps.load(Ordering::Relaxed);
         let scheduled = scheduled_values(slf.as_any(), &inner.entries, steps)?;
+        refuse_replaced(slf.as_any(), inner)?;
         restore_gradients(inner);
         let read = gradients::read(slf.as_any(), inner, arrays, false, false, false)?;
         changes.get().check(py)?;
@@ -351,12 +348,7 @@ fn take_step(
         Some(look_ahead) if look_ahead.moved => look_ahead.scheduled.take(),
         _ => scheduled_values(optimizer, &inner.entries, steps)?,
     };
-    // Where arrays are many, a look at each of them in every step would take too long.
-    let looks = inner.params.len() <= MOST_LOOKS || steps < FIRST_LOOKS || steps.is_multiple_of(FIRST_LOOKS);
-    if looks && !inner.given.unchanged(py) {
-        callbacks::look_again(optimizer)?;
-        inner.given = tree::Given::default();
-    }
+    refuse_replaced(optimizer, inner)?;
     let release = inner.work.total() >= RELEASE_GIL;
     restore_gradients(inner);
     let read = gradients::read(optimizer, inner, grads, zero_grads, partial, own)?;
@@ -585,6 +577,14 @@ pub fn fingerprint(
         hash = values.0.iter().fold(hash, |hash, value| hash.with(value.to_bits()));
     }
     hash.value()
+}
+
+/// Raises an exception if an array has been replaced where the optimizer was given it.
+pub fn refuse_replaced(optimizer: &Bound<'_, PyAny>, inner: &mut Inner) -> PyResult<()> {
+    if !inner.given.unchanged(optimizer.py()) {
+        inner.given = tree::Given::new(callbacks::look_again(optimizer)?.extract::<List<_>>()?.0);
+    }
+    Ok(())
 }
 
 /// The schedules' values for a step, if there are any schedules.

@@ -1,21 +1,20 @@
 //! Python functions for the GPU: memory, streams, the compiler, and work lists on a device. Arrays are pointers here; Python
 //! has checked their memory and keeps it alive. Knows no optimizer class.
 
-use std::collections::HashSet;
 use std::sync::{Mutex, TryLockError};
 
-use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
+use pyo3::exceptions::{PyMemoryError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::PyBytes;
+use pyo3::types::{PyBytes, PyString};
 use schuss::cuda::source::{Unit, all_units};
-use schuss::cuda::{Block, Device, DeviceStep, Event, Measured, Outcome, Work, nvrtc};
+use schuss::cuda::{Block, Device, DeviceStep, Error, Event, Measured, Outcome, Work, nvrtc};
 use schuss::rule::Scope;
 use schuss::{Array, CompiledRule, Dtype};
 
 use crate::changes::Changes;
 use crate::core::Core;
 use crate::group::{GroupValues, MatrixShape, ScalarSets, disagreement, find_rule, matrix_of};
-use crate::memory::no_memory;
+use crate::memory::{List, collect, no_memory};
 
 const DTYPES: [(&str, Dtype); 4] =
     [("float32", Dtype::F32), ("float64", Dtype::F64), ("float16", Dtype::F16), ("bfloat16", Dtype::Bf16)];
@@ -25,8 +24,11 @@ fn dtype(name: &str) -> PyResult<Dtype> {
     found.map(|&(_, dtype)| dtype).ok_or_else(|| PyTypeError::new_err(format!("no dtype {name}")))
 }
 
-fn raised(message: String) -> PyErr {
-    PyRuntimeError::new_err(message)
+fn raised(error: impl Into<Error>) -> PyErr {
+    match error.into() {
+        Error::Memory(message) => PyMemoryError::new_err(message),
+        Error::Other(message) => PyRuntimeError::new_err(message),
+    }
 }
 
 /// The driver's version, as in 12080 for 12.8.
@@ -56,7 +58,7 @@ fn cuda_nvrtc(candidates: Vec<String>, newest: i32) -> PyResult<(i32, i32)> {
 /// Compiles a source with the loaded NVRTC: to machine code for sm_90, to PTX for compute_90.
 #[pyfunction]
 fn cuda_compile<'py>(py: Python<'py>, source: &str, target: &str) -> PyResult<Bound<'py, PyBytes>> {
-    let nvrtc = nvrtc::loaded().ok_or_else(|| raised("NVRTC has not been loaded".into()))?;
+    let nvrtc = nvrtc::loaded().ok_or_else(|| raised("NVRTC has not been loaded"))?;
     let code = py.detach(|| nvrtc.compile(source, target)).map_err(raised)?;
     Ok(PyBytes::new(py, &code))
 }
@@ -164,7 +166,7 @@ fn cuda_order(device: i32, first: u64, then: u64) -> PyResult<()> {
 }
 
 /// An array: the number of its rule in its group, parameter, dtype, elements, states, and its matrix if the rule needs one.
-type Given = (usize, u64, String, usize, Vec<u64>, Option<MatrixShape>);
+type Given<'py> = (usize, u64, Bound<'py, PyString>, usize, List<u64>, Option<MatrixShape>);
 
 struct Inner {
     work: Work,
@@ -174,9 +176,12 @@ struct Inner {
 }
 
 impl Inner {
-    fn set_gradients(&mut self, grads: Vec<u64>, types: &[String]) -> PyResult<()> {
-        let known = |name: &String| if name.is_empty() { Ok(None) } else { dtype(name).map(Some) };
-        let types = types.iter().map(known).collect::<PyResult<Vec<_>>>()?;
+    fn set_gradients(&mut self, List(grads): List<u64>, types: &List<Bound<'_, PyString>>) -> PyResult<()> {
+        let known = |name: &Bound<'_, PyString>| match name.to_str()? {
+            "" => Ok(None),
+            name => dtype(name).map(Some),
+        };
+        let types = collect(types.0.iter().map(known))?;
         if grads.len() != self.work.arrays().len() || types.len() != grads.len() {
             return Err(PyValueError::new_err("there must be as many gradients as there are arrays"));
         }
@@ -200,7 +205,7 @@ impl CudaWork {
         let mut inner = match self.0.try_lock() {
             Ok(inner) => inner,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => return Err(raised("this optimizer is in the middle of a step".into())),
+            Err(TryLockError::WouldBlock) => return Err(raised("this optimizer is in the middle of a step")),
         };
         Ok(f(&mut inner))
     }
@@ -215,27 +220,32 @@ impl CudaWork {
     }
 
     /// Adds a group of arrays, with the names of its rules and how many values each has.
-    fn add_group(&self, rules: Vec<(String, usize)>, arrays: Vec<Given>) -> PyResult<()> {
-        let rules = rules.iter().map(|(name, values)| find_rule(name, *values)).collect::<PyResult<Vec<_>>>()?;
+    fn add_group(&self, rules: List<(String, usize)>, arrays: List<Given<'_>>) -> PyResult<()> {
+        let rules = collect(rules.0.iter().map(|(name, values)| find_rule(name, *values)))?;
         self.locked(|inner| {
             let first = inner.rules.len();
-            let array = |(rule_of, param, param_type, len, own, matrix): Given| {
+            let array = |(rule_of, param, param_type, len, List(own), matrix): Given<'_>| {
                 let wrong = || PyTypeError::new_err("states do not fit the rule");
                 let rule = *rules.get(rule_of).ok_or_else(wrong)?;
                 let kept = |scope: Scope| !matches!(scope, Scope::Backup | Scope::All);
-                let places: Vec<usize> =
-                    (0..rule.rule.states.len()).filter(|&k| kept(rule.rule.states[k].scope)).collect();
-                if own.len() != places.len() {
+                let places = || (0..rule.rule.states.len()).filter(|&k| kept(rule.rule.states[k].scope));
+                if own.len() != places().count() {
                     return Err(wrong());
                 }
-                let mut array = Array::new(rule, first + rule_of, param as *mut u8, dtype(&param_type)?, len);
-                places.into_iter().zip(own).for_each(|(place, state)| array.states[place] = state as *mut u8);
+                let mut array = Array::new(rule, first + rule_of, param as *mut u8, dtype(param_type.to_str()?)?, len);
+                places().zip(own).for_each(|(place, state)| array.states[place] = state as *mut u8);
                 array.matrix = matrix_of(rule, matrix, len)?;
                 Ok(array)
             };
-            let arrays = arrays.into_iter().map(array).collect::<PyResult<Vec<_>>>()?;
-            inner.sets.entry_of.extend(arrays.iter().map(|array| array.group));
-            inner.work.extend(arrays).map_err(PyTypeError::new_err)?;
+            let arrays = collect(arrays.0.into_iter().map(array))?;
+            let mut entries = schuss::try_collect(arrays.iter().map(|array| array.group)).map_err(no_memory)?;
+            inner.sets.entry_of.try_reserve(entries.len()).map_err(no_memory)?;
+            inner.rules.try_reserve(rules.len()).map_err(no_memory)?;
+            inner.work.extend(arrays).map_err(|error| match error {
+                Error::Other(message) => PyTypeError::new_err(message),
+                error => raised(error),
+            })?;
+            inner.sets.entry_of.append(&mut entries);
             inner.rules.extend(&rules);
             Ok(())
         })?
@@ -243,14 +253,14 @@ impl CudaWork {
 
     /// Adds a group, given as for [`CudaWork::add_group`], when it is set.
     #[setter(_added)]
-    fn set_added(&self, group: (Vec<(String, usize)>, Vec<Given>)) -> PyResult<()> {
+    fn set_added(&self, group: (List<(String, usize)>, List<Given<'_>>)) -> PyResult<()> {
         self.add_group(group.0, group.1)
     }
 
     /// What groups with these values do not agree on, although states that they share are computed from it.
-    fn disagreement(&self, values: Vec<Vec<f64>>) -> PyResult<Option<(&'static str, f64, f64)>> {
+    fn disagreement(&self, values: List<List<f64>>) -> PyResult<Option<(&'static str, f64, f64)>> {
+        let values = schuss::try_collect(values.0.iter().map(|values| &values.0[..])).map_err(no_memory)?;
         self.locked(|inner| {
-            let values: Vec<&[f64]> = values.iter().map(Vec::as_slice).collect();
             inner.rules.first().and_then(|rule| disagreement(rule.rule, &rule.rule.all_depends_on(), &values))
         })
     }
@@ -265,11 +275,11 @@ impl CudaWork {
         &self,
         py: Python<'_>,
         program: &str,
-        values: Vec<Vec<f64>>,
-        steps: Vec<u64>,
-        missed: Vec<u64>,
-        grads: Vec<u64>,
-        types: Vec<String>,
+        values: List<List<f64>>,
+        steps: List<u64>,
+        missed: List<u64>,
+        grads: List<u64>,
+        types: List<Bound<'_, PyString>>,
         grad_scale: f64,
         max_norm: Option<f64>,
         finite: bool,
@@ -279,6 +289,7 @@ impl CudaWork {
         taken: Option<Py<Changes>>,
         owner: Option<Py<Core>>,
     ) -> PyResult<Option<(usize, usize)>> {
+        let (List(values), List(steps), List(missed)) = (values, steps, missed);
         self.locked(|inner| {
             if values.len() != inner.rules.len() || steps.len() != inner.rules.len() {
                 return Err(PyValueError::new_err("a step needs values for each rule"));
@@ -289,15 +300,19 @@ impl CudaWork {
             let (sets, groups) = inner.sets.formed(values.len(), &missed).map_err(no_memory)?;
             inner.sets.sets = sets;
             inner.work.set_groups(&groups).map_err(raised)?;
-            let present: HashSet<usize> =
-                groups.iter().enumerate().filter(|(i, _)| !inner.work.is_absent(*i)).map(|(_, &group)| group).collect();
-            let mut scalars = vec![Vec::new(); inner.sets.sets.len()];
+            let mut present = schuss::try_collect(inner.sets.sets.iter().map(|_| false)).map_err(no_memory)?;
+            let with_gradient = groups.iter().enumerate().filter(|(i, _)| !inner.work.is_absent(*i));
+            with_gradient.for_each(|(_, &group)| present[group] = true);
+            let zeros = |&(entry, _): &(usize, u64)| {
+                schuss::try_collect(inner.rules[entry].rule.scalars.iter().map(|_| 0.0)).map_err(no_memory)
+            };
+            let mut scalars = collect(inner.sets.sets.iter().map(zeros))?;
             let (mut lead, mut largest) = (0, f64::NEG_INFINITY);
             for (i, &(entry, missed)) in inner.sets.sets.iter().enumerate() {
-                let own = GroupValues(&values[entry]);
+                let own = GroupValues(&values[entry].0);
                 let t = steps[entry].saturating_sub(missed).max(1);
                 own.scalars(inner.rules[entry], t, schuss::unscale_factor(grad_scale), &mut scalars[i]);
-                if own.rate() > largest && present.contains(&i) {
+                if own.rate() > largest && present[i] {
                     (lead, largest) = (i, own.rate());
                 }
             }
@@ -324,8 +339,8 @@ impl CudaWork {
     fn measure(
         &self,
         py: Python<'_>,
-        grads: Vec<u64>,
-        types: Vec<String>,
+        grads: List<u64>,
+        types: List<Bound<'_, PyString>>,
         grad_scale: f64,
         max_norm: Option<f64>,
         stream: u64,
@@ -353,8 +368,8 @@ impl CudaWork {
     }
 
     /// Sets the states of scope `all`, which are initially zero; waits for the last step.
-    fn set_shared(&self, py: Python<'_>, values: Vec<f64>) -> PyResult<()> {
-        self.locked(|inner| py.detach(|| inner.work.set_shared(&values)))?.map_err(raised)
+    fn set_shared(&self, py: Python<'_>, values: List<f64>) -> PyResult<()> {
+        self.locked(|inner| py.detach(|| inner.work.set_shared(&values.0)))?.map_err(raised)
     }
 
     /// The norm that the last step measured for clipping; waits for it.

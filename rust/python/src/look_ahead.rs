@@ -12,7 +12,7 @@ use schuss::{Backup, Rounding, Step, level};
 use crate::arrays::Known;
 use crate::backup::{backup, restore, save};
 use crate::callbacks::{Problem, explain};
-use crate::core::{Core, fill_scalars, fingerprint, scheduled_values};
+use crate::core::{Core, fill_scalars, fingerprint, refuse_replaced, scheduled_values};
 use crate::functional::Job;
 use crate::group::{RELEASE_GIL, detach_if};
 use crate::inner::{Inner, LookAhead};
@@ -142,7 +142,8 @@ impl OtherValues {
         let cores = self.wrappers.iter().chain([&self.core]).map(|core| core.clone_ref(py)).collect();
         let lock = ExclusiveLock::new(cores, true)?;
         let core = self.core.bind(py);
-        let inner = core.get().0.lock_as_holder()?;
+        let mut inner = core.get().0.lock_as_holder()?;
+        refuse_replaced(core.as_any(), &mut inner)?;
         let known = Known::new(py);
         if let Some(i) = inner.params.iter().position(|param| !param.unchanged(&known)) {
             drop(inner);

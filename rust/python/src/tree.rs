@@ -59,27 +59,38 @@ impl Tree {
 
     /// Whether a structure that matches this one has these arrays, in order.
     pub fn holds(&self, object: &Bound<'_, PyAny>, arrays: &mut std::slice::Iter<'_, Py<PyAny>>) -> bool {
-        let mut next = |object: *mut ffi::PyObject| arrays.next().is_some_and(|array| array.as_ptr() == object);
+        let next = |arrays: &mut std::slice::Iter<'_, Py<PyAny>>, object: *mut ffi::PyObject| {
+            arrays.next().is_some_and(|array| array.as_ptr() == object)
+        };
         match self {
-            Tree::Leaf => next(object.as_ptr()),
+            Tree::Leaf => next(arrays, object.as_ptr()),
             Tree::Hole => object.is_none(),
             Tree::Leaves(count) => {
                 let Ok(list) = object.cast::<PyList>() else { return false };
                 // SAFETY: the GIL is held, and the indices are within the list.
                 let item = |i: usize| unsafe { ffi::PyList_GetItem(list.as_ptr(), i as ffi::Py_ssize_t) };
-                list.len() == *count && (0..*count).all(|i| next(item(i)))
+                list.len() == *count && (0..*count).all(|i| next(arrays, item(i)))
             }
             Tree::Sequence(trees) => items(object).is_some_and(|items| {
                 items.len() == trees.len()
                     && trees.iter().zip(items).all(|(tree, item)| item.is_ok_and(|item| tree.holds(&item, arrays)))
             }),
-            Tree::Mapping(items) => object.cast::<PyDict>().is_ok_and(|dict| {
+            Tree::Mapping(items) => {
+                let Ok(dict) = object.cast::<PyDict>() else { return false };
+                // In the order of the dict, which is nearly always that of this structure: a look-up takes longer.
+                let (mut place, mut key, mut value) = (0, std::ptr::null_mut(), std::ptr::null_mut());
                 dict.len() == items.len()
-                    && items.iter().all(|(key, tree)| match dict.get_item(key.bind(object.py())) {
-                        Ok(Some(value)) => tree.holds(&value, arrays),
-                        _ => false,
+                    && items.iter().all(|(own, tree)| {
+                        // SAFETY: a dict, and the GIL is held; the references are borrowed, and used before any code runs.
+                        let found =
+                            unsafe { ffi::PyDict_Next(dict.as_ptr(), &raw mut place, &raw mut key, &raw mut value) };
+                        if found != 0 && key == own.as_ptr() && matches!(tree, Tree::Leaf) {
+                            return next(arrays, value);
+                        }
+                        let value = dict.get_item(own.bind(object.py()));
+                        value.is_ok_and(|value| value.is_some_and(|value| tree.holds(&value, arrays)))
                     })
-            }),
+            }
         }
     }
 

@@ -16,5 +16,5 @@ mod tests;
 mod translate;
 mod work;
 
-pub use device::{Block, Device, Event, Result, count, device_of, driver};
+pub use device::{Block, Device, Error, Event, Result, count, device_of, driver};
 pub use work::{DeviceStep, Measured, Outcome, Work};

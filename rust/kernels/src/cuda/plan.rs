@@ -3,10 +3,13 @@
 //! Arrays with the same group, rule and types share one launch. A launch has one thread block per chunk; its chunks are
 //! contiguous in one table for all launches.
 
+use std::collections::TryReserveError;
+
 use super::source::Unit;
 use super::stages::{Kernel, Part, kernels, last_gradient, stores, text_kernels};
 use crate::Array;
 use crate::exec::Cells;
+use crate::memory::try_extend;
 use crate::numeric::reduce::{BLOCK, LANES};
 use crate::rule::{Kind, Program, Rule, Scope};
 
@@ -55,7 +58,10 @@ pub struct Plan {
 
 impl Plan {
     /// The plan for these arrays and the types of their gradients.
-    pub fn new(arrays: &[Array]) -> Plan {
+    ///
+    /// # Errors
+    /// There is no memory for it.
+    pub fn new(arrays: &[Array]) -> Result<Plan, TryReserveError> {
         let mut plan = Plan::default();
         let mut rules: Vec<&'static Rule> = Vec::new();
         for array in arrays {
@@ -70,15 +76,15 @@ impl Plan {
                 let mut kernels = [kernels(program), text_kernels(program)].concat();
                 kernels.sort_by_key(|kernel| kernel.stage); // passes stay before the scalar stages that follow them
                 for kernel in kernels {
-                    plan.launch(arrays, &of, (rule, program), kernel, &mut launches);
+                    plan.launch(arrays, &of, (rule, program), kernel, &mut launches)?;
                 }
                 match plan.programs.iter_mut().find(|(name, _)| *name == program.name) {
-                    Some((_, all)) => all.extend(launches),
+                    Some((_, all)) => try_extend(all, launches)?,
                     None => plan.programs.push((program.name, launches)),
                 }
             }
         }
-        plan
+        Ok(plan)
     }
 
     /// The launches of the program of this name.
@@ -94,7 +100,7 @@ impl Plan {
         (rule, program): (&'static Rule, &'static Program),
         kernel: Kernel,
         launches: &mut Vec<Launch>,
-    ) {
+    ) -> Result<(), TryReserveError> {
         let text = matches!(kernel.part, Part::Arrays | Part::All);
         let unit = |array: &Array| match text {
             true => Unit::Texts { rule, program },
@@ -104,7 +110,7 @@ impl Plan {
         for array in arrays.iter().filter(|array| of(array)) {
             let key = (unit(array), array.group);
             if !keys.contains(&key) {
-                keys.push(key);
+                try_extend(&mut keys, [key])?;
             }
         }
         let zeroes = last_gradient(program) == Some(kernel.stage);
@@ -113,7 +119,7 @@ impl Plan {
         for (unit_of, group) in keys {
             let start = self.chunks.len();
             if kernel.part == Part::All {
-                self.chunks.push(Chunk { array: 0, index: 0 });
+                try_extend(&mut self.chunks, [Chunk { array: 0, index: 0 }])?;
             } else {
                 for (number, array) in (0u32..).zip(arrays) {
                     // An array without elements has no sums: its states do not change.
@@ -124,15 +130,17 @@ impl Plan {
                             &stage.kind,
                             !super::stages::over(stage, Scope::Matrix).is_empty(),
                         );
-                        self.chunks.extend((0..parts as u32).map(|index| Chunk { array: number, index }));
+                        let chunks = (0..parts as u32).map(|index| Chunk { array: number, index });
+                        try_extend(&mut self.chunks, chunks)?;
                     }
                 }
             }
             if self.chunks.len() > start {
                 let chunks = start..self.chunks.len();
-                launches.push(Launch { unit: unit_of, kernel, group, chunks, zeroes, only_zeroes });
+                try_extend(launches, [Launch { unit: unit_of, kernel, group, chunks, zeroes, only_zeroes }])?;
             }
         }
+        Ok(())
     }
 }
 
@@ -182,6 +190,10 @@ mod tests {
         Array { grad_type: types.1, ..Array::new(rule, group, std::ptr::null_mut(), types.0, len) }
     }
 
+    fn made(arrays: &[Array]) -> Plan {
+        Plan::new(arrays).expect("there is memory")
+    }
+
     const SAME: (Dtype, Dtype) = (Dtype::F32, Dtype::F32);
 
     fn names(plan: &Plan, program: &str) -> Vec<(String, usize, usize)> {
@@ -194,7 +206,7 @@ mod tests {
         let lengths = [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 0, 5 * CHUNK + 7, 3];
         for rule in [adam::adam(), lamb::lamb()] {
             let arrays: Vec<_> = lengths.iter().map(|&len| array(rule, len % 2, len, SAME)).collect();
-            let plan = Plan::new(&arrays);
+            let plan = made(&arrays);
             for stage in [0, 2] {
                 let mut seen: Vec<Vec<u32>> = lengths.iter().map(|&len| vec![0; len]).collect();
                 let passes = |launch: &&Launch| launch.kernel.stage == stage && launch.kernel.part != Part::Arrays;
@@ -215,32 +227,31 @@ mod tests {
     fn arrays_alike_share_a_launch_and_the_others_do_not() {
         let (adam, sgd) = (adam::adam(), sgd::sgd());
         let mut arrays: Vec<_> = (0..1000).map(|_| array(adam, 0, 1000, SAME)).collect();
-        assert_eq!(names(&Plan::new(&arrays), "step"), [("stage0_elements".into(), 0, 1000)]);
+        assert_eq!(names(&made(&arrays), "step"), [("stage0_elements".into(), 0, 1000)]);
         arrays.push(array(adam, 0, 10, (Dtype::F32, Dtype::Bf16)));
         arrays.push(array(adam, 1, 10, SAME));
         arrays.push(array(sgd, 2, 10, SAME));
         arrays.push(array(adam, 0, 12, SAME));
-        let counts: Vec<_> = names(&Plan::new(&arrays), "step").into_iter().map(|(_, group, n)| (group, n)).collect();
+        let counts: Vec<_> = names(&made(&arrays), "step").into_iter().map(|(_, group, n)| (group, n)).collect();
         assert_eq!(counts, [(0, 1001), (0, 1), (1, 1), (2, 1)]);
-        assert_eq!(names(&Plan::new(&arrays), "sync"), []);
+        assert_eq!(names(&made(&arrays), "sync"), []);
     }
 
     #[test]
     fn texts_run_between_their_passes() {
         let lamb = lamb::lamb();
-        let plan = Plan::new(&[array(lamb, 0, CHUNK + 1, SAME), array(lamb, 0, 0, SAME)]);
+        let plan = made(&[array(lamb, 0, CHUNK + 1, SAME), array(lamb, 0, 0, SAME)]);
         let expected = [("stage0_blocks", 2), ("stage0_arrays", 1), ("stage2_elements", 2)];
         assert_eq!(names(&plan, "step"), expected.map(|(name, chunks)| (name.to_string(), 0, chunks)));
         let zeroes: Vec<_> = plan.program("step").iter().map(|launch| launch.zeroes).collect();
         assert_eq!(zeroes, [true, true, false]);
-        assert_eq!(Plan::new(&[]), Plan::default());
-        assert!(Plan::new(&[array(lamb, 0, 0, SAME)]).program("step").is_empty());
+        assert_eq!(made(&[]), Plan::default());
+        assert!(made(&[array(lamb, 0, 0, SAME)]).program("step").is_empty());
         // A scalar stage over all arrays has one launch for each group, whatever its arrays are.
         let prodigy = prodigy::prodigy();
         let mixed =
             [array(prodigy, 1, 5, SAME), array(prodigy, 0, 0, SAME), array(prodigy, 1, 5, (Dtype::F64, Dtype::F64))];
-        let all: Vec<_> =
-            names(&Plan::new(&mixed), "step").into_iter().filter(|(name, ..)| name.ends_with("all")).collect();
+        let all: Vec<_> = names(&made(&mixed), "step").into_iter().filter(|(name, ..)| name.ends_with("all")).collect();
         let each = ["stage0_all", "stage0_all", "stage2_all", "stage2_all"].map(String::from);
         assert_eq!(all, each.into_iter().zip([1, 0, 1, 0]).map(|(name, group)| (name, group, 1)).collect::<Vec<_>>());
     }
@@ -250,7 +261,7 @@ mod tests {
         let of = |transposed| {
             let matrix = Matrix { batch: 1, rows: 100, cols: 5000, transposed, interleaved: 1 };
             let one = Array { matrix: Some(matrix), ..array(adafactor::adafactor(), 0, 500_000, SAME) };
-            let sums = names(&Plan::new(&[one]), "step").into_iter().filter(|(name, ..)| name.starts_with("stage0_"));
+            let sums = names(&made(&[one]), "step").into_iter().filter(|(name, ..)| name.starts_with("stage0_"));
             sums.map(|(name, _, chunks)| (name["stage0_".len()..].to_string(), chunks)).collect::<Vec<_>>()
         };
         // A row of 5 blocks takes 8 groups of threads. There are two panels of 64 rows, and cells of two strips each.

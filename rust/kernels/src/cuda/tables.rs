@@ -10,6 +10,7 @@ use super::device::{Block, Device, Event, Result};
 use super::plan::{Chunk, Launch, Plan, THREADS, pieces};
 use super::stages::{Part, over, summed};
 use crate::exec::{Cells, by_cells};
+use crate::memory::try_extend;
 use crate::numeric::reduce::BLOCK;
 use crate::rule::{Kind, L2, Rule, Scope, Stage};
 use crate::{Array, Dtype};
@@ -105,10 +106,11 @@ unsafe impl Sync for Tables {}
 
 impl Tables {
     pub fn new(device: &'static Device, arrays: &[Array], stream: u64) -> Result<Tables> {
-        let plan = Plan::new(arrays);
+        let plan = Plan::new(arrays)?;
         let mut of_rules: Vec<Sums> = Vec::new();
         let (mut described, mut pointers, mut own) = (Vec::new(), Vec::new(), 0);
         let mut vectors = Vec::new(); // indices of pointers, with the bytes of each
+        described.try_reserve_exact(arrays.len())?;
         for array in arrays {
             let rule = array.rule.rule;
             let place = of_rules.iter().position(|sums| std::ptr::eq(sums.rule, rule)).unwrap_or_else(|| {
@@ -117,23 +119,24 @@ impl Tables {
             });
             let cells = array.matrix.filter(|_| rule.needs_matrix()).map(Cells::new);
             if rule.needs_matrix() && cells.is_none() {
-                return Err(format!("{} needs the shape of each array as a matrix", rule.name));
+                return Err(format!("{} needs the shape of each array as a matrix", rule.name).into());
             }
             described.push(of_rules[place].add(array, cells.as_ref(), (pointers.len(), own)));
             own += rule.scalars.len() - rule.array_scalars;
-            pointers.push(array.param as u64);
-            pointers.extend(rule.streams().map(|(state, _)| array.states[state] as u64));
+            try_extend(&mut pointers, [array.param as u64])?;
+            try_extend(&mut pointers, rule.streams().map(|(state, _)| array.states[state] as u64))?;
             for (scope, names) in [(Scope::Row, rule.rows), (Scope::Col, rule.cols)] {
                 let states = rule.states_of(scope);
                 let first = pointers.len();
-                pointers.extend(states.map(|(state, _)| array.states[state] as u64));
+                try_extend(&mut pointers, states.map(|(state, _)| array.states[state] as u64))?;
                 let length = array.matrix.map_or(0, |matrix| matrix.vector(scope));
                 for _ in pointers.len() - first..names.len() {
-                    vectors.push((pointers.len(), (length * array.param_type.compute().size()).next_multiple_of(8)));
-                    pointers.push(0);
+                    let bytes = (length * array.param_type.compute().size()).next_multiple_of(8);
+                    try_extend(&mut vectors, [(pointers.len(), bytes)])?;
+                    try_extend(&mut pointers, [0])?;
                 }
             }
-            pointers.extend(rule.states_of(Scope::Array).map(|(state, _)| array.states[state] as u64));
+            try_extend(&mut pointers, rule.states_of(Scope::Array).map(|(state, _)| array.states[state] as u64))?;
         }
         let memory = Block::on(device, vectors.iter().map(|(_, bytes)| bytes).sum())?;
         let mut next = memory.pointer;
@@ -146,9 +149,8 @@ impl Tables {
         let mut groups = Vec::new();
         let mut answers = 1;
         for array in arrays {
-            while groups.len() <= array.group {
-                groups.push(0);
-            }
+            let more = (array.group + 1).saturating_sub(groups.len());
+            try_extend(&mut groups, std::iter::repeat_n(0, more))?;
             if groups[array.group] == 0 {
                 groups[array.group] = answers;
                 answers += array.rule.rule.scalars.len();
@@ -175,8 +177,14 @@ impl Tables {
             return Ok(());
         };
         if !self.functions.contains_key(name) {
-            let one = |launch: &Launch| Ok(device.kernels(launch.unit)?[&launch.kernel.to_string()]);
-            let found = launches.iter().map(one).collect::<Result<Vec<_>>>()?;
+            let one = |launch: &Launch| -> Result<CUfunction> {
+                Ok(device.kernels(launch.unit)?[&launch.kernel.to_string()])
+            };
+            let mut found = Vec::new();
+            found.try_reserve_exact(launches.len())?;
+            for launch in launches {
+                found.push(one(launch)?);
+            }
             self.functions.insert(name, found);
         }
         Ok(())
@@ -361,7 +369,9 @@ struct Staging {
 
 impl Gradients {
     pub fn new(device: &'static Device, arrays: usize) -> Result<Gradients> {
-        Ok(Gradients { table: Block::on(device, 8 * arrays)?, sent: Vec::new(), staging: Vec::new() })
+        let mut sent = Vec::new();
+        sent.try_reserve_exact(arrays)?;
+        Ok(Gradients { table: Block::on(device, 8 * arrays)?, sent, staging: Vec::new() })
     }
 
     pub fn pointer(&self) -> u64 {

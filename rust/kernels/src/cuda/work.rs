@@ -6,6 +6,7 @@
 use super::device::{Block, Device, Event, Result};
 use super::stages::check;
 use super::tables::{Gradients, Tables, Values};
+use crate::memory::try_collect;
 use crate::numeric::reduce::{BLOCK, UNITS};
 use crate::optimizers::tools::clip_norm;
 use crate::rule::{Common, Scope};
@@ -108,9 +109,11 @@ impl Work {
                 return Err("states in less memory, and float32 copies of parameters, are for the host".into());
             }
             if array.rule.rule.needs_matrix() && array.matrix.is_none() {
-                return Err(format!("{} needs the shape of each array as a matrix", array.rule.rule.name));
+                return Err(format!("{} needs the shape of each array as a matrix", array.rule.rule.name).into());
             }
         }
+        self.lengths.try_reserve(arrays.len())?;
+        self.arrays.try_reserve(arrays.len())?;
         self.rest()?;
         let count = arrays.iter().map(|array| array.rule.rule.states_of(Scope::All).count()).max().unwrap_or(0);
         if count > self.shared_count {
@@ -196,7 +199,7 @@ impl Work {
     /// The driver's, or the wrong number of states.
     pub fn set_shared(&mut self, values: &[f64]) -> Result<()> {
         if values.len() != self.shared_count {
-            return Err(format!("{} states are shared, got {}", self.shared_count, values.len()));
+            return Err(format!("{} states are shared, got {}", self.shared_count, values.len()).into());
         }
         self.copy_shared(|pointer| (pointer, values.as_ptr() as u64))
     }
@@ -236,7 +239,7 @@ impl Work {
                     grad_type: array.grad_type,
                     ..Array::new(clip_norm(), 0, std::ptr::null_mut(), array.param_type.compute(), array.len)
                 };
-                let arrays: Vec<Array> = self.arrays.iter().map(plain).collect();
+                let arrays = try_collect(self.arrays.iter().map(plain))?;
                 ready.clip = Some(Tables::new(device, &arrays, stream)?);
             }
             ready.clip.as_mut().expect("was just made").prepare(device, "step")?;

@@ -30,10 +30,11 @@ rules! {
         pass(p, g) {
             let h = gradient(g, p);
             // A group whose learning rate is 0 does not change, and does not enter the estimate.
+            let seen = select(rate != 0.0, h, 0.0);
             let along = select(rate != 0.0, s / (sqrt(v) + eps), 0.0);
             s = select(rate != 0.0, fma(kept, s, sum_gain * h), s);
             let size = select(rate != 0.0, abs(s), 0.0);
-            sum all { dot = h * along; den = size; }
+            sum all { dot = seen * along; den = size; }
         }
         all {
             let found = fma(kept, num, (1.0 - kept) * weight * dot);

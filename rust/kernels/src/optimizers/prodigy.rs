@@ -30,9 +30,10 @@ rules! {
             let h = gradient(g, p);
             // A group whose learning rate is 0 does not change, and does not enter the estimate.
             s = select(rate != 0.0, fma(beta3, s, gain * h), s);
+            let seen = select(rate != 0.0, h, 0.0);
             let gone = select(rate != 0.0, p0 - p, 0.0);
             let size = select(rate != 0.0, abs(s), 0.0);
-            sum all { dot = h * gone; den = size; }
+            sum all { dot = seen * gone; den = size; }
         }
         all {
             let found = fma(weight, dot, beta3 * num);
