@@ -136,6 +136,20 @@ def test_clipping_when_the_square_of_the_norm_overflows():
     assert schuss.clip_grad_norm_(largest, 1.0) == math.inf and largest == pytest.approx([0.5**0.5] * 2)
 
 
+@pytest.mark.parametrize("kind", [schuss.LARS, schuss.LAMB, schuss.NovoGrad, schuss.Adam])
+def test_clipped_gradients_are_those_that_an_optimizer_squares(kind):
+    """In float64 it could not square these."""
+    results = []
+    for size in (1.0, 1e160):
+        w = np.ones(2)
+        opt = kind(w, lr=0.1, weight_decay=0.5, max_grad_norm=1.0)
+        for _ in range(3):
+            assert opt.step(np.array([3.0, 4.0]) * size)
+        results.append(w)
+    np.testing.assert_allclose(results[1], results[0], rtol=1e-6)
+    assert (results[1] < 1.0).all()
+
+
 @each_dtype
 @each_order
 @pytest.mark.parametrize("bound", [1e-3, 2.5, 1e6, math.inf, np.float32(np.inf)])

@@ -141,7 +141,7 @@ def leaves(
 
 
 def containers(template: Any, structure: Any) -> Iterator[tuple[Any, list[Any]]]:
-    """The lists and dicts of a structure, and what each has: its leaves of the template, and None for everything else."""
+    """The lists and dicts of a structure, and what each has: a leaf of the template, or None for all else."""
     if isinstance(template, dict) and isinstance(structure, dict):
         items = [(template.get(key), value) for key, value in structure.items()]
     elif isinstance(template, (list, tuple)) and isinstance(structure, (list, tuple)):
