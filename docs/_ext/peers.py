@@ -26,7 +26,7 @@ TORCH = [
     ("RMSprop", "RMSprop", "", "``centered=True`` clamps the variance at 0, where rounding gives NaN there"),
     ("Rprop", "Rprop", "", ""),
     ("SGD", "SGD", "", "``momentum_form`` has the forms of other packages"),
-    ("SparseAdam", None, "", "gradients are dense"),
+    ("SparseAdam", "Adam", "eps_form='keras'", "``step_rows`` takes the gradients of rows: :doc:`embeddings`"),
     ("swa_utils.AveragedModel", "SWA", "", ""),
     ("swa_utils.get_ema_avg_fn", "EMA", "", ""),
 ]

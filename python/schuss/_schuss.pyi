@@ -102,6 +102,13 @@ class Core:
     @_mode.setter
     def _mode(self, mode: str) -> None: ...
     def _run(self, program: str, arrays: Any, changes: Changes) -> None: ...
+    def _step_rows(
+        self,
+        grads: Any,
+        rows: Sequence[tuple[int, npt.NDArray[np.int64], np.ndarray]],
+        grad_scale: float,
+        partial: bool,
+    ) -> bool: ...
     def step(
         self, grads: Any = None, *, grad_scale: float = 1.0, zero_grads: bool = False, partial: bool = False
     ) -> bool: ...

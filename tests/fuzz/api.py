@@ -101,7 +101,9 @@ class User:
         """One call on an optimizer that is held, which does all or nothing."""
         opt, params = self.rng.choice(self.held)
         name = self.rng.choice(
-            ["step"] * 8 + ["closure", "no_grads", "set", "add", "load", "file", "copy", "pickle", "tools"]
+            ["step"] * 8
+            + ["rows"] * 2
+            + ["closure", "no_grads", "set", "add", "load", "file", "copy", "pickle", "tools"]
         )
         state = opt.state_dict()
         before = image(params), image(state)
@@ -130,6 +132,10 @@ class User:
         finally:
             if options.get("zero_grads") is not True and apart and image(grads) != before:
                 raise Fault(f"step of {type(opt).__name__} changed a gradient")
+
+    def rows(self, opt, params, _state):
+        grads = hostile.of_rows(self.rng, hostile.like(self.rng, params))
+        return self.call(lambda: opt.step_rows(grads))
 
     def closure(self, opt, params, _state):
         behaviour = self.rng.choice(["raise", "gradients", "step again", "nothing", "load"])

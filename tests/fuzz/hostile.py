@@ -154,6 +154,25 @@ def like(rng, params):
     return params
 
 
+def of_rows(rng, grads):
+    """Gradients in which some arrays are those of rows, mostly as they should be."""
+    if isinstance(grads, dict):
+        return {key: of_rows(rng, value) for key, value in grads.items()}
+    if isinstance(grads, (list, tuple)):
+        return type(grads)(of_rows(rng, value) for value in grads)
+    if not isinstance(grads, np.ndarray) or rng.random() < 0.2:
+        return grads
+    low, high = (
+        (-1, len(grads) + 1) if grads.ndim and rng.random() < 0.1 else (0, max(len(grads), 1) if grads.ndim else 1)
+    )
+    indices = np.array([rng.randrange(low, high) for _ in range(rng.randrange(6))], rng.choice([np.int64, np.int32]))
+    if rng.random() < 0.05:
+        indices = rng.choice([indices.astype(float), indices[:, None], indices.tolist(), Raising(), None])
+    rows = values(rng, (len(indices) if isinstance(indices, np.ndarray) else 2, *grads.shape[1:]), grads.dtype)
+    pair = indices, strided(rng, rows) if rng.random() < 0.2 else rows
+    return pair if rng.random() < 0.9 else list(pair) + [None] * rng.randrange(2)
+
+
 def arrays(thing, found=None):
     """All arrays in a structure."""
     found = [] if found is None else found

@@ -112,9 +112,9 @@ def uses_blas(case):
 
 
 def sums(case):
-    """An element's update depends on a sum over its array, its row or everything, in memory order."""
+    """An element's update depends on its row, or on a sum over its array, its row or everything, in memory order."""
     centralizes = case.optimizer == "Ranger" and case.kwargs.get("gradient_centralization", True)
-    scales = not {"cautious", "scale_by_rms"}.isdisjoint(case.kwargs)
+    scales = not {"cautious", "scale_by_rms", "row_wise", "catch_up"}.isdisjoint(case.kwargs)
     summing = {"LARS", "LAMB", "NovoGrad", "Adafactor", "AdafactorHF", "CAME", "SM3", "StableAdamW", "AdamMini"}
     summing |= {"MARS", "AdamP", "SGDP", "Fromage", "Muon", "SOAP"} | JOINT - {"Newton"}
     return inner(case.optimizer) in summing or centralizes or scales

@@ -52,6 +52,8 @@ def training() -> float:
     taken: bool = opt.step(gradients(params), grad_scale=2.0, zero_grads=True)
     opt.grads["hidden"]["w"] += 1.0
     opt.step()
+    pair = np.array([0, 2]), np.ones((2, 2))
+    taken = opt.step_rows({"output": {"w": pair, "b": None}}, grad_scale=2.0, partial=True)
     opt.zero_grad()
     norm: float | None = opt.grad_norm
     opt.param_groups[0]["lr"] = 1e-4

@@ -145,6 +145,10 @@ def add_group(opt):
     opt.add_param_group({"params": [np.ones(2, np.float32)], "lr": 0.5})
 
 
+def step_rows(opt):
+    return opt.step_rows([([6, 1, 6], np.ones(3)), ([2, 0], np.ones((2, 4))), None])
+
+
 NEXT = {"k": 4}  # the next step synchronizes
 LATER = {"k": 100}
 PLATEAU = schuss.schedules.reduce_on_plateau
@@ -162,6 +166,8 @@ CALLS = {
         lambda opt: opt.param_groups[0].update(weight_decay=schuss.schedules.constant(0.5)),
     ),
     "NAG of a long array": (long_nag, lambda opt: opt.step(lambda: [LONG.copy()])),
+    "rows": (made(schuss.AdamW, max_grad_norm=1.0), step_rows),
+    "rows that catch up": (made(schuss.Adam, catch_up=True), step_rows),
     "a closure that raises": (made(schuss.NAG), closure_that_raises),
     "Lookahead": (made(schuss.AdamW, around=NEXT), step),
     "Lookahead of bfloat16": (made(schuss.AdamW, dtype=BFLOAT16, around=NEXT), step),

@@ -73,6 +73,12 @@ def step(kind, g, **options):
     return opt, lambda: opt.step([g])
 
 
+def rows(kind, **options):
+    opt = stepped(kind, array(N // 16, 64), **options)
+    indices, values = rng.integers(0, N // 16, N // 16), array(N // 16, 64)
+    return opt, lambda: opt.step_rows([(indices, values)])
+
+
 def load():
     opt = stepped(schuss.Adam, array(N), array(N), array(N))
     path = tempfile.mktemp()
@@ -115,6 +121,8 @@ CASES = {
     "bfloat16": lambda: make(schuss.AdamW, 8 * N, state_dtype="bfloat16"),
     "NAG": nag,
     "a converted gradient": lambda: step(schuss.AdamW, np.ones(8 * N, np.float32)[::2]),
+    "rows": lambda: rows(schuss.SGD, max_grad_norm=1.0),
+    "rows that are copied": lambda: rows(schuss.Adam, catch_up=True),
     "load": load,
     "views rearranged": swapped,
     "evaluate": evaluate,

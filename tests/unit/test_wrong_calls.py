@@ -55,11 +55,13 @@ def scene():
     one, two = array(3), array(4)
     groups = schuss.SGD([{"params": [one]}, {"params": two, "lr": 0.5}], momentum=0.9)
     groups.step([[array(3)], array(4)])
+    table = schuss.Adam({"emb": array(5, 2), "b": array(), "turned": np.ones((2, 3), F32, order="F")}, lr=0.1)
+    table.step_rows({"emb": ([1], array(1, 2))}, partial=True)
     read_only = array(3)
     read_only.flags.writeable = False
     loop = []
     loop.append(loop)
-    names = dict(opt=opt, grads=grads, groups=groups, one=one, two=two, read_only=read_only, loop=loop)
+    names = dict(opt=opt, table=table, grads=grads, groups=groups, one=one, two=two, read_only=read_only, loop=loop)
     todo = []
     late = schuss.Adam(array(3), lr=lambda step: todo[0]() if todo else 0.1)
     names |= dict(todo=todo, late=late, state=copy.deepcopy(opt.state_dict()), long=array(5))
@@ -71,7 +73,7 @@ def scene():
 
 def everything(names):
     """Everything that a call could change: all arrays, counts and settings."""
-    optimizers = [names[name] for name in ("opt", "groups", "late")]
+    optimizers = [names[name] for name in ("opt", "groups", "late", "table")]
     loose = [names[name] for name in ("one", "two", "long", "p", "g", "m", "v", "memory", "read_only")]
     held, steps = zip(*map(snapshot, optimizers))
     hypers = [[without_params(group) for group in o.param_groups] for o in optimizers]

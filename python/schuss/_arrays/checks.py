@@ -149,6 +149,30 @@ def check_zeroable(place: str, gradient: Any) -> None:
 
 def as_gradient(place: str, gradient: Any, param_place: str, param: np.ndarray, *, copy: bool = False) -> np.ndarray:
     """The gradient as an array that a kernel can read with this parameter, converted or copied only if necessary."""
+    gradient = _numbers(place, gradient, param_place, param)
+    if gradient.shape != param.shape:
+        turned = param.ndim == 2 and gradient.shape == param.shape[::-1]
+        advice = f"; it looks transposed: pass {place}.T" if turned else ""
+        if not turned and [n for n in gradient.shape if n != 1] == [n for n in param.shape if n != 1]:
+            advice = f"; pass {place}.reshape({param_place}.shape)"
+        raise ValueError(f"{place} has shape {gradient.shape}, but {param_place} has shape {param.shape}{advice}")
+    return _readable(gradient, order(param), copy)
+
+
+def as_rows(place: str, values: Any, param_place: str, param: np.ndarray, count: int) -> np.ndarray:
+    """The gradients of so many rows of a parameter as an array that a kernel can read."""
+    values = _numbers(place, values, param_place, param)
+    wanted = (count, *param.shape[1:])
+    if values.shape != wanted:
+        raise ValueError(
+            f"{place} has shape {values.shape}; it must have the shape {wanted}: a row of {param_place}, which has "
+            f"shape {param.shape}, for each index"
+        )
+    return _readable(values, "C", False)
+
+
+def _numbers(place: str, gradient: Any, param_place: str, param: np.ndarray) -> np.ndarray:
+    """The gradient as an array of floating-point numbers of any kind."""
     if gradient is None:
         raise TypeError(f"{place} is None; pass zeros, np.zeros_like({param_place}), for a parameter without gradient")
     if param.ndim == 0 and type(gradient) in (float, int):
@@ -166,20 +190,20 @@ def as_gradient(place: str, gradient: Any, param_place: str, param: np.ndarray, 
             raise TypeError(f"{place} is {_a(gradient)} that NumPy cannot read: {error}") from error
     refuse_masked(place, gradient)
     dtype = gradient.dtype
-    known = known_dtype(dtype)
-    if not known and dtype.kind != "f":
+    if not known_dtype(dtype) and dtype.kind != "f":
         raise TypeError(f"{place} has dtype {dtype}; a gradient must be {_NAMES}{_conversion(place, dtype, own[3:])}")
-    if gradient.shape != param.shape:
-        turned = param.ndim == 2 and gradient.shape == param.shape[::-1]
-        advice = f"; it looks transposed: pass {place}.T" if turned else ""
-        if not turned and [n for n in gradient.shape if n != 1] == [n for n in param.shape if n != 1]:
-            advice = f"; pass {place}.reshape({param_place}.shape)"
-        raise ValueError(f"{place} has shape {gradient.shape}, but {param_place} has shape {param.shape}{advice}")
-    if not known:
+    result: np.ndarray = gradient
+    return result
+
+
+def _readable(gradient: np.ndarray, order: Literal["C", "F"], copy: bool) -> np.ndarray:
+    """The numbers in an order, aligned and of a supported dtype."""
+    dtype = gradient.dtype
+    if not known_dtype(dtype):
         native = dtype.newbyteorder("=")
         dtype = native if known_dtype(native) else np.dtype(np.float64)
     needs_copy = copy or not gradient.flags.aligned
-    return np.array(gradient, dtype=dtype, order=order(param), copy=True if needs_copy else _IF_NEEDED, subok=False)
+    return np.array(gradient, dtype=dtype, order=order, copy=True if needs_copy else _IF_NEEDED, subok=False)
 
 
 _IF_NEEDED: Any = None if np.lib.NumpyVersion(np.__version__) >= "2.0.0" else False

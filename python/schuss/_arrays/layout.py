@@ -126,6 +126,11 @@ def last_axes(array: np.ndarray) -> Matrix:
     return 1, cols, rows * count, True, max(count, 1)
 
 
+def rows_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of a state with one number for each slice along the first axis."""
+    return (*shape[:1], *(1 for _ in shape[1:]))
+
+
 def of_outputs(array: np.ndarray, layout: str) -> Matrix:
     """An array of two or more axes as one matrix with a row for each output, the last axis or in "out_in" the first."""
     first = layout == "out_in"

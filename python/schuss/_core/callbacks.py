@@ -144,6 +144,13 @@ class Callbacks(Owner):
             f"{self._place('grads', *self._suffixes[one])}; zero_grads=True needs gradients that share none"
         )
 
+    def _explain_index(self, i: int, at: int, index: int) -> None:
+        rows = len(self._params[i])
+        raise ValueError(
+            f"{self._place('grads', *self._suffixes[i])}[0] has the index {index} at position {at}; indices must be >= "
+            f"0 and < {rows}, the number of rows of {self._place('params', *self._suffixes[i])}"
+        )
+
     def _explain_nonfinite(self, i: int, at: int) -> None:
         order = checks.order(self._params[i])
         index = tuple(int(k) for k in np.unravel_index(at, self._params[i].shape, order))

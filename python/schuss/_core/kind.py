@@ -50,6 +50,8 @@ class Kind(Options):
     _fixed_momentum: ClassVar[bool] = False
     #: Whether the state can be stored as int8.
     _int8: ClassVar[bool] = False
+    #: Whether a step may be over some rows alone.
+    _by_rows: ClassVar[bool] = False
     #: The hyperparameters that states saved by older versions lack, with their values there.
     _once_fixed: ClassVar[Mapping[str, Any]] = MappingProxyType({})
 
@@ -124,6 +126,11 @@ class Kind(Options):
     def _takes_int8(cls, hypers: Mapping[str, Any]) -> bool:
         """Whether the state can be stored as int8 with these hyperparameters."""
         return cls._int8
+
+    @classmethod
+    def _takes_rows(cls, hypers: Mapping[str, Any], array: np.ndarray) -> bool:
+        """Whether a step may be over some rows of an array alone with these hyperparameters."""
+        return cls._by_rows
 
     @classmethod
     def _check(cls, hypers: Mapping[str, Any]) -> None:

@@ -18,7 +18,7 @@ from schuss._arrays import checks, formats, trees
 from schuss._arrays.layout import Matrix
 from schuss._backends.host import NEW
 from schuss._backends.protocol import Backend, Change, Counters, GroupArrays, Limits, place
-from schuss._core import documentation, options
+from schuss._core import documentation, options, rows
 from schuss._core import state as _state
 from schuss._core.callbacks import Callbacks
 from schuss._core.group import ParamGroup, check_group, is_group, without_params
@@ -44,6 +44,63 @@ class Optimizer(Callbacks, Kind):
 
     # Here too, so that help() and completion show it with the other methods.
     step = _schuss.Core.step
+
+    def step_rows(self, grads: Any, *, grad_scale: float = 1.0, partial: bool = False) -> bool:
+        """Takes a step in which arrays may have gradients for some of their rows only, such as tables of embeddings.
+
+        Only these rows, slices along the first axis, and their states are read and written: all other rows are left
+        alone, as arrays without a gradient are. The cost does not depend on the size of the table.
+
+        Parameters
+        ----------
+        grads : structure
+            In the structure of the parameters. For some rows of an array, a pair ``(indices, values)``: integers of
+            shape ``(k,)``, >= 0 and in any order, and floating-point numbers of shape ``(k, *row)``. The gradients of
+            an index that occurs several times are added, in their order, in the dtype that the update is computed in.
+            For a whole array a gradient, or None, as for :meth:`step`.
+        grad_scale : float, default 1.0
+            What gradients are divided by first, finite and > 0.
+        partial : bool, default False
+            Whether dicts may lack keys; what is missing is as None.
+
+        Returns
+        -------
+        bool
+            Whether the step was taken; it is not when ``nonfinite="skip"`` and a gradient has a NaN or an infinity.
+
+        Raises
+        ------
+        TypeError, ValueError
+            Gradients or indices do not fit, the table is in Fortran order or on a GPU, the state is int8, or this
+            optimizer cannot step over rows; nothing has changed.
+        FloatingPointError
+            A gradient has a NaN or an infinity and ``nonfinite="error"``; nothing has changed.
+        RuntimeError
+            The optimizer is in the middle of a step, or of being saved or loaded, in another thread.
+
+        Notes
+        -----
+        `SGD`, `Adagrad`, `Adadelta`, `RMSprop`, `Adam`, `AdamW`, `AdamMini` with a block for each row, `Lion` and
+        `FTRL` can. A call is one step of the optimizer and of the arrays that have any gradient: schedules and bias
+        corrections count it for all of their rows. Momentum, averages and weight decay act in the steps in which a row
+        has a gradient, with the same bits as in a step over the whole array; with ``catch_up=True``, `Adam` makes up
+        for the decay of the moments in the others. Norms for clipping are those of the sums.
+
+        Examples
+        --------
+        >>> import numpy as np, schuss
+        >>> table = np.ones((5, 2))
+        >>> opt = schuss.SGD({"table": table, "bias": np.ones(2)}, lr=0.5)
+        >>> opt.step_rows({"table": ([3, 0, 3], np.ones((3, 2))), "bias": np.ones(2)})
+        True
+        >>> table
+        array([[0.5, 0.5],
+               [1. , 1. ],
+               [1. , 1. ],
+               [0. , 0. ],
+               [1. , 1. ]])
+        """
+        return rows.step(self, grads, grad_scale, partial)
 
     # Construction.
 

@@ -44,4 +44,5 @@ class Adadelta(Optimizer):
     decoupled_weight_decay: bool = False
 
     _int8 = True
+    _by_rows = True
     _eps_in_square = True

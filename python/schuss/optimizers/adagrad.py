@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, ClassVar
+
+import numpy as np
+
+from schuss._arrays.formats import State
+from schuss._arrays.layout import Matrix, of_outputs, rows_shape
 from schuss._core.hyperparameters import Rate, WeightDecay
 from schuss._core.optimizer import Optimizer
 
@@ -22,6 +30,9 @@ class Adagrad(Optimizer):
         Initial value of :math:`s`, >= 0.
     eps_inside_sqrt : bool, default False
         Divide by :math:`\sqrt{s + \epsilon}` instead, as Keras and Optax do with an accumulator that starts at 0.1.
+    row_wise : bool, default False
+        One :math:`s` for each row, a slice along the first axis: :math:`s \leftarrow s + \operatorname{mean}(g^2)` over
+        the row. It is FBGEMM's row-wise Adagrad for tables of embeddings; see :meth:`step_rows`.
 
     References
     ----------
@@ -44,3 +55,21 @@ class Adagrad(Optimizer):
     initial_accumulator_value: float = 0.0
     eps: float = 1e-10
     eps_inside_sqrt: bool = False
+    row_wise: bool = False
+
+    _by_rows = True
+    _once_fixed: ClassVar[Mapping[str, Any]] = MappingProxyType({"row_wise": False})
+
+    @classmethod
+    def _rule(cls, hypers: Mapping[str, Any]) -> str:
+        return "adagrad_row_wise" if hypers["row_wise"] else "adagrad"
+
+    @classmethod
+    def _array_states(cls, hypers: Mapping[str, Any], array: np.ndarray) -> tuple[State, ...]:
+        states = super()._array_states(hypers, array)
+        shape = rows_shape(array.shape)
+        return tuple(state._replace(own_shape=shape) for state in states) if hypers["row_wise"] else states
+
+    @classmethod
+    def _matrix(cls, hypers: Mapping[str, Any], array: np.ndarray) -> Matrix:
+        return of_outputs(np.atleast_1d(array), "out_in")

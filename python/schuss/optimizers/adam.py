@@ -6,6 +6,10 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
+import numpy as np
+
+from schuss._arrays.formats import State
+from schuss._arrays.layout import Matrix, of_outputs, rows_shape
 from schuss._core.hyperparameters import Betas, Cautious, Rate, WeightDecay
 from schuss._core.optimizer import Optimizer
 
@@ -31,6 +35,11 @@ class Adam(Optimizer):
     eps_form : {"torch", "keras"}, default "torch"
         ``"keras"`` is Keras's form, the paper's epsilon-hat:
         :math:`\eta \sqrt{1 - \beta_2^t} / (1 - \beta_1^t) \cdot m / (\sqrt{v} + \epsilon)`.
+    catch_up : bool, default False
+        Steps over rows (:meth:`step_rows`) first multiply the moments of a row by :math:`\beta_1^n` and
+        :math:`\beta_2^n`, where :math:`n` is the number of steps since its last one, which the state ``last`` keeps:
+        they are then those of steps over the whole array. ``False`` is lazy, as PyTorch's ``SparseAdam``, which has
+        the ``eps_form`` ``"keras"``. Not with ``amsgrad``.
 
     References
     ----------
@@ -53,10 +62,29 @@ class Adam(Optimizer):
     amsgrad: bool = False
     bias_correction: bool = True
     eps_form: Literal["torch", "keras"] = "torch"
+    catch_up: bool = False
+
+    _by_rows = True
+    _once_fixed: ClassVar[Mapping[str, Any]] = MappingProxyType({"catch_up": False})
 
     @classmethod
     def _rule(cls, hypers: Mapping[str, Any]) -> str:
-        return "amsgrad" if hypers["amsgrad"] else "adam"
+        return "adam_catching_up" if hypers["catch_up"] else "amsgrad" if hypers["amsgrad"] else "adam"
+
+    @classmethod
+    def _check(cls, hypers: Mapping[str, Any]) -> None:
+        if hypers["catch_up"] and hypers["amsgrad"]:
+            raise ValueError("catch_up=True has no amsgrad: the largest second moments do not decay")
+
+    @classmethod
+    def _array_states(cls, hypers: Mapping[str, Any], array: np.ndarray) -> tuple[State, ...]:
+        states = super()._array_states(hypers, array)
+        rows = rows_shape(array.shape)
+        return tuple(state._replace(own_shape=rows) if state.scope == "row" else state for state in states)
+
+    @classmethod
+    def _matrix(cls, hypers: Mapping[str, Any], array: np.ndarray) -> Matrix:
+        return of_outputs(np.atleast_1d(array), "out_in")
 
     @classmethod
     def _rule_values(cls, hypers: Mapping[str, Any]) -> Mapping[str, float]:
@@ -71,7 +99,8 @@ class Adam(Optimizer):
 
     @classmethod
     def _takes_int8(cls, hypers: Mapping[str, Any]) -> bool:
-        return not hypers["amsgrad"]  # repeated rounding would make the maxima grow
+        # Repeated rounding would make the maxima grow; steps over rows have no int8.
+        return not (hypers["amsgrad"] or hypers["catch_up"])
 
 
 class AdamW(Adam):
@@ -81,8 +110,8 @@ class AdamW(Adam):
     ----------
     weight_decay : float or callable, default 1e-2
         :math:`\lambda` >= 0.
-    amsgrad, bias_correction, eps_form
-        As for `Adam`.
+    amsgrad, bias_correction, eps_form, catch_up
+        As for `Adam`. The decay of parameters is not caught up.
     decay_form : {"lr", "independent"}, default "lr"
         ``"lr"``: the factor is :math:`1 - \eta \lambda`, as in PyTorch. ``"independent"``: it is
         :math:`1 - (\eta / \eta_0) \lambda` with the schedule's multiplier only, as in the paper. :math:`\eta_0` is the
@@ -109,7 +138,9 @@ class AdamW(Adam):
     cautious: Cautious = None
     scale_by_rms: bool = False
 
-    _once_fixed: ClassVar[Mapping[str, Any]] = MappingProxyType({"cautious": None, "scale_by_rms": False})
+    _once_fixed: ClassVar[Mapping[str, Any]] = MappingProxyType(
+        {"cautious": None, "scale_by_rms": False, "catch_up": False}
+    )
 
     @classmethod
     def _rule(cls, hypers: Mapping[str, Any]) -> str:
@@ -118,8 +149,14 @@ class AdamW(Adam):
 
     @classmethod
     def _check(cls, hypers: Mapping[str, Any]) -> None:
-        if hypers["amsgrad"] and cls._rule(hypers) == "adam_scaled":
-            raise ValueError("AdamW with amsgrad has neither cautious nor scale_by_rms")
+        super()._check(hypers)
+        for name in ("amsgrad", "catch_up"):
+            if hypers[name] and cls._rule(hypers) == "adam_scaled":
+                raise ValueError(f"AdamW with {name} has neither cautious nor scale_by_rms")
+
+    @classmethod
+    def _takes_rows(cls, hypers: Mapping[str, Any], array: np.ndarray) -> bool:
+        return cls._rule(hypers) != "adam_scaled"
 
     @classmethod
     def _decay(cls, hypers: Mapping[str, Any]) -> str:

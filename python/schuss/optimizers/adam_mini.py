@@ -69,6 +69,11 @@ class AdamMini(Optimizer):
 
     _decay_form = "decoupled"
     _int8 = True
+    _by_rows = True
+
+    @classmethod
+    def _takes_rows(cls, hypers: Mapping[str, Any], array: np.ndarray) -> bool:
+        return hypers["blocks"] == "rows" and array.ndim > 1
 
     @classmethod
     def _array_states(cls, hypers: Mapping[str, Any], array: np.ndarray) -> tuple[formats.State, ...]:

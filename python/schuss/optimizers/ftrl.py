@@ -62,6 +62,8 @@ class FTRL(Optimizer):
     l2_shrinkage: float = 0.0
     beta: float = 0.0
 
+    _by_rows = True
+
     @classmethod
     def _rule_values(cls, hypers: Mapping[str, Any]) -> Mapping[str, float]:
         return {

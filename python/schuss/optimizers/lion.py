@@ -48,3 +48,4 @@ class Lion(Optimizer):
     _once_fixed: ClassVar[Mapping[str, Any]] = MappingProxyType({"cautious": None})
     _decay_form = "decoupled"
     _int8 = True
+    _by_rows = True

@@ -64,6 +64,8 @@ class RMSprop(Optimizer):
     lr_in_momentum: bool = False
     initial_square_avg: float = 0.0
 
+    _by_rows = True
+
     @classmethod
     def _rule(cls, hypers: Mapping[str, Any]) -> str:
         kind = "rmsprop_centered" if hypers["centered"] else "rmsprop"

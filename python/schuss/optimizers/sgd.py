@@ -60,6 +60,7 @@ class SGD(Optimizer):
     debias: bool = False
 
     _int8 = True
+    _by_rows = True
 
     @classmethod
     def _rule(cls, hypers: Mapping[str, Any]) -> str:

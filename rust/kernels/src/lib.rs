@@ -33,8 +33,8 @@ pub use cpu::prefetch;
 #[doc(hidden)]
 pub use exec::in_parallel;
 pub use exec::{
-    Array, Backup, Combine, LocalSum, Matrix, Peers, Shards, Step, WorkList, cut_size, num_threads, padded_length,
-    set_num_threads,
+    Array, Backup, Combine, LocalSum, Matrix, Peers, RowGradients, RowStep, Shards, Step, WorkList, cut_size,
+    num_threads, padded_length, set_num_threads,
 };
 pub use kernel::CompiledRule;
 #[doc(hidden)]

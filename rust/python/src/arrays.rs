@@ -403,9 +403,9 @@ impl Pinned {
         self.shape == other.shape && self.order == other.order
     }
 
-    /// The length of the first axis if there are several axes, else 0; rows are slices along the others.
-    pub fn rows(&self) -> usize {
-        if self.shape.dims > 1 && self.len > 0 { self.shape.first[0] as usize } else { 0 }
+    /// The length of the first axis, if there is one.
+    pub fn length(&self) -> Option<usize> {
+        (self.shape.dims > 0).then(|| self.shape.first[0] as usize)
     }
 
     /// Whether the array is in Fortran order.

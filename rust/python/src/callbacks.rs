@@ -87,6 +87,8 @@ pub enum Problem<'a, 'py> {
     Shared(usize, usize),
     /// A gradient has a NaN or an infinity, at a flat index.
     Nonfinite(usize, usize),
+    /// An array has no row of this index: the array, the index's position and the index.
+    Index(usize, usize, i64),
     /// Groups that share states have different values of what these are computed from.
     Disagreement(&'static str, f64, f64),
 }
@@ -98,6 +100,7 @@ pub fn explain(optimizer: &Bound<'_, PyAny>, problem: Problem<'_, '_>) -> PyErr 
         Problem::Changed(i) => call(optimizer, "_explain_changed", (i,), None),
         Problem::Shared(i, k) => call(optimizer, "_explain_shared", (i, k), None),
         Problem::Disagreement(name, one, other) => call(optimizer, "_explain_disagreement", (name, one, other), None),
+        Problem::Index(i, at, index) => call(optimizer, "_explain_index", (i, at, index), None),
         Problem::Nonfinite(i, at) => call(optimizer, "_explain_nonfinite", (i, at), None),
     };
     match result {

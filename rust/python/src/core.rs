@@ -12,7 +12,7 @@ use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
 use schuss::rule::{Kind, Scope};
-use schuss::{Rounding, Step, WorkList, level, unscale_factor};
+use schuss::{Rounding, RowStep, Step, WorkList, level, unscale_factor};
 
 use crate::arrangement::Arrangement;
 use crate::arrays::{Known, Pinned};
@@ -24,6 +24,7 @@ use crate::group::{Entry, GroupValues, MOST_STEPS, RELEASE_GIL, detach_if, disag
 use crate::inner::{Inner, Locked, NO_NORM, Nonfinite};
 use crate::memory::{List, collect, no_memory};
 use crate::options::{plain_flag, plain_scale};
+use crate::rows::{self, Given};
 use crate::sharded::{Fingerprint, Shards};
 use crate::tree;
 
@@ -225,10 +226,25 @@ impl Core {
             }
         }
         let lead = fill_scalars(py, inner, scheduled.as_deref(), factor);
-        run(py, inner, (program, false), steps, false, lead)?;
+        run(py, inner, (program, false), None, steps, false, lead)?;
         read.release(py, inner)?;
         drop(guard);
         changes.get().make_checked(py)
+    }
+
+    /// Takes a step with gradients of whole arrays and of rows; `grads` has None for all others.
+    fn _step_rows(
+        slf: &Bound<'_, Self>,
+        grads: &Bound<'_, PyAny>,
+        rows: List<Given<'_>>,
+        grad_scale: f64,
+        partial: bool,
+    ) -> PyResult<bool> {
+        let mut inner = slf.get().0.lock()?;
+        if inner.backend.is_some() {
+            return Err(PyRuntimeError::new_err("steps over rows are for arrays in host memory"));
+        }
+        take_step(slf, &mut inner, Taken { grads: Some(grads), rows: &rows.0, grad_scale, partial, ..Taken::default() })
     }
 
     /// Raises an exception if the optimizer is in use.
@@ -317,7 +333,10 @@ impl Core {
             None if inner.reads_gradients => Some(callbacks::own_grads(optimizer)?),
             _ => None,
         };
-        let taken = take_step(slf, inner, own.as_ref().or(grads), own.is_some(), options, &waiting)?;
+        let (grad_scale, zero_grads, partial) = options;
+        let (grads, own) = (own.as_ref().or(grads), own.is_some());
+        let taken =
+            take_step(slf, inner, Taken { grads, own, grad_scale, zero_grads, partial, waiting: &waiting, rows: &[] })?;
         drop(guard);
         if taken {
             waiting.iter().try_for_each(|changes| changes.get().make_checked(slf.py()))?;
@@ -326,15 +345,24 @@ impl Core {
     }
 }
 
-/// Runs a step with the options `grad_scale`, `zero_grads` and `partial`; `waiting` are changes that the caller makes after it.
-fn take_step(
-    slf: &Bound<'_, Core>,
-    inner: &mut Inner,
-    grads: Option<&Bound<'_, PyAny>>,
-    own: bool,
-    (grad_scale, zero_grads, partial): (f64, bool, bool),
-    waiting: &[Py<Changes>],
-) -> PyResult<bool> {
+/// What a step takes.
+#[derive(Default)]
+pub struct Taken<'a, 'py> {
+    /// The gradients, and whether they are the optimizer's own.
+    pub grads: Option<&'a Bound<'py, PyAny>>,
+    pub own: bool,
+    /// Gradients of rows, of arrays that have none among the others.
+    pub rows: &'a [Given<'py>],
+    pub grad_scale: f64,
+    pub zero_grads: bool,
+    pub partial: bool,
+    /// Changes that the caller makes after it.
+    pub waiting: &'a [Py<Changes>],
+}
+
+/// Takes a step.
+pub fn take_step(slf: &Bound<'_, Core>, inner: &mut Inner, taken: Taken<'_, '_>) -> PyResult<bool> {
+    let Taken { grads, own, rows, grad_scale, zero_grads, partial, waiting } = taken;
     let (py, core, optimizer) = (slf.py(), &slf.get().0, slf.as_any());
     let moved = inner.look_ahead.as_ref().is_some_and(|look_ahead| look_ahead.moved);
     let needs_backup = |entry: &Entry| entry.rule.rule.states.iter().any(|state| state.scope == Scope::Backup);
@@ -352,6 +380,7 @@ fn take_step(
     let release = inner.work.total() >= RELEASE_GIL;
     restore_gradients(inner);
     let read = gradients::read(optimizer, inner, grads, zero_grads, partial, own)?;
+    let mut rows = if rows.is_empty() { None } else { Some(rows::read(optimizer, inner, rows)?) };
     if inner.shared.is_some() {
         let values = inner.entries.iter().enumerate().map(|(i, entry)| match &scheduled {
             Some(values) => &values[i].0[..],
@@ -367,7 +396,11 @@ fn take_step(
     let level = level::in_use().map_err(PyRuntimeError::new_err)?;
     let threads = schuss::num_threads().map_err(PyRuntimeError::new_err)?;
     // Before processes agree on the step, so that memory cannot run out in one of them only.
-    let sharing = if inner.work.any_absent() { Some(inner.missing_one()?) } else { None };
+    let sharing = if inner.work.any_absent() {
+        Some(inner.missing_one(|i| rows.as_ref().is_some_and(|rows| rows.has(i)))?)
+    } else {
+        None
+    };
     let shards = inner.shards.as_ref().map(|shards| shards.clone_ref(py));
     // Where nothing is measured before the step, each bucket is updated while the next is on its way.
     let by_bucket = shards.is_some()
@@ -387,11 +420,16 @@ fn take_step(
     if inner.max_grad_norm.is_some() || inner.track_norm || inner.nonfinite != Nonfinite::Propagate {
         let work = &mut inner.work;
         // SAFETY: the gradients were just checked, and are kept alive; this CPU supports the level.
-        let squares = detach_if(py, release, || unsafe { work.sum_of_squares(level, threads) })?;
+        let mut squares = detach_if(py, release, || unsafe { work.sum_of_squares(level, threads) })?;
+        if let Some(rows) = &mut rows {
+            // SAFETY: this CPU supports the level.
+            squares = squares.plus(unsafe { rows.sum_of_squares(level, threads) });
+        }
         shards.as_ref().map_or(Ok(()), |shards| shards.get().check(py))?;
         if inner.nonfinite != Nonfinite::Propagate && !squares.sum.is_finite() {
             // SAFETY: as above.
-            if let Some((i, at)) = unsafe { inner.work.first_nonfinite() } {
+            let first = unsafe { inner.work.first_nonfinite() };
+            if let Some((i, at)) = first.or_else(|| rows.as_mut().and_then(RowStep::first_nonfinite)) {
                 if inner.nonfinite == Nonfinite::Error {
                     return Err(explain(optimizer, Problem::Nonfinite(i, at)));
                 }
@@ -417,7 +455,7 @@ fn take_step(
     if sharing.is_some() {
         put_back_absent(py, inner)?;
     }
-    run(py, inner, ("step", by_bucket), steps, zero_grads && shards.is_none(), lead)?;
+    run(py, inner, ("step", by_bucket), rows.as_mut(), steps, zero_grads && shards.is_none(), lead)?;
     if zero_grads && shards.is_some() {
         restore_gradients(inner);
         // SAFETY: the caller's gradients, which are kept alive, were found writable.
@@ -454,7 +492,7 @@ fn matrix_work(
         if !inner.entries.iter().any(|entry| entry.rule.rule.program(program).is_some()) {
             continue;
         }
-        run(py, inner, (program, false), steps, false, lead)?;
+        run(py, inner, (program, false), None, steps, false, lead)?;
         let present = (0..inner.params.len()).filter(|&i| !inner.work.is_absent(i));
         let step_of = |i: usize| {
             let taken = inner.group_steps[inner.entries[inner.sets.entry_of[i]].group];
@@ -478,11 +516,13 @@ fn matrix_work(
 }
 
 /// Runs a program whose scalars are filled in, over parameters that were found unchanged and gradients that have been read.
-/// Processes that share the arrays exchange the parameters at its end or, `by_bucket`, gradients and parameters during it.
+/// Then the step over rows. Processes that share the arrays exchange the parameters at its end or, `by_bucket`, gradients and
+/// parameters during it.
 fn run(
     py: Python<'_>,
     inner: &mut Inner,
     (program, by_bucket): (&str, bool),
+    mut rows: Option<&mut RowStep>,
     steps: u64,
     zero_grads: bool,
     lead: usize,
@@ -511,7 +551,12 @@ fn run(
         detach_if(py, release, || unsafe {
             match part {
                 Some((shards, bucket)) => work.run_bucket(program, &mut step, shards, bucket),
-                None => work.run(program, &mut step),
+                None => {
+                    work.run(program, &mut step);
+                    if let Some(rows) = rows.as_deref_mut() {
+                        work.run_rows(rows, &mut step);
+                    }
+                }
             }
         })
     };

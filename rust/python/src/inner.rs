@@ -149,9 +149,9 @@ impl Inner {
         Ok(Sharing { missed, sets, of_arrays, scalars })
     }
 
-    /// The same after a step for which some arrays have no gradient.
-    pub fn missing_one(&self) -> PyResult<Sharing> {
-        let absent = |i: usize| u64::from(self.work.is_absent(i));
+    /// The same after a step for which some arrays have no gradient, nor one of some of their rows.
+    pub fn missing_one(&self, has_rows: impl Fn(usize) -> bool) -> PyResult<Sharing> {
+        let absent = |i: usize| u64::from(self.work.is_absent(i) && !has_rows(i));
         self.sharing(self.missed.iter().enumerate().map(|(i, &missed)| MOST_STEPS.min(missed + absent(i))))
     }
 

@@ -19,6 +19,7 @@ mod lock;
 mod look_ahead;
 mod memory;
 mod options;
+mod rows;
 mod rules;
 mod sharded;
 mod tree;

@@ -12,6 +12,7 @@ mod plan;
 mod pool;
 mod quantized;
 mod reductions;
+mod rows;
 mod scratch;
 mod shards;
 mod stages;
@@ -29,5 +30,6 @@ pub use peers::{Combine, Peers, cut_size};
 pub use pool::{in_parallel, num_threads, set_num_threads};
 #[cfg(feature = "cuda")]
 pub(crate) use reductions::{by_cells, form};
+pub use rows::{RowGradients, RowStep};
 pub use shards::{LocalSum, Shards, padded_length};
 pub use work_list::WorkList;

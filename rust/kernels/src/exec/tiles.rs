@@ -89,11 +89,13 @@ pub(super) struct Call<'a> {
     pub zero_grads: bool,
     /// The random bits for rounding quantized states.
     pub bits: Option<RandomBits<'a>>,
+    /// Where in the array the streams begin.
+    pub first: usize,
 }
 
 impl<'a> Call<'a> {
     pub fn new(level: Level, scalars: &'a [f64], rounding: &'a Rounding, array: usize, zero_grads: bool) -> Call<'a> {
-        Call { level, scalars, zero_grads, bits: rounding.of_array(array) }
+        Call { level, scalars, zero_grads, bits: rounding.of_array(array), first: 0 }
     }
 }
 
@@ -138,13 +140,14 @@ impl Item {
     ) {
         let extras = Extras {
             bits: call.bits,
-            block: at / QUANTIZATION_BLOCK,
+            block: (call.first + at) / QUANTIZATION_BLOCK,
             states: self.states,
             tail,
             prefetches: self.prefetches,
         };
         // Random bits are those of whole blocks, which pieces of rows may cut.
-        let cut = !at.is_multiple_of(QUANTIZATION_BLOCK) && call.bits.is_some() && self.uses_states(pass);
+        let cut =
+            !(call.first + at).is_multiple_of(QUANTIZATION_BLOCK) && call.bits.is_some() && self.uses_states(pass);
         if let Some(kernel) = self.direct(pass, call).filter(|_| !cut) {
             // SAFETY: upheld by the caller.
             unsafe { kernel(streams, at, n, call.scalars, &extras) };
@@ -197,7 +200,7 @@ impl Item {
         unsafe {
             // A look-ahead moves the rounded parameter, not its float32 copy: the step starts from the copy.
             let (dtype, source) = match self.rounded.filter(|_| pass.saves) {
-                Some((dtype, rounded)) => (dtype, rounded.add(at * dtype.size())),
+                Some((dtype, rounded)) => (dtype, rounded.add((call.first + at) * dtype.size())),
                 None => (self.param_type, param),
             };
             if pass.reads_param {
@@ -233,9 +236,9 @@ impl Item {
                     local[tile] = of(tile).wrapping_add(at * compute.size());
                 } else {
                     local[tile] = tiles[tile].pointer();
-                    let state = self.quantized(of(tile), k, state.nonnegative);
+                    let state = self.quantized(of(tile), k, state.nonnegative, call.first);
                     let wide = if compute == Dtype::F64 { tiles[MAX_STREAMS].pointer() } else { local[tile] };
-                    state.dequantize(level, wide.cast(), (at, n));
+                    state.dequantize(level, wide.cast(), (call.first + at, n));
                     if compute == Dtype::F64 {
                         convert::load(level, (Dtype::F32, wide), (compute, local[tile]), n);
                     }
@@ -250,7 +253,7 @@ impl Item {
                     convert::store(level, local[0], (self.param_type, param), n);
                 }
                 if let Some((dtype, rounded)) = self.rounded {
-                    convert::store(level, local[0], (dtype, rounded.add(at * dtype.size())), n);
+                    convert::store(level, local[0], (dtype, rounded.add((call.first + at) * dtype.size())), n);
                 }
             }
             for (k, state) in self.stream_states().enumerate() {
@@ -264,7 +267,12 @@ impl Item {
                     wide = tiles[MAX_STREAMS].pointer();
                     convert::load(level, (Dtype::F64, local[tile]), (Dtype::F32, wide), n);
                 }
-                self.quantized(of(tile), k, state.nonnegative).quantize(level, wide.cast(), (at, n), call.bits);
+                self.quantized(of(tile), k, state.nonnegative, call.first).quantize(
+                    level,
+                    wide.cast(),
+                    (call.first + at, n),
+                    call.bits,
+                );
             }
             if call.zero_grads {
                 grad.write_bytes(0, n * grad_size);
@@ -272,10 +280,10 @@ impl Item {
         }
     }
 
-    fn quantized(&self, data: *mut u8, number: usize, nonnegative: bool) -> QuantizedState {
+    fn quantized(&self, data: *mut u8, number: usize, nonnegative: bool, first: usize) -> QuantizedState {
         let (start, len) = (self.part.start, self.part.len());
         let data = data.wrapping_add(start * self.format.size(Dtype::F32));
-        QuantizedState { format: self.format, nonnegative, number, data, start, len }
+        QuantizedState { format: self.format, nonnegative, number, data, start: start + first, len }
     }
 
     /// The states that are streams.

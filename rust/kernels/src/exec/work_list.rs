@@ -87,6 +87,12 @@ impl Item {
         (self.grad_type, self.param_type.compute()) == (Dtype::F64, Dtype::F64)
     }
 
+    /// Bytes of an element of a state, which is never quantized if it is exact.
+    pub fn state_size(&self, exact: bool) -> usize {
+        let compute = self.param_type.compute();
+        if exact { compute.size() } else { self.format.size(compute) }
+    }
+
     /// Roughly the bytes of its parameter, gradient and states.
     fn bytes(&self) -> usize {
         self.part.len() * (2 * self.param_type.size() + self.states * self.param_type.compute().size())

@@ -109,6 +109,19 @@ pub(crate) const UNITS: [f64; 2] = [f64::from_bits((1023 + 600) << 52), f64::fro
 pub(crate) const SMALLEST_SUM: f64 = f64::from_bits((1023 - 900) << 52);
 
 impl Squares {
+    /// The sum of both.
+    pub fn plus(self, other: Squares) -> Squares {
+        match (self.sum, other.sum) {
+            (0.0, _) => other,
+            (_, 0.0) => self,
+            _ => {
+                let unit = self.unit.max(other.unit);
+                let of = |own: Squares| own.sum * (own.unit / unit) * (own.unit / unit);
+                Squares { sum: of(self) + of(other), unit }
+            }
+        }
+    }
+
     /// The unit that the sum must be computed in instead, if any.
     pub(crate) fn better_unit(self) -> Option<f64> {
         match self.sum {

@@ -1,4 +1,4 @@
-//! Adagrad. Knows no kernel, driver or device.
+//! Adagrad, also with one sum for each row. Knows no kernel, driver or device.
 
 use schuss_macros::rules;
 
@@ -17,6 +17,22 @@ rules! {
         pass(p, g) {
             s = fma(g, g, s);
             p = fma(-step_size, g / (sqrt(s + eps_inside) + eps_outside), p);
+        }
+    }
+
+    /// Row-wise Adagrad (FBGEMM): Adagrad with one sum for each row, of the mean of its squared gradients. The rows are those of
+    /// the array as a matrix.
+    adagrad_row_wise {
+        row nonnegative s = initial_accumulator_value;
+        pass(p, g) {
+            mean row { squares = g * g; }
+        }
+        row {
+            s = s + squares;
+            root = sqrt(s + eps_inside) + eps_outside;
+        }
+        pass(p, g) {
+            p = fma(-step_size, g / root, p);
         }
     }
 }

@@ -7,6 +7,7 @@ cautious_rules! {
     // bias_correction, keras_eps, cautious, plus_one and by_rms are 0 or 1.
     hyper(beta1, beta2, eps, bias_correction, keras_eps, cautious, plus_one, by_rms);
     each_step(lr, t) {
+        now = t;
         one_minus_beta1 = 1.0 - beta1;
         one_minus_beta2 = 1.0 - beta2;
         let bias1 = if bias_correction != 0.0 { 1.0 - pow(beta1, t) } else { 1.0 };
@@ -36,6 +37,25 @@ cautious_rules! {
             p = fma(-step_size, m / fma(sqrt(vmax), inv_bias2_sqrt, eps), p);
         }
     }
+
+    /// Adam for steps over some rows: a row's moments first decay as often as the row has missed steps since its last one.
+    adam_catching_up {
+        element m, nonnegative v;
+        row nonnegative last;
+        row {
+            // From step 2^24 on, float32 numbers of steps are rounded.
+            let missed = max(now - 1.0 - last, 0.0);
+            kept1 = pow(beta1, missed);
+            kept2 = pow(beta2, missed);
+            last = now;
+        }
+        pass(p, g) {
+            m = fma(beta1, kept1 * m, one_minus_beta1 * g);
+            v = fma(beta2, kept2 * v, one_minus_beta2 * g * g);
+            p = fma(-step_size, m / fma(sqrt(v), inv_bias2_sqrt, eps), p);
+        }
+    }
+
     /// AdamW with steps of its own size for each array. Cautious (arXiv:2411.16085): only elements whose step agrees with the
     /// sign of the gradient move, and by more, `1/max(mean of these, 0.001)` or `n/(sum of these + 1)`. By rms (nanoT5): by
     /// `max(0.001, rms(p))`.
