@@ -1,35 +1,28 @@
-//! The base class of the Python optimizers: pinned arrays, a work list, and the step. Words no error about arrays.
-//!
-//! A step first evaluates the schedules, then checks all arguments, then reads the gradients if clipping or the non-finite
-//! check needs it, and only then writes. Python holds hyperparameters in one float64 array per entry, in the layout that
-//! [`GroupValues`] reads.
+//! The base class of the Python optimizers: what Python reads, sets and calls. Takes no step by itself, and words no error about
+//! arrays.
 
 use std::sync::atomic::Ordering;
 
-use numpy::{PyArrayMethods, PyUntypedArray};
+use numpy::PyUntypedArray;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
-use schuss::rule::{Kind, Scope};
-use schuss::{Rounding, RowStep, Step, WorkList, level, unscale_factor};
+use schuss::{level, unscale_factor};
 
 use crate::arrangement::Arrangement;
 use crate::arrays::{Known, Pinned};
-use crate::backup::put_back_absent;
-use crate::callbacks::{self, Problem, explain};
+use crate::callbacks;
 use crate::changes::Changes;
 use crate::gradients;
-use crate::group::{Entry, GroupValues, MOST_STEPS, RELEASE_GIL, detach_if, disagreement};
-use crate::inner::{Inner, Locked, NO_NORM, Nonfinite};
+use crate::group::MOST_STEPS;
+use crate::inner::{Locked, NO_NORM, Nonfinite};
 use crate::memory::{List, collect, no_memory};
 use crate::options::{plain_flag, plain_scale};
-use crate::rows::{self, Given};
-use crate::sharded::{Fingerprint, Shards};
+use crate::rows::Given;
+use crate::step::scheduled_values;
+use crate::step::{self, Taken, add_gradients, fill_scalars, fingerprint, refuse_replaced, restore_gradients, run};
 use crate::tree;
-
-/// Programs before the step of rules with matrix products, in order.
-const MATRIX_PROGRAMS: [&str; 2] = ["gather", "scale"];
 
 /// Base class of the Python optimizers.
 #[pyclass(subclass, frozen, module = "schuss._schuss")]
@@ -244,7 +237,8 @@ impl Core {
         if inner.backend.is_some() {
             return Err(PyRuntimeError::new_err("steps over rows are for arrays in host memory"));
         }
-        take_step(slf, &mut inner, Taken { grads: Some(grads), rows: &rows.0, grad_scale, partial, ..Taken::default() })
+        let taken = Taken { grads: Some(grads), rows: &rows.0, grad_scale, partial, ..Taken::default() };
+        step::take(slf.as_any(), &slf.get().0, &mut inner, taken)
     }
 
     /// Raises an exception if the optimizer is in use.
@@ -335,327 +329,12 @@ impl Core {
         };
         let (grad_scale, zero_grads, partial) = options;
         let (grads, own) = (own.as_ref().or(grads), own.is_some());
-        let taken =
-            take_step(slf, inner, Taken { grads, own, grad_scale, zero_grads, partial, waiting: &waiting, rows: &[] })?;
+        let taken = Taken { grads, own, grad_scale, zero_grads, partial, waiting: &waiting, rows: &[] };
+        let taken = step::take(optimizer, core, inner, taken)?;
         drop(guard);
         if taken {
             waiting.iter().try_for_each(|changes| changes.get().make_checked(slf.py()))?;
         }
         Ok(taken)
     }
-}
-
-/// What a step takes.
-#[derive(Default)]
-pub struct Taken<'a, 'py> {
-    /// The gradients, and whether they are the optimizer's own.
-    pub grads: Option<&'a Bound<'py, PyAny>>,
-    pub own: bool,
-    /// Gradients of rows, of arrays that have none among the others.
-    pub rows: &'a [Given<'py>],
-    pub grad_scale: f64,
-    pub zero_grads: bool,
-    pub partial: bool,
-    /// Changes that the caller makes after it.
-    pub waiting: &'a [Py<Changes>],
-}
-
-/// Takes a step.
-pub fn take_step(slf: &Bound<'_, Core>, inner: &mut Inner, taken: Taken<'_, '_>) -> PyResult<bool> {
-    let Taken { grads, own, rows, grad_scale, zero_grads, partial, waiting } = taken;
-    let (py, core, optimizer) = (slf.py(), &slf.get().0, slf.as_any());
-    let moved = inner.look_ahead.as_ref().is_some_and(|look_ahead| look_ahead.moved);
-    let needs_backup = |entry: &Entry| entry.rule.rule.states.iter().any(|state| state.scope == Scope::Backup);
-    if !moved && inner.entries.iter().any(needs_backup) {
-        return Err(PyRuntimeError::new_err(
-            "the parameters are not at their look-ahead point; call the step of NAG itself, with a closure",
-        ));
-    }
-    let steps = core.steps.load(Ordering::Relaxed);
-    let scheduled = match &mut inner.look_ahead {
-        Some(look_ahead) if look_ahead.moved => look_ahead.scheduled.take(),
-        _ => scheduled_values(optimizer, &inner.entries, steps)?,
-    };
-    refuse_replaced(optimizer, inner)?;
-    let release = inner.work.total() >= RELEASE_GIL;
-    restore_gradients(inner);
-    let read = gradients::read(optimizer, inner, grads, zero_grads, partial, own)?;
-    let mut rows = if rows.is_empty() { None } else { Some(rows::read(optimizer, inner, rows)?) };
-    if inner.shared.is_some() {
-        let values = inner.entries.iter().enumerate().map(|(i, entry)| match &scheduled {
-            Some(values) => &values[i].0[..],
-            None => entry.values(py).0,
-        });
-        let values = schuss::try_collect(values).map_err(no_memory)?;
-        if let Some((name, one, other)) = disagreement(inner.entries[0].rule.rule, &inner.agreed, &values) {
-            return Err(explain(optimizer, Problem::Disagreement(name, one, other)));
-        }
-    }
-    waiting.iter().try_for_each(|changes| changes.get().check(py))?;
-    // Nothing below runs foreign Python code, so the checks above stay valid.
-    let level = level::in_use().map_err(PyRuntimeError::new_err)?;
-    let threads = schuss::num_threads().map_err(PyRuntimeError::new_err)?;
-    // Before processes agree on the step, so that memory cannot run out in one of them only.
-    let sharing = if inner.work.any_absent() {
-        Some(inner.missing_one(|i| rows.as_ref().is_some_and(|rows| rows.has(i)))?)
-    } else {
-        None
-    };
-    let shards = inner.shards.as_ref().map(|shards| shards.clone_ref(py));
-    // Where nothing is measured before the step, each bucket is updated while the next is on its way.
-    let by_bucket = shards.is_some()
-        && inner.work.is_plain()
-        && inner.max_grad_norm.is_none()
-        && !inner.track_norm
-        && inner.nonfinite == Nonfinite::Propagate
-        && inner.reads_gradients;
-    if let Some(shards) = &shards {
-        shards.get().agree(py, fingerprint(py, inner, "step", steps, scheduled.as_deref(), grad_scale))?;
-        if !by_bucket && inner.reads_gradients {
-            add_gradients(py, inner, shards.get())?;
-        }
-    }
-    let mut factor = unscale_factor(grad_scale);
-    let (mut norm, bound) = (NO_NORM, inner.max_grad_norm.map_or(NO_NORM, f64::to_bits));
-    if inner.max_grad_norm.is_some() || inner.track_norm || inner.nonfinite != Nonfinite::Propagate {
-        let work = &mut inner.work;
-        // SAFETY: the gradients were just checked, and are kept alive; this CPU supports the level.
-        let mut squares = detach_if(py, release, || unsafe { work.sum_of_squares(level, threads) })?;
-        if let Some(rows) = &mut rows {
-            // SAFETY: this CPU supports the level.
-            squares = squares.plus(unsafe { rows.sum_of_squares(level, threads) });
-        }
-        shards.as_ref().map_or(Ok(()), |shards| shards.get().check(py))?;
-        if inner.nonfinite != Nonfinite::Propagate && !squares.sum.is_finite() {
-            // SAFETY: as above.
-            let first = unsafe { inner.work.first_nonfinite() };
-            if let Some((i, at)) = first.or_else(|| rows.as_mut().and_then(RowStep::first_nonfinite)) {
-                if inner.nonfinite == Nonfinite::Error {
-                    return Err(explain(optimizer, Problem::Nonfinite(i, at)));
-                }
-                core.skipped.store(MOST_STEPS.min(core.skipped.load(Ordering::Relaxed) + 1), Ordering::Relaxed);
-                if zero_grads {
-                    restore_gradients(inner);
-                    // SAFETY: as for the step below, which does not run.
-                    unsafe { inner.work.zero_grads() };
-                    read.release(py, inner)?;
-                }
-                return Ok(false);
-            }
-        }
-        if inner.max_grad_norm.is_some() || inner.track_norm {
-            let max_norm = inner.max_grad_norm.unwrap_or(f64::INFINITY);
-            let (measured, clipped) = schuss::clip_factor(squares, grad_scale, max_norm);
-            norm = measured.to_bits();
-            factor = if inner.max_grad_norm.is_some() { clipped } else { factor };
-        }
-    }
-    let lead = fill_scalars(py, inner, scheduled.as_deref(), factor);
-    let products = matrix_work(optimizer, inner, steps, lead)?;
-    if sharing.is_some() {
-        put_back_absent(py, inner)?;
-    }
-    run(py, inner, ("step", by_bucket), rows.as_mut(), steps, zero_grads && shards.is_none(), lead)?;
-    if zero_grads && shards.is_some() {
-        restore_gradients(inner);
-        // SAFETY: the caller's gradients, which are kept alive, were found writable.
-        unsafe { inner.work.zero_grads() };
-    }
-    inner.group_steps.iter_mut().for_each(|steps| *steps = MOST_STEPS.min(*steps + 1));
-    if let Some(sharing) = sharing {
-        inner.share(sharing);
-    }
-    if let Some(look_ahead) = &mut inner.look_ahead {
-        look_ahead.moved = false;
-    }
-    core.steps.store(MOST_STEPS.min(steps + 1), Ordering::Relaxed);
-    core.norm.store(norm, Ordering::Relaxed);
-    core.bound.store(bound, Ordering::Relaxed);
-    if let Some(changes) = products {
-        changes.get().make_checked(py)?;
-    }
-    read.release(py, inner)?;
-    Ok(true)
-}
-
-/// Runs the programs before the step of rules with matrix products, which NumPy computes; nothing but scratch changes. Returns
-/// what changes after the step.
-fn matrix_work(
-    optimizer: &Bound<'_, PyAny>,
-    inner: &mut Inner,
-    steps: u64,
-    lead: usize,
-) -> PyResult<Option<Py<Changes>>> {
-    let py = optimizer.py();
-    let (mut ran, mut changes) = (false, None);
-    for program in MATRIX_PROGRAMS {
-        if !inner.entries.iter().any(|entry| entry.rule.rule.program(program).is_some()) {
-            continue;
-        }
-        run(py, inner, (program, false), None, steps, false, lead)?;
-        let present = (0..inner.params.len()).filter(|&i| !inner.work.is_absent(i));
-        let step_of = |i: usize| {
-            let taken = inner.group_steps[inner.entries[inner.sets.entry_of[i]].group];
-            (i, taken.saturating_sub(inner.missed[i]) + 1)
-        };
-        let present = schuss::try_collect(present.map(step_of)).map_err(no_memory)?;
-        changes = callbacks::matrix_work(optimizer, program, present)?.extract::<Option<Py<Changes>>>()?;
-        ran = true;
-    }
-    if ran {
-        // Other code has run meanwhile.
-        let known = Known::new(py);
-        if let Some(i) = inner.params.iter().position(|param| !param.unchanged(&known)) {
-            return Err(explain(optimizer, Problem::Changed(i)));
-        }
-        if let Some(changes) = &changes {
-            changes.get().check(py)?;
-        }
-    }
-    Ok(changes)
-}
-
-/// Runs a program whose scalars are filled in, over parameters that were found unchanged and gradients that have been read.
-/// Then the step over rows. Processes that share the arrays exchange the parameters at its end or, `by_bucket`, gradients and
-/// parameters during it.
-fn run(
-    py: Python<'_>,
-    inner: &mut Inner,
-    (program, by_bucket): (&str, bool),
-    mut rows: Option<&mut RowStep>,
-    steps: u64,
-    zero_grads: bool,
-    lead: usize,
-) -> PyResult<()> {
-    let level = level::in_use().map_err(PyRuntimeError::new_err)?;
-    let threads = schuss::num_threads().map_err(PyRuntimeError::new_err)?;
-    let release = inner.work.total() >= RELEASE_GIL;
-    // An optimizer keeps all of its states in the same format.
-    let rounding = match inner.seed {
-        Some(seed) => Rounding::stochastic(seed, steps, inner.work.format()),
-        None => Rounding::Nearest,
-    };
-    let mut none = [];
-    let shared = match &inner.shared {
-        // SAFETY: Python creates this array, contiguous and float64, and never resizes it; nobody else accesses it during a
-        // step.
-        Some(shared) => unsafe { shared.bind(py).as_slice_mut()? },
-        None => &mut none[..],
-    };
-    let work = &mut inner.work;
-    let mut step = Step { level, threads, scalars: &mut inner.scalars, zero_grads, rounding: &rounding, shared, lead };
-    let mut run = |work: &mut WorkList, part: Option<(&schuss::Shards, usize)>| {
-        // SAFETY: parameters and states are pinned and were found unchanged; gradients were checked for shape, type, order and
-        // alignment, do not overlap written memory, and are kept alive by the caller. The lock excludes other steps of this
-        // optimizer.
-        detach_if(py, release, || unsafe {
-            match part {
-                Some((shards, bucket)) => work.run_bucket(program, &mut step, shards, bucket),
-                None => {
-                    work.run(program, &mut step);
-                    if let Some(rows) = rows.as_deref_mut() {
-                        work.run_rows(rows, &mut step);
-                    }
-                }
-            }
-        })
-    };
-    let Some(shards) = inner.shards.as_ref().map(|shards| shards.get()) else { return run(work, None) };
-    let mut params = shards.params(py, threads);
-    if by_bucket {
-        shards.add_gradients(py, (level, threads), work, |work, bucket| {
-            run(work, Some((shards.layout(), bucket)))?;
-            params.start()
-        })?;
-    } else {
-        run(work, None)?;
-        shards.check(py)?;
-        if inner.entries.iter().any(|entry| writes_param(entry, program)) {
-            (0..shards.buckets()).try_for_each(|_| params.start())?;
-        }
-    }
-    params.end()
-}
-
-/// Whether a program updates parameters.
-fn writes_param(entry: &Entry, program: &str) -> bool {
-    let writes = |kind: &Kind| matches!(kind, Kind::Pass(pass) if pass.writes_param);
-    entry.rule.rule.program(program).is_some_and(|program| program.stages.iter().any(|stage| writes(&stage.kind)))
-}
-
-/// Puts the gradients that the caller passed to the last step back into the work list, if it has their sums now.
-fn restore_gradients(inner: &mut Inner) {
-    if let Some(shards) = &inner.shards {
-        shards.get().restore(&mut inner.work);
-    }
-}
-
-/// Adds the gradients of all processes.
-fn add_gradients(py: Python<'_>, inner: &mut Inner, shards: &Shards) -> PyResult<()> {
-    let level = level::in_use().map_err(PyRuntimeError::new_err)?;
-    let threads = schuss::num_threads().map_err(PyRuntimeError::new_err)?;
-    shards.add_gradients(py, (level, threads), &mut inner.work, |_, _| Ok(()))
-}
-
-/// Hashes what must be the same in all processes that share the arrays.
-pub fn fingerprint(
-    py: Python<'_>,
-    inner: &Inner,
-    program: &str,
-    steps: u64,
-    scheduled: Option<&[List<f64>]>,
-    grad_scale: f64,
-) -> u64 {
-    let mut hash = Fingerprint::new(program).with(steps).with(grad_scale.to_bits());
-    hash = Fingerprint::new(inner.nonfinite.name()).with(hash.value());
-    hash = hash
-        .with(inner.max_grad_norm.map_or(0, f64::to_bits))
-        .with(inner.seed.map_or(0, |seed| seed ^ !0))
-        .with(u64::from(inner.track_norm));
-    hash = inner.group_steps.iter().chain(&inner.missed).fold(hash, |hash, &steps| hash.with(steps));
-    hash = (0..inner.work.len()).fold(hash, |hash, i| hash.with(u64::from(inner.work.is_absent(i))));
-    for (i, entry) in inner.entries.iter().enumerate() {
-        let values = match scheduled {
-            Some(values) => GroupValues(&values[i].0),
-            None => entry.values(py),
-        };
-        hash = values.0.iter().fold(hash, |hash, value| hash.with(value.to_bits()));
-    }
-    hash.value()
-}
-
-/// Raises an exception if an array has been replaced where the optimizer was given it.
-pub fn refuse_replaced(optimizer: &Bound<'_, PyAny>, inner: &mut Inner) -> PyResult<()> {
-    if !inner.given.unchanged(optimizer.py()) {
-        inner.given = tree::Given::new(callbacks::look_again(optimizer)?.extract::<List<_>>()?.0);
-    }
-    Ok(())
-}
-
-/// The schedules' values for a step, if there are any schedules.
-pub fn scheduled_values(
-    optimizer: &Bound<'_, PyAny>,
-    entries: &[Entry],
-    step: u64,
-) -> PyResult<Option<Vec<List<f64>>>> {
-    let any = entries.iter().any(|entry| entry.values(optimizer.py()).scheduled());
-    any.then(|| callbacks::scheduled_values(optimizer, step)).transpose()
-}
-
-/// Fills the scalars of each set for its next step; the one with the largest learning rate, among those of arrays that have a
-/// gradient, is the lead.
-pub fn fill_scalars(py: Python<'_>, inner: &mut Inner, scheduled: Option<&[List<f64>]>, factor: f64) -> usize {
-    let (mut lead, mut largest) = (0, f64::NEG_INFINITY);
-    for (i, (&(entry, missed), scalars)) in inner.sets.sets.iter().zip(&mut inner.scalars).enumerate() {
-        let own = &inner.entries[entry];
-        let values = match scheduled {
-            Some(values) => GroupValues(&values[entry].0),
-            None => own.values(py),
-        };
-        values.scalars(own.rule, inner.group_steps[own.group].saturating_sub(missed) + 1, factor, scalars);
-        if values.rate() > largest && inner.shared.is_some() && inner.work.uses_group(i) {
-            (lead, largest) = (i, values.rate());
-        }
-    }
-    lead
 }

@@ -22,6 +22,7 @@ mod options;
 mod rows;
 mod rules;
 mod sharded;
+mod step;
 mod tree;
 
 use pyo3::exceptions::PyValueError;
