@@ -32,7 +32,7 @@ class Adagrad(Optimizer):
         Divide by :math:`\sqrt{s + \epsilon}` instead, as Keras and Optax do with an accumulator that starts at 0.1.
     row_wise : bool, default False
         One :math:`s` for each row, a slice along the first axis: :math:`s \leftarrow s + \operatorname{mean}(g^2)` over
-        the row. It is FBGEMM's row-wise Adagrad for tables of embeddings; see :meth:`step_rows`.
+        the row. It is FBGEMM's row-wise Adagrad for tables of embeddings; see :meth:`Optimizer.step_rows`.
 
     References
     ----------

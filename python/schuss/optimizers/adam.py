@@ -36,7 +36,7 @@ class Adam(Optimizer):
         ``"keras"`` is Keras's form, the paper's epsilon-hat:
         :math:`\eta \sqrt{1 - \beta_2^t} / (1 - \beta_1^t) \cdot m / (\sqrt{v} + \epsilon)`.
     catch_up : bool, default False
-        Steps over rows (:meth:`step_rows`) first multiply the moments of a row by :math:`\beta_1^n` and
+        Steps over rows (:meth:`Optimizer.step_rows`) first multiply the moments of a row by :math:`\beta_1^n` and
         :math:`\beta_2^n`, where :math:`n` is the number of steps since its last one, which the state ``last`` keeps:
         they are then those of steps over the whole array. ``False`` is lazy, as PyTorch's ``SparseAdam``, which has
         the ``eps_form`` ``"keras"``. Not with ``amsgrad``.
