@@ -101,6 +101,8 @@ def test_the_trainer_of_transformers_resumes(tmp_path):
 @pytest.mark.filterwarnings("ignore")
 def test_lightning_trains_and_resumes(tmp_path):
     lightning = pytest.importorskip("lightning")
+    environments = pytest.importorskip("lightning.pytorch.plugins.environments")
+    alone = environments.LightningEnvironment()  # without it, it starts MPI wherever mpi4py is
     results = []
     for kind in KINDS:
 
@@ -121,6 +123,7 @@ def test_lightning_trains_and_resumes(tmp_path):
             trainer = lightning.Trainer(
                 max_epochs=epochs, accelerator="cpu", devices=1, logger=False, enable_progress_bar=False,
                 enable_model_summary=False, enable_checkpointing=False, gradient_clip_val=1.0,
+                plugins=[alone],
             )  # fmt: skip
             made = module()
             trainer.fit(made, torch.utils.data.DataLoader(data(), 8), ckpt_path=resume)
