@@ -155,7 +155,7 @@ def rates() -> list[float]:
 def mistakes() -> None:
     schuss.Adam(np.ones(2), eps_form="kears")  # type: ignore[arg-type]
     schuss.Adam(np.ones(2), learning_rate=0.1)  # type: ignore[call-arg]
-    schuss.AdamW(np.ones(2), 1e-3, (0.9, 0.99), 1e-8, 0.01, False, True, "torch", "lr", None, False, True)  # type: ignore[call-arg]
+    schuss.AdamW(np.ones(2), 1e-3, (0.9, 0.99), 1e-8, 0.01, False, True, "torch", False, "lr", None, False, True)  # type: ignore[call-arg]
     schuss.Adam(np.ones(2), betas=0.9)  # type: ignore[arg-type]
     schuss.Adam(np.ones(2), state_dtype="float16")  # type: ignore[arg-type]
     schuss.Adam(np.ones(2)).nonfinite = "ignore"  # type: ignore[assignment]
