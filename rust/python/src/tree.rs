@@ -81,8 +81,8 @@ impl Tree {
                 let (mut place, mut key, mut value) = (0, std::ptr::null_mut(), std::ptr::null_mut());
                 dict.len() == items.len()
                     && items.iter().all(|(own, tree)| {
-                        // SAFETY: a dict, and the GIL is held; the references are borrowed, and used before any code runs.
                         let found =
+                            // SAFETY: a dict, and the GIL is held; the references are borrowed, and used before any code runs.
                             unsafe { ffi::PyDict_Next(dict.as_ptr(), &raw mut place, &raw mut key, &raw mut value) };
                         if found != 0 && key == own.as_ptr() && matches!(tree, Tree::Leaf) {
                             return next(arrays, value);
