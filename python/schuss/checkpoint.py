@@ -116,7 +116,12 @@ def _temporary(folder: str, start: str) -> Iterator[tuple[str, BinaryIO]]:
     try:
         with open(handle, "wb") as file:
             _lock(handle)
-            yield path, file
+            try:
+                yield path, file
+            except BaseException:
+                with contextlib.suppress(OSError):  # what is still to be written may not fit either
+                    file.close()
+                raise
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(path)
