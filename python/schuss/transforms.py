@@ -420,6 +420,13 @@ class apply_if_finite(Gate):
         self._set_checked(max_consecutive_errors=validate.count(name, self.max_consecutive_errors, 0))
 
 
+def _search(pattern: str, place: str) -> bool:
+    try:
+        return re.search(pattern, place) is not None
+    except re.error as why:
+        raise ValueError(f"factors[{pattern!r}] is neither a part of {place} nor a regular expression: {why}") from None
+
+
 def layer_lrs(params: Any, factors: Mapping[str, float], lr: Any) -> list[dict[str, Any]]:
     """Groups with a learning rate of their own for each layer, for any optimizer.
 
@@ -456,13 +463,16 @@ def layer_lrs(params: Any, factors: Mapping[str, float], lr: Any) -> list[dict[s
     if not isinstance(factors, Mapping):
         raise TypeError(f"factors must be a dict from patterns to factors, got {trees.kind(factors)}")
     rate: Any = validate.rate("lr", lr)
+    for pattern in factors:
+        if not isinstance(pattern, str):
+            raise TypeError(f"the patterns of factors must be strings, got {pattern!r}")
     checked = [(pattern, validate.number(f"factors[{pattern!r}]", value)) for pattern, value in factors.items()]
     _, leaves = trees.flatten(params, "params")
     if len({place for place, _ in leaves}) < len(leaves):
         raise ValueError("two keys of params have the same repr, which names arrays here; make groups of your own")
     groups: dict[float, dict[str, Any]] = {}
     for place, array in leaves:
-        found = (value for pattern, value in checked if pattern in place or re.search(pattern, place))
+        found = (value for pattern, value in checked if pattern in place or _search(pattern, place))
         groups.setdefault(next(found, 1.0), {})[place] = array
 
     def times(factor: float) -> Any:

@@ -7,7 +7,8 @@ import numpy as np
 
 FLOATS = [np.float32, np.float64, np.float16, ml_dtypes.bfloat16]
 OTHERS = [np.int64, np.bool_, np.complex64, np.uint8, np.dtype(">f4"), np.dtype(object)]
-SHAPES = [(), (0,), (1,), (5,), (64,), (1030,), (3, 4), (2, 3, 4), (0, 3), (17, 9)]
+SHAPES = [(), (0,), (1,), (5,), (64,), (1030,), (3, 4), (2, 3, 4), (0, 3), (17, 9), (12, 12)]
+LONG = (20_000,)  # enough for several threads, and for a step that releases the GIL
 NUMBERS = [0, 1, -1, 0.5, 0.9, 0.999, 1e-3, 1e-8, 1e-300, 1e300, math.nan, math.inf, -math.inf, True, 10**30]
 ODD = [
     None,
@@ -54,6 +55,25 @@ class Raising:
 
     def __call__(self, *_):
         raise Hostile
+
+
+class Schedule:
+    """A schedule of the user, which is not copied."""
+
+    def __init__(self, function):
+        self.function = function
+
+    def __call__(self, step):
+        return self.function(step)
+
+    def __deepcopy__(self, _):
+        return self
+
+    def __reduce__(self):
+        raise Hostile
+
+    def __repr__(self):
+        return "Schedule"
 
 
 def number(rng):
@@ -111,7 +131,7 @@ def leaf(rng):
     if kind < 0.03:
         return rng.choice([None, "w", 1.0, np.float32(1), [1.0, 2.0], Raising(), b"raw", memoryview(bytearray(16))])
     dtype = rng.choice(FLOATS) if kind < 0.95 else rng.choice(OTHERS)
-    array = values(rng, rng.choice(SHAPES), np.float64)
+    array = values(rng, LONG if rng.random() < 0.01 else rng.choice(SHAPES), np.float64)
     with np.errstate(all="ignore"):
         array = array.astype(dtype)
     return strided(rng, array) if rng.random() < 0.3 else array
@@ -171,6 +191,49 @@ def of_rows(rng, grads):
     rows = values(rng, (len(indices) if isinstance(indices, np.ndarray) else 2, *grads.shape[1:]), grads.dtype)
     pair = indices, strided(rng, rows) if rng.random() < 0.2 else rows
     return pair if rng.random() < 0.9 else list(pair) + [None] * rng.randrange(2)
+
+
+def hessian(rng, params):
+    """A Hessian for Newton's method, mostly of the right size."""
+    size = sum(array.size for array in arrays(params)) + (rng.random() < 0.03)
+    if size > 200:
+        return np.eye(2)
+    matrix = values(rng, (size, size), np.float64) if rng.random() < 0.1 else np.eye(size)
+    return matrix if rng.random() < 0.95 else rng.choice([None, number(rng), leaf(rng)])
+
+
+def overlapping(rng, grads, own):
+    """Gradients some of which are arrays of the optimizer's own, or views of their memory."""
+    if isinstance(grads, dict):
+        return {key: overlapping(rng, value, own) for key, value in grads.items()}
+    if isinstance(grads, (list, tuple)):
+        return type(grads)(overlapping(rng, value, own) for value in grads)
+    fitting = [array for array in own if isinstance(grads, np.ndarray) and array.size >= grads.size > 0]
+    if not fitting or rng.random() < 0.3:
+        return grads
+    flat = rng.choice(fitting)
+    if not flat.flags.c_contiguous:
+        return flat
+    flat = flat.reshape(-1)
+    start = rng.randrange(flat.size - grads.size + 1)
+    return flat[start : start + grads.size].reshape(grads.shape)
+
+
+def mutate(rng, params):
+    """Writes into the user's own arrays."""
+    for array in arrays(params):
+        if array.flags.writeable and array.dtype != object and rng.random() < 0.5:
+            array[...] = rng.choice([0, 1, 3])
+
+
+def resize(rng, params):
+    """Moves the memory of the user's own arrays, where NumPy allows it."""
+    for array in arrays(params):
+        if array.base is None and array.flags.writeable and rng.random() < 0.7:
+            try:
+                array.resize(rng.choice([(0,), (1,), (100_000,), (3, 4)]), refcheck=False)
+            except ValueError:
+                continue
 
 
 def arrays(thing, found=None):

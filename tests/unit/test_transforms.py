@@ -253,6 +253,9 @@ def test_wrong_calls():
         (lambda: tf.layer_lrs(w, [("a", 0.5)], 0.1), TypeError,
          "factors must be a dict from patterns to factors, got list"),
         (lambda: tf.layer_lrs(w, {"a": -1}, 0.1), ValueError, "factors['a'] must be a number >= 0, got -1"),
+        (lambda: tf.layer_lrs({"a": w}, {"*": 0.5}, 0.1), ValueError,
+         "factors['*'] is neither a part of ['a'] nor a regular expression: nothing to repeat at position 0"),
+        (lambda: tf.layer_lrs(w, {1: 0.5}, 0.1), TypeError, "the patterns of factors must be strings, got 1"),
     ]:  # fmt: skip
         with refused(error, message):
             call()

@@ -1,0 +1,169 @@
+"""A program that holds some optimizers, makes random calls, and checks after each that it did all or nothing.
+
+It knows no particular call: those are in calls.py.
+"""
+
+import gc
+import random
+import tempfile
+import threading
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import hostile
+import numpy as np
+
+# What a user may get: anything else is a fault of the package.
+ALLOWED = (TypeError, ValueError, RuntimeError, KeyError, AttributeError, OSError, OverflowError, MemoryError,
+           FloatingPointError, hostile.Hostile)  # fmt: skip
+
+
+def image(thing):
+    """The bytes of every array in a structure, and a text of everything else."""
+    if isinstance(thing, np.ndarray):
+        held = thing.tolist() if thing.dtype == object else thing.tobytes()
+        return (thing.shape, thing.dtype.str, held)
+    if isinstance(thing, dict):
+        return [(repr(key), image(value)) for key, value in thing.items()]
+    if isinstance(thing, (list, tuple)):
+        return [image(value) for value in thing]
+    return "same" if isinstance(thing, (hostile.Raising, memoryview)) or type(thing) is object else repr(thing)
+
+
+class Fault(Exception):
+    """Something that must not happen; the text says what."""
+
+
+class Held(NamedTuple):
+    """An optimizer, or a wrapper around one, with the parameters that it was given."""
+
+    opt: Any
+    params: Any
+
+    @property
+    def name(self):
+        return type(self.opt).__name__
+
+    def image(self):
+        """All that a failed call must not change; a state that cannot be read now counts by the reason."""
+        try:
+            state = image(self.opt.state_dict())
+        except ALLOWED as error:
+            state = repr(error)
+        return image(self.params), state
+
+
+class User:
+    """The program; `makes` and `acts` are its calls with their weights."""
+
+    def __init__(self, seed, makes, acts):
+        self.rng = random.Random(seed)
+        self.makes, self.acts = makes, acts
+        self.held: list[Held] = []
+        self.calls = self.refused = 0
+        self.folder = Path(tempfile.mkdtemp(prefix="schuss-fuzz-"))
+        #: Whether code of the user, called by the package, has changed something itself.
+        self.meddled = False
+
+    def hold(self, opt, params):
+        self.held = [*self.held[-3:], Held(opt, params)]
+
+    def drop(self, *params):
+        """Forgets the optimizers over these parameters, which are no longer what they were."""
+        dropped = {id(array) for one in params for array in hostile.arrays(one)}
+        self.held = [one for one in self.held if dropped.isdisjoint(map(id, hostile.arrays(one.params)))]
+
+    def call(self, action, *also_allowed):
+        """Makes a call. An error that no user should see is a fault."""
+        self.calls += 1
+        try:
+            return action()
+        except (*ALLOWED, *also_allowed) as error:
+            self.refused += 1
+            if not str(error) and not isinstance(error, hostile.Hostile):
+                raise Fault(f"{type(error).__name__} without a message") from error
+            raise
+        except Fault:
+            raise
+        except BaseException as error:
+            raise Fault(f"{type(error).__name__}: {error}") from error
+
+    def pick(self, table):
+        return self.rng.choices(list(table), table.values())[0]
+
+    def act(self, held=None):
+        """One call on an optimizer that is held, which does all or nothing."""
+        held = held or self.rng.choice(self.held)
+        action = self.pick(self.acts)
+        before, self.meddled = held.image(), False
+        try:
+            done = action(self, held)
+        except ALLOWED:
+            if not self.meddled and held.image() != before:
+                raise Fault(f"{action.__name__} of {held.name} failed and changed something") from None
+            return
+        if done is False and not self.meddled and image(held.params) != before[0]:
+            raise Fault(f"{action.__name__} of {held.name} was skipped and changed a parameter")
+
+    def nested(self, held=None):
+        """A call from inside another; if it changes something, what the outer call does is not compared."""
+        everything = [(one, one.image()) for one in self.held]
+        meddled = self.meddled
+        self.act(held)
+        self.meddled |= meddled or any(one.image() != before for one, before in everything)
+
+    def callback(self, held, result):
+        """A function for the package to call, which does something hostile and then returns `result()`."""
+        rng = self.rng
+        behaviour = rng.choice(
+            ["raise", "nothing", "mutate", "resize", "act", "act on it", "thread", "collect"] + ["result"] * 6
+        )
+        limit = rng.choice([0, 0, 1])  # sometimes only at the second call
+
+        def called(*_):
+            nonlocal limit
+            limit -= 1
+            if limit >= 0:
+                return result()
+            if behaviour == "raise":
+                raise hostile.Hostile
+            if behaviour == "nothing":
+                return None
+            if behaviour in ("mutate", "resize") and held is not None:
+                self.meddled = True
+                getattr(hostile, behaviour)(rng, held.params)
+                if behaviour == "resize":
+                    self.drop(held.params)
+            if behaviour.startswith("act") and self.held:
+                self.nested(held if behaviour == "act on it" else None)
+            if behaviour == "thread" and self.held:
+                self.in_a_thread(self.nested)
+            if behaviour == "collect":
+                gc.collect()
+            return result()
+
+        return called
+
+    def in_a_thread(self, action):
+        errors = []
+
+        def run():
+            try:
+                action()
+            except BaseException as error:
+                errors.append(error)
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        thread.join()
+        if errors:
+            raise errors[0]
+
+    def play(self, calls):
+        while self.calls < calls:
+            if not self.held or self.rng.random() < 0.15:
+                self.pick(self.makes)(self)
+            else:
+                self.act()
+            if self.rng.random() < 0.02:
+                gc.collect()
