@@ -14,7 +14,7 @@ HISTORY ?= ^(step\.Step\..*(1024|16384|1048576)|many|package|ratios\.(ToFloor\..
 BASE ?= main
 # What `make wheels` builds for; Rust needs the standard library of each (rustup target add).
 TARGETS ?= $(shell rustc --print host-tuple)
-# How long `make fuzz` runs, and its first seed.
+# How long `make fuzz` and `make fuzz-files` run, and the first seed of the former.
 SECONDS ?= 600
 SEED ?= 0
 # Libraries that `make speed` also measures, if they can be installed; several GB.
@@ -26,7 +26,7 @@ COMMITS ?= HEAD~4..HEAD
 REPOSITORY ?= $(filter https://%,$(shell git config --get remote.origin.url | sed -E 's|^git@([^:]+):|https://\1/|; s|\.git$$||'))
 export REPOSITORY
 
-.PHONY: demo test test-rust test-python test-torch lint test-slow interrupts fuzz format examples loops docs speed bench bench-compare bench-cuda code-size build-cost wheels dashboard test-cuda clean toolchain
+.PHONY: demo test test-rust test-python test-torch lint test-slow interrupts fuzz fuzz-files format examples loops docs speed bench bench-compare bench-cuda code-size build-cost wheels dashboard test-cuda clean toolchain
 
 demo: $(VENV)/.demo $(VENV)/.built  ## Build, and train a network on handwritten digits with the usual optimizers.
 	$(BIN)/python examples/digits.py
@@ -64,6 +64,9 @@ interrupts: $(VENV)/.test $(VENV)/.built  ## Interrupt each call at ten thousand
 
 fuzz: $(VENV)/.test $(VENV)/.built  ## Make random calls for SECONDS; `test` makes twenty thousand.
 	$(BIN)/python tests/fuzz/api.py --seconds $(SECONDS) --seed $(SEED)
+
+fuzz-files: $(VENV)/.test $(VENV)/.fuzz $(VENV)/.built  ## Load damaged checkpoints, chosen by coverage, for SECONDS.
+	$(BIN)/python tests/fuzz/files.py $(SECONDS)
 
 test-cuda: $(VENV)/.test $(VENV)/.built  ## Run the GPU tests on an NVIDIA GPU; `test` runs them on an emulator.
 	SCHUSS_TEST_CUDA=gpu $(BIN)/python -m pytest tests/cuda
