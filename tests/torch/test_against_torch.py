@@ -69,8 +69,6 @@ def pair(name, dtype=torch.float64, **options):
 def inputs():
     for name, info in KINDS.items():
         for given in info.optim_inputs_func("cpu", torch.float64):
-            if given.desc == "maximize_strong_wolfe":  # of LBFGS: a search without end, the loss has no maximum
-                continue
             yield pytest.param(name, given.kwargs, id=f"{name}, {given.desc}")
 
 

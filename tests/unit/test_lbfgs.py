@@ -105,6 +105,14 @@ def test_a_schedule_and_maximize():
     assert_same(params, twins)
 
 
+def test_a_line_search_ends_with_max_eval():
+    w = np.array([0.0])
+    opt = schuss.LBFGS(w, max_iter=3, line_search_fn="strong_wolfe")  # so that max_eval is 3
+    opt.step(lambda: (-float(w[0]), -np.ones(1)))
+    # As PyTorch's: along a line each point is ten times as far as the one before.
+    assert w[0] == 100 and opt.evaluations == 4
+
+
 @pytest.mark.parametrize("search", [None, "strong_wolfe"])
 @pytest.mark.parametrize("how", ["state_dict", "file", "pickle", "deepcopy"])
 def test_resume(how, search, tmp_path):

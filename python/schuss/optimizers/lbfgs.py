@@ -55,7 +55,7 @@ class LBFGS(Optimizer):
     max_iter : int, default 20
         Iterations of a step, >= 1.
     max_eval : int, optional
-        Evaluations after which a step takes no further iteration; by default 1.25 `max_iter`.
+        Evaluations after which a step takes no further iteration, and a line search ends; by default 1.25 `max_iter`.
     tolerance_grad : float, default 1e-7
         A step ends once no element of the gradient is larger.
     tolerance_change : float, default 1e-9
@@ -63,7 +63,7 @@ class LBFGS(Optimizer):
     history_size : int, default 100
         The number of pairs, >= 1.
     line_search_fn : {"strong_wolfe"}, optional
-        Search along each direction for a point that satisfies the strong Wolfe conditions, in up to 25 evaluations.
+        Search along each direction for a point that satisfies the strong Wolfe conditions, until `max_eval` is reached.
     max_grad_norm : float, optional
         Not available: the directions are those of the gradients as they are.
     nonfinite : {"propagate", "error"}, default "propagate"
@@ -242,7 +242,7 @@ class _Run:
                 break
             last = number == hypers["max_iter"]
             if hypers["line_search_fn"] is not None:
-                loss, gradient = self._search(loss, gradient, slope)
+                loss, gradient = self._search(loss, gradient, slope, most - (self.evaluations - begun))
             else:
                 self._move(self.length)
                 if not last:
@@ -326,7 +326,7 @@ class _Run:
             _add([d], a - float(pair.y.dot(d)) * pair.rho, [pair.s])
         return d
 
-    def _search(self, loss: float, gradient: np.ndarray, slope: float) -> tuple[float, np.ndarray]:
+    def _search(self, loss: float, gradient: np.ndarray, slope: float, most: float) -> tuple[float, np.ndarray]:
         """Moves to where the line search ends."""
         params = self._optimizer._params
         before = [param.copy("K") for param in params]
@@ -343,7 +343,7 @@ class _Run:
 
         start = Point(0.0, loss, slope, gradient)
         least = self._hypers["tolerance_change"]
-        found, _ = strong_wolfe(evaluate, start, self.length, length=_largest(self._d), least=least)
+        found, _ = strong_wolfe(evaluate, start, self.length, length=_largest(self._d), least=least, most=most)
         go_to(found.at)
         self.length = found.at
         return found.loss, found.gradient

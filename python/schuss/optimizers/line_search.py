@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 _DECREASE, _CURVATURE = 1e-4, 0.9
-_MOST = 25
 
 
 class Point(NamedTuple):
@@ -20,17 +19,17 @@ class Point(NamedTuple):
 
 
 def strong_wolfe(
-    evaluate: Callable[[float], Point], start: Point, first: float, *, length: float, least: float
+    evaluate: Callable[[float], Point], start: Point, first: float, *, length: float, least: float, most: float
 ) -> tuple[Point, int]:
     """A point that satisfies both conditions, or the best that was found, and the number of evaluations.
 
     `first` is where to look first, `length` the largest element of the direction, and intervals in which no element
-    changes by `least` are not divided further.
+    changes by `least` are not divided further. There are at most `most` evaluations besides the first.
     """
     before, here, count = start, evaluate(first), 1
     low, high, found = start, here, False
     while True:
-        if count > _MOST:
+        if count > most:
             low, high = start, here
             break
         if _too_high(here, start) or (count > 2 and here.loss >= before.loss):
@@ -47,7 +46,7 @@ def strong_wolfe(
     if high.loss < low.loss:
         low, high = high, low
     slow = False
-    while not found and count <= _MOST and abs(high.at - low.at) * length >= least:
+    while not found and count <= most and abs(high.at - low.at) * length >= least:
         left, right = sorted((low.at, high.at))
         # The points in the order in which they are on the line.
         one, other = (low, high) if low.at == left else (high, low)
@@ -90,7 +89,8 @@ def _minimum(one: Point, other: Point, bounds: tuple[float, float]) -> float:
     root = math.sqrt(square)
     left, right = (one, other) if width >= 0 else (other, one)
     below = right.slope - left.slope + 2 * root
-    if below == 0:
-        return middle
-    at = right.at - abs(width) * ((right.slope + root - mean) / below)
+    above = right.slope + root - mean
+    if below == 0:  # the loss is a line, whose lowest point is at an end
+        return middle if above == 0 else bounds[above < 0]
+    at = right.at - abs(width) * (above / below)
     return min(max(at, bounds[0]), bounds[1])
