@@ -2,11 +2,16 @@
 
 import copy
 import ctypes
+import functools
 import mmap
+import pickle
 import platform
+import random
+import re
 import sys
 import threading
 import time
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -145,6 +150,55 @@ def test_other_calls_during_a_step(wrapped, tmp_path):
     assert opt.step({"w": grad}) is True and len(opt.param_groups) == 1 and loads
     for array in arrays(opt):
         assert np.isfinite(array[0]) and (array == array[0]).all(), "every element took the same steps"
+
+
+ANY_THREAD = {
+    "step": lambda opt, grads, path: opt.step(grads),
+    "rows": lambda opt, grads, path: getattr(opt, "optimizer", opt).step_rows(grads),
+    "read": lambda opt, grads, path: (opt.step_count, opt.grad_norm, repr(opt), opt.metrics(), opt.state_dict()),
+    "set": lambda opt, grads, path: opt.param_groups[0].update(lr=0.1, weight_decay=0.0),
+    "option": lambda opt, grads, path: setattr(opt, "max_grad_norm", 1e9),
+    "zero": lambda opt, grads, path: (opt.grads, opt.zero_grad()),
+    "save": lambda opt, grads, path: schuss.save(path, opt),
+    "load": lambda opt, grads, path: schuss.load(path, opt),
+    "state": lambda opt, grads, path: opt.load_state_dict(copy.deepcopy(opt.state_dict())),
+    "copy": lambda opt, grads, path: copy.deepcopy(opt).step(grads),
+    "pickle": lambda opt, grads, path: pickle.loads(pickle.dumps(opt)),
+    "add": lambda opt, grads, path: opt.add_param_group({"params": opt.param_groups[0]["params"]}),
+    "threads": lambda opt, grads, path: schuss.set_num_threads(1 + opt.step_count % 3),
+}
+
+
+@pytest.mark.parametrize("size", [100, 50_000])
+@pytest.mark.parametrize("kind", ["Adam", "Lookahead", "EMA", "Transformed"])
+def test_every_call_from_many_threads_at_once(kind, size, tmp_path):
+    """Each call succeeds or says why not; every element has taken the same steps afterwards."""
+    opt = schuss.Adam({"w": np.zeros(size, F32), "b": np.zeros((size // 10, 10))}, lr=0.1)
+    if kind != "Adam":
+        more = ([schuss.transforms.clip(10.0)],) if kind == "Transformed" else ()
+        opt = getattr(schuss, kind)(opt, *more)
+    grads = {"w": np.ones(size, F32), "b": np.ones((size // 10, 10))}
+    opt.step(grads)
+    paths = [tmp_path / str(i) for i in range(2)]
+    for path in paths:
+        schuss.save(path, opt)
+    counts = Counter()
+
+    def work(seed):
+        rng = random.Random(seed)
+        for _ in range(60):
+            name = rng.choice(list(ANY_THREAD))
+            try:
+                ANY_THREAD[name](opt, grads, rng.choice(paths))
+                counts[name] += 1
+            except (RuntimeError, ValueError) as error:
+                assert re.search("in the middle of|same memory", str(error)), error
+
+    at_once(*(functools.partial(work, seed) for seed in range(6)))
+    assert opt.step(grads) is True and len(opt.param_groups) == 1
+    assert set(counts) >= set(ANY_THREAD) - {"add"}
+    for array in arrays(opt):
+        assert np.isfinite(array).all() and (array == array.flat[0]).all(), "every element took the same steps"
 
 
 def test_a_long_step_lets_other_threads_run():

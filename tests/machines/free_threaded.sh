@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# Runs the tests on a CPython without the GIL: free_threaded.sh [FOLDER]. All that it makes is in FOLDER.
+# Builds that Python from Debian's source package, with the machine's apt-get and C compiler, or from SOURCE, an archive.
+# The package declares that it needs the GIL; PYTHON_GIL=0 keeps it off all the same.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+folder=$(realpath -m "${1:-build/free-threaded}")
+version=${VERSION:-3.14} # PyO3 supports 3.14 and later
+python=$folder/python/bin/python${version}t
+mkdir -p "$folder"
+
+download() { # an apt with folders of its own, and the mirror of the machine's
+    local apt=$folder/apt mirror
+    mkdir -p "$apt/lists/partial" "$apt/cache/archives/partial"
+    mirror=$(apt-get indextargets --format '$(REPO_URI)' | grep '/debian/$' | head -n 1)
+    echo "deb-src [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror ${SUITE:-sid} main" >"$apt/sources.list"
+    {
+        echo "Dir::State::lists \"$apt/lists\"; Dir::Cache \"$apt/cache\"; Acquire::Check-Valid-Until \"false\";"
+        echo "Dir::Etc::sourcelist \"$apt/sources.list\"; Dir::Etc::sourceparts \"/none\";"
+    } >"$apt/apt.conf"
+    export APT_CONFIG=$apt/apt.conf
+    apt-get -qq update
+    # The index may name sources that the mirror no longer has, or not yet.
+    for release in $(apt-cache showsrc "python$version" | awk '/^Version:/ {print $2}' | sort --reverse --version-sort); do
+        (cd "$folder" && apt-get -q source --download-only --tar-only --only-source "python$version=$release") && break
+    done
+    SOURCE=$(ls "$folder/python${version}"_*.orig.tar.* | tail -n 1)
+    unset APT_CONFIG
+}
+
+if [ ! -x "$python" ]; then
+    [ -n "${SOURCE:-}" ] || download
+    mkdir -p "$folder/source"
+    tar xf "$SOURCE" -C "$folder/source" --strip-components=1
+    (cd "$folder/source" && ./configure --quiet --disable-gil --prefix="$folder/python" && make -s -j "$(nproc)" && make -s install)
+fi
+[ -d "$folder/venv" ] || "$python" -m venv "$folder/venv"
+# Without packages that would be compiled; tests whose packages have no wheel for this Python cannot be collected.
+for package in numpy ml_dtypes pytest hypothesis sympy safetensors mpi4py mpich maturin; do
+    "$folder/venv/bin/pip" install --quiet --only-binary=:all: $package || echo "$package has no wheel"
+done
+VIRTUAL_ENV=$folder/venv "$folder/venv/bin/maturin" build --release --locked --out "$folder/wheels" --interpreter "$folder/venv/bin/python"
+"$folder/venv/bin/pip" install --quiet --force-reinstall --no-deps "$folder"/wheels/*.whl
+export PYTHON_GIL=0
+exec "$folder/venv/bin/python" -X faulthandler -m pytest --continue-on-collection-errors \
+    tests/unit tests/conformance tests/system/test_{threads,processes,interrupts,unfinished_saves,memory_limits}.py
