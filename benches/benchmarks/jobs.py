@@ -132,7 +132,8 @@ class Job:
 
     def divider(self):
         """Divisions and square roots per element of a step."""
-        return traffic.divider(self.rule())
+        group = self.optimizer.param_groups[0]
+        return traffic.divider(self.rule(), dict(type(self.optimizer)._rule_values(group.hypers)))
 
 
 @functools.lru_cache(maxsize=1)

@@ -1,6 +1,7 @@
 """Memory traffic and divisions of a step, read from the rules. Knows no optimizer by name."""
 
 import itertools
+import operator
 
 from schuss import _schuss
 
@@ -52,15 +53,32 @@ def backups(rule):
     return [state["name"] for state in _schuss.rule_tree(rule)["states"] if state["scope"] == "backup"]
 
 
-def divider(rule):
-    """Divisions and square roots per element of a step, counted in its passes.
+def number(expression, names):
+    """The value of a number, of a name, or of arithmetic with them; ``names`` has values, or expressions for them."""
+    kind, first, *rest = expression
+    if kind == "name":
+        return number(names[first], names) if isinstance(names[first], tuple) else names[first]
+    if kind == "binary":
+        return OPERATORS[first](*(number(part, names) for part in rest))
+    return float(first)
 
-    Values that a later pass uses again count once: they are stored while the array is in cache.
+
+OPERATORS = {"+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.truediv}
+
+
+def divider(rule, hypers):
+    """Divisions and square roots per element of a step, counted in its passes; ``hypers`` are the rule's.
+
+    A power whose exponent is 0.5 is a root, and ``atan2`` divides twice. Values that a later pass uses again count
+    once: they are stored while the array is in cache.
     """
+    names = {name: value for name, _, value in _schuss.rule_tree(rule)["each_step"]} | hypers
     seen, counted = [], []
     for stage in passes_of(rule):
         statements = [own for own in stage["statements"] if not (stage["recalls"] and own in seen)]
         seen += statements
         counted += expressions({**stage, "statements": statements})
     divisions = sum(part[:2] == ("binary", "/") for part in counted)
-    return divisions, sum(part[:2] == ("call", "sqrt") for part in counted)
+    divisions += 2 * sum(part[:2] == ("call", "atan2") for part in counted)
+    roots = sum(part[:2] == ("call", "sqrt") for part in counted)
+    return divisions, roots + sum(part[:2] == ("call", "pow") and number(part[3], names) == 0.5 for part in counted)

@@ -92,7 +92,8 @@ def tables(data):
         text = (
             f"Float32, {ELEMENTS:,} elements, one thread, without the call overhead. The bound is the time of the "
             "slower of two loops: one with only the step's loads and stores, one with only its divisions and square "
-            "roots. The last column is the bound divided by our time: at 1, the rest of the arithmetic costs nothing."
+            "roots; a power of 0.5 counts as a root, and an angle as two divisions. The last column is the bound "
+            "divided by our time: at 1, the rest of the arithmetic costs nothing."
         )
         head = ["optimizer", "divisions + roots", "ours", "traffic", "divider", "bound / ours"]
         rows = []

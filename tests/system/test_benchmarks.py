@@ -60,6 +60,8 @@ def test_the_floor_has_a_loop_for_every_pass(jobs):
 
 def test_divisions_and_square_roots_are_counted(jobs):
     cases = {"SGD": (0, 0), "AdamW": (1, 1), "NovoGrad": (1, 0), "LAMB": (1, 1), "Adafactor, flat": (2, 2)}
+    # Powers that are roots or none by default, and the quotients inside of an angle.
+    cases |= {"PAdam": (1, 2), "FTRL": (1, 2), "Adai": (1, 0), "AdamAtan2": (2, 1)}
     found = {case: jobs.Job(case, [jobs.shape(case, 1024)]).divider() for case in cases}
     assert found == cases  # LAMB's second pass reuses its direction
 
