@@ -12,7 +12,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterator
-from typing import Any, BinaryIO, Literal, overload
+from typing import Any, BinaryIO, Literal, NamedTuple, overload
 
 import numpy as np
 
@@ -216,28 +216,38 @@ def load(
     """
     _check_optimizer(optimizer)
     unfit = _state.Unfit(strict)
-    with prepared(path, optimizer, include_params, unfit) as load_it:
-        load_it()
+    with prepared(path, optimizer, include_params, unfit) as found:
+        found.load(optimizer)
     return None if strict else unfit.messages
+
+
+class Prepared(NamedTuple):
+    """A file that has been read and checked for an optimizer: its metadata, and what changes."""
+
+    text: str
+    scalars: _state.ScalarChanges
+    copies: list[Copy]
+
+    def load(self, optimizer: Optimizer) -> None:
+        """Restores the optimizer."""
+        self.scalars.make(optimizer, self.copies)
 
 
 @contextlib.contextmanager
 def prepared(
     path: str | os.PathLike[str], optimizer: Optimizer, include_params: bool, unfit: _state.Unfit
-) -> Iterator[Callable[[], None]]:
-    """A context with the function that restores an optimizer from a file, which has been read and checked."""
+) -> Iterator[Prepared]:
+    """A context with a file that is ready to be loaded."""
     path = _path(path)
     with tensor_files.opened(path) as file, optimizer._exclusive():
         try:
-            changes, copies = _read(path, file, optimizer, include_params, unfit)
+            found = _read(path, file, optimizer, include_params, unfit)
         except tensor_files.NotWholeError as error:
             raise ValueError(f"{path} is not a whole safetensors file: {error}") from error
-        yield lambda: changes.make(optimizer, copies)
+        yield found
 
 
-def _read(
-    path: str, file: BinaryIO, optimizer: Optimizer, include_params: bool, unfit: _state.Unfit
-) -> tuple[_state.ScalarChanges, list[Copy]]:
+def _read(path: str, file: BinaryIO, optimizer: Optimizer, include_params: bool, unfit: _state.Unfit) -> Prepared:
     stored = optimizer._backend.stored
     targets = _named(optimizer, include_params)
     structure = _structure(optimizer)
@@ -270,9 +280,8 @@ def _read(
         if include_params:
             optimizer._backend.adapt(optimizer._place("params", *at), param)
     # The file is read whole before anything changes.
-    return changes, [
-        (own.value, tensor_files.read(file, header.tensors[own.name], stored(own.value))) for own in loaded
-    ]
+    copies = [(own.value, tensor_files.read(file, header.tensors[own.name], stored(own.value))) for own in loaded]
+    return Prepared(header.metadata[_METADATA], changes, copies)
 
 
 def _path(path: str | os.PathLike[str]) -> str:

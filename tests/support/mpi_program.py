@@ -91,15 +91,18 @@ def check_bits(name, comm, small, options, dtype=None, steps=2):
     if RANK > 0:
         shared["two"][...] = 0  # process 0 sends its values
     plain = kind(alone, **options)
-    several = {} if name == "NAG" else {"microbatches": COUNT}
-    own = Sharded(kind, shared, comm=comm, bucket_size=4096, **several, **options)
+    own = Sharded(kind, shared, comm=comm, bucket_size=4096, microbatches=COUNT, **options)
     for step in range(steps):
         if name == "NAG":
-            here = [functools.partial(closure, number=number) for number in range(comm.size)]
-            plain.step(lambda here=here: tree([one(alone) for one in here]), grad_scale=float(comm.size))
-            own.step(lambda here=here: here[comm.rank](shared))
+            here = [functools.partial(closure, number=number) for number in range(COUNT)]
+            plain.step(lambda here=here: tree([one(alone) for one in here]), grad_scale=float(COUNT))
+            own.step(lambda here=here: (here[number](shared) for number in own.microbatches))
             continue
         given = gradients(small, step, dtype)
+        if name.startswith("Sophia") and step == 1:
+            estimates = gradients(small, 8, dtype)
+            plain.update_hessian({n: x / x.dtype.type(COUNT) for n, x in tree(estimates).items()})
+            own.update_hessian(*(estimates[number] for number in own.microbatches))
         assert plain.step(tree(given), grad_scale=float(COUNT)) and take(given, own)
         assert own.grad_norm == plain.grad_norm
     if hasattr(plain, "eval"):
@@ -289,6 +292,150 @@ def errors(folder):
     assert nag.step(lambda: here)
 
 
+class Silent(Exception):
+    """An error without a text."""
+
+    def __str__(self):
+        raise ValueError("no text")
+
+
+class Stop(BaseException):
+    """An interrupt."""
+
+
+def hostile(folder):
+    """What fails in one process only, and where an error might be lost: all raise the same, and nobody waits."""
+    last = RANK == RANKS - 1
+    here, path = arrays(SMALL, 5 + RANK), os.path.join(folder, "state")
+
+    def made(params=None, kind=schuss.AdamW, **options):
+        return Sharded(kind, arrays(SMALL, 1) if params is None else params, **{"lr": 0.01, **options})
+
+    def fails(error):
+        class Kind(schuss.AdamW):
+            def __init__(self, *args, **options):
+                if last:
+                    raise error
+                super().__init__(*args, **options)
+
+        return Kind
+
+    raised(
+        ValueError, "differ in microbatches: 3 in process 0, 6 in process", lambda: made(microbatches=6 if last else 3)
+    )
+    raised(RuntimeError, "Silent: an error without a text (in process 2)", lambda: made(kind=fails(Silent())))
+    raised(KeyError, "key (in process 2)", lambda: made(kind=fails(KeyError("key"))))
+    for error in (UnicodeDecodeError("utf-8", b"x", 0, 1, "why"), StopIteration("over")):
+        raised(RuntimeError, f"{type(error).__name__}: {error} (in process 2)", lambda e=error: made(kind=fails(e)))
+    raised(
+        ValueError,
+        "differ in param_groups[0]['lr']: 0.1 in process 0, 0.2 in process 2",
+        lambda: made(lr=lambda step: 0.2 if last else 0.1),
+    )
+    raised(
+        ValueError,
+        "differ in params['more']: nothing in process 0",
+        lambda: made(arrays(SMALL, 1) | ({"more": np.ones(1)} if last else {})),
+    )
+
+    params = arrays(SMALL, RANK)
+    raised(ValueError, "lr must be", lambda: made(params, lr=-1))
+    assert same(params, arrays(SMALL, RANK))  # process 0 has not sent its values yet
+    given = [{"params": (np.full(2, RANK + i, np.float64) for i in range(2))}]
+    own = made(given, kind=schuss.SGD, bucket_size=np.int64(10))
+    assert own.param_groups[0]["params"][1].tolist() == [1, 1] and own.step([[np.ones(2)] * 2])
+
+    calls = []
+
+    def rate(step):
+        calls.append(step)
+        if len(calls) > limit:
+            raise ValueError("no rate")
+        return 0.01
+
+    limit = 10**9
+    own = made(lr=rate)
+    # Those that agree on the step still have to say in what they differ.
+    calls, limit = [], 1 if RANK == 0 else 10**9
+    raised(ValueError, "no rate (in process 0)", lambda: own.step(here, grad_scale=2 if last else 1))
+    limit = 10**9
+    assert own.step(here)
+
+    own = made()
+    for name in ("one", "other"):
+        own.step(here)
+        own.save(path + name)
+    again = made(arrays(SMALL, 9))
+    before = copy.deepcopy(again._optimizer._params)
+    raised(ValueError, "differ in the file: one with the hash", lambda: again.load(path + ("other" if last else "one")))
+    raised(
+        ValueError,
+        "differ in include_params: True in process 0, False in",
+        lambda: again.load(path + "one", include_params=not last),
+    )
+    raised(
+        TypeError, "include_params must be True or False", lambda: again.save(path, include_params=2 if last else True)
+    )
+    assert again.step_count == 0 and all(map(np.array_equal, before, again._optimizer._params))
+    # The same step and options, but another run.
+    other = made(arrays(SMALL, 9))
+    other.step(here)
+    other.save(path + "other")
+    raised(ValueError, "differ in the file", lambda: again.load(path + ("other" if last else "one")))
+    again.load(path + "one")
+    assert again.step_count == 1
+
+    own = made(microbatches=2 * RANKS)
+    own.accumulate({**here, "two": None})
+    raised(ValueError, "grads['two'] is not None, but is in the gradients that it is added to", lambda: own.step(here))
+    raised(ValueError, "accumulated; add the group after the step", lambda: own.add_param_group({"params": np.ones(2)}))
+    assert own.step({name: x for name, x in here.items() if name != "two"}, partial=True)
+    nag = made(kind=schuss.NAG, microbatches=2 * RANKS)
+    raised(TypeError, "a list of gradients, one for each number, not a dict", lambda: nag.step(lambda: here))
+    raised(
+        ValueError,
+        "this process has 2 gradients, the microbatches range(4, 6), got 3",
+        lambda: nag.step(lambda: [here] * (3 if last else 2)),
+    )
+    assert nag.step(lambda: [here] * 2)
+
+
+def groups():
+    """Groups that are added later have the bits of one process; an error adds none."""
+    alone, shared = arrays(SMALL, 1), arrays(SMALL, 1)
+    plain = schuss.AdamW(alone, lr=0.01, max_grad_norm=1.0)
+    own = Sharded(schuss.AdamW, shared, lr=0.01, max_grad_norm=1.0, bucket_size=4096)
+    raised(ValueError, "differ in", lambda: own.add_param_group({"params": np.ones(3), "lr": float(RANK)}))
+    raised(
+        ValueError, "differ in param_groups[1]['params']", lambda: own.add_param_group({"params": np.ones(3 + RANK)})
+    )
+    raised(TypeError, "has unknown 'rate'", lambda: own.add_param_group({"params": np.ones(3), "rate": 1}))
+    raised(
+        ValueError, "memory", lambda: own.add_param_group({"params": shared["two"] if RANK else np.ones(3000, "f4")})
+    )
+    for step in range(4):
+        if step == 2:
+            more, ours = arrays(ROW, 7), arrays(ROW, 7 + RANK)
+            plain.add_param_group({"params": more, "lr": 0.1})
+            own.add_param_group({"params": ours, "lr": 0.1})
+        given = [arrays(SMALL, 100 * step + number) for number in range(RANKS)]
+        extra = [arrays(ROW, 200 * step + number) for number in range(RANKS)]
+        both = (lambda one, other: one) if step < 2 else (lambda one, other: [one, other])
+        plain.step(both(tree(given), tree(extra)), grad_scale=float(RANKS))
+        own.step(both(given[RANK], extra[RANK]))
+    assert same(alone, shared) and same(more, ours)
+    state = own.memory["state"]
+    assert abs(RANKS * state / sum(x.nbytes for own in plain._states for x in own) - 1) < 0.5
+
+
+def many():
+    """Optimizers that are gone leave no communicator: there are 2,048 of these."""
+    for _ in range(1100):
+        Sharded(schuss.SGD, np.ones(3), comm=MPI.COMM_SELF, lr=0.1).step(np.ones(3))
+        with contextlib.suppress(ValueError):
+            Sharded(schuss.SGD, np.ones(3), comm=MPI.COMM_SELF, lr=-1)
+
+
 def interrupt():
     """An interrupt before the exchange is an error in the others."""
     here = {}
@@ -311,6 +458,29 @@ def interrupt():
     assert np.all(params == 1)
     here["interrupted"] = False
     assert own.step(grads) and np.all(params == np.float32(0.9))
+
+    def stop(*_):
+        raise Stop
+
+    # At any instruction, also between accumulating and the step: it is before or after what it interrupts.
+    random = np.random.default_rng(RANK)
+    own = Sharded(schuss.SGD, params, lr=0.1, microbatches=3 * RANKS)
+    signal.signal(signal.SIGALRM, stop)
+    while own.step_count < 300:
+        try:
+            if RANK == 0:
+                signal.setitimer(signal.ITIMER_REAL, 1e-3 * random.random())
+            while sum(one.length for one in own._accumulated) < 2:
+                own.accumulate(grads)
+            own.step(grads)
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        except Stop:
+            assert RANK == 0
+        except RuntimeError as error:
+            assert "Stop" in str(error), error
+    with contextlib.suppress(Stop):
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    assert len(set(COMM.allgather(params.tobytes()))) == 1
 
 
 def memory():

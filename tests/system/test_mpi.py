@@ -32,12 +32,23 @@ def run(processes, *arguments, program=PROGRAM, preload=None):
 
 #: The conformance table runs in this many jobs, two of which are in each test run.
 PARTS = 12
-CASES = {"bits": 4, "formats": 3, "files": 3, "errors": 3, "interrupt": 2, "model": 4, "doctests": 1}
+CASES = {
+    "bits": 4,
+    "formats": 3,
+    "files": 3,
+    "errors": 3,
+    "hostile": 3,
+    "groups": 3,
+    "many": 1,
+    "interrupt": 2,
+    "model": 4,
+    "doctests": 1,
+}
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_a_job_passes(case, tmp_path):
-    folder = [tmp_path] if case in ("files", "errors") else []
+    folder = [tmp_path] if case in ("files", "errors", "hostile") else []
     done = run(CASES[case], case, *folder)
     assert (done.returncode, done.stdout) == (0, "passed\n"), done.stderr
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,15 +26,29 @@ class _Part(NamedTuple):
 
 
 class ShardedHost(Host):
-    """The backend of one optimizer in process `rank` of `ranks`."""
+    """The backend of one optimizer in process `rank` of `ranks`; `connect` gives shards their messages."""
 
-    def __init__(self, rank: int, ranks: int, bucket: int, microbatches: int) -> None:
-        self._rank, self._bucket, self._microbatches = rank, bucket, microbatches
+    shards: _schuss.Shards
+    #: Bytes of the messages.
+    buffers: int
+
+    def __init__(
+        self, rank: int, ranks: int, bucket: int, microbatches: int, connect: Callable[[_schuss.Shards], int]
+    ) -> None:
+        self._rank, self._bucket, self._connect, self.microbatches = rank, bucket, connect, microbatches
         self._loads = [0] * ranks
         #: By the identities of parameters, and of state arrays; both are kept alive here.
         self._parts: dict[int, _Part] = {}
         self._stored: dict[int, Stored] = {}
-        self.shards: _schuss.Shards | None = None
+
+    @contextlib.contextmanager
+    def tried(self) -> Iterator[None]:
+        """A context whose changes to the division of arrays are taken back."""
+        kept = {name: value.copy() if isinstance(value, (list, dict)) else value for name, value in vars(self).items()}
+        try:
+            yield
+        finally:
+            vars(self).update(kept)
 
     def check_picklable(self) -> None:
         raise TypeError("a sharded optimizer cannot be copied or pickled; save it to a file, and load that")
@@ -80,8 +95,10 @@ class ShardedHost(Host):
     def _shards(self, groups: Sequence[GroupArrays]) -> _schuss.Shards:
         params = [param for group in groups for param in group.params]
         cuts = [self._parts[id(param)].cuts for param in params]
-        self.shards = _schuss.Shards(self._rank, params, cuts, self._bucket, self._microbatches)
-        return self.shards
+        shards = _schuss.Shards(self._rank, params, cuts, self._bucket, self.microbatches)
+        self.buffers = self._connect(shards)
+        self.shards = shards
+        return shards
 
     def elements(self, owner: Owner) -> int:
         """The number of elements that this process updates."""

@@ -33,7 +33,13 @@ NUMBERS = 1 << 14
 _PENDING, _TOGETHER, _DISAGREED = 0, 1, 2
 
 
-def connect(shards: _schuss.Shards, comm: Any) -> int:
+def free(comm: Any) -> None:
+    """Frees a communicator; it is one call of each process, but sends nothing."""
+    if not mpi().Is_finalized():
+        comm.Free()
+
+
+def connect(comm: Any, shards: _schuss.Shards) -> int:
     """Gives the shards the functions and the memory of their messages; returns the bytes of this memory."""
     MPI = mpi()
     rank, sums, buckets = comm.Get_rank(), shards.sums, shards.bytes
@@ -98,10 +104,10 @@ def set_threads(comm: Any) -> None:
         _schuss.set_num_threads(max(1, cpus // count))
 
 
-def together(comm: Any, function: Callable[[], T], description: Mapping[str, Any] | None = None) -> T:
+def together(comm: Any, function: Callable[[], T], describe: Callable[[T], Mapping[str, Any]] = lambda result: {}) -> T:
     """The result of a function that sends nothing; if it fails in one process, all raise its error.
 
-    All processes must have the same `description`.
+    What `describe` makes of the result must be the same in all.
     """
     error: BaseException | None = None
     result: T | None = None
@@ -109,55 +115,71 @@ def together(comm: Any, function: Callable[[], T], description: Mapping[str, Any
         result = function()
     except BaseException as own:
         error = own
-    raise_together(comm, error, description or {}, always=False)
+    raise_together(comm, error, lambda: describe(cast(T, result)), always=False)
     return cast(T, result)
 
 
-def step(
-    shards: _schuss.Shards,
-    comm: Any,
-    earlier: list[np.ndarray],
-    function: Callable[[], T],
-    describe: Callable[[], Mapping[str, Any]],
-) -> T:
+def step(shards: _schuss.Shards, comm: Any, function: Callable[[], T], describe: Callable[[], Mapping[str, Any]]) -> T:
     """The result of a function that exchanges a step; an error in one process before the exchange is raised in all."""
-    shards.begin(earlier)
+    shards.begin([])
     try:
         return function()
     except BaseException as error:
         if shards.phase == _PENDING:
             shards.refuse()
-            raise_together(comm, error, {})
+            raise_together(comm, error, dict)
         if shards.phase == _DISAGREED:
-            raise_together(comm, None, describe())
+            raise_together(comm, None, describe)
         raise
 
 
 def raise_together(
-    comm: Any, error: BaseException | None, description: Mapping[str, Any], *, always: bool = True
+    comm: Any, error: BaseException | None, describe: Callable[[], Mapping[str, Any]], *, always: bool = True
 ) -> None:
-    """Raises the first process's error in all; without one, an error that says in what their descriptions differ."""
-    own = None if error is None else (type(error).__name__, str(error))
-    everyone = comm.allgather((own, dict(description)))
-    failed = [rank for rank, (theirs, _) in enumerate(everyone) if theirs is not None]
+    """Raises the first process's error in all; without one, an error that says in what their descriptions differ.
+
+    All processes must get to the exchange here, so what may fail before it is another error of this process.
+    """
+    own, description = None, {}
+    try:
+        if error is None:
+            description = {name: str(value) for name, value in describe().items()}
+    except BaseException as other:
+        error = other
+    if error is not None:
+        own = type(error).__name__, _message(error)
+    everyone = comm.allgather((own, description))
+    failed = [rank for rank, (raised, _) in enumerate(everyone) if raised is not None]
     if failed:
         if error is not None and not isinstance(error, Exception):
             raise error  # an interrupt is this process's own
-        rank = failed[0]
-        name, message = everyone[rank][0]
-        where = f" (in process {rank})" if len(everyone) > 1 else ""
-        kind = getattr(builtins, name, None)
-        if not (isinstance(kind, type) and issubclass(kind, Exception)):
-            kind, message = RuntimeError, f"{name}: {message}"
-        if issubclass(kind, (UnicodeError, StopIteration)):
-            kind = RuntimeError
-        raise kind(message + where) from error
+        name, message = everyone[failed[0]][0]
+        raise _rebuilt(name, message, f" (in process {failed[0]})" if len(everyone) > 1 else "") from error
     first = everyone[0][1]
-    for rank, (_, other) in enumerate(everyone):
-        for key in (*first, *other):
-            if first.get(key) != other.get(key):
-                raise ValueError(
-                    f"the processes differ in {key}: {first.get(key)} in process 0, {other.get(key)} in process {rank}"
-                )
+    for rank, (_, theirs) in enumerate(everyone):
+        for key in (*first, *theirs):
+            if first.get(key) != theirs.get(key):
+                one, another = (found.get(key, "nothing") for found in (first, theirs))
+                raise ValueError(f"the processes differ in {key}: {one} in process 0, {another} in process {rank}")
     if always:
         raise RuntimeError("the processes do not take the same step")
+
+
+def _message(error: BaseException) -> str:
+    try:
+        # The text of a KeyError is the repr of its argument.
+        return " ".join(map(str, error.args)) if isinstance(error, KeyError) else str(error)
+    except Exception:
+        return "an error without a text"
+
+
+def _rebuilt(name: str, message: str, where: str) -> Exception:
+    """An error of another process."""
+    kind = getattr(builtins, name, None)
+    # A StopIteration would end the caller's loop.
+    if isinstance(kind, type) and issubclass(kind, Exception) and not issubclass(kind, StopIteration):
+        try:
+            return kind(message + where)
+        except TypeError:  # it is made of more than a text
+            pass
+    return RuntimeError(f"{name}: {message}{where}")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Generator, Iterator
+import zlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import numpy as np
 from schuss import checkpoint
 from schuss._arrays import tensor_files
 from schuss._arrays.tensor_files import Stored
+from schuss._core import validate
 from schuss._core.optimizer import Optimizer
 from schuss._core.state import Unfit
 from schuss.mpi._backend import ShardedHost
@@ -22,70 +24,88 @@ def save(
     comm: Any, optimizer: Optimizer, backend: ShardedHost, path: str | os.PathLike[str], include_params: bool
 ) -> None:
     """See :meth:`schuss.mpi.Sharded.save`."""
+
+    def parts() -> list[Stored]:
+        tensors = checkpoint.stored_tensors(optimizer, validate.flag("include_params", include_params))
+        return [tensor for tensor in tensors.values() if backend.is_part(tensor.array)]
+
+    own = together(comm, parts, lambda _: {"include_params": include_params})
+    sizes = comm.gather([tensor.array.nbytes for tensor in own])
     if comm.Get_rank() > 0:
-        tensors = checkpoint.stored_tensors(optimizer, include_params)
-        while (name := comm.bcast(None)) is not None:
-            _send(comm, tensors[name])
+        # Process 0 asks for each piece, so that it can stop anywhere.
+        while (piece := comm.recv(source=0)) is not None:
+            number, start, stop = piece
+            comm.Send([_bytes(own[number].array)[start:stop], mpi().BYTE], dest=0)
         together(comm, lambda: None)
         return
-
-    arriving: list[Generator[np.ndarray]] = []
+    numbers = {id(tensor.array): number for number, tensor in enumerate(own)}
 
     def content(name: str, tensor: Stored) -> Iterator[np.ndarray]:
-        if not backend.is_part(tensor.array):
+        number = numbers.get(id(tensor.array))
+        if number is None:
             return tensor_files.content(name, tensor)
-        comm.bcast(name)
-        arriving.append(_received(comm, tensor))
-        return arriving[-1]
+        pieces = _pieces(comm, number, tensor, [of_all[number] for of_all in sizes])
+        return pieces if tensor.order == "C" else _turned(tensor, pieces)
 
     def write() -> None:
         try:
             with optimizer._exclusive():
                 checkpoint.write(path, optimizer, include_params, content)
         finally:
-            # After an error the rest of a tensor is received, since the others are sending it.
-            for tensor in arriving:
-                tensor.close()
-            comm.bcast(None)
+            for rank in range(1, comm.Get_size()):
+                comm.send(None, dest=rank)
 
     together(comm, write)
 
 
-def _send(comm: Any, tensor: Stored) -> None:
-    """Sends the part of a tensor to process 0."""
-    part = tensor.array.reshape(-1).view(np.uint8)
-    comm.gather(part.size, root=0)
-    for at in range(0, part.size, CHUNK):
-        comm.Send([part[at : at + CHUNK], mpi().BYTE], dest=0)
+def _bytes(array: np.ndarray) -> np.ndarray:
+    return array.reshape(-1).view(np.uint8)
 
 
-def _received(comm: Any, tensor: Stored) -> Generator[np.ndarray]:
-    """The parts of a tensor of all processes, in order; of one in Fortran order, all at once."""
-    sizes = comm.gather(tensor.array.nbytes, root=0)
-    whole = np.empty(tensor.nbytes if tensor.order == "F" else 0, np.uint8)
-    at, wanted = 0, True
+def _pieces(comm: Any, number: int, tensor: Stored, sizes: Sequence[int]) -> Iterator[np.ndarray]:
+    """The elements of a tensor of all processes, in the order of memory."""
+    received = np.empty(min(CHUNK, max(sizes)), np.uint8)
     for rank, size in enumerate(sizes):
         for start in range(0, size, CHUNK):
-            count = min(CHUNK, size - start)
+            stop = min(start + CHUNK, size)
             if rank == 0:
-                part = tensor.array.reshape(-1).view(np.uint8)[start : start + count]
-            else:
-                part = np.empty(count, np.uint8)
-                comm.Recv([part, mpi().BYTE], source=rank)
-            if tensor.order == "F":
-                whole[at : at + count] = part
-            elif wanted:
-                try:
-                    yield part
-                except GeneratorExit:
-                    wanted = False
-            at += count
-    if tensor.order == "F" and wanted:
-        yield np.ascontiguousarray(whole.view(tensor.array.dtype).reshape(tensor.shape, order="F"))
+                yield _bytes(tensor.array)[start:stop]
+                continue
+            comm.send((number, start, stop), dest=rank)
+            piece = received[: stop - start]
+            comm.Recv([piece, mpi().BYTE], source=rank)
+            yield piece
 
 
-def load(comm: Any, optimizer: Optimizer, path: str | os.PathLike[str], include_params: bool) -> None:
+def _turned(tensor: Stored, pieces: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+    """A tensor in C order, of the elements in Fortran order."""
+    whole, at = np.empty(tensor.nbytes, np.uint8), 0
+    for piece in pieces:
+        whole[at : at + piece.size] = piece
+        at += piece.size
+    yield np.ascontiguousarray(whole.view(tensor.array.dtype).reshape(tensor.shape, order="F"))
+
+
+def load(
+    comm: Any, optimizer: Optimizer, backend: ShardedHost, path: str | os.PathLike[str], include_params: bool
+) -> None:
     """See :meth:`schuss.mpi.Sharded.load`."""
-    file = checkpoint.prepared(path, optimizer, include_params, Unfit(True))
+    # After an error here nothing has changed.
     with contextlib.ExitStack() as stack:
-        together(comm, lambda: stack.enter_context(file))()
+        prepared = together(
+            comm,
+            lambda: stack.enter_context(
+                checkpoint.prepared(path, optimizer, validate.flag("include_params", include_params), Unfit(True))
+            ),
+            lambda found: {"include_params": include_params, "the file": _digest(found, backend)},
+        )
+        together(comm, lambda: prepared.load(optimizer))
+
+
+def _digest(prepared: checkpoint.Prepared, backend: ShardedHost) -> str:
+    """A hash of what all processes read of a file: of some, it might be an old one of the same name."""
+    found = zlib.crc32(prepared.text.encode())
+    for target, source in prepared.copies:
+        if not backend.is_part(target):
+            found = zlib.crc32(_bytes(np.ascontiguousarray(source)).data, found)
+    return f"one with the hash {found:08x}"

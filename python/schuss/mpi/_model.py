@@ -106,12 +106,14 @@ def predict(
     buckets = -(-elements // bucket_size)
     traffic = (gradient_bytes + param_bytes) * share * others
     exchange = buckets * 2 * others * machine.latency + traffic / machine.bandwidth
-    # Gradients are packed, those of all processes added, the part updated, and the other parts unpacked.
+    # Gradients are packed, those of all processes added, the part updated and packed, and the other parts unpacked.
+    # An MPI also copies what a process sends to itself.
     packed = 2 * gradient_bytes * elements
     added = (3 * gradient_bytes * others + 2 * gradient_bytes) * share
     updated = (gradient_bytes + 2 * param_bytes + 2 * state_bytes) * share
-    unpacked = 2 * param_bytes * (elements + share)
-    update = (packed + added + updated + unpacked) / machine.memory_bandwidth
+    unpacked = 2 * param_bytes * elements
+    kept = 2 * (gradient_bytes + param_bytes) * share
+    update = (packed + added + updated + unpacked + kept) / machine.memory_bandwidth
     hidden = min(exchange, update) * (1 - 1 / max(buckets, 1)) if overlap else 0.0
     reduced = 3 * gradient_bytes * others * share + (gradient_bytes + 2 * param_bytes + 2 * state_bytes) * elements
     unsharded = exchange + reduced / machine.memory_bandwidth

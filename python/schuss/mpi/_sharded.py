@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Callable, Iterator
+import weakref
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
-import numpy as np
-
+from schuss import _schuss
 from schuss._arrays import checks, trees
 from schuss._backends.host import NEW
-from schuss._core.group import ParamGroup
+from schuss._core import validate
+from schuss._core.group import check_group
 from schuss._core.optimizer import Optimizer
-from schuss._core.validate import flag, grad_scale
-from schuss.mpi import _exchange, _files
+from schuss.mpi import _arguments, _exchange, _files, _sums
+from schuss.mpi._attributes import Attributes
 from schuss.mpi._backend import ShardedHost
-from schuss.mpi._exchange import mpi
-from schuss.optimizers import OPTIMIZERS
+from schuss.mpi._sums import Sum
 
 T = TypeVar("T")
 
@@ -26,7 +27,7 @@ _TOGETHER = ("eval", "train", "update_hessian")
 _READING = ("metrics",)
 
 
-class Sharded:
+class Sharded(Attributes):
     r"""An optimizer whose state is divided among the processes of an MPI job (ZeRO, stage 1).
 
     Every process has all parameters and its own gradients, and a part of every state: with :math:`R` processes,
@@ -94,56 +95,69 @@ class Sharded:
         bucket_size: int = 1 << 20,
         **options: Any,
     ) -> None:
-        self._comm = _communicator(comm).Dup()
+        self._comm = _arguments.communicator(comm).Dup()
+        weakref.finalize(self, _exchange.free, self._comm).atexit = False
         rank, ranks = self._comm.Get_rank(), self._comm.Get_size()
         count = ranks if microbatches is None else microbatches
-        leaves = self._together(lambda: _checked(kind, params, count, bucket_size, ranks))
-        # Before the arrays are checked one by one, so that all processes take part.
-        names = {name: _layout(array) for name, array in leaves}
         _exchange.together(
-            self._comm, lambda: None, {"the optimizer": kind.__name__, "bucket_size": bucket_size, **_in_words(names)}
+            self._comm,
+            lambda: _arguments.check(kind, params, count, bucket_size, ranks),
+            lambda _: {"the optimizer": kind.__name__, "microbatches": count, "bucket_size": bucket_size},
         )
-        self._backend = ShardedHost(rank, ranks, bucket_size, count)
-
-        for _, array in leaves:
-            if array.flags.writeable and (array.flags.c_contiguous or array.flags.f_contiguous):
-                _exchange.broadcast(self._comm, array)
+        params = _arguments.listed(params)
 
         def make() -> Optimizer:
-            token = NEW.set(self._backend)
+            connect = functools.partial(_exchange.connect, self._comm)
+            token = NEW.set(ShardedHost(rank, ranks, int(bucket_size), int(count), connect))
             try:
                 return kind(params, **options)
             finally:
                 NEW.reset(token)
 
-        self._optimizer: Optimizer = self._together(make)
-        _exchange.together(self._comm, lambda: None, self._description())
-        assert self._backend.shards is not None
-        self._shards = self._backend.shards
-        self._buffers = _exchange.connect(self._shards, self._comm)
-        _exchange.set_threads(self._comm)
+        self._make_together(make, _arguments.description)
+        self._several = microbatches is not None
         self._numbers = range(count * rank // ranks, count * (rank + 1) // ranks)
-        self._sums: list[tuple[int, int, np.ndarray, Any]] = []
-        self._accumulated = 0
+        #: The sums of this process's gradients of the next step, the shards that send them, and when.
+        self._sums: tuple[_schuss.Shards | None, int, list[Sum]] = (None, 0, [])
+        _exchange.set_threads(self._comm)
+
+    def _make_together(self, make: Callable[[], Optimizer], describe: Callable[[Optimizer], Mapping[str, Any]]) -> None:
+        """Makes the optimizer in all processes or in none, with the parameters of process 0."""
+        optimizer = _exchange.together(self._comm, make, describe)
+        if self._comm.Get_size() > 1:
+            for array in optimizer._params:
+                _exchange.broadcast(self._comm, array)
+            del optimizer  # its state may depend on parameters
+            optimizer = _exchange.together(self._comm, make)
+        self._optimizer = optimizer
 
     # Steps.
 
     def step(
-        self, local_grads: Any = None, *, average: bool = True, grad_scale: float = 1.0, zero_grads: bool = False
+        self,
+        local_grads: Any = None,
+        *,
+        average: bool = True,
+        grad_scale: float = 1.0,
+        zero_grads: bool = False,
+        partial: bool = False,
     ) -> bool:
         """Takes a step with the sum or the mean of all gradients; every process calls it.
 
         Parameters
         ----------
         local_grads : structure of arrays
-            This process's gradient, its last one if it has several; for `NAG`, the function that computes it. Arrays
-            whose gradient is None are left out; they must be the same in every process.
+            This process's gradient, its last one if it has several; for `NAG`, the function that computes it or, with
+            ``microbatches``, an iterable of all that this process has. Arrays whose gradient is None are left out; they
+            must be the same in every process.
         average : bool, default True
             Divide the sum by the number of gradients that were added.
         grad_scale : float, default 1.0
             What gradients are divided by besides.
         zero_grads : bool, default False
             Set this process's gradients to zero after use.
+        partial : bool, default False
+            Whether dicts of gradients may lack keys; what is missing is as None.
 
         Returns
         -------
@@ -163,51 +177,57 @@ class Sharded:
         """
 
         def take() -> bool:
-            scale = _scale(grad_scale, average, self._count)
-            if self._accumulated + 1 < len(self.microbatches):
+            count = self._count if validate.flag("average", average) else 1
+            take = functools.partial(
+                self._optimizer.step, grad_scale=validate.grad_scale(grad_scale) * count, partial=partial
+            )
+            several = callable(local_grads) and self._several
+            if len(self._numbers) == 1 and not several:
+                return take(local_grads, zero_grads=zero_grads)
+            zero = validate.flag("zero_grads", zero_grads)
+            if several:
+                if zero:
+                    raise ValueError("zero_grads=True is for gradients that are passed themselves")
+                return take(lambda: self._sum(self._all(local_grads(), partial)))
+            sums = self._accumulated
+            if _count(sums) + 1 < len(self._numbers):
                 raise ValueError(
-                    f"this process has accumulated {self._accumulated} of {len(self.microbatches)} gradients; pass all "
-                    "but the last to accumulate()"
+                    f"this process has accumulated {_count(sums)} of {len(self._numbers)} gradients; pass all but the "
+                    "last to accumulate()"
                 )
-            if not self._sums:
-                return self._optimizer.step(local_grads, grad_scale=scale, zero_grads=zero_grads)
-            last = self._with(local_grads)
-            zero = flag("zero_grads", zero_grads)
-            taken = self._optimizer.step(last, grad_scale=scale)
-            if zero:
-                for _, _, array in self._leaves(local_grads):
-                    array.fill(0)
+            sums = _sums.added(self._optimizer, sums, self._numbers[-1], local_grads, partial=partial)
+            used = [(place, array) for place, array in self._leaves(local_grads, partial) if zero and array is not None]
+            for place, array in used:
+                checks.check_zeroable(place, array)
+            taken = take(self._sum(sums))
+            for _, array in used:
+                array.fill(0)
             return taken
 
-        before = list(self._sums)
-        try:
-            return self._exchanged(take, lambda: self._arguments(average, grad_scale, local_grads))
-        finally:
-            # After an error in the arguments the gradients are still there.
-            if self._shards.phase == 1:
-                self._sums, self._accumulated = [], 0
-            else:
-                self._sums = before
+        def arguments() -> dict[str, Any]:
+            given = [] if callable(local_grads) else self._leaves(local_grads, partial)
+            absent = [place for place, array in given if array is None]
+            return {"average": average, "grad_scale": grad_scale, "the arrays without gradients": absent}
+
+        return self._exchanged(take, arguments)
 
     @property
     def microbatches(self) -> range:
         """The numbers of this process's gradients in a step."""
         return self._numbers
 
-    @property
-    def _count(self) -> int:
-        return self._backend._microbatches
-
-    def accumulate(self, local_grads: Any) -> None:
+    def accumulate(self, local_grads: Any, *, partial: bool = False) -> None:
         """Adds one of this process's gradients of the next step; it is copied, and nothing is sent.
 
         With ``microbatches`` gradients a step, a process passes all of its own but the last to this method, in order,
-        and the last to :meth:`step`.
+        and the last to :meth:`step`. An error here is this process's alone.
 
         Parameters
         ----------
         local_grads : structure of arrays
-            In the structure of the parameters.
+            In the structure of the parameters; None for the same arrays in all gradients of a step.
+        partial : bool, default False
+            Whether dicts may lack keys; what is missing is as None.
 
         Raises
         ------
@@ -225,78 +245,94 @@ class Sharded:
         >>> w
         array([-2., -4.])
         """
-        if self._accumulated + 1 >= len(self.microbatches):
+        sums, rounds = self._accumulated, self._shards.rounds
+        if _count(sums) + 1 >= len(self._numbers):
             raise ValueError(
-                f"this process has {len(self.microbatches)} of the {self._count} gradients of a step; pass the last to "
+                f"this process has {len(self._numbers)} of the {self._count} gradients of a step; pass the last to "
                 "step(), or make the optimizer with microbatches= the number of all"
             )
-        sums = list(self._sums)
-        self._push(sums, self.microbatches[self._accumulated], local_grads)
-        self._sums, self._accumulated = sums, self._accumulated + 1
+        number = self._numbers[_count(sums)]
+        sums = _sums.added(self._optimizer, sums, number, local_grads, partial=partial)
+        self._sums = (self._shards, rounds, sums)
 
-    def _with(self, local_grads: Any) -> Any:
-        """The last of this process's sums with one more gradient, as a structure; the others are left in `_sums`."""
-        sums = list(self._sums)
-        self._push(sums, self.microbatches[-1], local_grads)
-        self._sums = sums[:-1]
-        self._shards.begin([memory for _, _, memory, _ in self._sums])
-        return sums[-1][3]
+    def add_param_group(self, group: Mapping[str, Any]) -> None:
+        """Adds a group, as :meth:`Optimizer.add_param_group` does; every process calls it, between steps.
 
-    def _push(self, sums: list[tuple[int, int, np.ndarray, Any]], number: int, grads: Any) -> None:
-        """Appends a gradient to sums; a pair of equally long sums that begins at a multiple of both becomes one."""
-        memory, arrays = self._packed()
-        for i, place, gradient in self._leaves(grads):
-            if gradient is None:
-                raise TypeError(f"{place} is None; gradients that are accumulated are needed for all arrays")
-            usable = checks.as_gradient(place, gradient, f"params{place[5:]}", self._optimizer._params[i])
-            np.copyto(arrays[i], usable, casting="same_kind")
-        sums.append((number, 1, memory, trees.build(self._optimizer._root(), arrays.__getitem__)))
-        while len(sums) > 1 and sums[-2][1] == sums[-1][1] and sums[-2][0] % (2 * sums[-1][1]) == 0:
-            (first, count, _, left), (_, _, memory, right) = sums[-2:]
-            for (_, _, one), (_, _, other) in zip(self._leaves(left), self._leaves(right), strict=True):
-                np.add(one, other, out=other)  # the later one is new, the earlier is needed after an error
-            sums[-2:] = [(first, 2 * count, memory, right)]
+        Process 0 sends the values of its arrays to the others.
 
-    def _packed(self) -> tuple[np.ndarray, list[np.ndarray]]:
-        """Memory for one gradient of all parameters, and its arrays."""
-        params = self._optimizer._params
-        sizes = [param.size * checks.compute_dtype(param.dtype).itemsize for param in params]
-        memory = np.empty(sum(-(-size // 8) for size in sizes), np.float64).view(np.uint8)
-        arrays, at = [], 0
-        for param, size in zip(params, sizes, strict=True):
-            view = memory[at : at + size].view(checks.compute_dtype(param.dtype))
-            arrays.append(view.reshape(param.shape, order=checks.order(param)))
-            at += -(-size // 8) * 8
-        return memory, arrays
+        Parameters
+        ----------
+        group : dict
+            ``{"params": <structure of arrays>, "lr": ..., ...}``; the same structure and options in every process.
 
-    def _leaves(self, grads: Any) -> Iterator[tuple[int, str, Any]]:
-        return trees.leaves(self._optimizer._root(), grads, "grads", "params")
+        Raises
+        ------
+        TypeError, ValueError
+            Wrong in one process, different among them, or there are accumulated gradients; nothing has changed.
 
-    def _arguments(self, average: Any, scale: Any, grads: Any) -> dict[str, Any]:
-        """What processes may differ in, of arguments that are right."""
-        absent = [] if callable(grads) else [place for _, place, leaf in self._leaves(grads) if leaf is None]
-        return {"average": average, "grad_scale": scale, "the arrays without gradients": absent}
+        Examples
+        --------
+        >>> import numpy as np, schuss.mpi
+        >>> opt = schuss.mpi.Sharded(schuss.SGD, [np.ones(3)], lr=0.1)
+        >>> opt.add_param_group({"params": [np.ones(2)], "lr": 0.01})
+        >>> opt.step([[np.ones(3)], [np.ones(2)]])
+        True
+        """
+        optimizer, known = self._optimizer, len(self._optimizer._params)
+
+        def prepare() -> tuple[dict[str, Any], list[Any]]:
+            if self._accumulated:
+                raise ValueError("gradients of a step have been accumulated; add the group after the step")
+            check_group(group)
+            usable = _arguments.listed_group(group)
+            with self._backend.tried(), optimizer._exclusive():
+                changed = {name: value for _, name, value in optimizer._group_added(usable)}
+            return usable, [changed[name] for name in ("_suffixes", "_params", "_groups")]
+
+        usable, arrays = _exchange.together(
+            self._comm, prepare, lambda found: _arguments.description_of_groups(optimizer, *found[1])
+        )
+        for array in arrays[1][known:]:
+            _exchange.broadcast(self._comm, array)
+        _exchange.together(self._comm, lambda: optimizer.add_param_group(usable))
+
+    @property
+    def _backend(self) -> ShardedHost:
+        backend: Any = self._optimizer._stepped._backend
+        assert isinstance(backend, ShardedHost)
+        return backend
+
+    @property
+    def _shards(self) -> _schuss.Shards:
+        return self._backend.shards
+
+    @property
+    def _count(self) -> int:
+        """Gradients that a step adds."""
+        return self._backend.microbatches
+
+    @property
+    def _accumulated(self) -> list[Sum]:
+        """The sums for the next step; the last step used those before it, even if an interrupt came after it."""
+        shards, rounds, sums = self._sums
+        return sums if shards is self._shards and rounds == self._shards.rounds else []
+
+    def _sum(self, sums: list[Sum]) -> Any:
+        """The last of this process's sums as a structure; the earlier ones are left to the shards."""
+        self._shards.begin([one.memory for one in sums[:-1]])
+        return sums[-1].structure(self._optimizer)
+
+    def _all(self, gradients: Any, partial: bool = False) -> list[Sum]:
+        return _sums.all_added(self._optimizer, self._numbers, gradients, partial)
+
+    def _leaves(self, grads: Any, partial: bool) -> Iterator[tuple[str, Any]]:
+        leaves = trees.leaves(self._optimizer._root(), grads, "grads", "params", partial=partial)
+        return ((place, leaf) for _, place, leaf in leaves)
 
     def _exchanged(self, function: Callable[[], T], arguments: Callable[[], dict[str, Any]] = dict) -> T:
         """The result of a function that exchanges a step."""
-        describe = lambda: {**self._description(), **_in_words(arguments())}  # noqa: E731
-        return _exchange.step(self._shards, self._comm, [], function, describe)
-
-    def _together(self, function: Callable[[], T]) -> T:
-        """The result of a function that sends nothing; its error in one process is that of all."""
-        return _exchange.together(self._comm, function)
-
-    def _description(self) -> dict[str, str]:
-        """What must be the same in all processes, in words."""
-        optimizer = self._optimizer
-        own: dict[str, Any] = {name: optimizer._option(name) for name in ("track_grad_norm", *optimizer._settings)}
-        own |= {"the number of steps": optimizer.step_count, "the state's options": optimizer._state_format}
-        rates = optimizer._stepped._scheduled_values(optimizer.step_count)
-        for i, group in enumerate(optimizer.param_groups):
-            for name, value in group.hypers.items():
-                own[f"param_groups[{i}][{name!r}]"] = "a schedule" if callable(value) else value
-        own |= {f"the values of group {i} at this step": values for i, values in enumerate(rates)}
-        return _in_words(own)
+        describe = lambda: {**_arguments.description(self._optimizer), **arguments()}  # noqa: E731
+        return _exchange.step(self._shards, self._comm, function, describe)
 
     # Checkpoints.
 
@@ -337,74 +373,29 @@ class Sharded:
         OSError, TypeError, ValueError, RuntimeError
             As for :func:`schuss.load`, if it fails in any process; the same error in all, and nothing has changed.
         """
-        _files.load(self._comm, self._optimizer, path, include_params)
+        _files.load(self._comm, self._optimizer, self._backend, path, include_params)
 
     # What the optimizer has.
-
-    @property
-    def param_groups(self) -> tuple[ParamGroup, ...]:
-        """The groups, as of the optimizer; set hyperparameters to the same values in every process."""
-        return self._optimizer.param_groups
-
-    @property
-    def lr(self) -> float:
-        """The learning rate of the next step; set it to the same value in every process."""
-        optimizer: Any = self._optimizer
-        rate: float = optimizer.lr
-        return rate
-
-    @lr.setter
-    def lr(self, value: Any) -> None:
-        self._optimizer.lr = value
-
-    @property
-    def step_count(self) -> int:
-        """Steps taken."""
-        return self._optimizer.step_count
-
-    @property
-    def skipped_steps(self) -> int:
-        """Steps skipped because a gradient was not finite."""
-        return self._optimizer.skipped_steps
-
-    @property
-    def grad_norm(self) -> float | None:
-        """The global norm of the last step's sum or mean of gradients, before clipping; None unless it was measured."""
-        return self._optimizer.grad_norm
-
-    @property
-    def max_grad_norm(self) -> float | None:
-        """The bound on the global gradient norm, or None; set it to the same value in every process."""
-        return self._optimizer.max_grad_norm
-
-    @max_grad_norm.setter
-    def max_grad_norm(self, value: float | None) -> None:
-        self._optimizer.max_grad_norm = value
-
-    @property
-    def nonfinite(self) -> str:
-        """What a step does about NaN and infinities in the sum of gradients."""
-        return self._optimizer.nonfinite
-
-    @nonfinite.setter
-    def nonfinite(self, value: Any) -> None:
-        self._optimizer.nonfinite = value
 
     @property
     def memory(self) -> dict[str, int]:
         """Bytes in this process besides parameters and gradients: its part of the state, of the sums, and buffers."""
         states = sum(array.nbytes for own in self._optimizer._states for array in own)
-        return {"state": states, "gradients": self._shards.gradient_bytes, "buffers": self._buffers}
+        return {"state": states, "gradients": self._shards.gradient_bytes, "buffers": self._backend.buffers}
 
     def __getattr__(self, name: str) -> Any:
         hidden = name.startswith("_") or name == "grads"
         value: Any = None if hidden else getattr(self._optimizer, name)
         if name in _TOGETHER:
-            return lambda *args: self._exchanged(lambda: value(*args))
+            return lambda *args, **named: self._exchanged(lambda: value(*self._estimates(args), **named))
         if hidden or (callable(value) and name not in _READING):
             hint = {"state_dict": "; use save", "load_state_dict": "; use load", "grads": "; pass gradients to step"}
             raise AttributeError(f"a sharded optimizer has no {name}{hint.get(name, '')}")
         return value
+
+    def _estimates(self, given: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Arguments of a method of all parameters: with several microbatches, an estimate for each."""
+        return (self._sum(self._all(given)),) if given and self._several else given
 
     def __setattr__(self, name: str, value: Any) -> None:
         # What this class does not have is an option of the optimizer, or a mistake that it explains.
@@ -420,43 +411,6 @@ class Sharded:
         return f"Sharded, process {rank} of {ranks}, {own:,} elements of its own, of {self._optimizer!r}"
 
 
-def _checked(kind: Any, params: Any, count: Any, bucket: Any, ranks: int) -> list[tuple[str, np.ndarray]]:
-    """The arrays of the parameters; raises unless the arguments are usable."""
-    if not (isinstance(kind, type) and issubclass(kind, Optimizer)):
-        raise TypeError(f"the first argument is a class of schuss.OPTIMIZERS, got {trees.kind(kind)}")
-    if not kind._shareable:
-        raise TypeError(f"{kind.__name__} needs every array whole, so processes cannot share them")
-    if not issubclass(kind, tuple(OPTIMIZERS.values())):
-        raise TypeError(
-            f"processes cannot share the arrays of {kind.__name__}, a wrapper; give the class that it wraps"
-        )
-    for name, value, least in (("microbatches", count, ranks), ("bucket_size", bucket, 1)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise ValueError(f"{name} must be a whole number >= {least}, got {value!r}")
-    if checks.any_on_gpu(params):
-        raise TypeError("processes share NumPy arrays only; params has arrays on a GPU")
-    leaves = trees.flatten(params, "params")[1]
-    return [(f"params{place}", leaf) for place, leaf in leaves if isinstance(leaf, np.ndarray)]
-
-
-def _communicator(comm: Any) -> Any:
-    MPI = mpi()
-    if comm is None:
-        return MPI.COMM_WORLD
-    if not isinstance(comm, MPI.Intracomm) or comm == MPI.COMM_NULL:
-        raise TypeError(f"comm must be a communicator of mpi4py that this process is in, got {trees.kind(comm)}")
-    return comm
-
-
-def _layout(array: np.ndarray) -> str:
-    """What must be the same in all processes."""
-    order = "C" if array.flags.c_contiguous else "F" if array.flags.f_contiguous else "no"
-    return f"{array.dtype}{list(array.shape)} in {order} order{'' if array.flags.writeable else ', read-only'}"
-
-
-def _scale(given: Any, average: Any, count: int) -> float:
-    return grad_scale(given) * (count if flag("average", average) else 1)
-
-
-def _in_words(values: dict[str, Any]) -> dict[str, str]:
-    return {name: str(value) for name, value in values.items()}
+def _count(sums: list[Sum]) -> int:
+    """The number of gradients in sums."""
+    return sum(one.length for one in sums)

@@ -8,12 +8,13 @@ use pyo3::exceptions::PyRuntimeError;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
-use schuss::{level, unscale_factor};
+use schuss::level;
 
 use crate::arrangement::Arrangement;
 use crate::arrays::{Known, Pinned};
 use crate::callbacks;
 use crate::changes::Changes;
+use crate::fingerprint::fingerprint;
 use crate::gradients;
 use crate::group::MOST_STEPS;
 use crate::inner::{Locked, NO_NORM, Nonfinite};
@@ -21,7 +22,7 @@ use crate::memory::{List, collect, no_memory};
 use crate::options::{plain_flag, plain_scale};
 use crate::rows::Given;
 use crate::step::scheduled_values;
-use crate::step::{self, Taken, add_gradients, fill_scalars, fingerprint, refuse_replaced, restore_gradients, run};
+use crate::step::{self, Taken, add_gradients, fill_scalars, refuse_replaced, restore_gradients, run};
 use crate::tree;
 
 /// Base class of the Python optimizers.
@@ -210,15 +211,17 @@ impl Core {
         restore_gradients(inner);
         let read = gradients::read(slf.as_any(), inner, arrays, false, false, false)?;
         changes.get().check(py)?;
-        let mut factor = 1.0;
         if let Some(shards) = inner.shards.as_ref().map(|shards| shards.clone_ref(py)) {
+            if arrays.is_some() {
+                shards.get().check_sums()?;
+            }
             shards.get().agree(py, fingerprint(py, inner, program, steps, scheduled.as_deref(), 1.0))?;
             if arrays.is_some() {
                 add_gradients(py, inner, shards.get())?;
-                factor = unscale_factor(shards.get().count() as f64);
+                shards.get().average(); // the program may read what it is given unscaled
             }
         }
-        let lead = fill_scalars(py, inner, scheduled.as_deref(), factor);
+        let lead = fill_scalars(py, inner, scheduled.as_deref(), 1.0);
         run(py, inner, (program, false), None, steps, false, lead)?;
         read.release(py, inner)?;
         drop(guard);

@@ -11,6 +11,7 @@ mod changes;
 mod core;
 #[cfg(feature = "cuda")]
 mod cuda;
+mod fingerprint;
 mod functional;
 mod gradients;
 mod group;

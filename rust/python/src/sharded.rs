@@ -1,10 +1,10 @@
 //! The exchange of a step among processes that share an optimizer's arrays. It calls functions of a message-passing package that
 //! run no Python code, so an interrupt comes before or after a step. Knows neither optimizers nor that package.
 
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-use numpy::{PyArray1, PyArrayMethods, PyUntypedArray};
+use numpy::{PyArray1, PyArrayMethods, PyUntypedArray, PyUntypedArrayMethods};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
@@ -16,6 +16,10 @@ use crate::arrays::Pinned;
 use crate::callbacks::call;
 use crate::group::MatrixShape;
 use crate::memory::{List, collect, no_memory, push};
+
+mod params;
+
+pub use params::ParamExchange;
 
 /// Where a process is in a step; the discriminants are those of `phase` in Python.
 const PENDING: u8 = 0;
@@ -80,12 +84,14 @@ pub struct Shards {
     ranks: usize,
     /// Gradients that a step adds.
     count: usize,
-    /// Where each array begins in one of `earlier`.
+    /// Where each array begins in one of `earlier`, and the bytes of all.
     offsets: Vec<usize>,
+    whole: usize,
     params: Params,
     gradients: Mutex<Gradients>,
     connection: OnceLock<Connection>,
     phase: AtomicU8,
+    rounds: AtomicU64,
     failure: Mutex<Option<PyErr>>,
 }
 
@@ -137,9 +143,11 @@ impl Shards {
             ranks,
             count,
             offsets,
+            whole,
             gradients: Mutex::new(Gradients { block, parts, local, earlier: Vec::new() }),
             connection: OnceLock::new(),
             phase: AtomicU8::new(PENDING),
+            rounds: AtomicU64::new(0),
             failure: Mutex::new(None),
         })
     }
@@ -170,6 +178,12 @@ impl Shards {
         self.phase.load(Ordering::Relaxed)
     }
 
+    /// The steps that all processes have begun together: each has used up the gradients before it.
+    #[getter]
+    fn rounds(&self) -> u64 {
+        self.rounds.load(Ordering::Relaxed)
+    }
+
     /// Sets the functions and the memory of the exchange, once.
     fn connect(
         &self,
@@ -191,6 +205,9 @@ impl Shards {
                 "the exchange failed in the middle of a step, so parameters and state are not usable; make a new \
                  optimizer and load a checkpoint",
             ));
+        }
+        if earlier.0.iter().any(|memory| memory.len() != self.whole) {
+            return Err(PyRuntimeError::new_err("the sums do not fit the parameters"));
         }
         let earlier = try_collect(earlier.0.into_iter().map(Memory::new)).map_err(no_memory)?;
         let before = std::mem::replace(&mut self.locked().earlier, earlier);
@@ -222,11 +239,6 @@ impl Shards {
         self.layout.part(array)
     }
 
-    /// Gradients that a step adds.
-    pub fn count(&self) -> usize {
-        self.count
-    }
-
     /// The processes as the driver sees them.
     pub fn peers(slf: &Py<Shards>, py: Python<'_>) -> Peers {
         let (shards, own) = (slf.clone_ref(py), slf.get());
@@ -235,6 +247,18 @@ impl Shards {
             Python::attach(|py| _ = shards.get().combine(py, numbers));
         });
         Peers { rank: own.rank, ranks: own.ranks, combine }
+    }
+
+    /// Raises unless all sums are there that this process sends: the earlier ones, and one that the call itself is given.
+    pub fn check_sums(&self) -> PyResult<()> {
+        let (found, needed) = (self.locked().earlier.len() + 1, self.layout.own_sums());
+        let message = || format!("this process has {found} sums of gradients, and has to send {needed}");
+        if found == needed { Ok(()) } else { Err(PyRuntimeError::new_err(message())) }
+    }
+
+    /// Says that a step has begun.
+    pub fn begun(&self) {
+        self.rounds.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Agrees with the other processes on the next step, of which `fingerprint` is a hash; an error if they do not.
@@ -261,7 +285,7 @@ impl Shards {
         let connection = self.connected()?;
         let [function, in_place, dtype, operation] = &connection.combine;
         let memory = connection.numbers.bind(py);
-        for part in numbers.chunks_mut(memory.len()?.max(1)) {
+        for part in numbers.chunks_mut(memory.len().max(1)) {
             // SAFETY: this memory is for this function alone, which runs in one thread at a time.
             unsafe { &mut memory.as_slice_mut()?[..part.len()] }.copy_from_slice(part);
             self.called(py, |py| {
@@ -356,6 +380,12 @@ impl Shards {
         Ok(())
     }
 
+    /// Makes the sums that have been added the means of the gradients.
+    pub fn average(&self) {
+        // SAFETY: the parts are as long as in the layout, and locked.
+        unsafe { self.layout.divide(&self.locked().parts, self.count as f64) };
+    }
+
     fn started<'py>(&self, py: Python<'py>, kind: usize, bucket: usize) -> PyResult<Bound<'py, PyAny>> {
         let function = &self.connected()?.starts[kind][bucket];
         self.called(py, |py| call(function.bind(py), "__call__", (), None))
@@ -368,7 +398,7 @@ impl Shards {
 
     /// An exchange of parameters.
     pub fn params<'a, 'py>(&'a self, py: Python<'py>, threads: usize) -> ParamExchange<'a, 'py> {
-        ParamExchange { shards: self, py, threads, pending: [None, None], next: 0 }
+        ParamExchange::new(self, py, threads)
     }
 
     /// Number of buckets.
@@ -379,64 +409,6 @@ impl Shards {
     /// The layout, for the driver.
     pub fn layout(&self) -> &schuss::Shards {
         &self.layout
-    }
-}
-
-/// An exchange of parameters in buckets, of which two are on their way at a time.
-pub struct ParamExchange<'a, 'py> {
-    shards: &'a Shards,
-    py: Python<'py>,
-    threads: usize,
-    pending: [Option<Bound<'py, PyAny>>; 2],
-    next: usize,
-}
-
-impl ParamExchange<'_, '_> {
-    /// Starts the exchange of the next bucket.
-    pub fn start(&mut self) -> PyResult<()> {
-        let bucket = self.next;
-        if bucket >= 2 {
-            self.finish(bucket - 2)?;
-        }
-        let message = self.shards.connected()?.messages[2][bucket % 2].1;
-        // SAFETY: parameters are pinned and unchanged; Python made the message long enough.
-        unsafe { self.shards.layout.pack_params(self.threads, bucket, &self.shards.params.0, message) };
-        self.pending[bucket % 2] = Some(self.shards.started(self.py, 1, bucket)?);
-        self.next += 1;
-        Ok(())
-    }
-
-    fn finish(&mut self, bucket: usize) -> PyResult<()> {
-        self.shards.wait(self.pending[bucket % 2].take())?;
-        let message = self.shards.connected()?.messages[3][bucket % 2].1;
-        // SAFETY: as above; the message has arrived.
-        unsafe { self.shards.layout.unpack_params(self.threads, bucket, &self.shards.params.0, message) };
-        Ok(())
-    }
-
-    /// Waits for all buckets.
-    pub fn end(mut self) -> PyResult<()> {
-        (self.next.saturating_sub(2)..self.next).try_for_each(|bucket| self.finish(bucket))
-    }
-}
-
-/// A hash of what a step depends on.
-pub struct Fingerprint(u64);
-
-impl Fingerprint {
-    /// The hash of a text.
-    pub fn new(text: &str) -> Fingerprint {
-        text.bytes().fold(Fingerprint(0xcbf2_9ce4_8422_2325), |hash, byte| hash.with(u64::from(byte)))
-    }
-
-    /// The same with a number (FNV-1a, over words).
-    pub fn with(self, word: u64) -> Fingerprint {
-        let mixed = (self.0 ^ word).wrapping_mul(0x0000_0100_0000_01b3);
-        Fingerprint(mixed ^ mixed >> 32)
-    }
-
-    pub fn value(&self) -> u64 {
-        self.0
     }
 }
 

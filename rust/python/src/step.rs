@@ -16,12 +16,13 @@ use crate::arrays::Known;
 use crate::backup::put_back_absent;
 use crate::callbacks::{self, Problem, explain};
 use crate::changes::Changes;
+use crate::fingerprint::fingerprint;
 use crate::gradients;
 use crate::group::{Entry, GroupValues, MOST_STEPS, RELEASE_GIL, detach_if, disagreement};
 use crate::inner::{Inner, Locked, NO_NORM, Nonfinite};
 use crate::memory::{List, no_memory};
 use crate::rows::{self, Given};
-use crate::sharded::{Fingerprint, Shards};
+use crate::sharded::Shards;
 use crate::tree;
 
 /// Programs before the step of rules with matrix products, in order.
@@ -92,7 +93,11 @@ pub fn take(optimizer: &Bound<'_, PyAny>, core: &Locked, inner: &mut Inner, take
         && inner.nonfinite == Nonfinite::Propagate
         && inner.reads_gradients;
     if let Some(shards) = &shards {
+        if inner.reads_gradients {
+            shards.get().check_sums()?;
+        }
         shards.get().agree(py, fingerprint(py, inner, "step", steps, scheduled.as_deref(), grad_scale))?;
+        shards.get().begun();
         if !by_bucket && inner.reads_gradients {
             add_gradients(py, inner, shards.get())?;
         }
@@ -277,33 +282,6 @@ pub fn add_gradients(py: Python<'_>, inner: &mut Inner, shards: &Shards) -> PyRe
     let level = level::in_use().map_err(PyRuntimeError::new_err)?;
     let threads = schuss::num_threads().map_err(PyRuntimeError::new_err)?;
     shards.add_gradients(py, (level, threads), &mut inner.work, |_, _| Ok(()))
-}
-
-/// Hashes what must be the same in all processes that share the arrays.
-pub fn fingerprint(
-    py: Python<'_>,
-    inner: &Inner,
-    program: &str,
-    steps: u64,
-    scheduled: Option<&[List<f64>]>,
-    grad_scale: f64,
-) -> u64 {
-    let mut hash = Fingerprint::new(program).with(steps).with(grad_scale.to_bits());
-    hash = Fingerprint::new(inner.nonfinite.name()).with(hash.value());
-    hash = hash
-        .with(inner.max_grad_norm.map_or(0, f64::to_bits))
-        .with(inner.seed.map_or(0, |seed| seed ^ !0))
-        .with(u64::from(inner.track_norm));
-    hash = inner.group_steps.iter().chain(&inner.missed).fold(hash, |hash, &steps| hash.with(steps));
-    hash = (0..inner.work.len()).fold(hash, |hash, i| hash.with(u64::from(inner.work.is_absent(i))));
-    for (i, entry) in inner.entries.iter().enumerate() {
-        let values = match scheduled {
-            Some(values) => GroupValues(&values[i].0),
-            None => entry.values(py),
-        };
-        hash = values.0.iter().fold(hash, |hash, value| hash.with(value.to_bits()));
-    }
-    hash.value()
 }
 
 /// Raises an exception if an array has been replaced where the optimizer was given it.

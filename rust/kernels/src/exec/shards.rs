@@ -3,89 +3,19 @@
 
 use std::collections::TryReserveError;
 
-use super::partition::{Chunk, Extent, cut};
+use self::buckets::{Bucket, Segment};
+use super::partition::{Chunk, Extent};
 use super::pool;
 use super::work_list::WorkList;
 use crate::cpu::Level;
-use crate::memory::try_collect;
-use crate::numeric::reduce::BLOCK;
 use crate::numeric::{Dtype, convert};
 
-/// The most elements of a segment, which one task copies or adds.
-const SEGMENT: usize = 65_536;
+mod buckets;
+mod tree;
 
 /// The bytes of an array among others, each of which is aligned for any element type.
 pub fn padded_length(bytes: usize) -> usize {
     bytes.next_multiple_of(size_of::<f64>())
-}
-
-/// Some neighbouring elements of an array in a message.
-#[derive(Clone, Copy, Debug)]
-struct Segment {
-    /// The process that updates them.
-    rank: usize,
-    array: usize,
-    start: usize,
-    len: usize,
-    /// Where it begins among the bytes of its process, in a message of gradients and in one of parameters.
-    at: [usize; 2],
-}
-
-/// The segments of one exchange.
-#[derive(Debug)]
-struct Bucket {
-    /// Those of one process after the other, and where each process's begin.
-    segments: Vec<Segment>,
-    firsts: Vec<usize>,
-    /// Bytes of each process in a message of gradients and in one of parameters, and of the processes before it.
-    bytes: Vec<[usize; 2]>,
-    before: Vec<[usize; 2]>,
-    /// The units of this process's segments, and how a step over them is divided into tasks.
-    extents: Vec<Extent>,
-    chunks: Vec<Chunk>,
-}
-
-impl Bucket {
-    fn new(ranks: usize) -> Result<Bucket, TryReserveError> {
-        let zeros = || try_collect((0..ranks).map(|_| [0; 2]));
-        let firsts = try_collect((0..=ranks).map(|_| 0))?;
-        let (segments, extents, chunks) = (Vec::new(), Vec::new(), Vec::new());
-        Ok(Bucket { segments, firsts, bytes: zeros()?, before: zeros()?, extents, chunks })
-    }
-
-    /// Appends a segment, of the last process that has any or of a later one.
-    fn push(&mut self, one: Segment, dtype: Dtype) -> Result<(), TryReserveError> {
-        self.segments.try_reserve(1)?;
-        self.segments.push(one);
-        self.firsts[one.rank + 1..].fill(self.segments.len());
-        self.bytes[one.rank] = [0, 1].map(|kind| one.at[kind] + padded_length(one.len * size(dtype, kind)));
-        Ok(())
-    }
-
-    /// Where this process's segments are among all.
-    fn own(&self, rank: usize) -> std::ops::Range<usize> {
-        self.firsts[rank]..self.firsts[rank + 1]
-    }
-
-    /// Completes it for process `rank`, once it has all segments.
-    fn finish(&mut self, rank: usize, cuts: &[Vec<usize>]) -> Result<(), TryReserveError> {
-        for place in 1..self.bytes.len() {
-            self.before[place] = [0, 1].map(|kind| self.before[place - 1][kind] + self.bytes[place - 1][kind]);
-        }
-        let lens = cuts.iter().map(|cuts| cuts.last().copied().unwrap_or(0));
-        self.extents = try_collect(lens.map(|len| Extent { units: 0, ..Extent::blocks(len) }))?;
-        let mut elements = 0;
-        for one in &self.segments[self.own(rank)] {
-            let extent = &mut self.extents[one.array];
-            if extent.units == 0 {
-                extent.first = one.start / BLOCK;
-            }
-            extent.units += one.len.div_ceil(BLOCK);
-            elements += one.len;
-        }
-        self.chunks = cut(&self.extents, elements)?;
-        Ok(())
-    }
 }
 
 /// A sum of gradients of this process.
@@ -127,47 +57,9 @@ pub struct Shards {
     cuts: Vec<Vec<usize>>,
     buckets: Vec<Bucket>,
     /// The sums of neighbouring gradients that each process sends.
-    nodes: Vec<Vec<Node>>,
+    nodes: Vec<Vec<tree::Node>>,
     /// Which of the received sums is added to which.
     additions: Vec<(usize, usize)>,
-}
-
-/// The sum of `count` neighbouring gradients from the `first`, as one node of the tree.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Node {
-    first: usize,
-    count: usize,
-}
-
-/// Appends a node; a pair of equal, aligned ones becomes one. `merge` gets the number of nodes before the pair.
-fn push(nodes: &mut Vec<Node>, node: Node, mut merge: impl FnMut(usize)) {
-    nodes.push(node);
-    while let [.., a, b] = nodes[..]
-        && a.count == b.count
-        && a.first.is_multiple_of(2 * a.count)
-    {
-        nodes.pop();
-        nodes.pop();
-        merge(nodes.len());
-        nodes.push(Node { first: a.first, count: 2 * a.count });
-    }
-}
-
-/// The pairs in which sums are added: a binary tree over all gradients whose shape depends on their number alone.
-fn additions(received: &[Node]) -> Vec<(usize, usize)> {
-    let (mut nodes, mut places, mut pairs) = (Vec::new(), Vec::new(), Vec::new());
-    for (place, &node) in received.iter().enumerate() {
-        places.push(place);
-        push(&mut nodes, node, |before| {
-            pairs.push((places[before], places[before + 1]));
-            places.truncate(before + 1);
-        });
-    }
-    while let [.., a, b] = places[..] {
-        pairs.push((a, b));
-        places.pop();
-    }
-    pairs
 }
 
 /// Memory that tasks write disjoint parts of.
@@ -203,28 +95,9 @@ impl Shards {
         gradients: usize,
     ) -> Result<Shards, TryReserveError> {
         let ranks = cuts.first().map_or(1, |cuts| cuts.len() - 1);
-        let share = (bucket / ranks).max(1).next_multiple_of(BLOCK);
-        let mut buckets: Vec<Bucket> = Vec::new();
-        for owner in 0..ranks {
-            segments(owner, &types, &cuts, share, |number, one| {
-                if number == buckets.len() {
-                    buckets.try_reserve(1)?;
-                    buckets.push(Bucket::new(ranks)?);
-                }
-                buckets[number].push(one, types[one.array])
-            })?;
-        }
-        buckets.iter_mut().try_for_each(|bucket| bucket.finish(rank, &cuts))?;
-        let nodes: Vec<Vec<Node>> = (0..ranks)
-            .map(|rank| {
-                let mut nodes = Vec::new();
-                for first in gradients * rank / ranks..gradients * (rank + 1) / ranks {
-                    push(&mut nodes, Node { first, count: 1 }, |_| {});
-                }
-                nodes
-            })
-            .collect();
-        let additions = additions(&nodes.concat());
+        let buckets = buckets::divide(rank, &types, &cuts, bucket)?;
+        let nodes = tree::sent(gradients, ranks);
+        let additions = tree::additions(&nodes.concat());
         Ok(Shards { rank, buckets, types, cuts, nodes, additions })
     }
 
@@ -236,6 +109,11 @@ impl Shards {
     /// The sums that each process sends for each bucket.
     pub fn sums(&self) -> Vec<usize> {
         self.nodes.iter().map(Vec::len).collect()
+    }
+
+    /// The sums that this process sends.
+    pub fn own_sums(&self) -> usize {
+        self.nodes[self.rank].len()
     }
 
     /// For each process the bytes of its part of a bucket's gradients, and of its parameters.
@@ -260,7 +138,7 @@ impl Shards {
         sum: LocalSum<'_>,
         message: *mut u8,
     ) {
-        let (message, sums) = (Memory(message), self.nodes[self.rank].len());
+        let (message, sums) = (Memory(message), self.own_sums());
         self.each(threads, bucket, 0, Whose::All, &|before, one: &Segment| {
             let param_type = self.types[one.array];
             let (gradient, from) = sum.array(one.array, param_type);
@@ -297,6 +175,28 @@ impl Shards {
                 arrays.0[one.array].wrapping_add(start * compute.size()).copy_from_nonoverlapping(sum(0), bytes);
             }
         });
+    }
+
+    /// Divides this process's parts of the sums.
+    ///
+    /// # Safety
+    /// `gradients` point to this process's parts, and nobody else accesses them during the call.
+    pub unsafe fn divide(&self, gradients: &[*mut u8], by: f64) {
+        for (array, &gradient) in gradients.iter().enumerate() {
+            let len = self.part(array).len();
+            // SAFETY: upheld by the caller.
+            unsafe {
+                match self.types[array].compute() {
+                    Dtype::F64 => {
+                        std::slice::from_raw_parts_mut(gradient.cast::<f64>(), len).iter_mut().for_each(|x| *x /= by);
+                    }
+                    _ => {
+                        let part = std::slice::from_raw_parts_mut(gradient.cast::<f32>(), len);
+                        part.iter_mut().for_each(|x| *x /= by as f32);
+                    }
+                }
+            }
+        }
     }
 
     /// Packs this process's parts of the parameters into a message.
@@ -365,36 +265,6 @@ impl WorkList {
     }
 }
 
-fn size(dtype: Dtype, kind: usize) -> usize {
-    if kind == 0 { dtype.compute().size() } else { dtype.size() }
-}
-
-/// Calls `push` with each segment of a process and the number of its bucket; a bucket has at most `share` elements.
-fn segments(
-    rank: usize,
-    types: &[Dtype],
-    cuts: &[Vec<usize>],
-    share: usize,
-    mut push: impl FnMut(usize, Segment) -> Result<(), TryReserveError>,
-) -> Result<(), TryReserveError> {
-    let (mut bucket, mut room, mut at) = (0, share, [0; 2]);
-    for (array, (&dtype, cuts)) in types.iter().zip(cuts).enumerate() {
-        let (mut start, end) = (cuts[rank], cuts[rank + 1]);
-        while start < end {
-            if room == 0 {
-                (bucket, room, at) = (bucket + 1, share, [0; 2]);
-            }
-            let len = (end - start).min(SEGMENT).min(room);
-            push(bucket, Segment { rank, array, start, len, at })?;
-            at = [0, 1].map(|kind| at[kind] + padded_length(len * size(dtype, kind)));
-            start += len;
-            // Whole blocks, so that the next segment begins with one.
-            room = room.saturating_sub(len.next_multiple_of(BLOCK));
-        }
-    }
-    Ok(())
-}
-
 /// Adds `n` numbers to others.
 ///
 /// # Safety
@@ -412,36 +282,6 @@ unsafe fn add<T: Copy + std::ops::AddAssign>(target: *mut u8, source: *const u8,
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// The sum over a range of gradients as a text, so that different orders differ.
-    fn sum(gradients: usize, ranks: usize) -> String {
-        let shards = Shards::new(0, Vec::new(), vec![vec![0; ranks + 1]], 1, gradients).unwrap();
-        let mut texts: Vec<String> = Vec::new();
-        for nodes in &shards.nodes {
-            texts.extend(nodes.iter().map(|node| tree(node.first, node.count)));
-        }
-        for &(target, source) in &shards.additions {
-            texts[target] = format!("({}+{})", texts[target], texts[source]);
-        }
-        texts[0].clone()
-    }
-
-    fn tree(first: usize, count: usize) -> String {
-        if count == 1 {
-            return first.to_string();
-        }
-        let left = count.next_power_of_two() / 2;
-        format!("({}+{})", tree(first, left), tree(first + left, count - left))
-    }
-
-    #[test]
-    fn the_order_of_additions_depends_on_the_number_of_gradients_alone() {
-        for gradients in 1..40 {
-            for ranks in 1..=gradients.min(9) {
-                assert_eq!(sum(gradients, ranks), tree(0, gradients), "{gradients} gradients on {ranks} ranks");
-            }
-        }
-    }
 
     #[test]
     fn gradients_and_parameters_arrive_where_they_belong() {
