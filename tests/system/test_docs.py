@@ -101,6 +101,12 @@ def test_a_download_runs_by_itself(tmp_path):
     assert (tmp_path / "build" / "gallery" / "01_isotropic_bowl.png").exists()
 
 
+def test_the_gallery_draws_every_schedule():
+    script = (SCRIPTS / "plot_07_schedules.py").read_text(encoding="utf-8")
+    missing = [name for name in schuss.schedules.__all__ if f"schedules.{name}(" not in script]
+    assert missing == ["Schedule"]
+
+
 def test_api_pages_are_complete():
     """Every public name is on a page."""
     own = {name: getattr(schuss, name) for name in schuss.__all__}

@@ -4,8 +4,7 @@ use schuss::{Common, Decay, Optimizer, optimizers};
 
 fn main() -> Result<(), schuss::Error> {
     let points: Vec<(f32, f32)> = (0..100).map(|i| i as f32 / 50.0 - 1.0).map(|x| (x, 3.0 * x - 0.5)).collect();
-    let options = ["keras_eps", "cautious", "plus_one", "by_rms"].map(|name| (name, 0.0));
-    let hypers = [&[("beta1", 0.9), ("beta2", 0.999), ("eps", 1e-8), ("bias_correction", 1.0)], &options[..]].concat();
+    let hypers = [("beta1", 0.9), ("beta2", 0.999), ("eps", 1e-8), ("bias_correction", 1.0), ("keras_eps", 0.0)];
     let common = Common { lr: 0.05, weight_decay: 1e-4, decay: Decay::Decoupled, ..Common::default() };
     let mut adamw = Optimizer::new(optimizers::adam::adam(), &hypers, common)?;
 

@@ -7,6 +7,7 @@ use syn::{Error, Ident, Result};
 use crate::flow;
 use crate::terms::Factors;
 use crate::tree::*;
+use crate::used;
 
 /// The scalars of every rule, which come before its own; `each_step` may set them.
 pub const PROLOGUE: [&str; 3] = ["gradient_factor", "l2", "decay"];
@@ -22,10 +23,11 @@ pub fn check(mut family: Family) -> Result<Family> {
     given.extend(PROLOGUE.map(String::from).into_iter().chain(host_names.iter().cloned()));
     let mut rules = std::mem::take(&mut family.rules);
     for rule in &mut rules {
+        used::share(&family, rule);
         lay_out(&family, &host_names, rule)?;
         for program in &rule.programs {
             for (number, stage) in program.stages.iter().enumerate() {
-                check_stage(rule, stage)?;
+                check_stage(&host_names, rule, stage)?;
                 for statement in stage.statements.iter().filter(|statement| statement.recall) {
                     if recalled_tile(program, number, &statement.name).is_none() {
                         let message = "what is recalled is a factor of a fast sum of the pass before: fast sum array { uu = u * u; }";
@@ -96,14 +98,19 @@ fn lay_out(family: &Family, host: &[String], rule: &mut Rule) -> Result<()> {
         return Err(Error::new(rule.name.span(), format!("a rule has at most {MOST_STATES} states")));
     }
     let mut scalars: Vec<String> = PROLOGUE.map(String::from).into();
-    scalars.extend(host.iter().cloned());
+    for statement in rule.host.iter().filter(|statement| !statement.local) {
+        let name = statement.name.to_string();
+        if !scalars.contains(&name) {
+            scalars.push(name);
+        }
+    }
     // Hyperparameters that scalar statements read directly.
     let mut used = HashSet::new();
     for stage in rule.programs.iter().flat_map(|program| &program.stages) {
         stage.each_expr(|expr| expr.names(&mut |name| _ = used.insert(name.to_string())));
     }
     let own = |name: &String| rule.states.iter().any(|state| state.name == *name);
-    for name in family.hypers.iter().map(Ident::to_string) {
+    for name in rule.hypers.iter().map(Ident::to_string) {
         if used.contains(&name) && !scalars.contains(&name) && !own(&name) {
             scalars.push(name);
         }
@@ -173,8 +180,8 @@ impl Stage {
     }
 }
 
-fn check_stage(rule: &Rule, stage: &Stage) -> Result<()> {
-    let mut known: HashSet<String> = rule.scalars.iter().cloned().collect();
+fn check_stage(host: &[String], rule: &Rule, stage: &Stage) -> Result<()> {
+    let mut known: HashSet<String> = host.iter().chain(&rule.scalars).cloned().collect();
     let mut assignable: HashSet<String> = HashSet::new();
     match &stage.kind {
         Kind::Pass(arguments) => {

@@ -11,11 +11,11 @@ use crate::tree::*;
 
 pub fn rule(family: &Family, rule: &Rule, programs: &[TokenStream], host: &Ident) -> TokenStream {
     let (name, doc) = (rule.name.to_string(), rule.docs.join("\n"));
-    let hypers = family.hypers.iter().map(Ident::to_string);
+    let hypers = rule.hypers.iter().map(Ident::to_string);
     let (rate, step) = (family.rate.to_string(), family.step.to_string());
     let (scalars, rows, cols, array_scalars) = (&rule.scalars, &rule.rows, &rule.cols, rule.array_scalars);
     let states = rule.states.iter().map(state);
-    let each_step = statements(&family.host);
+    let each_step = statements(&rule.host);
     quote! {
         crate::rule::Rule {
             name: #name,

@@ -97,13 +97,13 @@ fn text(rule: &Rule, stage: &Stage, function: &Ident) -> TokenStream {
 
 /// The function that computes the scalars of a step; it may also set those of the prologue.
 fn host(family: &Family, rule: &Rule, function: &Ident) -> TokenStream {
-    let (hypers, rate, step) = (&family.hypers, &family.rate, &family.step);
+    let (hypers, rate, step) = (&rule.hypers, &family.rate, &family.step);
     let mut before = Vec::new();
     for (i, name) in crate::analyze::PROLOGUE.iter().enumerate() {
         let place = format_ident!("{name}");
         before.push(quote!(let mut #place = scalars[#i];));
     }
-    let assigned = |name: &str| family.host.iter().any(|s| !s.local && s.name == name);
+    let assigned = |name: &str| rule.host.iter().any(|s| !s.local && s.name == name);
     let declared: Vec<_> = rule
         .scalars
         .iter()
@@ -118,7 +118,7 @@ fn host(family: &Family, rule: &Rule, function: &Ident) -> TokenStream {
         let place = format_ident!("{name}");
         quote!(scalars[#i] = #place;)
     });
-    let statements = statements(&family.host);
+    let statements = statements(&rule.host);
     quote! {
         #[allow(unused_mut, unused_variables, unused_assignments, unused_imports, clippy::assign_op_pattern)]
         #[allow(clippy::needless_late_init, clippy::too_many_lines)]

@@ -15,6 +15,7 @@ mod terms;
 #[cfg(test)]
 mod tests;
 mod tree;
+mod used;
 
 use proc_macro2::{Group, Span, TokenStream, TokenTree};
 

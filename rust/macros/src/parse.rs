@@ -121,7 +121,8 @@ fn rule(input: ParseStream, family: &[Def]) -> Result<Rule> {
     if !stages.is_empty() {
         programs.insert(0, Program { name: Ident::new("step", Span::call_site()), stages });
     }
-    Ok(Rule { docs, name, states, programs, scalars: Vec::new(), array_scalars: 0, rows: Vec::new(), cols: Vec::new() })
+    let (hypers, host, scalars, rows, cols) = Default::default();
+    Ok(Rule { docs, name, hypers, host, states, programs, scalars, array_scalars: 0, rows, cols })
 }
 
 fn scope_of(word: &Ident) -> Option<Scope> {

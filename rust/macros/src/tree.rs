@@ -17,6 +17,9 @@ pub struct Family {
 pub struct Rule {
     pub docs: Vec<String>,
     pub name: Ident,
+    /// What it uses of its family's; filled in by `used`.
+    pub hypers: Vec<Ident>,
+    pub host: Vec<Statement>,
     pub states: Vec<State>,
     /// The first is the one that `step` runs.
     pub programs: Vec<Program>,
