@@ -1,0 +1,74 @@
+"""Groups with learning rates of their own, made from the paths of arrays. It knows no optimizer."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from schuss._arrays import trees
+from schuss._core import validate
+from schuss.schedules import scale
+
+
+def _search(pattern: str, place: str) -> bool:
+    try:
+        return re.search(pattern, place) is not None
+    except re.error as why:
+        raise ValueError(f"factors[{pattern!r}] is neither a part of {place} nor a regular expression: {why}") from None
+
+
+def layer_lrs(params: Any, factors: Mapping[str, float], lr: Any) -> list[dict[str, Any]]:
+    """Groups with a learning rate of their own for each layer, for any optimizer.
+
+    Parameters
+    ----------
+    params : array, list, tuple or dict
+        The parameters.
+    factors : dict
+        What `lr` is multiplied by, >= 0, for regular expressions that are searched for in an array's path, such as
+        ``"['encoder'][0]"`` for the path ``['encoder'][0]['w']``. The first one that is found counts; arrays without
+        any have `lr` itself. For decay by layer, let the factor of layer l of L be ``decay ** (L - l)``.
+    lr : float or callable
+        The learning rate, or a schedule.
+
+    Returns
+    -------
+    list of dict
+        A group dict for each factor in use, whose ``params`` are a dict from an array's path to the array; pass
+        gradients in the same structure.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument is not such a value.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from schuss import transforms
+    >>> groups = transforms.layer_lrs({"body": np.ones(2), "head": np.ones(2)}, {"body": 0.5}, lr=0.1)
+    >>> [(list(group["params"]), group["lr"]) for group in groups]
+    [(["['body']"], 0.05), (["['head']"], 0.1)]
+    """
+    if not isinstance(factors, Mapping):
+        raise TypeError(f"factors must be a dict from patterns to factors, got {trees.kind(factors)}")
+    rate: Any = validate.rate("lr", lr)
+    for pattern in factors:
+        if not isinstance(pattern, str):
+            raise TypeError(f"the patterns of factors must be strings, got {pattern!r}")
+    checked = [(pattern, validate.number(f"factors[{pattern!r}]", value)) for pattern, value in factors.items()]
+    _, leaves = trees.flatten(params, "params")
+    if len({place for place, _ in leaves}) < len(leaves):
+        raise ValueError("two keys of params have the same repr, which names arrays here; make groups of your own")
+    groups: dict[float, dict[str, Any]] = {}
+    for place, array in leaves:
+        found = (value for pattern, value in checked if pattern in place or _search(pattern, place))
+        groups.setdefault(next(found, 1.0), {})[place] = array
+
+    def times(factor: float) -> Any:
+        if factor == 1.0:
+            return rate
+        return scale(rate, factor) if validate.is_schedule(rate) else rate * factor
+
+    return [{"params": own, "lr": times(factor)} for factor, own in groups.items()]
