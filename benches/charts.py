@@ -82,7 +82,10 @@ def libraries(figures, regimes=tuple(REGIMES)):
     names = [name for name in others.present(figures) if name in LIBRARIES]
     shown = [regime for regime in regimes if any(figures[name].get(regime) for name in names)]
     top, panel, wide, left, gap = 56, 250, 300, 46, 24
-    low, high = math.log(0.5), math.log(200)
+    ratios = [own["ratio"] for name in names for regime in shown for own in figures[name].get(regime, {}).values()]
+    marks = [0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000]
+    marks = marks[: 1 + next(k for k, mark in enumerate(marks) if mark >= max(ratios))]
+    low, high = math.log(marks[0]), math.log(marks[-1])
 
     def height(ratio):
         return top + panel * (1 - (math.log(ratio) - low) / (high - low))
@@ -94,7 +97,7 @@ def libraries(figures, regimes=tuple(REGIMES)):
         sizes = sorted({int(n) for name in names for n in figures[name].get(regime, {})})
         x0 = left + k * (wide + gap)
         parts.append(_text(x0, top - 10, REGIMES[regime]))
-        for ratio in (0.5, 1, 2, 5, 10, 20, 50, 100, 200):
+        for ratio in marks:
             y = height(ratio)
             parts.append(_line(x0, y, x0 + wide, y, "one" if ratio == 1 else "grid"))
             parts += [_text(x0 - 6, y + 4, f"{ratio:g}", "end")] if k == 0 else []

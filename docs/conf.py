@@ -97,8 +97,6 @@ html_theme_options = {
     "navigation_with_keys": False,
     "footer_start": ["copyright"],
     "footer_end": [],
-    "pygments_light_style": "tango",
-    "pygments_dark_style": "github-dark",
 }
 
 # The repository's address; `make docs` takes that of the remote `origin`. Without one there are no links to it.

@@ -39,6 +39,14 @@ PLOTS = [
     ("step", [("gamma 0.5", schedules.step(1.0, 20, gamma=0.5)), ("gamma 0.1", schedules.step(1.0, 40))]),
     ("multi_step", [("at 30 and 80", schedules.multi_step(1.0, [30, 80], gamma=0.3))]),
     ("exponential", [("gamma 0.96", schedules.exponential(1.0, 0.96))]),
+    ("multiplicative", [("slower and slower", schedules.multiplicative(1.0, lambda t: 1 - 1 / (t + 10)))]),
+    (
+        "inverse_time",
+        [
+            ("smooth", schedules.inverse_time(1.0, 0.5, 20)),
+            ("staircase", schedules.inverse_time(1.0, 0.5, 20, staircase=True)),
+        ],
+    ),
     ("linear", [("", schedules.linear(1.0, 0.0, 80))]),
     (
         "polynomial",
@@ -55,6 +63,10 @@ PLOTS = [
             ("T_mult 1", schedules.cosine_restarts(1.0, 0.0, 25)),
             ("T_mult 2", schedules.cosine_restarts(1.0, 0.0, 14, T_mult=2)),
         ],
+    ),
+    (
+        "cyclic",
+        [(mode, schedules.cyclic(0.1, 1.0, 20, mode=mode, gamma=0.98)) for mode in ("triangular", "exp_range")],
     ),
     (
         "warmup",
@@ -76,12 +88,17 @@ PLOTS = [
         ],
     ),
     (
+        "chain",
+        [("exponential, cyclic", schedules.chain([schedules.exponential(1.0, 0.98), schedules.cyclic(0.3, 1.0, 10)]))],
+    ),
+    (
         "scale",
         [
             ("cosine", schedules.cosine(1.0, 0.0, 80)),
             ("its half", schedules.scale(schedules.cosine(1.0, 0.0, 80), 0.5)),
         ],
     ),
+    ("swalr", [("after exponential", schedules.swalr(schedules.exponential(1.0, 0.96), 0.5, 40))]),
 ]
 CYCLES = [
     ("cos", schedules.one_cycle(1.0, STEPS)),
@@ -89,7 +106,7 @@ CYCLES = [
     ("three phases", schedules.one_cycle(1.0, STEPS, anneal="linear", three_phase=True)),
 ]
 
-fig, axes = new_figure("Learning-rate schedules", 4, 4, size=(12, 9.6), sharex=True)
+fig, axes = new_figure("Learning-rate schedules", 7, 3, size=(10, 15.5), sharex=True)
 for ax, (title, lines) in zip(axes.flat, [*PLOTS, ("one_cycle", CYCLES)], strict=False):
     for (label, schedule), look in zip(lines, LINES, strict=False):
         ax.plot([schedule(t) for t in range(STEPS)], label=label, **look)
@@ -134,4 +151,4 @@ for ax in axes[:, 0]:
     ax.set_ylabel("learning rate")
 for ax in axes[-1]:
     ax.set_xlabel("step")
-show(fig, "07_schedules", thumbnail=axes[2, 0])
+show(fig, "07_schedules", thumbnail=axes[3, 1])
