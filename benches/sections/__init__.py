@@ -6,7 +6,7 @@ figure, "<=" or ">=", bound). Only ``measure`` imports the benchmarked libraries
 without them.
 """
 
-from . import cache, calls, floors, many, others, package, pytorch, small_state, systems, tail
+from . import cache, calls, floors, many, others, package, packages, pytorch, small_state, systems, tail
 
 SECTIONS = {
     "others": others,
@@ -18,5 +18,6 @@ SECTIONS = {
     "pytorch": pytorch,
     "tail": tail,
     "systems": systems,
+    "packages": packages,
     "package": package,
 }
