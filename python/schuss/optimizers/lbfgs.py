@@ -331,10 +331,15 @@ class _Run:
         params = self._optimizer._params
         before = [param.copy("K") for param in params]
 
+        here = 0.0
+
         def go_to(at: float) -> None:
-            for param, old in zip(params, before, strict=True):
-                np.copyto(param, old)
-            self._move(at)
+            nonlocal here
+            if at != here:
+                for param, old in zip(params, before, strict=True):
+                    np.copyto(param, old)
+                self._move(at)
+                here = at
 
         def evaluate(at: float) -> Point:
             go_to(at)
