@@ -21,7 +21,7 @@ SEED ?= 0
 SANITIZERS ?= address thread
 NIGHTLY ?= +nightly
 # Libraries that `make speed` also measures, if they can be installed; several GB.
-LIBRARIES ?= torch jax optax scipy ninja deepspeed
+LIBRARIES ?= torch jax optax scipy ninja deepspeed prodigyopt schedulefree
 ASV := $(BIN)/python -m asv
 ASV_CONFIG := --config benches/asv.conf.json
 COMMITS ?= HEAD~4..HEAD
