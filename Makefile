@@ -17,9 +17,6 @@ TARGETS ?= $(shell rustc --print host-tuple)
 # How long `make fuzz` and `make fuzz-files` run, and the first seed of the former.
 SECONDS ?= 600
 SEED ?= 0
-# What `make sanitize` runs, and the argument that makes cargo use a nightly toolchain.
-SANITIZERS ?= address thread
-NIGHTLY ?= +nightly
 # Libraries that `make speed` also measures, if they can be installed; several GB.
 LIBRARIES ?= torch jax optax scipy ninja deepspeed prodigyopt schedulefree
 ASV := $(BIN)/python -m asv
@@ -29,7 +26,7 @@ COMMITS ?= HEAD~4..HEAD
 REPOSITORY ?= $(filter https://%,$(shell git config --get remote.origin.url | sed -E 's|^git@([^:]+):|https://\1/|; s|\.git$$||'))
 export REPOSITORY
 
-.PHONY: demo test test-rust test-python test-torch lint test-slow interrupts fuzz fuzz-files sanitize test-free-threaded format examples loops docs speed bench bench-compare bench-cuda code-size build-cost wheels dashboard test-cuda clean toolchain
+.PHONY: demo test test-rust test-python test-torch lint test-slow interrupts fuzz fuzz-files test-free-threaded format examples loops docs speed bench bench-compare bench-cuda code-size build-cost wheels dashboard test-cuda clean toolchain
 
 demo: $(VENV)/.demo $(VENV)/.built  ## Build, and train a network on handwritten digits with the usual optimizers.
 	$(BIN)/python examples/digits.py
@@ -70,11 +67,6 @@ fuzz: $(VENV)/.test $(VENV)/.built  ## Make random calls for SECONDS; `test` mak
 
 fuzz-files: $(VENV)/.test $(VENV)/.fuzz $(VENV)/.built  ## Load damaged checkpoints, chosen by coverage, for SECONDS.
 	$(BIN)/python tests/fuzz/files.py $(SECONDS)
-
-sanitize:  ## Run the crate's tests under Rust's sanitizers, with the toolchain that NIGHTLY names.
-	set -e; for sanitizer in $(SANITIZERS); do echo $$sanitizer; \
-		RUSTFLAGS="-Zsanitizer=$$sanitizer -Cunsafe-allow-abi-mismatch=sanitizer" CARGO_PROFILE_DEV_OPT_LEVEL=1 \
-		cargo $(NIGHTLY) test --locked -p schuss --lib --tests --target-dir target/$$sanitizer --target $$(rustc --print host-tuple); done
 
 test-free-threaded:  ## Build a CPython without the GIL into build/free-threaded, and run the tests on it.
 	tests/machines/free_threaded.sh
