@@ -92,7 +92,7 @@ class User:
         return self.rng.choices(list(table), table.values())[0]
 
     def act(self, held=None):
-        """One call on an optimizer that is held, which does all or nothing."""
+        """One call on an optimizer that is held, which does all or nothing; returns whether it was not refused."""
         held = held or self.rng.choice(self.held)
         action = self.pick(self.acts)
         before, self.meddled = held.image(), False
@@ -101,16 +101,16 @@ class User:
         except ALLOWED:
             if not self.meddled and held.image() != before:
                 raise Fault(f"{action.__name__} of {held.name} failed and changed something") from None
-            return
+            return False
         if done is False and not self.meddled and image(held.params) != before[0]:
             raise Fault(f"{action.__name__} of {held.name} was skipped and changed a parameter")
+        return True
 
     def nested(self, held=None):
-        """A call from inside another; if it changes something, what the outer call does is not compared."""
-        everything = [(one, one.image()) for one in self.held]
+        """A call from inside another; unless it is refused, what the outer call has changed is not compared."""
         meddled = self.meddled
-        self.act(held)
-        self.meddled |= meddled or any(one.image() != before for one, before in everything)
+        done = self.act(held)
+        self.meddled |= meddled or done
 
     def callback(self, held, result):
         """A function for the package to call, which does something hostile and then returns `result()`."""

@@ -19,7 +19,6 @@ KILLED = ROOT / "tests" / "support" / "killed_saves.py"
         (1000, "instructions"),
         (1000, "time"),
         pytest.param(17_000_000, "time", marks=pytest.mark.slow),  # 204 MB
-        pytest.param(17_000_000, "instructions", marks=pytest.mark.slow),
     ],
 )
 def test_saves_that_are_killed(elements, clock, tmp_path):
