@@ -256,7 +256,7 @@ class Sharded(Attributes):
         self._sums = (self._shards, rounds, sums)
 
     def add_param_group(self, group: Mapping[str, Any]) -> None:
-        """Adds a group, as :meth:`Optimizer.add_param_group` does; every process calls it, between steps.
+        """Adds a group, as :meth:`schuss.Optimizer.add_param_group` does; every process calls it, between steps.
 
         Process 0 sends the values of its arrays to the others.
 
