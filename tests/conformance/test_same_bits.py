@@ -10,8 +10,9 @@ import sys
 from functools import cache
 
 import bits
+import numpy as np
 import pytest
-from helpers import CASES, DATA, uses_blas
+from helpers import CASES, DATA, F32, arrays, assert_same, uses_blas
 
 import schuss
 
@@ -61,3 +62,15 @@ def test_some_rows_at_the_others(level, threads):
 @pytest.mark.parametrize(("level", "threads"), [FIRST, *RUNS])
 def test_all_rows(level, threads):
     assert not different(run(level, threads))
+
+
+@pytest.mark.parametrize("name", ["Adafactor", "AdafactorHF", "AdamP", "CAME", "SGDP", "SM3"])
+def test_rows_have_the_same_sums_whether_or_not_terms_are_stored(name):
+    # A step adds up long rows while it computes; one that zeroes gradients stores the terms first.
+    rng = np.random.default_rng(5)
+    w, gradients = rng.standard_normal((40, 5000), F32), rng.standard_normal((3, 40, 5000), F32)
+    opts = [schuss.OPTIMIZERS[name](w.copy()) for _ in range(2)]
+    for g in gradients:
+        opts[0].step(g)
+        opts[1].step(g.copy(), zero_grads=True)
+    assert_same(arrays(opts[0]), arrays(opts[1]), name)

@@ -74,7 +74,13 @@ fn scope(scope: Scope) -> TokenStream {
     quote!(crate::rule::Scope::#word)
 }
 
-pub fn pass_kind(rule: &Rule, program: &Program, number: usize, kernel: usize) -> TokenStream {
+/// `kernel` and `row_kernel` are the indices of its kernels.
+pub fn pass_kind(
+    rule: &Rule,
+    program: &Program,
+    number: usize,
+    (kernel, row_kernel): (usize, Option<usize>),
+) -> TokenStream {
     let stage = &program.stages[number];
     let Kind::Pass(arguments) = &stage.kind else { unreachable!("only passes are asked for") };
     let stored = stored(rule, stage, Domain::Elements);
@@ -100,9 +106,14 @@ pub fn pass_kind(rule: &Rule, program: &Program, number: usize, kernel: usize) -
         Some(tile) => quote!(Some(#tile)),
         None => quote!(None),
     };
+    let row_kernel = match row_kernel {
+        Some(index) => quote!(Some(#index)),
+        None => quote!(None),
+    };
     quote! {
         crate::rule::Kind::Pass(crate::rule::Pass {
             kernel: #kernel,
+            row_kernel: #row_kernel,
             reads_param: #param,
             writes_param: #writes_param,
             reads_grad: #grad,

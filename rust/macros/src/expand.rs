@@ -6,7 +6,8 @@ use syn::{Ident, Result};
 
 use crate::constants;
 use crate::pass;
-use crate::streams::{Domain, recalled};
+use crate::streams::{Domain, Variant, recalled, stored};
+use crate::terms::has_row_kernel;
 use crate::tree::*;
 
 /// Generates all code of a family.
@@ -17,27 +18,36 @@ pub fn family(family: &Family) -> Result<TokenStream> {
 
 fn rule(family: &Family, rule: &Rule) -> Result<TokenStream> {
     let (name, docs) = (&rule.name, &rule.docs);
-    let (mut carriers, mut tables, mut vector_tables, mut programs) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut carriers, mut programs) = (Vec::new(), Vec::new());
+    let (mut tables, mut row_tables, mut vector_tables) = (Vec::new(), Vec::new(), Vec::new());
     for program in &rule.programs {
         let mut stages = Vec::new();
         for (number, stage) in program.stages.iter().enumerate() {
             let carrier = format_ident!("{}_{}_{}", name, program.name, number);
             let (kind, run) = match &stage.kind {
                 Kind::Pass(_) => {
-                    let mut kernels = vec![(carrier.clone(), false)];
+                    let mut kernels = vec![(carrier.clone(), Variant::Any)];
                     if recalled(stage).is_some() {
-                        kernels.push((format_ident!("{}_recalled", carrier), true));
+                        kernels.push((format_ident!("{}_recalled", carrier), Variant::Recalls));
                     }
                     let kernel = tables.len();
-                    for (carrier, recalls) in kernels {
-                        carriers.push(pass::kernel(rule, stage, Domain::Elements, &carrier, recalls));
+                    for (carrier, variant) in kernels {
+                        carriers.push(pass::kernel(rule, stage, Domain::Elements, &carrier, variant));
                         tables.push(quote!(&const { crate::kernel::table::<#carrier>() }));
                     }
-                    (constants::pass_kind(rule, program, number, kernel), quote!(crate::rule::no_text))
+                    let mut row_kernel = None;
+                    if has_row_kernel(stage, !stored(rule, stage, Domain::Elements).is_empty()) {
+                        let carrier = format_ident!("{}_of_row", carrier);
+                        carriers.push(pass::kernel(rule, stage, Domain::Elements, &carrier, Variant::OneRow));
+                        row_kernel = Some(row_tables.len());
+                        row_tables.push(quote!(&const { crate::kernel::row_table::<#carrier>() }));
+                    }
+                    let kind = constants::pass_kind(rule, program, number, (kernel, row_kernel));
+                    (kind, quote!(crate::rule::no_text))
                 }
                 Kind::Text(scope @ (Scope::Row | Scope::Col)) => {
                     let domain = if *scope == Scope::Row { Domain::Rows } else { Domain::Cols };
-                    carriers.push(pass::kernel(rule, stage, domain, &carrier, false));
+                    carriers.push(pass::kernel(rule, stage, domain, &carrier, Variant::Any));
                     vector_tables.push(quote!(&const { crate::kernel::vector_table::<#carrier>() }));
                     let kernel = vector_tables.len() - 1;
                     (constants::vector_kind(*scope, kernel), quote!(crate::rule::no_text))
@@ -65,6 +75,7 @@ fn rule(family: &Family, rule: &Rule) -> Result<TokenStream> {
             static COMPILED: crate::kernel::CompiledRule = crate::kernel::CompiledRule {
                 rule: &RULE,
                 kernels: &[#(#tables),*],
+                row_kernels: &[#(#row_tables),*],
                 vector_kernels: &[#(#vector_tables),*],
             };
             &COMPILED

@@ -8,7 +8,8 @@ use crate::streams::{operands, recalled};
 use crate::terms::Factors;
 use crate::tree::*;
 
-/// The maximum number of row and column operands and reduction terms in a pass; drivers have scratch for that many.
+/// The maximum number of row and column operands, reduction terms and sums of columns in a pass; drivers have scratch for that
+/// many.
 const MOST_TERMS: usize = 14;
 
 /// Checks the programs of a rule. `given` are the names that have a value for the whole step: hyperparameters and the results
@@ -20,7 +21,8 @@ pub fn check(rule: &Rule, given: &HashSet<String>) -> Result<()> {
         let mut flow = Flow { scopes: &scopes, known: states.clone(), pending: Vec::new() };
         for stage in &program.stages {
             flow.stage(stage)?;
-            let terms = operands(rule, stage).len() + Factors::new(stage).tiles.len();
+            let of_cols = stage.reductions.iter().filter(|reduction| reduction.scope == Scope::Col).count();
+            let terms = operands(rule, stage).len() + Factors::new(stage).tiles.len() + of_cols;
             if terms + usize::from(recalled(stage).is_some()) > MOST_TERMS {
                 let message = format!("a pass has at most {MOST_TERMS} row and column operands and reduced terms");
                 return Err(Error::new(program.name.span(), message));

@@ -8,6 +8,7 @@ mod analyze;
 mod constants;
 mod expand;
 mod flow;
+mod loops;
 mod parse;
 mod pass;
 mod streams;

@@ -5,13 +5,15 @@ use quote::{format_ident, quote};
 use syn::Ident;
 
 use crate::analyze::tested_for_nan;
-use crate::streams::{Domain, Stream, StreamKind, stored, stores_state, streams};
-use crate::terms::{Factors, Term, fused, term};
+use crate::loops::{addition, iterations, iterations_of_row, lane_start, lane_type};
+use crate::streams::{Domain, Stream, StreamKind, Variant, stored, stores_state, streams};
+use crate::terms::{Factors, counts, fused};
 use crate::tree::*;
 
-/// The type that implements a pass, with its loop. With `recalls` it reads the reused term from a stream.
-pub fn kernel(rule: &Rule, stage: &Stage, domain: Domain, carrier: &Ident, recalls: bool) -> TokenStream {
-    let streams = streams(rule, stage, domain, recalls);
+/// The type that implements a pass, with its loop.
+pub fn kernel(rule: &Rule, stage: &Stage, domain: Domain, carrier: &Ident, variant: Variant) -> TokenStream {
+    let one_row = variant == Variant::OneRow;
+    let streams = streams(rule, stage, domain, variant);
     let stored = stored(rule, stage, domain);
     let arguments = match &stage.kind {
         Kind::Pass(arguments) => arguments.clone(),
@@ -45,7 +47,8 @@ pub fn kernel(rule: &Rule, stage: &Stage, domain: Domain, carrier: &Ident, recal
             },
             StreamKind::Vector(_) => quote!(#slice[i].load()),
             StreamKind::Operand(_) => quote!(#slice[i]),
-            StreamKind::Backup(_) | StreamKind::Tile(_) => continue,
+            StreamKind::OfRow(_) => quote!(#slice[0]),
+            StreamKind::Backup(_) | StreamKind::Tile(_) | StreamKind::Sums(_) => continue,
         };
         loads.push(quote!(let mut #name = #value;));
     }
@@ -63,7 +66,7 @@ pub fn kernel(rule: &Rule, stage: &Stage, domain: Domain, carrier: &Ident, recal
     if stored.iter().any(|name| name == "p") {
         prologue.extend(quote!(p = p * decay;));
     }
-    let kept = stage.statements.iter().filter(|statement| !(recalls && statement.recall));
+    let kept = stage.statements.iter().filter(|statement| !(variant == Variant::Recalls && statement.recall));
     let body = kept.map(|statement| {
         let (name, value) = (&statement.name, real(&statement.value));
         if statement.local { quote!(let #name = #value;) } else { quote!(#name = #value;) }
@@ -73,10 +76,16 @@ pub fn kernel(rule: &Rule, stage: &Stage, domain: Domain, carrier: &Ident, recal
         _ => None,
     });
     let factors = Factors::new(stage);
-    let stored_terms = factors.tiles.iter().zip(tiles).map(|(factor, slice)| {
-        let value = real(factor);
-        quote!(#slice[i] = #value;)
-    });
+    let stored_terms: TokenStream = factors
+        .tiles
+        .iter()
+        .zip(tiles)
+        .filter(|(factor, _)| !(one_row && matches!(factor, Expr::Number(..))))
+        .map(|(factor, slice)| {
+            let value = real(factor);
+            quote!(#slice[i] = #value;)
+        })
+        .collect();
     let mut stores = Vec::new();
     let mut canonical = Vec::new();
     for stream in streams.iter().filter(|stream| stored.iter().any(|name| stream.name == name)) {
@@ -96,31 +105,65 @@ pub fn kernel(rule: &Rule, stage: &Stage, domain: Domain, carrier: &Ident, recal
         }
     }
     let tested = if stored.is_empty() { Vec::new() } else { tested_for_nan(stage, &stored) };
-    let sums: Vec<_> = stage.reductions.iter().filter(|reduction| fused(stage, reduction)).collect();
+    // Those that the loop adds up in lanes, and those that it adds up column by column.
+    let in_lanes = |reduction: &Reduction| match one_row {
+        true => reduction.scope != Scope::Col,
+        false => fused(stage, reduction),
+    };
+    let sums: Vec<_> = stage.reductions.iter().enumerate().filter(|(_, reduction)| in_lanes(reduction)).collect();
+    let of_cols = stage.reductions.iter().enumerate().filter(|(_, one)| one_row && one.scope == Scope::Col);
+    let of_cols = of_cols.map(|(k, reduction)| {
+        let slice = format_ident!("slice_of_sums_{k}");
+        addition(reduction, &quote!(#slice[i]), true, &real)
+    });
     let tested = tested.iter().map(|name| {
         let name = format_ident!("{name}");
         quote!(nan |= (#name - #name).bits();)
     });
-    let lanes: Vec<_> = (0..sums.len()).map(|k| format_ident!("lanes_{k}")).collect();
-    let lane_types: Vec<_> = sums.iter().map(|reduction| lane_type(reduction)).collect();
-    let added = sums.iter().zip(&lanes).map(|(reduction, lanes)| addition(reduction, lanes));
-    let places = stage.reductions.iter().enumerate().filter(|(_, reduction)| fused(stage, reduction));
-    let totals = places.zip(&lanes).map(|((k, _), lanes)| {
+    let added_up = || sums.iter().map(|(k, reduction)| (*k, *reduction)).filter(|(_, reduction)| !counts(reduction));
+    let lanes: Vec<_> = added_up().map(|(k, _)| format_ident!("lanes_{k}")).collect();
+    let lane_types: Vec<_> = added_up().map(|(_, reduction)| lane_type(reduction)).collect();
+    let starts: Vec<_> = added_up().map(|(_, reduction)| lane_start(reduction)).collect();
+    let value = |factor: &Expr| match factors.tile(factor) {
+        _ if matches!(factor, Expr::Number(..)) => real(factor),
+        Some(k) if one_row => {
+            let slice = format_ident!("slice_of_tile_{k}");
+            quote!(#slice[i])
+        }
+        None if one_row => quote!(slice_of_p[i].load()),
+        _ => real(factor),
+    };
+    let added = added_up()
+        .zip(&lanes)
+        .map(|((_, reduction), lanes)| addition(reduction, &quote!(#lanes[lane]), false, &value))
+        .collect::<TokenStream>();
+    let added_here = if one_row { TokenStream::new() } else { added.clone() };
+    let totals = sums.iter().map(|(k, reduction)| {
+        let lanes = format_ident!("lanes_{k}");
+        let total = match reduction.operation {
+            _ if counts(reduction) => quote!((end - start) as f64),
+            Operation::Max => quote!(largest(#lanes)),
+            _ => quote!(fold(#lanes.map(Into::into))),
+        };
         quote! {
             // SAFETY: the caller guarantees that each block has a place for each sum.
-            unsafe { extras.tail.sums.add(#k * extras.tail.stride + block).write(fold(#lanes.map(Into::into))) };
+            unsafe { extras.tail.sums.add(#k * extras.tail.stride + block).write(#total) };
         }
     });
     let element = quote! {
         #(#loads)*
         #prologue
         #(#body)*
-        #(#stored_terms)*
-        #(#added)*
+        #stored_terms
+        #added_here
+        #(#of_cols)*
         #(#stores)*
         #(#tested)*
     };
-    let iterations = iterations(&element, &lanes);
+    let iterations = match one_row {
+        true => iterations_of_row(&element, &added, &lanes),
+        false => iterations(&element, &lanes),
+    };
     let parameters: Vec<_> = streams.iter().map(Stream::parameter).collect();
     let call: Vec<_> = streams.iter().map(Stream::argument).collect();
     let written: Vec<_> = streams.iter().filter(|s| stored.iter().any(|name| s.name == name)).collect();
@@ -128,7 +171,11 @@ pub fn kernel(rule: &Rule, stage: &Stage, domain: Domain, carrier: &Ident, recal
     let written_arguments = written.iter().map(|stream| stream.argument());
     let cut = streams.iter().map(|stream| {
         let slice = &stream.slice;
-        if stream.written { quote!(let #slice = &mut #slice[..n];) } else { quote!(let #slice = &#slice[..n];) }
+        match (stream.kind, stream.written) {
+            (StreamKind::OfRow(_), _) => quote!(let #slice = &#slice[..1];),
+            (_, true) => quote!(let #slice = &mut #slice[..n];),
+            (_, false) => quote!(let #slice = &#slice[..n];),
+        }
     });
     let tests = if stored.is_empty() {
         TokenStream::new()
@@ -155,11 +202,19 @@ pub fn kernel(rule: &Rule, stage: &Stage, domain: Domain, carrier: &Ident, recal
             }
         }
     };
-    let prefetches = streams.iter().filter_map(|stream| match stream.kind {
-        StreamKind::Operand(_) | StreamKind::Tile(_) | StreamKind::Vector(_) => None,
-        _ => Some(stream.pointer()),
+    let prefetches = streams.iter().filter_map(|stream| {
+        let pointer = stream.pointer();
+        let prefetch = quote!(crate::cpu::prefetch_batch(#pointer, m););
+        match stream.kind {
+            // A parameter that is there for weight decay alone.
+            StreamKind::Param(_) if !stream.written && !stage.reads("p") && arguments.save.is_none() => {
+                decays.then(|| quote!(if L2 { #prefetch }))
+            }
+            StreamKind::Param(_) | StreamKind::Grad(_) | StreamKind::State(_) | StreamKind::Backup(_) => Some(prefetch),
+            _ => None,
+        }
     });
-    let prefetches: Vec<_> = prefetches.map(|pointer| quote!(crate::cpu::prefetch_batch(#pointer, m);)).collect();
+    let prefetches: Vec<_> = prefetches.collect();
     let random = stores_state(&streams, &stored);
     // Loops of their own where all exponents are 0.5, or all 1: a root takes a fraction of the time of a power. Each is
     // called by its name: through a pointer it would not be inlined, and so not be compiled for the CPU level.
@@ -198,8 +253,9 @@ pub fn kernel(rule: &Rule, stage: &Stage, domain: Domain, carrier: &Ident, recal
         let batches = batch(&quote!(end));
         quote! {
             for block in 0..n.div_ceil(BLOCK) {
-                let end = n.min(done + BLOCK);
-                #(let mut #lanes = [<#lane_types as Real>::from_f64(0.0); LANES];)*
+                let start = done;
+                let end = n.min(start + BLOCK);
+                #(let mut #lanes = [<#lane_types as Real>::from_f64(#starts); LANES];)*
                 #batches
                 #(#totals)*
             }
@@ -227,7 +283,7 @@ pub fn kernel(rule: &Rule, stage: &Stage, domain: Domain, carrier: &Ident, recal
                 S: crate::numeric::StateStorage<Compute = P::Compute>,
             {
                 #[allow(unused_imports)]
-                use crate::numeric::reduce::{BLOCK, LANES, fold, plus_product};
+                use crate::numeric::reduce::{BLOCK, LANES, fold, largest, plus_product};
                 #[allow(unused_imports)]
                 use crate::numeric::{QUANTIZATION_BLOCK, Real, StateStorage, Storage};
                 #[allow(unused_imports)]
@@ -320,70 +376,5 @@ fn real(expr: &Expr) -> TokenStream {
             let arguments = arguments.iter().map(real);
             quote!(#name(#(#arguments),*))
         }
-    }
-}
-
-/// The type in which a sum is accumulated.
-fn lane_type(reduction: &Reduction) -> TokenStream {
-    if is_fast(reduction) { quote!(P::Compute) } else { quote!(f64) }
-}
-
-/// Whether a sum has lanes in the compute type.
-fn is_fast(reduction: &Reduction) -> bool {
-    let term = term(reduction);
-    reduction.operation == Operation::FastSum && term.right.is_some_and(|right| right.same(term.left))
-}
-
-/// Adds an element's value to a lane of a sum.
-fn addition(reduction: &Reduction, lanes: &Ident) -> TokenStream {
-    let Term { left, right } = term(reduction);
-    let left = real(left);
-    if is_fast(reduction) {
-        return quote!({
-            let x = #left;
-            #lanes[lane] = #lanes[lane] + x * x;
-        });
-    }
-    match right.map(real) {
-        Some(right) => quote!(#lanes[lane] = plus_product::<P::Compute, FMA>(#lanes[lane], #left, #right);),
-        None => quote!(#lanes[lane] = #lanes[lane] + #left.into();),
-    }
-}
-
-/// The loops over the elements. Sums need rows of as many elements as there are lanes.
-fn iterations(element: &TokenStream, lanes: &[Ident]) -> TokenStream {
-    if lanes.is_empty() {
-        return quote! {
-            let mut nan = <P::Compute as Real>::Bits::default();
-            for i in 0..n {
-                #element
-            }
-            nan
-        };
-    }
-    let kept: Vec<_> = lanes.iter().map(|lanes| format_ident!("kept_{lanes}")).collect();
-    quote! {
-        let mut nans = [<P::Compute as Real>::Bits::default(); LANES];
-        // Lanes with a fixed index stay in registers.
-        #(let #kept = #lanes;)*
-        #(let mut #lanes = *#kept;)*
-        for row in 0..n / LANES {
-            for lane in 0..LANES {
-                let (i, mut nan) = (row * LANES + lane, nans[lane]);
-                // SAFETY: the rows have at most `n` elements.
-                unsafe { std::hint::assert_unchecked(i < n) };
-                #element
-                nans[lane] = nan;
-            }
-        }
-        #(*#kept = #lanes;)*
-        #(let #lanes = #kept;)*
-        let mut nan = <P::Compute as Real>::Bits::default();
-        nans.iter().for_each(|&lane| nan |= lane);
-        for lane in 0..n % LANES {
-            let i = n / LANES * LANES + lane;
-            #element
-        }
-        nan
     }
 }

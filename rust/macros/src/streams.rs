@@ -15,6 +15,17 @@ pub enum Domain {
     Cols,
 }
 
+/// What a loop does with the terms of reductions.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Variant {
+    /// It stores those that it does not add up.
+    Any,
+    /// It also reads one that an earlier pass has stored.
+    Recalls,
+    /// Its elements are neighbours in one row of a matrix, and it adds up everything.
+    OneRow,
+}
+
 /// The names of the row and column vectors that an element stage reads, in stream order.
 pub fn operands<'a>(rule: &'a Rule, stage: &Stage) -> Vec<(Scope, usize, &'a str)> {
     let rows = rule.rows.iter().enumerate().map(|(i, name)| (Scope::Row, i, name.as_str()));
@@ -52,7 +63,11 @@ pub enum StreamKind {
     Backup(usize),
     Vector(usize),
     Operand(usize),
+    /// An operand with one value for all elements.
+    OfRow(usize),
     Tile(usize),
+    /// Sums of columns.
+    Sums(usize),
 }
 
 impl Stream {
@@ -65,6 +80,7 @@ impl Stream {
             StreamKind::Param(_) | StreamKind::Backup(_) | StreamKind::Vector(_) => quote!(P),
             StreamKind::Grad(_) => quote!(G),
             StreamKind::State(_) => quote!(S),
+            StreamKind::Sums(_) => quote!(f64),
             _ => quote!(P::Compute),
         }
     }
@@ -78,9 +94,10 @@ impl Stream {
     pub fn pointer(&self) -> TokenStream {
         let element = self.element();
         match self.kind {
-            StreamKind::Operand(i) | StreamKind::Tile(i) => {
+            StreamKind::Operand(i) | StreamKind::Tile(i) | StreamKind::Sums(i) => {
                 quote!((*extras.tail.streams.add(#i)).cast::<#element>().add(done))
             }
+            StreamKind::OfRow(i) => quote!((*extras.tail.streams.add(#i)).cast::<#element>()),
             StreamKind::Param(i)
             | StreamKind::Grad(i)
             | StreamKind::State(i)
@@ -92,9 +109,10 @@ impl Stream {
     /// The slice of `m` elements from `done`.
     pub fn argument(&self) -> TokenStream {
         let pointer = self.pointer();
-        match self.written {
-            true => quote!(std::slice::from_raw_parts_mut(#pointer, m)),
-            false => quote!(std::slice::from_raw_parts(#pointer.cast_const(), m)),
+        match (self.kind, self.written) {
+            (StreamKind::OfRow(_), _) => quote!(std::slice::from_raw_parts(#pointer.cast_const(), 1)),
+            (_, true) => quote!(std::slice::from_raw_parts_mut(#pointer, m)),
+            (_, false) => quote!(std::slice::from_raw_parts(#pointer.cast_const(), m)),
         }
     }
 }
@@ -110,7 +128,7 @@ pub fn stores_state(streams: &[Stream], stored: &[String]) -> bool {
 }
 
 /// The streams of a loop, in the order of the drivers' tables.
-pub fn streams(rule: &Rule, stage: &Stage, domain: Domain, recalls: bool) -> Vec<Stream> {
+pub fn streams(rule: &Rule, stage: &Stage, domain: Domain, variant: Variant) -> Vec<Stream> {
     let mut result = Vec::new();
     let stored = stored(rule, stage, domain);
     let stores = |name: &str| stored.iter().any(|stored| stored == name);
@@ -134,11 +152,15 @@ pub fn streams(rule: &Rule, stage: &Stage, domain: Domain, recalls: bool) -> Vec
                 result.push(Stream::new(&name, StreamKind::State(k), stores(&name), true));
             }
         }
-        for (_, _, name) in operands(rule, stage) {
-            result.push(Stream::new(name, StreamKind::Operand(tail), false, true));
+        for (scope, _, name) in operands(rule, stage) {
+            let kind = match (variant, scope) {
+                (Variant::OneRow, Scope::Row) => StreamKind::OfRow(tail),
+                _ => StreamKind::Operand(tail),
+            };
+            result.push(Stream::new(name, kind, false, true));
             tail += 1;
         }
-        if let Some(name) = recalled(stage).filter(|_| recalls) {
+        if let Some(name) = recalled(stage).filter(|_| variant == Variant::Recalls) {
             result.push(Stream::new(&name.to_string(), StreamKind::Operand(tail), false, true));
             tail += 1;
         }
@@ -146,6 +168,12 @@ pub fn streams(rule: &Rule, stage: &Stage, domain: Domain, recalls: bool) -> Vec
         let names = if domain == Domain::Rows { &rule.rows } else { &rule.cols };
         for (i, name) in names.iter().enumerate().filter(|(_, name)| stage.reads(name) || stores(name)) {
             result.push(Stream::new(name, StreamKind::Vector(i), stores(name), true));
+        }
+    }
+    if variant == Variant::OneRow {
+        for (k, _) in stage.reductions.iter().enumerate().filter(|(_, reduction)| reduction.scope == Scope::Col) {
+            result.push(Stream::new(&format!("sums_{k}"), StreamKind::Sums(tail), true, false));
+            tail += 1;
         }
     }
     for k in 0..Factors::new(stage).tiles.len() {

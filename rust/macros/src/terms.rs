@@ -19,8 +19,25 @@ pub fn term(reduction: &Reduction) -> Term<'_> {
 /// Whether the loop of a pass adds up a reduction itself. Rows and columns, whose elements the loop does not see as such, and
 /// maxima are reduced from memory.
 pub fn fused(stage: &Stage, reduction: &Reduction) -> bool {
-    let by_cells = stage.reductions.iter().any(|one| matches!(one.scope, Scope::Row | Scope::Col));
-    matches!(stage.kind, Kind::Pass(_)) && !by_cells && reduction.operation != Operation::Max
+    matches!(stage.kind, Kind::Pass(_)) && !by_cells(stage) && reduction.operation != Operation::Max
+}
+
+/// Whether a stage reduces over rows or columns.
+fn by_cells(stage: &Stage) -> bool {
+    stage.reductions.iter().any(|one| matches!(one.scope, Scope::Row | Scope::Col))
+}
+
+/// Whether a pass that `writes` or not has a second kernel for elements of one row, which adds up all reductions. One that only
+/// reads is as fast without: most of its terms are in memory.
+pub fn has_row_kernel(stage: &Stage, writes: bool) -> bool {
+    let fast = stage.reductions.iter().any(|reduction| reduction.operation == Operation::FastSum);
+    matches!(stage.kind, Kind::Pass(_)) && by_cells(stage) && !fast && writes
+}
+
+/// Whether a reduction counts elements.
+pub fn counts(reduction: &Reduction) -> bool {
+    matches!(&reduction.value, Expr::Number(text, _) if text.parse() == Ok(1.0))
+        && !matches!(reduction.operation, Operation::Max)
 }
 
 /// Where the factors of a stage's reductions are stored, if they are reduced from memory. Those of fast sums always are: where

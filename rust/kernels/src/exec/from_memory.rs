@@ -195,7 +195,7 @@ pub(super) fn in_memory(factor: &Factor, scaled: bool, zero_grads: bool) -> bool
 }
 
 /// The index of a row's column sums: those of its matrix and panel.
-fn col_place(cells: &Cells, row: usize) -> usize {
+pub(super) fn col_place(cells: &Cells, row: usize) -> usize {
     let (matrix, within) = (row / cells.matrix.rows, row % cells.matrix.rows);
     (matrix * cells.panels + within / cells.panel) * cells.matrix.cols
 }

@@ -2,16 +2,17 @@
 
 use std::ops::Range;
 
-use super::from_memory::in_memory;
+use super::from_memory::{col_place, in_memory};
 use super::matrix::Cells;
 use super::plan::Numbered;
-use super::reductions::by_cells;
+use super::reductions::{by_cells, form};
 use super::tiles::{Call, MAX_TAIL, TILE, with_kept_term, with_tail_tiles};
 use super::work_list::{Item, WorkList};
-use crate::kernel::Tail;
-use crate::numeric::reduce::BLOCK;
-use crate::numeric::{Dtype, StateFormat};
-use crate::rule::{DECAY, Factor, Kind, L2, Operand, Pass, Right, Stage};
+use crate::cpu::Level;
+use crate::kernel::{Kernel, Tail};
+use crate::numeric::reduce::{BLOCK, combine};
+use crate::numeric::{StateFormat, convert};
+use crate::rule::{DECAY, Factor, Kind, L2, Operand, Pass, Right, Scope, Stage};
 
 /// Some neighbouring elements of an array. In a cell they are part of a row, or several whole short rows.
 #[derive(Clone, Copy)]
@@ -44,6 +45,8 @@ pub(super) struct Run<'a> {
     /// The buffer for a term that a later pass reuses, and the term's index.
     kept: *mut u8,
     recalled: Option<usize>,
+    /// The kernel for elements of one row, which adds up all reductions.
+    of_row: Option<Kernel>,
 }
 
 impl Run<'_> {
@@ -108,6 +111,7 @@ impl WorkList {
             tiles: [std::ptr::null_mut(); MAX_TAIL],
             kept: std::ptr::null_mut(),
             recalled: numbered.recalled,
+            of_row: item.of_row(pass, call),
         };
         for (k, place) in run.places.iter_mut().enumerate().take(stage.reductions.len()) {
             *place = self.first_place(item, stage, numbered.number, k);
@@ -196,12 +200,16 @@ impl WorkList {
     /// # Safety
     /// As for [`WorkList::pass`].
     unsafe fn piece(&self, run: &Run<'_>, unit: usize, piece: Piece) {
-        let Run { i, item, pass, .. } = *run;
+        let Run { i, pass, .. } = *run;
+        if let Some(kernel) = run.of_row.filter(|_| piece.rows == 1) {
+            // SAFETY: upheld by the caller.
+            return unsafe { self.piece_of_row(run, kernel, unit, piece) };
+        }
         let mut tail = run.tiles;
         // SAFETY: upheld by the caller; a tile holds a piece, and a pass has at most `MAX_TAIL` operands and terms.
         unsafe {
             for (k, operand) in pass.operands.iter().enumerate() {
-                tail[k] = self.operand(i, operand, item.param_type.compute(), piece, run.tiles[k]);
+                tail[k] = self.operand(i, operand, run.call.level, piece, run.tiles[k]);
             }
             if !run.kept.is_null() {
                 tail[pass.operands.len() + run.recalled.unwrap_or(0)] = run.term(piece.at);
@@ -213,12 +221,49 @@ impl WorkList {
         }
     }
 
+    /// A piece of one row, whose kernel adds up all reductions.
+    ///
+    /// # Safety
+    /// As for [`WorkList::pass`].
+    unsafe fn piece_of_row(&self, run: &Run<'_>, kernel: Kernel, unit: usize, piece: Piece) {
+        let (item, reductions) = (run.item, run.stage.reductions);
+        let cells = item.cells.as_deref().expect("a pass with kernels for rows has a matrix");
+        let size = item.param_type.compute().size();
+        let mut sums = [0.0; MAX_TAIL];
+        let mut streams = [std::ptr::null_mut::<u8>(); MAX_TAIL];
+        let operands = run.pass.operands.iter().map(|operand| {
+            let place = match operand.scope {
+                Scope::Row => piece.row,
+                _ => piece.row / cells.matrix.rows * cells.matrix.cols + piece.col,
+            };
+            self.vector(run.i, operand.scope, operand.place).wrapping_add(place * size)
+        });
+        let cols = reductions.iter().zip(run.places).filter(|(reduction, _)| reduction.scope == Scope::Col);
+        let cols = cols.map(|(_, first)| self.partials.at(first + col_place(cells, piece.row) + piece.col).cast());
+        let tail = operands.chain(cols).chain(run.tiles);
+        streams.iter_mut().zip(tail).for_each(|(stream, own)| *stream = own);
+        let tail = Tail { streams: streams.as_ptr(), sums: sums.as_mut_ptr(), stride: 1 };
+        // SAFETY: upheld by the caller; the entries belong to the unit.
+        unsafe {
+            kernel(self.streams_of(run.i), piece.at, piece.n, run.call.scalars, &item.extras(run.call, piece.at, tail));
+            for ((reduction, first), sum) in reductions.iter().zip(run.places).zip(sums) {
+                let place = match reduction.scope {
+                    Scope::Col => continue,
+                    Scope::Row => first + cells.row_partial(piece.col / cells.strip, piece.row, 0),
+                    _ => first + unit,
+                };
+                self.partials.set(place, combine(form(reduction), self.partials.get(place), sum));
+            }
+        }
+    }
+
     /// The stream of a row or column vector for a piece: the vector itself if its layout matches the elements, else a tile.
     ///
     /// # Safety
     /// The vector must be valid, and the tile for a piece.
-    unsafe fn operand(&self, i: usize, operand: &Operand, compute: Dtype, piece: Piece, tile: *mut u8) -> *mut u8 {
+    unsafe fn operand(&self, i: usize, operand: &Operand, level: Level, piece: Piece, tile: *mut u8) -> *mut u8 {
         let matrix = self.items[i].matrix().expect("rules with operands have matrices");
+        let compute = self.items[i].param_type.compute();
         let vector = self.vector(i, operand.scope, operand.place);
         let by_row = matrix.lies_in_rows(operand.scope);
         let (size, end) = (compute.size(), piece.at + piece.n);
@@ -233,26 +278,17 @@ impl WorkList {
             let into = tile.wrapping_add((at - piece.at) * size);
             // SAFETY: upheld by the caller; all indices are within the vector and the tile.
             unsafe {
-                match (by_row, compute) {
-                    (true, _) if matrix.interleaved > 1 => {
-                        let from = vector.add((row * matrix.interleaved + one) * size);
-                        into.copy_from_nonoverlapping(from, run * size);
+                if !by_row {
+                    let from = vector.add((row / matrix.rows * matrix.cols + col) * size);
+                    if run == piece.n {
+                        return from;
                     }
-                    (true, Dtype::F64) => {
-                        let value = *vector.cast::<f64>().add(row);
-                        std::slice::from_raw_parts_mut(into.cast::<f64>(), run).fill(value);
-                    }
-                    (true, _) => {
-                        let value = *vector.cast::<f32>().add(row);
-                        std::slice::from_raw_parts_mut(into.cast::<f32>(), run).fill(value);
-                    }
-                    (false, _) => {
-                        let from = vector.add((row / matrix.rows * matrix.cols + col) * size);
-                        if run == piece.n {
-                            return from;
-                        }
-                        into.copy_from_nonoverlapping(from, run * size);
-                    }
+                    into.copy_from_nonoverlapping(from, run * size);
+                } else if matrix.interleaved > 1 {
+                    let from = vector.add((row * matrix.interleaved + one) * size);
+                    into.copy_from_nonoverlapping(from, run * size);
+                } else {
+                    convert::fill(level, vector.add(row * size), (compute, into), run);
                 }
             }
             at += run;

@@ -99,33 +99,34 @@ pub(super) unsafe fn finish_vector(
             _ => *vector.cast::<f32>().add(i) = (x / count) as f32,
         }
     };
-    match layout(reduction, Some(matrix)) {
-        Layout::Rows => {
-            let of_row = matrix.interleaved;
-            for sum in 0..cells.row_sums() {
-                let partials = cells.row_partials_of(sum / of_row, sum % of_row);
-                // SAFETY: upheld by the caller.
-                let add = |total, place| combine(form, total, unsafe { scratch.get(first + place) });
-                set(sum, partials.fold(neutral(form), add));
+    let in_rows = layout(reduction, Some(matrix)) == Layout::Rows;
+    if in_rows && matrix.interleaved > 1 {
+        let of_row = matrix.interleaved;
+        for sum in 0..cells.row_sums() {
+            let partials = cells.row_partials_of(sum / of_row, sum % of_row);
+            // SAFETY: upheld by the caller.
+            let add = |total, place| combine(form, total, unsafe { scratch.get(first + place) });
+            set(sum, partials.fold(neutral(form), add));
+        }
+        return;
+    }
+    // Vectors whose partial results are added: those of all strips, or of the panels of each matrix.
+    let (batch, parts, n) = match in_rows {
+        true => (1, cells.strips, cells.row_sums()),
+        false => (matrix.batch, cells.panels, matrix.cols),
+    };
+    for of_matrix in 0..batch {
+        // The first one's entries hold the sums: they are added in order.
+        // SAFETY: upheld by the caller.
+        let sums = unsafe { scratch.slice(first + of_matrix * parts * n, parts * n) };
+        let (total, others) = sums.split_at_mut(n);
+        for other in others.chunks_exact(n) {
+            for (sum, x) in total.iter_mut().zip(other) {
+                *sum = combine(form, *sum, *x);
             }
         }
-        _ => {
-            let panel = matrix.cols;
-            for of_matrix in 0..matrix.batch {
-                let place = first + of_matrix * cells.panels * panel;
-                // The first panel's entry holds the sum: panels are added in order.
-                // SAFETY: upheld by the caller.
-                let sums = unsafe { scratch.slice(place, cells.panels * panel) };
-                let (total, others) = sums.split_at_mut(panel);
-                for other in others.chunks_exact(panel) {
-                    for (sum, x) in total.iter_mut().zip(other) {
-                        *sum = combine(form, *sum, *x);
-                    }
-                }
-                for (col, &x) in total.iter().enumerate() {
-                    set(of_matrix * panel + col, x);
-                }
-            }
+        for (i, &x) in total.iter().enumerate() {
+            set(of_matrix * n + i, x);
         }
     }
 }

@@ -102,6 +102,20 @@ impl<'a> Call<'a> {
 impl Item {
     /// The kernel for the array's types as stored, if there is one.
     pub(super) fn direct(&self, pass: &Pass, call: &Call<'_>) -> Option<Kernel> {
+        kernel::find(self.compiled.kernels[pass.kernel], call.level, self.types(pass, call)?)
+    }
+
+    /// The kernel for elements of one row, if there is one for the array's types as stored and its rows lie in memory.
+    pub(super) fn of_row(&self, pass: &Pass, call: &Call<'_>) -> Option<Kernel> {
+        let (matrix, compute) = (self.matrix()?, self.param_type.compute());
+        let stored = Types { param: compute, grad: compute, states: States::Compute };
+        let fits = (matrix.transposed, matrix.interleaved) == (false, 1) && self.types(pass, call)? == stored;
+        let table = self.compiled.row_kernels[pass.row_kernel.filter(|_| fits)?];
+        Some(kernel::find_vector(table, call.level, compute))
+    }
+
+    /// The types for which a kernel could run on the array as it is stored.
+    fn types(&self, pass: &Pass, call: &Call<'_>) -> Option<Types> {
         if call.zero_grads || (self.rounded.is_some() && (pass.writes_param || pass.restores)) {
             return None;
         }
@@ -117,7 +131,7 @@ impl Item {
             StateFormat::Bfloat16 if self.uses_states(pass) => States::Bfloat16,
             _ => States::Compute,
         };
-        kernel::find(self.compiled.kernels[pass.kernel], call.level, Types { param, grad, states })
+        Some(Types { param, grad, states })
     }
 
     fn uses_states(&self, pass: &Pass) -> bool {
@@ -138,13 +152,7 @@ impl Item {
         (at, n): (usize, usize),
         tail: Tail,
     ) {
-        let extras = Extras {
-            bits: call.bits,
-            block: (call.first + at) / QUANTIZATION_BLOCK,
-            states: self.states,
-            tail,
-            prefetches: self.prefetches,
-        };
+        let extras = self.extras(call, at, tail);
         // Random bits are those of whole blocks, which pieces of rows may cut.
         let cut =
             !(call.first + at).is_multiple_of(QUANTIZATION_BLOCK) && call.bits.is_some() && self.uses_states(pass);
@@ -155,6 +163,17 @@ impl Item {
         }
         // SAFETY: upheld by the caller.
         unsafe { self.in_tiles(streams, pass, call, (at, n), &extras) };
+    }
+
+    /// The extras of a kernel that starts at an element.
+    pub(super) fn extras<'a>(&self, call: &Call<'a>, at: usize, tail: Tail) -> Extras<'a> {
+        Extras {
+            bits: call.bits,
+            block: (call.first + at) / QUANTIZATION_BLOCK,
+            states: self.states,
+            tail,
+            prefetches: self.prefetches,
+        }
     }
 
     /// Not inlined: its many local variables would slow down calls for small arrays that need no tiles.

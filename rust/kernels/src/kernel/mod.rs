@@ -8,7 +8,7 @@ mod table;
 use crate::cpu;
 use crate::numeric::{QUANTIZATION_BLOCK, RandomBits, StateStorage, Storage};
 use crate::rule::{L2, Rule};
-pub(crate) use table::{States, Table, Types, VectorTable, find, find_vector, table, vector_table};
+pub(crate) use table::{States, Table, Types, VectorTable, find, find_vector, row_table, table, vector_table};
 
 /// The maximum number of element streams of a pass; the macro rejects rules with more.
 pub(crate) const MAX_STREAMS: usize = 16;
@@ -21,6 +21,8 @@ pub struct CompiledRule {
     pub rule: &'static Rule,
     /// The kernels of its passes.
     pub(crate) kernels: &'static [&'static Table],
+    /// The kernels of passes with reductions over rows or columns, for neighbouring elements of one row.
+    pub(crate) row_kernels: &'static [&'static VectorTable],
     /// The kernels of its stages over rows and columns.
     pub(crate) vector_kernels: &'static [&'static VectorTable],
 }

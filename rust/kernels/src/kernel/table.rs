@@ -85,7 +85,7 @@ pub(crate) const fn table<R: Pass>() -> Table {
     }
 }
 
-/// The kernels of a stage over rows or columns: float32 and float64.
+/// Kernels of the compute types alone, float32 and float64: of a stage over rows or columns, or of a pass for one row.
 pub(crate) type VectorTable = [[Kernel; 2]; cpu::LEVELS];
 
 /// The kernel of a vector table for a compute type.
@@ -100,6 +100,16 @@ pub(crate) const fn vector_table<R: Pass>() -> VectorTable {
         (avx512) => {
             row!(avx2)
         };
+        ($level:ident) => {
+            [super::$level::kernel::<R, f32, f32, f32>, super::$level::kernel::<R, f64, f64, f64>]
+        };
+    }
+    cpu::rows!(row)
+}
+
+/// All kernels of a pass for elements of one row.
+pub(crate) const fn row_table<R: Pass>() -> VectorTable {
+    macro_rules! row {
         ($level:ident) => {
             [super::$level::kernel::<R, f32, f32, f32>, super::$level::kernel::<R, f64, f64, f64>]
         };

@@ -4,7 +4,7 @@ use super::*;
 use crate::cpu::Level;
 use crate::numeric::{Dtype, Rounding, StateFormat};
 use crate::optimizers;
-use crate::rule::{Kind, Scope};
+use crate::rule::{Kind, Scope, Stage};
 
 /// Number of elements: not a multiple of any level's vector width.
 const N: usize = 9;
@@ -107,9 +107,11 @@ fn passes_store_the_canonical_nan() {
     for compiled in optimizers::ALL.iter().chain(optimizers::TOOLS) {
         let rule = compiled.rule;
         // A pass that reuses a term has a second kernel, with one more operand.
-        let passes = rule.programs.iter().flat_map(|program| program.stages).filter_map(pass_of);
-        let kernels = passes.flat_map(|pass| (0..=usize::from(pass.recalls.is_some())).map(move |more| (pass, more)));
-        for (pass, more) in kernels {
+        let stages = rule.programs.iter().flat_map(|program| program.stages);
+        let passes = stages.filter_map(|stage| Some((stage, pass_of(stage)?)));
+        let kernels = passes
+            .flat_map(|(stage, pass)| (0..=usize::from(pass.recalls.is_some())).map(move |more| (stage, pass, more)));
+        for (stage, pass, more) in kernels {
             for (param, grad, states) in [
                 (F32, F32, States::Compute),
                 (F64, F64, States::Compute),
@@ -147,6 +149,19 @@ fn passes_store_the_canonical_nan() {
                         states: rule.streams().count(),
                     };
                     case.check();
+                    let Some(place) = pass.row_kernel.filter(|_| more == 0 && (grad, state_type) == (param, param))
+                    else {
+                        continue;
+                    };
+                    let of_cols =
+                        |stage: &&Stage| stage.reductions.iter().filter(|one| one.scope == Scope::Col).count();
+                    Case {
+                        kernel: find_vector(compiled.row_kernels[place], level, param),
+                        what: format!("{rule:?}, kernel {place} for rows of {types:?} at {level:?}"),
+                        tiles: of_cols(&stage) + pass.tiles,
+                        ..case
+                    }
+                    .check();
                 }
             }
         }

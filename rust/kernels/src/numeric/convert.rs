@@ -15,6 +15,16 @@ type Convert = unsafe fn(source: *const u8, target: *mut u8, n: usize);
 /// Each storage type to float32, then to float64, then float32 to the two-byte storage types.
 const KINDS: usize = 10;
 
+/// Fills each of `n` elements of float32 or float64 with the first number of `value`.
+static FILL: [[Convert; 2]; LEVELS] = {
+    macro_rules! row {
+        ($level:ident) => {
+            [$level::fill::<f32>, $level::fill::<f64>]
+        };
+    }
+    cpu::rows!(row)
+};
+
 static TABLE: [[Convert; KINDS]; LEVELS] = {
     macro_rules! row {
         ($level:ident) => {
@@ -53,7 +63,23 @@ pub(crate) unsafe fn store(level: Level, source: *const u8, (to, target): (Dtype
     unsafe { TABLE[level as usize][8 + to as usize - Dtype::F16 as usize](source, target, n) }
 }
 
+/// Fills `n` elements of a compute type with one number.
+///
+/// # Safety
+/// As for [`Convert`], with one number at `value`.
+pub(crate) unsafe fn fill(level: Level, value: *const u8, (compute, target): (Dtype, *mut u8), n: usize) {
+    // SAFETY: upheld by the caller.
+    unsafe { FILL[level as usize][compute as usize](value, target, n) }
+}
+
 cpu::each! {
+    /// # Safety
+    /// As for [`fill`](super::fill).
+    pub(super) unsafe fn fill<C: Copy>(value: *const u8, target: *mut u8, n: usize) {
+        // SAFETY: upheld by the caller.
+        unsafe { std::slice::from_raw_parts_mut(target.cast::<C>(), n).fill(*value.cast::<C>()) }
+    }
+
     /// # Safety
     /// As for [`Convert`].
     pub(super) unsafe fn load<A: Storage, C: Copy + From<A::Compute>>(source: *const u8, target: *mut u8, n: usize) {

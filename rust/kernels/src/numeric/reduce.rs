@@ -7,7 +7,7 @@
 use half::{bf16, f16};
 
 use super::{Dtype, Real, Rounded, Storage};
-use crate::cpu::{self, LEVELS, Level, prefetch};
+use crate::cpu::{self, LEVELS, Level, PREFETCH_BATCH, prefetch, prefetch_batch};
 
 /// Elements of one partial sum.
 pub(crate) const BLOCK: usize = 1024;
@@ -258,7 +258,17 @@ cpu::each! {
     pub(super) unsafe fn maximum<C: Real>(left: *const u8, _: *const u8, n: usize) -> f64 {
         // SAFETY: upheld by the caller.
         let values = unsafe { std::slice::from_raw_parts(left.cast::<C>(), n) };
-        values.iter().fold(f64::NEG_INFINITY, |largest, &x| super::super::max(largest, x.into()))
+        let mut lanes = [C::from_f64(f64::NEG_INFINITY); LANES];
+        let (rows, rest) = values.as_chunks::<LANES>();
+        for row in rows {
+            for lane in 0..LANES {
+                lanes[lane] = super::super::max(lanes[lane], row[lane]);
+            }
+        }
+        for (lane, &x) in lanes.iter_mut().zip(rest) {
+            *lane = super::super::max(*lane, x);
+        }
+        largest(lanes)
     }
 
     /// # Safety
@@ -293,17 +303,23 @@ cpu::each! {
         let (sums, left) = unsafe {
             (std::slice::from_raw_parts_mut(sums, n), std::slice::from_raw_parts(left.cast::<C>(), n))
         };
-        match FORM {
-            0 => sums.iter_mut().zip(left).for_each(|(sum, &x)| *sum += x.into()),
-            1 => sums.iter_mut().zip(left).for_each(|(sum, &x)| *sum = plus_product::<C, FMA>(*sum, x, x)),
-            2 => {
-                // SAFETY: as above.
-                let right = unsafe { std::slice::from_raw_parts(right.cast::<C>(), n) };
-                for ((sum, &a), &b) in sums.iter_mut().zip(left).zip(right) {
-                    *sum = plus_product::<C, FMA>(*sum, a, b);
+        for at in (0..n).step_by(PREFETCH_BATCH) {
+            let end = n.min(at + PREFETCH_BATCH);
+            // As for sums of blocks: the next row mostly begins where this one ends.
+            prefetch_batch(left[at..].as_ptr(), end - at);
+            let (sums, left) = (&mut sums[at..end], &left[at..end]);
+            match FORM {
+                0 => sums.iter_mut().zip(left).for_each(|(sum, &x)| *sum += x.into()),
+                1 => sums.iter_mut().zip(left).for_each(|(sum, &x)| *sum = plus_product::<C, FMA>(*sum, x, x)),
+                2 => {
+                    // SAFETY: as above.
+                    let right = unsafe { std::slice::from_raw_parts(right.cast::<C>().add(at), end - at) };
+                    for ((sum, &a), &b) in sums.iter_mut().zip(left).zip(right) {
+                        *sum = plus_product::<C, FMA>(*sum, a, b);
+                    }
                 }
+                _ => sums.iter_mut().zip(left).for_each(|(sum, &x)| *sum = super::super::max(*sum, x.into())),
             }
-            _ => sums.iter_mut().zip(left).for_each(|(sum, &x)| *sum = super::super::max(*sum, x.into())),
         }
     }
 }
@@ -342,11 +358,23 @@ fn add<G>(values: &[G], plus: impl Fn(f64, &G) -> f64) -> f64 {
 
 /// The sum of a block's lanes, in a fixed tree.
 #[inline(always)]
-pub(crate) fn fold(mut lanes: [f64; LANES]) -> f64 {
+pub(crate) fn fold(lanes: [f64; LANES]) -> f64 {
+    tree(lanes, |a, b| a + b)
+}
+
+/// The largest of a block's lanes, or NaN; lanes that have no element are minus infinity.
+#[inline(always)]
+pub(crate) fn largest<C: Real>(lanes: [C; LANES]) -> f64 {
+    tree(lanes, super::max).into()
+}
+
+/// Combines lanes in a fixed tree.
+#[inline(always)]
+fn tree<T: Copy>(mut lanes: [T; LANES], combine: impl Fn(T, T) -> T) -> T {
     let mut width = LANES / 2;
     while width > 0 {
         for lane in 0..width {
-            lanes[lane] += lanes[lane + width];
+            lanes[lane] = combine(lanes[lane], lanes[lane + width]);
         }
         width /= 2;
     }

@@ -145,6 +145,8 @@ pub enum Kind {
 pub struct Pass {
     /// The index among the rule's kernels.
     pub kernel: usize,
+    /// The index among those for elements of one row, which add up all reductions.
+    pub row_kernel: Option<usize>,
     /// Whether it reads the parameter.
     pub reads_param: bool,
     /// Whether it writes the parameter.
