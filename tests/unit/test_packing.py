@@ -126,6 +126,52 @@ def test_mixed_dtypes_are_sorted(dtype):
         assert c.ctypes.data == a.ctypes.data + a.nbytes
 
 
+CHANGES = {
+    "read-only": lambda p: setattr(p.flags, "writeable", False),
+    "retyped": lambda p: setattr(p, "dtype", np.int64),
+    "restrided": lambda p: setattr(p, "strides", (0,) * p.ndim),
+    "reshaped": lambda p: setattr(p, "shape", (3, 2)),
+    "re-pointed": lambda p: p.__setstate__((1, p.shape, p.dtype, False, bytes(p.nbytes))),
+}
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # NumPy deprecates setting array attributes
+@pytest.mark.parametrize("change", CHANGES.values(), ids=list(CHANGES))
+@pytest.mark.parametrize("shape", [(6,), (2, 3)])
+@pytest.mark.parametrize("own", [True, False])
+def test_a_view_that_changes_is_noticed(change, shape, own):
+    params = schuss.pack([np.ones(shape) for _ in range(300)])
+    opt = schuss.Adam(params)
+    grads = opt.grads if own else [np.ones(shape) for _ in range(300)]
+    step = opt.step if own else lambda: opt.step(grads)
+    assert step() and step()
+    before = [p.copy() for p in params]
+    change(params[299])
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"^params\[299\] was resized, re-pointed, retyped or made read-only"):
+            step()
+    assert_same(params[:299], before[:299])
+    assert opt.step_count == 2
+
+
+def test_replaced_arrays_and_gradients_of_many():
+    params = schuss.pack([np.zeros(2) for _ in range(300)])
+    opt = schuss.SGD(params, lr=1.0)
+    for g in opt.grads:
+        g[...] = 1.0
+    assert opt.step() and opt.step()
+    kept, params[299] = params[299], np.zeros(2)
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"^params\[299\] is not the array that this optimizer updates"):
+            opt.step()
+    params[299] = kept
+    opt.grads[298] = np.full(2, 3.0)
+    assert opt.step()
+    assert [p[0] for p in params[297:]] == [-3.0, -5.0, -3.0]
+    params.append(np.zeros(2))
+    assert opt.step() and params[299][1] == -4.0 and params[300][0] == 0.0
+
+
 def test_wrong_calls():
     w = np.ones(3)
     for call, error, message in [

@@ -9,8 +9,8 @@ use std::marker::PhantomData;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 use numpy::npyffi::{
-    NPY_ARRAY_ALIGNED, NPY_ARRAY_C_CONTIGUOUS, NPY_ARRAY_F_CONTIGUOUS, NPY_ARRAY_WRITEABLE, PyArray_Descr,
-    PyArrayObject, PyArrayObject_fields,
+    NPY_ARRAY_ALIGNED, NPY_ARRAY_C_CONTIGUOUS, NPY_ARRAY_F_CONTIGUOUS, NPY_ARRAY_OWNDATA, NPY_ARRAY_WRITEABLE,
+    PyArray_Descr, PyArrayObject, PyArrayObject_fields,
 };
 use numpy::{PyArrayDescr, PyArrayDescrMethods, PyUntypedArray, PyUntypedArrayMethods};
 use pyo3::exceptions::{PyTypeError, PyValueError};
@@ -194,12 +194,11 @@ impl Plain<'_> {
     }
 }
 
-/// A parameter or state, with the properties that each step checks for changes.
+/// A parameter or state, with the properties that each step checks for changes. Small, because each step reads thousands.
 pub struct Pinned {
     array: Py<PyUntypedArray>,
     pub data: *mut u8,
     pub dtype: Dtype,
-    descr: *mut PyArray_Descr,
     shape: Shape,
     pub len: usize,
     /// The contiguity flags that a gradient must share, so that equal offsets mean equal elements.
@@ -292,28 +291,11 @@ fn shape(fields: &PyArrayObject_fields) -> &[isize] {
     unsafe { std::slice::from_raw_parts(fields.dimensions, fields.nd as usize) }
 }
 
-/// A shape, the first dimensions in place: it is compared for every array of every step.
-#[derive(PartialEq)]
-struct Shape {
-    dims: usize,
-    first: [isize; 4],
-    rest: Vec<isize>,
-}
-
-impl Shape {
-    fn new(shape: &[isize]) -> PyResult<Shape> {
-        let mut first = [0; 4];
-        let (near, rest) = shape.split_at(shape.len().min(4));
-        first[..near.len()].copy_from_slice(near);
-        let rest = schuss::try_collect(rest.iter().copied()).map_err(no_memory)?;
-        Ok(Shape { dims: shape.len(), first, rest })
-    }
-
-    fn is(&self, shape: &[isize]) -> bool {
-        self.dims == shape.len()
-            && self.first.iter().zip(shape).all(|(a, b)| a == b)
-            && (self.dims <= 4 || self.rest == shape[4..])
-    }
+/// A shape. Most arrays have one axis, whose length is known without it.
+enum Shape {
+    /// One axis. If the memory has another owner, which is kept alive, the length stays: NumPy resizes no such array.
+    Line(Option<Py<PyAny>>),
+    Axes(Box<[isize]>),
 }
 
 impl Pinned {
@@ -341,8 +323,15 @@ impl Pinned {
             array: array.clone().unbind(),
             data: fields.data.cast(),
             dtype,
-            descr: fields.descr,
-            shape: Shape::new(shape(fields))?,
+            shape: match shape(fields) {
+                [_] if fields.flags & NPY_ARRAY_OWNDATA == 0 => {
+                    // SAFETY: a reference that the array holds.
+                    let owner = unsafe { Bound::from_borrowed_ptr_or_opt(array.py(), fields.base) };
+                    Shape::Line(owner.map(Bound::unbind))
+                }
+                [_] => Shape::Line(None),
+                axes => Shape::Axes(schuss::try_collect(axes.iter().copied()).map_err(no_memory)?.into()),
+            },
             len: shape(fields).iter().map(|&n| n as usize).product(),
             order: if contiguous & NPY_ARRAY_C_CONTIGUOUS != 0 {
                 NPY_ARRAY_C_CONTIGUOUS
@@ -353,6 +342,9 @@ impl Pinned {
     }
 
     pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        if let Shape::Line(owner) = &self.shape {
+            visit.call(owner)?;
+        }
         visit.call(&self.array)
     }
 
@@ -361,9 +353,24 @@ impl Pinned {
         prefetch(&self.array);
     }
 
-    /// Prefetches the array's shape.
+    /// Prefetches the array's shape, if it has to be read.
     pub fn prefetch_shape(&self, known: &Known<'_>) {
-        schuss::prefetch(self.fields(known).dimensions);
+        if !matches!(self.shape, Shape::Line(Some(_))) {
+            schuss::prefetch(self.fields(known).dimensions);
+        }
+    }
+
+    /// Whether it is this object.
+    pub fn is(&self, object: &Py<PyAny>) -> bool {
+        self.array.as_ptr() == object.as_ptr()
+    }
+
+    fn has_shape(&self, shape: &[isize]) -> bool {
+        match (&self.shape, shape) {
+            (Shape::Line(_), [length]) => *length as usize == self.len,
+            (Shape::Axes(axes), shape) => **axes == *shape,
+            _ => false,
+        }
     }
 
     fn fields<'a>(&'a self, _held: &Known<'_>) -> &'a PyArrayObject_fields {
@@ -387,8 +394,11 @@ impl Pinned {
         let wanted = flags | NPY_ARRAY_ALIGNED | self.order;
         fields.data.cast() == self.data
             && fields.flags & wanted == wanted
-            && fields.descr == self.descr
-            && self.shape.is(shape(fields))
+            && known.dtype(fields.descr) == Some(self.dtype)
+            && match self.shape {
+                Shape::Line(Some(_)) => fields.nd == 1,
+                _ => self.has_shape(shape(fields)),
+            }
     }
 
     /// Whether the array still has the same memory with the same length, even if its shape, dtype or flags changed.
@@ -400,12 +410,19 @@ impl Pinned {
 
     /// Whether both have the same shape and order, so that equal offsets mean equal elements.
     pub fn congruent(&self, other: &Pinned) -> bool {
-        self.shape == other.shape && self.order == other.order
+        let alike = match &other.shape {
+            Shape::Line(_) => matches!(self.shape, Shape::Line(_)) && self.len == other.len,
+            Shape::Axes(axes) => self.has_shape(axes) && matches!(self.shape, Shape::Axes(_)),
+        };
+        alike && self.order == other.order
     }
 
     /// The length of the first axis, if there is one.
     pub fn length(&self) -> Option<usize> {
-        (self.shape.dims > 0).then(|| self.shape.first[0] as usize)
+        match &self.shape {
+            Shape::Line(_) => Some(self.len),
+            Shape::Axes(axes) => axes.first().map(|&length| length as usize),
+        }
     }
 
     /// Whether the array is in Fortran order.
@@ -422,7 +439,7 @@ impl Pinned {
     pub fn gradient(&self, candidate: &Py<PyAny>, writable: bool, known: &Known<'_>) -> Option<(*mut u8, Dtype)> {
         let fields = known.exact(candidate)?;
         let wanted = NPY_ARRAY_ALIGNED | self.order | if writable { NPY_ARRAY_WRITEABLE } else { 0 };
-        if fields.flags & wanted != wanted || !self.shape.is(shape(fields)) {
+        if fields.flags & wanted != wanted || !self.has_shape(shape(fields)) {
             return None;
         }
         known.dtype(fields.descr).map(|dtype| (fields.data.cast(), dtype))

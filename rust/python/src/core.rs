@@ -22,7 +22,7 @@ use crate::memory::{List, collect, no_memory};
 use crate::options::{plain_flag, plain_scale};
 use crate::rows::Given;
 use crate::step::scheduled_values;
-use crate::step::{self, Taken, add_gradients, fill_scalars, refuse_replaced, restore_gradients, run};
+use crate::step::{self, Taken, add_gradients, fill_scalars, restore_gradients, run};
 use crate::tree;
 
 /// Base class of the Python optimizers.
@@ -207,7 +207,6 @@ impl Core {
         let inner = &mut *guard;
         let steps = core.steps.load(Ordering::Relaxed);
         let scheduled = scheduled_values(slf.as_any(), &inner.entries, steps)?;
-        refuse_replaced(slf.as_any(), inner)?;
         restore_gradients(inner);
         let read = gradients::read(slf.as_any(), inner, arrays, false, false, false)?;
         changes.get().check(py)?;

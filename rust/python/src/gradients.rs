@@ -10,8 +10,10 @@ use schuss::{Dtype, WorkList};
 
 use crate::arrays::{self, Known, Pinned};
 use crate::callbacks::{self, Problem, explain};
+use crate::group::RELEASE_GIL;
 use crate::inner::Inner;
-use crate::memory::{no_memory, push};
+use crate::memory::{List, no_memory, push};
+use crate::tree;
 
 /// Prefetch distances, in arrays: for objects, and then for what they point to.
 const DISTANCES: [usize; 2] = [12, 6];
@@ -59,6 +61,7 @@ pub fn read(
     let mut read = Gradients { kept: std::mem::take(&mut inner.gradients), converted: Vec::new() };
     read.kept.clear();
     let Some(grads) = grads else {
+        refuse_replaced(optimizer, inner)?;
         inner.work.include_all();
         let known = Known::new(optimizer.py());
         return match inner.params.iter().position(|param| !param.unchanged(&known)) {
@@ -66,11 +69,29 @@ pub fn read(
             None => Ok(read),
         };
     };
-    let known = Known::new(optimizer.py());
-    if own
-        && !inner.own.is_empty()
+    let (py, known) = (optimizer.py(), Known::new(optimizer.py()));
+    let remembered = own && !inner.own.is_empty();
+    // SAFETY: nothing below runs code in Python, which could change these lists, before the references are taken.
+    if let (Some(gradients), Some(given)) = unsafe { (inner.tree.items(grads), inner.given.items(py)) }
+        && own == remembered
+        && as_before(inner, gradients, Some(given), own, zero_grads, &known)?
+    {
+        // The optimizer's own are kept alive anyhow. A short step of one program runs nothing that could let go of others.
+        let one_program = inner.entries.iter().all(|entry| entry.rule.rule.programs.len() == 1);
+        let short = one_program && inner.work.total() < RELEASE_GIL && inner.shards.is_none();
+        if !own && !short {
+            let gradients = gradients.iter().map(|gradient| gradient.clone_ref(py));
+            schuss::try_extend(&mut read.kept, gradients).map_err(no_memory)?;
+        }
+        return match if own || !zero_grads { None } else { shared_gradients(&inner.work)? } {
+            Some((i, k)) => Err(explain(optimizer, Problem::Shared(i, k))),
+            None => Ok(read),
+        };
+    }
+    refuse_replaced(optimizer, inner)?;
+    if remembered
         && inner.tree.holds(grads, &mut inner.own.iter())
-        && as_before(inner, &inner.own, true, zero_grads, &known)?
+        && as_before(inner, &inner.own, None, true, zero_grads, &known)?
     {
         return Ok(read);
     }
@@ -78,7 +99,7 @@ pub fn read(
     if !inner.tree.collect(grads, partial, &mut read.kept)? {
         return Err(explain(optimizer, Problem::Structure(grads, partial)));
     }
-    let same = as_before(inner, &read.kept, false, zero_grads, &known)?;
+    let same = as_before(inner, &read.kept, None, false, zero_grads, &known)?;
     let changed = if same { None } else { one_by_one(optimizer, inner, &mut read, zero_grads)? };
     if zero_grads && let Some((i, k)) = shared_gradients(&inner.work)? {
         return Err(explain(optimizer, Problem::Shared(i, k)));
@@ -92,6 +113,14 @@ pub fn read(
             Ok(read)
         }
     }
+}
+
+/// Raises an exception if an array has been replaced where the optimizer was given it.
+pub fn refuse_replaced(optimizer: &Bound<'_, PyAny>, inner: &mut Inner) -> PyResult<()> {
+    if !inner.given.unchanged(optimizer.py()) {
+        inner.given = tree::Given::new(callbacks::look_again(optimizer)?.extract::<List<_>>()?.0);
+    }
+    Ok(())
 }
 
 /// Remembers the optimizer's own gradients, which are in the work list as they are: the next step only looks whether it has the
@@ -139,17 +168,33 @@ fn prefetch_next(params: &[Pinned], gradients: &[Py<PyAny>], i: usize, known: &K
 
 /// The fast path: whether parameters and gradients are unchanged since the last step, as in nearly all loops. Objects are only
 /// read while this thread holds the GIL, so helpers may share the work: each loads into its cache what it is about to update.
-/// The optimizer's `own` were found to be the same objects, whose memory is kept alive.
-fn as_before(inner: &Inner, gradients: &[Py<PyAny>], own: bool, zero_grads: bool, known: &Known<'_>) -> PyResult<bool> {
+/// The optimizer's `own` are the same if they are the same objects: their memory is kept alive. With `given`, what the list that
+/// the parameters were given in has now, also whether it has the same arrays.
+fn as_before(
+    inner: &Inner,
+    gradients: &[Py<PyAny>],
+    given: Option<&[Py<PyAny>]>,
+    own: bool,
+    zero_grads: bool,
+    known: &Known<'_>,
+) -> PyResult<bool> {
     let (params, verified, any_absent) = (&inner.params, &inner.verified, inner.work.any_absent());
+    if given.is_some_and(|given| given.len() != params.len()) {
+        return Ok(false);
+    }
     let off = AtomicBool::new(false);
     let threads = schuss::num_threads().map_err(PyRuntimeError::new_err)?;
     schuss::in_parallel(params.len().div_ceil(RANGE), params.len() * ELEMENTS, threads, &|range| {
         let mut range = range * RANGE..params.len().min((range + 1) * RANGE);
         let same = |i: usize| {
+            if given.is_some_and(|given| !params[i].is(&given[i])) {
+                return false;
+            }
             if own {
                 prefetch_next(params, &[], i, known);
-                return (!zero_grads || known.writable(&gradients[i])) && params[i].unchanged(known);
+                return gradients[i].as_ptr() == inner.own[i].as_ptr()
+                    && (!zero_grads || known.writable(&gradients[i]))
+                    && params[i].unchanged(known);
             }
             prefetch_next(params, gradients, i, known);
             let found = params[i].gradient(&gradients[i], zero_grads, known).map(place);

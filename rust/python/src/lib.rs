@@ -16,6 +16,7 @@ mod functional;
 mod gradients;
 mod group;
 mod inner;
+mod lists;
 mod lock;
 mod look_ahead;
 mod memory;
@@ -63,6 +64,7 @@ fn _schuss(module: &Bound<'_, PyModule>) -> PyResult<()> {
     // Read now; what is wrong is an error when it is first used: an import may be for something else.
     let (_, _) = (schuss::level::in_use(), schuss::num_threads());
     arrays::prepare(module.py())?;
+    lists::prepare(module.py());
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_class::<core::Core>()?;
     module.add_class::<lock::ExclusiveLock>()?;

@@ -15,10 +15,11 @@ use crate::callbacks::{Problem, explain};
 use crate::core::Core;
 use crate::fingerprint::fingerprint;
 use crate::functional::Job;
+use crate::gradients::refuse_replaced;
 use crate::group::{RELEASE_GIL, detach_if};
 use crate::inner::{Inner, LookAhead};
 use crate::lock::ExclusiveLock;
-use crate::step::{fill_scalars, refuse_replaced, scheduled_values};
+use crate::step::{fill_scalars, scheduled_values};
 
 /// The parameters at their look-ahead point: a context that starts at construction. The optimizer's step restores them and ends
 /// it; without a step, leaving the context or dropping the object restores them.

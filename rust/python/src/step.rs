@@ -23,7 +23,6 @@ use crate::inner::{Inner, Locked, NO_NORM, Nonfinite};
 use crate::memory::{List, no_memory};
 use crate::rows::{self, Given};
 use crate::sharded::Shards;
-use crate::tree;
 
 /// Programs before the step of rules with matrix products, in order.
 const MATRIX_PROGRAMS: [&str; 2] = ["gather", "scale"];
@@ -59,7 +58,6 @@ pub fn take(optimizer: &Bound<'_, PyAny>, core: &Locked, inner: &mut Inner, take
         Some(look_ahead) if look_ahead.moved => look_ahead.scheduled.take(),
         _ => scheduled_values(optimizer, &inner.entries, steps)?,
     };
-    refuse_replaced(optimizer, inner)?;
     let release = inner.work.total() >= RELEASE_GIL;
     restore_gradients(inner);
     let read = gradients::read(optimizer, inner, grads, zero_grads, partial, own)?;
@@ -282,14 +280,6 @@ pub fn add_gradients(py: Python<'_>, inner: &mut Inner, shards: &Shards) -> PyRe
     let level = level::in_use().map_err(PyRuntimeError::new_err)?;
     let threads = schuss::num_threads().map_err(PyRuntimeError::new_err)?;
     shards.add_gradients(py, (level, threads), &mut inner.work, |_, _| Ok(()))
-}
-
-/// Raises an exception if an array has been replaced where the optimizer was given it.
-pub fn refuse_replaced(optimizer: &Bound<'_, PyAny>, inner: &mut Inner) -> PyResult<()> {
-    if !inner.given.unchanged(optimizer.py()) {
-        inner.given = tree::Given::new(callbacks::look_again(optimizer)?.extract::<List<_>>()?.0);
-    }
-    Ok(())
 }
 
 /// The schedules' values for a step, if there are any schedules.

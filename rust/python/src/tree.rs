@@ -6,6 +6,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
 
 use crate::callbacks::value_of;
+use crate::lists;
 use crate::memory::{List, collect, no_memory, push};
 
 /// A structure; its leaves are arrays, numbered in order.
@@ -66,10 +67,7 @@ impl Tree {
             Tree::Leaf => next(arrays, object.as_ptr()),
             Tree::Hole => object.is_none(),
             Tree::Leaves(count) => {
-                let Ok(list) = object.cast::<PyList>() else { return false };
-                // SAFETY: the GIL is held, and the indices are within the list.
-                let item = |i: usize| unsafe { ffi::PyList_GetItem(list.as_ptr(), i as ffi::Py_ssize_t) };
-                list.len() == *count && (0..*count).all(|i| next(arrays, item(i)))
+                object.cast::<PyList>().is_ok_and(|list| lists::all(list, *count, |_, item| next(arrays, item)))
             }
             Tree::Sequence(trees) => items(object).is_some_and(|items| {
                 items.len() == trees.len()
@@ -92,6 +90,16 @@ impl Tree {
                     })
             }
         }
+    }
+
+    /// The items of a list of so many as this structure has, if it is nothing but a list of arrays.
+    ///
+    /// # Safety
+    /// As for [`lists::items`].
+    pub unsafe fn items<'a>(&self, object: &'a Bound<'_, PyAny>) -> Option<&'a [Py<PyAny>]> {
+        let Tree::Leaves(count) = self else { return None };
+        // SAFETY: upheld by the caller.
+        unsafe { lists::items(object.cast::<PyList>().ok()?) }.filter(|items| items.len() == *count)
     }
 
     /// Collects the arrays of a structure that matches this one, in order; false if it does not. A None stands for a None in the
@@ -156,6 +164,16 @@ impl Given {
         Given(containers)
     }
 
+    /// The items of the only container, if it is a list.
+    ///
+    /// # Safety
+    /// As for [`lists::items`].
+    pub unsafe fn items<'a>(&'a self, py: Python<'a>) -> Option<&'a [Py<PyAny>]> {
+        let [(container, _)] = &self.0[..] else { return None };
+        // SAFETY: upheld by the caller.
+        unsafe { lists::items(container.bind(py).cast::<PyList>().ok()?) }
+    }
+
     /// Whether each container still has the same arrays.
     pub fn unchanged(&self, py: Python<'_>) -> bool {
         self.0.iter().all(|(container, List(values))| {
@@ -164,9 +182,7 @@ impl Given {
             };
             let container = container.bind(py);
             if let Ok(list) = container.cast::<PyList>() {
-                // SAFETY: the GIL is held, and the indices are within the list.
-                let item = |i: usize| unsafe { ffi::PyList_GetItem(list.as_ptr(), i as ffi::Py_ssize_t) };
-                return list.len() == values.len() && values.iter().enumerate().all(|(i, known)| same(item(i), known));
+                return lists::all(list, values.len(), |i, item| same(item, &values[i]));
             }
             let (mut place, mut value, mut count) = (0, std::ptr::null_mut(), 0);
             // SAFETY: a dict, which nothing changes during the loop; the GIL is held, and the references are borrowed.
