@@ -147,11 +147,11 @@ fn close(found: &[f64], expected: &[f64], start: &[f64], what: &str) {
 }
 
 /// PyTorch's form, which scales by the parameters.
-const ADAFACTOR: [f64; 10] = [-0.8, 0.0, 1e-3, 1e-2, 1.0, 0.0, 0.0, 0.0, 1.0, 0.0];
+const ADAFACTOR: [f64; 9] = [-0.8, 1e-3, 1e-2, 1.0, 0.0, 0.0, 0.0, 1.0, 0.0];
 
 /// The learning rate of an Adafactor step for a direction.
 fn adafactor_rate(lr: f64, t: u64, p: &[f64], u: &[f64]) -> f64 {
-    let [_, _, _, eps2, d, ..] = ADAFACTOR;
+    let [_, _, eps2, d, ..] = ADAFACTOR;
     let rms = |values: &[f64]| mean(&values.iter().map(|x| x * x).collect::<Vec<_>>()).sqrt();
     eps2.max(rms(p)) * lr.min(1.0 / (t as f64).sqrt()) / (rms(u) / d).max(1.0)
 }
@@ -163,7 +163,7 @@ fn adafactor_of_matrices() {
     let mut states: Vec<(Vec<f64>, Vec<f64>)> = vec![Default::default(); shapes.len()];
     let common = Common { lr, weight_decay: 0.1, decay: Decay::Decoupled, ..Common::default() };
     compare(adafactor::adafactor(), &common, &ADAFACTOR, &shapes, |t, params, grads| {
-        let [decay, _, eps1, ..] = ADAFACTOR;
+        let [decay, eps1, ..] = ADAFACTOR;
         let b = 1.0 - (t as f64).powf(decay);
         for (i, (p, g)) in params.iter_mut().zip(grads).enumerate() {
             let places = &all_places[i];
@@ -192,7 +192,7 @@ fn adafactor_of_vectors() {
     let (shapes, lr) = (vectors(), 0.05);
     let mut states: Vec<Vec<f64>> = shapes.iter().map(|&shape| vec![0.0; len(shape)]).collect();
     compare(adafactor::adafactor_vector(), &own_decay(lr), &ADAFACTOR, &shapes, |t, params, grads| {
-        let [decay, _, eps1, ..] = ADAFACTOR;
+        let [decay, eps1, ..] = ADAFACTOR;
         let b = 1.0 - (t as f64).powf(decay);
         for ((p, g), v) in params.iter_mut().zip(grads).zip(&mut states) {
             v.iter_mut().zip(g).for_each(|(v, g)| *v = b * *v + (1.0 - b) * g * g);
