@@ -24,7 +24,7 @@ LEAST = {"torch": 2, "SciPy": 1}
 
 def measure(piece, rounds):
     if piece == LBFGS:
-        return iterations(min(rounds, 9))
+        return iterations(min(rounds, 5))
     if piece == EMA:
         return averages(rounds)
     return steps(piece, rounds)
