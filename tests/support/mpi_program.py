@@ -13,6 +13,7 @@ import os
 import resource
 import signal
 import sys
+import tracemalloc
 
 import ml_dtypes
 import numpy as np
@@ -550,6 +551,41 @@ def model():
     assert abs(sent / predicted.traffic - 1) < 0.01, (sent, predicted)
     assert abs(memory["state"] / predicted.state - 1) < 0.01
     assert abs((sum(memory.values()) + 8 * n) / predicted.memory - 1) < 0.05, (memory, predicted)
+
+
+class Recorded(MPI.Intracomm):
+    """A communicator that notes which messages have been started."""
+
+    started: list
+
+    def Ialltoallv(self, *message):
+        self.started.append("gradients")
+        return super().Ialltoallv(*message)
+
+    def Iallgatherv(self, *message):
+        self.started.append("parameters")
+        return super().Iallgatherv(*message)
+
+
+def overlap():
+    """Each bucket is updated, after which its parameters are sent, while the gradients of the next are on their way."""
+    Recorded.started = started = []
+    own = Sharded(schuss.AdamW, [np.ones(8192, np.float32)], comm=Recorded(COMM), bucket_size=2048)
+    own.step([np.full(8192, 0.5, np.float32)])
+    assert started == ["gradients", *["gradients", "parameters"] * 3, "parameters"], started
+
+
+def save_memory(folder):
+    """No process gathers the state for a file, not even the one that writes it."""
+    params = [np.ones(1 << 18, np.float32) for _ in range(16)]
+    own = Sharded(schuss.AdamW, params)
+    own.step([np.full(1 << 18, 0.5, np.float32)] * 16)
+    path = os.path.join(folder, "file")
+    tracemalloc.start()
+    own.save(path, include_params=False)
+    peak = tracemalloc.get_traced_memory()[1]
+    COMM.Barrier()
+    assert peak < os.path.getsize(path) / 8, peak
 
 
 def doctests():

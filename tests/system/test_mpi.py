@@ -42,13 +42,15 @@ CASES = {
     "many": 1,
     "interrupt": 2,
     "model": 4,
+    "overlap": 2,
+    "save_memory": 2,
     "doctests": 1,
 }
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_a_job_passes(case, tmp_path):
-    folder = [tmp_path] if case in ("files", "errors", "hostile") else []
+    folder = [tmp_path] if case in ("files", "errors", "hostile", "save_memory") else []
     done = run(CASES[case], case, *folder)
     assert (done.returncode, done.stdout) == (0, "passed\n"), done.stderr
 

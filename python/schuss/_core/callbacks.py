@@ -6,7 +6,6 @@ On the fast path, when all gradients fit as they are, only the schedules are cal
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -51,14 +50,6 @@ class Callbacks(Owner):
                     f"{place} shares memory with a parameter or a state, so zero_grads=True cannot zero it; pass a copy"
                 )
         return usable
-
-    def _matrix_work(self, program: str, steps: Sequence[tuple[int, int]]) -> _schuss.Changes | None:
-        """Changes scratch with matrix products, after a program before the step that only optimizers of matrices have.
-
-        `steps` has the number of each array that has a gradient, with the step that it takes. Returns what else changes
-        with the step.
-        """
-        raise NotImplementedError
 
     def _apart(self, grads: Any, zero_grads: bool, partial: bool) -> Any:
         """Gradients that restoring the parameters cannot change: those that share memory with them are copied."""

@@ -18,7 +18,7 @@ class Rule(NamedTuple):
     hypers: tuple[str, ...]
     #: The states of each array, in order.
     states: tuple[State, ...]
-    #: What lives for one step only, behind the states; see `Optimizer._matrix_work`.
+    #: What lives for one step only, behind the states; see `Owner._matrix_work`.
     scratch: tuple[State, ...]
     #: The states that all arrays share.
     shared: tuple[State, ...]

@@ -17,7 +17,7 @@ pub struct Family {
 pub struct Rule {
     pub docs: Vec<String>,
     pub name: Ident,
-    /// What it uses of its family's; filled in by `used`.
+    /// The family's hyperparameters and statements of `each_step` that it uses; filled in by `used`.
     pub hypers: Vec<Ident>,
     pub host: Vec<Statement>,
     pub states: Vec<State>,

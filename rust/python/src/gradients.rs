@@ -76,7 +76,8 @@ pub fn read(
         && own == remembered
         && as_before(inner, gradients, Some(given), own, zero_grads, &known)?
     {
-        // The optimizer's own are kept alive anyhow. A short step of one program runs nothing that could let go of others.
+        // The optimizer's own gradients live as long as it does. Others need a reference, unless a short step has one program:
+        // then no Python code runs before its end.
         let one_program = inner.entries.iter().all(|entry| entry.rule.rule.programs.len() == 1);
         let short = one_program && inner.work.total() < RELEASE_GIL && inner.shards.is_none();
         if !own && !short {
@@ -168,8 +169,8 @@ fn prefetch_next(params: &[Pinned], gradients: &[Py<PyAny>], i: usize, known: &K
 
 /// The fast path: whether parameters and gradients are unchanged since the last step, as in nearly all loops. Objects are only
 /// read while this thread holds the GIL, so helpers may share the work: each loads into its cache what it is about to update.
-/// The optimizer's `own` are the same if they are the same objects: their memory is kept alive. With `given`, what the list that
-/// the parameters were given in has now, also whether it has the same arrays.
+/// The optimizer's `own` gradients are compared by identity, as their memory is kept alive. `given` has the items of the list that
+/// the parameters came in; they too must be the same objects.
 fn as_before(
     inner: &Inner,
     gradients: &[Py<PyAny>],

@@ -12,7 +12,7 @@ use crate::numeric::reduce::BLOCK;
 /// The most elements of a segment, which one task copies or adds.
 const SEGMENT: usize = 65_536;
 
-/// Some neighbouring elements of an array in a message.
+/// A contiguous part of an array in a message.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Segment {
     /// The process that updates them.
@@ -20,15 +20,16 @@ pub(super) struct Segment {
     pub(super) array: usize,
     pub(super) start: usize,
     pub(super) len: usize,
-    /// Where it begins among the bytes of its process, in a message of gradients and in one of parameters.
+    /// Its offset in the bytes of its process: in a message of gradients, and in one of parameters.
     pub(super) at: [usize; 2],
 }
 
 /// The segments of one exchange.
 #[derive(Debug)]
 pub(super) struct Bucket {
-    /// Those of one process after the other, and where each process's begin.
+    /// Sorted by process.
     pub(super) segments: Vec<Segment>,
+    /// The index of each process's first segment, and at last the number of all.
     firsts: Vec<usize>,
     /// Bytes of each process in a message of gradients and in one of parameters, and of the processes before it.
     pub(super) bytes: Vec<[usize; 2]>,
@@ -46,7 +47,7 @@ impl Bucket {
         Ok(Bucket { segments, firsts, bytes: zeros()?, before: zeros()?, extents, chunks })
     }
 
-    /// Appends a segment, of the last process that has any or of a later one.
+    /// Appends a segment; segments come in the order of their processes.
     fn push(&mut self, one: Segment, dtype: Dtype) -> Result<(), TryReserveError> {
         self.segments.try_reserve(1)?;
         self.segments.push(one);
@@ -55,7 +56,7 @@ impl Bucket {
         Ok(())
     }
 
-    /// Where this process's segments are among all.
+    /// The indices of this process's segments.
     pub(super) fn own(&self, rank: usize) -> std::ops::Range<usize> {
         self.firsts[rank]..self.firsts[rank + 1]
     }
