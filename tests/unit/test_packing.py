@@ -154,6 +154,25 @@ def test_a_view_that_changes_is_noticed(change, shape, own):
     assert opt.step_count == 2
 
 
+@pytest.mark.parametrize("change", [CHANGES["read-only"], CHANGES["re-pointed"]], ids=["read-only", "re-pointed"])
+@pytest.mark.parametrize("structure", [list, lambda arrays: {str(i): p for i, p in enumerate(arrays)}])
+def test_views_of_thousands_are_looked_at_in_turn(structure, change):
+    params = schuss.pack(structure([np.zeros(6) for _ in range(2000)]))
+    views = leaves(params)
+    opt = schuss.SGD(params, lr=1.0)
+    for g in leaves(opt.grads):
+        g[...] = 1.0
+    assert opt.step() and opt.step()
+    block = views[0].base[views[1700].ctypes.data - views[0].base.ctypes.data :][:48].view(np.float64)
+    assert block[0] == views[1700][0] == -2.0
+    change(views[1700])
+    taken = 0
+    with pytest.raises(ValueError, match=r"^params\[.*1700.*\] was resized, re-pointed, retyped or made read-only"):
+        while taken < 4:
+            taken += opt.step()
+    assert list(block) == [-2.0 - taken] * 6 and opt.step_count == 2 + taken
+
+
 def test_replaced_arrays_and_gradients_of_many():
     params = schuss.pack([np.zeros(2) for _ in range(300)])
     opt = schuss.SGD(params, lr=1.0)

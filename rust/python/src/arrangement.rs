@@ -8,7 +8,7 @@ use pyo3::prelude::*;
 use schuss::WorkList;
 use schuss::rule::Scope;
 
-use crate::arrays::Pinned;
+use crate::arrays::{self, Pinned};
 use crate::group::{Entry, Format, MatrixShape, array};
 use crate::inner::Inner;
 use crate::memory::{List, collect, no_memory, push};
@@ -89,6 +89,7 @@ impl Arrangement {
             inner.agreed = entry.rule.rule.all_depends_on();
         }
         inner.tree = Tree::new(tree)?;
+        inner.block = arrays::block(tree.py(), &inner.params);
         let all = inner.params.iter().chain(&inner.states);
         let ranges = all.map(Pinned::bytes).filter(|range| range.0 < range.1);
         inner.written = schuss::try_collect(ranges).map_err(no_memory)?;

@@ -17,6 +17,7 @@ use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
+use pyo3::types::PyMemoryView;
 use pyo3::{PyTypeInfo, ffi};
 use schuss::Dtype;
 
@@ -291,6 +292,12 @@ fn shape(fields: &PyArrayObject_fields) -> &[isize] {
     unsafe { std::slice::from_raw_parts(fields.dimensions, fields.nd as usize) }
 }
 
+/// The memoryview that owns the memory of all arrays, if they are packed.
+pub fn block(py: Python<'_>, arrays: &[Pinned]) -> Option<Py<PyMemoryView>> {
+    let first = arrays.first()?.block(py)?;
+    arrays.iter().all(|array| array.block(py).is_some_and(|own| own.is(&first))).then(|| first.unbind())
+}
+
 /// A shape. Most arrays have one axis, whose length is known without it.
 enum Shape {
     /// One axis. If the memory has another owner, which is kept alive, the length stays: NumPy resizes no such array.
@@ -346,6 +353,16 @@ impl Pinned {
             visit.call(owner)?;
         }
         visit.call(&self.array)
+    }
+
+    /// The memoryview that owns the memory of the array that this is a view of, as of those that `schuss.pack` makes.
+    fn block<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyMemoryView>> {
+        let known = Known::new(py);
+        // SAFETY: a reference that the array holds.
+        let base = unsafe { Bound::from_borrowed_ptr_or_opt(py, self.fields(&known).base) }?;
+        // SAFETY: a reference that the other array holds.
+        let owner = unsafe { Bound::from_borrowed_ptr(py, known.owner(base.as_unbound())?) };
+        owner.cast_into().ok()
     }
 
     /// Prefetches the array object.

@@ -12,6 +12,7 @@ use crate::arrays::{self, Known, Pinned};
 use crate::callbacks::{self, Problem, explain};
 use crate::group::RELEASE_GIL;
 use crate::inner::Inner;
+use crate::lists;
 use crate::memory::{List, no_memory, push};
 use crate::tree;
 
@@ -21,6 +22,10 @@ const DISTANCES: [usize; 2] = [12, 6];
 /// Arrays that one task checks, and elements that a step updates in the time of checking one array.
 const RANGE: usize = 256;
 const ELEMENTS: usize = 32;
+
+/// Ranges whose array objects a step looks at if parameters are packed and gradients are the optimizer's own. A step updates the
+/// block that they are views of, which the optimizer keeps alive, so what becomes of the objects is for the user's sake only.
+const IN_TURN: usize = 2;
 
 /// Gradients that have been read into the work list.
 pub struct Gradients {
@@ -71,6 +76,7 @@ pub fn read(
     };
     let (py, known) = (optimizer.py(), Known::new(optimizer.py()));
     let remembered = own && !inner.own.is_empty();
+    inner.turn = inner.turn.wrapping_add(IN_TURN);
     // SAFETY: nothing below runs code in Python, which could change these lists, before the references are taken.
     if let (Some(gradients), Some(given)) = unsafe { (inner.tree.items(grads), inner.given.items(py)) }
         && own == remembered
@@ -91,7 +97,7 @@ pub fn read(
     }
     refuse_replaced(optimizer, inner)?;
     if remembered
-        && inner.tree.holds(grads, &mut inner.own.iter())
+        && inner.tree.holds(grads, &mut &inner.own[..])
         && as_before(inner, &inner.own, None, true, zero_grads, &known)?
     {
         return Ok(read);
@@ -170,32 +176,32 @@ fn prefetch_next(params: &[Pinned], gradients: &[Py<PyAny>], i: usize, known: &K
 /// The fast path: whether parameters and gradients are unchanged since the last step, as in nearly all loops. Objects are only
 /// read while this thread holds the GIL, so helpers may share the work: each loads into its cache what it is about to update.
 /// The optimizer's `own` gradients are compared by identity, as their memory is kept alive. `given` has the items of the list that
-/// the parameters came in; they too must be the same objects.
+/// the parameters came in, and what it had; they too must be the same objects.
 fn as_before(
     inner: &Inner,
     gradients: &[Py<PyAny>],
-    given: Option<&[Py<PyAny>]>,
+    given: Option<(&[Py<PyAny>], &[Option<Py<PyAny>>])>,
     own: bool,
     zero_grads: bool,
     known: &Known<'_>,
 ) -> PyResult<bool> {
     let (params, verified, any_absent) = (&inner.params, &inner.verified, inner.work.any_absent());
-    if given.is_some_and(|given| given.len() != params.len()) {
+    if given.is_some_and(|(items, had)| items.len() != params.len() || had.len() != params.len()) {
         return Ok(false);
     }
+    let ranges = params.len().div_ceil(RANGE);
+    let looked = if own && inner.block.is_some() { IN_TURN } else { ranges };
     let off = AtomicBool::new(false);
     let threads = schuss::num_threads().map_err(PyRuntimeError::new_err)?;
-    schuss::in_parallel(params.len().div_ceil(RANGE), params.len() * ELEMENTS, threads, &|range| {
-        let mut range = range * RANGE..params.len().min((range + 1) * RANGE);
+    schuss::in_parallel(ranges, params.len() * ELEMENTS, threads, &|range| {
+        let mut arrays = range * RANGE..params.len().min((range + 1) * RANGE);
+        let same_objects = given.is_none_or(|(items, had)| lists::same(&items[arrays.clone()], &had[arrays.clone()]))
+            && (!own || lists::same(&gradients[arrays.clone()], &inner.own[arrays.clone()]));
+        let in_turn = (range + ranges - inner.turn % ranges) % ranges < looked;
         let same = |i: usize| {
-            if given.is_some_and(|given| !params[i].is(&given[i])) {
-                return false;
-            }
             if own {
                 prefetch_next(params, &[], i, known);
-                return gradients[i].as_ptr() == inner.own[i].as_ptr()
-                    && (!zero_grads || known.writable(&gradients[i]))
-                    && params[i].unchanged(known);
+                return (!zero_grads || known.writable(&gradients[i])) && params[i].unchanged(known);
             }
             prefetch_next(params, gradients, i, known);
             let found = params[i].gradient(&gradients[i], zero_grads, known).map(place);
@@ -203,7 +209,7 @@ fn as_before(
             let same = if found.is_some() { found == verified[i] } else { absent() };
             same && params[i].unchanged(known)
         };
-        if !off.load(Ordering::Relaxed) && !range.all(same) {
+        if !off.load(Ordering::Relaxed) && !(same_objects && (!in_turn || arrays.all(same))) {
             off.store(true, Ordering::Relaxed);
         }
     });

@@ -7,6 +7,7 @@ use numpy::PyArray1;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
+use pyo3::types::PyMemoryView;
 use schuss::{Backup, Dtype, WorkList};
 
 use crate::arrays::Pinned;
@@ -71,6 +72,9 @@ pub struct Inner {
     pub agreed: (Vec<usize>, bool),
     /// Keeps a step's gradients alive; empty between steps.
     pub gradients: Vec<Py<PyAny>>,
+    /// What owns the memory of parameters that are packed, and the first range of them that the next step looks at.
+    pub block: Option<Py<PyMemoryView>>,
+    pub turn: usize,
     /// The optimizer's own gradients, and what owns their memory, while they are those in the work list.
     pub own: Vec<Py<PyAny>>,
     pub own_memory: Vec<Py<PyAny>>,
@@ -125,6 +129,8 @@ impl Inner {
             shared: None,
             agreed: (Vec::new(), false),
             gradients: Vec::new(),
+            block: None,
+            turn: 0,
             own: Vec::new(),
             own_memory: Vec::new(),
             max_grad_norm: None,
@@ -258,6 +264,7 @@ impl Locked {
         inner.given.traverse(visit)?;
         let all = inner.gradients.iter().chain(&inner.own).chain(&inner.own_memory);
         all.into_iter().try_for_each(|gradient| visit.call(gradient))?;
+        visit.call(&inner.block)?;
         visit.call(&inner.shared)?;
         visit.call(&inner.shards)?;
         visit.call(&inner.backend)

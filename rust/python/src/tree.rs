@@ -58,16 +58,17 @@ impl Tree {
         }
     }
 
-    /// Whether a structure that matches this one has these arrays, in order.
-    pub fn holds(&self, object: &Bound<'_, PyAny>, arrays: &mut std::slice::Iter<'_, Py<PyAny>>) -> bool {
-        let next = |arrays: &mut std::slice::Iter<'_, Py<PyAny>>, object: *mut ffi::PyObject| {
-            arrays.next().is_some_and(|array| array.as_ptr() == object)
+    /// Whether a structure that matches this one begins with these arrays, in order; takes them from the slice.
+    pub fn holds(&self, object: &Bound<'_, PyAny>, arrays: &mut &[Py<PyAny>]) -> bool {
+        let next = |arrays: &mut &[Py<PyAny>], object: *mut ffi::PyObject| {
+            arrays.split_off_first().is_some_and(|array| array.as_ptr() == object)
         };
         match self {
             Tree::Leaf => next(arrays, object.as_ptr()),
             Tree::Hole => object.is_none(),
             Tree::Leaves(count) => {
-                object.cast::<PyList>().is_ok_and(|list| lists::all(list, *count, |_, item| next(arrays, item)))
+                let wanted = arrays.split_off(..*count);
+                wanted.is_some_and(|wanted| object.cast::<PyList>().is_ok_and(|list| lists::has(list, wanted)))
             }
             Tree::Sequence(trees) => items(object).is_some_and(|items| {
                 items.len() == trees.len()
@@ -164,14 +165,14 @@ impl Given {
         Given(containers)
     }
 
-    /// The items of the only container, if it is a list.
+    /// The items of the only container, if it is a list, and what it had.
     ///
     /// # Safety
     /// As for [`lists::items`].
-    pub unsafe fn items<'a>(&'a self, py: Python<'a>) -> Option<&'a [Py<PyAny>]> {
-        let [(container, _)] = &self.0[..] else { return None };
+    pub unsafe fn items<'a>(&'a self, py: Python<'a>) -> Option<(&'a [Py<PyAny>], &'a [Option<Py<PyAny>>])> {
+        let [(container, List(had))] = &self.0[..] else { return None };
         // SAFETY: upheld by the caller.
-        unsafe { lists::items(container.bind(py).cast::<PyList>().ok()?) }
+        unsafe { lists::items(container.bind(py).cast::<PyList>().ok()?) }.map(|items| (items, &had[..]))
     }
 
     /// Whether each container still has the same arrays.
@@ -182,7 +183,7 @@ impl Given {
             };
             let container = container.bind(py);
             if let Ok(list) = container.cast::<PyList>() {
-                return lists::all(list, values.len(), |i, item| same(item, &values[i]));
+                return lists::has(list, values);
             }
             let (mut place, mut value, mut count) = (0, std::ptr::null_mut(), 0);
             // SAFETY: a dict, which nothing changes during the loop; the GIL is held, and the references are borrowed.
