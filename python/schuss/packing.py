@@ -23,8 +23,8 @@ def pack(params: Any) -> Any:
     ``opt.grads`` has are. Results have the same bits. Rules that need more than one pass over an array, such as
     `LARS`, and states in less memory still go through the arrays one by one.
 
-    Each step looks whether views have been made read-only, reshaped or retyped, at 512 of them if there are more; the next
-    step looks at the next ones. Until then it updates the block as before.
+    Each step looks whether views have been made read-only, reshaped or retyped. Of thousands it looks at 512, and the
+    next step at the next ones; until then it updates the block as before.
 
     Parameters
     ----------
