@@ -19,6 +19,7 @@ import numpy as np
 from schuss._arrays import tensor_files, trees
 from schuss._arrays.tensor_files import Stored
 from schuss._backends.protocol import Copy
+from schuss._core import loading
 from schuss._core import state as _state
 from schuss._core.optimizer import Optimizer
 
@@ -215,7 +216,7 @@ def load(
     See :func:`save`.
     """
     _check_optimizer(optimizer)
-    unfit = _state.Unfit(strict)
+    unfit = loading.Unfit(strict)
     with prepared(path, optimizer, include_params, unfit) as found:
         found.load(optimizer)
     return None if strict else unfit.messages
@@ -225,7 +226,7 @@ class Prepared(NamedTuple):
     """A file that has been read and checked for an optimizer: its metadata, and what changes."""
 
     text: str
-    scalars: _state.ScalarChanges
+    scalars: loading.ScalarChanges
     copies: list[Copy]
 
     def load(self, optimizer: Optimizer) -> None:
@@ -235,7 +236,7 @@ class Prepared(NamedTuple):
 
 @contextlib.contextmanager
 def prepared(
-    path: str | os.PathLike[str], optimizer: Optimizer, include_params: bool, unfit: _state.Unfit
+    path: str | os.PathLike[str], optimizer: Optimizer, include_params: bool, unfit: loading.Unfit
 ) -> Iterator[Prepared]:
     """A context with a file that is ready to be loaded."""
     path = _path(path)
@@ -247,7 +248,7 @@ def prepared(
         yield found
 
 
-def _read(path: str, file: BinaryIO, optimizer: Optimizer, include_params: bool, unfit: _state.Unfit) -> Prepared:
+def _read(path: str, file: BinaryIO, optimizer: Optimizer, include_params: bool, unfit: loading.Unfit) -> Prepared:
     stored = optimizer._backend.stored
     targets = _named(optimizer, include_params)
     structure = _structure(optimizer)
@@ -262,9 +263,9 @@ def _read(path: str, file: BinaryIO, optimizer: Optimizer, include_params: bool,
         raise ValueError(
             f"{path} holds no parameters: restore them yourself, then load the state with include_params=False"
         )
-    checked = _state.check_scalars(optimizer, state, unfit) if unfit.strict else None
+    checked = loading.check_scalars(optimizer, state, unfit) if unfit.strict else None
 
-    def check(target: _state.Target) -> None:
+    def check(target: loading.Target) -> None:
         if target.name not in header.tensors:
             raise ValueError(f"{path} lacks {target.name}")
         entry = header.tensors[target.name]
@@ -274,7 +275,7 @@ def _read(path: str, file: BinaryIO, optimizer: Optimizer, include_params: bool,
 
     known = [name for name in header.tensors if include_params or not name.startswith("params[")]
     loaded, kept = unfit.fitting(targets, known, check)
-    changes = checked or _state.check_scalars(optimizer, state, unfit, kept)
+    changes = checked or loading.check_scalars(optimizer, state, unfit, kept)
     loaded = [target for target in loaded if target.array in changes.fit]
     for at, param in zip(optimizer._suffixes, optimizer._params, strict=True):
         if include_params:
@@ -302,18 +303,18 @@ def _check_optimizer(optimizer: Any) -> None:
         raise TypeError(f"the optimizer must be one of schuss, got {type(optimizer).__name__}{advice}")
 
 
-def _named(optimizer: Optimizer, include_params: bool) -> list[_state.Target]:
+def _named(optimizer: Optimizer, include_params: bool) -> list[loading.Target]:
     """Every array of a checkpoint with its tensor name: the state's name and the parameter's path."""
-    result: list[_state.Target] = []
+    result: list[loading.Target] = []
     states = optimizer._states  # read once: Lookahead builds a new list at each access
     for i, (group, suffix) in enumerate(optimizer._suffixes):
         place = f"[{group}]{suffix}"
         if include_params:
-            result.append(_state.Target(i, f"params{place}", optimizer._params[i]))
+            result.append(loading.Target(i, f"params{place}", optimizer._params[i]))
         names = optimizer._state_names(i)
-        result += [_state.Target(i, name + place, own) for name, own in zip(names, states[i], strict=True)]
+        result += [loading.Target(i, name + place, own) for name, own in zip(names, states[i], strict=True)]
     shared = optimizer._shared.items()
-    return [*result, *(_state.Target(-1, f"shared[{name!r}]", value) for name, value in shared)]
+    return [*result, *(loading.Target(-1, f"shared[{name!r}]", value) for name, value in shared)]
 
 
 def stored_tensors(optimizer: Optimizer, include_params: bool) -> dict[str, Stored]:

@@ -1,4 +1,4 @@
-"""The base class of all optimizers: structures, groups, state, gradients.
+"""The base class of all optimizers: making one, adding groups, gradients, saving and copying.
 
 It knows arrays and hyperparameters, but no rule: a subclass adds its hyperparameters and says which rule they select.
 The step itself is in the extension module.
@@ -15,18 +15,15 @@ import numpy as np
 
 from schuss import _schuss
 from schuss._arrays import checks, formats, trees
-from schuss._arrays.layout import Matrix
 from schuss._backends.host import NEW
-from schuss._backends.protocol import Change, Counters, GroupArrays, place
-from schuss._core import documentation, options, rows
+from schuss._backends.protocol import Change, place
+from schuss._core import documentation, loading, options, rows
 from schuss._core import state as _state
 from schuss._core.group import ParamGroup, check_group, is_group, without_params
-from schuss._core.kind import Kind
-from schuss._core.rules import RULES
-from schuss._core.settings import Settings
+from schuss._core.state_arrays import StateArrays
 
 
-class Optimizer(Settings, Kind):
+class Optimizer(StateArrays):
     """The base class of all optimizers; use one of its subclasses.
 
     A subclass declares its hyperparameters: annotated class attributes, with their defaults, are the parameters of its
@@ -122,13 +119,7 @@ class Optimizer(Settings, Kind):
         self._defaults = hypers
         self._groups: list[ParamGroup] = []
         self._params: list[np.ndarray] = []
-        self._states: list[list[np.ndarray]] = []
-        self._rule_states: list[tuple[formats.State, ...]] = []
-        #: The scratch of each parameter, which is in no checkpoint.
-        self._step_scratch: list[list[np.ndarray]] = []
-        #: The states that all arrays share: float64 scalars by name, and the array that holds them.
-        self._shared: dict[str, np.ndarray] = {}
-        self._shared_values: np.ndarray | None = None
+        self._init_states()
         self._templates: list[Any] = []
         self._given_in: list[Any] = []
         self._suffixes: list[tuple[int, str]] = []
@@ -227,30 +218,12 @@ class Optimizer(Settings, Kind):
         rule_states = list(self._rule_states)
         states, scratch = list(self._states), list(self._step_scratch)
         for group in groups[first_group:]:
-            self._check_state_format(group)
-            states += self._backend.zeros(group.arrays, group.states, self._matrices(group), self._state_format)
+            made, for_one_step = self._new_states(group)
+            states += made
+            scratch += for_one_step
             rule_states += group.states
-            for_one_step = [RULES[rule].scratch for rule in group.rules]
-            scratch += self._backend.zeros(group.arrays, for_one_step, self._matrices(group), formats.StateFormat())
-        for i in range(first, len(params)):
-            self._fill_initial(groups[suffixes[i][0]], rule_states[i], states[i], self._backend.part(params[i]))
         shared, values = self._shared_by(groups)
-        described, at = [], 0
-        for group in groups:
-            count = len(group.arrays)
-            variants = list(dict.fromkeys(group.variants))
-            described.append(
-                GroupArrays(
-                    rules=[(rule, group._packed_values(rule, dtype)) for rule, dtype in variants],
-                    rule_of=[variants.index(variant) for variant in group.variants],
-                    params=group.arrays,
-                    states=states[at : at + count],
-                    scratch=scratch[at : at + count],
-                    rule_states=rule_states[at : at + count],
-                    matrices=self._matrices(group),
-                )
-            )
-            at += count
+        described = self._group_arrays(groups, states, scratch, rule_states)
         root = templates if grouped else templates[0]
         return [
             (self, "_grouped", grouped),
@@ -268,32 +241,6 @@ class Optimizer(Settings, Kind):
             *self._backend.given(self, templates, given_in),
             *self._backend.arranged(self, described, first_group, root, values),  # last: it cannot be taken back
         ]
-
-    def _matrices(self, group: ParamGroup) -> list[Matrix | None]:
-        """The shapes of a group's parameters that their rules see as matrices."""
-        return [
-            self._matrix(group.resting, array) if RULES[rule].needs_matrix else None
-            for rule, array in zip(group.rules, group.arrays, strict=True)
-        ]
-
-    def _shared_by(self, groups: Sequence[ParamGroup]) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
-        """The states that all arrays share, made for the first group that has any."""
-        group, states = self._first_sharing(groups)
-        if not states or self._shared:
-            return self._shared, self._shared_values
-        values = np.array([self._first_value(state, group) for state in states])
-        return {state.name: values[k : k + 1].reshape(()) for k, state in enumerate(states)}, values
-
-    @staticmethod
-    def _first_sharing(groups: Sequence[ParamGroup]) -> tuple[Any, Sequence[formats.State]]:
-        """The first group with states that all arrays share, and these states."""
-        sharing = ((group, RULES[rule].shared) for group in groups for rule in group.rules if RULES[rule].shared)
-        return next(sharing, (None, ()))
-
-    def _first_value(self, state: formats.State, group: ParamGroup) -> float:
-        """The initial value of a state."""
-        first = state.initial
-        return float(self._rule_values(group.resting)[first] if isinstance(first, str) else first)
 
     def _use_cuda(self) -> None:
         """Switches to the CUDA backend, which is not even imported for NumPy arrays."""
@@ -343,50 +290,6 @@ class Optimizer(Settings, Kind):
             for place, gradient in buffers:
                 self._backend.check_zeroable(place, gradient)
             self._backend.changes(fills=[(gradient, 0.0) for _, gradient in buffers]).make()
-
-    def _state_names(self, i: int) -> list[str]:
-        """The names of the state arrays of a parameter, in order."""
-        return self._state_format.names(self._rule_states[i])
-
-    def _state_format_changed(self, kept: formats.StateFormat) -> list[Change]:
-        """What changes with this state format; once there are arrays, only its rounding and seed may change."""
-        self._backend.check_format(kept)
-        return [(self, "_rounding_seed", kept.rounding_seed), (self, "_state_format", kept)]
-
-    def _check_state_format(self, group: ParamGroup) -> None:
-        """Raises if the state of a group cannot be stored in the requested format."""
-        if self._state_format.dtype == "int8" and not self._takes_int8(group.resting):
-            raise ValueError(f'{self._name()} with these hyperparameters has no state_dtype="int8"; use "bfloat16"')
-
-    def _reset(self, steps: int, skipped: int) -> dict[str, Any]:
-        """What changes when state and bias corrections are reset; step counts and master weights are kept."""
-        fills, jobs = [], []
-        for i, own in enumerate(self._states):
-            group, names = self._groups[self._suffixes[i][0]], self._state_names(i)
-            arrays = dict(zip(names, own, strict=True))
-            master = arrays.pop("master", None)
-            for state in self._rule_states[i]:
-                if state.initial == "p":
-                    param = self._backend.part(self._params[i]) if master is None else master
-                    jobs.append(self._backend.job("copy", [arrays.pop(state.name)], grads=[param]))
-                else:
-                    fills.append((arrays.pop(state.name), self._first_value(state, group)))
-            fills += [(scales, 0.0) for scales in arrays.values()]
-        group, states = self._first_sharing(self._groups)
-        fills += [(self._shared[state.name], self._first_value(state, group)) for state in states]
-        counted = self._counted(Counters(steps, skipped, [0] * len(self._groups), []))
-        return {"attributes": counted, "fills": fills, "jobs": jobs}
-
-    def _fill_initial(
-        self, group: ParamGroup, states: Sequence[formats.State], arrays: Sequence[Any], param: Any
-    ) -> None:
-        """Sets the initial values of a parameter's states that do not start at zero."""
-        named = dict(zip(self._state_format.names(states), arrays, strict=True))
-        for state in states:
-            if state.initial == "p":
-                named[state.name][...] = named.get("master", param)
-            elif (first := self._first_value(state, group)) != 0:
-                named[state.name].fill(first)
 
     # Settings, state and copies.
 
@@ -462,7 +365,7 @@ class Optimizer(Settings, Kind):
         RuntimeError
             Another thread is stepping, saving or loading the optimizer.
         """
-        unfit = _state.load_state_dict(self, state, strict)
+        unfit = loading.load_state_dict(self, state, strict)
         return None if strict else unfit
 
     def __reduce__(self) -> tuple[Any, ...]:

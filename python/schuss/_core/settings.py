@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from schuss import _schuss
 from schuss._backends.protocol import Backend, Change, Counters, Limits
-from schuss._core import state as _state
+from schuss._core import validate
 from schuss._core.callbacks import Callbacks
 from schuss._core.declaration import Field
 from schuss._core.group import ParamGroup
@@ -53,7 +53,7 @@ class Settings(Callbacks):
 
     @step_count.setter
     def step_count(self, value: int) -> None:
-        steps = _state.count("step_count", value)
+        steps = validate.steps("step_count", value)
         skipped, groups = self._read_counters().skipped, [steps] * len(self.param_groups)
         self._backend.changes(self._counted(Counters(steps, skipped, groups, []))).make()
 

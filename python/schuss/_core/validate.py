@@ -78,6 +78,14 @@ def count(place: str, value: Any, low: int = 1) -> int:
     return result
 
 
+def steps(place: str, value: Any) -> int:
+    """The value as a number of steps."""
+    result = whole(value)
+    if result is None or not 0 <= result < 2**63:
+        raise ValueError(f"{place} must be a whole number >= 0 and < 2**63, got {value!r}")
+    return result
+
+
 def several(place: str, value: Any, allowed: str, checks: Sequence[Check]) -> tuple[Any, ...]:
     """The value as a tuple, each entry checked by its own check; `allowed` describes it in messages."""
     if not isinstance(value, (tuple, list, np.ndarray)) or getattr(value, "ndim", 1) != 1 or len(value) != len(checks):

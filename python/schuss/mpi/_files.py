@@ -14,8 +14,8 @@ from schuss import checkpoint
 from schuss._arrays import tensor_files
 from schuss._arrays.tensor_files import Stored
 from schuss._core import validate
+from schuss._core.loading import Unfit
 from schuss._core.optimizer import Optimizer
-from schuss._core.state import Unfit
 from schuss.mpi._backend import ShardedHost
 from schuss.mpi._exchange import CHUNK, mpi, together
 
