@@ -49,7 +49,7 @@ lint: $(VENV)/.test $(VENV)/.built
 	$(BIN)/python -m mypy.stubtest schuss --mypy-config-file pyproject.toml --allowlist tests/data/stubtest_allowlist.txt
 
 test-python: $(VENV)/.test $(VENV)/.built
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 test-torch: $(TORCH)/.made $(VENV)/.built  ## Run the tests of schuss.torch and schuss.flower, which need several GB of packages.
 	$(TORCH)/bin/python -m pytest -W ignore::DeprecationWarning tests/torch tests/flower python/schuss/torch python/schuss/flower.py
