@@ -7,18 +7,19 @@ whether the step was taken.
 from __future__ import annotations
 
 import contextlib
-import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from schuss import _schuss
-from schuss._arrays import checks, formats, trees
+from schuss._arrays import checks, formats
 from schuss._arrays.layout import Matrix
 from schuss._arrays.tensor_files import Stored
-from schuss._backends import cuda_arrays
+from schuss._backends import cuda_arrays, cuda_interop
 from schuss._backends.cuda_arrays import DeviceArray
+from schuss._backends.cuda_gradients import Gradients, as_given
+from schuss._backends.cuda_interop import Description
 from schuss._backends.protocol import Change, Copy, Counters, GroupArrays, Limits, Owner
 
 
@@ -41,10 +42,7 @@ class Cuda:
         #: The last step's norm, ... until it is read from the device, and its bound.
         self._norm: Any = None
         self._bound: float | None = None
-        #: The structure of gradients, with its leaves in the order of their numbers.
-        self._template: Any = None
-        self._seen: list[Any] = []
-        self._alive: list[Any] = []
+        self._gradients = Gradients()
 
     # Arrays.
 
@@ -53,7 +51,7 @@ class Cuda:
             raise TypeError("state_dtype and master_weights are for NumPy arrays; params has arrays on a GPU")
 
     def adapt(self, place: str, array: Any) -> DeviceArray:
-        return cuda_arrays.adapt(place, array)
+        return cuda_interop.adapt(place, array)
 
     def check_together(self, named: Sequence[tuple[str, Any]]) -> None:
         device = cuda_arrays.check_one_device(named)
@@ -94,8 +92,7 @@ class Cuda:
             (self, "_group_steps", [*self._group_steps, *(0 for _ in new)]),
             (self, "_missed", [*self._missed, *(0 for group in new for _ in group.params)] if self._missed else []),
             (self, "_rules_of_group", [*self._rules_of_group, *(len(group.rules) for group in new)]),
-            (self, "_template", trees.in_order(root)),
-            (self, "_seen", [*self._seen, *(None for group in new for _ in group.params)]),
+            *self._gradients.arranged(root, sum(len(group.params) for group in new)),
         ]
         for group in new:
             each = zip(group.rule_of, group.params, group.states, group.matrices, strict=True)
@@ -244,8 +241,8 @@ class Cuda:
             given = [p.pointer for p in owner._params], [p.dtype.name for p in owner._params]
             stream, foreign = self._follow(owner), set[int]()
         else:
-            seen, stream, foreign = self.read(owner, arrays, False)
-            given = as_given(seen)
+            gradients, stream, foreign = self.read(owner, arrays, False)
+            given = as_given(gradients)
         made = _schuss.Changes(changes)
         with self._ordered(foreign, stream):
             counts = self._counts(), self._missed
@@ -274,11 +271,11 @@ class Cuda:
             if owner._shared_values.tobytes() != self._shared:
                 self.work.set_shared(owner._shared_values.tolist())
                 self._shared = owner._shared_values.tobytes()
-        seen, stream, foreign = self.read(owner, grads, zero_grads, partial)
+        gradients, stream, foreign = self.read(owner, grads, zero_grads, partial)
         missed = self._missed
-        if None in seen:
-            before = missed or [0] * len(seen)
-            missed = [min(count + (one is None), 2**63 - 1) for count, one in zip(before, seen, strict=True)]
+        if None in gradients:
+            before = missed or [0] * len(gradients)
+            missed = [min(count + (one is None), 2**63 - 1) for count, one in zip(before, gradients, strict=True)]
         max_grad_norm, nonfinite = owner.max_grad_norm, owner.nonfinite
         taken = _schuss.Changes(
             [
@@ -296,7 +293,7 @@ class Cuda:
                 values,
                 self._counts(),
                 self._missed,
-                *as_given(seen),
+                *as_given(gradients),
                 grad_scale,
                 max_grad_norm,
                 nonfinite != "propagate",
@@ -315,116 +312,11 @@ class Cuda:
 
     def read(
         self, owner: Owner, grads: Any, zero_grads: bool, partial: bool = False
-    ) -> tuple[list[cuda_arrays.Seen | None], int, set[int]]:
+    ) -> tuple[list[Description | None], int, set[int]]:
         """The checked gradients, the stream to work in, and the other streams that produced gradients."""
-        leaves: list[Any] = []
-        if not _collect(self._template, grads, partial, leaves):
-            owner._explain_structure(grads, partial)
-        for i, leaf in enumerate(leaves):
-            key = _key(leaf)
-            if leaf is None:
-                self._seen[i] = (None, None)
-            elif self._seen[i] is None or key is None or self._seen[i][0] != key:
-                self._seen[i] = (key, self._look(owner, i, leaf, zero_grads))
-        seen = [entry[1] for entry in self._seen]
-        if zero_grads:
-            _check_zeroable(owner, seen)
-        # PyTorch and CuPy reuse freed memory in stream order; gradients of other libraries must outlive the step.
-        present = [(leaf, one) for leaf, one in zip(leaves, seen, strict=True) if one is not None]
-        self._alive = [leaf for leaf, one in present if not one.framework]
+        gradients = self._gradients.read(owner, self.device, grads, zero_grads, partial)
         stream = self._follow(owner)
-        frameworks = {one.framework for _, one in present}
-        streams = {cuda_arrays.current_stream(name, self.device) for name in frameworks if name}
-        return seen, stream, (streams | {one.stream for _, one in present if not one.framework}) - {stream}
-
-    def _look(self, owner: Owner, i: int, gradient: Any, zero_grads: bool) -> cuda_arrays.Seen:
-        """Checks a gradient against its parameter."""
-        place = owner._place(owner._arguments, *owner._suffixes[i])
-        param_place = owner._place("params", *owner._suffixes[i])
-        param = owner._params[i]
-        if not checks.is_on_gpu(gradient):
-            raise TypeError(
-                f"{place} is {trees.kind(gradient)} in host memory, but {param_place} is on a GPU; move it there first"
-            )
-        seen = cuda_arrays.see(place, gradient)
-        if seen.dtype not in ("float32", "float64", "float16", "bfloat16"):
-            raise TypeError(f"{place} has dtype {seen.dtype}; a gradient must be float32, float64, float16 or bfloat16")
-        if seen.shape != param.shape:
-            raise ValueError(f"{place} has shape {seen.shape}, but {param_place} has shape {param.shape}")
-        device = _schuss.cuda_device_of(seen.pointer) if param.size else self.device
-        if device != self.device:
-            raise ValueError(f"{place} is on device {device}, but {param_place} is on device {self.device}")
-        same = seen.order == param.order or param.ndim < 2 or _both(param.shape)
-        if seen.order is None or not same:
-            raise ValueError(
-                f"{place} does not lie in memory as {param_place} does, contiguous in {param.order} order; copy it so"
-            )
-        view = DeviceArray(
-            seen.pointer, seen.shape, cuda_arrays.dtype_of(seen.dtype), param.order, self.device, None, ""
-        )
-        if seen.pointer % view.itemsize:
-            raise ValueError(f"{place} is not aligned to its {view.itemsize}-byte elements")
-        if owner._is_written(view):
-            raise ValueError(f"{place} shares memory with a parameter or a state; pass a copy")
-        if zero_grads and not seen.writable:
-            raise ValueError(f"{place} is read-only, so it cannot be zeroed; pass a copy")
-        return seen
-
-
-def as_given(seen: Sequence[cuda_arrays.Seen | None]) -> tuple[list[int], list[str]]:
-    """The pointer and type of each gradient, as the extension module takes them."""
-    return [0 if one is None else one.pointer for one in seen], ["" if one is None else one.dtype for one in seen]
-
-
-def _check_zeroable(owner: Owner, seen: Sequence[cuda_arrays.Seen | None]) -> None:
-    """Raises if a gradient cannot be set to zero, or two share memory."""
-    size = {"float64": 8, "float32": 4}
-    ranges = []
-    for i, (one, param) in enumerate(zip(seen, owner._params, strict=True)):
-        if one is None:
-            continue
-        if not one.writable:
-            raise ValueError(
-                f"{owner._place('grads', *owner._suffixes[i])} is read-only, so it cannot be zeroed; pass a copy"
-            )
-        if param.size:
-            ranges.append((one.pointer, one.pointer + param.size * size.get(one.dtype, 2), i))
-    ranges.sort()
-    for (_, end, i), (start, _, k) in itertools.pairwise(ranges):
-        if end > start:
-            owner._explain_shared(i, k)
-
-
-def _both(shape: tuple[int, ...]) -> bool:
-    """Whether C and Fortran order are the same for this shape."""
-    return sum(n != 1 for n in shape) < 2 or 0 in shape
-
-
-def _key(leaf: Any) -> Any:
-    """A cache key: a gradient with an unchanged key need not be checked again; None if a check is as cheap."""
-    if type(leaf).__module__ == "torch":
-        return leaf.data_ptr(), leaf.dtype, leaf.shape, leaf.stride()
-    if isinstance(leaf, DeviceArray):
-        return leaf.pointer, leaf.dtype, leaf.shape, leaf.order
-    return None
-
-
-def _collect(template: Any, structure: Any, partial: bool, leaves: list[Any]) -> bool:
-    """Collects the leaves of a structure in the template's order; false if it does not match."""
-    if structure is None:
-        leaves += [None] * len(trees.flatten(template, "")[1])
-    elif isinstance(template, dict):
-        if not isinstance(structure, dict) or any(key not in template for key in structure):
-            return False
-        if not partial and len(structure) != len(template):
-            return False
-        return all(_collect(value, structure.get(key), partial, leaves) for key, value in template.items())
-    elif isinstance(template, (list, tuple)):
-        if not isinstance(structure, (list, tuple)) or len(structure) != len(template):
-            return False
-        return all(_collect(one, own, partial, leaves) for one, own in zip(template, structure, strict=True))
-    elif template is None:
-        return False
-    else:
-        leaves.append(structure)
-    return True
+        present = [one for one in gradients if one is not None]
+        frameworks = {one.framework for one in present if one.framework}
+        streams = {cuda_arrays.current_stream(name, self.device) for name in frameworks}
+        return gradients, stream, (streams | {one.stream for one in present if not one.framework}) - {stream}

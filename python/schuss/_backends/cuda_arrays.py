@@ -1,30 +1,26 @@
-"""Arrays on a GPU: reading those of CuPy, PyTorch and JAX, and allocating the package's own. It knows no optimizer.
+"""Arrays on a GPU: views of other libraries' memory, and the package's own. It knows no optimizer.
 
-This module is first used, and CUDA libraries are first loaded, when an array on a GPU is passed in.
+`cuda_interop` reads what other libraries say of their arrays. Both are imported, and CUDA libraries loaded, when the
+first array on a GPU is passed in.
 """
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import math
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from types import SimpleNamespace
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 
 from schuss import _schuss
-from schuss._arrays import checks
 from schuss._arrays.formats import State
 from schuss._arrays.layout import Matrix
 from schuss._backends import nvrtc
 
 LEGACY = 1  # the legacy default stream in `__cuda_array_interface__`
-_TYPES = {"<f4": "float32", "<f8": "float64", "<f2": "float16"}
-_DLPACK = {(2, 32): "float32", (2, 64): "float64", (2, 16): "float16", (4, 16): "bfloat16"}
-_KINDS = "float32, float64, float16 or bfloat16"
 _ALIGN = 256
 
 
@@ -40,95 +36,6 @@ def prepare() -> None:
     nvrtc.load(version // 1000)
 
 
-class Seen(NamedTuple):
-    """An array as another library describes it."""
-
-    pointer: int
-    shape: tuple[int, ...]
-    dtype: str
-    order: Literal["C", "F"] | None  # None: not contiguous
-    writable: bool
-    stream: int  # its producer's stream
-    framework: str
-
-
-def see(place: str, array: Any) -> Seen:
-    """Reads an array's description of itself; raises `TypeError` if the array cannot be used."""
-    torch = sys.modules.get("torch")
-    if isinstance(array, DeviceArray):
-        return Seen(array.pointer, array.shape, array.dtype.name, array.order, True, array.stream(), array.framework)
-    if torch is not None and isinstance(array, torch.Tensor):
-        if array.layout is not torch.strided:
-            raise TypeError(f"{place} is a sparse tensor; pass a dense one, for example {place}.to_dense()")
-        kind, shape, stream = (
-            str(array.dtype).removeprefix("torch."),
-            tuple(array.shape),
-            current_stream("torch", array.device.index),
-        )
-        return Seen(array.data_ptr(), shape, kind, _order(shape, array.stride()), True, stream, "torch")
-    try:
-        said = array.__cuda_array_interface__
-    except Exception:  # JAX and CuPy have bfloat16, which the interface cannot express
-        return _through_dlpack(place, array)
-    if said.get("mask") is not None:
-        raise TypeError(f"{place} is a masked array; pass its data")
-    shape, named = tuple(said["shape"]), str(said["typestr"])
-    dtype = getattr(array, "dtype", None)
-    kind = "bfloat16" if str(dtype) == "bfloat16" else _TYPES.get(named, named)
-    size = int(named[2:])
-    steps = said.get("strides")
-    strides = None if steps is None else tuple(step // size for step in steps)
-    pointer, read_only = said["data"]
-    framework = "cupy" if type(array).__module__.partition(".")[0] == "cupy" else ""
-    return Seen(pointer, shape, kind, _order(shape, strides), not read_only, said.get("stream") or LEGACY, framework)
-
-
-def _order(shape: Sequence[int], strides: Sequence[int] | None) -> Literal["C", "F"] | None:
-    """The memory order of an array with these strides, in elements; C if both fit."""
-    if strides is None or math.prod(shape) == 0:
-        return "C"
-    pairs = list(zip(shape, strides, strict=True))
-    if _is_packed(reversed(pairs)):
-        return "C"
-    return "F" if _is_packed(pairs) else None
-
-
-def _is_packed(pairs: Iterable[tuple[int, int]]) -> bool:
-    """Whether axes of these lengths and strides, innermost first, are contiguous."""
-    step = 1
-    for n, stride in pairs:
-        if n != 1 and stride != step:
-            return False
-        step *= n
-    return True
-
-
-class _Tensor(ctypes.Structure):
-    """The first fields of DLPack's DLManagedTensor."""
-
-    _fields_ = [
-        ("data", ctypes.c_void_p), ("device_type", ctypes.c_int32), ("device_id", ctypes.c_int32),
-        ("ndim", ctypes.c_int32), ("code", ctypes.c_uint8), ("bits", ctypes.c_uint8), ("lanes", ctypes.c_uint16),
-        ("shape", ctypes.POINTER(ctypes.c_int64)), ("strides", ctypes.POINTER(ctypes.c_int64)),
-        ("byte_offset", ctypes.c_uint64),
-    ]  # fmt: skip
-
-
-def _through_dlpack(place: str, array: Any) -> Seen:
-    try:
-        capsule = array.__dlpack__(stream=LEGACY)  # the producer makes that stream wait for it
-    except Exception as error:
-        raise TypeError(f"{place} is {_a(array)} that cannot be read: {error}") from error
-    get = ctypes.pythonapi.PyCapsule_GetPointer
-    get.restype, get.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
-    # The capsule is not consumed: the array owns the memory, and the capsule is freed when this returns.
-    said = _Tensor.from_address(get(capsule, b"dltensor"))
-    shape = tuple(said.shape[: said.ndim])
-    strides = tuple(said.strides[: said.ndim]) if said.strides else None
-    kind = _DLPACK.get((said.code, said.bits), f"of type code {said.code} with {said.bits} bits")
-    return Seen((said.data or 0) + said.byte_offset, shape, kind, _order(shape, strides), True, LEGACY, "")
-
-
 def current_stream(framework: str, device: int) -> int:
     """A framework's current stream."""
     if framework == "torch":
@@ -138,11 +45,8 @@ def current_stream(framework: str, device: int) -> int:
     return LEGACY
 
 
-def _a(thing: Any) -> str:
-    return f"an object of type {type(thing).__name__}"
-
-
 def dtype_of(name: Any) -> np.dtype[Any]:
+    """The dtype of this name; bfloat16, which NumPy does not have, is the package ml_dtypes'."""
     if name == "bfloat16":
         import ml_dtypes
 
@@ -208,15 +112,13 @@ class DeviceArray:
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
-        code = {np.dtype(kind): code for code, kind in _TYPES.items()}.get(self.dtype, self.dtype.str)
         strides = None
         if self.order == "F":
             strides = tuple(self.itemsize * math.prod(self.shape[:k]) for k in range(self.ndim))
-        data = (self.pointer, False)
         return {
             "shape": self.shape,
-            "typestr": code,
-            "data": data,
+            "typestr": self.dtype.str,
+            "data": (self.pointer, False),
             "strides": strides,
             "version": 3,
             "stream": self.stream(),
@@ -280,38 +182,6 @@ class DeviceArray:
 
     def __repr__(self) -> str:
         return f"DeviceArray(shape={self.shape}, dtype={self.dtype.name}, device={self.device})"
-
-
-def adapt(place: str, array: Any) -> DeviceArray:
-    """Another library's array as a view to update in place; raises if that is impossible."""
-    if array is None:
-        raise TypeError(f"{place} is None; every entry must be an array")
-    if not checks.is_on_gpu(array):
-        raise ValueError(
-            f"{place} is in host memory, but others are on a GPU; all arrays of an optimizer must lie on one device"
-        )
-    seen = see(place, array)
-    if seen.dtype not in _DLPACK.values():
-        raise TypeError(f"{place} has dtype {seen.dtype}; it must be {_KINDS}")
-    if not seen.writable:
-        raise ValueError(
-            f"{place} is read-only; pass a writable array, or copy it once and use that array in the model too"
-        )
-    if seen.order is None:
-        raise ValueError(f"{place} is not contiguous; make it so once and use that array in the model too")
-    dtype = dtype_of(seen.dtype)
-    if seen.pointer % dtype.itemsize:
-        raise ValueError(f"{place} is not aligned to its {dtype.itemsize}-byte elements")
-    return DeviceArray(seen.pointer, seen.shape, dtype, seen.order, _device_of(place, seen), array, seen.framework)
-
-
-def _device_of(place: str, seen: Seen) -> int:
-    if math.prod(seen.shape) == 0:
-        return -1  # an empty array is on no device
-    device = _schuss.cuda_device_of(seen.pointer)
-    if device is None:
-        raise ValueError(f"{place} says that it is on a GPU, but the driver knows nothing of its memory")
-    return device
 
 
 def check_one_device(named: Sequence[tuple[str, DeviceArray]]) -> int:

@@ -14,8 +14,10 @@ import numpy as np
 from schuss import _schuss
 from schuss._arrays import checks, trees
 from schuss._backends import cuda_arrays, tools
-from schuss._backends.cuda import Cuda, as_given
+from schuss._backends.cuda import Cuda
+from schuss._backends.cuda_gradients import as_given
 from schuss._backends.protocol import Counters
+from schuss._core.group import is_group
 from schuss._core.hyperparameters import Rate
 from schuss._core.optimizer import Optimizer
 from schuss._core.rules import RULES
@@ -82,9 +84,7 @@ class Offload:
         params = trees.listed(params)
         if not checks.any_on_gpu(params):
             raise TypeError("Offload is for parameters on a GPU; NumPy arrays need none")
-        structures = (
-            [entry["params"] if _is_group(entry) else entry for entry in params] if _grouped(params) else params
-        )
+        structures = [entry["params"] if is_group(entry) else entry for entry in params] if _grouped(params) else params
         self._there = _Device([{"params": own} for own in structures] if _grouped(params) else structures)
         self._gpu = cast(Cuda, self._there._backend)
         self._device: int = self._gpu.device
@@ -131,13 +131,13 @@ class Offload:
         for group in here.param_groups:
             own = dict(zip(dict.fromkeys(group.variants), group.packed_at(steps), strict=True))
             values += [np.array(own[variant]) for variant in group.variants]
-        seen, stream, foreign = self._gpu.read(there, grads, zero)
+        gradients, stream, foreign = self._gpu.read(there, grads, zero)
         inward, outward = self._streams
         factor, norm, bad = 1.0 / scale, None, None
         if here.max_grad_norm is not None or here.track_grad_norm or here.nonfinite != "propagate":
             for other in foreign:
                 _schuss.cuda_order(self._device, other, stream)
-            bad, measured, clipped = self._gpu.work.measure(*as_given(seen), scale, here.max_grad_norm, stream)
+            bad, measured, clipped = self._gpu.work.measure(*as_given(gradients), scale, here.max_grad_norm, stream)
             if here.max_grad_norm is not None:
                 factor = clipped
             if here.max_grad_norm is not None or here.track_grad_norm:
@@ -154,15 +154,15 @@ class Offload:
             numbers = [
                 counters.groups[group] - count + 1 for (group, _), count in zip(here._suffixes, missed, strict=True)
             ]
-            calls += self._update(seen, values, numbers, factor)
+            calls += self._update(gradients, values, numbers, factor)
             groups = [count + 1 for count in counters.groups]
-            if None in seen:
-                missed = [count + (one is None) for count, one in zip(missed, seen, strict=True)]
+            if None in gradients:
+                missed = [count + (one is None) for count, one in zip(missed, gradients, strict=True)]
             counted = [*here._counted(Counters(steps + 1, counters.skipped, groups, missed)), (self, "_norm", norm)]
         else:
             counted = here._counted(counters._replace(skipped=counters.skipped + 1))
         if zero:
-            for one, param in zip(seen, there._params, strict=True):
+            for one, param in zip(gradients, there._params, strict=True):
                 if one is None:
                     continue
                 size = param.size * cuda_arrays.dtype_of(one.dtype).itemsize
@@ -192,16 +192,16 @@ class Offload:
             _schuss.cuda_synchronize(self._device, self._streams[1])  # no copy from the old buffers is pending
             self._buffers = [_Pinned(self._device, 8 * most) for _ in range(4)]
 
-    def _update(self, seen: Any, values: list[np.ndarray], numbers: list[int], factor: float) -> list[_Call]:
+    def _update(self, gradients: Any, values: list[np.ndarray], numbers: list[int], factor: float) -> list[_Call]:
         """The calls that update all chunks; no code in Python, which could be interrupted, comes between them."""
         inward, outward = self._streams
-        pieces = [piece for piece in self._pieces() if seen[piece[0]] is not None]
+        pieces = [piece for piece in self._pieces() if gradients[piece[0]] is not None]
         calls: list[_Call] = []
 
         def copy_in(k: int) -> None:
             i, at, n = pieces[k]
-            size = cuda_arrays.dtype_of(seen[i].dtype).itemsize
-            source = seen[i].pointer + at * size
+            size = cuda_arrays.dtype_of(gradients[i].dtype).itemsize
+            source = gradients[i].pointer + at * size
             calls.append((_schuss.cuda_copy, (self._device, self._buffers[k % 2].pointer, source, n * size, inward)))
             calls.append((self._arrived[k % 2].record, (inward,)))
 
@@ -212,7 +212,7 @@ class Offload:
                 copy_in(k + 1)  # into the buffer that the previous update has finished reading
             rule, place = self._rules[i], slice(at, at + n)
             param: Any = self._there._params[i]
-            gradient = self._buffers[k % 2].view(n, seen[i].dtype)
+            gradient = self._buffers[k % 2].view(n, gradients[i].dtype)
             master, *states = (a.ravel(order="K")[place] for a in (self._here._params[i], *self._here._states[i]))
             group = self._here.param_groups[self._here._suffixes[i][0]]
             matrix = self._here._matrix(group.resting, self._here._params[i]) if RULES[rule].needs_matrix else None
@@ -249,9 +249,5 @@ class _Pinned:
         return np.frombuffer(self._memory, np.uint8, n * kind.itemsize).view(kind)
 
 
-def _is_group(entry: Any) -> bool:
-    return isinstance(entry, dict) and "params" in entry
-
-
 def _grouped(params: Any) -> bool:
-    return isinstance(params, (list, tuple)) and any(map(_is_group, params))
+    return isinstance(params, (list, tuple)) and any(map(is_group, params))
