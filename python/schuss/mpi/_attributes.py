@@ -1,17 +1,45 @@
-"""What a sharded optimizer has of the optimizer itself: hyperparameters and counts. It knows no processes."""
+"""What a sharded optimizer has of the optimizer itself: hyperparameters, counts, and some methods.
+
+It knows no processes.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from schuss._core.group import ParamGroup
 from schuss._core.optimizer import Optimizer
 
+#: Methods of some optimizers that run over all parameters, so that every process has to call them.
+_TOGETHER = ("eval", "train", "update_hessian")
+#: Methods that change nothing. All others would change the optimizer of one process alone.
+_READING = ("metrics",)
+
 
 class Attributes:
-    """Properties that read and set those of the optimizer."""
+    """Attributes that read and set those of the optimizer."""
 
     _optimizer: Optimizer
+
+    def _run_together(self, method: Callable[..., Any], args: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        """Calls a method of the optimizer in all processes."""
+        raise NotImplementedError
+
+    def __getattr__(self, name: str) -> Any:
+        hidden = name.startswith("_") or name == "grads"
+        value: Any = None if hidden else getattr(self._optimizer, name)
+        if name in _TOGETHER:
+            return lambda *args, **named: self._run_together(value, args, named)
+        if hidden or (callable(value) and name not in _READING):
+            hint = {"state_dict": "; use save", "load_state_dict": "; use load", "grads": "; pass gradients to step"}
+            raise AttributeError(f"a sharded optimizer has no {name}{hint.get(name, '')}")
+        return value
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # What this class does not have is an option of the optimizer, or a mistake that it explains.
+        own = name.startswith("_") or hasattr(type(self), name)
+        super().__setattr__(name, value) if own else setattr(self._optimizer, name, value)
 
     @property
     def param_groups(self) -> tuple[ParamGroup, ...]:

@@ -21,11 +21,6 @@ from schuss.mpi._sums import Sum
 
 T = TypeVar("T")
 
-#: Methods of some optimizers that run over all parameters, so that every process has to call them.
-_TOGETHER = ("eval", "train", "update_hessian")
-#: Methods that change nothing. All others would change the optimizer of one process alone.
-_READING = ("metrics",)
-
 
 class Sharded(Attributes):
     r"""An optimizer whose state is divided among the processes of an MPI job (ZeRO, stage 1).
@@ -383,24 +378,12 @@ class Sharded(Attributes):
         states = sum(array.nbytes for own in self._optimizer._states for array in own)
         return {"state": states, "gradients": self._shards.gradient_bytes, "buffers": self._backend.buffers}
 
-    def __getattr__(self, name: str) -> Any:
-        hidden = name.startswith("_") or name == "grads"
-        value: Any = None if hidden else getattr(self._optimizer, name)
-        if name in _TOGETHER:
-            return lambda *args, **named: self._exchanged(lambda: value(*self._estimates(args), **named))
-        if hidden or (callable(value) and name not in _READING):
-            hint = {"state_dict": "; use save", "load_state_dict": "; use load", "grads": "; pass gradients to step"}
-            raise AttributeError(f"a sharded optimizer has no {name}{hint.get(name, '')}")
-        return value
+    def _run_together(self, method: Callable[..., Any], args: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        return self._exchanged(lambda: method(*self._estimates(args), **named))
 
     def _estimates(self, given: tuple[Any, ...]) -> tuple[Any, ...]:
         """Arguments of a method of all parameters: with several microbatches, an estimate for each."""
         return (self._sum(self._all(given)),) if given and self._several else given
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        # What this class does not have is an option of the optimizer, or a mistake that it explains.
-        own = name.startswith("_") or hasattr(type(self), name)
-        super().__setattr__(name, value) if own else setattr(self._optimizer, name, value)
 
     def __reduce__(self) -> Any:
         self._backend.check_picklable()
