@@ -9,6 +9,8 @@ LINE_SEARCH = "its line search is another one"
 NEEDS_LOSS = "it needs the value of the loss"
 PROJECTION = "its gradients are projected to a subspace, which is chosen anew every few hundred steps"
 CURVATURE = "it needs products with the Hessian; `SophiaH` takes such estimates"
+NOT_RECORDED = "not among the recorded results"
+NO_RATE = "asked for rarely; `Prodigy` has no rate to choose either"
 VARIANT = "a variant of Adam that few use"
 
 TORCH = [
@@ -93,12 +95,7 @@ KERAS = [
         "",
         "``l2`` is twice ``l2_regularization_strength``; the others are ``l1``, ``l2_shrinkage`` and ``beta``",
     ),
-    (
-        "Lamb",
-        "LAMB",
-        "eps=1e-7, weight_decay=0.0, always_adapt=True, max_grad_norm=None",
-        "not among the recorded results",
-    ),
+    ("Lamb", "LAMB", "eps=1e-7, weight_decay=0.0, always_adapt=True, max_grad_norm=None", NOT_RECORDED),
     ("Lion", "Lion", "lr=0.001", ""),
     (
         "LossScaleOptimizer",
@@ -161,8 +158,8 @@ OPTAX = [
     ("adan", "Adan", "", "no exact match: Optax 0.2.8 has an error in the first difference of gradients"),
     ("amsgrad", "Adam", "amsgrad=True", "no exact match: Optax takes the maximum after the correction of the bias"),
     ("fromage", "Fromage", "", ""),
-    ("lamb", "LAMB", "weight_decay=0.0, always_adapt=True, max_grad_norm=None", "not among the recorded results"),
-    ("lars", "LARS", "lr=0.1, eps=0.0, always_adapt=True", "not among the recorded results"),
+    ("lamb", "LAMB", "weight_decay=0.0, always_adapt=True, max_grad_norm=None", NOT_RECORDED),
+    ("lars", "LARS", "lr=0.1, eps=0.0, always_adapt=True", NOT_RECORDED),
     ("lbfgs", "LBFGS", "", LINE_SEARCH),
     ("lion", "Lion", "weight_decay=1e-3", ""),
     ("nadam", "NAdam", "momentum_decay=None", ""),
@@ -188,21 +185,16 @@ OPTAX = [
     ("contrib.acprop", None, "", VARIANT),
     ("contrib.ademamix", "AdEMAMix", "", ""),
     ("contrib.adopt", "ADOPT", "", ""),
-    ("contrib.cocob", None, "", "asked for rarely; `Prodigy` has no rate to choose either"),
+    ("contrib.cocob", None, "", NO_RATE),
     ("contrib.dadapt_adamw", "DAdaptAdam", "", "with bias correction and decoupled weight decay there"),
     ("contrib.dog", "DoG", "", ""),
-    ("contrib.dowg", None, "", "asked for rarely; `Prodigy` has no rate to choose either"),
+    ("contrib.dowg", None, "", NO_RATE),
     ("contrib.dpsgd", None, "", "it needs a gradient for each sample"),
     ("contrib.galore", None, "", PROJECTION),
     ("contrib.madgrad", "MADGRAD", "", ""),
-    ("contrib.mechanize", None, "", "asked for rarely; `Prodigy` has no rate to choose either"),
+    ("contrib.mechanize", None, "", NO_RATE),
     ("contrib.momo, contrib.momo_adam", None, "", NEEDS_LOSS),
-    (
-        "contrib.muon",
-        "Muon",
-        'layout="in_out", bias_correction=True, eps=1e-8, eps_form="add", weight_decay=0.0',
-        "",
-    ),
+    ("contrib.muon", "Muon", 'layout="in_out", bias_correction=True, eps=1e-8, eps_form="add", weight_decay=0.0', ""),
     ("contrib.prodigy", "Prodigy", "use_bias_correction=True", ""),
     ("contrib.sam", "SAM", "", "another interface with the same numbers"),
     (
@@ -311,8 +303,8 @@ PYTORCH_OPTIMIZER = [
     ("Fromage", "Fromage", "", ""),
     ("Grams", "Grams", "", ""),
     ("Kron", None, "", "PSGD has a preconditioner of its own, with random probes"),
-    ("LARS", "LARS", "lr=0.001, always_adapt=True", "not among the recorded results"),
-    ("Lamb", "LAMB", "weight_decay=0.0, always_adapt=True", "not among the recorded results"),
+    ("LARS", "LARS", "lr=0.001, always_adapt=True", NOT_RECORDED),
+    ("Lamb", "LAMB", "weight_decay=0.0, always_adapt=True", NOT_RECORDED),
     ("LaProp", "LaProp", "", ""),
     ("Lion", "Lion", "", "``cautious=True`` is ``'plus_one'``"),
     ("LOMO, AdaLOMO", None, "", "the step is taken inside the backward pass"),

@@ -1,4 +1,4 @@
-"""`schuss.mpi` on real processes. Each test is a job of a few, which asserts by itself (support/mpi_program.py)."""
+"""`schuss.mpi` on real processes. Each test is a job of a few, which asserts by itself (support/mpi_*.py)."""
 
 import importlib.util
 import os

@@ -1,0 +1,311 @@
+"""Cases of `schuss.mpi` in which one process fails: all raise the same error, and nobody waits for another."""
+
+import contextlib
+import copy
+import ctypes
+import os
+import resource
+import signal
+
+import numpy as np
+from mpi4py import MPI
+from mpi_job import COMM, RANK, RANKS, SMALL, arrays, raised, same, tree
+
+import schuss
+from schuss.mpi import Sharded
+
+
+def errors(folder):
+    """An error in one process is the same error in all, and nothing has changed."""
+    last = RANK == RANKS - 1
+    params, like = arrays(SMALL, 1), arrays(SMALL, 1)
+    here = {name: x for name, x in arrays(SMALL, 5 + RANK).items()}
+
+    def made(kind=schuss.AdamW, **options):
+        return Sharded(kind, params, lr=0.01, **options)
+
+    raised(TypeError, "Newton", lambda: made(schuss.Newton))
+    for kind in (schuss.LBFGS, schuss.Muon, schuss.SOAP):
+        raised(TypeError, f"{kind.__name__} needs every array whole", lambda kind=kind: made(kind))
+    raised(TypeError, "cannot share the arrays of Lookahead, a wrapper", lambda: made(schuss.Lookahead))
+    raised(TypeError, "a class of schuss.OPTIMIZERS, got str", lambda: made("AdamW"))
+    raised(TypeError, "comm must be a communicator", lambda: made(comm=RANKS))
+    raised(TypeError, "comm must be a communicator", lambda: made(comm=MPI.COMM_NULL))
+    raised(
+        ValueError,
+        "differ in the optimizer: AdamW in process 0, Lion in",
+        lambda: made(schuss.Lion if last else schuss.AdamW),
+    )
+    raised(ValueError, "differ in param_groups[0]['weight_decay']", lambda: made(weight_decay=0.1 if last else 0.0))
+    raised(ValueError, "params['one']", lambda: Sharded(schuss.SGD, {"one": np.ones(5 if last else 4)}, lr=0.1))
+    raised(ValueError, "microbatches", lambda: made(microbatches=1 if last else RANKS))
+    raised(ValueError, "(in process", lambda: made(betas=(2.0, 0.9) if last else (0.9, 0.9)))
+
+    own = made(nonfinite="error", max_grad_norm=1.0)
+    wrong = {**here, "one": here["one"][1:]} if last else here
+    raised(ValueError, "grads['one']", lambda: own.step(wrong))
+    raised(ValueError, "grads", lambda: own.step({**here, "more": here["one"]} if last else here))
+    raised(ValueError, "grad_scale", lambda: own.step(here, grad_scale=-1 if last else 1))
+    raised(ValueError, "differ in grad_scale", lambda: own.step(here, grad_scale=2 if last else 1))
+    own.lr = 0.02 if last else 0.01
+    raised(ValueError, "differ in param_groups[0]['lr']: 0.01 in process 0, 0.02 in process", lambda: own.step(here))
+    own.lr = 0.01
+    bad = {**here, "two": here["two"].copy()}
+    bad["two"][1500] = np.nan if last else 1
+    raised(FloatingPointError, "grads['two'] has a NaN or infinity, first at (1500,)", lambda: own.step(bad))
+    part = {**here, "two": None}
+    text = "differ in the arrays without gradients: [] in process 0, [\"grads['two']\"] in process"
+    raised(ValueError, text, lambda: own.step(part if last else here))
+    raised(FileNotFoundError, "", lambda: own.load(os.path.join(folder, "none")))
+    raised(FileNotFoundError, "", lambda: own.save(os.path.join(folder, "none", "state")))
+    unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if RANK == 0:  # a full disk, in the middle of a tensor
+        resource.setrlimit(resource.RLIMIT_FSIZE, (9000, unlimited[1]))
+    raised(OSError, "cannot be written", lambda: own.save(os.path.join(folder, "state")))
+    resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+    assert os.listdir(folder) == []
+    raised(AttributeError, "use save", lambda: own.state_dict())
+    raised(AttributeError, "has no zero_grad", lambda: own.zero_grad())
+    assert own.clip_factor is None and own.metrics() == {"step": 0, "skipped_steps": 0, "lr": 0.01}
+    raised(AttributeError, "AdamW has no attribute 'rate'; did you mean opt.lr", lambda: setattr(own, "rate", 1.0))
+    for wrap in (schuss.Lookahead, schuss.SAM, schuss.EMA, lambda opt: schuss.Transformed(opt, [])):
+        raised(TypeError, "got Sharded; it has its own save() and load(), and no wrapper", lambda wrap=wrap: wrap(own))
+    raised(TypeError, "got Sharded; it has its own save()", lambda: schuss.save(os.path.join(folder, "state"), own))
+    raised(TypeError, "cannot be copied or pickled", lambda: copy.deepcopy(own))
+    raised(ValueError, "pass the last to step()", lambda: own.accumulate(here))
+    assert same(params, like) and own.step_count == 0
+    own.nonfinite = "skip"
+    assert not own.step(bad, zero_grads=True) and own.skipped_steps == 1 and not bad["two"].any()
+    assert own.step(part) and own.step_count == 1 and not same(params, like)
+    assert np.array_equal(params["two"], like["two"])
+    plain = schuss.AdamW(like, lr=0.01, nonfinite="skip", max_grad_norm=1.0)
+    for grads in (part, here):
+        everyone = COMM.allgather(grads)
+        if grads is here:
+            own.step(grads)
+        total = tree([{name: x for name, x in one.items() if x is not None} for one in everyone])
+        plain.step({name: total.get(name) for name in grads}, grad_scale=float(RANKS))
+    assert same(params, like)
+
+    nag, before = made(schuss.NAG), arrays(SMALL, 1)
+    for name, x in params.items():
+        before[name][...] = x
+
+    def closure():
+        if last:
+            raise ZeroDivisionError("in the loss")
+        return here
+
+    raised(ZeroDivisionError, "in the loss", lambda: nag.step(closure))
+    assert same(params, before)
+    assert nag.step(lambda: here)
+
+
+class Silent(Exception):
+    """An error without a text."""
+
+    def __str__(self):
+        raise ValueError("no text")
+
+
+def hostile(folder):
+    """What fails in one process only, and where an error might be lost: all raise the same, and nobody waits."""
+    last = RANK == RANKS - 1
+    here, path = arrays(SMALL, 5 + RANK), os.path.join(folder, "state")
+
+    def made(params=None, kind=schuss.AdamW, **options):
+        return Sharded(kind, arrays(SMALL, 1) if params is None else params, **{"lr": 0.01, **options})
+
+    def fails(error):
+        class Kind(schuss.AdamW):
+            def __init__(self, *args, **options):
+                if last:
+                    raise error
+                super().__init__(*args, **options)
+
+        return Kind
+
+    raised(
+        ValueError, "differ in microbatches: 3 in process 0, 6 in process", lambda: made(microbatches=6 if last else 3)
+    )
+    raised(RuntimeError, "Silent: an error without a text (in process 2)", lambda: made(kind=fails(Silent())))
+    raised(KeyError, "key (in process 2)", lambda: made(kind=fails(KeyError("key"))))
+    for error in (UnicodeDecodeError("utf-8", b"x", 0, 1, "why"), StopIteration("over")):
+        raised(RuntimeError, f"{type(error).__name__}: {error} (in process 2)", lambda e=error: made(kind=fails(e)))
+    raised(
+        ValueError,
+        "differ in param_groups[0]['lr']: 0.1 in process 0, 0.2 in process 2",
+        lambda: made(lr=lambda step: 0.2 if last else 0.1),
+    )
+    raised(
+        ValueError,
+        "differ in params['more']: nothing in process 0",
+        lambda: made(arrays(SMALL, 1) | ({"more": np.ones(1)} if last else {})),
+    )
+
+    params = arrays(SMALL, RANK)
+    raised(ValueError, "lr must be", lambda: made(params, lr=-1))
+    assert same(params, arrays(SMALL, RANK))  # process 0 has not sent its values yet
+    given = [{"params": (np.full(2, RANK + i, np.float64) for i in range(2))}]
+    own = made(given, kind=schuss.SGD, bucket_size=np.int64(10))
+    assert own.param_groups[0]["params"][1].tolist() == [1, 1] and own.step([[np.ones(2)] * 2])
+
+    calls = []
+
+    def rate(step):
+        calls.append(step)
+        if len(calls) > limit:
+            raise ValueError("no rate")
+        return 0.01
+
+    limit = 10**9
+    own = made(lr=rate)
+    # Those that agree on the step still have to say in what they differ.
+    calls, limit = [], 1 if RANK == 0 else 10**9
+    raised(ValueError, "no rate (in process 0)", lambda: own.step(here, grad_scale=2 if last else 1))
+    limit = 10**9
+    assert own.step(here)
+
+    own = made()
+    for name in ("one", "other"):
+        own.step(here)
+        own.save(path + name)
+    again = made(arrays(SMALL, 9))
+    before = copy.deepcopy(again._optimizer._params)
+    raised(ValueError, "differ in the file: one with the hash", lambda: again.load(path + ("other" if last else "one")))
+    raised(
+        ValueError,
+        "differ in include_params: True in process 0, False in",
+        lambda: again.load(path + "one", include_params=not last),
+    )
+    raised(
+        TypeError, "include_params must be True or False", lambda: again.save(path, include_params=2 if last else True)
+    )
+    assert again.step_count == 0 and all(map(np.array_equal, before, again._optimizer._params))
+    # The same step and options, but another run.
+    other = made(arrays(SMALL, 9))
+    other.step(here)
+    other.save(path + "other")
+    raised(ValueError, "differ in the file", lambda: again.load(path + ("other" if last else "one")))
+    again.load(path + "one")
+    assert again.step_count == 1
+
+    own = made(microbatches=2 * RANKS)
+    own.accumulate({**here, "two": None})
+    raised(ValueError, "grads['two'] is not None, but is in the gradients that it is added to", lambda: own.step(here))
+    raised(ValueError, "accumulated; add the group after the step", lambda: own.add_param_group({"params": np.ones(2)}))
+    assert own.step({name: x for name, x in here.items() if name != "two"}, partial=True)
+    nag = made(kind=schuss.NAG, microbatches=2 * RANKS)
+    raised(TypeError, "a list of gradients, one for each number, not a dict", lambda: nag.step(lambda: here))
+    raised(
+        ValueError,
+        "this process has 2 gradients, the microbatches range(4, 6), got 3",
+        lambda: nag.step(lambda: [here] * (3 if last else 2)),
+    )
+    assert nag.step(lambda: [here] * 2)
+
+
+class Stop(BaseException):
+    """An interrupt."""
+
+
+def interrupt():
+    """An interrupt before the exchange is an error in the others."""
+    here = {}
+
+    def rate(step):
+        if here["interrupted"]:
+            raise KeyboardInterrupt
+        return 0.1
+
+    params, grads = np.ones(5000, np.float32), np.ones(5000, np.float32)
+    here["interrupted"] = False
+    own = Sharded(schuss.SGD, params, lr=rate)
+    here["interrupted"] = RANK == 0
+    try:
+        own.step(grads)
+    except KeyboardInterrupt:
+        assert RANK == 0
+    except RuntimeError as error:
+        assert RANK > 0 and "KeyboardInterrupt" in str(error)
+    assert np.all(params == 1)
+    here["interrupted"] = False
+    assert own.step(grads) and np.all(params == np.float32(0.9))
+
+    def stop(*_):
+        raise Stop
+
+    # At any instruction, also between accumulating and the step: it is before or after what it interrupts.
+    random = np.random.default_rng(RANK)
+    own = Sharded(schuss.SGD, params, lr=0.1, microbatches=3 * RANKS)
+    signal.signal(signal.SIGALRM, stop)
+    while own.step_count < 300:
+        try:
+            if RANK == 0:
+                signal.setitimer(signal.ITIMER_REAL, 1e-3 * random.random())
+            while sum(one.length for one in own._accumulated) < 2:
+                own.accumulate(grads)
+            own.step(grads)
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        except Stop:
+            assert RANK == 0
+        except RuntimeError as error:
+            assert "Stop" in str(error), error
+    with contextlib.suppress(Stop):
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    assert len(set(COMM.allgather(params.tobytes()))) == 1
+
+
+def memory():
+    """Each allocation of a step as large as a list of all arrays fails, one after the other, in one process.
+
+    Most arrays are empty, so that messages are small: an MPI's own memory for them is not ours.
+    """
+    library = ctypes.CDLL(os.environ["LD_PRELOAD"])
+    last, count = RANKS - 1, 4000
+    for kind, options in (
+        (schuss.AdamW, {}),
+        (schuss.AdamW, {"max_grad_norm": 1.0}),
+        (schuss.LAMB, {}),
+        (schuss.Adafactor, {}),
+    ):
+        sizes = [0 if i % 40 else 6 for i in range(count)]
+        params, grads = ([np.full(size, value, np.float32) for size in sizes] for value in (1, 0.5))
+        grads[40] = None
+        own = Sharded(kind, params, lr=0.1, **options)
+        nth, failed = 0, True
+        while failed:
+            before, error = [p.copy() for p in params], None
+            if last == RANK:
+                library.fail(nth, 8 * count)
+            try:
+                own.step(grads)
+            except MemoryError as raised:
+                error = raised
+            failed = COMM.bcast(library.has_failed(), root=last)
+            library.fail(-1, 0)
+            everyone = COMM.allgather(error is None)
+            assert len(set(everyone)) == 1, everyone
+            changed = [i for i, p in enumerate(params) if not np.array_equal(p, before[i])]
+            assert changed == ([] if error else [i for i in range(0, count, 40) if i != 40])
+            nth += 1
+        assert nth > 1 and own.step_count <= nth
+
+
+def killed():
+    """The job does not end by itself."""
+    own = Sharded(schuss.SGD, np.ones(5000, np.float32), lr=0.1)
+    own.step(np.ones(5000, np.float32))
+    if RANK == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    own.step(np.ones(5000, np.float32))
+    while True:
+        own.step(np.ones(5000, np.float32))
+
+
+def raising():
+    """The same for an exception in one process's own code."""
+    own = Sharded(schuss.SGD, np.ones(5000, np.float32), lr=0.1)
+    if RANK == 1:
+        raise ValueError("in the program")
+    own.step(np.ones(5000, np.float32))
