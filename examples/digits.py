@@ -96,6 +96,11 @@ GROUPS = {
     "Matrices": [
         ("Muon", "Muon", {"lr": 3e-3, "adjust_lr_fn": "match_rms_adamw", "layout": "in_out"}),
         ("SOAP", "SOAP", {"lr": 3e-3}),
+        (
+            "Shampoo",
+            "Shampoo",
+            {"lr": 3e-3, "momentum": 0.9, "momentum_form": "ema", "grafting": "adam", "update_freq": 10},
+        ),
     ],
     "No rate or no schedule to choose, second derivatives": [
         ("Prodigy", "Prodigy", {}),

@@ -32,8 +32,8 @@ ADAMW = {
 NEEDED = {"LARS": {"lr": 0.1, "weight_decay": 1e-4}} | {
     name: {"lr": 1e-6} for name in ("Adafactor", "AdafactorHF", "Prodigy", "DAdaptAdam", "DAdaptSGD", "DoG")
 }
-# Newton solves a linear system, and others compute matrix products; the section `systems` measures Newton and Muon.
-OTHER_KIND = {"Newton", "Muon", "SOAP"}
+# Newton solves a linear system, and others compute matrix products; the section `systems` measures these.
+OTHER_KIND = {"Newton", "Muon", "SOAP", "Shampoo"}
 # Every optimizer of the registry, then options that change its states, equations or passes.
 CASES = {name: (name, NEEDED.get(name, {})) for name in schuss.OPTIMIZERS if name not in OTHER_KIND}
 CASES |= {

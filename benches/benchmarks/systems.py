@@ -68,6 +68,18 @@ class Muon:
         return systems.muon(ROUNDS)["products"]
 
 
+class Preconditioned:
+    """Our time divided by that of the matrix products of the step alone."""
+
+    params = [["SOAP", "Shampoo"]]
+    param_names = ["optimizer"]
+    unit = "times the products"
+    timeout = 120
+
+    def track_ratio_to_products(self, name):
+        return systems.preconditioned(name, ROUNDS)["products"]
+
+
 class Tail:
     """Unscaling, clipping, step and zeroing in one call: our time divided by that of torch's four calls."""
 

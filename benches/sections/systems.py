@@ -1,18 +1,22 @@
 """Optimizers that do more than one rule.
 
 Layerwise ones are compared with NumPy, RAdam and Ranger with AdamW, Lookahead's synchronization with its floor, Newton
-with SciPy, Muon with its matrix products and with PyTorch.
+with SciPy, Muon with its matrix products and with PyTorch, SOAP and Shampoo with their matrix products.
 """
 
 import numpy as np
 
 from .table import Table, bounded, short, time
 
-PIECES = ["layerwise", "relatives", "synchronization", "Newton", "Muon"]
+PIECES = ["layerwise", "relatives", "synchronization", "Newton", "Muon", "preconditioned"]
 MILLION = 1_048_576
 LARGE = 33_554_432
 UNKNOWNS = 2_000
 MATRIX = (768, 3_072)
+# Of a matrix with preconditioners: its sides, how often a step multiplies it by both, and the options without which
+# steps would differ in what LAPACK does.
+SIDES = (768, 1_024)
+PRECONDITIONED = {"SOAP": (3, {"precondition_frequency": 1_000_000}), "Shampoo": (1, {"update_freq": 1_000_000})}
 
 
 def measure(piece, rounds):
@@ -22,6 +26,8 @@ def measure(piece, rounds):
         return {name: relative(name, rounds) for name in ("RAdam", "Ranger")}
     if piece == "synchronization":
         return {str(n): synchronization(n, rounds) for n in (8_388_608, LARGE)}
+    if piece == "preconditioned":
+        return {name: preconditioned(name, rounds) for name in PRECONDITIONED}
     return newton(rounds) if piece == "Newton" else muon(rounds)
 
 
@@ -133,6 +139,46 @@ def muon(rounds):
     return {"seconds": median(taken["schuss"]), "products": median(map(products, [steps["schuss"]] * 5)), **others}
 
 
+def preconditioned(name, rounds):
+    """A step between two that compute eigenvectors, compared with its matrix products alone; the others' time."""
+    from statistics import median
+    from time import perf_counter
+
+    from benchmarks import libraries, timing
+
+    import schuss
+
+    times, options = PRECONDITIONED[name]
+    (w,), (g,) = libraries.random_arrays([SIDES]), libraries.random_arrays([SIDES], seed=1)
+    optimizer = getattr(schuss, name)(w, lr=1e-6, **options)
+    frequency = next(iter(options))
+    left, right = (np.empty((n, n), w.dtype) for n in w.shape)
+    one, other = np.empty_like(w), np.empty_like(w)
+
+    def rare():
+        """A step that computes eigenvectors, or refines them."""
+        optimizer.param_groups[0][frequency] = 1
+        begin = perf_counter()
+        optimizer.step(g)
+        taken = perf_counter() - begin
+        optimizer.param_groups[0].update(options)
+        return taken
+
+    optimizer.step(g)
+    seconds = median(rare() for _ in range(3))
+
+    def products():
+        np.matmul(g, g.T, out=left)
+        np.matmul(g.T, g, out=right)
+        for _ in range(times):
+            np.matmul(left, g, out=one)
+            np.matmul(one, right, out=other)
+
+    taken = timing.interleave({"schuss": lambda: optimizer.step(g), "products": products}, min(rounds, 9), seconds=0.01)
+    ratio = timing.ratio(taken, "schuss", "products")
+    return {"seconds": median(taken["schuss"]), "products": ratio, "eigenvectors": seconds}
+
+
 def products(step):
     """The share of a step's time that NumPy's matrix products take."""
     from time import perf_counter
@@ -172,12 +218,16 @@ def tables(data):
         rows.append([what, time(own["seconds"]), "share of matrix products", short(own["products"]), ""])
         if "torch" in own:
             rows.append([what, time(own["seconds"]), "PyTorch / ours", bounded(own["torch"], least=2), ">= 2"])
+    for name, own in data.get("preconditioned", {}).items():
+        what = f"{name}, {SIDES[0]:,} x {SIDES[1]:,}"
+        rows.append([what, time(own["seconds"]), "ours / its matrix products", short(own["products"]), ""])
+        rows.append([what, time(own["eigenvectors"]), "a step with eigenvectors", "", ""])
     text = (
         "LARS and LAMB (without clipping) are compared with the expressions of examples/numpy_expressions.py, on one "
         "array. RAdam and Ranger are compared with AdamW in the same run, on a matrix with rows of 1,024; Ranger also "
         "moves Lookahead's bytes, and reads the gradient once more for its means. Newton, float64, with NumPy's BLAS "
         "and LAPACK, is compared with SciPy's cho_factor and cho_solve, each with its own threads. Muon, float32, also "
-        "uses NumPy's BLAS; PyTorch's iterations are in bfloat16."
+        "uses NumPy's BLAS; PyTorch's iterations are in bfloat16. SOAP and Shampoo, float32, use its BLAS and LAPACK."
     )
     return [Table("Systems", text, ["what", "time", "figure", "value", "target"], rows)]
 

@@ -28,6 +28,7 @@ NOTES = {
     "NAG": "``look_ahead`` runs before the closure, on a copy of :math:`p`; ``step`` begins with :math:`p` as it was.",
     "Muon": "NumPy makes :math:`u` nearly orthogonal between ``gather`` and ``step``.",
     "SOAP": "NumPy rotates :math:`x` and :math:`u` after ``gather``, and :math:`u` back after ``scale``.",
+    "Shampoo": "NumPy multiplies :math:`u` by the preconditioners, and with grafting scales it, after ``gather``.",
     "Newton": "The kernel takes the last step; its :math:`g` is the solution of the damped system.",
 }
 DECAYS = {"l2": "L2", "own": "as the equations have it"}

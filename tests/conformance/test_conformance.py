@@ -220,7 +220,7 @@ def test_low_precision_parameters(case, dtype):
 
 # No functions for these: NAG needs a closure, Ranger has slow weights, Newton solves a system, Muon multiplies
 # matrices, and the others have an estimate over all parameters.
-NO_FUNCTION = {"NAG", "Ranger", "Newton", "Muon", "SOAP"} | JOINT
+NO_FUNCTION = {"NAG", "Ranger", "Newton", "Muon", "SOAP", "Shampoo"} | JOINT
 
 
 def test_functions():
@@ -231,7 +231,7 @@ def test_functions():
         build(c, copy.deepcopy(arrays)).param_groups[0].rules for c in CASES if c.optimizer in set(ROWS) - NO_FUNCTION
     ]
     without = {"nag", "radam_centralized", "prodigy", "adai", "dadaptadam", "dadaptsgd", "dog", "dog_layerwise"}
-    without |= {"muon", "soap"}
+    without |= {"muon", "soap", "shampoo", "shampoo_averaged", "shampoo_grafted"}
     assert {rule for rules in used for rule in rules} == set(schuss._schuss.rules()) - without, (
         "some rule is never used"
     )

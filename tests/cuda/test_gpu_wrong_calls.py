@@ -134,7 +134,7 @@ def test_a_gradient_in_another_memory_order_is_refused():
 
 
 def test_features_that_work_on_the_host_only():
-    for kind in (schuss.NAG, schuss.Newton, schuss.Muon, schuss.SOAP):
+    for kind in (schuss.NAG, schuss.Newton, schuss.Muon, schuss.SOAP, schuss.Shampoo):
         with pytest.raises(TypeError, match=rf"^{kind.__name__} works on NumPy arrays only"):
             kind(good())
     with pytest.raises(TypeError, match=r"^state_dtype and master_weights are for NumPy arrays"):

@@ -32,6 +32,9 @@ def ours(name, kwargs):
             own[key] = None
         else:
             own[key] = value
+    if name == "Shampoo":  # pytorch_optimizer's forms of what the equations leave open
+        own |= {"momentum_form": "feedback"} if "momentum" in own else {}
+        own |= {"before_first_root": "wait"} if "update_freq" in own else {}
     return own
 
 

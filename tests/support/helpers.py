@@ -108,7 +108,7 @@ def is_newton(case):
 
 def uses_blas(case):
     """NumPy's BLAS or LAPACK computes a part of the step, so that bits depend on it."""
-    return case.optimizer in {"Newton", "Muon", "SOAP"}
+    return case.optimizer in {"Newton", "Muon", "SOAP", "Shampoo"}
 
 
 def sums(case):
@@ -116,7 +116,7 @@ def sums(case):
     centralizes = case.optimizer == "Ranger" and case.kwargs.get("gradient_centralization", True)
     scales = not {"cautious", "scale_by_rms", "row_wise", "catch_up"}.isdisjoint(case.kwargs)
     summing = {"LARS", "LAMB", "NovoGrad", "Adafactor", "AdafactorHF", "CAME", "SM3", "StableAdamW", "AdamMini"}
-    summing |= {"MARS", "AdamP", "SGDP", "Fromage", "Muon", "SOAP"} | JOINT - {"Newton"}
+    summing |= {"MARS", "AdamP", "SGDP", "Fromage", "Muon", "SOAP", "Shampoo"} | JOINT - {"Newton"}
     return inner(case.optimizer) in summing or centralizes or scales
 
 
@@ -194,11 +194,12 @@ def grads_of(t, shapes, dtype=F64, seed=7):
 
 
 def shapes_of(case):
-    """SHAPES, without the long one for Newton, whose Hessian would be large; for SOAP those with eigenvectors.
+    """SHAPES, without the long one for Newton, whose Hessian would be large; for others those with eigenvectors.
 
-    The null space of a gradient has none of its own: any rotation there would do.
+    The null space of SOAP's gradients has none of its own: any rotation there would do. Rounding errors of the null
+    space of Shampoo's are large in its roots, and those of a long vector would take long.
     """
-    if case.optimizer == "SOAP":
+    if case.optimizer in ("SOAP", "Shampoo"):
         return [(0,), (1,), (2,), (), (5, 5), (6, 2, 3) if case.kwargs.get("layout") != "in_out" else (3, 2, 6), (3, 0)]
     return [s for s in SHAPES if s != (1000,) or not is_newton(case)]
 

@@ -25,7 +25,7 @@ def errors(folder):
         return Sharded(kind, params, lr=0.01, **options)
 
     raised(TypeError, "Newton", lambda: made(schuss.Newton))
-    for kind in (schuss.LBFGS, schuss.Muon, schuss.SOAP):
+    for kind in (schuss.LBFGS, schuss.Muon, schuss.SOAP, schuss.Shampoo):
         raised(TypeError, f"{kind.__name__} needs every array whole", lambda kind=kind: made(kind))
     raised(TypeError, "cannot share the arrays of Lookahead, a wrapper", lambda: made(schuss.Lookahead))
     raised(TypeError, "a class of schuss.OPTIMIZERS, got str", lambda: made("AdamW"))

@@ -97,3 +97,21 @@ def refined(matrix: np.ndarray, basis: np.ndarray) -> np.ndarray:
     # LAPACK leaves the signs open; with these, a basis of eigenvectors stays as it is.
     result[:, order] = orthogonal * np.where(triangular.diagonal() < 0, -1, 1).astype(matrix.dtype)
     return result
+
+
+def inverse_root(matrix: np.ndarray, divisor: float, eps: float, power: float) -> np.ndarray:
+    """``(matrix/divisor + eps*I)^-power`` of a symmetric matrix whose eigenvalues are >= 0; NaN if it is not finite.
+
+    An eps that is 0 in the matrix's dtype counts as the rounding error of the largest eigenvalue.
+    """
+    if not np.isfinite(matrix).all():
+        return np.full_like(matrix, np.nan)
+    wide, limits = matrix.astype(np.float64), np.finfo(matrix.dtype)
+    check_memory(wide)
+    values, vectors = np.linalg.eigh(wide)
+    values = np.maximum(values, 0.0) / divisor
+    if eps < limits.tiny:
+        eps = max(float(limits.eps) * values[-1], float(limits.tiny))
+    # The root's own root, so that the product with the transpose is the root, and symmetric.
+    vectors *= (values + eps) ** (-power / 2)
+    return gram(vectors).astype(matrix.dtype)

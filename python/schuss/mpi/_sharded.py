@@ -36,7 +36,7 @@ class Sharded(Attributes):
     Parameters
     ----------
     kind : class
-        One of ``schuss.OPTIMIZERS`` but `Newton`, `LBFGS`, `Muon` and `SOAP`.
+        One of ``schuss.OPTIMIZERS`` but `Newton`, `LBFGS`, `Muon`, `SOAP` and `Shampoo`.
     params : structure of arrays, or list of group dicts
         As for the class itself; the same structure in every process. Process 0 sends its values to the others.
     comm : mpi4py communicator, default MPI.COMM_WORLD

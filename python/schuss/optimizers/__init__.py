@@ -56,6 +56,7 @@ from schuss.optimizers.fromage import Fromage as Fromage
 from schuss.optimizers.adam_mini import AdamMini as AdamMini
 from schuss.optimizers.muon import Muon as Muon
 from schuss.optimizers.soap import SOAP as SOAP
+from schuss.optimizers.shampoo import Shampoo as Shampoo
 from schuss.optimizers.newton import Newton as Newton
 
 #: Every optimizer class of the package, by name, except Lookahead, which is a wrapper.

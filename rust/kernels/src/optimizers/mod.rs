@@ -42,6 +42,7 @@ pub mod rmsprop;
 pub mod rprop;
 pub mod schedule_free;
 pub mod sgd;
+pub mod shampoo;
 pub mod signum;
 pub mod sm3;
 pub mod soap;
@@ -60,6 +61,9 @@ pub static ALL: &[&CompiledRule] = &[
     nag::nag(),
     muon::muon(),
     soap::soap(),
+    shampoo::shampoo(),
+    shampoo::shampoo_averaged(),
+    shampoo::shampoo_grafted(),
     aggmo::aggmo2(),
     aggmo::aggmo3(),
     aggmo::aggmo4(),
