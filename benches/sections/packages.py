@@ -96,7 +96,7 @@ def iterations(rounds):
         def pytorch():
             x = torch.nn.Parameter(torch.from_numpy(start.copy()))
             x.grad, array = torch.from_numpy(grad), x.detach().numpy()
-            torch.optim.LBFGS([x], **options).step(lambda: torch.tensor(value(array)))
+            torch.optim.LBFGS([x], **options).step(lambda: torch.tensor(value(array), dtype=torch.float64))
             return array
 
         runs["torch"] = pytorch

@@ -3,7 +3,10 @@
 import copy
 import json
 import math
+import os
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -215,21 +218,29 @@ def test_wrong_calls():
             call()
 
 
-@pytest.mark.parametrize("threads", [1, 2, 3])
-def test_same_bits(threads):
-    """For any number of our threads, with the same linear algebra."""
-    before, results = schuss.get_num_threads(), []
-    curve = 1 + np.arange(100_001, dtype=np.float32) % 7
-    try:
-        for count in (1, threads):
-            schuss.set_num_threads(count)
-            w = np.linspace(-1, 1, 100_001, dtype=np.float32)
-            opt = schuss.LBFGS(w, max_iter=5, line_search_fn="strong_wolfe")
-            opt.step(lambda: (float((curve * w * w).sum()), 2 * curve * w))  # noqa: B023
-            results.append([w, *opt.state_dict()["shared"].values()])
-    finally:
-        schuss.set_num_threads(before)
-    assert_same(*results)
+BITS = """
+import hashlib, numpy as np, schuss
+print(schuss.cpu_level())
+for dtype in (np.float32, np.float64):
+    w = np.linspace(-1, 1, 100_001, dtype=dtype)
+    curve = 1 + np.arange(w.size, dtype=dtype) % 7
+    opt = schuss.LBFGS(w, max_iter=5, line_search_fn="strong_wolfe")
+    opt.step(lambda: (float((curve * w * w).sum()), 2 * curve * w))
+    print(hashlib.sha256(b"".join(a.tobytes() for a in [w, *opt.state_dict()["shared"].values()])).hexdigest())
+"""
+
+
+def test_same_bits():
+    """At any CPU level, with any number of threads, also of NumPy's BLAS."""
+    results = []
+    for level, threads in [("baseline", "1"), *zip(schuss.cpu_levels(), "321", strict=False)]:
+        env = os.environ | {"SCHUSS_CPU": level, "SCHUSS_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads}
+        run = [sys.executable, "-c", BITS]
+        done = subprocess.run(run, env=env, capture_output=True, text=True, check=True)
+        used, *lines = done.stdout.splitlines()
+        assert used == level
+        results.append(lines)
+    assert all(lines == results[0] for lines in results)
 
 
 def test_a_start_where_the_loss_is_concave():

@@ -9,6 +9,7 @@ import numpy as np
 
 from schuss import _schuss
 from schuss._arrays import checks, trees
+from schuss._backends import tools
 from schuss._backends.protocol import Change, Limits
 from schuss._core import validate
 from schuss._core.declaration import InitVar, option
@@ -30,6 +31,22 @@ class _Pair(NamedTuple):
     s: np.ndarray
     y: np.ndarray
     rho: float
+
+
+class _Gradient(NamedTuple):
+    """A gradient as one vector, its product with the direction, and its largest absolute value."""
+
+    values: np.ndarray
+    slope: float
+    largest: float
+
+
+class _Sums(NamedTuple):
+    """Of each of several vectors: its product with another, that with itself, and its largest absolute value."""
+
+    product: np.ndarray
+    square: np.ndarray
+    largest: np.ndarray
 
 
 class LBFGS(Optimizer):
@@ -216,8 +233,10 @@ class _Run:
         rhos = numbers[len(_NUMBERS) :].tolist()
         self._kept = [_Pair(state["s"][k], state["y"][k], rhos[k]) for k in slots]
         self._new: list[tuple[int, _Pair]] = []
-        self._d, self._before = state["d"], state["gradient"]
-        self._spare = np.empty_like(self._d)
+        # Copies, because pairs are computed in their place.
+        self._d, self._before = state["d"].copy(), state["gradient"].copy()
+        #: The largest element of the direction.
+        self._longest = 0.0
 
     def iterate(self) -> float:
         """Runs the iterations; returns the loss at the start."""
@@ -225,19 +244,18 @@ class _Run:
         most = hypers["max_iter"] * 5 // 4 if hypers["max_eval"] is None else hypers["max_eval"]
         loss, gradient = self._evaluate()
         first, begun = loss, self.evaluations - 1
-        if _largest(gradient) <= hypers["tolerance_grad"]:
+        if gradient.largest <= hypers["tolerance_grad"]:
             return self._sign * first
         for number in range(1, hypers["max_iter"] + 1):
             self.iterations += 1
             if self.iterations > 1:
-                self._remember(gradient)
-            self._d = self._direction(gradient)
-            self._before, self.loss = gradient, loss
+                self._remember(gradient.values)
+            slope = self._turn(gradient.values)
+            self._before, self.loss = gradient.values, loss
             self.length = self._rate
             if self.iterations == 1:
-                total = float(np.abs(gradient).sum())
+                total = float(np.abs(gradient.values).sum())
                 self.length *= min(1.0, 1.0 / total)
-            slope = float(gradient.dot(self._d))
             if slope > -hypers["tolerance_change"]:
                 break
             last = number == hypers["max_iter"]
@@ -250,8 +268,8 @@ class _Run:
             if (
                 last
                 or self.evaluations - begun >= most
-                or _largest(gradient) <= hypers["tolerance_grad"]
-                or _largest(self._d) * abs(self.length) <= hypers["tolerance_change"]
+                or gradient.largest <= hypers["tolerance_grad"]
+                or self._longest * abs(self.length) <= hypers["tolerance_change"]
                 or abs(loss - self.loss) < hypers["tolerance_change"]
             ):
                 break
@@ -262,15 +280,15 @@ class _Run:
         state, most = self._optimizer._shared, self._hypers["history_size"]
         numbers = state["numbers"].copy()
         numbers[: len(_NUMBERS)] = [getattr(self, name) for name in _NUMBERS]
-        result = [(state["d"], self._d.copy()), (state["gradient"], self._before.copy())]
+        result = [(state["d"], self._d), (state["gradient"], self._before)]
         for number, pair in self._new[-most:]:
             slot = number % most
             numbers[len(_NUMBERS) + slot] = pair.rho
             result += [(state["s"][slot], pair.s), (state["y"][slot], pair.y)]
         return [*result, (state["numbers"], numbers)]
 
-    def _evaluate(self) -> tuple[float, np.ndarray]:
-        """The loss, to be minimized, and its gradient as one vector."""
+    def _evaluate(self) -> tuple[float, _Gradient]:
+        """The loss, to be minimized, and its gradient."""
         optimizer = self._optimizer
         both = self._closure()
         if not isinstance(both, (tuple, list)) or len(both) != 2:
@@ -281,52 +299,54 @@ class _Run:
             raise TypeError(f"the closure must return the loss as a number, got {value!r}")
         self.evaluations += 1
         optimizer._explain_structure(grads, False)
-        vector = np.empty_like(self._spare)
+        vector = np.empty_like(self._d)
+        numbers, parts = [], []
         for i, _, leaf in trees.leaves(optimizer._root(), grads, "grads", "params"):
             if leaf is None:
                 place = optimizer._place("grads", *optimizer._suffixes[i])
                 raise TypeError(f"{place} is None, but LBFGS has one vector of all arrays; leave out what is frozen")
-            gradient = optimizer._gradient(i, leaf, False, False)
-            np.copyto(vector[optimizer._places[i]], gradient.ravel("K"), casting="unsafe")
-            if optimizer.nonfinite == "error" and not np.isfinite(vector[optimizer._places[i]]).all():
-                at = int(np.flatnonzero(~np.isfinite(vector[optimizer._places[i]]))[0])
-                optimizer._explain_nonfinite(i, at)
-        if self._sign < 0:
-            np.negative(vector, out=vector)
-        return self._sign * loss, vector
+            numbers.append(i)
+            parts.append(optimizer._gradient(i, leaf, False, False).ravel("K"))
+        places = [optimizer._places[i] for i in numbers]
+        sums = _combine([vector[at] for at in places], 0.0, self._sign, parts, [self._d[at] for at in places])
+        for i, at, most in zip(numbers, places, sums.largest, strict=True):
+            if optimizer.nonfinite == "error" and not np.isfinite(most):
+                optimizer._explain_nonfinite(i, int(np.flatnonzero(~np.isfinite(vector[at]))[0]))
+        return self._sign * loss, _Gradient(vector, float(sums.product.sum()), float(sums.largest.max()))
 
     def _remember(self, gradient: np.ndarray) -> None:
         """Keeps the pair of the last iteration, if the loss was curved along it."""
-        with np.errstate(all="ignore"):
-            y = gradient - self._before
-            s = self._d * self._d.dtype.type(self.length)
-            product = float(y.dot(s))
+        y, s = self._before, self._d
+        tools.run("scale", [s], [self.length])
+        sums = _combine([y], -1.0, 1.0, [gradient], [s])
+        product, square = float(sums.product[0]), float(sums.square[0])
         if product > _CURVED:
+            most = self._hypers["history_size"]
             pair = _Pair(s, y, 1.0 / product)
-            self._new.append((int(self.pairs), pair))
-            self._kept = [*self._kept, pair][-self._hypers["history_size"] :]
+            self._new = [*self._new, (int(self.pairs), pair)][-most:]
+            self._kept = [*self._kept, pair][-most:]
             self.pairs += 1
-            self.scale = product / float(y.dot(y))
+            self.scale = product / square
 
-    def _direction(self, gradient: np.ndarray) -> np.ndarray:
-        """The direction, of which the two-loop recursion is computed in place."""
-        with np.errstate(all="ignore"):
-            return self._recursion(gradient)
+    def _turn(self, gradient: np.ndarray) -> float:
+        """Sets the direction, by the two-loop recursion; returns the slope along it.
 
-    def _recursion(self, gradient: np.ndarray) -> np.ndarray:
-        d: np.ndarray = np.negative(gradient)
-        if not self._kept:
-            return d
+        Each pass over the vectors computes the next product too.
+        """
+        pairs, d = self._kept, np.empty_like(gradient)
+        sums = _combine([d], 0.0, -1.0, [gradient], [pairs[-1].s if pairs else gradient])
         along = []
-        for pair in reversed(self._kept):
-            along.append(float(pair.s.dot(d)) * pair.rho)
-            _add([d], -along[-1], [pair.y])
-        d *= d.dtype.type(self.scale)
-        for pair, a in zip(self._kept, reversed(along), strict=True):
-            _add([d], a - float(pair.y.dot(d)) * pair.rho, [pair.s])
-        return d
+        for k in reversed(range(len(pairs))):
+            along.append(float(sums.product[0]) * pairs[k].rho)
+            scale, following = (1.0, pairs[k - 1].s) if k > 0 else (self.scale, pairs[0].y)
+            sums = _combine([d], scale, -scale * along[-1], [pairs[k].y], [following])
+        for k, a in enumerate(reversed(along)):
+            following = pairs[k + 1].y if k + 1 < len(pairs) else gradient
+            sums = _combine([d], 1.0, a - float(sums.product[0]) * pairs[k].rho, [pairs[k].s], [following])
+        self._d, self._longest = d, float(sums.largest[0])
+        return float(sums.product[0])
 
-    def _search(self, loss: float, gradient: np.ndarray, slope: float, most: float) -> tuple[float, np.ndarray]:
+    def _search(self, loss: float, gradient: _Gradient, slope: float, most: float) -> tuple[float, _Gradient]:
         """Moves to where the line search ends."""
         params = self._optimizer._params
         before = [param.copy("K") for param in params]
@@ -336,19 +356,19 @@ class _Run:
         def go_to(at: float) -> None:
             nonlocal here
             if at != here:
-                for param, old in zip(params, before, strict=True):
+                for param, old in zip(params, before, strict=True) if here != 0 else ():
                     np.copyto(param, old)
                 self._move(at)
                 here = at
 
         def evaluate(at: float) -> Point:
             go_to(at)
-            value, vector = self._evaluate()
-            return Point(at, value, float(vector.dot(self._d)), vector)
+            value, there = self._evaluate()
+            return Point(at, value, there.slope, there)
 
         start = Point(0.0, loss, slope, gradient)
         least = self._hypers["tolerance_change"]
-        found, _ = strong_wolfe(evaluate, start, self.length, length=_largest(self._d), least=least, most=most)
+        found, _ = strong_wolfe(evaluate, start, self.length, length=self._longest, least=least, most=most)
         go_to(found.at)
         self.length = found.at
         return found.loss, found.gradient
@@ -363,9 +383,18 @@ class _Run:
         _add(optimizer._params, length, parts)
 
 
-def _largest(vector: np.ndarray) -> float:
-    """The largest absolute value, NaN if there is one; 0 without elements."""
-    return max(float(vector.max(initial=0.0)), -float(vector.min(initial=0.0)))
+def _combine(
+    vectors: Sequence[np.ndarray],
+    kept: float,
+    factor: float,
+    others: Sequence[np.ndarray],
+    along: Sequence[np.ndarray],
+) -> _Sums:
+    """``vectors = kept*vectors + factor*others``, and sums of these and their products with `along`: one pass."""
+    sums = np.zeros((3, len(vectors)))
+    states = [[w, *(own[k : k + 1].reshape(()) for own in sums)] for k, w in enumerate(along)]
+    tools.run("combine", vectors, [kept, factor], grads=others, states=states)
+    return _Sums(*sums)
 
 
 def _add(arrays: Sequence[np.ndarray], factor: float, others: Sequence[np.ndarray]) -> None:

@@ -159,6 +159,7 @@ pub static TOOLS: &[&CompiledRule] = &[
     tools::clamp(),
     tools::centralize(),
     tools::copy(),
+    tools::combine(),
 ];
 
 /// The rule of this name, tools included.

@@ -163,3 +163,26 @@ rules! {
         }
     }
 }
+
+rules! {
+    hyper(kept, factor);
+    each_step(lr, t) {}
+
+    /// The sum of multiples of two vectors, `p = kept*p + factor*g`, and in the same pass its product with a third, `w`, its square and
+    /// its largest absolute value. Where `kept` is 0, the old `p` does not matter.
+    combine {
+        element w;
+        array product, square, largest;
+        pass(p, g) {
+            let sum = fma(factor, g, select(kept != 0.0, kept * p, 0.0));
+            p = sum;
+            sum array { along = sum * w; itself = sum * sum; }
+            max array { most = abs(sum); }
+        }
+        array {
+            product = along;
+            square = itself;
+            largest = most;
+        }
+    }
+}
