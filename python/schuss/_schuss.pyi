@@ -19,6 +19,7 @@ __all__ = [
     "OtherValues",
     "Shards",
     "Stepper",
+    "Stepping",
     "__version__",
     "are_apart",
     "clip_factor",
@@ -66,6 +67,7 @@ class _Rule(TypedDict):
     states: list[_State]
     needs_matrix: bool
     elementwise: bool
+    joint: bool
     programs: list[str]
 
 @disjoint_base
@@ -210,6 +212,12 @@ def clip_factor(squares: tuple[float, float], grad_scale: float, max_norm: float
 @final
 class ExclusiveLock:
     def __new__(cls, *cores: Core, read_only: bool = False) -> Self: ...
+    def __enter__(self) -> None: ...
+    def __exit__(self, *_raised: object) -> None: ...
+
+@final
+class Stepping:
+    def __new__(cls, owner: Core, arrays: Sequence[Core]) -> Self: ...
     def __enter__(self) -> None: ...
     def __exit__(self, *_raised: object) -> None: ...
 

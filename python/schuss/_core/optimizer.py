@@ -17,7 +17,7 @@ from schuss import _schuss
 from schuss._arrays import checks, formats, trees
 from schuss._backends.host import NEW
 from schuss._backends.protocol import Change, place
-from schuss._core import documentation, loading, options, rows
+from schuss._core import documentation, loading, options, rows, stepping
 from schuss._core import state as _state
 from schuss._core.group import ParamGroup, check_group, is_group, without_params
 from schuss._core.state_arrays import StateArrays
@@ -91,6 +91,48 @@ class Optimizer(StateArrays):
         """
         return rows.step(self, grads, grad_scale, partial)
 
+    def stepping(self) -> stepping.Stepping:
+        """Begins a step that is taken array by array, as soon as each gradient exists.
+
+        A backward pass can then update each layer while its gradient is in the cache, and needs memory for one gradient
+        instead of all. In ``with opt.stepping() as update``, ``update(param, gradient, grad_scale=1.0)`` updates one
+        array in place, at most once; it checks the gradient as :meth:`step` does, and on an error leaves this array as
+        it was. The block is one step of the optimizer: schedules and bias corrections count it once, and arrays that
+        were not updated are left alone, like those without a gradient. Results have the bits of :meth:`step`. Nothing
+        else may change the optimizer within the block.
+
+        Returns
+        -------
+        context manager
+            It gives the function that updates one array.
+
+        Raises
+        ------
+        TypeError, ValueError
+            This optimizer cannot: its step takes more than gradients (`NAG`, `LBFGS`, `Newton`), an array's update
+            depends on the others (`Prodigy`, `Adai` and others) or needs matrix products (`Muon`, `SOAP`); gradients
+            are clipped by the global norm; ``nonfinite="skip"``; or its arrays are on a GPU.
+        RuntimeError
+            The optimizer is in use.
+
+        Examples
+        --------
+        A backward pass must use a layer's weights before they are updated.
+
+        >>> import numpy as np, schuss
+        >>> x, w1, w2 = np.ones((4, 3)), np.ones((3, 2)), np.ones((2, 1))
+        >>> opt = schuss.SGD([w1, w2], lr=0.5)
+        >>> h = x @ w1
+        >>> dy = h @ w2 - 1.0
+        >>> with opt.stepping() as update:
+        ...     dh = dy @ w2.T
+        ...     update(w2, h.T @ dy / len(x))
+        ...     update(w1, x.T @ dh / len(x))
+        >>> opt.step_count
+        1
+        """
+        return stepping.Stepping(self)
+
     # Construction.
 
     @classmethod
@@ -120,6 +162,7 @@ class Optimizer(StateArrays):
         self._groups: list[ParamGroup] = []
         self._params: list[np.ndarray] = []
         self._init_states()
+        self._by_array: stepping.Kept | None = None
         self._templates: list[Any] = []
         self._given_in: list[Any] = []
         self._suffixes: list[tuple[int, str]] = []

@@ -26,6 +26,8 @@ class Rule(NamedTuple):
     needs_matrix: bool
     #: Whether an array can be updated in parts.
     elementwise: bool
+    #: Whether an array's update depends on the other arrays.
+    joint: bool
 
 
 def _described(rule: _schuss._Rule) -> Rule:
@@ -39,7 +41,8 @@ def _described(rule: _schuss._Rule) -> Rule:
     )
     own = tuple(state for state in states if state.scope != "all")
     shared = tuple(state for state in states if state.scope == "all")
-    return Rule(tuple(rule["hypers"]), own, tuple(scratch), shared, rule["needs_matrix"], rule["elementwise"])
+    kinds = rule["needs_matrix"], rule["elementwise"], rule["joint"]
+    return Rule(tuple(rule["hypers"]), own, tuple(scratch), shared, *kinds)
 
 
 RULES = {name: _described(rule) for name, rule in _schuss.rules().items()}

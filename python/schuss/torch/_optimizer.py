@@ -14,6 +14,7 @@ from schuss._core.group import ParamGroup
 from schuss.torch import _tensors
 from schuss.torch._names import BESIDES, NAMES
 from schuss.torch._plan import Plan, place, plain
+from schuss.torch._stepping import Stepping
 
 #: How torch should compute a step, which is the package's business here.
 _IGNORED = ("foreach", "fused", "capturable", "differentiable")
@@ -147,6 +148,35 @@ class Optimizer(torch.optim.Optimizer):
             # What was written through NumPy is unknown to autograd, which must refuse a stale backward pass.
             torch.autograd.graph.increment_version(parts)
         return loss
+
+    def stepping(self, *, grad_scale: float = 1.0) -> Stepping:
+        """Takes a step within the backward pass: each parameter is updated as soon as its gradient is complete.
+
+        The gradient, which ``param.grad`` then no longer holds, is still in the cache, and all of them are never in
+        memory together. Results have the bits of :meth:`step` after the backward pass. See `schuss.Optimizer.stepping`
+        for what this excludes, such as clipping by the global norm. In a block, one backward pass.
+
+        Parameters
+        ----------
+        grad_scale : float, default 1.0
+            What gradients are divided by first.
+
+        Returns
+        -------
+        context manager
+
+        Examples
+        --------
+        >>> import torch, schuss.torch
+        >>> model = torch.nn.Linear(2, 1)
+        >>> optimizer = schuss.torch.AdamW(model.parameters(), lr=1e-3)
+        >>> loss = model(torch.ones(3, 2)).sum()
+        >>> with optimizer.stepping():
+        ...     loss.backward()
+        >>> model.weight.grad is None
+        True
+        """
+        return Stepping(self, grad_scale)
 
     # torch.compiler.disable would import the compiler at once.
     _watched_step = torch.optim.Optimizer.profile_hook_step(torch._disable_dynamo(_step))

@@ -84,6 +84,8 @@ pub struct Inner {
     pub nonfinite: Nonfinite,
     /// For stochastic rounding of quantized states; without it they are rounded to nearest.
     pub seed: Option<u64>,
+    /// The number of its first array in the optimizer that it is a part of.
+    pub first: usize,
     pub scalars: Vec<Vec<f64>>,
     /// The look-ahead point's parameter backup, and the schedules' values for the step.
     pub look_ahead: Option<LookAhead>,
@@ -137,6 +139,7 @@ impl Inner {
             track_norm: false,
             nonfinite: Nonfinite::Propagate,
             seed: None,
+            first: 0,
             scalars: Vec::new(),
             look_ahead: None,
             backend: None,

@@ -25,6 +25,7 @@ mod rows;
 mod rules;
 mod sharded;
 mod step;
+mod stepping;
 mod tree;
 
 use pyo3::exceptions::PyValueError;
@@ -76,6 +77,7 @@ fn _schuss(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<functional::Job>()?;
     module.add_class::<functional::Stepper>()?;
     module.add_class::<sharded::Shards>()?;
+    module.add_class::<stepping::Stepping>()?;
     module.add_function(wrap_pyfunction!(sharded::cut_size, module)?)?;
     module.add_function(wrap_pyfunction!(look_ahead::are_apart, module)?)?;
     module.add_function(wrap_pyfunction!(functional::sum_of_squares, module)?)?;

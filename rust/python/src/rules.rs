@@ -6,7 +6,8 @@ use schuss::rule::{Expr, Initial, Kind, Operation, PROLOGUE, PROLOGUE_NAMES, Rul
 use schuss::{CompiledRule, optimizers};
 
 /// The properties of each rule that the package needs: ``hypers``, ``states`` (each a dict of ``name``, ``scope``,
-/// ``nonnegative``, ``exact`` and ``initial``), ``needs_matrix``, ``elementwise``, ``programs``. Tools are left out.
+/// ``nonnegative``, ``exact`` and ``initial``), ``needs_matrix``, ``elementwise``, ``joint``, ``programs``. Tools are left
+/// out.
 #[pyfunction]
 pub fn rules(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     let all = PyDict::new(py);
@@ -17,6 +18,7 @@ pub fn rules(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
         one.set_item("states", states(py, rule)?)?;
         one.set_item("needs_matrix", rule.needs_matrix())?;
         one.set_item("elementwise", rule.is_elementwise())?;
+        one.set_item("joint", rule.is_joint())?;
         one.set_item("programs", rule.programs.iter().map(|program| program.name).collect::<Vec<_>>())?;
         all.set_item(rule.name, one)?;
     }

@@ -217,7 +217,7 @@ pub fn run(
     let release = inner.work.total() >= RELEASE_GIL;
     // An optimizer keeps all of its states in the same format.
     let rounding = match inner.seed {
-        Some(seed) => Rounding::stochastic(seed, steps, inner.work.format()),
+        Some(seed) => Rounding::stochastic(seed, steps, inner.work.format()).from_array(inner.first),
         None => Rounding::Nearest,
     };
     let mut none = [];

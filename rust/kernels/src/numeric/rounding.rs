@@ -20,6 +20,8 @@ pub enum Rounding {
         bits: u32,
         /// Random bits for each position in a block.
         places: [u32; QUANTIZATION_BLOCK],
+        /// The number of the first array, for a part of a step.
+        first: usize,
     },
 }
 
@@ -32,15 +34,23 @@ impl Rounding {
         for (k, pair) in places.as_chunks_mut::<2>().0.iter_mut().enumerate() {
             *pair = halves(mix(key.wrapping_add(k as u64)), bits);
         }
-        Rounding::Stochastic { key: mix(key), bits, places }
+        Rounding::Stochastic { key: mix(key), bits, places, first: 0 }
+    }
+
+    /// The same for the arrays from this one on.
+    pub fn from_array(mut self, array: usize) -> Rounding {
+        if let Rounding::Stochastic { first, .. } = &mut self {
+            *first = array;
+        }
+        self
     }
 
     /// The random bits of an array in this step; `None` for rounding to nearest.
     pub(crate) fn of_array(&self, array: usize) -> Option<RandomBits<'_>> {
         match self {
             Rounding::Nearest => None,
-            Rounding::Stochastic { key, bits, places } => {
-                Some(RandomBits { key: mix(key ^ array as u64), bits: *bits, places })
+            Rounding::Stochastic { key, bits, places, first } => {
+                Some(RandomBits { key: mix(key ^ (first + array) as u64), bits: *bits, places })
             }
         }
     }

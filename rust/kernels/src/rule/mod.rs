@@ -290,6 +290,13 @@ impl Rule {
         matches!(stage.kind, Kind::Pass(_)) && stage.reductions.is_empty()
     }
 
+    /// Whether an array's update depends on the other arrays.
+    pub fn is_joint(&self) -> bool {
+        let mut stages = self.programs.iter().flat_map(|program| program.stages);
+        stages.any(|stage| stage.reductions.iter().any(|reduction| reduction.scope == Scope::All))
+            || self.states_of(Scope::All).next().is_some()
+    }
+
     /// Whether its states can be int8. Those of a pass that sums rows or columns cannot: their blocks do not begin with rows.
     pub fn takes_int8(&self) -> bool {
         let cuts_blocks = |stage: &Stage| {

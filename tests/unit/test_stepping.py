@@ -1,0 +1,193 @@
+"""Steps array by array: the bits of a whole step, in any order, and what is refused."""
+
+import numpy as np
+import pytest
+from helpers import (
+    JOINT,
+    assert_same,
+    build,
+    clips,
+    each_optimizer_but,
+    grads_of,
+    has_slow_weights,
+    inner,
+    is_newton,
+    parameters,
+    params_of,
+    refused,
+    sampled_cases_but,
+    snapshot,
+)
+
+import schuss
+
+SHAPES = [(33,), (5, 300), (), (4, 3)]
+
+
+def takes_no_gradients(case):
+    return "NAG" in case.optimizer
+
+
+def cannot(case):
+    """Needs all arrays at once, a closure, or is a wrapper."""
+    other = inner(case.optimizer) in JOINT | {"Muon", "SOAP", "Shampoo"} or has_slow_weights(case)
+    return other or takes_no_gradients(case) or is_newton(case) or clips(case) or case.kwargs.get("nonfinite") == "skip"
+
+
+@sampled_cases_but(cannot)
+def test_the_bits_are_those_of_a_whole_step(case):
+    opt, other = (build(case, params_of(SHAPES)) for _ in range(2))
+    params = parameters(other)
+    for t in range(1, 6):
+        grads = grads_of(t, SHAPES)
+        if t == 3:
+            grads[1] = None
+        opt.step(grads, grad_scale=2.0)
+        with other.stepping() as update:
+            for i in (2, 1, 3, 0):
+                if grads[i] is not None:
+                    update(params[i], grads[i], grad_scale=2.0)
+    a, b = snapshot(opt), snapshot(other)
+    assert_same(b[0], a[0])
+    assert opt.step_count == other.step_count == 5
+    assert opt._counters == other._counters
+
+
+@each_optimizer_but(lambda case: not cannot(case) or clips(case))
+def test_optimizers_that_need_more_refuse(case):
+    opt = build(case, params_of(SHAPES if not is_newton(case) else [(3,)]))
+    with pytest.raises(TypeError, match=r"stepping|array by array"):
+        opt.stepping()
+    assert opt.step_count == 0
+
+
+def made(**options):
+    a, b, c = np.ones(3), np.full((2, 2), 2.0), np.ones(4, np.float32)
+    opt = schuss.AdamW([{"params": {"a": a}}, {"params": [b, c], "lr": 0.5}], lr=0.1, **options)
+    return opt, (a, b, c)
+
+
+def test_groups_and_arrays_that_are_left_out():
+    (opt, own), (other, others) = made(), made()
+    for t in range(4):
+        grads = [np.full(p.shape, t + 1.0) for p in own]
+        with opt.stepping() as update:
+            update(own[2], grads[2])
+            if t != 1:
+                update(own[0], grads[0])
+        other.step([{"a": None if t == 1 else grads[0]}, [None, grads[2]]])
+    assert_same(own, others)
+    assert opt._counters == other._counters
+    grads = [{"a": np.ones(3)}, [np.ones((2, 2)), np.ones(4)]]
+    assert opt.step(grads) and other.step(grads)
+    assert_same(snapshot(opt)[0], snapshot(other)[0])
+
+
+def test_schedules_count_a_block_once():
+    seen = []
+    w = [np.ones(2), np.ones(3)]
+    opt = schuss.SGD(w, lr=lambda step: seen.append(step) or 1.0 / (1 + step))
+    seen.clear()
+    for _ in range(3):
+        with opt.stepping() as update:
+            update(w[1], np.ones(3))
+            update(w[0], np.ones(2))
+    assert seen == [0, 0, 1, 1, 2, 2]
+    assert w[0][0] == w[1][0] == 1.0 - 1.0 - 0.5 - 1 / 3
+
+
+def test_a_failed_update_changes_nothing_and_the_others_count():
+    opt, (a, b, _) = made(nonfinite="error")
+    message = r"^grads\[1\]\[0\] has a NaN or infinity, first at \(0, 1\)"
+    with pytest.raises(FloatingPointError, match=message), opt.stepping() as update:
+        update(a, np.ones(3))
+        update(b, np.array([[1.0, np.inf], [0.0, 0.0]]))
+    assert opt.step_count == 1 and b[0, 0] == 2.0 and a[0] != 1.0
+    assert opt._counters[3] == [0, 1, 1]
+    with pytest.raises(ValueError, match=r"^grads\[0\]\['a'\] has shape \(2,\)"), opt.stepping() as update:
+        update(a, np.ones(2))
+    assert opt.step_count == 1
+    with opt.stepping():
+        pass
+    assert opt.step_count == 1
+
+
+def test_nothing_else_may_change_the_optimizer_meanwhile(tmp_path):
+    opt, (a, b, _) = made()
+    grads = [{"a": np.ones(3)}, [np.ones((2, 2)), np.ones(4)]]
+    state = opt.state_dict()
+    with opt.stepping() as update:
+        update(a, np.ones(3))
+        for call in [
+            lambda: opt.step(grads),
+            lambda: opt.load_state_dict(state),
+            lambda: opt.add_param_group({"params": np.ones(2)}),
+            lambda: opt.stepping().__enter__(),
+            lambda: schuss.save(tmp_path / "x", opt),
+        ]:
+            with pytest.raises(RuntimeError, match="in the middle of a step"):
+                call()
+        update(b, np.ones((2, 2)))
+    assert opt.step_count == 1
+    assert opt.step(grads)
+
+
+def test_after_loading_and_adding_groups():
+    (opt, own), (other, others) = made(), made()
+    grads = [{"a": np.ones(3)}, [np.ones((2, 2)), np.ones(4)]]
+    for _ in range(2):
+        other.step(grads)
+    with opt.stepping() as update:
+        update(own[0], np.ones(3))
+    opt.load_state_dict(other.state_dict())
+    for p, q in zip(own, others, strict=True):
+        p[...] = q
+    added, also = np.ones(2), np.ones(2)
+    opt.add_param_group({"params": added})
+    other.add_param_group({"params": also})
+    with opt.stepping() as update:
+        for p in (*own, added):
+            update(p, np.ones(p.shape))
+    other.step([*grads, np.ones(2)])
+    assert_same(snapshot(opt)[0], snapshot(other)[0])
+    assert opt._counters == other._counters
+
+
+def test_wrong_calls():
+    opt, (a, b, _) = made()
+    stepping = opt.stepping()
+    with stepping as update:
+        with refused(
+            ValueError,
+            "an array of shape (3,) that is none of this optimizer's parameters; pass the array that it was given",
+        ):
+            update(a.copy(), np.ones(3))
+        with refused(ValueError, "a str that is none of this optimizer's parameters; pass the array that it was given"):
+            update("a", np.ones(3))
+        name = "param_groups[0]['params']['a']"
+        message = f"the gradient of {name} is None; leave the call out, and the step leaves the array alone"
+        with refused(TypeError, message):
+            update(a, None)
+        update(a, np.ones(3))
+        with refused(ValueError, f"{name} was updated in this step already; add its gradients first"):
+            update(a, np.ones(3))
+        with pytest.raises(ValueError, match="grad_scale"):
+            update(b, np.ones((2, 2)), grad_scale=0)
+    with refused(RuntimeError, "the step is over; begin the next with opt.stepping()"):
+        update(b, np.ones((2, 2)))
+    with refused(RuntimeError, "this step has begun already; call opt.stepping() for each step"), stepping:
+        pass
+    for option, value, to in [("max_grad_norm", 1.0, None), ("track_grad_norm", True, False)]:
+        opt, _ = made(**{option: value})
+        message = (
+            f"{option} needs the norm of all gradients, which are never there together in a step array by array; use "
+            f"{option}={to}"
+        )
+        with refused(ValueError, message):
+            opt.stepping()
+    opt, _ = made(nonfinite="skip")
+    with pytest.raises(ValueError, match=r'^nonfinite="skip" cannot take back'):
+        opt.stepping()
+    ema = schuss.EMA(made()[0])
+    with refused(TypeError, "EMA has no stepping; call that of the optimizer that it wraps, .optimizer.stepping()"):
+        ema.stepping()
