@@ -6,7 +6,7 @@ figure, "<=" or ">=", bound). Only ``measure`` imports the benchmarked libraries
 without them.
 """
 
-from . import cache, calls, floors, many, others, package, packages, pytorch, small_state, systems, tail
+from . import backward, cache, calls, floors, many, others, package, packages, pytorch, small_state, systems, tail
 
 SECTIONS = {
     "others": others,
@@ -16,6 +16,7 @@ SECTIONS = {
     "many": many,
     "small_state": small_state,
     "pytorch": pytorch,
+    "backward": backward,
     "tail": tail,
     "systems": systems,
     "packages": packages,

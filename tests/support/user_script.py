@@ -54,10 +54,12 @@ def training() -> float:
     opt.step()
     pair = np.array([0, 2]), np.ones((2, 2))
     taken = opt.step_rows({"output": {"w": pair, "b": None}}, grad_scale=2.0, partial=True)
+    opt.max_grad_norm, opt.nonfinite = None, "error"
+    with opt.stepping() as update:
+        update(params["output"]["b"], np.ones(2), grad_scale=2.0)
     opt.zero_grad()
     norm: float | None = opt.grad_norm
     opt.param_groups[0]["lr"] = 1e-4
-    opt.max_grad_norm, opt.nonfinite = None, "error"
     steps: int = opt.step_count + opt.skipped_steps
     state = opt.state_dict()
     opt.load_state_dict(state)

@@ -149,6 +149,11 @@ def step_rows(opt):
     return opt.step_rows([([6, 1, 6], np.ones(3)), ([2, 0], np.ones((2, 4))), None])
 
 
+def update_one(opt):
+    with opt.stepping() as update:
+        update(parameters(opt)[1], np.ones(SHAPES[1], np.float32))
+
+
 NEXT = {"k": 4}  # the next step synchronizes
 LATER = {"k": 100}
 PLATEAU = schuss.schedules.reduce_on_plateau
@@ -168,6 +173,7 @@ CALLS = {
     "NAG of a long array": (long_nag, lambda opt: opt.step(lambda: [LONG.copy()])),
     "rows": (made(schuss.AdamW, max_grad_norm=1.0), step_rows),
     "rows that catch up": (made(schuss.Adam, catch_up=True), step_rows),
+    "array by array": (made(schuss.AdamW), update_one),
     "a closure that raises": (made(schuss.NAG), closure_that_raises),
     "Lookahead": (made(schuss.AdamW, around=NEXT), step),
     "Lookahead of bfloat16": (made(schuss.AdamW, dtype=BFLOAT16, around=NEXT), step),

@@ -102,7 +102,9 @@ def test_values_that_a_later_part_needs_are_not_overwritten_unnoticed():
 
 def test_wrong_calls():
     w = torch.nn.Parameter(torch.ones(2))
-    with pytest.raises(ValueError, match=r"^max_grad_norm needs the norm of all gradients"):
-        schuss.torch.SGD([w], lr=1.0, max_grad_norm=1.0).stepping()
-    with pytest.raises(TypeError, match=r"^Prodigy cannot step array by array: each array's update depends"):
-        schuss.torch.Prodigy([w]).stepping()
+    clipped = schuss.torch.SGD([w], lr=1.0, max_grad_norm=1.0)
+    with pytest.raises(ValueError, match=r"^max_grad_norm needs the norm of all gradients"), clipped.stepping():
+        pass
+    joint = schuss.torch.Prodigy([w])
+    with pytest.raises(TypeError, match=r"^Prodigy cannot step array by array: each array's"), joint.stepping():
+        pass

@@ -56,8 +56,8 @@ def test_the_bits_are_those_of_a_whole_step(case):
 @each_optimizer_but(lambda case: not cannot(case) or clips(case))
 def test_optimizers_that_need_more_refuse(case):
     opt = build(case, params_of(SHAPES if not is_newton(case) else [(3,)]))
-    with pytest.raises(TypeError, match=r"stepping|array by array"):
-        opt.stepping()
+    with pytest.raises(TypeError, match=r"stepping|array by array"), opt.stepping():
+        pass
     assert opt.step_count == 0
 
 
@@ -183,11 +183,14 @@ def test_wrong_calls():
             f"{option} needs the norm of all gradients, which are never there together in a step array by array; use "
             f"{option}={to}"
         )
-        with refused(ValueError, message):
-            opt.stepping()
+        with refused(ValueError, message), opt.stepping():
+            pass
     opt, _ = made(nonfinite="skip")
-    with pytest.raises(ValueError, match=r'^nonfinite="skip" cannot take back'):
-        opt.stepping()
+    with pytest.raises(ValueError, match=r'^nonfinite="skip" cannot take back'), opt.stepping():
+        pass
     ema = schuss.EMA(made()[0])
-    with refused(TypeError, "EMA has no stepping; call that of the optimizer that it wraps, .optimizer.stepping()"):
-        ema.stepping()
+    with (
+        refused(TypeError, "EMA has no stepping; call that of the optimizer that it wraps, .optimizer.stepping()"),
+        ema.stepping(),
+    ):
+        pass

@@ -109,9 +109,10 @@ class Optimizer(StateArrays):
         Raises
         ------
         TypeError, ValueError
-            This optimizer cannot: its step takes more than gradients (`NAG`, `LBFGS`, `Newton`), an array's update
-            depends on the others (`Prodigy`, `Adai` and others) or needs matrix products (`Muon`, `SOAP`); gradients
-            are clipped by the global norm; ``nonfinite="skip"``; or its arrays are on a GPU.
+            At the beginning of the block: this optimizer cannot, since its step takes more than gradients (`NAG`,
+            `LBFGS`, `Newton`), an array's update depends on the others (`Prodigy`, `Adai` and others) or needs matrix
+            products (`Muon`, `SOAP`); gradients are clipped by the global norm; ``nonfinite="skip"``; or arrays are on
+            a GPU. Within it: the gradient or the array does not fit.
         RuntimeError
             The optimizer is in use.
 

@@ -62,7 +62,6 @@ class Stepping:
     """What ``opt.stepping()`` returns."""
 
     def __init__(self, optimizer: Optimizer) -> None:
-        _refuse(optimizer)
         self._optimizer = optimizer
         self._context: Any = None
 
@@ -70,11 +69,17 @@ class Stepping:
         optimizer = self._optimizer
         if self._context is not None:
             raise RuntimeError("this step has begun already; call opt.stepping() for each step")
+        _refuse(optimizer)
         optimizer._look_again()
         arrays = _arrays(optimizer)
         self._arrays = {id(param): (param, one) for param, one in zip(optimizer._params, arrays, strict=True)}
         self._context = _schuss.Stepping(optimizer, arrays)
         self._steps, self._open = optimizer.step_count, True
+        try:
+            _refuse(optimizer)  # again, now that no other thread can set an option
+        except BaseException:
+            self.__exit__()
+            raise
         return self._update
 
     def __exit__(self, *raised: object) -> None:

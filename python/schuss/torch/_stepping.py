@@ -48,4 +48,4 @@ class Stepping:
         self._context.__exit__(*raised)
         self._plan.follow(self._optimizer.state)
         # torch's learning-rate schedulers warn if there was no step before theirs.
-        self._optimizer._opt_called = True  # type: ignore[attr-defined]
+        self._optimizer._opt_called = True
