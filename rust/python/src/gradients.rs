@@ -180,7 +180,7 @@ fn prefetch_next(params: &[Pinned], gradients: &[Py<PyAny>], i: usize, known: &K
 fn as_before(
     inner: &Inner,
     gradients: &[Py<PyAny>],
-    given: Option<(&[Py<PyAny>], &[Option<Py<PyAny>>])>,
+    given: Option<tree::Items<'_>>,
     own: bool,
     zero_grads: bool,
     known: &Known<'_>,

@@ -156,6 +156,9 @@ impl Tree {
 /// A list or a dict, and what it has: None for what is no array.
 pub type Container = (Py<PyAny>, List<Option<Py<PyAny>>>);
 
+/// The items that a list has now, and those that it had.
+pub type Items<'a> = (&'a [Py<PyAny>], &'a [Option<Py<PyAny>>]);
+
 /// The containers that an optimizer was given its parameters in, to see whether arrays in them have been replaced.
 #[derive(Default)]
 pub struct Given(Vec<Container>);
@@ -169,7 +172,7 @@ impl Given {
     ///
     /// # Safety
     /// As for [`lists::items`].
-    pub unsafe fn items<'a>(&'a self, py: Python<'a>) -> Option<(&'a [Py<PyAny>], &'a [Option<Py<PyAny>>])> {
+    pub unsafe fn items<'a>(&'a self, py: Python<'a>) -> Option<Items<'a>> {
         let [(container, List(had))] = &self.0[..] else { return None };
         // SAFETY: upheld by the caller.
         unsafe { lists::items(container.bind(py).cast::<PyList>().ok()?) }.map(|items| (items, &had[..]))
