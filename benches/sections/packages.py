@@ -9,11 +9,14 @@ from statistics import median
 
 from .table import Table, bounded, time
 
-# Of each optimizer: the parameters, and the other package's module, its name, and the bound of its time over ours.
+# Of each comparison: the optimizer, the parameters, and the other package's module, its name, and the bound of its time
+# over ours.
 STEPS = {
-    "Adafactor": ("GPT-2 small", "torch", "PyTorch, foreach", 5),
-    "Prodigy": ("small transformer", "prodigyopt", "prodigyopt", 5),
-    "ScheduleFreeAdamW": ("small transformer", "schedulefree", "schedulefree", 5),
+    "Adafactor": ("Adafactor", "GPT-2 small", "torch", "PyTorch, foreach", 5),
+    "Prodigy": ("Prodigy", "small transformer", "prodigyopt", "prodigyopt", 5),
+    "ScheduleFreeAdamW": ("ScheduleFreeAdamW", "small transformer", "schedulefree", "schedulefree", 5),
+    "Prodigy, large": ("Prodigy", "GPT-2 small", "prodigyopt", "prodigyopt", 5),
+    "ScheduleFreeAdamW, large": ("ScheduleFreeAdamW", "GPT-2 small", "schedulefree", "schedulefree", 5),
 }
 LBFGS, EMA = "LBFGS", "EMA"
 PIECES = [*STEPS, LBFGS, EMA]
@@ -30,11 +33,11 @@ def measure(piece, rounds):
     return steps(piece, rounds)
 
 
-def steps(name, rounds):
+def steps(piece, rounds):
     """A step over a model's parameters; empty without the other package."""
     from benchmarks import jobs, libraries, models, timing
 
-    layout, module, _, _ = STEPS[name]
+    name, layout, module, _, _ = STEPS[piece]
     if find_spec("torch") is None or find_spec(module) is None:
         return {}
     import torch
@@ -141,8 +144,8 @@ def averages(rounds):
 
 def tables(data):
     rows = []
-    for name, (layout, _, other, least) in STEPS.items():
-        if own := data.get(name):
+    for piece, (name, layout, _, other, least) in STEPS.items():
+        if own := data.get(piece):
             ratio = bounded(own["ratio"], least=least)
             rows.append([f"{name}, {layout}", time(own["seconds"]), f"{other} / ours", ratio, f">= {least}"])
     if own := data.get(LBFGS):
@@ -166,9 +169,9 @@ def tables(data):
 
 def targets(data):
     found = [
-        (f"{name}: {other} / ours", data[name]["ratio"], ">=", least)
-        for name, (_, _, other, least) in STEPS.items()
-        if data.get(name)
+        (f"{name}, {layout}: {other} / ours", data[piece]["ratio"], ">=", least)
+        for piece, (name, layout, _, other, least) in STEPS.items()
+        if data.get(piece)
     ]
     if own := data.get(LBFGS):
         found += [(f"LBFGS: {name} / ours", own[name], ">=", least) for name, least in LEAST.items() if name in own]
