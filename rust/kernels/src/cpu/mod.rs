@@ -5,4 +5,4 @@ mod prefetch;
 
 pub(crate) use level::{LEVELS, Level, each, rows};
 pub use prefetch::prefetch;
-pub(crate) use prefetch::{PREFETCH_BATCH, prefetch_batch};
+pub(crate) use prefetch::{DISTANCE, PREFETCH_BATCH, prefetch_batch, prefetch_lines};

@@ -20,15 +20,20 @@ pub fn prefetch<T>(at: *const T) {
 /// Elements between two prefetches of a loop. With more, the prefetches of a batch wait for each other.
 pub(crate) const PREFETCH_BATCH: usize = 128;
 /// The distance of a prefetch in elements.
-const DISTANCE: usize = 512;
+pub(crate) const DISTANCE: usize = 512;
 /// Bytes of a cache line.
 const LINE: usize = 64;
 
-/// Prefetches `n` elements of a stream, [`DISTANCE`] elements from `at`. That may be past the end of the array, which is
-/// harmless.
+/// Prefetches `n` elements of a stream, [`DISTANCE`] elements from `at`.
 #[inline(always)]
 pub(crate) fn prefetch_batch<T>(at: *const T, n: usize) {
+    prefetch_lines(at.wrapping_add(DISTANCE), n);
+}
+
+/// Prefetches `n` elements. They may be past the end of the array, which is harmless.
+#[inline(always)]
+pub(crate) fn prefetch_lines<T>(at: *const T, n: usize) {
     for line in (0..n).step_by(LINE / size_of::<T>()) {
-        prefetch(at.wrapping_add(DISTANCE + line));
+        prefetch(at.wrapping_add(line));
     }
 }

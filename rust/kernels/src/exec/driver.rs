@@ -108,12 +108,13 @@ impl WorkList {
     /// As for [`WorkList::run`].
     unsafe fn run_staged(&mut self, program: &str, step: &mut Step<'_>) {
         self.load_shared(step);
-        let (plans, mut groups) = (std::mem::take(&mut self.plans), std::mem::take(&mut self.groups));
-        let most = plans.iter().map(|plan| plan.rounds(program).len()).max().unwrap_or(0);
+        let (mut plans, mut groups) = (std::mem::take(&mut self.plans), std::mem::take(&mut self.groups));
+        plans.iter_mut().for_each(|plan| plan.start(program));
+        let most = plans.iter().map(|plan| plan.running().len()).max().unwrap_or(0);
         for number in 0..most {
             // An array without elements has no means: its states do not change.
             let round_of = |item: &Item| {
-                if item.len == 0 || !item.present { None } else { plans[item.plan].rounds(program).get(number) }
+                if item.len == 0 || !item.present { None } else { plans[item.plan].running().get(number) }
             };
             for i in 0..self.items.len() {
                 if self.items[i].has_scalars() {
@@ -124,7 +125,7 @@ impl WorkList {
             // SAFETY: upheld by the caller.
             unsafe { self.run_local(step, &round_of) };
             for (place, plan) in plans.iter().enumerate() {
-                if let Some(round) = plan.rounds(program).get(number) {
+                if let Some(round) = plan.running().get(number) {
                     // SAFETY: upheld by the caller; no task runs.
                     unsafe { self.text_over_all((place, plan), round, &mut groups, step) };
                 }

@@ -7,7 +7,7 @@ use super::reductions::{Layout, by_cells, form, layout};
 use super::tiles::MAX_TAIL;
 use super::work_list::WorkList;
 use crate::cpu::Level;
-use crate::numeric::reduce::{self, Form, combine, neutral};
+use crate::numeric::reduce::{self, Form, Rows, combine, neutral};
 use crate::numeric::{Dtype, convert};
 use crate::rule::{Factor, Operation, Reduction, Right, Stream};
 
@@ -81,11 +81,11 @@ impl WorkList {
             unsafe {
                 if let Right::Factor(second) = &reduction.right {
                     // A product needs both in the compute type.
-                    right = self.widened(level, factor(second), compute, run.tiles[MAX_TAIL - 1], piece.n);
-                    left = self.widened(level, left, compute, run.tiles[MAX_TAIL - 2], piece.n);
+                    right = self.widened(level, factor(second), compute, run.tile(MAX_TAIL - 1), piece.n);
+                    left = self.widened(level, left, compute, run.tile(MAX_TAIL - 2), piece.n);
                 } else if reduction.operation == Operation::Max {
                     // So does a maximum.
-                    left = self.widened(level, left, compute, run.tiles[MAX_TAIL - 2], piece.n);
+                    left = self.widened(level, left, compute, run.tile(MAX_TAIL - 2), piece.n);
                 }
                 self.reduce(run, (k, reduction), unit, piece, (left, right.1));
             }
@@ -142,14 +142,18 @@ impl WorkList {
                     let of_row = cells.matrix.interleaved;
                     let strip = piece.col / cells.strip;
                     if of_row == 1 {
-                        let place = first + cells.row_partial(strip, piece.row, 0);
+                        let (place, stride) = (first + cells.row_partial(strip, piece.row, 0), cells.matrix.cols);
+                        if sums_whole_rows(form) {
+                            let rows = Rows { count: piece.rows, cols: piece.cols, stride };
+                            return reduce::rows(level, form, (dtype, compute), self.partials.at(place), left, rows);
+                        }
                         for row in 0..piece.rows {
-                            add(place + row, block(row * piece.cols, piece.cols));
+                            add(place + row, block(row * stride, piece.cols));
                         }
                         return;
                     }
                     // Interleaved matrices: neighbouring elements belong to neighbouring sums.
-                    let (_, data) = self.widened(level, (dtype, left), compute, run.tiles[MAX_TAIL - 2], piece.n);
+                    let (_, data) = self.widened(level, (dtype, left), compute, run.tile(MAX_TAIL - 2), piece.n);
                     for row in 0..piece.rows {
                         let mut done = 0;
                         while done < piece.cols {
@@ -159,18 +163,24 @@ impl WorkList {
                             let pair =
                                 (offset(data, compute, at).cast_const(), offset(right, compute, at).cast_const());
                             let sums = self.partials.at(first + cells.row_partial(strip, piece.row + row, col));
-                            reduce::columns(level, form, compute, sums, pair, n);
+                            reduce::columns(level, form, compute, sums, pair, Rows::one(n));
                             done += n;
                         }
                     }
                 }
                 Layout::Cols => {
-                    let (_, data) = self.widened(level, (dtype, left), compute, run.tiles[MAX_TAIL - 2], piece.n);
-                    for row in 0..piece.rows {
-                        let at = row * piece.cols;
-                        let place = first + col_place(cells, piece.row + row) + piece.col;
+                    let (_, data) = self.widened(level, (dtype, left), compute, run.tile(MAX_TAIL - 2), piece.n);
+                    let (stride, mut row) = (cells.matrix.cols, piece.row);
+                    let end = piece.row + piece.rows;
+                    while row < end {
+                        // Several small matrices may share a piece.
+                        let count = (row / cells.matrix.rows + 1) * cells.matrix.rows;
+                        let rows = Rows { count: count.min(end) - row, cols: piece.cols, stride };
+                        let at = (row - piece.row) * stride;
+                        let sums = self.partials.at(first + col_place(cells, row) + piece.col);
                         let pair = (offset(data, compute, at).cast_const(), offset(right, compute, at).cast_const());
-                        reduce::columns(level, form, compute, self.partials.at(place), pair, piece.cols);
+                        reduce::columns(level, form, compute, sums, pair, rows);
+                        row += rows.count;
                     }
                 }
                 Layout::Units => add(first + unit, block(0, piece.n)),
@@ -183,6 +193,11 @@ impl WorkList {
         let size = if k == 0 { item.param_type.size() } else { item.grad_type.size() };
         self.streams[item.streams + k].wrapping_add(at * size)
     }
+}
+
+/// Whether many long rows can be summed at once.
+pub(super) fn sums_whole_rows(form: Form) -> bool {
+    matches!(form, Form::Plain | Form::Square)
 }
 
 /// Whether a factor is in memory when the pass is done.

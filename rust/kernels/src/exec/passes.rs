@@ -2,11 +2,11 @@
 
 use std::ops::Range;
 
-use super::from_memory::{col_place, in_memory};
+use super::from_memory::{col_place, in_memory, sums_whole_rows};
 use super::matrix::Cells;
 use super::plan::Numbered;
-use super::reductions::{by_cells, form};
-use super::tiles::{Call, MAX_TAIL, TILE, with_kept_term, with_tail_tiles};
+use super::reductions::{Layout, by_cells, form, layout};
+use super::tiles::{Call, MAX_TAIL, TILE, Tile, with_kept_term, with_tail_tiles};
 use super::work_list::{Item, WorkList};
 use crate::cpu::Level;
 use crate::kernel::{Kernel, Tail};
@@ -14,7 +14,19 @@ use crate::numeric::reduce::{BLOCK, combine};
 use crate::numeric::{StateFormat, convert};
 use crate::rule::{DECAY, Factor, Kind, L2, Operand, Pass, Right, Scope, Stage};
 
-/// Some neighbouring elements of an array. In a cell they are part of a row, or several whole short rows.
+/// Rows from this length on take a kernel call each; shorter ones share one, with operands in tiles.
+const LONG: usize = 64;
+
+impl Item {
+    /// Whether the operands of a pass lie in memory as the elements of its rows do, which are long.
+    fn has_long_rows(&self, pass: &Pass) -> bool {
+        let long = self.matrix().filter(|matrix| matrix.cols >= LONG);
+        long.is_some_and(|matrix| pass.operands.iter().all(|operand| !matrix.lies_in_rows(operand.scope)))
+    }
+}
+
+/// Some neighbouring elements of an array. In a cell they are part of a row, several whole short rows, or, where a pass does
+/// nothing but add up, the whole cell.
 #[derive(Clone, Copy)]
 pub(super) struct Piece {
     pub at: usize,
@@ -40,8 +52,8 @@ pub(super) struct Run<'a> {
     computes: bool,
     /// The first partial result of each reduction.
     pub places: [usize; MAX_TAIL],
-    /// The tiles for operands and terms.
-    pub tiles: [*mut u8; MAX_TAIL],
+    /// The tiles for operands and terms: [`MAX_TAIL`].
+    tiles: *mut Tile,
     /// The buffer for a term that a later pass reuses, and the term's index.
     kept: *mut u8,
     recalled: Option<usize>,
@@ -53,6 +65,21 @@ impl Run<'_> {
     /// Whether the kernel reads the term that an earlier pass kept.
     fn recalls(&self) -> bool {
         self.pass.recalls.is_some() && !self.kept.is_null()
+    }
+
+    /// Whether the pass does nothing but add up numbers in memory, a cell at a time.
+    fn sums_cells(&self, cells: &Cells) -> bool {
+        let [one] = self.stage.reductions else { return false };
+        let Item { param_type, grad_type, .. } = *self.item;
+        // Only sums of rows take numbers of any type.
+        let in_place = (param_type, grad_type) == (param_type.compute(), param_type.compute());
+        let by_rows = layout(one, Some(cells.matrix)) == Layout::Rows;
+        !self.computes && cells.matrix.interleaved == 1 && sums_whole_rows(form(one)) && (by_rows || in_place)
+    }
+
+    /// The tile of this index, for an operand or a term.
+    pub fn tile(&self, k: usize) -> *mut u8 {
+        self.tiles.wrapping_add(k).cast()
     }
 
     /// Where the kept term of an element is.
@@ -91,6 +118,10 @@ impl WorkList {
             }
             return;
         }
+        if stage.reductions.is_empty() && !recalls && item.has_long_rows(pass) {
+            // SAFETY: upheld by the caller.
+            return unsafe { self.by_rows(i, pass, call, units.start * BLOCK..item.len.min(units.end * BLOCK)) };
+        }
         let scaled = call.scalars[0] != 1.0 || call.scalars[L2] != 0.0;
         // Gradients that the pass sets to zero are no longer in memory when they are reduced.
         let wanted = |factor: &Factor| !in_memory(factor, scaled, call.zero_grads);
@@ -108,7 +139,7 @@ impl WorkList {
             scaled,
             computes: needs_terms || pass.writes != 0 || pass.writes_param || call.zero_grads,
             places: [0; MAX_TAIL],
-            tiles: [std::ptr::null_mut(); MAX_TAIL],
+            tiles: std::ptr::null_mut(),
             kept: std::ptr::null_mut(),
             recalled: numbered.recalled,
             of_row: item.of_row(pass, call),
@@ -147,9 +178,7 @@ impl WorkList {
             }
         }
         with_tail_tiles(|tiles| {
-            for (pointer, tile) in run.tiles.iter_mut().zip(tiles) {
-                *pointer = tile.pointer();
-            }
+            run.tiles = tiles.as_mut_ptr();
             // SAFETY: upheld by the caller.
             unsafe { self.pieces(run, units, !one_call) };
         });
@@ -175,12 +204,55 @@ impl WorkList {
             }
             return;
         };
+        let sums_cells = run.sums_cells(cells);
         for unit in units {
             for (k, reduction) in run.stage.reductions.iter().enumerate() {
                 self.start_cell(run.places[k], cells, reduction, unit);
             }
+            if sums_cells {
+                let (cell, width) = (cells.unit(unit), cells.matrix.cols);
+                let (at, cols) = (cell.rows.start * width + cell.cols.start, cell.cols.len());
+                let whole = Piece { at, n: 0, row: cell.rows.start, rows: cell.rows.len(), col: cell.cols.start, cols };
+                // SAFETY: upheld by the caller; no number is converted.
+                unsafe { self.finish_piece(run, unit, whole, &[]) };
+                continue;
+            }
             // SAFETY: upheld by the caller.
             each_piece(cells, unit, |piece| unsafe { self.piece(run, unit, piece) });
+        }
+    }
+
+    /// Runs a pass without reductions over some elements of long rows, whose operands are used where they are.
+    ///
+    /// # Safety
+    /// As for [`WorkList::pass`].
+    unsafe fn by_rows(&self, i: usize, pass: &Pass, call: &Call<'_>, range: Range<usize>) {
+        let (item, data) = (&self.items[i], self.streams_of(i));
+        let matrix = item.matrix().expect("rules with operands have matrices");
+        // Looked up once: a call for each row is short.
+        let direct = item.direct(pass, call).filter(|_| call.bits.is_none());
+        let longest = if direct.is_some() { matrix.cols } else { TILE };
+        let mut streams = [std::ptr::null_mut::<u8>(); MAX_TAIL];
+        let (mut at, mut row, mut col) = (range.start, range.start / matrix.cols, range.start % matrix.cols);
+        while at < range.end {
+            let n = (matrix.cols - col).min(range.end - at).min(longest);
+            let of_matrix = if matrix.batch > 1 { row / matrix.rows * matrix.cols } else { 0 };
+            let offset = (of_matrix + col) * item.param_type.compute().size();
+            for (stream, operand) in streams.iter_mut().zip(pass.operands) {
+                *stream = self.vector(i, operand.scope, operand.place).wrapping_add(offset);
+            }
+            let tail = Tail { streams: streams.as_ptr(), ..Tail::NONE };
+            // SAFETY: upheld by the caller; the vectors have a number for each column in memory.
+            unsafe {
+                match direct {
+                    Some(kernel) => kernel(data, at, n, call.scalars, &item.extras(call, at, tail)),
+                    None => item.call(data, pass, call, (at, n), tail),
+                }
+            }
+            (at, col) = (at + n, col + n);
+            if col == matrix.cols {
+                (row, col) = (row + 1, 0);
+            }
         }
     }
 
@@ -191,8 +263,14 @@ impl WorkList {
     unsafe fn call(&self, run: &Run<'_>, unit: usize, range: (usize, usize), tail: &[*mut u8]) {
         let sums = self.partials.at(run.places[0] + unit);
         let tail = Tail { streams: tail.as_ptr(), sums, stride: run.item.units(run.stage) };
-        let recalling = Pass { kernel: run.pass.kernel + 1, ..*run.pass };
-        let pass = if run.recalls() { &recalling } else { run.pass };
+        let recalling;
+        let pass = match run.recalls() {
+            true => {
+                recalling = Pass { kernel: run.pass.kernel + 1, ..*run.pass };
+                &recalling
+            }
+            false => run.pass,
+        };
         // SAFETY: upheld by the caller.
         unsafe { run.item.call(self.streams_of(run.i), pass, run.call, range, tail) };
     }
@@ -205,11 +283,12 @@ impl WorkList {
             // SAFETY: upheld by the caller.
             return unsafe { self.piece_of_row(run, kernel, unit, piece) };
         }
-        let mut tail = run.tiles;
+        let mut tail = [std::ptr::null_mut::<u8>(); MAX_TAIL];
+        (0..pass.operands.len() + pass.tiles).for_each(|k| tail[k] = run.tile(k));
         // SAFETY: upheld by the caller; a tile holds a piece, and a pass has at most `MAX_TAIL` operands and terms.
         unsafe {
             for (k, operand) in pass.operands.iter().enumerate() {
-                tail[k] = self.operand(i, operand, run.call.level, piece, run.tiles[k]);
+                tail[k] = self.operand(i, operand, run.call.level, piece, run.tile(k));
             }
             if !run.kept.is_null() {
                 tail[pass.operands.len() + run.recalled.unwrap_or(0)] = run.term(piece.at);
@@ -240,7 +319,7 @@ impl WorkList {
         });
         let cols = reductions.iter().zip(run.places).filter(|(reduction, _)| reduction.scope == Scope::Col);
         let cols = cols.map(|(_, first)| self.partials.at(first + col_place(cells, piece.row) + piece.col).cast());
-        let tail = operands.chain(cols).chain(run.tiles);
+        let tail = operands.chain(cols).chain((0..run.pass.tiles).map(|k| run.tile(k)));
         streams.iter_mut().zip(tail).for_each(|(stream, own)| *stream = own);
         let tail = Tail { streams: streams.as_ptr(), sums: sums.as_mut_ptr(), stride: 1 };
         // SAFETY: upheld by the caller; the entries belong to the unit.

@@ -9,6 +9,8 @@ use crate::rule::{Kind, Program, Scope, Stage};
 pub(super) struct Plan {
     pub compiled: &'static CompiledRule,
     pub programs: Vec<ProgramPlan>,
+    /// The index of the program that runs, if the rule has it: names are compared once for each rule, not for each array.
+    running: Option<usize>,
     /// Whether each program is one pass without reductions.
     pub plain: bool,
 }
@@ -64,6 +66,16 @@ impl Plan {
     pub fn rounds(&self, program: &str) -> &[Round] {
         self.programs.iter().find(|own| own.name == program).map_or(&[], |own| &own.rounds)
     }
+
+    /// Chooses the program that [`Plan::running`] is about.
+    pub fn start(&mut self, program: &str) {
+        self.running = self.programs.iter().position(|own| own.name == program);
+    }
+
+    /// The rounds of the program that runs.
+    pub fn running(&self) -> &[Round] {
+        self.running.map_or(&[], |program| &self.programs[program].rounds)
+    }
 }
 
 /// The plan of a rule.
@@ -80,7 +92,7 @@ pub(super) fn plans(compiled: &'static CompiledRule) -> Plan {
         })
         .collect();
     let one_pass = |program: &Program| matches!(program.stages, [Stage { kind: Kind::Pass(_), reductions, .. }] if reductions.is_empty());
-    Plan { compiled, programs, plain: rule.programs.iter().all(one_pass) }
+    Plan { compiled, programs, running: None, plain: rule.programs.iter().all(one_pass) }
 }
 
 fn rounds(program: &'static Program, first: usize) -> Vec<Round> {

@@ -59,6 +59,9 @@ impl WorkList {
     /// The first partial result of reduction `k` of a stage.
     pub(super) fn first_place(&self, item: &Item, stage: &Stage, number: usize, k: usize) -> usize {
         let (units, cells) = (item.units(stage), item.cells.as_deref());
+        if cells.is_none() {
+            return item.partials[number] + k * units;
+        }
         item.partials[number] + stage.reductions[..k].iter().map(|one| places(one, units, cells)).sum::<usize>()
     }
 }

@@ -166,9 +166,9 @@ impl Item {
     }
 
     /// The extras of a kernel that starts at an element.
-    pub(super) fn extras<'a>(&self, call: &Call<'a>, at: usize, tail: Tail) -> Extras<'a> {
+    pub(super) fn extras<'a>(&self, call: &'a Call<'_>, at: usize, tail: Tail) -> Extras<'a> {
         Extras {
-            bits: call.bits,
+            bits: call.bits.as_ref(),
             block: (call.first + at) / QUANTIZATION_BLOCK,
             states: self.states,
             tail,

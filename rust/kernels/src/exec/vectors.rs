@@ -7,7 +7,7 @@ use super::work_list::WorkList;
 use crate::cpu::Level;
 use crate::kernel::{Extras, Tail, find_vector};
 use crate::numeric::Dtype;
-use crate::numeric::reduce::{self, combine, neutral};
+use crate::numeric::reduce::{self, Rows, combine, neutral};
 use crate::rule::{Operation, Reduction, Right, Scope};
 
 impl WorkList {
@@ -117,7 +117,7 @@ unsafe fn add_terms(
         while done < n {
             let one = (at + done) % sums.len();
             let run = (sums.len() - one).min(n - done);
-            reduce::columns(level, form, compute, sums[one..].as_mut_ptr(), pair(done), run);
+            reduce::columns(level, form, compute, sums[one..].as_mut_ptr(), pair(done), Rows::one(run));
             done += run;
         }
     }

@@ -15,7 +15,7 @@ use super::tiles::with_tail_tiles;
 use crate::cpu::Level;
 use crate::kernel::{CompiledRule, MAX_STREAMS};
 use crate::memory::{try_box, zeros};
-use crate::numeric::reduce::{self, BLOCK, Form, Squares};
+use crate::numeric::reduce::{self, BLOCK, Form, Rows, Squares};
 use crate::numeric::{Dtype, StateFormat, fpenv};
 use crate::rule::{Kind, Rule, Scope, Stage};
 
@@ -505,18 +505,32 @@ impl WorkList {
                 units.for_each(|block| unsafe { this.partials.set(item.first_block + block, 0.0) });
                 return;
             }
-            for block in units {
-                let (at, types) = (block * BLOCK, (item.grad_type, item.param_type.compute()));
-                let grad = this.streams[item.streams + 1].wrapping_add(at * item.grad_type.size()).cast_const();
-                // SAFETY: the block lies within the array, whose gradient the caller guarantees; the entry is this task's own.
-                unsafe {
-                    let n = BLOCK.min(item.len - at);
-                    let sum = if unit != 1.0 && item.sums_float64() {
-                        scaled_squares(level, grad.cast(), n, 1.0 / unit)
-                    } else {
-                        reduce::block(level, Form::Square, types, (grad, grad), n) / unit / unit
+            let types = (item.grad_type, item.param_type.compute());
+            let grad = |block: usize| {
+                let offset = block * BLOCK * item.grad_type.size();
+                this.streams[item.streams + 1].wrapping_add(offset).cast_const()
+            };
+            let length = |block: usize| BLOCK.min(item.len - block * BLOCK);
+            let first = item.first_block + units.start;
+            // SAFETY: the blocks lie within the array, whose gradient the caller guarantees; the entries are this task's own.
+            unsafe {
+                let sums = this.partials.slice(first, units.len());
+                sums.fill(0.0);
+                if unit == 1.0 {
+                    // The last block may be shorter.
+                    let last = units.end - 1;
+                    let whole = Rows { count: last - units.start, cols: BLOCK, stride: BLOCK };
+                    let rest = Rows::one(length(last));
+                    reduce::rows(level, Form::Square, types, sums.as_mut_ptr(), grad(units.start), whole);
+                    reduce::rows(level, Form::Square, types, &raw mut sums[whole.count], grad(last), rest);
+                    return;
+                }
+                for (sum, block) in sums.iter_mut().zip(units) {
+                    let (grad, n) = (grad(block), length(block));
+                    *sum = match item.sums_float64() {
+                        true => scaled_squares(level, grad.cast(), n, 1.0 / unit),
+                        false => reduce::block(level, Form::Square, types, (grad, grad), n) / unit / unit,
                     };
-                    this.partials.set(item.first_block + block, sum);
                 }
             }
         });

@@ -46,8 +46,9 @@ pub(crate) type Kernel = unsafe fn(streams: *const *mut u8, at: usize, n: usize,
 /// Arguments of a kernel besides the streams of an array.
 #[derive(Clone, Copy)]
 pub(crate) struct Extras<'a> {
-    /// The random bits of the array, for stochastic rounding.
-    pub bits: Option<RandomBits<'a>>,
+    /// The random bits of the array, for stochastic rounding. A reference: copying what has just been written takes as long as a
+    /// call for a few elements.
+    pub bits: Option<&'a RandomBits<'a>>,
     /// The index of the block of the array that the kernel starts at.
     pub block: usize,
     /// Number of states that the rule has as streams.
@@ -81,7 +82,7 @@ impl Extras<'_> {
     /// The random bits of each position in a block, and those of each state for the block `done` elements further on.
     #[inline(always)]
     pub fn random(&self, done: usize) -> (&[u32], [u32; MAX_STREAMS]) {
-        match &self.bits {
+        match self.bits {
             Some(bits) => (&bits.places[..], bits.of_block(self.block + done / QUANTIZATION_BLOCK, self.states)),
             None => (&[], [0; MAX_STREAMS]),
         }

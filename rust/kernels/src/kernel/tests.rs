@@ -77,7 +77,7 @@ impl Case<'_> {
             let tail: Vec<*mut u8> = pointers.collect();
             let mut sums = [0.0; MAX_STREAMS];
             let extras = Extras {
-                bits: self.bits,
+                bits: self.bits.as_ref(),
                 block: 0,
                 states: self.states,
                 tail: Tail { streams: tail.as_ptr(), sums: sums.as_mut_ptr(), stride: 1 },

@@ -7,7 +7,7 @@
 use half::{bf16, f16};
 
 use super::{Dtype, Real, Rounded, Storage};
-use crate::cpu::{self, LEVELS, Level, PREFETCH_BATCH, prefetch, prefetch_batch};
+use crate::cpu::{self, DISTANCE, LEVELS, Level, PREFETCH_BATCH, prefetch, prefetch_lines};
 
 /// Elements of one partial sum.
 pub(crate) const BLOCK: usize = 1024;
@@ -35,18 +35,43 @@ pub(crate) enum Form {
 /// The pointers that the form uses must be valid for `n` aligned elements of the type, and the CPU must support the level.
 type Block = unsafe fn(left: *const u8, right: *const u8, n: usize) -> f64;
 
-/// Accumulates each of `n` elements into its own float64; the second pointer is for products. Maxima take the larger.
+/// Rows of a matrix, or blocks of an array, in memory.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rows {
+    pub count: usize,
+    /// Elements of each that are summed.
+    pub cols: usize,
+    /// Elements from the start of one to that of the next.
+    pub stride: usize,
+}
+
+impl Rows {
+    /// A single one of `n` elements.
+    pub fn one(n: usize) -> Rows {
+        Rows { count: 1, cols: n, stride: n }
+    }
+}
+
+/// Adds the sum of each row, block by block, to its own float64.
 ///
 /// # Safety
-/// As for [`Block`]; `sums` must be valid for `n` numbers that overlap nothing else.
-type Columns = unsafe fn(sums: *mut f64, left: *const u8, right: *const u8, n: usize);
+/// `data` must be valid for the rows' elements of the type, and aligned; `sums` for as many numbers, which overlap nothing else.
+/// The CPU must support the level.
+type RowSums = unsafe fn(sums: *mut f64, data: *const u8, rows: Rows);
+
+/// Accumulates each column's elements, in the order of the rows, into its own float64; the second pointer is for products.
+/// Maxima take the larger.
+///
+/// # Safety
+/// As for [`RowSums`], with a sum for each column; the second pointer must be valid if the form uses it.
+type Columns = unsafe fn(sums: *mut f64, left: *const u8, right: *const u8, rows: Rows);
 
 /// The storage types, then float64 that is rounded to float32.
 const SOURCES: usize = 5;
 
 struct Table {
-    plain: [Block; SOURCES],
-    squares: [Block; SOURCES],
+    plain: [RowSums; SOURCES],
+    squares: [RowSums; SOURCES],
     fast_squares: Block,
     products: [Block; 2],
     maxima: [Block; 2],
@@ -146,9 +171,13 @@ pub(crate) unsafe fn block(
     let table = &TABLE[level as usize];
     let source = if (dtype, compute) == (Dtype::F64, Dtype::F32) { 4 } else { dtype as usize };
     let run = match form {
-        Form::Plain => table.plain[source],
         Form::FastSquare if source == Dtype::F32 as usize => table.fast_squares,
-        Form::Square | Form::FastSquare => table.squares[source],
+        Form::Plain | Form::Square | Form::FastSquare => {
+            let mut sum = 0.0;
+            // SAFETY: upheld by the caller.
+            unsafe { rows(level, form, (dtype, compute), &raw mut sum, left, Rows::one(n)) };
+            return sum;
+        }
         Form::Product => table.products[compute as usize],
         Form::Max => table.maxima[compute as usize],
     };
@@ -156,7 +185,27 @@ pub(crate) unsafe fn block(
     unsafe { run(left, right, n) }
 }
 
-/// Adds `n` numbers of the compute type to column sums.
+/// Adds the sum of each row to its own float64: of the numbers, or of their squares. One call for many rows: a call for each
+/// would take as long as reading a few hundred elements.
+///
+/// # Safety
+/// As for [`RowSums`].
+pub(crate) unsafe fn rows(
+    level: Level,
+    form: Form,
+    (dtype, compute): (Dtype, Dtype),
+    sums: *mut f64,
+    data: *const u8,
+    rows: Rows,
+) {
+    let table = &TABLE[level as usize];
+    let source = if (dtype, compute) == (Dtype::F64, Dtype::F32) { 4 } else { dtype as usize };
+    let run = if form == Form::Plain { table.plain[source] } else { table.squares[source] };
+    // SAFETY: upheld by the caller.
+    unsafe { run(sums, data, rows) }
+}
+
+/// Adds rows of the compute type to column sums.
 ///
 /// # Safety
 /// As for [`Columns`].
@@ -166,7 +215,7 @@ pub(crate) unsafe fn columns(
     compute: Dtype,
     sums: *mut f64,
     (left, right): (*const u8, *const u8),
-    n: usize,
+    rows: Rows,
 ) {
     let form = match form {
         Form::Plain => 0,
@@ -175,7 +224,7 @@ pub(crate) unsafe fn columns(
         Form::Max => 3,
     };
     // SAFETY: upheld by the caller.
-    unsafe { TABLE[level as usize].columns[compute as usize][form](sums, left, right, n) }
+    unsafe { TABLE[level as usize].columns[compute as usize][form](sums, left, right, rows) }
 }
 
 /// Combines two partial results.
@@ -218,20 +267,27 @@ pub(crate) unsafe fn first_nonfinite(dtype: Dtype, compute: Dtype, data: *const 
 
 cpu::each! {
     /// # Safety
-    /// As for [`Block`].
+    /// As for [`RowSums`].
     pub(super) unsafe fn sum<G: Storage, const SQUARES: bool>(
-        left: *const u8, _: *const u8, n: usize,
-    ) -> f64 {
-        // SAFETY: upheld by the caller.
-        let values = unsafe { std::slice::from_raw_parts(left.cast::<G>(), n) };
-        if SQUARES {
-            add(values, |sum, g| {
-                let x = g.load().into();
-                // If the square is exact, both round once, to the same number.
-                if FMA && <G::Compute as Real>::SQUARES_EXACTLY { x.mul_add(x, sum) } else { sum + x * x }
-            })
-        } else {
-            add(values, |sum, g| sum + g.load().into())
+        sums: *mut f64, data: *const u8, rows: Rows,
+    ) {
+        for row in 0..rows.count {
+            // SAFETY: upheld by the caller.
+            let (values, sum) = unsafe {
+                let start = data.cast::<G>().add(row * rows.stride);
+                (std::slice::from_raw_parts(start, rows.cols), &mut *sums.add(row))
+            };
+            for block in values.chunks(BLOCK) {
+                *sum += if SQUARES {
+                    add(block, |sum, g| {
+                        let x = g.load().into();
+                        // If the square is exact, both round once, to the same number.
+                        if FMA && <G::Compute as Real>::SQUARES_EXACTLY { x.mul_add(x, sum) } else { sum + x * x }
+                    })
+                } else {
+                    add(block, |sum, g| sum + g.load().into())
+                };
+            }
         }
     }
 
@@ -273,7 +329,7 @@ cpu::each! {
 
     /// # Safety
     /// As for [`Block`], of float32.
-    pub(super) unsafe fn fast_squares(left: *const u8, right: *const u8, n: usize) -> f64 {
+    pub(super) unsafe fn fast_squares(left: *const u8, _: *const u8, n: usize) -> f64 {
         // SAFETY: upheld by the caller.
         let values = unsafe { std::slice::from_raw_parts(left.cast::<f32>(), n) };
         let mut lanes = [0.0f32; LANES];
@@ -290,37 +346,64 @@ cpu::each! {
         if is_accurate(total) {
             return total;
         }
+        let mut accurate = 0.0;
         // SAFETY: upheld by the caller.
-        unsafe { sum::<f32, true>(left, right, n) }
+        unsafe { sum::<f32, true>(&raw mut accurate, left, Rows::one(n)) };
+        accurate
     }
 
     /// # Safety
     /// As for [`Columns`].
     pub(super) unsafe fn columns<C: Real, const FORM: usize>(
-        sums: *mut f64, left: *const u8, right: *const u8, n: usize,
+        sums: *mut f64, left: *const u8, right: *const u8, rows: Rows,
     ) {
-        // SAFETY: upheld by the caller.
-        let (sums, left) = unsafe {
-            (std::slice::from_raw_parts_mut(sums, n), std::slice::from_raw_parts(left.cast::<C>(), n))
+        let plus = |sum: f64, x: C| match FORM {
+            0 => sum + x.into(),
+            1 => plus_product::<C, FMA>(sum, x, x),
+            _ => super::super::max(sum, x.into()),
         };
-        for at in (0..n).step_by(PREFETCH_BATCH) {
-            let end = n.min(at + PREFETCH_BATCH);
-            // As for sums of blocks: the next row mostly begins where this one ends.
-            prefetch_batch(left[at..].as_ptr(), end - at);
-            let (sums, left) = (&mut sums[at..end], &left[at..end]);
-            match FORM {
-                0 => sums.iter_mut().zip(left).for_each(|(sum, &x)| *sum += x.into()),
-                1 => sums.iter_mut().zip(left).for_each(|(sum, &x)| *sum = plus_product::<C, FMA>(*sum, x, x)),
-                2 => {
-                    // SAFETY: as above.
-                    let right = unsafe { std::slice::from_raw_parts(right.cast::<C>().add(at), end - at) };
-                    for ((sum, &a), &b) in sums.iter_mut().zip(left).zip(right) {
-                        *sum = plus_product::<C, FMA>(*sum, a, b);
+        let mut row = 0;
+        while row < rows.count {
+            let together = if row + TOGETHER <= rows.count && FORM != 2 { TOGETHER } else { 1 };
+            for at in (0..rows.cols).step_by(COLUMN_BATCH) {
+                let n = COLUMN_BATCH.min(rows.cols - at);
+                let start = |data: *const u8, k: usize| data.cast::<C>().wrapping_add((row + k) * rows.stride);
+                // Past the end of these rows come the next ones.
+                let ahead = at + DISTANCE;
+                let ahead = if ahead < rows.cols { ahead } else { ahead - rows.cols + together * rows.stride };
+                (0..together).for_each(|k| prefetch_lines(start(left, k).wrapping_add(ahead), n));
+                // SAFETY: upheld by the caller.
+                unsafe {
+                    let sums = std::slice::from_raw_parts_mut(sums.add(at), n);
+                    let of = |data: *const u8, k: usize| std::slice::from_raw_parts(start(data, k).add(at), n);
+                    if FORM == 2 {
+                        for ((sum, &a), &b) in sums.iter_mut().zip(of(left, 0)).zip(of(right, 0)) {
+                            *sum = plus_product::<C, FMA>(*sum, a, b);
+                        }
+                    } else if together == TOGETHER {
+                        add_rows(sums, of(left, 0), of(left, 1), of(left, 2), of(left, 3), plus);
+                    } else {
+                        sums.iter_mut().zip(of(left, 0)).for_each(|(sum, &x)| *sum = plus(*sum, x));
                     }
                 }
-                _ => sums.iter_mut().zip(left).for_each(|(sum, &x)| *sum = super::super::max(*sum, x.into())),
             }
+            row += together;
         }
+    }
+}
+
+/// Rows that are added to column sums at once, in their order: the sums are then loaded and stored once instead of four times.
+const TOGETHER: usize = 4;
+/// Elements of each of these rows between two prefetches.
+const COLUMN_BATCH: usize = PREFETCH_BATCH / 2;
+
+/// One argument a row: the compiler assumes no aliasing only between slices that are parameters.
+#[inline(always)]
+fn add_rows<C: Copy>(sums: &mut [f64], a: &[C], b: &[C], c: &[C], d: &[C], plus: impl Fn(f64, C) -> f64) {
+    let n = sums.len();
+    let (a, b, c, d) = (&a[..n], &b[..n], &c[..n], &d[..n]);
+    for i in 0..n {
+        sums[i] = plus(plus(plus(plus(sums[i], a[i]), b[i]), c[i]), d[i]);
     }
 }
 
@@ -338,11 +421,11 @@ pub(crate) fn plus_product<C: Real, const FMA: bool>(sum: f64, a: C, b: C) -> f6
 }
 
 /// Accumulates elements into the lanes in turn. Sums wait for memory, since they write nothing and too few reads are in flight:
-/// data half a block ahead is prefetched.
+/// data one block ahead is prefetched.
 #[inline(always)]
 fn add<G>(values: &[G], plus: impl Fn(f64, &G) -> f64) -> f64 {
     let mut lanes = [0.0; LANES];
-    let ahead = values.as_ptr().wrapping_add(BLOCK / 2);
+    let ahead = values.as_ptr().wrapping_add(BLOCK);
     let (rows, rest) = values.as_chunks::<LANES>();
     for (i, row) in rows.iter().enumerate() {
         prefetch(ahead.wrapping_add(i * LANES));
