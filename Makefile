@@ -26,7 +26,7 @@ COMMITS ?= HEAD~4..HEAD
 REPOSITORY ?= $(filter https://%,$(shell git config --get remote.origin.url | sed -E 's|^git@([^:]+):|https://\1/|; s|\.git$$||'))
 export REPOSITORY
 
-.PHONY: demo test test-rust test-python test-torch lint test-slow interrupts fuzz fuzz-files test-free-threaded format examples loops docs speed bench bench-compare bench-cuda code-size build-cost wheels dashboard test-cuda clean toolchain
+.PHONY: demo test test-rust test-python test-torch lint test-slow interrupts fuzz fuzz-files test-free-threaded test-arm format examples loops docs speed bench bench-compare bench-cuda code-size build-cost wheels dashboard test-cuda clean toolchain
 
 demo: $(VENV)/.demo $(VENV)/.built  ## Build, and train a network on handwritten digits with the usual optimizers.
 	$(BIN)/python examples/digits.py
@@ -70,6 +70,9 @@ fuzz-files: $(VENV)/.test $(VENV)/.fuzz $(VENV)/.built  ## Load damaged checkpoi
 
 test-free-threaded:  ## Build a CPython without the GIL into build/free-threaded, and run the tests on it.
 	tests/machines/free_threaded.sh
+
+test-arm:  ## Build for aarch64, and run the lines of tests/support/bits.py and the crate's tests under qemu-user; hours.
+	PYTHON=$(PYTHON) tests/machines/arm.sh
 
 test-cuda: $(VENV)/.test $(VENV)/.built  ## Run the GPU tests on an NVIDIA GPU; `test` runs them on an emulator.
 	SCHUSS_TEST_CUDA=gpu $(BIN)/python -m pytest tests/cuda

@@ -4,22 +4,14 @@
 # The package declares that it needs the GIL; PYTHON_GIL=0 keeps it off all the same.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
+. tests/machines/debian.sh
 folder=$(realpath -m "${1:-build/free-threaded}")
 version=${VERSION:-3.14} # PyO3 supports 3.14 and later
 python=$folder/python/bin/python${version}t
 mkdir -p "$folder"
 
-download() { # an apt with folders of its own, and the mirror of the machine's
-    local apt=$folder/apt mirror
-    mkdir -p "$apt/lists/partial" "$apt/cache/archives/partial"
-    mirror=$(apt-get indextargets --format '$(REPO_URI)' | grep '/debian/$' | head -n 1)
-    echo "deb-src [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror ${SUITE:-sid} main" >"$apt/sources.list"
-    {
-        echo "Dir::State::lists \"$apt/lists\"; Dir::Cache \"$apt/cache\"; Acquire::Check-Valid-Until \"false\";"
-        echo "Dir::Etc::sourcelist \"$apt/sources.list\"; Dir::Etc::sourceparts \"/none\";"
-    } >"$apt/apt.conf"
-    export APT_CONFIG=$apt/apt.conf
-    apt-get -qq update
+download() {
+    folder_of_apt "$folder/apt"
     # The index may name sources that the mirror no longer has, or not yet.
     for release in $(apt-cache showsrc "python$version" | awk '/^Version:/ {print $2}' | sort --reverse --version-sort); do
         (cd "$folder" && apt-get -q source --download-only --tar-only --only-source "python$version=$release") && break

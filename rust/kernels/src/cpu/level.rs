@@ -66,7 +66,7 @@ macro_rules! each {
         mod baseline {
             use super::*;
             #[allow(dead_code)]
-            const FMA: bool = false;
+            const FMA: bool = cfg!(target_arch = "aarch64"); // each of these CPUs has it
             $($function)*
         }
         #[cfg(target_arch = "x86_64")]

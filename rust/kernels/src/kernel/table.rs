@@ -3,11 +3,14 @@
 //! The drivers convert all other types a tile at a time, with the same bits. Kernels exist for common combinations, and for
 //! those that would be slower through tiles.
 
+#[cfg(target_arch = "x86_64")]
 use half::bf16;
 
 use super::{Kernel, Pass};
 use crate::cpu::{self, Level};
-use crate::numeric::{Bfloat16State, Dtype};
+#[cfg(target_arch = "x86_64")]
+use crate::numeric::Bfloat16State;
+use crate::numeric::Dtype;
 
 /// The types of parameters, gradients and states.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

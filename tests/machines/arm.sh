@@ -1,0 +1,45 @@
+#!/usr/bin/env bash
+# Builds for aarch64, and runs that under qemu-user: arm.sh [FOLDER]. All that it makes is in FOLDER.
+# Compares every line of tests/support/bits.py with those recorded on x86-64, and runs the crate's tests. The latter compare
+# many cases each and take hours: TESTS, arguments of `cargo test`, chooses some; BITS=sampled leaves out most lines.
+# Compiler, standard library, emulator and Python are Debian's; zig links, as in `make wheels`.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+. tests/machines/debian.sh
+folder=$(realpath -m "${1:-build/machines/arm}")
+target=aarch64-unknown-linux-gnu
+mkdir -p "$folder"
+
+if [ ! -e "$folder/.unpacked" ]; then
+    unpack_debian "$folder" rustc libstd-rust-dev:arm64 qemu-user binutils-aarch64-linux-gnu python3:arm64
+    touch "$folder/.unpacked"
+fi
+rustc_of_debian "$folder"
+version=$(basename "$(readlink "$folder/root/usr/bin/python3")")
+[ -d "$folder/venv" ] || "${PYTHON:-python3}" -m venv "$folder/venv"
+"$folder/venv/bin/pip" install --quiet "maturin[zig]>=1.9,<2" cargo-zigbuild abi3audit
+[ -d "$folder/site" ] || "$folder/venv/bin/pip" install --quiet --target "$folder/site" --only-binary=:all: \
+    --platform manylinux_2_28_aarch64 --python-version "${version#python}" numpy ml_dtypes pytest
+
+export PATH=$folder/venv/bin:$PATH CARGO_TARGET_DIR=$folder/target
+emulator="$folder/root/usr/bin/qemu-aarch64 -L $folder/root"
+maturin build --release --locked --zig --target $target --out "$folder/wheels"
+abi3audit --strict "$folder"/wheels/*.whl
+"$folder/venv/bin/python" -m zipfile -e "$folder"/wheels/*.whl "$folder/site"
+
+libraries="$folder/root/usr/lib/x86_64-linux-gnu"
+"$folder/root/usr/lib64/ld-linux-x86-64.so.2" --library-path "$libraries" "$folder/root/usr/bin/aarch64-linux-gnu-objdump" \
+    --disassemble --no-show-raw-insn "$folder/site/schuss/_schuss.abi3.so" >"$folder/disassembly.txt"
+for wanted in 'fmla\s+v.*2d' 'fmul\s+v.*4s' 'fdiv\s+v.*4s' 'fsqrt\s+v.*4s' 'prfm\s+pldl1keep'; do
+    count=$(grep --count --extended-regexp "$wanted" "$folder/disassembly.txt") # fails without any
+    echo "$count instructions $wanted"
+done
+
+python="$emulator -E PYTHONPATH=$folder/site:tests/support $folder/root/usr/bin/$version"
+$python tests/support/readme.py
+SCHUSS_NUM_THREADS=2 $python tests/support/bits.py ${BITS:-} >"$folder/bits.txt"
+tests/machines/bits.sh "$folder/bits.txt"
+
+export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER=$emulator
+export CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16
+cargo-zigbuild test --locked --release --target $target -p schuss ${TESTS:-}
