@@ -11,7 +11,8 @@ use pyo3::prelude::*;
 use pyo3::types::{PyString, PyTuple};
 use pyo3::{PyTypeInfo, ffi};
 
-use crate::arrays::{Bytes, Known};
+use crate::arrays::Known;
+use crate::bytes::Bytes;
 use crate::callbacks::call_object;
 use crate::functional::Job;
 use crate::group::detach_if;

@@ -6,6 +6,7 @@
 mod arrangement;
 mod arrays;
 mod backup;
+mod bytes;
 mod callbacks;
 mod changes;
 mod core;

@@ -4,11 +4,12 @@
 //! Only a scalar stage over all arrays is a barrier for every array. Safety rests on the caller: see [`WorkList::run`]. Knows
 //! no optimizer and no binding.
 
+use super::item::Item;
 use super::plan::{Numbered, Plan, Round};
 use super::reductions::{by_cells, fold, form, neutral_of};
 use super::shards::Shards;
 use super::tiles::Call;
-use super::work_list::{Item, WorkList};
+use super::work_list::WorkList;
 use crate::cpu::Level;
 use crate::kernel::Tail;
 use crate::numeric::reduce::BLOCK;

@@ -3,11 +3,12 @@
 use std::ops::Range;
 
 use super::from_memory::{col_place, in_memory, sums_whole_rows};
+use super::item::Item;
 use super::matrix::Cells;
 use super::plan::Numbered;
 use super::reductions::{Layout, by_cells, form, layout};
 use super::tiles::{Call, MAX_TAIL, TILE, Tile, with_kept_term, with_tail_tiles};
-use super::work_list::{Item, WorkList};
+use super::work_list::WorkList;
 use crate::cpu::Level;
 use crate::kernel::{Kernel, Tail};
 use crate::numeric::reduce::{BLOCK, combine};

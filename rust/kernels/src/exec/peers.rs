@@ -4,10 +4,11 @@
 use std::collections::TryReserveError;
 use std::ops::Range;
 
+use super::item::Item;
 use super::matrix::{Cells, Matrix};
 use super::plan::Round;
 use super::reductions::stage_places;
-use super::work_list::{Item, WorkList};
+use super::work_list::WorkList;
 use crate::numeric::reduce::BLOCK;
 
 /// Replaces each number by the bitwise or of this number in all processes, of which all but one have zero bits.

@@ -1,8 +1,9 @@
 //! What comes after a pass over an array: its reductions are combined, and the scalar and vector stages run. Starts no thread.
 
+use super::item::Item;
 use super::plan::Numbered;
 use super::reductions::{finish_vector, fold, form, places};
-use super::work_list::{Item, WorkList};
+use super::work_list::WorkList;
 use crate::cpu::Level;
 use crate::numeric::reduce::neutral;
 use crate::rule::{Kind, Operation, Scope, Stage};

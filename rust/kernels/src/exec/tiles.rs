@@ -6,8 +6,9 @@ use std::mem::MaybeUninit;
 use std::sync::{Mutex, PoisonError};
 use std::thread::LocalKey;
 
+use super::item::Item;
 use super::quantized::QuantizedState;
-use super::work_list::{Item, WHOLE};
+use super::work_list::WHOLE;
 use crate::cpu::Level;
 use crate::kernel::{self, Extras, Kernel, MAX_STREAMS, States, Tail, Types};
 use crate::numeric::reduce::BLOCK;

@@ -1,21 +1,19 @@
 //! All arrays of an optimizer, where their data is, and how they are split into tasks. Runs no rule.
 
 use std::collections::TryReserveError;
-use std::ops::Range;
 
 use super::array::Array;
-use super::matrix::{Cells, Matrix};
+use super::item::Item;
+use super::matrix::Cells;
 use super::partition::{Chunk, Extent, cut};
 use super::peers::Peers;
 use super::plan::{Plan, plans};
 use super::pool;
-use super::reductions::{by_cells, fold, stage_places};
+use super::reductions::{by_cells, stage_places};
 use super::scratch::Scratch;
-use super::tiles::with_tail_tiles;
-use crate::cpu::Level;
-use crate::kernel::{CompiledRule, MAX_STREAMS};
+use super::stretches::Stretches;
 use crate::memory::{try_box, zeros};
-use crate::numeric::reduce::{self, BLOCK, Form, Rows, Squares};
+use crate::numeric::reduce::{self, BLOCK};
 use crate::numeric::{Dtype, StateFormat, fpenv};
 use crate::rule::{Kind, Rule, Scope, Stage};
 
@@ -28,92 +26,6 @@ const KEPT: usize = 131_072;
 /// The bytes of all parameters, gradients and states from which on kernels prefetch. It saves 5 to 15 % of the time there, and
 /// costs up to 8 % in the caches.
 const PAST_CACHES: usize = 32 << 20;
-
-/// An array as the driver has it.
-#[derive(Debug)]
-pub(super) struct Item {
-    pub compiled: &'static CompiledRule,
-    pub group: usize,
-    pub len: usize,
-    /// The elements that this process updates. Streams that have only these point to where the array would begin.
-    pub part: Range<usize>,
-    pub param_type: Dtype,
-    pub grad_type: Dtype,
-    pub format: StateFormat,
-    pub rounded: Option<(Dtype, *mut u8)>,
-    /// Boxed, as few rules need it: a step over many small arrays reads every item.
-    pub cells: Option<Box<Cells>>,
-    /// The index of its first stream, and of its row and column vectors.
-    pub streams: usize,
-    vectors: usize,
-    /// Number of streams that are states, and a bit mask of those that are not backups.
-    pub states: usize,
-    pub state_bits: u32,
-    /// A bit mask of those that are never quantized.
-    pub exact_bits: u32,
-    /// The index of its first array state.
-    pub array_states: usize,
-    /// The index of its first scalar.
-    pub scalars: usize,
-    /// The index of each stage's first partial result, over all programs; empty for a rule of one pass.
-    pub partials: Box<[usize]>,
-    /// Where its blocks begin among those of all arrays.
-    pub first_block: usize,
-    /// Whether one task takes it through all its stages.
-    pub whole: bool,
-    /// Whether its kernels prefetch: a long array's, where all arrays together do not fit into the caches.
-    pub prefetches: bool,
-    /// Whether it has a gradient; a step leaves arrays without one alone.
-    pub present: bool,
-    /// Whether its rule and types are those of the array before it, and its parameter begins where that one's ends.
-    follows: bool,
-    /// The index of its rule's plan.
-    pub plan: usize,
-}
-
-impl Item {
-    pub fn matrix(&self) -> Option<Matrix> {
-        self.cells.as_ref().map(|cells| cells.matrix)
-    }
-
-    /// Number of units of a stage: cells or blocks.
-    pub fn units(&self, stage: &Stage) -> usize {
-        let cells = self.cells.as_deref().filter(|_| by_cells(stage));
-        cells.map_or(self.len.div_ceil(BLOCK), Cells::units)
-    }
-
-    /// Whether sums over its gradient are of float64 numbers, whose squares may overflow or vanish.
-    fn sums_float64(&self) -> bool {
-        (self.grad_type, self.param_type.compute()) == (Dtype::F64, Dtype::F64)
-    }
-
-    /// Bytes of an element of a state, which is never quantized if it is exact.
-    pub fn state_size(&self, exact: bool) -> usize {
-        let compute = self.param_type.compute();
-        if exact { compute.size() } else { self.format.size(compute) }
-    }
-
-    /// Roughly the bytes of its parameter, gradient and states.
-    fn bytes(&self) -> usize {
-        self.part.len() * (2 * self.param_type.size() + self.states * self.param_type.compute().size())
-    }
-
-    /// Whether it has scalars of its own besides its group's.
-    pub fn has_scalars(&self) -> bool {
-        let rule = self.compiled.rule;
-        rule.array_scalars < rule.scalars.len() || rule.needs_matrix()
-    }
-}
-
-/// Neighbouring arrays that lie one behind the other in memory, with all their streams. A pass without reductions takes each
-/// such stretch as one array.
-#[derive(Debug, Default)]
-pub(super) struct Stretches {
-    /// The first array of each, and the elements of all its arrays.
-    pub arrays: Vec<(usize, usize)>,
-    pub extents: Vec<Extent>,
-    pub chunks: Vec<Chunk>,
-}
 
 /// All arrays of an optimizer, and how a step over them is divided among threads.
 #[derive(Debug, Default)]
@@ -137,22 +49,22 @@ pub struct WorkList {
     pub(super) plans: Vec<Plan>,
     /// Room for the groups of a rule.
     pub(super) groups: Vec<usize>,
-    total: usize,
+    pub(super) total: usize,
     /// Elements that this process updates.
-    own: usize,
+    pub(super) own: usize,
     /// The other processes, if they share the arrays.
     pub(super) peers: Option<Peers>,
     /// What they exchange at a time.
     pub(super) exchanged: Vec<f64>,
     partial_count: usize,
-    block_count: usize,
+    pub(super) block_count: usize,
     scalar_count: usize,
     /// Number of arrays without a gradient.
     absent: usize,
     /// Whether any array follows the one before it, and the stretches of those that do; None when something has changed.
-    any_follow: bool,
+    pub(super) any_follow: bool,
     pub(super) stretches: Option<Stretches>,
-    past_caches: bool,
+    pub(super) past_caches: bool,
     /// Whether every rule is one pass without reductions.
     pub(super) plain: bool,
     /// Whether the next pass over all arrays goes in reverse order.
@@ -310,57 +222,6 @@ impl WorkList {
         Ok(())
     }
 
-    /// Whether the first streams of an array, which have elements of these sizes, begin where those of the array before it end.
-    fn is_behind(&self, i: usize, sizes: &[usize]) -> bool {
-        let (before, item) = (&self.items[i - 1], &self.items[i]);
-        let end = |k: usize, size: usize| self.streams[before.streams + k].wrapping_add(before.len * size);
-        sizes.iter().enumerate().all(|(k, &size)| self.streams[item.streams + k] == end(k, size))
-    }
-
-    /// Whether an array can be taken together with the one before it.
-    fn joins(&self, i: usize) -> bool {
-        if !self.items[i].follows {
-            return false;
-        }
-        let (before, item) = (&self.items[i - 1], &self.items[i]);
-        let (param, compute) = (item.param_type.size(), item.param_type.compute().size());
-        let mut sizes = [0; MAX_STREAMS + 1];
-        (sizes[0], sizes[1]) = (param, item.grad_type.size());
-        for k in 0..item.states {
-            sizes[2 + k] = if item.state_bits >> k & 1 == 1 { compute } else { param };
-        }
-        (before.group, before.grad_type) == (item.group, item.grad_type)
-            && before.present
-            && item.present
-            && self.is_behind(i, &sizes[..2 + item.states])
-    }
-
-    /// Forms the stretches, if there are any and something has changed; arrays that processes share are taken one by one.
-    ///
-    /// # Errors
-    /// There is no memory; the arrays can be taken one by one.
-    pub(super) fn form_stretches(&mut self) -> Result<(), TryReserveError> {
-        if !self.any_follow || self.stretches.is_some() || self.peers.is_some() {
-            return Ok(());
-        }
-        let mut new = Stretches::default();
-        new.arrays.try_reserve_exact(self.items.len())?;
-        for (i, item) in self.items.iter().enumerate() {
-            match new.arrays.last_mut() {
-                Some((_, len)) if self.joins(i) => *len += item.len,
-                _ => new.arrays.push((i, item.len)),
-            }
-        }
-        new.extents.try_reserve_exact(new.arrays.len())?;
-        new.extents.extend(new.arrays.iter().map(|&(_, len)| Extent::blocks(len)));
-        new.chunks = cut(&new.extents, self.total)?;
-        for &(first, len) in &new.arrays {
-            self.items[first].prefetches = self.past_caches && len > WHOLE;
-        }
-        self.stretches = Some(new);
-        Ok(())
-    }
-
     /// Number of arrays.
     pub fn len(&self) -> usize {
         self.items.len()
@@ -469,78 +330,6 @@ impl WorkList {
         }
     }
 
-    /// The sum of squares of all gradients as they are in memory, in float64, as the rule `clip_norm` needs it. Its order of
-    /// additions depends on the lengths alone. It is infinite or NaN only if a gradient is.
-    ///
-    /// # Safety
-    /// Every array's gradient must be valid and aligned for reading; the CPU must support the level.
-    pub unsafe fn sum_of_squares(&mut self, level: Level, threads: usize) -> Squares {
-        // SAFETY: upheld by the caller.
-        let plain = Squares { sum: unsafe { self.squares(level, threads, 1.0) }, unit: 1.0 };
-        match plain.better_unit() {
-            // SAFETY: upheld by the caller.
-            Some(unit) if self.items.iter().any(Item::sums_float64) => unsafe {
-                Squares { sum: self.squares(level, threads, unit), unit }
-            },
-            _ => plain,
-        }
-    }
-
-    /// The sum of squares of all gradients divided by `unit`.
-    ///
-    /// # Safety
-    /// As for [`WorkList::sum_of_squares`].
-    unsafe fn squares(&mut self, level: Level, threads: usize, unit: f64) -> f64 {
-        self.reverse = !self.reverse;
-        let this = &*self;
-        // SAFETY: no task runs.
-        let sums = || unsafe { this.partials.slice(0, this.block_count) };
-        if this.peers.is_some() {
-            sums().fill(0.0);
-        }
-        this.share(threads, &this.block_chunks, &this.blocks, &|i, units| {
-            let item = &this.items[i];
-            if !item.present {
-                // SAFETY: the entries are this task's own.
-                units.for_each(|block| unsafe { this.partials.set(item.first_block + block, 0.0) });
-                return;
-            }
-            let types = (item.grad_type, item.param_type.compute());
-            let grad = |block: usize| {
-                let offset = block * BLOCK * item.grad_type.size();
-                this.streams[item.streams + 1].wrapping_add(offset).cast_const()
-            };
-            let length = |block: usize| BLOCK.min(item.len - block * BLOCK);
-            let first = item.first_block + units.start;
-            // SAFETY: the blocks lie within the array, whose gradient the caller guarantees; the entries are this task's own.
-            unsafe {
-                let sums = this.partials.slice(first, units.len());
-                sums.fill(0.0);
-                if unit == 1.0 {
-                    // The last block may be shorter.
-                    let last = units.end - 1;
-                    let whole = Rows { count: last - units.start, cols: BLOCK, stride: BLOCK };
-                    let rest = Rows::one(length(last));
-                    reduce::rows(level, Form::Square, types, sums.as_mut_ptr(), grad(units.start), whole);
-                    reduce::rows(level, Form::Square, types, &raw mut sums[whole.count], grad(last), rest);
-                    return;
-                }
-                for (sum, block) in sums.iter_mut().zip(units) {
-                    let (grad, n) = (grad(block), length(block));
-                    *sum = match item.sums_float64() {
-                        true => scaled_squares(level, grad.cast(), n, 1.0 / unit),
-                        false => reduce::block(level, Form::Square, types, (grad, grad), n) / unit / unit,
-                    };
-                }
-            }
-        });
-        if let Some(peers) = &this.peers {
-            (peers.combine)(sums());
-        }
-        // SAFETY: no task runs.
-        fpenv::standard(|| unsafe { fold(Form::Square, &this.partials, 0..this.block_count, 0.0) })
-    }
-
     /// Sets all gradients to zero, for a step that is skipped.
     ///
     /// # Safety
@@ -596,20 +385,4 @@ impl WorkList {
         // SAFETY: a rule's vectors are in the table.
         unsafe { *self.vectors_of(i, scope).add(place) }
     }
-}
-
-/// The sum of squares of a block of float64 numbers that are multiplied by `factor`, a power of two.
-///
-/// # Safety
-/// As for [`reduce::block`].
-unsafe fn scaled_squares(level: Level, data: *const f64, n: usize, factor: f64) -> f64 {
-    with_tail_tiles(|tiles| {
-        let tile = tiles[0].pointer().cast::<f64>();
-        // SAFETY: upheld by the caller; a tile holds a block.
-        unsafe {
-            (0..n).for_each(|i| tile.add(i).write(*data.add(i) * factor));
-            let tile = tile.cast_const().cast();
-            reduce::block(level, Form::Square, (Dtype::F64, Dtype::F64), (tile, tile), n)
-        }
-    })
 }
