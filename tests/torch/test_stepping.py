@@ -108,3 +108,50 @@ def test_wrong_calls():
     joint = schuss.torch.Prodigy([w])
     with pytest.raises(TypeError, match=r"^Prodigy cannot step array by array: each array's"), joint.stepping():
         pass
+
+
+def test_other_uses_within_the_block_are_refused():
+    w = torch.nn.Parameter(torch.ones(2))
+    optimizer = schuss.torch.AdamW([w], lr=1.0)
+    state = optimizer.state_dict()
+    with optimizer.stepping():
+        for call in [
+            optimizer.step,
+            optimizer.state_dict,
+            lambda: optimizer.load_state_dict(state),
+            lambda: optimizer.add_param_group({"params": [torch.ones(1)]}),
+            lambda: optimizer.stepping().__enter__(),
+        ]:
+            with pytest.raises(
+                RuntimeError, match=r"^within stepping\(\) only backward passes may use this optimizer$"
+            ):
+                call()
+        w.sum().backward()
+    assert optimizer.state_dict()["state"][0]["step"] == 1
+
+
+def test_memory_and_gradients_that_others_take_within_the_block():
+    w = torch.nn.Parameter(torch.ones(2))
+    optimizer = schuss.torch.SGD([w], lr=1.0)
+    with pytest.raises(RuntimeError, match=r"'\]\[0\] was given other memory within stepping"), optimizer.stepping():
+        w.data = torch.zeros(2)
+        w.sum().backward()
+    assert w.grad.tolist() == [1.0, 1.0]
+    w.grad = None
+    other = schuss.torch.SGD([w], lr=1.0)
+    with (
+        pytest.raises(RuntimeError, match="is gone: another hook or optimizer has taken it"),
+        optimizer.stepping(),
+        other.stepping(),
+    ):
+        w.sum().backward()
+
+
+def test_the_rate_is_that_at_the_beginning_of_the_block():
+    w = torch.nn.Parameter(torch.ones(2))
+    optimizer = schuss.torch.SGD([w], lr=1.0)
+    stepping = optimizer.stepping()
+    optimizer.param_groups[0]["lr"] = 0.25
+    with stepping:
+        w.sum().backward()
+    assert w.tolist() == [0.75, 0.75]

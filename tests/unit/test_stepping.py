@@ -1,5 +1,8 @@
 """Steps array by array: the bits of a whole step, in any order, and what is refused."""
 
+import copy
+import threading
+
 import numpy as np
 import pytest
 from helpers import (
@@ -98,7 +101,7 @@ def test_schedules_count_a_block_once():
 
 def test_a_failed_update_changes_nothing_and_the_others_count():
     opt, (a, b, _) = made(nonfinite="error")
-    message = r"^grads\[1\]\[0\] has a NaN or infinity, first at \(0, 1\)"
+    message = r"^grads\[1\]\[0\] has a NaN or infinity, first at \(0, 1\); this array was not updated$"
     with pytest.raises(FloatingPointError, match=message), opt.stepping() as update:
         update(a, np.ones(3))
         update(b, np.array([[1.0, np.inf], [0.0, 0.0]]))
@@ -124,6 +127,8 @@ def test_nothing_else_may_change_the_optimizer_meanwhile(tmp_path):
             lambda: opt.add_param_group({"params": np.ones(2)}),
             lambda: opt.stepping().__enter__(),
             lambda: schuss.save(tmp_path / "x", opt),
+            lambda: opt.state_dict(),
+            lambda: copy.deepcopy(opt),
         ]:
             with pytest.raises(RuntimeError, match="in the middle of a step"):
                 call()
@@ -169,7 +174,9 @@ def test_wrong_calls():
         with refused(TypeError, message):
             update(a, None)
         update(a, np.ones(3))
-        with refused(ValueError, f"{name} was updated in this step already; add its gradients first"):
+        with refused(
+            ValueError, f"{name} was updated in this step already; a step takes one gradient of an array, the sum"
+        ):
             update(a, np.ones(3))
         with pytest.raises(ValueError, match="grad_scale"):
             update(b, np.ones((2, 2)), grad_scale=0)
@@ -190,7 +197,69 @@ def test_wrong_calls():
         pass
     ema = schuss.EMA(made()[0])
     with (
-        refused(TypeError, "EMA has no stepping; call that of the optimizer that it wraps, .optimizer.stepping()"),
+        refused(TypeError, "EMA cannot step array by array: what it does with a step is for all arrays together"),
         ema.stepping(),
     ):
         pass
+
+
+def test_eval_mode_is_refused():
+    w = np.ones(3)
+    opt = schuss.ScheduleFreeAdamW([w])
+    opt.step([np.ones(3)])
+    opt.eval()
+    message = "the parameters are those for evaluation; call train() before the next step"
+    with refused(RuntimeError, message), opt.stepping():
+        pass
+    opt.train()
+    with opt.stepping() as update:
+        update(w, np.ones(3))
+    assert opt.step_count == 2
+
+
+def test_changed_arrays_are_named_before_the_first_block():
+    w = np.ones(3)
+    opt = schuss.AdamW({"w": w})
+    w.flags.writeable = False
+    with (
+        pytest.raises(ValueError, match=r"^params\['w'\] was resized, re-pointed, retyped or made read-only"),
+        opt.stepping(),
+    ):
+        pass
+
+
+def test_a_block_that_ends_during_an_update_counts_it():
+    """A schedule ends the block, and tries to step: the update that asked for the rate is still running."""
+    opt, seen = None, []
+
+    def schedule(step):
+        if opt is not None and not seen:
+            stepping.__exit__()
+            with pytest.raises(RuntimeError, match="in the middle of a step"):
+                opt.step([np.ones(3)])
+            seen.append(step)
+        return 0.5
+
+    w = np.ones(3)
+    opt = schuss.SGD([w], lr=schedule)
+    stepping = opt.stepping()
+    update = stepping.__enter__()
+    update(w, np.ones(3))
+    assert (seen, opt.step_count, w[0]) == ([0], 1, 0.5)
+    assert opt.step([np.ones(3)]) and w[0] == 0.0
+
+
+def test_threads_update_different_arrays():
+    arrays = [np.ones(100_000) for _ in range(8)]
+    opt, other = schuss.AdamW(arrays), schuss.AdamW([a.copy() for a in arrays])
+    for t in range(5):
+        grads = [np.full(100_000, 0.1 * (i + t)) for i in range(8)]
+        with opt.stepping() as update:
+            threads = [threading.Thread(target=update, args=(arrays[i], grads[i])) for i in range(8)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        other.step(grads)
+    assert_same(snapshot(opt)[0], snapshot(other)[0])
+    assert opt._counters == other._counters

@@ -142,11 +142,11 @@ class Callbacks(Owner):
             f"0 and < {rows}, the number of rows of {self._place('params', *self._suffixes[i])}"
         )
 
-    def _explain_nonfinite(self, i: int, at: int) -> None:
+    def _explain_nonfinite(self, i: int, at: int, so: str = "nothing was updated") -> None:
         order = checks.order(self._params[i])
         index = tuple(int(k) for k in np.unravel_index(at, self._params[i].shape, order))
         raise FloatingPointError(
-            f"{self._place('grads', *self._suffixes[i])} has a NaN or infinity, first at {index}; nothing was updated"
+            f"{self._place('grads', *self._suffixes[i])} has a NaN or infinity, first at {index}; {so}"
         )
 
     def _explain_disagreement(self, name: str, one: float, other: float) -> None:

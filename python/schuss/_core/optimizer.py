@@ -98,8 +98,9 @@ class Optimizer(StateArrays):
         instead of all. In ``with opt.stepping() as update``, ``update(param, gradient, grad_scale=1.0)`` updates one
         array in place, at most once; it checks the gradient as :meth:`step` does, and on an error leaves this array as
         it was. The block is one step of the optimizer: schedules and bias corrections count it once, and arrays that
-        were not updated are left alone, like those without a gradient. Results have the bits of :meth:`step`. Nothing
-        else may change the optimizer within the block.
+        were not updated are left alone, like those without a gradient. Results have the bits of :meth:`step`, unless a
+        gradient is itself a parameter that was updated before. Within the block other calls of the optimizer are
+        refused; hyperparameters can be set, for the arrays that follow. The first block makes what later ones use.
 
         Returns
         -------

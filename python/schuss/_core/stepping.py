@@ -51,7 +51,7 @@ class _One(_schuss.Core):
         self._optimizer()._explain_changed(self._i)
 
     def _explain_nonfinite(self, _: int, at: int) -> None:
-        self._optimizer()._explain_nonfinite(self._i, at)
+        self._optimizer()._explain_nonfinite(self._i, at, "this array was not updated")
 
 
 #: The optimizers of single arrays, with the lists of parameters and states that they were made for.
@@ -70,11 +70,11 @@ class Stepping:
         if self._context is not None:
             raise RuntimeError("this step has begun already; call opt.stepping() for each step")
         _refuse(optimizer)
+        optimizer._backend.refuse_changed(optimizer)
         optimizer._look_again()
         arrays = _arrays(optimizer)
-        self._arrays = {id(param): (param, one) for param, one in zip(optimizer._params, arrays, strict=True)}
+        self._numbers = {id(param): i for i, param in enumerate(optimizer._params)}
         self._context = _schuss.Stepping(optimizer, arrays)
-        self._steps, self._open = optimizer.step_count, True
         try:
             _refuse(optimizer)  # again, now that no other thread can set an option
         except BaseException:
@@ -83,7 +83,8 @@ class Stepping:
         return self._update
 
     def __exit__(self, *raised: object) -> None:
-        self._open = False
+        if self._context is None:
+            raise RuntimeError("this step has not begun; use it in a with statement")
         self._context.__exit__(*raised)
 
     def _update(self, param: np.ndarray, gradient: Any, *, grad_scale: float = 1.0) -> None:
@@ -98,25 +99,28 @@ class Stepping:
         grad_scale : float, default 1.0
             What it is divided by first, finite and > 0.
         """
-        if not self._open:
-            raise RuntimeError("the step is over; begin the next with opt.stepping()")
-        found, one = self._arrays.get(id(param), (None, None))
-        if one is None or found is not param:
+        optimizer = self._optimizer
+        i = self._numbers.get(id(param))
+        if i is None or optimizer._params[i] is not param:
             what = f"an array of shape {param.shape}" if isinstance(param, np.ndarray) else f"a {type(param).__name__}"
             raise ValueError(f"{what} that is none of this optimizer's parameters; pass the array that it was given")
-        place = self._optimizer._place("params", *self._optimizer._suffixes[one._i])
-        if one.step_count != self._steps:
-            raise ValueError(f"{place} was updated in this step already; add its gradients first")
-        if gradient is None:
-            raise TypeError(f"the gradient of {place} is None; leave the call out, and the step leaves the array alone")
-        one.step(gradient, grad_scale=validate.grad_scale(grad_scale))
+        if gradient is None or self._context.taken(i):
+            place = optimizer._place("params", *optimizer._suffixes[i])
+            if gradient is None:
+                raise TypeError(
+                    f"the gradient of {place} is None; leave the call out, and the step leaves the array alone"
+                )
+            raise ValueError(
+                f"{place} was updated in this step already; a step takes one gradient of an array, the sum"
+            )
+        self._context.update(i, gradient, validate.grad_scale(grad_scale))
 
 
 def _refuse(optimizer: Optimizer) -> None:
     """Raises unless this optimizer can update one array without the others."""
     if optimizer._stepped is not optimizer:
         name = type(optimizer).__name__
-        raise TypeError(f"{name} has no stepping; call that of the optimizer that it wraps, .optimizer.stepping()")
+        raise TypeError(f"{name} cannot step array by array: what it does with a step is for all arrays together")
     name = optimizer._name()
     if not optimizer._takes_gradients:
         raise TypeError(f"{name} cannot step array by array: its step takes more than gradients")

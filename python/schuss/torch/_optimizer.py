@@ -62,6 +62,12 @@ class Optimizer(torch.optim.Optimizer):
 
     _kind: ClassVar[type[core.Optimizer]]
     _plan: Plan | None = None
+    #: Whether a block of `stepping` has begun.
+    _in_step = False
+
+    def _check_idle(self) -> None:
+        if self._in_step:
+            raise RuntimeError("within stepping() only backward passes may use this optimizer")
 
     def __init__(self, params: Any, *args: Any, **options: Any) -> None:
         if not hasattr(type(self), "_kind"):
@@ -77,6 +83,7 @@ class Optimizer(torch.optim.Optimizer):
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Adds a group of parameters; see ``torch.optim.Optimizer.add_param_group``."""
+        self._check_idle()
         super().add_param_group(param_group)
         try:
             self._check_group(len(self.param_groups) - 1)
@@ -96,6 +103,7 @@ class Optimizer(torch.optim.Optimizer):
 
     def _planned(self) -> Plan:
         """The optimizer of the package with everything that a step needs, made anew if it no longer fits."""
+        self._check_idle()
         plan = self._plan
         if plan is not None:
             plan.follow(self.state)  # an exception may have come between a step and this
@@ -154,7 +162,8 @@ class Optimizer(torch.optim.Optimizer):
 
         The gradient, which ``param.grad`` then no longer holds, is still in the cache, and all of them are never in
         memory together. Results have the bits of :meth:`step` after the backward pass. See `schuss.Optimizer.stepping`
-        for what this excludes, such as clipping by the global norm. In a block, one backward pass.
+        for what this excludes, such as clipping by the global norm. In a block, one backward pass, and no other use of
+        the optimizer. Step hooks do not run. torch's ``GradScaler`` expects ``step()``: divide with ``grad_scale``.
 
         Parameters
         ----------
@@ -205,6 +214,7 @@ class Optimizer(torch.optim.Optimizer):
 
     def state_dict(self) -> dict[str, Any]:
         """The state in torch's form; that of a class that torch has too loads into torch's."""
+        self._check_idle()
         if self._plan is not None:
             self._plan.follow(self.state)
         result = super().state_dict()
@@ -227,6 +237,7 @@ class Optimizer(torch.optim.Optimizer):
         ValueError
             It is of another class or structure, or a shape does not fit.
         """
+        self._check_idle()
         before = self.__dict__.copy()
         loaded = state_dict
 
@@ -253,6 +264,7 @@ class Optimizer(torch.optim.Optimizer):
             handle.remove()
 
     def __getstate__(self) -> dict[str, Any]:
+        self._check_idle()
         if self._plan is not None:
             self._plan.follow(self.state)
         return {**super().__getstate__(), "_options": self._options}

@@ -25,6 +25,9 @@ use crate::step::scheduled_values;
 use crate::step::{self, Taken, add_gradients, fill_scalars, restore_gradients, run};
 use crate::tree;
 
+/// The message where a step cannot start.
+pub const EVALUATING: &str = "the parameters are those for evaluation; call train() before the next step";
+
 /// Base class of the Python optimizers.
 #[pyclass(subclass, frozen, module = "schuss._schuss")]
 pub struct Core(pub Locked);
@@ -299,7 +302,7 @@ impl Core {
         signature = (grads=None, *, grad_scale=None, zero_grads=None, partial=None),
         text_signature = "($self, grads=None, *, grad_scale=1.0, zero_grads=False, partial=False)"
     )]
-    fn step(
+    pub fn step(
         slf: &Bound<'_, Self>,
         grads: Option<&Bound<'_, PyAny>>,
         grad_scale: Option<&Bound<'_, PyAny>>,
@@ -310,9 +313,7 @@ impl Core {
         let core = &slf.get().0;
         let mut guard = core.lock()?;
         if core.evaluating.load(Ordering::Relaxed) {
-            return Err(PyRuntimeError::new_err(
-                "the parameters are those for evaluation; call train() before the next step",
-            ));
+            return Err(PyRuntimeError::new_err(EVALUATING));
         }
         if let Some(backend) = &guard.backend {
             let backend = backend.bind(slf.py()).clone();

@@ -182,6 +182,9 @@ impl Inner {
 /// The holder of an optimizer that everybody may read but nobody may change; not a thread.
 pub const READ_ONLY: usize = usize::MAX;
 
+/// The holder of an optimizer whose step is taken array by array, which nobody else may use.
+pub const IN_STEP: usize = usize::MAX - 1;
+
 /// A number that is unique among running threads, never 0.
 pub fn this_thread() -> usize {
     thread_local!(static MARK: u8 = const { 0 });

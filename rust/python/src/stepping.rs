@@ -1,24 +1,28 @@
 //! A step that is taken array by array. Runs no kernel: each array has a native optimizer of its own, over the same memory.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
-use crate::core::Core;
+use crate::core::{Core, EVALUATING};
 use crate::group::MOST_STEPS;
-use crate::inner::{NO_NORM, READ_ONLY};
+use crate::inner::{IN_STEP, NO_NORM};
 use crate::memory::List;
 
 /// A step of `owner` that its `arrays` take one by one, each once or not at all: a context that starts at construction. Meanwhile
-/// nobody may change the owner. It ends on drop too.
+/// nobody may use the owner. It ends on drop too, and where updates still run in other threads, with the last of these.
 #[pyclass(frozen, module = "schuss._schuss")]
 pub struct Stepping {
     owner: Py<Core>,
     arrays: Vec<Py<Core>>,
+    /// Whether its end has been asked for, and has come. The GIL is held where these change.
+    closed: AtomicBool,
     over: AtomicBool,
+    /// Updates that run.
+    running: AtomicUsize,
 }
 
 #[pymethods]
@@ -27,8 +31,17 @@ impl Stepping {
     #[new]
     fn new(owner: Bound<'_, Core>, arrays: List<Py<Core>>) -> PyResult<Stepping> {
         let core = &owner.get().0;
-        core.hold(READ_ONLY)?;
-        let stepping = Stepping { owner: owner.clone().unbind(), arrays: arrays.0, over: AtomicBool::new(false) };
+        core.hold(IN_STEP)?;
+        let stepping = Stepping {
+            owner: owner.clone().unbind(),
+            arrays: arrays.0,
+            closed: AtomicBool::new(false),
+            over: AtomicBool::new(false),
+            running: AtomicUsize::new(0),
+        };
+        if core.evaluating.load(Ordering::Relaxed) {
+            return Err(PyRuntimeError::new_err(EVALUATING));
+        }
         let inner = core.lock_as_holder()?;
         if stepping.arrays.len() != inner.params.len() {
             return Err(PyRuntimeError::new_err("a step array by array needs an optimizer for each of them"));
@@ -49,7 +62,29 @@ impl Stepping {
 
     #[pyo3(signature = (*_raised))]
     fn __exit__(&self, _raised: &Bound<'_, PyTuple>) -> PyResult<()> {
-        self.end()
+        self.close()
+    }
+
+    /// Whether an array has taken the step.
+    fn taken(&self, i: usize) -> bool {
+        self.took(&self.arrays[i])
+    }
+
+    /// Updates an array.
+    fn update(
+        &self,
+        py: Python<'_>,
+        i: usize,
+        gradient: &Bound<'_, PyAny>,
+        grad_scale: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
+        if self.closed.load(Ordering::Relaxed) {
+            return Err(PyRuntimeError::new_err("the step is over; begin the next with opt.stepping()"));
+        }
+        self.running.fetch_add(1, Ordering::Relaxed);
+        let taken = Core::step(self.arrays[i].bind(py), Some(gradient), Some(grad_scale), None, None);
+        self.running.fetch_sub(1, Ordering::Relaxed);
+        self.end().and(taken.map(|_| ()))
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
@@ -59,31 +94,41 @@ impl Stepping {
 }
 
 impl Stepping {
-    /// Counts the step, which is missed by arrays that did not take it. Without any that did, there was none.
+    fn took(&self, array: &Py<Core>) -> bool {
+        let steps = |core: &Py<Core>| core.get().0.steps.load(Ordering::Relaxed);
+        steps(array) > steps(&self.owner)
+    }
+
+    /// Takes no more updates.
+    fn close(&self) -> PyResult<()> {
+        self.closed.store(true, Ordering::Relaxed);
+        self.end()
+    }
+
+    /// Ends it, if it takes no more updates and none runs.
     fn end(&self) -> PyResult<()> {
-        if self.over.swap(true, Ordering::Relaxed) {
+        let waits = !self.closed.load(Ordering::Relaxed) || self.running.load(Ordering::Relaxed) > 0;
+        if waits || self.over.swap(true, Ordering::Relaxed) {
             return Ok(());
         }
-        let core = &self.owner.get().0;
         let counted = self.count();
-        core.release();
+        self.owner.get().0.release();
         counted
     }
 
+    /// Counts the step, which is missed by arrays that did not take it. Without any that did, there was none.
     fn count(&self) -> PyResult<()> {
-        let core = &self.owner.get().0;
-        let steps = core.steps.load(Ordering::Relaxed);
-        let took = |array: &Py<Core>| array.get().0.steps.load(Ordering::Relaxed) > steps;
-        if !self.arrays.iter().any(took) {
+        if !self.arrays.iter().any(|array| self.took(array)) {
             return Ok(());
         }
+        let core = &self.owner.get().0;
         let mut inner = core.lock_as_holder()?;
         let missed = inner.missed.iter().zip(&self.arrays);
-        let missed = missed.map(|(&missed, array)| MOST_STEPS.min(missed + u64::from(!took(array))));
+        let missed = missed.map(|(&missed, array)| MOST_STEPS.min(missed + u64::from(!self.took(array))));
         let sharing = inner.sharing(missed)?;
         inner.group_steps.iter_mut().for_each(|steps| *steps = MOST_STEPS.min(*steps + 1));
         inner.share(sharing);
-        core.steps.store(MOST_STEPS.min(steps + 1), Ordering::Relaxed);
+        core.steps.store(MOST_STEPS.min(core.steps.load(Ordering::Relaxed) + 1), Ordering::Relaxed);
         core.norm.store(NO_NORM, Ordering::Relaxed);
         core.bound.store(NO_NORM, Ordering::Relaxed);
         Ok(())
@@ -92,6 +137,6 @@ impl Stepping {
 
 impl Drop for Stepping {
     fn drop(&mut self) {
-        let _ = self.end();
+        let _ = self.close();
     }
 }
