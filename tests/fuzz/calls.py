@@ -246,6 +246,22 @@ def rows(user, held):
     return user.call(lambda: held.opt.step_rows(grads, **given))
 
 
+def by_array(user, held):
+    """A block with one update, which is all or nothing like a step."""
+    rng = user.rng
+    params = [*hostile.arrays(held.params), np.ones(2)]
+    grads = [*hostile.arrays(gradients(user, held)), None, 1.0]
+    i = rng.randrange(len(params))
+    gradient = grads[i] if rng.random() < 0.6 and i < len(grads) else rng.choice(grads)
+    given = {"grad_scale": hostile.number(rng)} if rng.random() < 0.1 else {}
+
+    def block():
+        with held.opt.stepping() as update:
+            update(params[i], gradient, **given)
+
+    return user.call(block)
+
+
 def own_gradients(user, held):
     if user.rng.random() < 0.5:
         return user.call(lambda: held.opt.step())
@@ -378,6 +394,7 @@ MAKES = {make: 10, function: 3, other: 1, tool: 2, fork: 1}
 ACTS = {
     step: 16,
     rows: 4,
+    by_array: 4,
     own_gradients: 2,
     set: 2,
     add: 1,
