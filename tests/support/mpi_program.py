@@ -5,6 +5,7 @@ Each case asserts; one that passes prints "passed" from process 0. Here are thos
 
 import contextlib
 import doctest
+import gc
 import os
 import sys
 import tracemalloc
@@ -23,10 +24,71 @@ from schuss.mpi import Machine, Sharded, predict
 
 def many():
     """Optimizers that are gone leave no communicator: there are 2,048 of these."""
-    for _ in range(1100):
+    for _ in range(2100):
         Sharded(schuss.SGD, np.ones(3), comm=MPI.COMM_SELF, lr=0.1).step(np.ones(3))
         with contextlib.suppress(ValueError):
             Sharded(schuss.SGD, np.ones(3), comm=MPI.COMM_SELF, lr=-1)
+        comm = MPI.COMM_SELF.Dup()
+        Sharded(schuss.SGD, np.ones(3), comm=comm, lr=0.1)
+        comm.Free()  # with its duplicates
+
+
+class Cycle:
+    """What only the garbage collector drops."""
+
+    def __init__(self, comm, params):
+        self.itself = self
+        self.opt = Sharded(schuss.SGD, params, comm=comm, lr=0.1)
+
+
+def gone():
+    """Optimizers are dropped at another time in each process, and between other messages; communicators stay few."""
+    gc.disable()
+    duplicated = []
+
+    class Counted(MPI.Intracomm):
+        def Dup(self, info=None):
+            duplicated.append(self)
+            return super().Dup(info)
+
+    comm = Counted(COMM.Split(0, RANK))
+    params, given = np.ones(100), np.ones(100)
+    own = Sharded(schuss.SGD, params, comm=comm, lr=1.0)
+    for turn in range(30):
+        Cycle(comm, np.ones(3)).opt.step(np.ones(3))
+        with contextlib.suppress(ValueError):  # the traceback has the optimizer that is refused, in a cycle
+            Cycle(comm, np.ones(3 + (RANK == 0)))
+        if turn % RANKS == RANK:
+            gc.collect()
+        own.step(given)
+        if turn % 5 == RANK:
+            gc.collect()
+        own.step(given)
+    assert np.all(params == 1 - 60)
+    assert len(duplicated) < 30, len(duplicated)
+    del own
+    gc.collect()
+    # As many as before find one that is free in all processes, and have it alone.
+    count = len(duplicated)
+    living = [Sharded(schuss.SGD, np.ones(1), comm=comm, lr=1.0) for _ in range(count)]
+    assert len(duplicated) == count and len({opt._comm.handle for opt in living}) == count
+    for opt in reversed(living):
+        assert opt.step(np.ones(1))
+    # One whose save failed may have a message on its way.
+    with contextlib.suppress(OSError):
+        living[0].save(os.path.join(os.devnull, "file"))
+    failed = living[0]._comm.handle
+    living.clear()
+    del opt
+    gc.collect()
+    assert Sharded(schuss.SGD, np.ones(1), comm=comm, lr=1.0)._comm.handle != failed
+    comm.Free()
+
+
+def collected(folder):
+    """What is refused is in cycles too: each process collects it at a time of its own, also inside of a call."""
+    gc.set_threshold(50 * (RANK + 1) + 37 * RANK, 5, 5)
+    mpi_errors.errors(folder)
 
 
 def model():

@@ -20,13 +20,13 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def run(processes, *arguments, program=PROGRAM, preload=None):
+def run(processes, *arguments, program=PROGRAM, preload=None, timeout=300):
     """Runs a case; processes that end with an exception end the job."""
     before = ["env", f"LD_PRELOAD={preload}"] if preload else []
     command = [MPIEXEC, "-n", str(processes), *before, sys.executable, "-m", "mpi4py", str(program)]
     command += map(str, arguments)
     return subprocess.run(
-        command, capture_output=True, text=True, timeout=300, env={**os.environ, "SCHUSS_NUM_THREADS": "1"}
+        command, capture_output=True, text=True, timeout=timeout, env={**os.environ, "SCHUSS_NUM_THREADS": "1"}
     )
 
 
@@ -52,6 +52,13 @@ CASES = {
 def test_a_job_passes(case, tmp_path):
     folder = [tmp_path] if case in ("files", "errors", "hostile", "save_memory") else []
     done = run(CASES[case], case, *folder)
+    assert (done.returncode, done.stdout) == (0, "passed\n"), done.stderr
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+@pytest.mark.parametrize("case", ["gone", "collected"])
+def test_the_garbage_collector_of_one_process_waits_for_no_other(case, processes, tmp_path):
+    done = run(processes, case, *[tmp_path] * (case == "collected"), timeout=60)
     assert (done.returncode, done.stdout) == (0, "passed\n"), done.stderr
 
 

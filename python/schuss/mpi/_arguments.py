@@ -12,7 +12,7 @@ from schuss._arrays import checks, trees
 from schuss._backends.protocol import place
 from schuss._core.group import ParamGroup, is_group
 from schuss._core.optimizer import Optimizer
-from schuss.mpi._exchange import mpi
+from schuss.mpi._communicators import mpi
 from schuss.optimizers import OPTIMIZERS
 
 

@@ -11,32 +11,15 @@ from typing import Any, TypeVar, cast
 import numpy as np
 
 from schuss import _schuss
+from schuss.mpi._communicators import abandon, mpi
 
 T = TypeVar("T")
-
-
-def mpi() -> Any:
-    """mpi4py's module, imported with the first optimizer: its import starts MPI."""
-    try:
-        from mpi4py import MPI
-    except ImportError as error:
-        raise ImportError(
-            "schuss.mpi needs the package mpi4py, and an MPI such as the package mpich: pip install mpi4py mpich"
-        ) from error
-    return MPI
-
 
 #: Bytes of one message where arrays of any size are sent.
 CHUNK = 1 << 26
 #: The most numbers that are combined at a time: sums of blocks.
 NUMBERS = 1 << 14
 _PENDING, _TOGETHER, _DISAGREED = 0, 1, 2
-
-
-def free(comm: Any) -> None:
-    """Frees a communicator; it is one call of each process, but sends nothing."""
-    if not mpi().Is_finalized():
-        comm.Free()
 
 
 def connect(comm: Any, shards: _schuss.Shards) -> int:
@@ -130,6 +113,8 @@ def step(shards: _schuss.Shards, comm: Any, function: Callable[[], T], describe:
             raise_together(comm, error, dict)
         if shards.phase == _DISAGREED:
             raise_together(comm, None, describe)
+        if not isinstance(error, FloatingPointError):  # which is raised between messages
+            abandon(comm, shards)
         raise
 
 

@@ -17,7 +17,8 @@ from schuss._core import validate
 from schuss._core.loading import Unfit
 from schuss._core.optimizer import Optimizer
 from schuss.mpi._backend import ShardedHost
-from schuss.mpi._exchange import CHUNK, mpi, together
+from schuss.mpi._communicators import abandon, mpi
+from schuss.mpi._exchange import CHUNK, together
 
 
 def save(
@@ -51,6 +52,9 @@ def save(
         try:
             with optimizer._exclusive():
                 checkpoint.write(path, optimizer, include_params, content)
+        except BaseException:
+            abandon(comm)  # a piece that was asked for may be on its way
+            raise
         finally:
             for rank in range(1, comm.Get_size()):
                 comm.send(None, dest=rank)

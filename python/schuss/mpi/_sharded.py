@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import os
-import weakref
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
@@ -14,7 +13,7 @@ from schuss._backends.host import NEW
 from schuss._core import validate
 from schuss._core.group import check_group
 from schuss._core.optimizer import Optimizer
-from schuss.mpi import _arguments, _exchange, _files, _sums
+from schuss.mpi import _arguments, _communicators, _exchange, _files, _sums
 from schuss.mpi._attributes import Attributes
 from schuss.mpi._backend import ShardedHost
 from schuss.mpi._sums import Sum
@@ -40,7 +39,7 @@ class Sharded(Attributes):
     params : structure of arrays, or list of group dicts
         As for the class itself; the same structure in every process. Process 0 sends its values to the others.
     comm : mpi4py communicator, default MPI.COMM_WORLD
-        The processes; it is duplicated.
+        The processes. Messages are sent on a duplicate, which later optimizers use again, and which is freed with it.
     microbatches : int, optional
         The number of gradients that a step adds, at least one a process; one a process by default. Process :math:`r`
         computes those of the numbers ``opt.microbatches`` and passes all but the last to :meth:`accumulate`.
@@ -90,8 +89,7 @@ class Sharded(Attributes):
         bucket_size: int = 1 << 20,
         **options: Any,
     ) -> None:
-        self._comm = _arguments.communicator(comm).Dup()
-        weakref.finalize(self, _exchange.free, self._comm).atexit = False
+        self._comm = _communicators.take(_arguments.communicator(comm), self)
         rank, ranks = self._comm.Get_rank(), self._comm.Get_size()
         count = ranks if microbatches is None else microbatches
         _exchange.together(
