@@ -11,6 +11,7 @@ mod flow;
 mod loops;
 mod parse;
 mod pass;
+mod statements;
 mod streams;
 mod terms;
 #[cfg(test)]

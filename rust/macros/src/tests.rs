@@ -104,6 +104,10 @@ fn statements_and_stages() {
     says("matrix m; pass(p, g) { p = g; }", "no state has one value a matrix; use row, col or array");
     says("element { p = 1.0; }", "a text has the scope row, col, array or all");
     says("pass(q) { p = 1.0; }", "a pass takes p, g or both: pass(p, g)");
+    says(
+        "element positive m; pass(p, g) { p = g; }",
+        "before a state's name there can be nonnegative, exact or scratch",
+    );
     says("element m = 1.0 + eps; pass(p, g) { p = g; }", "a state starts at a number, a hyperparameter, or p");
     says("ahead { p = 1.0; }", "expected a stage: pass(p, g) { … }, row { … }, col { … }, array { … } or all { … }");
     says("pass(p, g) { 1.0; }", "expected a statement: `let x = …;`, `x = …;`, or one with +=, -=, *= or /=");
