@@ -1,5 +1,7 @@
-//! The exchange of a step among processes that share an optimizer's arrays. It calls functions of a message-passing package that
-//! run no Python code, so an interrupt comes before or after a step. Knows neither optimizers nor that package.
+//! Processes that share an optimizer's arrays: they agree on a step, and exchange numbers, gradients and parameters.
+//!
+//! The functions of the message-passing package that are called here run no Python code, so an interrupt comes before or after
+//! a step. Knows neither optimizers nor that package.
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -9,16 +11,17 @@ use pyo3::exceptions::PyRuntimeError;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::PyList;
-use schuss::level::Level;
-use schuss::{Dtype, LocalSum, Peers, WorkList, padded_length, try_collect};
+use schuss::{Peers, padded_length, try_collect};
 
 use crate::arrays::Pinned;
 use crate::callbacks::call;
 use crate::group::MatrixShape;
 use crate::memory::{List, collect, no_memory, push};
 
+mod gradients;
 mod params;
 
+use gradients::Gradients;
 pub use params::ParamExchange;
 
 /// Where a process is in a step; the discriminants are those of `phase` in Python.
@@ -53,20 +56,6 @@ struct Connection {
     /// Two messages each: gradients to send, and received; parameters to send, and received.
     messages: [[Memory; 2]; 4],
 }
-
-/// The gradients of a step.
-struct Gradients {
-    /// Memory for this process's parts of the sums, and where those of each array begin.
-    block: Vec<u64>,
-    parts: Vec<*mut u8>,
-    /// The gradients that the caller passed; null where there is none. Empty between steps, with room for all arrays.
-    local: Vec<(*mut u8, Dtype)>,
-    /// Sums of earlier gradients of this process, all arrays one after the other.
-    earlier: Vec<Memory>,
-}
-
-// SAFETY: the pointers are dereferenced only during a step, under the optimizer's lock.
-unsafe impl Send for Gradients {}
 
 /// Where the parameters are.
 struct Params(Vec<*mut u8>);
@@ -129,13 +118,6 @@ impl Shards {
             whole += padded_length(param.len * size);
             own += padded_length((cuts[rank + 1] - cuts[rank]) * size);
         }
-        let mut block: Vec<u64> = Vec::new();
-        block.try_reserve_exact(own / 8).map_err(no_memory)?;
-        block.resize(own / 8, 0);
-        let first: *mut u8 = block.as_mut_ptr().cast();
-        let parts = try_collect(starts.iter().map(|&start| first.wrapping_add(start))).map_err(no_memory)?;
-        let mut local = Vec::new();
-        local.try_reserve_exact(pinned.len()).map_err(no_memory)?;
         Ok(Shards {
             layout: schuss::Shards::new(rank, types, cuts, bucket, count).map_err(no_memory)?,
             params: Params(try_collect(pinned.iter().map(|param| param.data)).map_err(no_memory)?),
@@ -144,7 +126,7 @@ impl Shards {
             count,
             offsets,
             whole,
-            gradients: Mutex::new(Gradients { block, parts, local, earlier: Vec::new() }),
+            gradients: Mutex::new(Gradients::new(own, &starts)?),
             connection: OnceLock::new(),
             phase: AtomicU8::new(PENDING),
             rounds: AtomicU64::new(0),
@@ -249,13 +231,6 @@ impl Shards {
         Peers { rank: own.rank, ranks: own.ranks, combine }
     }
 
-    /// Raises unless all sums are there that this process sends: the earlier ones, and one that the call itself is given.
-    pub fn check_sums(&self) -> PyResult<()> {
-        let (found, needed) = (self.locked().earlier.len() + 1, self.layout.own_sums());
-        let message = || format!("this process has {found} sums of gradients, and has to send {needed}");
-        if found == needed { Ok(()) } else { Err(PyRuntimeError::new_err(message())) }
-    }
-
     /// Says that a step has begun.
     pub fn begun(&self) {
         self.rounds.fetch_add(1, Ordering::Relaxed);
@@ -324,66 +299,6 @@ impl Shards {
 
     fn locked(&self) -> std::sync::MutexGuard<'_, Gradients> {
         self.gradients.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Puts the caller's gradients back into the work list, where the next step looks for them.
-    pub fn restore(&self, work: &mut WorkList) {
-        for (i, (gradient, dtype)) in self.locked().local.drain(..).enumerate() {
-            if !gradient.is_null() {
-                work.set_gradient(i, gradient, dtype);
-            }
-        }
-    }
-
-    /// Adds the gradients of all processes, bucket by bucket, and puts this process's parts into the work list. `done` follows each
-    /// bucket, while the next is on its way.
-    pub fn add_gradients<'py>(
-        &self,
-        py: Python<'py>,
-        (level, threads): (Level, usize),
-        work: &mut WorkList,
-        mut done: impl FnMut(&mut WorkList, usize) -> PyResult<()>,
-    ) -> PyResult<()> {
-        let connection = self.connected()?;
-        let mut gradients = self.locked();
-        let gradients = &mut *gradients;
-        gradients.local.clear();
-        for i in 0..work.len() {
-            // Arrays without gradients stay out of the step; every process has the same ones.
-            let (data, dtype, _) = work.gradient(i);
-            let absent = work.is_absent(i);
-            gradients.local.push((if absent { std::ptr::null_mut() } else { data }, dtype));
-            if !absent {
-                work.set_gradient_part(i, gradients.parts[i]);
-            }
-        }
-        let earlier = gradients.earlier.iter().map(|memory| LocalSum::Packed(memory.1, &self.offsets));
-        let sums = earlier.chain([LocalSum::Arrays(&gradients.local)]);
-        let start = |bucket: usize| {
-            for (number, sum) in sums.clone().enumerate() {
-                let message = connection.messages[0][bucket % 2].1;
-                // SAFETY: gradients were checked and are kept alive; Python made the message long enough.
-                unsafe { self.layout.pack_gradients((level, threads), (bucket, number), sum, message) };
-            }
-            self.started(py, 0, bucket)
-        };
-        let buckets = self.layout.buckets();
-        let mut pending = if buckets > 0 { Some(start(0)?) } else { None };
-        for bucket in 0..buckets {
-            let next = if bucket + 1 < buckets { Some(start(bucket + 1)?) } else { None };
-            self.wait(pending)?;
-            // SAFETY: the message has arrived; the parts are as long as in the layout.
-            unsafe { self.layout.add(threads, bucket, connection.messages[1][bucket % 2].1, &gradients.parts) };
-            done(work, bucket)?;
-            pending = next;
-        }
-        Ok(())
-    }
-
-    /// Makes the sums that have been added the means of the gradients.
-    pub fn average(&self) {
-        // SAFETY: the parts are as long as in the layout, and locked.
-        unsafe { self.layout.divide(&self.locked().parts, self.count as f64) };
     }
 
     fn started<'py>(&self, py: Python<'py>, kind: usize, bucket: usize) -> PyResult<Bound<'py, PyAny>> {
