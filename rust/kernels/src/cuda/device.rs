@@ -3,7 +3,7 @@
 //! It uses a device's primary context, as CuPy, PyTorch and JAX do, and restores the calling thread's context afterwards. The
 //! driver's library is located before any call into it, so a machine without it gets an error.
 
-use std::collections::{HashMap, TryReserveError};
+use std::collections::HashMap;
 use std::ffi::{CString, c_int, c_void};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
@@ -11,52 +11,9 @@ use cudarc::driver::result::{self, DriverError};
 use cudarc::driver::sys;
 
 use super::cache;
+use super::error::{Result, describe};
 use super::nvrtc::{self, OPTIONS};
 use super::source::Unit;
-
-/// Why something failed: a message.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Error {
-    /// There is not enough memory, on the host or on a device.
-    Memory(String),
-    /// Anything else.
-    Other(String),
-}
-
-/// A result of what a driver, a compiler or an allocator does.
-pub type Result<T> = std::result::Result<T, Error>;
-
-impl From<String> for Error {
-    fn from(message: String) -> Error {
-        Error::Other(message)
-    }
-}
-
-impl From<&str> for Error {
-    fn from(message: &str) -> Error {
-        Error::Other(message.into())
-    }
-}
-
-impl From<TryReserveError> for Error {
-    fn from(_: TryReserveError) -> Error {
-        Error::Memory("no memory for what a step over these arrays needs besides them".into())
-    }
-}
-
-/// Describes a driver error: its name, and what was being done.
-fn describe(doing: impl std::fmt::Display) -> impl FnOnce(DriverError) -> Error {
-    move |error| {
-        let words = |text: std::result::Result<&std::ffi::CStr, DriverError>| {
-            text.map(|text| text.to_string_lossy().into_owned()).unwrap_or_default()
-        };
-        let message = format!("{doing}: CUDA error {} ({})", words(error.error_name()), words(error.error_string()));
-        match error.0 {
-            sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY => Error::Memory(message),
-            _ => Error::Other(message),
-        }
-    }
-}
 
 /// Loads the driver; returns its version, such as 12080 for 12.8.
 ///

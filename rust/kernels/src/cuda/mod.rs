@@ -5,6 +5,9 @@
 
 mod cache;
 mod device;
+mod error;
+mod gradients;
+mod norm;
 pub mod nvrtc;
 pub mod plan;
 pub mod source;
@@ -16,5 +19,6 @@ mod tests;
 mod translate;
 mod work;
 
-pub use device::{Block, Device, Error, Event, Result, count, device_of, driver};
+pub use device::{Block, Device, Event, count, device_of, driver};
+pub use error::{Error, Result};
 pub use work::{DeviceStep, Measured, Outcome, Work};

@@ -30,8 +30,8 @@ template <class T> DEVICE void compute(T& one, const Streams<T>& at, const Array
     one.Text();
 }
 
-// Stores one element.
-template <class T> DEVICE void keep(T& one, const Streams<T>& at, u64 i, bool zero) {
+// Stores one element; `zero`: sets its gradient to zero.
+template <class T> DEVICE void store_element(T& one, const Streams<T>& at, u64 i, bool zero) {
     if (T::WRITES_PARAM) {
         P p;
         store(p, one.p);
@@ -50,7 +50,7 @@ template <class T> DEVICE void keep(T& one, const Streams<T>& at, u64 i, bool ze
 
 // Computes and stores V neighbours, with vector loads and stores.
 template <int V, class T>
-DEVICE void together(T& one, const Streams<T>& at, const Array& array, u64 i, bool zero) {
+DEVICE void compute_vector(T& one, const Streams<T>& at, const Array& array, u64 i, bool zero) {
     Pack<P, V> p = {};
     Pack<G, V> g = {};
     Pack<S, V> s[T::STATES + 1];
@@ -94,10 +94,10 @@ template <class T> DEVICE void elements(const Args& args) {
     u64 i = (u64)chunk.index * CHUNK, end = least(i + CHUNK, array.len);
     if (aligned) {
         u64 whole = i + (end - i) / 4 * 4;
-        for (u64 k = i + threadIdx.x * 4; k < whole; k += THREADS * 4) together<4>(one, at, array, k, args.zero);
+        for (u64 k = i + threadIdx.x * 4; k < whole; k += THREADS * 4) compute_vector<4>(one, at, array, k, args.zero);
         i = whole;
     }
-    for (i += threadIdx.x; i < end; i += THREADS) together<1>(one, at, array, i, args.zero);
+    for (i += threadIdx.x; i < end; i += THREADS) compute_vector<1>(one, at, array, i, args.zero);
 }
 
 // A thread's partial sums of a stage; for a fast sum also its float32 lane.
@@ -164,7 +164,7 @@ DEVICE void deal(T& one, const Streams<T>& at, const Array& array, u64 i, u64 en
             if (k >= end) break;
             compute(one, at, array, k);
             sums.add(one);
-            if (stores) keep(one, at, k, zero);
+            if (stores) store_element(one, at, k, zero);
         }
     }
 }
@@ -267,209 +267,6 @@ template <class T> DEVICE void cells(const Args& args) {
         double sum = neutral(T::Form(k));
         for (u64 i = 0; i < count; i++) sum = combine(T::Form(k), sum, get(piece + i));
         put(args.partials + (T::FIRST + k) * args.stride + array.cell + cell, sum);
-    }
-}
-
-// Rows or columns of interleaved matrices: THREADS of them, each summed by one thread.
-template <class T> DEVICE void sums_interleaved(T& one, const Streams<T>& at, const Array& array, u64 index) {
-    u64 place = index * THREADS + threadIdx.x, row = over(place, array.interleaved);
-    if (row >= array.batch * array.rows) return;
-    double total[T::SUMS];
-    for (int k = 0; k < T::SUMS; k++) total[k] = neutral(T::Form(k));
-    u64 col = place - row * array.interleaved;
-    for (u64 first = 0; first < array.cols; first += STRIP) {
-        Sums<T> sums;
-        for (; col < least(first + STRIP, array.cols); col += array.interleaved) {
-            compute(one, at, array, row * array.cols + col);
-            sums.add(one);
-        }
-        for (int k = 0; k < T::SUMS; k++) total[k] = combine(T::Form(k), total[k], sums.sum[k]);
-    }
-    double count = (double)(array.cols / array.interleaved);
-    for (int k = 0; k < T::SUMS; k++) {
-        put((F*)get(at.pointers + T::Vector(k)) + place, (F)(total[k] / (T::Mean(k) ? count : 1.0)));
-    }
-}
-
-// Rows or columns whose elements are contiguous. Each has as many groups of LANES threads as it has pieces, up to all of the
-// block.
-template <class T> DEVICE void sums_along(const Args& args) {
-    SHARED double parts[T::SUMS][THREADS / LANES];
-    const Chunk chunk = get(args.chunks + blockIdx.x);
-    const Array array = get(args.arrays + chunk.array);
-    const Streams<T> at(args, array, chunk.array);
-    T one;
-    one.Scalars(args, array);
-    if (array.interleaved > 1) {
-        sums_interleaved(one, at, array, chunk.index);
-        return;
-    }
-    u64 count = over_up(array.cols, BLOCK);
-    u32 width = 1, group = threadIdx.x / LANES;
-    while (width < count && width < THREADS / LANES) width *= 2;
-    u64 row = (u64)chunk.index * (THREADS / LANES / width) + group / width, rows = array.batch * array.rows;
-    double strip[T::SUMS], total[T::SUMS];
-    for (int k = 0; k < T::SUMS; k++) strip[k] = total[k] = neutral(T::Form(k));
-    for (u64 first = 0; first < count; first += width) {
-        u64 col = (first + group % width) * BLOCK;
-        u64 start = row * array.cols + col, end = row < rows && col < array.cols ? start + least(BLOCK, array.cols - col) : start;
-        Sums<T> sums;
-        deal(one, at, array, start, end, false, false, sums);
-        double result[T::SUMS];
-        reduce(sums, result);
-        if (threadIdx.x % LANES == 0) {
-            for (int k = 0; k < T::SUMS; k++) parts[k][group] = result[k];
-        }
-        __syncthreads();
-        if (threadIdx.x % LANES == 0 && group % width == 0) {
-            for (u32 w = 0; w < width && first + w < count; w++) {
-                for (int k = 0; k < T::SUMS; k++) {
-                    strip[k] = combine(T::Form(k), strip[k], parts[k][group + w]);
-                    if ((first + w + 1) % (STRIP / BLOCK) == 0 || first + w + 1 == count) {
-                        total[k] = combine(T::Form(k), total[k], strip[k]);
-                        strip[k] = neutral(T::Form(k));
-                    }
-                }
-            }
-        }
-        __syncthreads();
-    }
-    if (threadIdx.x % LANES == 0 && group % width == 0 && row < rows) {
-        for (int k = 0; k < T::SUMS; k++) {
-            put((F*)get(at.pointers + T::Vector(k)) + row, (F)(total[k] / (T::Mean(k) ? (double)array.cols : 1.0)));
-        }
-    }
-}
-
-// Rows or columns whose elements are a row apart: THREADS columns of a panel, each summed by one thread.
-template <class T> DEVICE void sums_across(const Args& args) {
-    const Chunk chunk = get(args.chunks + blockIdx.x);
-    const Array array = get(args.arrays + chunk.array);
-    const Streams<T> at(args, array, chunk.array);
-    u64 place = (u64)chunk.index * THREADS + threadIdx.x;
-    if (place >= array.batch * array.panels * array.cols) return;
-    T one;
-    one.Scalars(args, array);
-    u64 panel = over(place, array.cols), col = place - panel * array.cols;
-    u64 matrix = over(panel, array.panels), row = (panel - matrix * array.panels) * array.panel;
-    u64 last = least(row + array.panel, array.rows);
-    Sums<T> sums;
-    for (; row < last; row++) {
-        compute(one, at, array, (matrix * array.rows + row) * array.cols + col);
-        sums.add(one);
-    }
-    for (int k = 0; k < T::SUMS; k++) put(args.columns + k * args.column_stride + array.column + place, sums.sum[k]);
-}
-
-// Combines the panels of THREADS columns, in order.
-template <class T> DEVICE void panels(const Args& args) {
-    const Chunk chunk = get(args.chunks + blockIdx.x);
-    const Array array = get(args.arrays + chunk.array);
-    u64 place = (u64)chunk.index * THREADS + threadIdx.x;
-    if (place >= array.batch * array.cols) return;
-    u64 matrix = over(place, array.cols), col = place - matrix * array.cols;
-    void* const* pointers = args.pointers + array.pointers;
-    for (int k = 0; k < T::SUMS; k++) {
-        const double* from = args.columns + k * args.column_stride + array.column + matrix * array.panels * array.cols + col;
-        double sum = get(from);
-        for (u64 i = 1; i < array.panels; i++) sum = combine(T::Form(k), sum, get(from + i * array.cols));
-        put((F*)get(pointers + T::Vector(k)) + place, (F)(sum / (T::Mean(k) ? (double)array.rows : 1.0)));
-    }
-}
-
-// A stage over rows or columns without sums: THREADS of them.
-template <class T> DEVICE void numbers(const Args& args) {
-    const Chunk chunk = get(args.chunks + blockIdx.x);
-    const Array array = get(args.arrays + chunk.array);
-    u64 i = (u64)chunk.index * THREADS + threadIdx.x;
-    if (i >= vector_length(array, T::ROW)) return;
-    T one;
-    one.Scalars(args, array);
-    one.In(args.pointers + array.pointers, i);
-    one.Text();
-    one.Out(args.pointers + array.pointers, i);
-}
-
-// The same for interleaved matrices, `count` numbers from `first`: one thread for each matrix.
-template <class T>
-DEVICE void interleaved_matrices(
-    const Args& args, T& one, void* const* pointers, const Array& array, u64 first, u64 count, u64 run
-) {
-    u64 step = array.interleaved;
-    double of_one = (double)over(count, step);
-    for (u64 start = threadIdx.x; start < step; start += THREADS) {
-        Sums<T> sums;
-        for (u64 i = start; i < count; i += step) {
-            one.In(pointers, first + i);
-            one.Text();
-            one.Out(pointers, first + i);
-            sums.add(one);
-        }
-        for (int k = 0; k < T::SUMS; k++) {
-            double sum = combine(T::Form(k), neutral(T::Form(k)), sums.sum[k]);
-            if (T::Run(k) >= 0) put(args.runs + T::Run(k) * args.run_stride + array.run + run * step + start, sum);
-            if (T::Vector(k) < 0) continue;
-            F x = (F)(sum / (T::Mean(k) ? of_one : 1.0));
-            for (u64 i = start; i < count; i += step) put((F*)get(pointers + T::Vector(k)) + first + i, x);
-        }
-    }
-}
-
-// A stage over the rows or columns of a matrix, or of all matrices of an array, and its sums.
-template <class T> DEVICE void matrices(const Args& args) {
-    SHARED double parts[T::SUMS][THREADS / LANES];
-    SHARED double results[T::SUMS];
-    const Chunk chunk = get(args.chunks + blockIdx.x);
-    const Array array = get(args.arrays + chunk.array);
-    void* const* pointers = args.pointers + array.pointers;
-    T one;
-    one.Scalars(args, array);
-    u64 all = vector_length(array, T::ROW), count = T::BY_MATRIX ? over(all, array.batch) : all, first = chunk.index * count;
-    if (T::BY_MATRIX && array.interleaved > 1) {
-        interleaved_matrices(args, one, pointers, array, first, count, chunk.index);
-        return;
-    }
-    u32 group = threadIdx.x / LANES;
-    double total[T::SUMS];
-    for (int k = 0; k < T::SUMS; k++) total[k] = neutral(T::Form(k));
-    for (u64 start = 0; start < count; start += THREADS / LANES * BLOCK) {
-        u64 i = start + group * BLOCK, end = least(i + BLOCK, count);
-        Sums<T> sums;
-        for (i += threadIdx.x % LANES; i < end; i += 4 * LANES) {
-#pragma unroll
-            for (int j = 0; j < 4; j++) {
-                u64 k = i + j * LANES;
-                if (k >= end) break;
-                one.In(pointers, first + k);
-                one.Text();
-                one.Out(pointers, first + k);
-                sums.add(one);
-            }
-        }
-        double result[T::SUMS];
-        reduce(sums, result);
-        if (threadIdx.x % LANES == 0) {
-            for (int k = 0; k < T::SUMS; k++) parts[k][group] = result[k];
-        }
-        __syncthreads();
-        if (threadIdx.x == 0) {
-            for (u32 w = 0; w < THREADS / LANES && start + w * BLOCK < count; w++) {
-                for (int k = 0; k < T::SUMS; k++) total[k] = combine(T::Form(k), total[k], parts[k][w]);
-            }
-        }
-        __syncthreads();
-    }
-    if (threadIdx.x == 0) {
-        for (int k = 0; k < T::SUMS; k++) {
-            results[k] = total[k];
-            if (T::Run(k) >= 0) put(args.runs + T::Run(k) * args.run_stride + array.run + chunk.index, total[k]);
-        }
-    }
-    __syncthreads();
-    for (int k = 0; k < T::SUMS; k++) {
-        if (T::Vector(k) < 0) continue;
-        F x = (F)(results[k] / (T::Mean(k) ? (double)count : 1.0));
-        for (u64 i = threadIdx.x; i < count; i += THREADS) put((F*)get(pointers + T::Vector(k)) + first + i, x);
     }
 }
 

@@ -92,7 +92,7 @@ impl Unit {
                 for (alias, dtype) in [("P", param), ("G", grad), ("S", compute)] {
                     line!(source, "typedef {} {alias};", type_name(dtype));
                 }
-                (param, include_str!("passes.cu"))
+                (param, concat!(include_str!("passes.cu"), include_str!("vectors.cu")))
             }
             Unit::Texts { .. } => (compute, include_str!("scalars.cu")),
         };
@@ -313,7 +313,13 @@ mod tests {
 
     #[test]
     fn the_formula_of_clipping_comes_from_its_rule() {
-        for file in [include_str!("prelude.cu"), include_str!("passes.cu"), include_str!("scalars.cu")] {
+        let all = [
+            include_str!("prelude.cu"),
+            include_str!("passes.cu"),
+            include_str!("vectors.cu"),
+            include_str!("scalars.cu"),
+        ];
+        for file in all {
             assert!(!file.contains("1e-6") && !file.contains("max_norm"));
         }
         let rule = tools::clip_norm().rule;

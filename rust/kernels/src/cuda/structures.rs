@@ -1,4 +1,5 @@
-//! Generates the stages of a rule as C++ structures, which the templates in `passes.cu` and `scalars.cu` run. Knows no launch.
+//! Generates the stages of a rule as C++ structures, which the templates in `passes.cu`, `vectors.cu` and `scalars.cu` run.
+//! Knows no launch.
 //!
 //! Members have the names of the rule, and methods begin with a capital, which no name of a rule does.
 

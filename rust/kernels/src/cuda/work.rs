@@ -3,13 +3,14 @@
 //! Nothing here waits for the device, except when the step depends on whether gradients are finite. The clipping factor, and
 //! everything that scalar stages compute, stays on the device.
 
-use super::device::{Block, Device, Event, Result};
+use super::device::{Block, Device, Event};
+use super::error::Result;
+use super::gradients::Gradients;
+use super::norm::Norm;
 use super::stages::check;
-use super::tables::{Gradients, Tables, Values};
-use crate::memory::try_collect;
-use crate::numeric::reduce::{BLOCK, UNITS};
-use crate::optimizers::tools::clip_norm;
-use crate::rule::{Common, Scope};
+use super::tables::{Tables, Values};
+use crate::numeric::reduce::BLOCK;
+use crate::rule::Scope;
 use crate::{Array, Dtype, StateFormat};
 
 /// The settings of a step on a device.
@@ -52,8 +53,8 @@ pub type Measured = (Option<(usize, usize)>, f64, f64);
 struct Ready {
     gradients: Gradients,
     step: Tables,
-    /// The same arrays under the rule `clip_norm`; built when a norm is first needed.
-    clip: Option<Tables>,
+    /// Built when a norm is first needed.
+    norm: Option<Norm>,
 }
 
 /// The arrays of an optimizer, all on one device.
@@ -69,7 +70,6 @@ pub struct Work {
     shared_count: usize,
     /// The last step's stream, and its end there.
     last: Option<(u64, Event)>,
-    answer: Option<Block>,
 }
 
 // SAFETY: the pointers are only dereferenced on the device, by `run`, whose callers guarantee their validity.
@@ -86,16 +86,7 @@ impl std::fmt::Debug for Work {
 impl Work {
     /// Without arrays.
     pub fn new(device: &'static Device) -> Work {
-        Work {
-            device,
-            arrays: Vec::new(),
-            lengths: Vec::new(),
-            ready: None,
-            shared: None,
-            shared_count: 0,
-            last: None,
-            answer: None,
-        }
+        Work { device, arrays: Vec::new(), lengths: Vec::new(), ready: None, shared: None, shared_count: 0, last: None }
     }
 
     /// Appends arrays. Their pointers are device pointers; a state of scope `array` is one float64 there.
@@ -217,7 +208,7 @@ impl Work {
         // SAFETY: upheld by the caller.
         unsafe {
             self.start_norm(step)?;
-            let (nonfinite, norm, factor) = self.read_norm(step.stream)?;
+            let (nonfinite, norm, factor) = self.measured().read(step.stream)?;
             Ok((nonfinite.map(|place| self.place(place)), norm, factor))
         }
     }
@@ -227,22 +218,17 @@ impl Work {
         let (device, stream) = (self.device, step.stream);
         if self.ready.is_none() {
             let gradients = Gradients::new(device, self.arrays.len())?;
-            self.ready = Some(Ready { gradients, step: Tables::new(device, &self.arrays, stream)?, clip: None });
+            self.ready = Some(Ready { gradients, step: Tables::new(device, &self.arrays, stream)?, norm: None });
         }
         let ready = self.ready.as_mut().expect("was just made");
         if let Some(program) = program {
             ready.step.prepare(device, program)?;
         }
         if sums {
-            if ready.clip.is_none() {
-                let plain = |array: &Array| Array {
-                    grad_type: array.grad_type,
-                    ..Array::new(clip_norm(), 0, std::ptr::null_mut(), array.param_type.compute(), array.len)
-                };
-                let arrays = try_collect(self.arrays.iter().map(plain))?;
-                ready.clip = Some(Tables::new(device, &arrays, stream)?);
+            if ready.norm.is_none() {
+                ready.norm = Some(Norm::new(device, &self.arrays, stream)?);
             }
-            ready.clip.as_mut().expect("was just made").prepare(device, "step")?;
+            ready.norm.as_mut().expect("was just made").prepare()?;
         }
         if let Some((last, end)) = &self.last
             && *last != stream
@@ -269,7 +255,7 @@ impl Work {
                 self.start_norm(step)?;
             }
             if step.finite {
-                let (nonfinite, found, _) = self.read_norm(step.stream)?;
+                let (nonfinite, found, _) = self.measured().read(step.stream)?;
                 if let Some(place) = nonfinite {
                     if step.zero_grads {
                         for array in &self.arrays {
@@ -282,8 +268,8 @@ impl Work {
                 norm = Some(found);
             }
             let ready = self.ready.as_ref().expect("is prepared");
-            let factor = match &ready.clip {
-                Some(clip) if step.max_norm.is_some() => clip.answer(0, clip_scalar("factor")),
+            let factor = match &ready.norm {
+                Some(norm) if step.max_norm.is_some() => norm.factor(),
                 _ => 0,
             };
             ready.step.run(self.device, program, &self.values(step, step.scalars, factor))?;
@@ -309,56 +295,18 @@ impl Work {
         }
     }
 
-    /// Launches the rule `clip_norm` over the gradients.
+    /// Launches the kernels of the norm.
     ///
     /// # Safety
     /// As for [`Work::run`], for the gradients.
-    unsafe fn start_norm(&self, step: &DeviceStep<'_>) -> Result<()> {
-        let clip = self.clip();
-        let mut scalars = vec![Vec::new()];
-        // SAFETY: upheld by the caller; the word is the table's own.
-        unsafe {
-            self.device.fill(clip.answers.pointer, 0xff, 8, step.stream)?; // no nonfinite gradient found yet
-        }
-        let is_float64 = |array: &Array| (array.grad_type, array.param_type.compute()) == (Dtype::F64, Dtype::F64);
-        // In other units the kernels only run if the sum in the unit before it needs that.
-        let others = if self.arrays.iter().any(is_float64) { &UNITS[..] } else { &[] };
-        for &unit in [1.0].iter().chain(others) {
-            let hypers = [step.grad_scale, step.max_norm.unwrap_or(f64::INFINITY), unit];
-            clip_norm().rule.scalars(&Common::default(), &hypers, 1, 1.0, &mut scalars[0]);
-            let values = Values { zero_grads: false, ..self.values(step, &scalars, 0) };
-            // SAFETY: upheld by the caller.
-            unsafe { clip.run(self.device, "step", &values)? };
-        }
-        Ok(())
+    unsafe fn start_norm(&mut self, step: &DeviceStep<'_>) -> Result<()> {
+        let values = self.values(step, &[], 0);
+        // SAFETY: upheld by the caller.
+        unsafe { self.measured().start(step, values) }
     }
 
-    fn clip(&self) -> &Tables {
-        self.ready.as_ref().and_then(|ready| ready.clip.as_ref()).expect("is prepared")
-    }
-
-    /// Waits for the results of [`Work::start_norm`] and reads them: the position of the first gradient that is not finite, the
-    /// norm, and the clipping factor.
-    ///
-    /// # Safety
-    /// The work that writes them has been submitted to the stream.
-    unsafe fn read_norm(&mut self, stream: u64) -> Result<(Option<u64>, f64, f64)> {
-        let device = self.device;
-        let words = 1 + clip_norm().rule.scalars.len();
-        if self.answer.is_none() {
-            self.answer = Some(Block::pinned(device, 8 * words)?);
-        }
-        let pointer = self.answer.as_ref().expect("was just made").pointer;
-        // SAFETY: both have this many words, and stay valid; they are read after the stream is synchronized.
-        let found = unsafe {
-            device.copy(pointer, self.clip().answers.pointer, 8 * words, stream)?;
-            device.synchronize(stream)?;
-            std::slice::from_raw_parts(pointer as *const u64, words)
-        };
-        let number = |name| f64::from_bits(found[1 + clip_scalar(name)]);
-        // Without gradients there is nothing to sum: the norm is zero.
-        let nonfinite = (found[0] != u64::MAX).then_some(found[0]);
-        Ok((nonfinite, number("norm"), number("factor")))
+    fn measured(&mut self) -> &mut Norm {
+        self.ready.as_mut().and_then(|ready| ready.norm.as_mut()).expect("is prepared")
     }
 
     /// Waits for the last step, after which its memory may be freed.
@@ -371,12 +319,9 @@ impl Work {
     /// # Errors
     /// The driver's.
     pub fn norm(&mut self) -> Result<Option<f64>> {
-        match (&self.ready, &self.last) {
-            (Some(Ready { clip: Some(_), .. }), Some((stream, _))) => {
-                let stream = *stream;
-                // SAFETY: the last step has started it.
-                Ok(Some(unsafe { self.read_norm(stream)? }.1))
-            }
+        match (&mut self.ready, &self.last) {
+            // SAFETY: the last step has started it.
+            (Some(Ready { norm: Some(norm), .. }), Some((stream, _))) => Ok(Some(unsafe { norm.read(*stream)? }.1)),
             _ => Ok(None),
         }
     }
@@ -393,11 +338,6 @@ impl Work {
         }
         unreachable!("positions lie within the arrays")
     }
-}
-
-/// The index of a scalar of `clip_norm`.
-fn clip_scalar(name: &str) -> usize {
-    clip_norm().rule.scalars.iter().position(|&scalar| scalar == name).expect("the rule has it")
 }
 
 impl Drop for Work {
