@@ -106,9 +106,10 @@ class Declaration:
         """The completed docstring of a class with a generated constructor."""
         return doc
 
-    def _setup(self, params: Any, hypers: dict[str, Any], whole: dict[str, Any]) -> None:
-        """The body of the constructor; `hypers` and `whole` have their defaults filled in."""
-        raise NotImplementedError
+    if TYPE_CHECKING:
+
+        def _setup(self, params: Any, hypers: dict[str, Any], whole: dict[str, Any]) -> None:
+            """The body of the constructor; `hypers` and `whole` have their defaults filled in."""
 
 
 class _Later:
