@@ -88,6 +88,7 @@ class _Average(Wrapper):
 
         def _weight(self, updates: int) -> float:
             """The weight of the parameters in an update, after this many others."""
+            ...
 
     def _is_due(self, steps: int) -> bool:
         """Whether an update follows the `steps`-th step."""
