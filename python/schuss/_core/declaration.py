@@ -106,10 +106,9 @@ class Declaration:
         """The completed docstring of a class with a generated constructor."""
         return doc
 
-    if TYPE_CHECKING:
-
-        def _setup(self, params: Any, hypers: dict[str, Any], whole: dict[str, Any]) -> None:
-            """The body of the constructor; `hypers` and `whole` have their defaults filled in."""
+    def _setup(self, params: Any, hypers: dict[str, Any], whole: dict[str, Any]) -> None:
+        """The body of the constructor; `hypers` and `whole` have their defaults filled in."""
+        raise NotImplementedError
 
 
 class _Later:

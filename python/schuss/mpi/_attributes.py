@@ -6,7 +6,7 @@ It knows no processes.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from schuss._core.group import ParamGroup
 from schuss._core.optimizer import Optimizer
@@ -22,10 +22,9 @@ class Attributes:
 
     _optimizer: Optimizer
 
-    if TYPE_CHECKING:
-
-        def _run_together(self, method: Callable[..., Any], args: tuple[Any, ...], named: dict[str, Any]) -> Any:
-            """Calls a method of the optimizer in all processes."""
+    def _run_together(self, method: Callable[..., Any], args: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        """Calls a method of the optimizer in all processes."""
+        raise NotImplementedError
 
     def __getattr__(self, name: str) -> Any:
         hidden = name.startswith("_") or name == "grads"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import numpy as np
 
@@ -84,11 +84,9 @@ class _Average(Wrapper):
         """
         return self._showing([own[0] for own in self._extra])
 
-    if TYPE_CHECKING:
-
-        def _weight(self, updates: int) -> float:
-            """The weight of the parameters in an update, after this many others."""
-            ...
+    def _weight(self, updates: int) -> float:
+        """The weight of the parameters in an update, after this many others."""
+        raise NotImplementedError
 
     def _is_due(self, steps: int) -> bool:
         """Whether an update follows the `steps`-th step."""
