@@ -23,8 +23,8 @@ const DISTANCES: [usize; 2] = [12, 6];
 const RANGE: usize = 256;
 const ELEMENTS: usize = 32;
 
-/// Ranges whose array objects a step looks at if parameters are packed and gradients are the optimizer's own. A step updates the
-/// block that they are views of, which the optimizer keeps alive, so what becomes of the objects is for the user's sake only.
+/// How many ranges a step checks if parameters are packed and gradients are the optimizer's own. It updates the block that the
+/// arrays are views of, which the optimizer keeps alive; so it is safe not to check all of them in each step.
 const IN_TURN: usize = 2;
 
 /// Gradients that have been read into the work list.

@@ -13,7 +13,7 @@ use crate::inner::{IN_STEP, NO_NORM};
 use crate::memory::List;
 
 /// A step of `owner` that its `arrays` take one by one, each once or not at all: a context that starts at construction. Meanwhile
-/// nobody may use the owner. It ends on drop too, and where updates still run in other threads, with the last of these.
+/// nobody may use the owner. It ends on drop too. If updates still run in other threads, the last of them ends it.
 #[pyclass(frozen, module = "schuss._schuss")]
 pub struct Stepping {
     owner: Py<Core>,

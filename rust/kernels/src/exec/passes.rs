@@ -19,8 +19,8 @@ use crate::rule::{DECAY, Factor, Kind, L2, Operand, Pass, Right, Scope, Stage};
 const LONG: usize = 64;
 
 impl Item {
-    /// Whether the operands of a pass lie in memory as the elements of its rows do, which are long. The blocks of int8 states
-    /// cross rows.
+    /// Whether a pass can run row by row: rows are long, and its operands lie in memory as their elements do. With int8 states it
+    /// cannot, since their blocks cross rows.
     fn has_long_rows(&self, pass: &Pass) -> bool {
         let long = self.matrix().filter(|matrix| matrix.cols >= LONG && self.format != StateFormat::Int8);
         long.is_some_and(|matrix| pass.operands.iter().all(|operand| !matrix.lies_in_rows(operand.scope)))
