@@ -131,9 +131,10 @@ class Job:
         return sum(one.bytes for one in self.passes()) / self.elements / self.period
 
     def divider(self):
-        """Divisions and square roots per element of a step."""
+        """Divisions and square roots per element of each of a step's passes, for a rule without a look-ahead."""
         group = self.optimizer.param_groups[0]
-        return traffic.divider(self.rule(), dict(type(self.optimizer)._rule_values(group.hypers)))
+        clip = [(0, 0)] if self.optimizer.max_grad_norm is not None else []
+        return clip + traffic.divider(self.rule(), dict(type(self.optimizer)._rule_values(group.hypers)))
 
 
 @functools.lru_cache(maxsize=1)

@@ -55,23 +55,28 @@ def _bound(rounds):
         if case.startswith(("NAG", "Lookahead", "Ranger")):  # they do more than one rule's step
             continue
         job, small = (jobs.Job(case, [jobs.shape(case, n)]) for n in (ELEMENTS, 1))
-        divisions, roots = job.divider()
-        steps = {
-            "step": job.step,
-            "call": small.step,
-            "traffic": job.floor(1),
-            "nothing": small.floor(1),
-            "empty": empty,
-        }
-        steps["divider"] = floor.make_divider(ELEMENTS, divisions, roots) if divisions + roots else empty
+        steps = {"step": job.step, "call": small.step, "empty": empty}
+        parts = list(zip(job.passes(), small.passes(), job.divider()))
+        for k, (moved, nothing, operations) in enumerate(parts):
+            steps[f"traffic {k}"], steps[f"nothing {k}"] = floor.make_pass(moved, 1), floor.make_pass(nothing, 1)
+            steps[f"divider {k}"] = floor.make_divider(ELEMENTS, *operations) if sum(operations) else empty
         taken = timing.interleave(steps, rounds, seconds=0.003, rest=0)
-        net = [step - call for step, call in zip(taken["step"], taken["call"])]
-        pairs = (("traffic", "nothing"), ("divider", "empty"))  # a loop, and the cost of calling it
-        bounds = [[loop - call for loop, call in zip(taken[name], taken[base])] for name, base in pairs]
-        reached = median(max(own) / ours for ours, *own in zip(net, *bounds))
-        traffic, divider = map(median, bounds)
-        own = {"net": median(net), "traffic": traffic, "divider": divider, "reached": reached}
-        result[case] = {**own, "operations": [divisions, roots]}
+
+        def net(name, base, taken=taken):
+            """A loop without the cost of calling it, in each round."""
+            return [loop - call for loop, call in zip(taken[name], taken[base])]
+
+        ours = net("step", "call")
+        traffic = list(zip(*(net(f"traffic {k}", f"nothing {k}") for k in range(len(parts)))))
+        divider = list(zip(*(net(f"divider {k}", "empty") for k in range(len(parts)))))
+        bounds = [sum(map(max, *both)) for both in zip(traffic, divider)]
+        result[case] = {
+            "net": median(ours),
+            "traffic": median(map(sum, traffic)),
+            "divider": median(map(sum, divider)),
+            "reached": median(bound / own for bound, own in zip(bounds, ours)),
+            "operations": [sum(column) for column in zip(*job.divider())],
+        }
     return result
 
 
@@ -90,10 +95,10 @@ def tables(data):
     bound = data.get("bound", {})
     if bound and "missing" not in bound:
         text = (
-            f"Float32, {ELEMENTS:,} elements, one thread, without the call overhead. The bound is the time of the "
-            "slower of two loops: one with only the step's loads and stores, one with only its divisions and square "
-            "roots; a power of 0.5 counts as a root, and an angle as two divisions. The last column is the bound "
-            "divided by our time: at 1, the rest of the arithmetic costs nothing."
+            f"Float32, {ELEMENTS:,} elements, one thread, without the call overhead. The bound of a pass is the "
+            "time of the slower of two loops: one with only its loads and stores, one with only its divisions and "
+            "square roots; a power of 0.5 counts as a root, and an angle as two divisions. The last column is the sum "
+            "of these bounds divided by our time: at 1, the rest of the arithmetic costs nothing."
         )
         head = ["optimizer", "divisions + roots", "ours", "traffic", "divider", "bound / ours"]
         rows = []

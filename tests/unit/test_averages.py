@@ -241,3 +241,36 @@ def test_same_bits(threads):
     for _ in range(3):
         small.step(g[12_345:12_400].copy())
     assert_same([opt.average[12_345:12_400].copy()], [small.average])
+
+
+@pytest.mark.parametrize("wrap", ["EMA", "SWA of Lookahead"])
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        (schuss.SGD, dict(momentum=0.9)),
+        (schuss.AdamW, dict(state_dtype="int8", state_seed=3)),
+        (schuss.AdamW, dict(master_weights=True)),
+        (schuss.AdamW, dict(max_grad_norm=1.0)),
+        (schuss.LAMB, {}),
+    ],
+    ids=["momentum", "int8", "master weights", "clipped", "two passes"],
+)
+def test_within_the_step_as_after_it(kind, options, wrap):
+    """What follows a step in its tasks has the bits of a pass of its own, also for arrays without a gradient."""
+    rng = np.random.default_rng(0)
+    dtype = np.float16 if "master_weights" in options else np.float32
+    lengths = [3, 4096, 0, 4100, 70_001]
+    start = [rng.standard_normal(n).astype(dtype) for n in lengths]
+    within, after = ([p.copy() for p in start] for _ in range(2))
+    outer, inner = (schuss.SWA, lambda o: schuss.Lookahead(o, k=2)) if "SWA" in wrap else (schuss.EMA, lambda o: o)
+    a = outer(inner(kind(within, lr=0.01, **options)))
+    stepped = inner(kind(after, lr=0.01, **options))
+    b = outer(stepped)
+    for t in range(4):
+        grads = [rng.standard_normal(n).astype(np.float32) for n in lengths]
+        grads[t] = None
+        a.step(grads, partial=True)
+        stepped.step(grads, partial=True)
+        b.update()
+        assert_same([*within, *a.average], [*after, *b.average])
+    assert_unchanged(b, snapshot(a))

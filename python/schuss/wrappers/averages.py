@@ -152,8 +152,10 @@ class EMA(_Average):
 
     Notes
     -----
-    One pass of its own, which reads the parameters once and reads and writes the average. In 32 bits for parameters of
-    fewer. PyTorch's ``AveragedModel`` with ``get_ema_multi_avg_fn``; ``warmup`` is TensorFlow's ``num_updates``.
+    Where the optimizer's step is one pass, an update is part of it and moves the average's bytes alone: it finds the
+    parameters in the cache. After other steps, and for packed parameters, it is a pass of its own. The average is in 32
+    bits for parameters of fewer. PyTorch's ``AveragedModel`` with ``get_ema_multi_avg_fn``; ``warmup`` is TensorFlow's
+    ``num_updates``.
 
     Examples
     --------

@@ -33,7 +33,7 @@ pub use cpu::prefetch;
 #[doc(hidden)]
 pub use exec::in_parallel;
 pub use exec::{
-    Array, Backup, Combine, LocalSum, Matrix, Peers, RowGradients, RowStep, Shards, Step, WorkList, cut_size,
+    Array, Backup, Combine, Follower, LocalSum, Matrix, Peers, RowGradients, RowStep, Shards, Step, WorkList, cut_size,
     num_threads, padded_length, set_num_threads,
 };
 pub use kernel::CompiledRule;

@@ -31,6 +31,8 @@ type Attribute = (Py<PyAny>, Py<PyString>, Py<PyAny>);
 pub struct Changes {
     attributes: Vec<Attribute>,
     jobs: Vec<Py<Job>>,
+    /// Whether a step has run the jobs.
+    jobs_ran: AtomicBool,
     copies: Vec<(Bytes, Bytes)>,
     fills: Vec<(Py<PyUntypedArray>, f64)>,
     calls: Vec<(Py<PyAny>, Py<PyTuple>)>,
@@ -60,6 +62,7 @@ impl Changes {
         Ok(Changes {
             attributes: attributes.0,
             jobs: jobs.0,
+            jobs_ran: AtomicBool::new(false),
             copies: collect(copies)?,
             fills: fills.0,
             calls: calls.0,
@@ -114,12 +117,22 @@ impl Changes {
         Err(PyValueError::new_err("an array was resized, re-pointed or made read-only meanwhile; nothing was changed"))
     }
 
+    /// The programs that it runs.
+    pub fn jobs(&self) -> &[Py<Job>] {
+        &self.jobs
+    }
+
+    /// Says that a step has run the programs.
+    pub fn jobs_ran(&self) {
+        self.jobs_ran.store(true, Ordering::Relaxed);
+    }
+
     /// Makes the changes, which were just checked.
     pub fn make_checked(&self, py: Python<'_>) -> PyResult<()> {
         // The old values live until all is done, since dropping one may run any code.
         let old = self.set_attributes(py)?;
-        for job in &self.jobs {
-            job.get().run_checked(py)?;
+        if !self.jobs_ran.load(Ordering::Relaxed) {
+            self.jobs.iter().try_for_each(|job| job.get().run_checked(py))?;
         }
         let is_large = |(target, _): &&(Bytes, Bytes)| target.len() >= RELEASE_GIL;
         // Small ones may be values that other threads read while they hold the GIL.

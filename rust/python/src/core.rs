@@ -22,7 +22,7 @@ use crate::memory::{List, collect, no_memory};
 use crate::options::{plain_flag, plain_scale};
 use crate::rows::Given;
 use crate::step::scheduled_values;
-use crate::step::{self, Taken, add_gradients, fill_scalars, restore_gradients, run};
+use crate::step::{self, Taken, Then, add_gradients, fill_scalars, restore_gradients, run};
 use crate::tree;
 
 /// The message where a step cannot start.
@@ -224,7 +224,7 @@ impl Core {
             }
         }
         let lead = fill_scalars(py, inner, scheduled.as_deref(), 1.0);
-        run(py, inner, (program, false), None, steps, false, lead)?;
+        run(py, inner, (program, false), Then::Followers(Vec::new()), steps, false, lead)?;
         read.release(py, inner)?;
         drop(guard);
         changes.get().make_checked(py)

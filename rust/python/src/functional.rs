@@ -1,6 +1,6 @@
 //! Rules on arrays whose state the caller owns, tools, and sums of squares. Knows no optimizer.
 
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard};
 
 use numpy::{PyArray1, PyArrayMethods, PyUntypedArray};
 use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
@@ -12,12 +12,15 @@ use crate::arrays::{Known, Pinned};
 use crate::group::{Format, GroupValues, MOST_STEPS, MatrixShape, RELEASE_GIL, array, detach_if, find_rule};
 use crate::memory::{List, collect, no_memory, push};
 
+/// A work list, and the scalars of its rule.
+pub type Work = (WorkList, Vec<Vec<f64>>);
+
 /// A program of a rule over arrays whose state the caller owns, ready to run; Python has checked them. `factor` multiplies the
 /// gradients; `shared` are the states of scope `all`.
 #[pyclass(frozen, module = "schuss._schuss")]
 pub struct Job {
-    program: String,
-    work: Mutex<(WorkList, Vec<Vec<f64>>)>,
+    pub program: String,
+    work: Mutex<Work>,
     /// What it writes, and what it only reads.
     written: Vec<Pinned>,
     read: Vec<Pinned>,
@@ -93,11 +96,16 @@ impl Job {
         self.written.iter().all(|array| array.unchanged(known)) && self.read.iter().all(|array| array.unmoved(known))
     }
 
+    /// Its work list and scalars, for the one who runs it.
+    pub fn locked(&self) -> PyResult<MutexGuard<'_, Work>> {
+        self.work.try_lock().map_err(|_| PyRuntimeError::new_err("it is running already"))
+    }
+
     /// Runs it over arrays that were just checked.
     pub fn run_checked(&self, py: Python<'_>) -> PyResult<()> {
         let level = level::in_use().map_err(PyRuntimeError::new_err)?;
         let threads = schuss::num_threads().map_err(PyRuntimeError::new_err)?;
-        let mut guard = self.work.try_lock().map_err(|_| PyRuntimeError::new_err("it is running already"))?;
+        let mut guard = self.locked()?;
         let (work, scalars) = &mut *guard;
         let mut none = [];
         let shared = match &self.shared {

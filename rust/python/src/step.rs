@@ -4,23 +4,25 @@
 //! check needs it, and only then writes. Python holds hyperparameters in one float64 array per entry, in the layout that
 //! [`GroupValues`] reads.
 
+use std::sync::MutexGuard;
 use std::sync::atomic::Ordering;
 
 use numpy::PyArrayMethods;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use schuss::rule::{Kind, Scope};
-use schuss::{Rounding, RowStep, Step, WorkList, level, unscale_factor};
+use schuss::{Follower, Rounding, RowStep, Step, WorkList, level, unscale_factor};
 
 use crate::arrays::Known;
 use crate::backup::put_back_absent;
 use crate::callbacks::{self, Problem, explain};
 use crate::changes::Changes;
 use crate::fingerprint::fingerprint;
+use crate::functional::{Job, Work};
 use crate::gradients;
 use crate::group::{Entry, GroupValues, MOST_STEPS, RELEASE_GIL, detach_if, disagreement};
 use crate::inner::{Inner, Locked, NO_NORM, Nonfinite};
-use crate::memory::{List, no_memory};
+use crate::memory::{List, collect, no_memory, push};
 use crate::rows::{self, Given};
 use crate::sharded::Shards;
 
@@ -135,12 +137,24 @@ pub fn take(optimizer: &Bound<'_, PyAny>, core: &Locked, inner: &mut Inner, take
             factor = if inner.max_grad_norm.is_some() { clipped } else { factor };
         }
     }
+    let jobs = waiting.iter().flat_map(|changes| changes.get().jobs()).map(|job| job.get());
+    let jobs = schuss::try_collect(jobs).map_err(no_memory)?;
+    let locked = collect(jobs.iter().map(|job| job.locked()))?;
+    let followers = if rows.is_none() { followers(&inner.work, &jobs, &locked)? } else { Vec::new() };
     let lead = fill_scalars(py, inner, scheduled.as_deref(), factor);
     let products = matrix_work(optimizer, inner, steps, lead)?;
     if sharing.is_some() {
         put_back_absent(py, inner)?;
     }
-    run(py, inner, ("step", by_bucket), rows.as_mut(), steps, zero_grads && shards.is_none(), lead)?;
+    let followed = !followers.is_empty();
+    let then = match &mut rows {
+        Some(rows) => Then::Rows(rows),
+        None => Then::Followers(followers),
+    };
+    run(py, inner, ("step", by_bucket), then, steps, zero_grads && shards.is_none(), lead)?;
+    if followed {
+        waiting.iter().for_each(|changes| changes.get().jobs_ran());
+    }
     if zero_grads && shards.is_some() {
         restore_gradients(inner);
         // SAFETY: the caller's gradients, which are kept alive, were found writable.
@@ -163,6 +177,17 @@ pub fn take(optimizer: &Bound<'_, PyAny>, core: &Locked, inner: &mut Inner, take
     Ok(true)
 }
 
+/// The programs that wait for the step, if all of them can run in its tasks.
+fn followers<'a>(work: &WorkList, jobs: &[&'a Job], locked: &'a [MutexGuard<'_, Work>]) -> PyResult<Vec<Follower<'a>>> {
+    let mut followers = Vec::new();
+    for (job, locked) in jobs.iter().zip(locked) {
+        let (list, scalars) = &**locked;
+        let Some(follower) = work.follower(list, &job.program, scalars) else { return Ok(Vec::new()) };
+        push(&mut followers, follower)?;
+    }
+    Ok(followers)
+}
+
 /// Runs the programs before the step of rules with matrix products, which NumPy computes; nothing but scratch changes. Returns
 /// what changes after the step.
 fn matrix_work(
@@ -177,7 +202,7 @@ fn matrix_work(
         if !inner.entries.iter().any(|entry| entry.rule.rule.program(program).is_some()) {
             continue;
         }
-        run(py, inner, (program, false), None, steps, false, lead)?;
+        run(py, inner, (program, false), Then::Followers(Vec::new()), steps, false, lead)?;
         let present = (0..inner.params.len()).filter(|&i| !inner.work.is_absent(i));
         let step_of = |i: usize| {
             let taken = inner.group_steps[inner.entries[inner.sets.entry_of[i]].group];
@@ -200,14 +225,22 @@ fn matrix_work(
     Ok(changes)
 }
 
-/// Runs a program whose scalars are filled in, over parameters that were found unchanged and gradients that have been read.
-/// Then the step over rows. Processes that share the arrays exchange the parameters at its end or, `by_bucket`, gradients and
+/// What comes with a program.
+pub enum Then<'a> {
+    /// A step over rows, behind it.
+    Rows(&'a mut RowStep),
+    /// Programs in the same tasks; none, mostly.
+    Followers(Vec<Follower<'a>>),
+}
+
+/// Runs a program whose scalars are filled in, over parameters that were found unchanged and gradients that have been read,
+/// and what comes with it. Processes that share the arrays exchange the parameters at its end or, `by_bucket`, gradients and
 /// parameters during it.
 pub fn run(
     py: Python<'_>,
     inner: &mut Inner,
     (program, by_bucket): (&str, bool),
-    mut rows: Option<&mut RowStep>,
+    mut then: Then<'_>,
     steps: u64,
     zero_grads: bool,
     lead: usize,
@@ -236,12 +269,16 @@ pub fn run(
         detach_if(py, release, || unsafe {
             match part {
                 Some((shards, bucket)) => work.run_bucket(program, &mut step, shards, bucket),
-                None => {
-                    work.run(program, &mut step);
-                    if let Some(rows) = rows.as_deref_mut() {
+                None => match &mut then {
+                    Then::Followers(followers) if !followers.is_empty() => {
+                        work.run_followed(program, &mut step, followers);
+                    }
+                    Then::Followers(_) => work.run(program, &mut step),
+                    Then::Rows(rows) => {
+                        work.run(program, &mut step);
                         work.run_rows(rows, &mut step);
                     }
-                }
+                },
             }
         })
     };

@@ -4,6 +4,7 @@
 //! Only a scalar stage over all arrays is a barrier for every array. Safety rests on the caller: see [`WorkList::run`]. Knows
 //! no optimizer and no binding.
 
+use super::followers::{Follower, TURN};
 use super::item::Item;
 use super::plan::{Numbered, Plan, Round};
 use super::reductions::{by_cells, fold, form, neutral_of};
@@ -46,7 +47,7 @@ impl WorkList {
         // SAFETY: upheld by the caller.
         fpenv::standard(|| unsafe {
             if self.plain {
-                self.run_plain(program, step, None);
+                self.run_plain(program, step, None, &[]);
             } else {
                 self.run_staged(program, step);
             }
@@ -65,14 +66,31 @@ impl WorkList {
     pub unsafe fn run_bucket(&mut self, program: &str, step: &mut Step<'_>, shards: &Shards, bucket: usize) {
         debug_assert!(self.plain);
         // SAFETY: upheld by the caller.
-        fpenv::standard(|| unsafe { self.run_plain(program, step, Some((shards, bucket))) });
+        fpenv::standard(|| unsafe { self.run_plain(program, step, Some((shards, bucket)), &[]) });
+    }
+
+    /// Runs a program of one pass without reductions, and behind it the followers, over a few elements at a time. They take
+    /// the arrays that the program leaves alone too.
+    ///
+    /// # Safety
+    /// As for [`WorkList::run`], also for the followers' lists, which must be of this list.
+    pub unsafe fn run_followed(&mut self, program: &str, step: &mut Step<'_>, followers: &[Follower<'_>]) {
+        debug_assert!(self.plain);
+        // SAFETY: upheld by the caller.
+        fpenv::standard(|| unsafe { self.run_plain(program, step, None, followers) });
     }
 
     /// Programs of one pass without reductions: one parallel region, over all elements or those of one bucket.
     ///
     /// # Safety
-    /// As for [`WorkList::run`] and [`WorkList::run_bucket`].
-    unsafe fn run_plain(&mut self, program: &str, step: &Step<'_>, part: Option<(&Shards, usize)>) {
+    /// As for [`WorkList::run`], [`WorkList::run_bucket`] and [`WorkList::run_followed`].
+    unsafe fn run_plain(
+        &mut self,
+        program: &str,
+        step: &Step<'_>,
+        part: Option<(&Shards, usize)>,
+        followers: &[Follower<'_>],
+    ) {
         self.reverse = !self.reverse;
         let formed = self.form_stretches();
         let this = &*self;
@@ -94,11 +112,21 @@ impl WorkList {
             let item = &this.items[i];
             let Some(pass) = (if item.plan == 0 { first } else { pass_of(item.plan) }) else { return };
             let (start, end) = (units.start * BLOCK, len.min(units.end * BLOCK));
-            if start < end && (item.present || !any_absent) {
-                let zero_grads = step.zero_grads && pass.reads_grad;
-                let call = Call::new(step.level, &step.scalars[item.group], step.rounding, i, zero_grads);
+            let takes_part = item.present || !any_absent;
+            let zero_grads = step.zero_grads && pass.reads_grad;
+            let call = Call::new(step.level, &step.scalars[item.group], step.rounding, i, zero_grads);
+            let turn = if followers.is_empty() { usize::MAX } else { TURN };
+            let mut at = start;
+            while at < end {
+                let range = (at, turn.min(end - at));
                 // SAFETY: upheld by the caller; the range lies within the array.
-                unsafe { item.call(this.streams_of(i), pass, &call, (start, end - start), Tail::NONE) };
+                unsafe {
+                    if takes_part {
+                        item.call(this.streams_of(i), pass, &call, range, Tail::NONE);
+                    }
+                    followers.iter().for_each(|follower| follower.call(step.level, i, range));
+                }
+                at += range.1;
             }
         });
     }

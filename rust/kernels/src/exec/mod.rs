@@ -3,6 +3,7 @@
 mod array;
 mod backup;
 mod driver;
+mod followers;
 mod from_memory;
 mod item;
 mod matrix;
@@ -26,6 +27,7 @@ mod work_list;
 pub use array::Array;
 pub use backup::Backup;
 pub use driver::Step;
+pub use followers::Follower;
 #[cfg(feature = "cuda")]
 pub(crate) use matrix::Cells;
 pub use matrix::Matrix;

@@ -1,0 +1,98 @@
+//! Programs that follow a step in the same tasks, such as an average of the parameters: they find in the cache what the step
+//! has just written. Knows no rule and no other pass.
+
+use super::item::Item;
+use super::tiles::Call;
+use super::work_list::WorkList;
+use crate::cpu::Level;
+use crate::kernel::Tail;
+use crate::numeric::Rounding;
+use crate::numeric::reduce::BLOCK;
+use crate::rule::{Kind, Pass};
+
+/// Elements that a step and its followers take in turns.
+pub(super) const TURN: usize = 4 * BLOCK;
+
+/// A program of one pass over the same parameters as a step's.
+pub struct Follower<'a> {
+    work: &'a WorkList,
+    pass: &'static Pass,
+    scalars: &'a [Vec<f64>],
+}
+
+impl std::fmt::Debug for Follower<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Follower").finish_non_exhaustive()
+    }
+}
+
+impl WorkList {
+    /// This program of another list, with its scalars, if it can follow a step of this list: both are one pass without
+    /// reductions, over the same parameters, which lie apart.
+    pub fn follower<'a>(&self, other: &'a WorkList, program: &str, scalars: &'a [Vec<f64>]) -> Option<Follower<'a>> {
+        let param = |list: &WorkList, item: &Item| (list.streams[item.streams], item.param_type, item.len);
+        let same = |(own, their): (&Item, &Item)| param(self, own) == param(other, their);
+        let alone = |list: &WorkList| list.plain && list.peers.is_none();
+        let fits = alone(self)
+            && alone(other)
+            && !self.any_follow
+            && !other.any_absent()
+            && self.len() == other.len()
+            && self.items.iter().zip(&other.items).all(same);
+        match &other.plans[..] {
+            [plan] if fits => match plan.rounds(program) {
+                [round] => match &round.stages[0].stage.kind {
+                    Kind::Pass(pass) => Some(Follower { work: other, pass, scalars }),
+                    _ => None,
+                },
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+}
+
+impl Follower<'_> {
+    /// Runs the pass over `(start, length)` of an array.
+    ///
+    /// # Safety
+    /// As for [`Item::call`].
+    pub(super) unsafe fn call(&self, level: Level, i: usize, range: (usize, usize)) {
+        let item = &self.work.items[i];
+        let call = Call::new(level, &self.scalars[item.group], &Rounding::Nearest, i, false);
+        // SAFETY: upheld by the caller.
+        unsafe { item.call(self.work.streams_of(i), self.pass, &call, range, Tail::NONE) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exec::Array;
+    use crate::kernel::CompiledRule;
+    use crate::numeric::Dtype;
+    use crate::optimizers::{lamb, sgd, tools};
+
+    /// Arrays at these addresses, none of which is read.
+    fn list(rule: &'static CompiledRule, arrays: &[(usize, usize)]) -> WorkList {
+        let mut list = WorkList::default();
+        let pointer = |address| std::ptr::without_provenance_mut(address);
+        list.extend(arrays.iter().map(|&(address, len)| Array::new(rule, 0, pointer(address), Dtype::F32, len)))
+            .unwrap();
+        list
+    }
+
+    #[test]
+    fn follows_one_pass_over_the_same_arrays_alone() {
+        let (sgd, lamb, average) = (sgd::sgd(), lamb::lamb(), tools::average());
+        let (apart, joined) = ([(64, 3), (128, 3)], [(64, 3), (76, 3)]);
+        let follows = |step: &WorkList, other: &WorkList| step.follower(other, "sync", &[]).is_some();
+        assert!(follows(&list(sgd, &apart), &list(average, &apart)));
+        assert!(!follows(&list(lamb, &apart), &list(average, &apart)), "its step has two passes");
+        assert!(!follows(&list(sgd, &joined), &list(average, &joined)), "they are taken as one");
+        for others in [&apart[..1], &joined, &[(64, 3), (128, 4)]] {
+            assert!(!follows(&list(sgd, &apart), &list(average, others)));
+        }
+        assert!(list(sgd, &apart).follower(&list(average, &apart), "step", &[]).is_none(), "no such program");
+    }
+}
