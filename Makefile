@@ -21,7 +21,10 @@ SEED ?= 0
 LIBRARIES ?= torch jax optax scipy ninja deepspeed prodigyopt schedulefree
 ASV := $(BIN)/python -m asv
 ASV_CONFIG := --config benches/asv.conf.json
-COMMITS ?= HEAD~4..HEAD
+# The last KERNEL_COMMITS of COMMITS that changed what a kernel is made of.
+COMMITS ?= HEAD
+KERNEL_COMMITS ?= 10
+KERNELS := $(addprefix rust/kernels/src/,optimizers kernel numeric exec)
 # The repository's address, for links in the documentation and the dashboard; none without a remote on the web.
 REPOSITORY ?= $(filter https://%,$(shell git config --get remote.origin.url | sed -E 's|^git@([^:]+):|https://\1/|; s|\.git$$||'))
 export REPOSITORY
@@ -123,11 +126,12 @@ wheels: $(VENV)/.release  ## Build the sdist and a wheel for each of TARGETS int
 	build/bare/bin/python -m pip install --no-index --find-links dist schuss
 	build/bare/bin/python tests/support/readme.py
 
-dashboard: $(VENV)/.bench  ## Measure those of COMMITS that have no results yet, and write the history to benches/.asv/html.
+dashboard: $(VENV)/.bench $(VENV)/.scripts  ## Measure the commits that last changed a kernel and have no results yet; write the history to benches/.asv/html.
 	$(ASV) machine --yes $(ASV_CONFIG)
-	CARGO_TARGET_DIR=$(CURDIR)/target/asv $(ASV) run $(ASV_CONFIG) -E virtualenv:$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])') --skip-existing --bench '$(HISTORY)' $(COMMITS)
+	git log --format=%H -n $(KERNEL_COMMITS) $(COMMITS) -- $(KERNELS) | CARGO_TARGET_DIR=$(CURDIR)/target/asv $(ASV) run $(ASV_CONFIG) -E virtualenv:$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])') --skip-existing --bench '$(HISTORY)' HASHFILE:-
 	sed 's|"/commit/"|"$(REPOSITORY)/commit/"|' benches/asv.conf.json >benches/.asv.conf.json
 	$(ASV) publish --config benches/.asv.conf.json
+	$(BIN)/python benches/dashboard.py benches/.asv/html
 
 # Fails early with a message that says what is missing.
 toolchain:
@@ -149,6 +153,12 @@ $(VENV)/.built: $(VENV)/.made $(RUST_SOURCES)
 $(VENV)/.libraries: | $(VENV)/.made
 	for library in $(LIBRARIES); do \
 		$(BIN)/python -m pip install --quiet $$library || echo "$$library cannot be installed here and is left out"; done
+	@touch $@
+
+# Scripts of the dashboard's pages. Their packages are old: setup.py needs setuptools' pkg_resources, and none needs what it requires.
+$(VENV)/.scripts: $(VENV)/.made pyproject.toml
+	$(BIN)/python -m pip install --quiet "setuptools<81" wheel
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --group dashboard
 	@touch $@
 
 # PyTorch, Flower and what they bring along, on top of what .venv has, so that nothing there changes.

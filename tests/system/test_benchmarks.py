@@ -1,6 +1,7 @@
-"""What the benchmarks read from the rules: each optimizer's passes and their memory traffic. Measures nothing."""
+"""What the benchmarks read from the rules: passes and their memory traffic; the dashboard's pages. Measures nothing."""
 
 import importlib
+import json
 import pkgutil
 import re
 from pathlib import Path
@@ -86,3 +87,61 @@ def test_a_timed_call_makes_nothing(jobs, monkeypatch):
             before = benchmark.step
             benchmark.time_step(*choice)
         assert benchmark.step is before
+
+
+DASHBOARD = """<head>
+<script src="https://one.example/jquery-3.3.1.min.js" integrity="sha256-a=" onerror="fail()"></script>
+<script language="javascript" type="text/javascript" src="asv.js"></script>
+<script src="//two.example/flot@1.0.0/js/jquery.flot.orderBars.js"></script>
+<link rel="stylesheet" href="https://two.example/css/bootstrap.min.css" integrity="sha256-b=">
+</head><a href="https://three.example/">asv</a>"""
+
+
+@pytest.fixture
+def dashboard(monkeypatch):
+    if not BENCHES.exists():
+        pytest.skip("an installed package has no benchmarks")
+    monkeypatch.syspath_prepend(BENCHES)
+    return importlib.import_module("dashboard")
+
+
+def test_the_dashboard_loads_nothing_from_elsewhere(dashboard, tmp_path):
+    """A page loads copies, which lie beside it; its own scripts and links stay."""
+    names = ["jquery.min.js", "bootstrap.min.css", "glyphicons.woff"]
+    pages, packages = tmp_path / "html", tmp_path / "packages"
+    for folder in [pages, packages]:
+        folder.mkdir()
+    for name in names:
+        (packages / name).write_text(name)
+    (pages / "index.html").write_text(DASHBOARD)
+    dashboard.localize(pages, {**dashboard.available([]), **{name: packages / name for name in names}})
+    page = (pages / "index.html").read_text()
+    loaded = re.findall(r'(?:src|rel="stylesheet" href)="([^"]*)"', page)
+    assert loaded == [
+        "local/js/jquery.min.js",
+        "asv.js",
+        "local/js/jquery.flot.orderBars.js",
+        "local/css/bootstrap.min.css",
+    ]
+    assert all((pages / place).is_file() for place in loaded if place.startswith("local/"))
+    assert (pages / "local/js/jquery.min.js").read_text() == "jquery.min.js"
+    assert (pages / "local/fonts/glyphicons.woff").is_file()
+    assert "integrity" not in page and 'onerror="fail()"' in page and 'href="https://three.example/"' in page
+
+
+def test_the_dashboard_names_a_script_that_it_has_no_copy_of(dashboard, tmp_path):
+    (tmp_path / "index.html").write_text('<script src="https://one.example/new.min.js"></script>')
+    with pytest.raises(SystemExit, match=r"loads https://one.example/new.min.js"):
+        dashboard.localize(tmp_path, dashboard.available([]))
+
+
+def test_the_dashboard_leaves_out_what_was_not_run(dashboard, tmp_path):
+    (tmp_path / "graphs/summary").mkdir(parents=True)
+    (tmp_path / "graphs/summary/step.Step.time_step.json").write_text("[]")
+    index = {"project": "schuss", "benchmarks": {"step.Step.time_step": {"unit": "s"}, "many.Call.time_step": {}}}
+    (tmp_path / "index.json").write_text(json.dumps(index))
+    dashboard.leave_out_unmeasured(tmp_path)
+    assert json.loads((tmp_path / "index.json").read_text()) == {
+        "project": "schuss",
+        "benchmarks": {"step.Step.time_step": {"unit": "s"}},
+    }
