@@ -1,7 +1,10 @@
 #!/usr/bin/env bash
 # Builds for aarch64, and runs that under qemu-user: arm.sh [FOLDER]. All that it makes is in FOLDER.
-# Compares every line of tests/support/bits.py with those recorded on x86-64, and runs the crate's tests. The latter compare
-# many cases each and take hours: TESTS, arguments of `cargo test`, chooses some; BITS=sampled leaves out most lines.
+# PARTS, all by default:
+#   build  the wheel, and the vector instructions in it;
+#   bits   the README's lines, and every line of tests/support/bits.py, compared with those recorded on x86-64. BITS holds
+#          arguments of that script: `sampled` leaves out most lines, a number the first ones, so that a run can be continued;
+#   crate  the crate's tests, which take hours: TESTS, arguments of `cargo test`, chooses some.
 # Compiler, standard library, emulator and Python are Debian's; zig links, as in `make wheels`.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -23,23 +26,33 @@ version=$(basename "$(readlink "$folder/root/usr/bin/python3")")
 
 export PATH=$folder/venv/bin:$PATH CARGO_TARGET_DIR=$folder/target
 emulator="$folder/root/usr/bin/qemu-aarch64 -L $folder/root"
-maturin build --release --locked --zig --target $target --out "$folder/wheels"
-abi3audit --strict "$folder"/wheels/*.whl
-"$folder/venv/bin/python" -m zipfile -e "$folder"/wheels/*.whl "$folder/site"
 
-libraries="$folder/root/usr/lib/x86_64-linux-gnu"
-"$folder/root/usr/lib64/ld-linux-x86-64.so.2" --library-path "$libraries" "$folder/root/usr/bin/aarch64-linux-gnu-objdump" \
-    --disassemble --no-show-raw-insn "$folder/site/schuss/_schuss.abi3.so" >"$folder/disassembly.txt"
-for wanted in 'fmla\s+v.*2d' 'fmul\s+v.*4s' 'fdiv\s+v.*4s' 'fsqrt\s+v.*4s' 'prfm\s+pldl1keep'; do
-    count=$(grep --count --extended-regexp "$wanted" "$folder/disassembly.txt") # fails without any
-    echo "$count instructions $wanted"
-done
+build() {
+    rm -rf "$folder/wheels"
+    maturin build --release --locked --zig --target $target --out "$folder/wheels"
+    abi3audit --strict "$folder"/wheels/*.whl
+    "$folder/venv/bin/python" -m zipfile -e "$folder"/wheels/*.whl "$folder/site"
 
-python="$emulator -E PYTHONPATH=$folder/site:tests/support $folder/root/usr/bin/$version"
-$python tests/support/readme.py
-SCHUSS_NUM_THREADS=2 $python tests/support/bits.py ${BITS:-} >"$folder/bits.txt"
-tests/machines/bits.sh "$folder/bits.txt"
+    local libraries="$folder/root/usr/lib/x86_64-linux-gnu" wanted count
+    "$folder/root/usr/lib64/ld-linux-x86-64.so.2" --library-path "$libraries" "$folder/root/usr/bin/aarch64-linux-gnu-objdump" \
+        --disassemble --no-show-raw-insn "$folder/site/schuss/_schuss.abi3.so" >"$folder/disassembly.txt"
+    for wanted in 'fmla\s+v.*2d' 'fmul\s+v.*4s' 'fdiv\s+v.*4s' 'fsqrt\s+v.*4s' 'prfm\s+pldl1keep'; do
+        count=$(grep --count --extended-regexp "$wanted" "$folder/disassembly.txt") # fails without any
+        echo "$count instructions $wanted"
+    done
+}
 
-export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER=$emulator
-export CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16
-cargo-zigbuild test --locked --release --target $target -p schuss ${TESTS:-}
+bits() {
+    local python="$emulator -E PYTHONPATH=$folder/site:tests/support $folder/root/usr/bin/$version"
+    $python tests/support/readme.py
+    SCHUSS_NUM_THREADS=2 $python -u tests/support/bits.py ${BITS:-} >"$folder/bits.txt"
+    tests/machines/bits.sh "$folder/bits.txt"
+}
+
+crate() {
+    export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER=$emulator
+    export CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16
+    cargo-zigbuild test --locked --release --target $target -p schuss ${TESTS:-}
+}
+
+for part in ${PARTS:-build bits crate}; do "$part"; done

@@ -2,7 +2,8 @@
 
     SCHUSS_CPU=baseline SCHUSS_NUM_THREADS=1 python tests/support/bits.py
 
-With the argument `sampled` it leaves out most cases of each optimizer.
+With the argument `sampled` it leaves out most cases of each optimizer. START:STOP:STEP, a slice, chooses among the
+lines left.
 
 There is one line per case, parameter dtype and gradient dtype: the first 64 bits of the SHA-256 of parameters and
 states after some steps. The arrays have odd sizes, with and without rows, and are large enough in all for several
@@ -15,6 +16,7 @@ import hashlib
 import math
 import sys
 from functools import cache
+from itertools import islice
 
 import ml_dtypes
 import numpy as np
@@ -125,8 +127,8 @@ def runs():
 
 if __name__ == "__main__":
     print(schuss.cpu_level(), schuss.get_num_threads())
-    sampled = sys.argv[1:] == ["sampled"]
-    for case, dtype, grad_dtype in runs():
-        if sampled and not is_sampled(case):
-            continue
+    sampled = "sampled" in sys.argv
+    chosen = (run for run in runs() if not sampled or is_sampled(run[0]))
+    limits = next((argument.split(":") for argument in sys.argv[1:] if ":" in argument), [""])
+    for case, dtype, grad_dtype in islice(chosen, *(int(limit) if limit else None for limit in limits)):
         print(fingerprint(case, dtype, grad_dtype), dtype, grad_dtype, case.name)
