@@ -29,7 +29,7 @@ KERNELS := $(addprefix rust/kernels/src/,optimizers kernel numeric exec)
 REPOSITORY ?= $(filter https://%,$(shell git config --get remote.origin.url | sed -E 's|^git@([^:]+):|https://\1/|; s|\.git$$||'))
 export REPOSITORY
 
-.PHONY: demo test test-rust test-python test-torch lint test-slow interrupts fuzz fuzz-files test-free-threaded test-arm format examples loops docs speed bench bench-compare bench-cuda code-size build-cost wheels dashboard test-cuda clean toolchain
+.PHONY: demo test test-rust test-python test-torch lint test-slow interrupts fuzz fuzz-files test-free-threaded test-arm test-avx512 sanitize format examples loops docs speed bench bench-compare bench-cuda code-size build-cost wheels dashboard test-cuda clean toolchain
 
 demo: $(VENV)/.demo $(VENV)/.built  ## Build, and train a network on handwritten digits with the usual optimizers.
 	$(BIN)/python examples/digits.py
@@ -76,6 +76,12 @@ test-free-threaded:  ## Build a CPython without the GIL into build/free-threaded
 
 test-arm:  ## Build for aarch64, and run the lines of tests/support/bits.py and the crate's tests under qemu-user; hours.
 	PYTHON=$(PYTHON) tests/machines/arm.sh
+
+test-avx512: $(VENV)/.test $(VENV)/.built  ## Compare the bits of AVX-512 kernels, on a CPU that has them.
+	tests/machines/avx512.sh
+
+sanitize: $(VENV)/.test  ## Run tests of the crate and of the extension module under AddressSanitizer; an hour.
+	tests/machines/sanitize.sh
 
 test-cuda: $(VENV)/.test $(VENV)/.built  ## Run the GPU tests on an NVIDIA GPU; `test` runs them on an emulator.
 	SCHUSS_TEST_CUDA=gpu $(BIN)/python -m pytest tests/cuda
