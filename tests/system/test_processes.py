@@ -75,6 +75,19 @@ def run(tmp_path):
 posix = pytest.mark.skipif(os.name != "posix", reason="needs fork and signals")
 
 
+@pytest.mark.parametrize("cpus", [1, 2])
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="cannot choose a process's CPUs here")
+def test_more_threads_than_cpus(run, cpus):
+    """As in a container, or on a busy machine: helpers come late or not at all, or are more than a step wants."""
+    run(f"""
+os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:{cpus}])
+expected = {{n: train(10, n, threads=1) for n in (20_000, 70_000, 1_000_000)}}
+for threads in (4, 16, 64, 3):
+    for n in (1_000_000, 20_000, 70_000, 1_000_000):
+        assert train(10, n, threads) == expected[n], (threads, n)
+""")
+
+
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 @posix
 def test_child_processes(run, method):

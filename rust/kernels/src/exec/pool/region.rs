@@ -17,9 +17,13 @@
 //!
 //! # States of a helper
 //! ```text
-//! asleep --run() counts too few awake--> working --no task left--> waiting --a region is posted--> working
+//! asleep --run() counts too few awake--> working --no task left--> waiting --a region has an open slot--> working
 //!                                                                     `--patience ends--> asleep
 //! ```
+//! A waiting helper reads one word, which has the region's number and its open slots. So a helper that is not wanted leaves the
+//! lock alone; with many of them the next region would wait for it. A helper that took a slot may find that another region has
+//! been posted since; then it looks again.
+//!
 //! `awake` counts the helpers that are not asleep. A helper that falls asleep first takes itself off that count, then looks
 //! for a region once more; `run` first posts the region, then reads the count. So one of the two sees the other, and no region
 //! is left waiting for a helper that went to sleep. If it were, the caller would do the tasks alone: slower, but right.
@@ -29,7 +33,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::PoisonError;
 
-use super::threads::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use super::threads::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use super::threads::{Arc, Mutex, spin_loop, yield_now};
 
 /// One parallel region. Helpers may still read it after it has ended, so it owns only numbers.
@@ -41,8 +45,8 @@ struct Job {
     count: usize,
     /// Whether tasks are taken in reverse order: from the middle to both ends.
     reverse: bool,
-    /// Open slots: how many helpers may still join.
-    open_slots: AtomicUsize,
+    /// The region's number; wraps.
+    number: u32,
     /// Whether helpers keep spinning for the next region.
     keep_spinning: bool,
     panicked: AtomicBool,
@@ -56,9 +60,8 @@ unsafe impl Sync for Job {}
 
 impl Job {
     fn new(
-        count: usize,
-        reverse: bool,
-        helpers: usize,
+        number: u32,
+        (count, reverse): (usize, bool),
         keep_spinning: bool,
         task: *const (dyn Fn(usize) + Sync),
     ) -> Job {
@@ -67,7 +70,7 @@ impl Job {
             done: AtomicUsize::new(0),
             count,
             reverse,
-            open_slots: AtomicUsize::new(helpers),
+            number,
             keep_spinning,
             panicked: AtomicBool::new(false),
             task,
@@ -101,11 +104,21 @@ impl Job {
 
 /// Where regions are posted, and how helpers find them.
 pub struct Board {
-    /// The latest region; `posted` counts all of them.
     latest: Mutex<Arc<Job>>,
-    posted: AtomicU32,
+    /// The latest region's number in the high half; in the low half its open slots: how many helpers may still join.
+    posted: AtomicU64,
     /// Helpers that are working or waiting.
     awake: AtomicUsize,
+}
+
+/// The number of a posted region.
+fn number(posted: u64) -> u32 {
+    (posted >> 32) as u32
+}
+
+/// How many helpers may still join a posted region.
+fn open_slots(posted: u64) -> u32 {
+    posted as u32
 }
 
 /// How long a helper waits for the next region.
@@ -119,29 +132,30 @@ pub trait Patience {
 
 impl Board {
     pub fn new() -> Board {
-        let nothing = Job::new(0, false, 0, false, &|_: usize| {});
-        Board { latest: Mutex::new(Arc::new(nothing)), posted: AtomicU32::new(0), awake: AtomicUsize::new(0) }
+        let nothing = Job::new(0, (0, false), false, &|_: usize| {});
+        Board { latest: Mutex::new(Arc::new(nothing)), posted: AtomicU64::new(0), awake: AtomicUsize::new(0) }
     }
 
     /// The loop of a woken helper: it joins the latest region, and those that follow soon.
     pub fn help(&self, patience: &mut impl Patience) {
-        let mut seen = None;
+        let mut joined = None;
+        let wanted = |posted: u64, joined| open_slots(posted) > 0 && Some(number(posted)) != joined;
         loop {
             let posted = self.posted.load(Ordering::SeqCst);
-            if seen != Some(posted) {
-                seen = Some(posted);
-                let job = Arc::clone(&self.latest.lock().unwrap_or_else(PoisonError::into_inner));
-                let slot = job
-                    .open_slots
-                    .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |open_slots| open_slots.checked_sub(1));
+            if wanted(posted, joined) {
+                let slot = self.posted.compare_exchange(posted, posted - 1, Ordering::Relaxed, Ordering::Relaxed);
                 if slot.is_ok() {
-                    job.work(true);
+                    joined = Some(number(posted));
+                    let job = Arc::clone(&self.latest.lock().unwrap_or_else(PoisonError::into_inner));
+                    if Some(job.number) == joined {
+                        job.work(true);
+                        patience.region_ended(job.keep_spinning);
+                    }
                 }
-                patience.region_ended(job.keep_spinning);
-            } else if !patience.wait(|| self.posted.load(Ordering::Relaxed) != posted) {
+            } else if !patience.wait(|| wanted(self.posted.load(Ordering::Relaxed), joined)) {
                 self.awake.fetch_sub(1, Ordering::SeqCst);
                 // A region posted since then may have counted on this helper.
-                if self.posted.load(Ordering::SeqCst) == posted {
+                if number(self.posted.load(Ordering::SeqCst)) == number(posted) {
                     return;
                 }
                 self.awake.fetch_add(1, Ordering::SeqCst);
@@ -163,16 +177,18 @@ impl Board {
         let task = unsafe {
             std::mem::transmute::<*const (dyn Fn(usize) + Sync + '_), *const (dyn Fn(usize) + Sync + 'static)>(task)
         };
-        let new = Job::new(count, reverse, helpers, keep_spinning, task);
         let job = {
             let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
+            let number = latest.number.wrapping_add(1);
+            let new = Job::new(number, (count, reverse), keep_spinning, task);
             match Arc::get_mut(&mut latest) {
                 Some(old) => *old = new,
                 None => *latest = Arc::new(new),
             }
+            // While the lock is held: another thread may post a region too.
+            self.posted.store((u64::from(number) << 32) | helpers as u64, Ordering::SeqCst);
             Arc::clone(&latest)
         };
-        self.posted.fetch_add(1, Ordering::SeqCst);
         for _ in self.awake.load(Ordering::SeqCst)..helpers {
             self.awake.fetch_add(1, Ordering::SeqCst);
             wake();
