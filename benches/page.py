@@ -68,8 +68,11 @@ def about(results):
     commits = list(dict.fromkeys(how["commit"] for how in results["measured"].values()))
     shares = {piece: how.get("neighbours", 0) for piece, how in results["measured"].items()}
     busy = [f"{piece} {share:.0%}" for piece, share in shares.items() if share > 0.05]
+    speeds = results["figures"].get("memory", {}).get("speed", {})
+    rates = [f"{speed / 1e9:.0f} GB/s on {n}" for n, speed in speeds.items() if n != "missing"]
     return {
         "Machine": f"{own['cpu']}, {own['cores']} cores, CPU level {own['cpu_level']}, {own['threads']} threads",
+        **({"Memory, by threads": ", ".join(rates)} if rates else {}),
         "System": f"{own['system']}, Python {own['python']}",
         "Versions": versions,
         "Command": COMMAND,

@@ -46,9 +46,9 @@ def interleave(steps, rounds=11, seconds=0.01, rest=0.005, warm=1, work=None):
     """Times ``steps``, a dict {name: callable}, by turns; returns the seconds per call of each, one figure per round.
 
     A turn makes enough calls to take ``seconds``. The process sleeps for ``rest`` seconds before each turn, so that
-    OpenMP threads, which spin after their work, do not use a core in another one's turn. The first ``warm`` calls of a
-    turn, which may wake a thread pool or load caches, do not count. The order rotates from round to round. ``work``, if
-    given, is called before every step and does not count.
+    OpenMP threads, which spin after their work, do not use a core in another one's turn; ``BLAS_REST`` is long enough
+    for those of OpenBLAS. The first ``warm`` calls of a turn, which may wake a thread pool or load caches, do not
+    count. The order rotates from round to round. ``work``, if given, is called before every step and does not count.
     """
     calls = {name: per_call(step, seconds) for name, step in steps.items()}
     taken = {name: [] for name in steps}
@@ -60,12 +60,12 @@ def interleave(steps, rounds=11, seconds=0.01, rest=0.005, warm=1, work=None):
             time.sleep(rest)
             if work:
                 each = []
-                for _ in range(min(calls[name], PAUSED_CALLS)):
+                for _ in range(warm + min(calls[name], PAUSED_CALLS)):
                     work()
                     begin = clock()
                     step()
                     each.append(clock() - begin)
-                taken[name].append(statistics.median(each))
+                taken[name].append(statistics.median(each[warm:]))
             else:
                 for _ in range(warm):
                     step()
@@ -77,6 +77,8 @@ def interleave(steps, rounds=11, seconds=0.01, rest=0.005, warm=1, work=None):
     return taken
 
 
+# Seconds; the threads of OpenBLAS spin for about 30 ms after a product.
+BLAS_REST = 0.05
 # Calls per turn with work between them; more would make turns of short steps take seconds.
 PAUSED_CALLS = 20
 

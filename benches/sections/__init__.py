@@ -6,11 +6,26 @@ figure, "<=" or ">=", bound). Only ``measure`` imports the benchmarked libraries
 without them.
 """
 
-from . import backward, cache, calls, floors, many, others, package, packages, pytorch, small_state, systems, tail
+from . import (
+    backward,
+    cache,
+    calls,
+    floors,
+    many,
+    memory,
+    others,
+    package,
+    packages,
+    pytorch,
+    small_state,
+    systems,
+    tail,
+)
 
 SECTIONS = {
     "others": others,
     "cache": cache,
+    "memory": memory,
     "floors": floors,
     "calls": calls,
     "many": many,

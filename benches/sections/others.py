@@ -16,6 +16,9 @@ HOT = [1_024, 16_384, 65_536, 131_072, 262_144, 1_048_576, 8_388_608, 33_554_432
 PAUSED = HOT[1:6]
 # The regimes with work before each step, in the words of the page; sizes are those of PAUSED.
 WORDS = {"paused": "after 1 ms of other work", "matmul": "after a matrix product"}
+# Seconds of a library's turn and of the rest before it: back to back, with large arrays, with work before each step.
+TURN, LARGE_TURN, WORK_TURN = (0.01, 0.005), (0.05, 0.002), (0.004, 0.005)
+LARGE = 1_048_576  # elements; more than that are large
 # Slow libraries are not measured at sizes that take too long, nor one thread at sizes where all threads are used.
 LARGEST = {"torch foreach": 8_388_608, "numba": 131_072, "NumPy": 8_388_608}
 
@@ -41,11 +44,11 @@ def measure(piece, rounds):
             job.params, params[0], rtol=2e-5, atol=2e-6, err_msg=f"{piece} computes something else"
         )
         steps = {"schuss": job.step, piece: step}
-        large = n > 1_048_576
-        taken = timing.interleave(steps, rounds, seconds=0.05 if large else 0.01, rest=0.002 if large else 0.005)
-        result["hot"][str(n)] = _figures(taken, piece)
+        seconds, rest = LARGE_TURN if n > LARGE else TURN
+        result["hot"][str(n)] = _figures(timing.interleave(steps, rounds, seconds, rest), piece)
         for regime, work in works.items() if n in PAUSED else ():
-            result[regime][str(n)] = _figures(timing.interleave(steps, rounds, seconds=0.004, work=work), piece)
+            taken = timing.interleave(steps, rounds, *WORK_TURN, work=work)
+            result[regime][str(n)] = _figures(taken, piece)
     return result
 
 
@@ -85,15 +88,18 @@ def tables(data):
     left_out = [f"{piece} ({own['missing']})" for piece, own in data.items() if "missing" in own]
     text = (
         "AdamW, float32, one array, called from Python: our time, and the other libraries' time divided by it. Below "
-        "1, in bold, the other library is faster. Each library ran in its own process, alternating with schuss; our "
-        "time is the median over these processes. Before timing, both took the same step and their parameters were "
-        "compared. numba is the same loop written by hand; fastmath allows inexact results. NumPy is the textbook "
-        "expression with in-place operators. Empty cells were not measured."
+        "1, in bold, the other library is faster. Each library ran in its own process, with as many threads as schuss, "
+        f"with which it took turns: {TURN[0] * 1e3:.0f} ms of steps after a rest of {TURN[1] * 1e3:.0f}, above "
+        f"{LARGE:,} elements {LARGE_TURN[0] * 1e3:.0f} after {LARGE_TURN[1] * 1e3:.0f}. The first step of a turn does "
+        "not count. Our time is the median over these processes. Before timing, both took the same step and their "
+        "parameters were compared. numba is the same loop written by hand; fastmath allows inexact results. NumPy is "
+        "the textbook expression with in-place operators. Empty cells were not measured."
     )
     if left_out:
         text += f" Left out here: {', '.join(left_out)}."
     paused = (
-        "The same with a millisecond of NumPy work before every step, which is not counted. As in a training loop, "
+        f"The same with a millisecond of NumPy work before every step, which is not counted, in turns of as many steps "
+        f"as take {WORK_TURN[0] * 1e3:.0f} ms, 20 at most. As in a training loop, "
         "threads are asleep and the caches hold other data."
     )
     product = (

@@ -114,7 +114,7 @@ def iterations(rounds):
         runs["SciPy"] = scipy
     for name, run in runs.items():
         assert np.linalg.norm(curvature * run()) < 0.2 * np.linalg.norm(curvature * start), name
-    taken = timing.interleave(runs, rounds, seconds=0.01)
+    taken = timing.interleave(runs, rounds, seconds=0.05, rest=timing.BLAS_REST)
     others = {name: timing.ratio(taken, name, "schuss") for name in runs if name != "schuss"}
     return {"seconds": median(taken["schuss"]) / ITERATIONS, **others}
 

@@ -111,7 +111,7 @@ def newton(rounds):
         "schuss": lambda: optimizer.step(grads, hessian),
         "SciPy": lambda: cho_solve(cho_factor(hessian), grads),
     }
-    taken = timing.interleave(steps, min(rounds, 9), seconds=0.01)
+    taken = timing.interleave(steps, min(rounds, 9), seconds=0.05, rest=timing.BLAS_REST)
     return {"seconds": median(taken["schuss"]), "ratio": timing.ratio(taken, "schuss", "SciPy")}
 
 
@@ -134,7 +134,7 @@ def muon(rounds):
         theirs = torch.nn.Parameter(torch.from_numpy(w.copy()))
         theirs.grad = torch.from_numpy(g)
         steps["torch"] = torch.optim.Muon([theirs]).step
-    taken = timing.interleave(steps, min(rounds, 9), seconds=0.01)
+    taken = timing.interleave(steps, min(rounds, 9), seconds=0.05, rest=timing.BLAS_REST)
     others = {name: timing.ratio(taken, name, "schuss") for name in steps if name != "schuss"}
     return {"seconds": median(taken["schuss"]), "products": median(map(products, [steps["schuss"]] * 5)), **others}
 
