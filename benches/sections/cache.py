@@ -8,9 +8,9 @@ ELEMENTS = 16_384
 
 # Counted in the machine code and by llvm-mca, for AVX-512 and 16 elements; a change of these kernels changes them.
 ARITHMETIC = (
-    " Rules of one pass that stay below 0.85 compute for longer than either loop takes. llvm-mca counts for 16 elements "
-    "with AVX-512: Rprop 49 instructions in 26 cycles, SophiaG 24 in 12, SophiaH 25 in 14, MADGRAD 62 in 60, AdamAtan2 "
-    "91 in 78. Rules of several passes also wait for sums, which are added in a fixed order."
+    " Rules of one pass that stay below 0.85 compute for longer than either loop takes. llvm-mca counts for 16 "
+    "elements with AVX-512: Rprop 49 instructions in 26 cycles, SophiaG 24 in 12, SophiaH 25 in 14, MADGRAD 62 in 60, "
+    "AdamAtan2 91 in 78. Rules of several passes also wait for sums, which are added in a fixed order."
 )
 
 
