@@ -78,7 +78,7 @@ def failures(units, targets):
 
 @LINUX
 def test_every_kernel_compiles():
-    """Each for one architecture, in turn, so that every rule is compiled for all of them."""
+    """Each for one architecture, in turn, so that every rule is compiled for all. Next to no local memory."""
     units = nvrtc_units.every()
     assert len(units) > 200
     assert not failures(units, [TARGETS[i % len(TARGETS)] for i in range(len(units))])
@@ -111,6 +111,7 @@ def test_compiled_code_has_only_the_operations_of_the_rule(rule, program):
             kernels = dict(re.findall(r"\.entry (\w+)\((.*?)\n}", ptx, re.DOTALL))
             assert kernels
             for name, body in kernels.items():
+                assert not re.search(r"\.approx|\.ftz|\.full", body)
                 if not name.endswith(("_elements", "_numbers")):
                     continue  # sums are float64
                 compute = "f64" if param == "float64" else "f32"
@@ -130,6 +131,15 @@ def test_compiled_code_has_only_the_operations_of_the_rule(rule, program):
             assert unfused != source and "fma." not in _schuss.cuda_compile(unfused, "compute_80").decode()
             assert "ld.local" not in ptx and "st.local" not in ptx
             assert not re.search(r"\b(?:ld|st)\.(?:v\d\.)?[fu]\d", ptx)
+
+
+@LINUX
+@pytest.mark.parametrize("target", TARGETS)
+def test_local_memory_is_seen_in_machine_code(target):
+    """That of an array whose places are only known when it runs."""
+    source = "float a[64] = {}; for (int i = 0; i < 64; i++) a[k[i]] += x[i]; x[0] = a[k[64]];"
+    code = nvrtc_units.compiler()(f'extern "C" __global__ void f(float* x, int* k) {{ {source} }}', target)
+    assert nvrtc_units.frames(code) == {"f": 4 * 64}
 
 
 @LINUX

@@ -7,6 +7,7 @@ from itertools import groupby
 
 import gpu
 import numpy as np
+import nvrtc_units
 import pytest
 from bits import runs, some, steps
 from helpers import arrays, build, is_quantized, is_sampled, sees_nonfinite, sums
@@ -41,3 +42,16 @@ def test_bits(name):
             assert repr(there.grad_norm) == repr(here.grad_norm)
         for got, want in zip(arrays(there), arrays(here), strict=True):
             assert np.asarray(got).tobytes() == want.tobytes(), (dtype, grad_dtype, want.shape)
+
+
+# Without a case: rules of optimizers that work on the host only, and tools. The crate's tests run those of many stages.
+MATRICES = ["muon", "shampoo", "shampoo_averaged", "shampoo_grafted", "soap"]
+TOOLS = ["ascend", "average", "centralize", "clamp", "clip_adaptively", "clip_norm"]
+TOOLS += ["clip_rms", "combine", "copy", "lookahead", "scale", "zero_nans"]
+
+
+def test_every_rule_that_a_gpu_can_run_is_in_a_case():
+    run = set()
+    for name in NAMES:
+        run.update(build(NAMES[name][0][0], [np.ones((2, 2)), np.ones(3)]).param_groups[0].rules)
+    assert {rule for rule, _ in nvrtc_units.programs()} - run == {*MATRICES, *TOOLS}
