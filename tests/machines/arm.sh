@@ -3,7 +3,7 @@
 # PARTS, all by default:
 #   build  the wheel, and the vector instructions in it;
 #   bits   the README's lines, and every line of tests/support/bits.py, compared with those recorded on x86-64. BITS holds
-#          arguments of that script: `sampled` leaves out most lines, a number the first ones, so that a run can be continued;
+#          arguments of that script: `sampled` leaves out most lines, START:STOP:STEP takes a slice, so that a run can be continued;
 #   crate  the crate's tests, which take hours: TESTS, arguments of `cargo test`, chooses some.
 # Compiler, standard library, emulator and Python are Debian's; zig links, as in `make wheels`.
 set -euo pipefail
