@@ -10,6 +10,7 @@ True
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from schuss._blas import share_threads_with_blas as share_threads_with_blas
 from schuss._config import cpu_level as cpu_level
 from schuss._config import cpu_levels as cpu_levels
 from schuss._config import get_num_threads as get_num_threads

@@ -142,6 +142,7 @@ def tools() -> float:
     p, m, v = np.ones(2), np.zeros(2), np.zeros(2)
     functional.adam_(p, np.ones(2), m, v, step=1, lr=0.1)
     schuss.set_num_threads(schuss.get_num_threads())
+    schuss.share_threads_with_blas(share=False)
     schuss.show_config()
     assert schuss.cpu_level() in schuss.cpu_levels()
     return total

@@ -6,6 +6,7 @@
 mod arrangement;
 mod arrays;
 mod backup;
+mod blas;
 mod bytes;
 mod callbacks;
 mod changes;
@@ -87,6 +88,7 @@ fn _schuss(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(rules::rule_tree, module)?)?;
     module.add_function(wrap_pyfunction!(rules::prologue, module)?)?;
     module.add_function(wrap_pyfunction!(arrays::register_bfloat16, module)?)?;
+    module.add_function(wrap_pyfunction!(blas::share_threads_with_blas, module)?)?;
     module.add_function(wrap_pyfunction!(get_num_threads, module)?)?;
     module.add_function(wrap_pyfunction!(set_num_threads, module)?)?;
     module.add_function(wrap_pyfunction!(cpu_level, module)?)?;
