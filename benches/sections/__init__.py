@@ -16,6 +16,7 @@ from . import (
     others,
     package,
     packages,
+    products,
     pytorch,
     small_state,
     systems,
@@ -34,6 +35,7 @@ SECTIONS = {
     "backward": backward,
     "tail": tail,
     "systems": systems,
+    "products": products,
     "packages": packages,
     "package": package,
 }
