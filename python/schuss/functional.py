@@ -64,10 +64,10 @@ def _make(kind: type[Optimizer]) -> Callable[..., None]:
     divides = "decay_form" in hypers or "initial_lr" in RULES[kind._array_rule(hypers, np.empty(0))].hypers
     keywords = {**hypers, "initial_lr": None} if divides else hypers
 
-    # The key includes types because 1 == True, but a number is no valid flag, nor a flag a number.
-    @functools.lru_cache(maxsize=64)
-    def prepared(given: tuple[tuple[str, Any], ...], types: tuple[type, ...]) -> _Prepared:
-        values = {**keywords, **dict(given)}
+    # Typed because 1 == True, but a number is no valid flag, nor a flag a number.
+    @functools.lru_cache(maxsize=64, typed=True)
+    def prepared(**given: Any) -> _Prepared:
+        values = {**keywords, **given}
         unknown = [key for key in values if key not in keywords]
         if unknown:
             raise TypeError(f"{name} got an unexpected keyword {unknown[0]!r}; it takes {', '.join(keywords)}")
@@ -83,8 +83,11 @@ def _make(kind: type[Optimizer]) -> Callable[..., None]:
         return _Prepared(ParamGroup(kind, [], values, "", initial_lr), {})
 
     def function(p: np.ndarray, g: Any, *states: np.ndarray, step: int, **given: Any) -> None:
-        key = tuple(given.items()), tuple(map(type, given.values()))
-        group, steppers = (prepared if _hashable(key) else prepared.__wrapped__)(*key)
+        try:
+            known = prepared(**given)
+        except TypeError:  # a value that cannot be hashed, or a wrong one
+            known = None
+        group, steppers = known or prepared.__wrapped__(**given)
         if type(p) is np.ndarray and type(step) is int and step > 0:
             stepper = steppers.get(p.dtype)
             if stepper is not None and stepper(step, p, g, states):
@@ -136,14 +139,6 @@ def _make(kind: type[Optimizer]) -> Callable[..., None]:
 
 def _empty(default: Any) -> Any:
     return inspect.Parameter.empty if default is REQUIRED else default
-
-
-def _hashable(thing: Any) -> bool:
-    try:
-        hash(thing)
-    except TypeError:
-        return False
-    return True
 
 
 _functions = {f"{name.lower()}_": _make(kind) for name, kind in OPTIMIZERS.items() if kind._single_rule}

@@ -58,19 +58,26 @@ def test_packed_parameters_have_the_same_bits(case):
     same(opt, packed)
 
 
+OPTIONS = [{}, {"max_grad_norm": 0.1}, {"state_dtype": "int8"}, {"state_dtype": "int8", "state_rounding": "nearest"}]
+
+
 @each_dtype
 @pytest.mark.parametrize("threads", [1, 3])
-def test_dtypes_and_threads(dtype, threads):
+@pytest.mark.parametrize("options", OPTIONS, ids=lambda options: "-".join(map(str, options.values())) or "plain")
+def test_dtypes_and_threads(dtype, threads, options):
     before = schuss.get_num_threads()
     schuss.set_num_threads(threads)
     try:
-        params = [p for k in range(40) for p in params_of(SHAPES, dtype, seed=k)]
-        opt, packed = schuss.AdamW([p.copy() for p in params]), schuss.AdamW(schuss.pack(params))
+        # Partial blocks of int8 states too, alone and behind whole ones.
+        params = [p for k in range(40) for p in params_of([*SHAPES, (300,), (100,), (16,), (257,)], dtype, seed=k)]
+        opt = schuss.AdamW([p.copy() for p in params], **options)
+        packed = schuss.AdamW(schuss.pack(params), **options)
         for t in range(3):
             for own in (opt, packed):
                 for k, buffer in enumerate(own.grads):
                     buffer[...] = grads_of(t, [buffer.shape], F32, seed=k)[0]
                 own.step()
+            assert opt.grad_norm == packed.grad_norm
         same(opt, packed)
     finally:
         schuss.set_num_threads(before)

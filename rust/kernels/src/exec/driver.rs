@@ -14,7 +14,7 @@ use super::work_list::WorkList;
 use crate::cpu::Level;
 use crate::kernel::Tail;
 use crate::numeric::reduce::BLOCK;
-use crate::numeric::{Rounding, Storage, fpenv};
+use crate::numeric::{Rounding, StateFormat, Storage, fpenv};
 use crate::rule::{Kind, Scope};
 
 /// The settings of a step.
@@ -115,6 +115,10 @@ impl WorkList {
             let takes_part = item.present || !any_absent;
             let zero_grads = step.zero_grads && pass.reads_grad;
             let call = Call::new(step.level, &step.scalars[item.group], step.rounding, i, zero_grads);
+            if len > item.len && item.format == StateFormat::Int8 {
+                // SAFETY: upheld by the caller; these arrays are this task's own, and have no followers.
+                return unsafe { this.run_together((i, len), pass, &call, step.rounding) };
+            }
             let turn = if followers.is_empty() { usize::MAX } else { TURN };
             let mut at = start;
             while at < end {

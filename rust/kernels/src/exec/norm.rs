@@ -1,12 +1,55 @@
 //! The sum of squares of all gradients, for the global norm. Runs no rule.
 
+use std::collections::TryReserveError;
+use std::ops::Range;
+
 use super::item::Item;
+use super::pool;
 use super::reductions::fold;
 use super::tiles::with_tail_tiles;
 use super::work_list::WorkList;
 use crate::cpu::Level;
-use crate::numeric::reduce::{self, BLOCK, Form, Rows, Squares};
+use crate::numeric::reduce::{self, BLOCK, Form, Squares};
 use crate::numeric::{Dtype, fpenv};
+
+/// Blocks of gradients that lie one behind the other in memory, of one array or of several. Each block is summed by itself, but
+/// all in one call: a call for each small array takes longer than its sum.
+#[derive(Clone, Debug)]
+struct Run {
+    /// Null for arrays without a gradient, whose sums are 0.
+    data: *const u8,
+    elements: usize,
+    /// As stored, and as computed with.
+    types: (Dtype, Dtype),
+    blocks: Range<usize>,
+}
+
+/// The runs of all gradients, and where those of each task end.
+#[derive(Debug, Default)]
+pub(super) struct Runs {
+    all: Vec<Run>,
+    ends: Vec<usize>,
+}
+
+impl Runs {
+    /// Memory for what `arrays` arrays in `tasks` tasks need at most.
+    pub fn reserve(&mut self, arrays: usize, tasks: usize) -> Result<(), TryReserveError> {
+        self.forget();
+        self.all.try_reserve(arrays + tasks)?;
+        self.ends.try_reserve(tasks)
+    }
+
+    /// Gradients have moved: they are found again when they are next needed.
+    pub fn forget(&mut self) {
+        self.ends.clear();
+    }
+
+    /// The runs of a task.
+    fn of(&self, task: usize) -> &[Run] {
+        let start = if task == 0 { 0 } else { self.ends[task - 1] };
+        &self.all[start..self.ends[task]]
+    }
+}
 
 impl WorkList {
     /// The sum of squares of all gradients as they are in memory, in float64, as the rule `clip_norm` needs it. Its order of
@@ -32,53 +75,87 @@ impl WorkList {
     /// As for [`WorkList::sum_of_squares`].
     unsafe fn squares(&mut self, level: Level, threads: usize, unit: f64) -> f64 {
         self.reverse = !self.reverse;
+        self.form_runs();
         let this = &*self;
         // SAFETY: no task runs.
         let sums = || unsafe { this.partials.slice(0, this.block_count) };
         if this.peers.is_some() {
             sums().fill(0.0);
         }
-        this.share(threads, &this.block_chunks, &this.blocks, &|i, units| {
-            let item = &this.items[i];
-            if !item.present {
-                // SAFETY: the entries are this task's own.
-                units.for_each(|block| unsafe { this.partials.set(item.first_block + block, 0.0) });
-                return;
-            }
-            let types = (item.grad_type, item.param_type.compute());
-            let grad = |block: usize| {
-                let offset = block * BLOCK * item.grad_type.size();
-                this.streams[item.streams + 1].wrapping_add(offset).cast_const()
-            };
-            let length = |block: usize| BLOCK.min(item.len - block * BLOCK);
-            let first = item.first_block + units.start;
-            // SAFETY: the blocks lie within the array, whose gradient the caller guarantees; the entries are this task's own.
-            unsafe {
-                let sums = this.partials.slice(first, units.len());
-                sums.fill(0.0);
-                if unit == 1.0 {
-                    // The last block may be shorter.
-                    let last = units.end - 1;
-                    let whole = Rows { count: last - units.start, cols: BLOCK, stride: BLOCK };
-                    let rest = Rows::one(length(last));
-                    reduce::rows(level, Form::Square, types, sums.as_mut_ptr(), grad(units.start), whole);
-                    reduce::rows(level, Form::Square, types, &raw mut sums[whole.count], grad(last), rest);
-                    return;
-                }
-                for (sum, block) in sums.iter_mut().zip(units) {
-                    let (grad, n) = (grad(block), length(block));
-                    *sum = match item.sums_float64() {
-                        true => scaled_squares(level, grad.cast(), n, 1.0 / unit),
-                        false => reduce::block(level, Form::Square, types, (grad, grad), n) / unit / unit,
-                    };
-                }
-            }
+        pool::run(this.runs.ends.len(), this.reverse, this.own, threads, &|task| {
+            // SAFETY: upheld by the caller; the entries are this task's own.
+            fpenv::standard(|| this.runs.of(task).iter().for_each(|run| unsafe { this.sum_run(run, level, unit) }));
         });
         if let Some(peers) = &this.peers {
             (peers.combine)(sums());
         }
         // SAFETY: no task runs.
         fpenv::standard(|| unsafe { fold(Form::Square, &this.partials, 0..this.block_count, 0.0) })
+    }
+
+    /// # Safety
+    /// As for [`WorkList::sum_of_squares`]; nobody else may access the entries of these blocks.
+    unsafe fn sum_run(&self, run: &Run, level: Level, unit: f64) {
+        let (types, lens) = (run.types, &self.block_lens[run.blocks.clone()]);
+        // SAFETY: upheld by the caller.
+        let sums = unsafe { self.partials.slice(run.blocks.start, lens.len()) };
+        if run.data.is_null() {
+            sums.fill(0.0);
+        } else if unit == 1.0 {
+            // SAFETY: upheld by the caller.
+            unsafe { reduce::block_squares(level, types, sums.as_mut_ptr(), run.data, lens) };
+        } else {
+            let mut data = run.data;
+            for (sum, &n) in sums.iter_mut().zip(lens) {
+                let n = usize::from(n);
+                // SAFETY: upheld by the caller.
+                *sum = unsafe {
+                    match types {
+                        (Dtype::F64, Dtype::F64) => scaled_squares(level, data.cast(), n, 1.0 / unit),
+                        _ => reduce::block(level, Form::Square, types, (data, data), n) / unit / unit,
+                    }
+                };
+                data = data.wrapping_add(n * types.0.size());
+            }
+        }
+    }
+
+    /// Forms the runs, if gradients have moved: those of a task never go on in the next one.
+    fn form_runs(&mut self) {
+        if !self.runs.ends.is_empty() {
+            return;
+        }
+        let mut runs = std::mem::take(&mut self.runs);
+        runs.all.clear();
+        for chunk in &self.block_chunks {
+            let first = runs.all.len();
+            chunk.each(&self.blocks, |i, units| {
+                let (item, start) = (&self.items[i], units.start * BLOCK);
+                let size = item.grad_type.size();
+                let (data, elements) = match item.present {
+                    true => (self.streams[item.streams + 1].wrapping_add(start * size), units.end * BLOCK),
+                    false => (std::ptr::null_mut(), start),
+                };
+                let new = Run {
+                    data: data.cast_const(),
+                    elements: elements.min(item.len) - start,
+                    types: (item.grad_type, item.param_type.compute()),
+                    blocks: item.first_block + units.start..item.first_block + units.end,
+                };
+                match runs.all[first..].last_mut() {
+                    Some(last)
+                        if (last.types, last.blocks.end) == (new.types, new.blocks.start)
+                            && last.data.wrapping_add(last.elements * size) == new.data =>
+                    {
+                        last.elements += new.elements;
+                        last.blocks.end = new.blocks.end;
+                    }
+                    _ => runs.all.push(new),
+                }
+            });
+            runs.ends.push(runs.all.len());
+        }
+        self.runs = runs;
     }
 }
 

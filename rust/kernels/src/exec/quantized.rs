@@ -27,7 +27,8 @@ struct Part<'a> {
 ///
 /// # Safety
 /// `wide` must be valid for `n` elements, `kept` for `n` of its type, and for int8 states the scales for their blocks; they
-/// must not overlap and must be writable. The CPU must support the level.
+/// must not overlap and must be writable. Int8 states are dequantized in whole rows, for which `wide` must be valid. The CPU must
+/// support the level.
 type Convert = unsafe fn(part: &Part);
 
 /// Dequantizing, stochastic rounding and rounding to nearest for bfloat16; dequantizing and quantizing for int8, signed and
@@ -131,17 +132,14 @@ cpu::each! {
     /// # Safety
     /// As for [`Convert`].
     pub(super) unsafe fn dequantize_codes<const SIGNED: bool>(part: &Part) {
-        // SAFETY: upheld by the caller.
-        let (wide, kept) = unsafe { part.slices::<u8>() };
-        let mut block = [0.0; QUANTIZATION_BLOCK];
-        for (i, (wide, kept)) in wide.chunks_mut(QUANTIZATION_BLOCK).zip(kept.chunks(QUANTIZATION_BLOCK)).enumerate() {
-            // SAFETY: as above.
-            let scale = unsafe { *part.scales.add(i) };
-            if let Ok(wide) = <&mut [f32; QUANTIZATION_BLOCK]>::try_from(&mut *wide) {
-                int8::dequantize::<SIGNED>(kept, scale, wide);
-            } else {
-                int8::dequantize::<SIGNED>(kept, scale, &mut block);
-                wide.copy_from_slice(&block[..wide.len()]);
+        for (i, at) in (0..part.n).step_by(QUANTIZATION_BLOCK).enumerate() {
+            let n = QUANTIZATION_BLOCK.min(part.n - at);
+            let rows = int8::in_rows(n);
+            // SAFETY: upheld by the caller; behind a partial block's quantized values is room up to its scales.
+            unsafe {
+                let kept = std::slice::from_raw_parts(part.kept.add(at), rows);
+                let wide = std::slice::from_raw_parts_mut(part.wide.add(at), rows);
+                int8::dequantize::<SIGNED>(n, kept, *part.scales.add(i), wide);
             }
         }
     }

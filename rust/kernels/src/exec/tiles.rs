@@ -100,6 +100,29 @@ impl<'a> Call<'a> {
     }
 }
 
+/// Some elements of an array, among those of one or several arrays that go through tiles together.
+#[derive(Clone, Copy)]
+pub(super) struct Part<'a> {
+    pub item: &'a Item,
+    pub streams: *const *mut u8,
+    /// The first of them after the streams' first, the place that it has in the tiles, and how many they are.
+    pub at: usize,
+    pub place: usize,
+    pub n: usize,
+    pub bits: Option<RandomBits<'a>>,
+}
+
+impl Part<'_> {
+    /// A quantized state of the array, whose streams begin at the element `first`.
+    fn state(&self, number: usize, nonnegative: bool, first: usize) -> QuantizedState {
+        let Item { format, ref part, .. } = *self.item;
+        // SAFETY: a table has the stream of each state.
+        let data = unsafe { *self.streams.add(2 + number) };
+        let data = data.wrapping_add(part.start * format.size(Dtype::F32));
+        QuantizedState { format, nonnegative, number, data, start: part.start + first, len: part.len() }
+    }
+}
+
 impl Item {
     /// The kernel for the array's types as stored, if there is one.
     pub(super) fn direct(&self, pass: &Pass, call: &Call<'_>) -> Option<Kernel> {
@@ -193,9 +216,22 @@ impl Item {
         with_stream_tiles(|tiles| {
             let end = at + n;
             for at in (at..end).step_by(TILE) {
+                let part = Part { item: self, streams, at, place: 0, n: TILE.min(end - at), bits: call.bits };
                 // SAFETY: upheld by the caller, for a part of the elements.
-                unsafe { self.through_tiles(tiles, streams, pass, call, (at, TILE.min(end - at)), extras) };
+                unsafe { self.through_tiles(tiles, &[part], pass, call, extras) };
             }
+        });
+    }
+
+    /// Runs a pass over arrays like this one, their whole parameters and gradients one behind the other, of [`TILE`] elements at
+    /// most.
+    ///
+    /// # Safety
+    /// As for [`Item::call`].
+    pub(super) unsafe fn together(&self, parts: &[Part<'_>], pass: &Pass, call: &Call<'_>) {
+        // SAFETY: upheld by the caller.
+        with_stream_tiles(|tiles| unsafe {
+            self.through_tiles(tiles, parts, pass, call, &self.extras(call, 0, Tail::NONE));
         });
     }
 
@@ -204,12 +240,13 @@ impl Item {
     unsafe fn through_tiles(
         &self,
         tiles: &mut [Tile],
-        streams: *const *mut u8,
+        parts: &[Part<'_>],
         pass: &Pass,
         call: &Call<'_>,
-        (at, n): (usize, usize),
         extras: &Extras<'_>,
     ) {
+        let (streams, at) = (parts[0].streams, parts[0].at);
+        let n = parts.iter().map(|part| part.n).sum();
         let (level, compute) = (call.level, self.param_type.compute());
         let (size, grad_size) = (self.param_type.size(), self.grad_type.size());
         // SAFETY: a table has these streams.
@@ -256,9 +293,12 @@ impl Item {
                     local[tile] = of(tile).wrapping_add(at * compute.size());
                 } else {
                     local[tile] = tiles[tile].pointer();
-                    let state = self.quantized(of(tile), k, state.nonnegative, call.first);
                     let wide = if compute == Dtype::F64 { tiles[MAX_STREAMS].pointer() } else { local[tile] };
-                    state.dequantize(level, wide.cast(), (call.first + at, n));
+                    for part in parts {
+                        let wide = wide.cast::<f32>().add(part.place);
+                        let own = part.state(k, state.nonnegative, call.first);
+                        own.dequantize(level, wide, (call.first + part.at, part.n));
+                    }
                     if compute == Dtype::F64 {
                         convert::load(level, (Dtype::F32, wide), (compute, local[tile]), n);
                     }
@@ -287,23 +327,16 @@ impl Item {
                     wide = tiles[MAX_STREAMS].pointer();
                     convert::load(level, (Dtype::F64, local[tile]), (Dtype::F32, wide), n);
                 }
-                self.quantized(of(tile), k, state.nonnegative, call.first).quantize(
-                    level,
-                    wide.cast(),
-                    (call.first + at, n),
-                    call.bits,
-                );
+                for part in parts {
+                    let wide = wide.cast::<f32>().add(part.place);
+                    let own = part.state(k, state.nonnegative, call.first);
+                    own.quantize(level, wide, (call.first + part.at, part.n), part.bits);
+                }
             }
             if call.zero_grads {
                 grad.write_bytes(0, n * grad_size);
             }
         }
-    }
-
-    fn quantized(&self, data: *mut u8, number: usize, nonnegative: bool, first: usize) -> QuantizedState {
-        let (start, len) = (self.part.start, self.part.len());
-        let data = data.wrapping_add(start * self.format.size(Dtype::F32));
-        QuantizedState { format: self.format, nonnegative, number, data, start: start + first, len }
     }
 
     /// The states that are streams.

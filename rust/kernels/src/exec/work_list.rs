@@ -5,13 +5,14 @@ use std::collections::TryReserveError;
 use super::array::Array;
 use super::item::Item;
 use super::matrix::Cells;
+use super::norm::Runs;
 use super::partition::{Chunk, Extent, cut};
 use super::peers::Peers;
 use super::plan::{Plan, plans};
 use super::pool;
 use super::reductions::{by_cells, stage_places};
 use super::scratch::Scratch;
-use super::stretches::Stretches;
+use super::stretches::{Stretches, may_join};
 use crate::memory::{try_box, zeros};
 use crate::numeric::reduce::{self, BLOCK};
 use crate::numeric::{Dtype, StateFormat, fpenv};
@@ -45,6 +46,9 @@ pub struct WorkList {
     /// The same for stages that run block by block over all arrays, matrices included.
     pub(super) blocks: Vec<Extent>,
     pub(super) block_chunks: Vec<Chunk>,
+    /// The elements of each block, and the gradients as norms take them.
+    pub(super) block_lens: Vec<u16>,
+    pub(super) runs: Runs,
     /// The stages of each distinct rule.
     pub(super) plans: Vec<Plan>,
     /// Room for the groups of a rule.
@@ -92,6 +96,7 @@ impl WorkList {
         self.stretches = None;
         self.chunks = cut(&self.extents, self.own)?;
         self.block_chunks = cut(&self.blocks, self.own)?;
+        self.runs.reserve(self.items.len(), self.block_chunks.len())?;
         self.plain = self.plans.iter().all(|plan| plan.plain) && !self.items.iter().any(Item::has_scalars);
         self.partials.grow(self.partial_count.max(self.block_count))?;
         self.reserve_exchanged()?;
@@ -196,6 +201,8 @@ impl WorkList {
             follows: false,
             plan,
         };
+        self.block_lens.try_reserve(array.len.div_ceil(BLOCK))?;
+        self.block_lens.extend((0..array.len).step_by(BLOCK).map(|at| BLOCK.min(array.len - at) as u16));
         self.block_count += array.len.div_ceil(BLOCK);
         self.scalar_count += rule.scalars.len();
         let units = |before: &dyn Fn(usize) -> usize| (before(part.start), before(part.end) - before(part.start));
@@ -214,9 +221,8 @@ impl WorkList {
         let last = self.items.len() - 1;
         if last > 0 && self.is_behind(last, &[self.items[last].param_type.size()]) {
             let (before, item) = (&self.items[last - 1], &self.items[last]);
-            let plain = |item: &Item| item.format == StateFormat::Compute && item.rounded.is_none();
-            let alike = (before.plan, before.param_type) == (item.plan, item.param_type);
-            self.items[last].follows = alike && plain(before) && plain(item);
+            let kind = |item: &Item| (item.plan, item.param_type, item.format);
+            self.items[last].follows = kind(before) == kind(item) && may_join(before) && may_join(item);
             self.any_follow |= self.items[last].follows;
         }
         Ok(())
@@ -247,6 +253,7 @@ impl WorkList {
         let item = &mut self.items[i];
         self.absent -= usize::from(!item.present);
         self.stretches = None;
+        self.runs.forget();
         item.present = true;
         item.grad_type = grad_type;
         self.streams[item.streams + 1] = grad;
@@ -277,6 +284,7 @@ impl WorkList {
     pub fn set_absent(&mut self, i: usize) {
         self.absent += usize::from(self.items[i].present);
         self.stretches = None;
+        self.runs.forget();
         self.items[i].present = false;
     }
 
@@ -286,6 +294,7 @@ impl WorkList {
             self.items.iter_mut().for_each(|item| item.present = true);
             self.absent = 0;
             self.stretches = None;
+            self.runs.forget();
         }
     }
 

@@ -59,6 +59,12 @@ impl Rows {
 /// The CPU must support the level.
 type RowSums = unsafe fn(sums: *mut f64, data: *const u8, rows: Rows);
 
+/// Writes the sum of squares of each of some blocks that follow each other in memory; `lens` are their elements.
+///
+/// # Safety
+/// As for [`RowSums`], with the blocks' elements.
+type BlockSquares = unsafe fn(sums: *mut f64, data: *const u8, lens: &[u16]);
+
 /// Accumulates each column's elements, in the order of the rows, into its own float64; the second pointer is for products.
 /// Maxima take the larger.
 ///
@@ -72,6 +78,7 @@ const SOURCES: usize = 5;
 struct Table {
     plain: [RowSums; SOURCES],
     squares: [RowSums; SOURCES],
+    block_squares: [BlockSquares; SOURCES],
     fast_squares: Block,
     products: [Block; 2],
     maxima: [Block; 2],
@@ -95,6 +102,13 @@ static TABLE: [Table; LEVELS] = {
                     $level::sum::<f16, true>,
                     $level::sum::<bf16, true>,
                     $level::sum::<Rounded, true>,
+                ],
+                block_squares: [
+                    $level::block_squares::<f32>,
+                    $level::block_squares::<f64>,
+                    $level::block_squares::<f16>,
+                    $level::block_squares::<bf16>,
+                    $level::block_squares::<Rounded>,
                 ],
                 fast_squares: $level::fast_squares,
                 products: [$level::products::<f32>, $level::products::<f64>],
@@ -168,8 +182,7 @@ pub(crate) unsafe fn block(
     (left, right): (*const u8, *const u8),
     n: usize,
 ) -> f64 {
-    let table = &TABLE[level as usize];
-    let source = if (dtype, compute) == (Dtype::F64, Dtype::F32) { 4 } else { dtype as usize };
+    let (table, source) = (&TABLE[level as usize], source(dtype, compute));
     let run = match form {
         Form::FastSquare if source == Dtype::F32 as usize => table.fast_squares,
         Form::Plain | Form::Square | Form::FastSquare => {
@@ -198,11 +211,30 @@ pub(crate) unsafe fn rows(
     data: *const u8,
     rows: Rows,
 ) {
-    let table = &TABLE[level as usize];
-    let source = if (dtype, compute) == (Dtype::F64, Dtype::F32) { 4 } else { dtype as usize };
+    let (table, source) = (&TABLE[level as usize], source(dtype, compute));
     let run = if form == Form::Plain { table.plain[source] } else { table.squares[source] };
     // SAFETY: upheld by the caller.
     unsafe { run(sums, data, rows) }
+}
+
+/// Writes the sum of squares of each of some blocks of at most [`BLOCK`] elements, which follow each other in memory.
+///
+/// # Safety
+/// As for [`BlockSquares`].
+pub(crate) unsafe fn block_squares(
+    level: Level,
+    (dtype, compute): (Dtype, Dtype),
+    sums: *mut f64,
+    data: *const u8,
+    lens: &[u16],
+) {
+    // SAFETY: upheld by the caller.
+    unsafe { TABLE[level as usize].block_squares[source(dtype, compute)](sums, data, lens) }
+}
+
+/// The index among the [`SOURCES`].
+fn source(dtype: Dtype, compute: Dtype) -> usize {
+    if (dtype, compute) == (Dtype::F64, Dtype::F32) { 4 } else { dtype as usize }
 }
 
 /// Adds rows of the compute type to column sums.
@@ -279,15 +311,32 @@ cpu::each! {
             };
             for block in values.chunks(BLOCK) {
                 *sum += if SQUARES {
-                    add(block, |sum, g| {
-                        let x = g.load().into();
-                        // If the square is exact, both round once, to the same number.
-                        if FMA && <G::Compute as Real>::SQUARES_EXACTLY { x.mul_add(x, sum) } else { sum + x * x }
-                    })
+                    add(block, plus_square::<G, FMA>)
                 } else {
                     add(block, |sum, g| sum + g.load().into())
                 };
             }
+        }
+    }
+
+    /// # Safety
+    /// As for [`BlockSquares`].
+    pub(super) unsafe fn block_squares<G: Storage>(sums: *mut f64, data: *const u8, lens: &[u16]) {
+        let mut left = lens.iter().map(|&n| usize::from(n)).sum::<usize>();
+        let mut data = data.cast::<G>();
+        for (i, &n) in lens.iter().enumerate() {
+            let n = usize::from(n);
+            let readable = n.next_multiple_of(LANES).min(left);
+            // SAFETY: upheld by the caller; behind a block are those that follow it.
+            unsafe {
+                let values = std::slice::from_raw_parts(data, readable);
+                *sums.add(i) = match values.as_chunks::<LANES>() {
+                    (rows, []) => add_rows_of(rows, n, plus_square::<G, FMA>),
+                    _ => add(&values[..n], plus_square::<G, FMA>),
+                };
+                data = data.add(n);
+            }
+            left -= n;
         }
     }
 
@@ -420,23 +469,53 @@ pub(crate) fn plus_product<C: Real, const FMA: bool>(sum: f64, a: C, b: C) -> f6
     if FMA && C::SQUARES_EXACTLY { a.mul_add(b, sum) } else { sum + a * b }
 }
 
-/// Accumulates elements into the lanes in turn. Sums wait for memory, since they write nothing and too few reads are in flight:
-/// data one block ahead is prefetched.
+/// A sum plus the square of a number in memory.
+#[inline(always)]
+fn plus_square<G: Storage, const FMA: bool>(sum: f64, g: &G) -> f64 {
+    let x = g.load().into();
+    // If the square is exact, both round once, to the same number.
+    if FMA && <G::Compute as Real>::SQUARES_EXACTLY { x.mul_add(x, sum) } else { sum + x * x }
+}
+
+/// Adds a block's elements into the lanes in turn.
 #[inline(always)]
 fn add<G>(values: &[G], plus: impl Fn(f64, &G) -> f64) -> f64 {
-    let mut lanes = [0.0; LANES];
-    let ahead = values.as_ptr().wrapping_add(BLOCK);
     let (rows, rest) = values.as_chunks::<LANES>();
+    let mut lanes = add_whole(rows, &plus);
+    for (lane, x) in lanes.iter_mut().zip(rest) {
+        *lane = plus(*lane, x);
+    }
+    fold(lanes)
+}
+
+/// The same for the first `n` elements of these rows, which may end within the last row: a loop of fixed length with a mask is
+/// quicker than one over the elements that are left.
+#[inline(always)]
+fn add_rows_of<G>(rows: &[[G; LANES]], n: usize, plus: impl Fn(f64, &G) -> f64) -> f64 {
+    let (whole, rest) = rows.split_at(n / LANES);
+    let mut lanes = add_whole(whole, &plus);
+    if let [row] = rest {
+        for lane in 0..LANES {
+            let more = plus(lanes[lane], &row[lane]);
+            lanes[lane] = if lane < n % LANES { more } else { lanes[lane] };
+        }
+    }
+    fold(lanes)
+}
+
+/// Adds whole rows into the lanes. Sums wait for memory, since they write nothing and too few reads are in flight: data one
+/// block ahead is prefetched.
+#[inline(always)]
+fn add_whole<G>(rows: &[[G; LANES]], plus: &impl Fn(f64, &G) -> f64) -> [f64; LANES] {
+    let mut lanes = [0.0; LANES];
+    let ahead = rows.as_ptr().cast::<G>().wrapping_add(BLOCK);
     for (i, row) in rows.iter().enumerate() {
         prefetch(ahead.wrapping_add(i * LANES));
         for lane in 0..LANES {
             lanes[lane] = plus(lanes[lane], &row[lane]);
         }
     }
-    for (lane, x) in lanes.iter_mut().zip(rest) {
-        *lane = plus(*lane, x);
-    }
-    fold(lanes)
+    lanes
 }
 
 /// The sum of a block's lanes, in a fixed tree.

@@ -15,7 +15,7 @@
 //! lowest byte. So a vector of words converts to vectors of numbers, and back, without moving data between lanes. A partial
 //! block keeps its elements' order.
 
-use super::QUANTIZATION_BLOCK;
+use super::{QUANTIZATION_BLOCK, SCALES_ALIGN};
 
 /// Bits of a float's mantissa that are discarded.
 pub(super) const RANDOM_BITS: u32 = 19;
@@ -25,10 +25,21 @@ const LEAST: f32 = 1.0 / 32768.0;
 /// Words of four quantized values in a block.
 const WORDS: usize = QUANTIZATION_BLOCK / 4;
 
-/// Dequantizes a block, or a partial block, into the start of `wide`.
+/// Elements of a row. A partial block is dequantized in whole rows: loops of fixed length leave no elements over. Its scales
+/// begin behind the last one.
+const ROW: usize = SCALES_ALIGN;
+
+/// The elements of the rows that `n` elements are in.
+pub(crate) fn in_rows(n: usize) -> usize {
+    n.next_multiple_of(ROW)
+}
+
+/// Dequantizes a block of `n` elements in whole rows.
 #[inline(always)]
-pub(crate) fn dequantize<const SIGNED: bool>(codes: &[u8], scale: f32, wide: &mut [f32; QUANTIZATION_BLOCK]) {
-    if let Ok(whole) = <&[u8; QUANTIZATION_BLOCK]>::try_from(codes) {
+pub(crate) fn dequantize<const SIGNED: bool>(n: usize, codes: &[u8], scale: f32, wide: &mut [f32]) {
+    if let (QUANTIZATION_BLOCK, Ok(whole), Ok(wide)) =
+        (n, <&[u8; QUANTIZATION_BLOCK]>::try_from(codes), <&mut [f32; QUANTIZATION_BLOCK]>::try_from(&mut *wide))
+    {
         let [a, b, c, d] = quarters_mut(wide);
         for (w, word) in whole.as_chunks::<4>().0.iter().enumerate() {
             let word = u32::from_le_bytes(*word);
@@ -38,8 +49,10 @@ pub(crate) fn dequantize<const SIGNED: bool>(codes: &[u8], scale: f32, wide: &mu
             d[w] = number::<SIGNED>(word >> 24, scale);
         }
     } else {
-        for (x, code) in wide.iter_mut().zip(codes) {
-            *x = number::<SIGNED>(u32::from(*code), scale);
+        for (row, codes) in wide.as_chunks_mut::<ROW>().0.iter_mut().zip(codes.as_chunks::<ROW>().0) {
+            for (x, code) in row.iter_mut().zip(codes) {
+                *x = number::<SIGNED>(u32::from(*code), scale);
+            }
         }
     }
 }
