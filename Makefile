@@ -29,7 +29,7 @@ KERNELS := $(addprefix rust/kernels/src/,optimizers kernel numeric exec)
 REPOSITORY ?= $(filter https://%,$(shell git config --get remote.origin.url | sed -E 's|^git@([^:]+):|https://\1/|; s|\.git$$||'))
 export REPOSITORY
 
-.PHONY: demo test test-rust test-python test-torch lint test-slow interrupts fuzz fuzz-files test-free-threaded test-arm test-avx512 sanitize format examples loops docs speed bench bench-compare bench-cuda code-size build-cost wheels dashboard test-cuda clean toolchain
+.PHONY: demo test test-rust test-python test-torch lint test-slow interrupts fuzz fuzz-files test-free-threaded test-arm test-avx512 sanitize mutants format examples loops docs speed bench bench-compare bench-cuda code-size build-cost wheels dashboard test-cuda clean toolchain
 
 demo: $(VENV)/.demo $(VENV)/.built  ## Build, and train a network on handwritten digits with the usual optimizers.
 	$(BIN)/python examples/digits.py
@@ -82,6 +82,9 @@ test-avx512: $(VENV)/.test $(VENV)/.built  ## Compare the bits of AVX-512 kernel
 
 sanitize: $(VENV)/.test  ## Run tests of the crate and of the extension module under AddressSanitizer; an hour.
 	tests/machines/sanitize.sh
+
+mutants: $(VENV)/.test $(VENV)/.built  ## Change sixty random places of schuss._core, and tell which changes no test notices; hours.
+	$(BIN)/python tests/mutants/mutants.py
 
 test-cuda: $(VENV)/.test $(VENV)/.built  ## Run the GPU tests on an NVIDIA GPU; `test` runs them on an emulator.
 	SCHUSS_TEST_CUDA=gpu $(BIN)/python -m pytest tests/cuda

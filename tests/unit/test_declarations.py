@@ -96,9 +96,10 @@ def test_subclasses_of_a_class():
     assert type(pickle.loads(pickle.dumps(plain))) is Plain
 
 
-def test_what_is_no_hyperparameter_is_refused():
+@pytest.mark.parametrize("annotation", [list, float | str])
+def test_what_is_no_hyperparameter_is_refused(annotation):
     with pytest.raises(TypeError, match=r"^Wrong\.names: .*is not the type of a hyperparameter; annotate .* ClassVar"):
-        type("Wrong", (schuss.Optimizer,), {"__annotations__": {"names": list}})
+        type("Wrong", (schuss.Optimizer,), {"__annotations__": {"names": annotation}})
 
 
 @each_class
