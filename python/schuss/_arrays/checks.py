@@ -8,7 +8,7 @@ from __future__ import annotations
 import bisect
 import functools
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence, ValuesView
+from collections.abc import ItemsView, Iterable, Iterator, Mapping, Sequence, ValuesView
 from typing import Any, Literal
 
 import numpy as np
@@ -254,6 +254,8 @@ def _advice(place: str, thing: Any) -> str:
         return f"pass a writable NumPy view of its memory, for example {place}.numpy()"
     if isinstance(thing, (Iterator, ValuesView)):
         return f"pass list({place})"
+    if isinstance(thing, (ItemsView, Mapping)):
+        return f"pass dict({place})"
     if isinstance(thing, Iterable) and not isinstance(thing, (str, bytes, list, tuple)):
         return "structures of arrays are lists, tuples and dicts"
     return "put the numbers into np.array(..., dtype=np.float32 or np.float64) and update the model from that array"

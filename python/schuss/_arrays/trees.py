@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import numbers
-from collections.abc import Callable, Iterable, Iterator, ValuesView
+from collections.abc import Callable, ItemsView, Iterable, Iterator, Mapping, ValuesView
 from typing import Any
 
 _DEPTH = 100  # Structures are traversed recursively, and a list may contain itself.
@@ -110,7 +110,8 @@ def leaves(
         if structure is None:
             structure = dict.fromkeys(template)
         if not isinstance(structure, dict):
-            raise TypeError(f"{name} must be a dict like {like}, got {kind(structure)}")
+            advice = f"; pass dict({name})" if isinstance(structure, (ItemsView, Mapping)) else ""
+            raise TypeError(f"{name} must be a dict like {like}, got {kind(structure)}{advice}")
         missing = [] if partial else [key for key in template if key not in structure]
         extra = [key for key in structure if key not in template]
         if missing or extra:

@@ -144,6 +144,9 @@ class ParamGroup(MutableMapping[str, Any]):
                 "make the optimizer with momentum > 0, or use a schedule that does not (one_cycle: momentum=None)"
             )
 
+    def _unknown(self, name: str) -> str:
+        return f"{self._label} has no hyperparameter {name!r}; it has {', '.join(self._hypers)}"
+
     @staticmethod
     def _with_momentum(hypers: Mapping[str, Any], value: float) -> dict[str, Any]:
         if "momentum" in hypers:
@@ -194,6 +197,8 @@ class ParamGroup(MutableMapping[str, Any]):
         optimizer = self._owner()
         if optimizer is None:
             raise RuntimeError("the optimizer of this group no longer exists")
+        if name not in self._hypers:
+            raise KeyError(self._unknown(name))
         hypers, rate = self._scheduled(optimizer.step_count)
         return {**hypers, "lr": rate}[name]
 
@@ -296,7 +301,11 @@ class ParamGroup(MutableMapping[str, Any]):
         return dict(self._hypers)
 
     def __getitem__(self, name: str) -> Any:
-        return self.shown if name == "params" else self._hypers[name]
+        if name == "params":
+            return self.shown
+        if name not in self._hypers:
+            raise KeyError(self._unknown(name))
+        return self._hypers[name]
 
     def __setitem__(self, name: str, value: Any) -> None:
         self.update({name: value})
@@ -308,8 +317,7 @@ class ParamGroup(MutableMapping[str, Any]):
             raise TypeError("a group's arrays cannot be replaced; use add_param_group or make a new optimizer")
         unknown = [name for name in changes if name not in self._hypers]
         if unknown:
-            known = ", ".join(self._hypers)
-            raise TypeError(f"{self._label} has no hyperparameter {unknown[0]!r}; it has {known}")
+            raise TypeError(self._unknown(unknown[0]))
         checked = self._with_rate(changes["lr"]) if list(changes) == ["lr"] else None
         attributes, copies = self.changes(checked or self.prepare({**self._hypers, **changes}))
         _schuss.Changes(attributes, copies=copies).make()
