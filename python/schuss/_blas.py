@@ -25,7 +25,7 @@ def share_threads_with_blas(share: bool = True) -> None:
     as long, because a thread that sleeps gets a CPU later than one that never gave it back.
 
     It may be called at any time, also while other threads compute, and more than once; it has no effect on SciPy's own
-    OpenBLAS. LU factorizations (`numpy.linalg.solve`, ``inv`` and ``det``) go on using OpenBLAS's threads. So does
+    OpenBLAS. LU factorizations (``np.linalg.solve``, ``inv`` and ``det``) go on using OpenBLAS's threads. So does
     everything if OpenBLAS has more threads than half of its maximum, which is 64 in NumPy's wheels.
 
     Parameters
