@@ -44,7 +44,10 @@ class _Average(Wrapper):
     def average(self) -> Any:
         """The averages as read-only views, in the structure of the parameters; without updates, the first values."""
         self._refuse_added()
-        return trees.build(self._root(), lambda i: checks.shown(self._extra[i][0]))
+        views = [checks.shown(own[0]) for own in self._extra]
+        for view in views:
+            view.flags.writeable = False
+        return trees.build(self._root(), views.__getitem__)
 
     def update(self) -> None:
         """Updates the average with the current parameters, for an optimizer that is stepped by itself.
@@ -109,7 +112,7 @@ class _Average(Wrapper):
 
     def _check_wrapped(self) -> None:
         if "mode" in self._optimizer._settings:
-            raise TypeError(f"{type(self._optimizer).__name__} averages its parameters itself; use its eval()")
+            raise TypeError(f"{type(self._stepped).__name__} averages its parameters itself; use its eval()")
 
     def _new_extra(
         self, param: np.ndarray, states: Sequence[np.ndarray], rule_states: Sequence[State]

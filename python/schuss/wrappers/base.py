@@ -109,6 +109,7 @@ class Wrapper(Optimizer):
         self._refuse_shown()
         with _schuss.ExclusiveLock(self):
             self._refuse_added()
+            self._backend.refuse_changed(self._stepped)
             changes = self._after(self._optimizer.step_count + 1)
             if changes is None:
                 return self._optimizer.step(*args, **kwargs)
@@ -119,6 +120,7 @@ class Wrapper(Optimizer):
         """A context in which the parameters are `values`."""
         self._refuse_shown()
         self._refuse_added()
+        self._backend.refuse_changed(self._stepped)
         job = self._backend.job("copy", self._params, grads=values)
         return self._backend.other_values(self._stepped, self._wrappers(), job)
 

@@ -196,6 +196,7 @@ class SAM(Wrapper):
         """The context of the ascended point for these gradients."""
         self._refuse_added()
         inner = self._stepped
+        self._backend.refuse_changed(inner)
         inner._explain_structure(grads, partial)
         leaves = {i: g for i, _, g in trees.leaves(inner._root(), grads, "grads", "params", partial=partial)}
         usable = {
