@@ -104,18 +104,15 @@ GROUPS = {
     ],
     "No rate or no schedule to choose, second derivatives": [
         ("Prodigy", "Prodigy", {}),
+        ("DAdaptAdam", "DAdaptAdam", {}),
+        ("DAdaptSGD", "DAdaptSGD", {}),
+        ("DoG", "DoG", {}),
+        ("LDoG", "DoG", {"layerwise": True}),
         ("ScheduleFreeSGD", "ScheduleFreeSGD", {"lr": 0.5}),
         ("ScheduleFreeAdamW", "ScheduleFreeAdamW", {"lr": 5e-3}),
         ("ScheduleFreeRAdam", "ScheduleFreeRAdam", {"lr": 0.01}),
         ("SophiaG", "SophiaG", {"lr": 1e-3, "weight_decay": 0.0}),  # without a Hessian its steps are signs
         ("SophiaH", "SophiaH", {"lr": 0.1}),
-    ],
-    "No learning rate to choose": [
-        ("Prodigy", "Prodigy", {}),
-        ("DAdaptAdam", "DAdaptAdam", {}),
-        ("DAdaptSGD", "DAdaptSGD", {}),
-        ("DoG", "DoG", {}),
-        ("LDoG", "DoG", {"layerwise": True}),
     ],
     "With their defaults": [],
 }
