@@ -109,8 +109,11 @@ class Wrapper(Optimizer):
         self._refuse_shown()
         with _schuss.ExclusiveLock(self):
             self._refuse_added()
-            self._backend.refuse_changed(self._stepped)
-            changes = self._after(self._optimizer.step_count + 1)
+            try:
+                changes = self._after(self._optimizer.step_count + 1)
+            except TypeError:  # a parameter that was resized or made read-only does not fit
+                self._backend.refuse_changed(self._stepped)
+                raise
             if changes is None:
                 return self._optimizer.step(*args, **kwargs)
             with _schuss.AfterStep(self._stepped, changes):
