@@ -3,6 +3,7 @@
 
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::ffi;
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
@@ -139,6 +140,11 @@ pub fn matrix_work<'py>(
 /// The optimizer's own gradients.
 pub fn own_grads<'py>(optimizer: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
     call(optimizer, "_own_grads", (), None)
+}
+
+/// Whether these are the optimizer's own gradients.
+pub fn are_own(optimizer: &Bound<'_, PyAny>, grads: &Bound<'_, PyAny>) -> PyResult<bool> {
+    Ok(optimizer.getattr(intern!(grads.py(), "_grads"))?.is(grads))
 }
 
 /// The values of each entry at a step, with the schedules applied.

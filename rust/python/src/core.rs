@@ -328,6 +328,8 @@ impl Core {
         };
         let own = match grads {
             None if inner.reads_gradients => Some(callbacks::own_grads(optimizer)?),
+            // Worth a look where a step over the optimizer's own is much quicker.
+            Some(grads) if inner.block.is_some() && callbacks::are_own(optimizer, grads)? => Some(grads.clone()),
             _ => None,
         };
         let (grad_scale, zero_grads, partial) = options;

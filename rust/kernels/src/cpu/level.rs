@@ -60,13 +60,15 @@ impl Level {
 }
 
 /// Compiles functions once for each level, into modules named after the levels. The only place that lists their features; `FMA`
-/// says whether a fused multiply-add is one instruction.
+/// says whether a fused multiply-add is one instruction, `OwnLanes` which registers sums use.
 macro_rules! each {
     ($($function:item)*) => {
         mod baseline {
             use super::*;
             #[allow(dead_code)]
             const FMA: bool = cfg!(target_arch = "aarch64"); // each of these CPUs has it
+            #[allow(dead_code)]
+            type OwnLanes = crate::cpu::lanes::Plain;
             $($function)*
         }
         #[cfg(target_arch = "x86_64")]
@@ -74,6 +76,8 @@ macro_rules! each {
             use super::*;
             #[allow(dead_code)]
             const FMA: bool = true;
+            #[allow(dead_code)]
+            type OwnLanes = crate::cpu::lanes::Avx2;
             $(#[target_feature(enable = "avx2,fma")] $function)*
         }
         #[cfg(target_arch = "x86_64")]
@@ -81,6 +85,8 @@ macro_rules! each {
             use super::*;
             #[allow(dead_code)]
             const FMA: bool = true;
+            #[allow(dead_code)]
+            type OwnLanes = crate::cpu::lanes::Avx512;
             $(#[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl")] $function)*
         }
     };

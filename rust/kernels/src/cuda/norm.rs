@@ -7,7 +7,7 @@ use super::error::Result;
 use super::tables::{Tables, Values};
 use super::work::DeviceStep;
 use crate::memory::try_collect;
-use crate::numeric::reduce::UNITS;
+use crate::numeric::squares::UNITS;
 use crate::optimizers::tools::clip_norm;
 use crate::rule::Common;
 use crate::{Array, Dtype};

@@ -10,7 +10,8 @@ use super::stages::{Kernel, Part, check, first_summed, kernels, over, round, sum
 use super::structures::{Context, line, pass, stored, structure, text, vectors};
 use crate::exec::{by_cells, form};
 use crate::numeric::Dtype;
-use crate::numeric::reduce::{Form, SMALLEST_SUM};
+use crate::numeric::reduce::Form;
+use crate::numeric::squares::SMALLEST_SUM;
 use crate::optimizers::{ALL, TOOLS, tools};
 use crate::rule::{Kind, Operation, Program, Reduction, Rule, Scope, Stage};
 

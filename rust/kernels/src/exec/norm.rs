@@ -9,8 +9,8 @@ use super::reductions::fold;
 use super::tiles::with_tail_tiles;
 use super::work_list::WorkList;
 use crate::cpu::Level;
-use crate::numeric::reduce::{self, BLOCK, Form, Rows, Squares};
-use crate::numeric::{Dtype, fpenv};
+use crate::numeric::reduce::{self, BLOCK, Form};
+use crate::numeric::{Dtype, Squares, fpenv};
 
 /// Blocks of gradients that lie one behind the other in memory, of one array or of several. Each block is summed by itself, but
 /// all in one call: a call for each small array takes longer than its sum.
@@ -102,17 +102,8 @@ impl WorkList {
         if run.data.is_null() {
             sums.fill(0.0);
         } else if unit == 1.0 {
-            // Whole blocks, as those of a large array, are quicker as rows of a matrix.
-            let whole = lens.iter().take_while(|&&n| usize::from(n) == BLOCK).count();
-            let (rows, rest) = sums.split_at_mut(whole);
-            rows.fill(0.0);
-            let behind = run.data.wrapping_add(whole * BLOCK * types.0.size());
-            let matrix = Rows { count: whole, cols: BLOCK, stride: BLOCK };
             // SAFETY: upheld by the caller.
-            unsafe {
-                reduce::rows(level, Form::Square, types, rows.as_mut_ptr(), run.data, matrix);
-                reduce::block_squares(level, types, rest.as_mut_ptr(), behind, &lens[whole..]);
-            }
+            unsafe { reduce::block_squares(level, types, sums.as_mut_ptr(), run.data, lens) };
         } else {
             let mut data = run.data;
             for (sum, &n) in sums.iter_mut().zip(lens) {

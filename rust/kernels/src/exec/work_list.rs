@@ -14,8 +14,8 @@ use super::reductions::{by_cells, stage_places};
 use super::scratch::Scratch;
 use super::stretches::{Stretches, may_join};
 use crate::memory::{try_box, zeros};
-use crate::numeric::reduce::{self, BLOCK};
-use crate::numeric::{Dtype, StateFormat, fpenv};
+use crate::numeric::reduce::BLOCK;
+use crate::numeric::{Dtype, StateFormat, first_nonfinite, fpenv};
 use crate::rule::{Kind, Rule, Scope, Stage};
 
 /// The longest array that one task takes through all its stages, so that later stages find it in that CPU's cache.
@@ -360,7 +360,7 @@ impl WorkList {
             let ((grad, dtype, _), start) = (self.gradient(i), item.part.start);
             let grad = grad.wrapping_add(start * dtype.size());
             // SAFETY: upheld by the caller.
-            let at = unsafe { reduce::first_nonfinite(dtype, item.param_type.compute(), grad, item.part.len()) };
+            let at = unsafe { first_nonfinite(dtype, item.param_type.compute(), grad, item.part.len()) };
             at.map(|at| (i, start + at))
         });
         self.first_of_all(first)
