@@ -237,3 +237,5 @@ def test_plateau_details():
         with pytest.raises(TypeError, match=r"^metric must be a number, got "):
             rate.update(metric)
     assert rate.update(10**400) == 0.125, "a number too large for a float counts as infinity"
+    rate.load_state_dict({**rate.state_dict(), "best": -(10**400)})
+    assert rate.progress.best == -math.inf and rate.update(-(10**400)) == 0.0625

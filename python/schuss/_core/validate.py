@@ -30,13 +30,29 @@ def number(
     allowed = f"a number {interval(low, high, open_low=open_low, closed_high=closed_high)}"
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
         raise TypeError(f"{place} must be {allowed}, got {value!r}")
-    try:
-        result = float(value)
-    except OverflowError:  # an integer beyond float64
-        result = math.inf
+    result = as_float(value)
     if not (low < result if open_low else low <= result) or not (result <= high if closed_high else result < high):
         raise ValueError(f"{place} must be {allowed}, got {value!r}")
     return result
+
+
+def real(place: str, value: Any, *, finite: bool = True) -> float:
+    """The value as a float that is not NaN and, if `finite`, not infinite."""
+    wanted = "a finite number" if finite else "a number"
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{place} must be {wanted}, got {value!r}")
+    result = as_float(value)
+    if math.isnan(result) or (finite and math.isinf(result)):
+        raise ValueError(f"{place} must be {wanted}, got {value!r}")
+    return result
+
+
+def as_float(value: Any) -> float:
+    """The value as a float; an integer beyond float64 is infinite."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
 
 
 def interval(low: float, high: float, *, open_low: bool, closed_high: bool) -> str:
@@ -125,9 +141,7 @@ def scheduled_rate(place: str, schedule: Callable[[int], Any], step: int) -> flo
 def plain(value: Any) -> float | None:
     """The value as a float, or None if it is not a number; `float` itself would take strings and booleans."""
     try:
-        return None if isinstance(value, (str, bytes, bool, np.bool_)) else float(value)
-    except OverflowError:
-        return math.inf
+        return None if isinstance(value, (str, bytes, bool, np.bool_)) else as_float(value)
     except (TypeError, ValueError):
         return None
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import numbers
 import operator
 from collections.abc import Callable
 from typing import Any
@@ -50,20 +49,6 @@ def fans(sizes: tuple[int, ...], layout: Any) -> tuple[int, int]:
 def positive(place: str, value: Any) -> float:
     """The value as a float > 0."""
     return validate.number(place, value, open_low=True)
-
-
-def real(place: str, value: Any, *, finite: bool = True) -> float:
-    """The value as a float that is not NaN and, if `finite`, not infinite."""
-    wanted = "a finite number" if finite else "a number"
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
-        raise TypeError(f"{place} must be {wanted}, got {value!r}")
-    try:
-        result = float(value)
-    except OverflowError:  # an integer beyond float64
-        result = math.inf if abs(value) == value else -math.inf
-    if math.isnan(result) or (finite and math.isinf(result)):
-        raise ValueError(f"{place} must be {wanted}, got {value!r}")
-    return result
 
 
 def generator(rng: Any) -> np.random.Generator:

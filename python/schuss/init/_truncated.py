@@ -8,7 +8,8 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from schuss.init._draw import Seed, Shape, as_shape, fill, positive, real
+from schuss._core import validate
+from schuss.init._draw import Seed, Shape, as_shape, fill, positive
 
 
 def truncated_normal(
@@ -72,8 +73,8 @@ def truncated_normal(
     True
     """
     sizes = as_shape(shape)
-    center, width = real("mean", mean), positive("std", std)
-    low, high = real("a", a, finite=False), real("b", b, finite=False)
+    center, width = validate.real("mean", mean), positive("std", std)
+    low, high = validate.real("a", a, finite=False), validate.real("b", b, finite=False)
     if not low < high:
         raise ValueError(f"a must be less than b, got a={a!r} and b={b!r}")
     lowest, highest = (low - center) / width, (high - center) / width

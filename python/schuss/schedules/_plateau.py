@@ -189,11 +189,9 @@ class reduce_on_plateau(Schedule):
         if not isinstance(state, Mapping) or set(state) != set(names):
             raise ValueError(f"the state of a reduce_on_plateau must be a dict with {', '.join(names)}, got {state!r}")
         best = state["best"]
-        if best is not None and (isinstance(best, bool) or not isinstance(best, (int, float)) or math.isnan(best)):
-            raise ValueError(f"best must be a number or None, got {best!r}")
         progress = _Progress(
             rate=number("rate", state["rate"]),
-            best=best,
+            best=None if best is None else validate.real("best", best, finite=False),
             bad_updates=whole("bad_updates", state["bad_updates"]),
             cooldown_left=whole("cooldown_left", state["cooldown_left"]),
         )
