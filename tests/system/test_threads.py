@@ -1,5 +1,6 @@
 """Threads: results do not depend on the package's threads, nor on what other Python threads do meanwhile."""
 
+import contextlib
 import copy
 import ctypes
 import functools
@@ -207,6 +208,60 @@ def test_every_call_from_many_threads_at_once(kind, size, tmp_path):
         ANY_THREAD[name](opt, grads, paths[0])
     for array in arrays(opt):
         assert np.isfinite(array).all() and (array == array.flat[0]).all(), "every element took the same steps"
+
+
+def test_updates_while_their_step_ends():
+    """Each update is a part of its step, or refused: an array has taken the steps that are counted for it."""
+    params, rounds, current = [np.zeros(2) for _ in range(3)], 1000, []
+    opt, (start, end) = schuss.SGD(params, lr=1.0), (threading.Barrier(len(params) + 1) for _ in range(2))
+
+    def update(param):
+        for _ in range(rounds):
+            start.wait(LIMIT)
+            try:
+                current[-1](param, np.ones(2))
+            except RuntimeError as error:
+                assert "the step is over" in str(error)
+            end.wait(LIMIT)
+
+    def step():
+        for _ in range(rounds):
+            with opt.stepping() as update:
+                current.append(update)
+                start.wait(LIMIT)
+            end.wait(LIMIT)
+            opt._check_idle()
+            steps, _, _, missed = opt._counters
+            assert [steps - n for n in missed or [0, 0, 0]] == [-param[0] for param in params]
+
+    at_once(step, *(functools.partial(update, param) for param in params))
+
+
+def test_arrays_in_lists_and_dicts_that_other_threads_change():
+    """A step takes what is there, or says what is missing."""
+    for kind in (list, dict):
+        params = {str(i): np.zeros(3) for i in range(200)}
+        grads = {name: np.ones(3) for name in params}
+        as_kind = (lambda arrays: list(arrays.values())) if kind is list else dict
+        opt, grads, stop = schuss.SGD(as_kind(params), lr=1.0), as_kind(grads), threading.Event()
+
+        def train(opt=opt, grads=grads, stop=stop):
+            try:
+                for _ in range(2000):
+                    with contextlib.suppress(ValueError, TypeError):
+                        opt.step(grads)
+            finally:
+                stop.set()
+
+        def change(grads=grads, stop=stop):
+            while not stop.is_set():
+                if isinstance(grads, list):
+                    grads.append(grads.pop() + 0)
+                else:
+                    grads["199"] = grads.pop("199") + 0
+
+        at_once(train, change)
+        assert opt.step(grads) and opt.step_count > 0
 
 
 def test_a_long_step_lets_other_threads_run():

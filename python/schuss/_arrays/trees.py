@@ -112,6 +112,7 @@ def leaves(
         if not isinstance(structure, dict):
             advice = f"; pass dict({name})" if isinstance(structure, (ItemsView, Mapping)) else ""
             raise TypeError(f"{name} must be a dict like {like}, got {kind(structure)}{advice}")
+        structure = dict(structure)  # another thread may change it meanwhile
         missing = [] if partial else [key for key in template if key not in structure]
         extra = [key for key in structure if key not in template]
         if missing or extra:
@@ -127,6 +128,7 @@ def leaves(
             objects = getattr(getattr(structure, "dtype", None), "kind", "") == "O"
             advice = f"; pass list({name})" if objects or isinstance(structure, (Iterator, ValuesView)) else ""
             raise TypeError(f"{name} must be a list or tuple like {like}, got {kind(structure)}{advice}")
+        structure = list(structure)
         if len(structure) != len(template):
             raise ValueError(f"{name} has {len(structure)} entries, but {like} has {len(template)}")
         for i, value in enumerate(template):
