@@ -5,6 +5,7 @@ use pyo3::exceptions::PyRuntimeError;
 use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::sync::critical_section::with_critical_section;
 use pyo3::types::{PyDict, PyTuple};
 
 use crate::memory::List;
@@ -58,13 +59,16 @@ pub fn call_object<'py>(
 /// The value of a key, which may have methods written in Python.
 pub fn value_of<'py>(dict: &Bound<'py, PyDict>, key: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
     let get = may_unwind!(ffi::PyDict_GetItemWithError, (*mut ffi::PyObject, *mut ffi::PyObject));
-    // SAFETY: a dict and a key, which are alive; the GIL is held.
-    let value = unwinding(|| unsafe { get(dict.as_ptr(), key.as_ptr()) });
-    // SAFETY: a borrowed reference, or null, perhaps with an exception.
-    match unsafe { Bound::from_borrowed_ptr_or_opt(dict.py(), value) } {
-        None => PyErr::take(dict.py()).map_or(Ok(None), Err),
-        value => Ok(value),
-    }
+    // Until there is a reference, nobody else may take the value out of the dict.
+    with_critical_section(dict, || {
+        // SAFETY: a dict and a key, which are alive; the GIL is held.
+        let value = unwinding(|| unsafe { get(dict.as_ptr(), key.as_ptr()) });
+        // SAFETY: a borrowed reference, or null, perhaps with an exception.
+        match unsafe { Bound::from_borrowed_ptr_or_opt(dict.py(), value) } {
+            None => PyErr::take(dict.py()).map_or(Ok(None), Err),
+            value => Ok(value),
+        }
+    })
 }
 
 /// Calls a method.

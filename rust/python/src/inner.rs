@@ -253,8 +253,9 @@ impl Locked {
         Ok(())
     }
 
+    /// Who locks the state next sees what the holder wrote, also without the GIL.
     pub fn release(&self) {
-        self.holder.store(0, Ordering::Relaxed);
+        self.holder.store(0, Ordering::Release);
     }
 
     pub fn is_read_only(&self) -> bool {
@@ -291,7 +292,7 @@ impl Locked {
             Err(TryLockError::WouldBlock) => None,
         };
         // Checked under the lock, which protects changes to the holder.
-        inner.filter(|_| !taken(self.holder.load(Ordering::Relaxed))).ok_or_else(|| {
+        inner.filter(|_| !taken(self.holder.load(Ordering::Acquire))).ok_or_else(|| {
             PyRuntimeError::new_err(
                 "this optimizer is in the middle of a step, or of being saved or loaded (in another thread, or around \
                  this call); use it from one place at a time",

@@ -10,7 +10,11 @@ use pyo3::types::PyList;
 /// The latest version of Python whose lists are known to begin with [`Fields`], as those of all versions since 3.10 do.
 const LATEST: (u8, u8) = (3, 14);
 
-/// Whether this Python's lists begin with them.
+/// Whether this Python has no GIL, so that another thread may change a list at any time: then an object begins with more than a
+/// count and a type, and lists are left to Python's own functions.
+const FREE_THREADED: bool = size_of::<ffi::PyObject>() > 2 * size_of::<usize>();
+
+/// Whether this Python's lists begin with them, and nothing changes them while the GIL is held.
 static KNOWN: AtomicBool = AtomicBool::new(false);
 
 /// How a list begins. It is not part of the stable ABI, but declared in CPython's headers.
@@ -23,10 +27,10 @@ struct Fields {
 /// Looks at the version of Python.
 pub fn prepare(py: Python<'_>) {
     let version = py.version_info();
-    KNOWN.store((version.major, version.minor) <= LATEST, Ordering::Relaxed);
+    KNOWN.store(!FREE_THREADED && (version.major, version.minor) <= LATEST, Ordering::Relaxed);
 }
 
-/// The items of a list; None where its layout is not known.
+/// The items of a list; None where they cannot be read directly.
 ///
 /// # Safety
 /// Nothing may run that could change the list while its items are in use.
@@ -84,7 +88,6 @@ fn all(list: &Bound<'_, PyList>, count: usize, mut is: impl FnMut(usize, *mut ff
     // SAFETY: nothing else runs.
     match unsafe { items(list) } {
         Some(items) => items.iter().enumerate().all(|(i, item)| is(i, item.as_ptr())),
-        // SAFETY: the GIL is held, and the indices are within the list.
-        None => (0..count).all(|i| is(i, unsafe { ffi::PyList_GetItem(list.as_ptr(), i as ffi::Py_ssize_t) })),
+        None => (0..count).all(|i| list.get_item(i).is_ok_and(|item| is(i, item.as_ptr()))),
     }
 }

@@ -18,10 +18,11 @@ use crate::memory::List;
 pub struct Stepping {
     owner: Py<Core>,
     arrays: Vec<Py<Core>>,
-    /// Whether its end has been asked for, and has come. The GIL is held where these change.
+    /// Whether its end has been asked for, and has come.
     closed: AtomicBool,
     over: AtomicBool,
-    /// Updates that run.
+    /// Updates that run, or are about to look whether they may. An update counts itself and then looks whether the step is closed,
+    /// which closes before it looks at the count: in one order for all threads, so that one of the two sees the other.
     running: AtomicUsize,
 }
 
@@ -78,12 +79,13 @@ impl Stepping {
         gradient: &Bound<'_, PyAny>,
         grad_scale: &Bound<'_, PyAny>,
     ) -> PyResult<()> {
-        if self.closed.load(Ordering::Relaxed) {
-            return Err(PyRuntimeError::new_err("the step is over; begin the next with opt.stepping()"));
-        }
-        self.running.fetch_add(1, Ordering::Relaxed);
-        let taken = Core::step(self.arrays[i].bind(py), Some(gradient), Some(grad_scale), None, None);
-        self.running.fetch_sub(1, Ordering::Relaxed);
+        self.running.fetch_add(1, Ordering::SeqCst);
+        let taken = if self.closed.load(Ordering::SeqCst) {
+            Err(PyRuntimeError::new_err("the step is over; begin the next with opt.stepping()"))
+        } else {
+            Core::step(self.arrays[i].bind(py), Some(gradient), Some(grad_scale), None, None)
+        };
+        self.running.fetch_sub(1, Ordering::SeqCst);
         self.end().and(taken.map(|_| ()))
     }
 
@@ -101,13 +103,13 @@ impl Stepping {
 
     /// Takes no more updates.
     fn close(&self) -> PyResult<()> {
-        self.closed.store(true, Ordering::Relaxed);
+        self.closed.store(true, Ordering::SeqCst);
         self.end()
     }
 
     /// Ends it, if it takes no more updates and none runs.
     fn end(&self) -> PyResult<()> {
-        let waits = !self.closed.load(Ordering::Relaxed) || self.running.load(Ordering::Relaxed) > 0;
+        let waits = !self.closed.load(Ordering::SeqCst) || self.running.load(Ordering::SeqCst) > 0;
         if waits || self.over.swap(true, Ordering::Relaxed) {
             return Ok(());
         }

@@ -3,6 +3,7 @@
 use pyo3::ffi;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
+use pyo3::sync::critical_section::with_critical_section;
 use pyo3::types::{PyDict, PyList, PyTuple};
 
 use crate::callbacks::value_of;
@@ -78,17 +79,20 @@ impl Tree {
                 let Ok(dict) = object.cast::<PyDict>() else { return false };
                 // In the order of the dict, which is nearly always that of this structure: a look-up takes longer.
                 let (mut place, mut key, mut value) = (0, std::ptr::null_mut(), std::ptr::null_mut());
-                dict.len() == items.len()
-                    && items.iter().all(|(own, tree)| {
-                        let found =
-                            // SAFETY: a dict, and the GIL is held; the references are borrowed, and used before any code runs.
-                            unsafe { ffi::PyDict_Next(dict.as_ptr(), &raw mut place, &raw mut key, &raw mut value) };
-                        if found != 0 && key == own.as_ptr() && matches!(tree, Tree::Leaf) {
-                            return next(arrays, value);
-                        }
-                        let value = dict.get_item(own.bind(object.py()));
-                        value.is_ok_and(|value| value.is_some_and(|value| tree.holds(&value, arrays)))
-                    })
+                with_critical_section(dict, || {
+                    dict.len() == items.len()
+                        && items.iter().all(|(own, tree)| {
+                            // SAFETY: a dict that nobody else changes; the references are borrowed, and used before any code runs.
+                            let found = unsafe {
+                                ffi::PyDict_Next(dict.as_ptr(), &raw mut place, &raw mut key, &raw mut value)
+                            };
+                            if found != 0 && key == own.as_ptr() && matches!(tree, Tree::Leaf) {
+                                return next(arrays, value);
+                            }
+                            let value = dict.get_item(own.bind(object.py()));
+                            value.is_ok_and(|value| value.is_some_and(|value| tree.holds(&value, arrays)))
+                        })
+                })
             }
         }
     }
@@ -189,16 +193,21 @@ impl Given {
                 return lists::has(list, values);
             }
             let (mut place, mut value, mut count) = (0, std::ptr::null_mut(), 0);
-            // SAFETY: a dict, which nothing changes during the loop; the GIL is held, and the references are borrowed.
-            while unsafe { ffi::PyDict_Next(container.as_ptr(), &raw mut place, std::ptr::null_mut(), &raw mut value) }
-                != 0
-            {
-                if !values.get(count).is_some_and(|known| same(value, known)) {
-                    return false;
+            let mut next = || {
+                // SAFETY: a dict that nobody else changes during the loop; the references are borrowed.
+                unsafe { ffi::PyDict_Next(container.as_ptr(), &raw mut place, std::ptr::null_mut(), &raw mut value) }
+                    .ne(&0)
+                    .then_some(value)
+            };
+            with_critical_section(container, || {
+                while let Some(value) = next() {
+                    if !values.get(count).is_some_and(|known| same(value, known)) {
+                        return false;
+                    }
+                    count += 1;
                 }
-                count += 1;
-            }
-            count == values.len()
+                count == values.len()
+            })
         })
     }
 
