@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
 # Runs the tests on a CPython without the GIL: free_threaded.sh [FOLDER]. All that it makes is in FOLDER.
-# Builds that Python from Debian's source package, with the machine's apt-get and C compiler, or from SOURCE, an archive.
+# Builds that Python from Debian's source package, with the machine's apt-get and C compiler, or from SOURCE, an archive; or takes
+# that of PYTHON.
 # The package declares that it needs the GIL; PYTHON_GIL=0 keeps it off all the same.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 . tests/machines/debian.sh
 folder=$(realpath -m "${1:-build/free-threaded}")
 version=${VERSION:-3.14} # PyO3 supports 3.14 and later
-python=$folder/python/bin/python${version}t
+python=${PYTHON:-$folder/python/bin/python${version}t}
 mkdir -p "$folder"
 
 download() {

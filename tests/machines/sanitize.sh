@@ -1,25 +1,45 @@
 #!/usr/bin/env bash
-# Runs tests under AddressSanitizer: sanitize.sh [FOLDER]. All that it makes is in FOLDER. Needs a Rust of rustup, which has the
-# runtime library, and gcc for the one that Python is started with.
-# PARTS: `crate`, the crate's tests, of which TESTS, arguments of `cargo test`, chooses others; `extension`, tests of the extension
-# module with the Python of PYTHON and its packages. Both by default.
+# Runs tests under sanitizers: sanitize.sh [FOLDER]. All that it makes is in FOLDER. Needs a Rust of rustup, which has their runtime
+# libraries, and gcc for the one that Python is started with.
+# PARTS, all by default:
+#   crate      the crate's tests under AddressSanitizer, which TESTS, arguments of `cargo test`, chooses;
+#   extension  tests of the extension module under AddressSanitizer, with the Python of PYTHON and its packages;
+#   races      the crate's tests under ThreadSanitizer, which also instruments the standard library: its source is the component
+#              rust-src of the Rust in use or, without that, Debian's package, with Debian's compiler.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-folder=$(realpath -m "${1:-build/machines/address}")
+. tests/machines/debian.sh
+folder=$(realpath -m "${1:-build/machines/sanitize}")
 mkdir -p "$folder"
 target=x86_64-unknown-linux-gnu # named, so that build scripts and macros are not instrumented
-export RUSTC_BOOTSTRAP=1 CARGO_TARGET_DIR=$folder/target # the options below are for nightly compilers otherwise
+export RUSTC_BOOTSTRAP=1 # the options below are for nightly compilers otherwise
 export CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=64 CARGO_PROFILE_RELEASE_OPT_LEVEL=1
 export CARGO_PROFILE_RELEASE_DEBUG=line-tables-only CARGO_PROFILE_RELEASE_STRIP=none # for the reports
-export RUSTFLAGS=-Zsanitizer=address
-# A step that finds too little memory fails in an orderly way, and tests ask for that.
-export ASAN_OPTIONS=allocator_may_return_null=1
+
+# Of the longest file of tests, same_bits, those that differ most in what their threads do.
+tests_of_the_crate() { # OPTIONS...
+    local run="cargo test --locked --release --target $target -p schuss $*"
+    if [ -n "${TESTS:-}" ]; then
+        $run $TESTS
+    else
+        $run --lib --test look_ahead --test optimizer --test sharded
+        $run --test same_bits -- every_number_of_threads the_sum_of_squares
+    fi
+}
+
+address() {
+    export CARGO_TARGET_DIR=$folder/address RUSTFLAGS=-Zsanitizer=address
+    # A step that finds too little memory fails in an orderly way, and tests ask for that.
+    export ASAN_OPTIONS=allocator_may_return_null=1
+}
 
 crate() {
-    cargo test --locked --release --target $target -p schuss ${TESTS:---lib --test look_ahead --test optimizer --test sharded}
+    address
+    tests_of_the_crate
 }
 
 extension() {
+    address
     cargo build --locked --release --target $target -p schuss-python
     rm -rf "$folder/site"
     mkdir -p "$folder/site"
@@ -31,4 +51,17 @@ extension() {
         -m pytest -p no:cacheprovider tests/unit/test_{arrays,garbage,packing,seeing,stepping}.py
 }
 
-for part in ${PARTS:-crate extension}; do "$part"; done
+races() {
+    local runtime
+    if [ ! -e "$(rustc --print sysroot)/lib/rustlib/src/rust/library" ]; then
+        [ -e "$folder/root" ] || unpack_debian "$folder" rustc rust-src
+        runtime=$(ls "$(rustc --print sysroot)"/lib/rustlib/$target/lib/librustc-*_rt.tsan.a)
+        ln -sf "$runtime" "$folder/root/usr/lib/rustlib/$target/lib/librustc-stable_rt.tsan.a"
+        rustc_of_debian "$folder"
+    fi
+    export CARGO_TARGET_DIR=$folder/thread RUSTFLAGS=-Zsanitizer=thread
+    export TSAN_OPTIONS=external_symbolizer_path=$(command -v addr2line)
+    tests_of_the_crate -Zbuild-std
+}
+
+for part in ${PARTS:-crate extension races}; do ("$part"); done
