@@ -12,8 +12,10 @@ COMPARE ?= ^(step\.(Step|StepOptions)\.|step\.StepThreads\..*AdamW|many\..*time_
 # The benchmarks that `make dashboard` runs for each commit; fewer, because it runs them for many commits.
 HISTORY ?= ^(step\.Step\..*(1024|16384|1048576)|many|package|ratios\.(ToFloor\..*8388608|ToOneThread|FloorTimes))
 BASE ?= main
-# What `make wheels` builds for; Rust needs the standard library of each (rustup target add).
-TARGETS ?= $(shell rustc --print host-tuple)
+# What `make wheels` builds for: this machine, and aarch64-unknown-linux-gnu from elsewhere; on this machine for each of INTERPRETERS.
+HOST = $(shell rustc --print host-tuple)
+TARGETS ?= $(HOST)
+INTERPRETERS ?= $(PYTHON)
 # How long `make fuzz` and `make fuzz-files` run, and the first seed of the former.
 SECONDS ?= 600
 SEED ?= 0
@@ -124,16 +126,21 @@ code-size: $(VENV)/.built  ## Print the bytes of machine code of each rule; buil
 build-cost: $(VENV)/.made  ## Compare BASE and this commit: CPU-seconds of a build from nothing, size of the wheel.
 	$(BIN)/python benches/build_cost.py $(BASE) HEAD
 
-wheels: $(VENV)/.release  ## Build the sdist and a wheel for each of TARGETS into dist, check them, and try this machine's.
-	rm -rf dist build/bare
+wheels: $(VENV)/.release  ## Build the sdist and a wheel for each of TARGETS into dist, check them, and try each in a bare environment.
+	rm -rf dist
 	$(BIN)/maturin sdist --out dist
-	set -e; export PATH="$(abspath $(BIN)):$$PATH"; for target in $(TARGETS); do maturin build --release --locked --zig --target $$target --out dist; done
+	set -e; export PATH="$(abspath $(BIN)):$$PATH"; for target in $(TARGETS); do case $$target in \
+		$(HOST)) maturin build --release --locked --zig --target $$target --out dist --interpreter $(INTERPRETERS);; \
+		aarch64-unknown-linux-gnu) PARTS="build bare" tests/machines/arm.sh; cp build/machines/arm/wheels/* dist;; \
+		*) echo "nothing here builds for $$target"; exit 1;; esac; done
 	$(BIN)/python -m twine check --strict dist/*
-	set -e; for wheel in dist/*.whl; do $(BIN)/auditwheel show $$wheel; $(BIN)/abi3audit --strict $$wheel; done
-	$(PYTHON) -m venv build/bare
-	build/bare/bin/python -m pip install --quiet numpy
-	build/bare/bin/python -m pip install --no-index --find-links dist schuss
-	build/bare/bin/python tests/support/readme.py
+	set -e; for wheel in dist/*.whl; do $(BIN)/auditwheel show $$wheel; done
+	$(BIN)/abi3audit --strict dist/*abi3*.whl
+	set -e; for python in $(INTERPRETERS); do \
+		$$python -m venv --clear --without-pip build/bare; \
+		$(BIN)/python -m pip --python build/bare install --quiet numpy; \
+		$(BIN)/python -m pip --python build/bare install --no-index --find-links dist schuss; \
+		build/bare/bin/python tests/support/readme.py; done
 
 dashboard: $(VENV)/.bench $(VENV)/.scripts  ## Measure the commits that last changed a kernel and have no results yet; write the history to benches/.asv/html.
 	$(ASV) machine --yes $(ASV_CONFIG)

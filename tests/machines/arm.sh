@@ -2,8 +2,9 @@
 # Builds for aarch64, and runs that under qemu-user: arm.sh [FOLDER]. All that it makes is in FOLDER.
 # PARTS, all by default:
 #   build  the wheel, and the vector instructions in it;
-#   bits   the README's lines, and every line of tests/support/bits.py, compared with those recorded on x86-64. BITS holds
-#          arguments of that script: `sampled` leaves out most lines, START:STOP:STEP takes a slice, so that a run can be continued;
+#   bare   the wheel in an environment of its own, installed by pip under the emulator, and the README's lines;
+#   bits   every line of tests/support/bits.py, compared with those recorded on x86-64. BITS holds arguments of that script:
+#          `sampled` leaves out most lines, START:STOP:STEP takes a slice, so that a run can be continued;
 #   crate  the crate's tests, which take hours: TESTS, arguments of `cargo test`, chooses some.
 # Compiler, standard library, emulator and Python are Debian's; zig links, as in `make wheels`.
 set -euo pipefail
@@ -20,17 +21,17 @@ fi
 rustc_of_debian "$folder"
 version=$(basename "$(readlink "$folder/root/usr/bin/python3")")
 [ -d "$folder/venv" ] || "${PYTHON:-python3}" -m venv "$folder/venv"
-"$folder/venv/bin/pip" install --quiet "maturin[zig]>=1.9,<2" cargo-zigbuild abi3audit
+"$folder/venv/bin/pip" install --quiet "maturin[zig]>=1.9,<2" cargo-zigbuild
 [ -d "$folder/site" ] || "$folder/venv/bin/pip" install --quiet --target "$folder/site" --only-binary=:all: \
     --platform manylinux_2_28_aarch64 --python-version "${version#python}" numpy ml_dtypes pytest
 
 export PATH=$folder/venv/bin:$PATH CARGO_TARGET_DIR=$folder/target
 emulator="$folder/root/usr/bin/qemu-aarch64 -L $folder/root"
+python="$emulator $folder/root/usr/bin/$version"
 
 build() {
     rm -rf "$folder/wheels"
     maturin build --release --locked --zig --target $target --out "$folder/wheels"
-    abi3audit --strict "$folder"/wheels/*.whl
     "$folder/venv/bin/python" -m zipfile -e "$folder"/wheels/*.whl "$folder/site"
 
     local libraries="$folder/root/usr/lib/x86_64-linux-gnu" wanted count
@@ -42,10 +43,17 @@ build() {
     done
 }
 
+bare() {
+    # The emulated Python starts no processes, so venv cannot give it a pip.
+    local pip bare="$emulator $folder/bare/bin/python"
+    pip=$("$folder/venv/bin/python" -c 'import pip; print(pip.__path__[0])')
+    $python -m venv --clear --without-pip "$folder/bare"
+    $bare -W ignore "$pip" install --only-binary=:all: "$folder"/wheels/*.whl
+    $bare tests/support/readme.py
+}
+
 bits() {
-    local python="$emulator -E PYTHONPATH=$folder/site:tests/support $folder/root/usr/bin/$version"
-    $python tests/support/readme.py
-    SCHUSS_NUM_THREADS=2 $python -u tests/support/bits.py ${BITS:-} >"$folder/bits.txt"
+    SCHUSS_NUM_THREADS=2 PYTHONPATH=$folder/site:tests/support $python -u tests/support/bits.py ${BITS:-} >"$folder/bits.txt"
     tests/machines/bits.sh "$folder/bits.txt"
 }
 
@@ -55,4 +63,4 @@ crate() {
     cargo-zigbuild test --locked --release --target $target -p schuss ${TESTS:-}
 }
 
-for part in ${PARTS:-build bits crate}; do "$part"; done
+for part in ${PARTS-build bare bits crate}; do "$part"; done
