@@ -37,6 +37,8 @@ from helpers import (
     sums,
 )
 
+import schuss
+
 STEPS = range(1, 5)
 MATRICES = [(6, 8), (3, 4, 5), (2, 3), (1, 7)]
 
@@ -221,6 +223,20 @@ def test_dict_order(case):
     opt = run(case, nested(*params), shuffled)
     twin = run(case, nested(*want), lambda t: nested(*grads_of(t, FOUR)))
     assert_same(arrays(opt), arrays(twin))
+
+
+def test_a_group_has_its_arrays_in_the_order_of_their_structure():
+    b, a = np.ones(2), np.ones(3)
+    [group] = schuss.SGD({"b": b, "a": a}, lr=1.0).param_groups
+    assert [id(p) for p in group["params"]] == [id(b), id(a)]
+
+
+def test_a_structure_may_have_the_key_that_groups_have():
+    """Flax calls its parameters so. Only with a hyperparameter beside it does a dict look like a group."""
+    w, more = np.ones(2), np.ones(3)
+    opt = schuss.SGD({"params": {"w": w}, "more": [more]}, lr=1.0)
+    opt.step({"params": {"w": w.copy()}, "more": [more.copy()]})
+    assert not w.any() and not more.any()
 
 
 A, B = [(33,), (5, 3)], [(7,), (), (16,)]
