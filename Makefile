@@ -31,7 +31,7 @@ KERNELS := $(addprefix rust/kernels/src/,optimizers kernel numeric exec)
 REPOSITORY ?= $(filter https://%,$(shell git config --get remote.origin.url | sed -E 's|^git@([^:]+):|https://\1/|; s|\.git$$||'))
 export REPOSITORY
 
-.PHONY: demo test test-rust test-python test-torch lint test-slow interrupts fuzz fuzz-files test-free-threaded test-arm test-avx512 sanitize mutants format examples loops docs speed bench bench-compare bench-cuda code-size build-cost wheels dashboard test-cuda clean toolchain
+.PHONY: demo test test-rust test-python test-torch lint test-slow interrupts fuzz fuzz-files test-free-threaded test-arm test-avx512 sanitize mutants mutants-rust format examples loops docs speed bench bench-compare bench-cuda code-size build-cost wheels dashboard test-cuda clean toolchain
 
 demo: $(VENV)/.demo $(VENV)/.built  ## Build, and train a network on handwritten digits with the usual optimizers.
 	$(BIN)/python examples/digits.py
@@ -87,6 +87,10 @@ sanitize: $(VENV)/.test  ## Run tests of the crate and of the extension module u
 
 mutants: $(VENV)/.test $(VENV)/.built  ## Change sixty random places of schuss._core, and tell which changes no test notices; hours.
 	$(BIN)/python tests/mutants/mutants.py
+
+mutants-rust: $(VENV)/.test toolchain  ## The same for 120 random places of the kernels' crate; hours.
+	command -v cargo-mutants >/dev/null || cargo install --locked cargo-mutants
+	$(BIN)/python tests/mutants/kernels.py
 
 test-cuda: $(VENV)/.test $(VENV)/.built  ## Run the GPU tests on an NVIDIA GPU; `test` runs them on an emulator.
 	SCHUSS_TEST_CUDA=gpu $(BIN)/python -m pytest tests/cuda

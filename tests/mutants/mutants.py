@@ -11,6 +11,7 @@ import ast
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -18,7 +19,7 @@ from collections import Counter
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-SECONDS = 900  # a mutant that takes longer has made an endless loop
+SECONDS = 1800  # a mutant that takes longer has made an endless loop
 # Of tests with more cases, all runs but the last take some.
 FIRST = 60
 TESTS = [
@@ -83,14 +84,26 @@ def mutants(text):
         node.__class__, node.__dict__ = kind, fields
 
 
-def fails(command, env):
-    """Whether a command fails, or does not end."""
+def outcome(command, env, seconds=SECONDS):
+    """ "caught" if a command fails, "endless" if it takes longer, else nothing.
+
+    Seconds in which this process is stopped, with all of its priority, do not count.
+    """
     quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    try:
-        done = subprocess.run(["bash", "-c", command], cwd=ROOT, env=env, timeout=SECONDS, check=False, **quiet)
-    except subprocess.TimeoutExpired:
-        return True
-    return done.returncode != 0
+    process = subprocess.Popen(["bash", "-c", command], cwd=ROOT, env=env, start_new_session=True, **quiet)
+    for _ in range(seconds):
+        try:
+            return "caught" if process.wait(1) else ""
+        except subprocess.TimeoutExpired:
+            pass
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    return "endless"
+
+
+def first_outcome(commands, env):
+    """That of the first command, of pairs with its seconds, that does not succeed, else "LIVES"."""
+    return next(filter(None, (outcome(command, env, seconds) for command, seconds in commands)), "LIVES")
 
 
 def pytest_collection_modifyitems(items):
@@ -110,7 +123,9 @@ def main(count=60, seed=0):
     shutil.copytree(ROOT / "python" / "schuss", folder / "schuss", ignore=shutil.ignore_patterns("__pycache__"))
     pytest = f"ulimit -v 16000000; cd tests && {sys.executable} -m pytest -x -q -p no:cacheprovider"
     *few, every = TESTS
-    tests = [*(f"{pytest} -p mutants {files}" for files in few), f"{pytest} {every}"]
+    tests = [
+        (command, SECONDS) for command in (*(f"{pytest} -p mutants {files}" for files in few), f"{pytest} {every}")
+    ]
     if os.environ.get("QUICK"):
         del tests[-1]
     files = sorted((folder / "schuss" / "_core").glob("*.py"))
@@ -119,10 +134,10 @@ def main(count=60, seed=0):
     for path, line, what, text in random.Random(seed).sample(places, count):
         before = path.read_text()
         path.write_text(text)
-        lives = not any(fails(test, env) for test in tests)
+        found = first_outcome(tests, env)
         path.write_text(before)
-        lived += lives
-        print(f"{'LIVES' if lives else 'caught'}: {path.name}:{line}: {what}", flush=True)
+        lived += found == "LIVES"
+        print(f"{found}: {path.name}:{line}: {what}", flush=True)
     print(f"{count - lived} of {count} mutants caught; {len(places)} places, seed {seed}")
     shutil.rmtree(folder)
 
