@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import ctypes
+import itertools
 import os
 import resource
 import signal
@@ -12,7 +13,7 @@ from mpi4py import MPI
 from mpi_job import COMM, RANK, RANKS, SMALL, arrays, raised, same, tree
 
 import schuss
-from schuss.mpi import Sharded
+from schuss.mpi import Sharded, _files
 
 
 def errors(folder):
@@ -42,6 +43,7 @@ def errors(folder):
     raised(ValueError, "(in process", lambda: made(betas=(2.0, 0.9) if last else (0.9, 0.9)))
 
     own = made(nonfinite="error", max_grad_norm=1.0)
+    raised(TypeError, "this Sharded is made already", lambda: own.__init__(schuss.SGD, params, lr=0.5))
     wrong = {**here, "one": here["one"][1:]} if last else here
     raised(ValueError, "grads['one']", lambda: own.step(wrong))
     raised(ValueError, "grads", lambda: own.step({**here, "more": here["one"]} if last else here))
@@ -254,6 +256,40 @@ def interrupt():
     with contextlib.suppress(Stop):
         signal.setitimer(signal.ITIMER_REAL, 0)
     assert len(set(COMM.allgather(params.tobytes()))) == 1
+
+
+def interrupted_files(folder):
+    """A signal in one process, at any instruction of a save or a load: nobody waits, and the file stays whole."""
+
+    def stop(*_):
+        raise Stop
+
+    path, random = os.path.join(folder, "state"), np.random.default_rng(RANK)
+    params = [np.ones(size, np.float32) for size in (5000, 7, 20_000)]
+    own = Sharded(schuss.Adam, params, lr=0.1)
+    own.step([np.ones_like(param) for param in params])
+    own.save(path)
+    signal.signal(signal.SIGALRM, stop)
+    for name, victim in itertools.product(("save", "load"), range(RANKS)):
+        begun, work = [], getattr(_files, f"_{name}")
+        setattr(_files, f"_{name}", lambda *given, begun=begun, work=work: begun.append(1) or work(*given))
+        while len(begun) < 30:
+            try:
+                if victim == RANK:
+                    signal.setitimer(signal.ITIMER_REAL, 1e-6 + 0.03 * random.random())
+                getattr(own, name)(path)
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            except Stop:
+                assert victim == RANK
+            except OSError as error:
+                assert "the save was interrupted" in str(error), error
+        with contextlib.suppress(Stop):
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        setattr(_files, f"_{name}", work)
+        COMM.Barrier()
+        assert os.listdir(folder) == ["state"]
+    own.load(path)
+    assert own.step_count == 1
 
 
 def memory():

@@ -41,6 +41,7 @@ CASES = {
     "groups": 3,
     "many": 1,
     "interrupt": 2,
+    "interrupted_files": 3,
     "model": 4,
     "overlap": 2,
     "save_memory": 2,
@@ -50,7 +51,7 @@ CASES = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_a_job_passes(case, tmp_path):
-    folder = [tmp_path] if case in ("files", "errors", "hostile", "save_memory") else []
+    folder = [tmp_path] if case in ("files", "errors", "hostile", "interrupted_files", "save_memory") else []
     done = run(CASES[case], case, *folder)
     assert (done.returncode, done.stdout) == (0, "passed\n"), done.stderr
 

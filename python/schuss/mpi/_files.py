@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,11 +22,52 @@ from schuss.mpi._communicators import abandon, mpi
 from schuss.mpi._exchange import CHUNK, together
 
 
+def _uninterrupted(function: Callable[[threading.Event], None]) -> None:
+    """Runs a function that sends messages to its end, whatever signal arrives; an interrupt is raised after it.
+
+    It runs in a thread of its own, where no handler of a signal runs. It may end early if the event is set.
+    """
+    if mpi().Query_thread() < mpi().THREAD_SERIALIZED or threading.current_thread() is not threading.main_thread():
+        return function(threading.Event())
+    begun, stopped, ended = (threading.Event() for _ in range(3))
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        begun.set()
+        try:
+            if not stopped.is_set():
+                function(stopped)
+        except BaseException as error:
+            errors.append(error)
+        ended.set()
+
+    try:
+        threading.Thread(target=run, daemon=True).start()
+        ended.wait()
+    except BaseException:
+        stopped.set()
+        if begun.is_set():  # else it will not send anything
+            ended.wait()
+        raise
+    if errors:
+        raise errors[0]
+
+
 def save(
     comm: Any, optimizer: Optimizer, backend: ShardedHost, path: str | os.PathLike[str], include_params: bool
 ) -> None:
     """See :meth:`schuss.mpi.Sharded.save`."""
+    _uninterrupted(lambda stopped: _save(comm, optimizer, backend, path, include_params, stopped))
 
+
+def _save(
+    comm: Any,
+    optimizer: Optimizer,
+    backend: ShardedHost,
+    path: str | os.PathLike[str],
+    include_params: bool,
+    stopped: threading.Event,
+) -> None:
     def parts() -> list[Stored]:
         tensors = checkpoint.stored_tensors(optimizer, validate.flag("include_params", include_params))
         return [tensor for tensor in tensors.values() if backend.is_part(tensor.array)]
@@ -41,12 +83,18 @@ def save(
         return
     numbers = {id(tensor.array): number for number, tensor in enumerate(own)}
 
-    def content(name: str, tensor: Stored) -> Iterator[np.ndarray]:
+    def pieces(name: str, tensor: Stored) -> Iterator[np.ndarray]:
         number = numbers.get(id(tensor.array))
         if number is None:
             return tensor_files.content(name, tensor)
-        pieces = _pieces(comm, number, tensor, [of_all[number] for of_all in sizes])
-        return pieces if tensor.order == "C" else _turned(tensor, pieces)
+        own = _pieces(comm, number, tensor, [of_all[number] for of_all in sizes])
+        return own if tensor.order == "C" else _turned(tensor, own)
+
+    def content(name: str, tensor: Stored) -> Iterator[np.ndarray]:
+        for piece in pieces(name, tensor):
+            if stopped.is_set():
+                raise OSError("the save was interrupted")
+            yield piece
 
     def write() -> None:
         try:
@@ -94,6 +142,12 @@ def load(
     comm: Any, optimizer: Optimizer, backend: ShardedHost, path: str | os.PathLike[str], include_params: bool
 ) -> None:
     """See :meth:`schuss.mpi.Sharded.load`."""
+    _uninterrupted(lambda _: _load(comm, optimizer, backend, path, include_params))
+
+
+def _load(
+    comm: Any, optimizer: Optimizer, backend: ShardedHost, path: str | os.PathLike[str], include_params: bool
+) -> None:
     # After an error here nothing has changed.
     with contextlib.ExitStack() as stack:
         prepared = together(

@@ -89,6 +89,8 @@ class Sharded(Attributes):
         bucket_size: int = 1 << 20,
         **options: Any,
     ) -> None:
+        if "_optimizer" in vars(self):
+            raise TypeError(f"this {type(self).__name__} is made already; make a new one instead of calling __init__")
         self._comm = _communicators.take(_arguments.communicator(comm), self)
         rank, ranks = self._comm.Get_rank(), self._comm.Get_size()
         count = ranks if microbatches is None else microbatches
