@@ -47,8 +47,8 @@ def save(path: str | os.PathLike[str], optimizer: Optimizer, *, include_params: 
 
     Raises
     ------
-    TypeError
-        `optimizer` is not one of this package.
+    TypeError, ValueError
+        `optimizer` is not one of this package, or `path` does not name a file.
     OSError
         The file cannot be written.
     RuntimeError
@@ -288,6 +288,8 @@ def _read(path: str, file: BinaryIO, optimizer: Optimizer, include_params: bool,
 def _path(path: str | os.PathLike[str]) -> str:
     """The path as a string that names a file."""
     text = os.fsdecode(path)
+    if not os.path.basename(text):
+        raise ValueError(f"{text!r} is not the name of a file" if text else "the path is empty; name a file")
     try:
         usable = b"\0" not in os.fsencode(text)
     except UnicodeEncodeError:
