@@ -146,8 +146,7 @@ class Optimizer(StateArrays):
         raise TypeError("Optimizer is what all optimizers have in common; make one of those in schuss.OPTIMIZERS")
 
     def _setup(self, params: Any, hypers: dict[str, Any], whole: dict[str, Any]) -> None:
-        if hasattr(self, "_defaults"):
-            raise TypeError(f"this {self._name()} is made already; make a new one instead of calling __init__")
+        self._refuse_made()
         params = trees.listed(params)
         self._backend = NEW.get()
         if checks.any_on_gpu(params):
@@ -182,6 +181,11 @@ class Optimizer(StateArrays):
                 raise TypeError(f"params[{i}] must be a dict with a 'params' key, like the other groups")
         additions = [(entry["params"], without_params(entry)) for entry in params]
         self._backend.changes(self._extended(additions, grouped=True)).make()
+
+    def _refuse_made(self) -> None:
+        """Raises if the constructor has been called before."""
+        if hasattr(self, "_defaults"):
+            raise TypeError(f"this {self._name()} is made already; make a new one instead of calling __init__")
 
     def add_param_group(self, group: Mapping[str, Any]) -> None:
         """Adds a group.

@@ -53,6 +53,7 @@ class Wrapper(Optimizer):
 
     def _wrap(self, optimizer: Optimizer, **settings: Any) -> None:
         """Wraps an optimizer; `settings` has a value for each of the wrapper's own settings."""
+        self._refuse_made()
         if not isinstance(optimizer, Optimizer):
             advice = getattr(optimizer, "_refusal", "")
             raise TypeError(f"{type(self).__name__} wraps an optimizer, got {trees.kind(optimizer)}{advice}")

@@ -67,6 +67,7 @@ class Transformed(Wrapper):
         for kind in (accumulate, apply_if_finite):
             if sum(isinstance(transform, kind) for transform in transforms) > 1:
                 raise ValueError(f"transforms has more than one {kind.__name__}; use one")
+        self._refuse_made()
         self._transforms = tuple(transforms)
         self._counts: list[int]
         #: Where gradients are changed; made at the first step.
