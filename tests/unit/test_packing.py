@@ -52,6 +52,8 @@ def test_packed_parameters_have_the_same_bits(case):
                 own.step([None if i == 4 else g for i, g in enumerate(own.grads)], zero_grads=True)
             elif t == 4:  # gradients that lie elsewhere, and one of another type
                 own.step([g.astype(F32) if i == 1 else g for i, g in enumerate(grads)])
+            elif t == 2:  # the optimizer's own, passed as others are
+                own.step(own.grads, grad_scale=2.0)
             else:
                 own.step(grad_scale=2.0, zero_grads=t == 1)
         assert opt.grad_norm == packed.grad_norm
