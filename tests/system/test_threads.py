@@ -212,7 +212,7 @@ def test_every_call_from_many_threads_at_once(kind, size, tmp_path):
 
 def test_updates_while_their_step_ends():
     """Each update is a part of its step, or refused: an array has taken the steps that are counted for it."""
-    params, rounds, current = [np.zeros(2) for _ in range(3)], 1000, []
+    params, rounds, current = [np.zeros(2) for _ in range(3)], 200, []
     opt, (start, end) = schuss.SGD(params, lr=1.0), (threading.Barrier(len(params) + 1) for _ in range(2))
 
     def update(param):
