@@ -351,9 +351,9 @@ unsafe fn add<G: Storage, L: Lanes>(block: *const G, n: usize, ends: bool, plus:
 #[inline(always)]
 unsafe fn load<G: Storage, L: Lanes>(data: *const G) -> L {
     let mut numbers = [0.0; LANES];
-    for lane in 0..LANES {
+    for (lane, number) in numbers.iter_mut().enumerate() {
         // SAFETY: upheld by the caller.
-        numbers[lane] = unsafe { *data.add(lane) }.load().into();
+        *number = unsafe { *data.add(lane) }.load().into();
     }
     // SAFETY: upheld by the caller.
     unsafe { L::new(numbers) }
