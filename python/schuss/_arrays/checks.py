@@ -177,12 +177,12 @@ def _numbers(place: str, gradient: Any, param_place: str, param: np.ndarray) -> 
         raise TypeError(f"{place} is None; pass zeros, np.zeros_like({param_place}), for a parameter without gradient")
     if param.ndim == 0 and type(gradient) in (float, int):
         gradient = np.float64(gradient)
-    own = f"np.{compute_dtype(param.dtype)}"
     if not isinstance(gradient, np.ndarray):
         if is_on_gpu(gradient):
             raise TypeError(f"{place} is on a GPU, but {param_place} is in host memory; copy the gradient to the host")
         if not any(hasattr(gradient, name) for name in ("__array__", "__array_interface__", "__dlpack__")):
-            advice = "" if isinstance(gradient, Mapping) else f"; pass np.array(..., dtype={own})"
+            own = compute_dtype(param.dtype)  # its name takes longer than all checks
+            advice = "" if isinstance(gradient, Mapping) else f"; pass np.array(..., dtype=np.{own})"
             advice = "; pass the array itself" if isinstance(gradient, (Iterator, ValuesView)) else advice
             raise TypeError(f"{place} is {_a(gradient)}, not an array like {param_place}{advice}")
         try:
@@ -192,7 +192,8 @@ def _numbers(place: str, gradient: Any, param_place: str, param: np.ndarray) -> 
     refuse_masked(place, gradient)
     dtype = gradient.dtype
     if not known_dtype(dtype) and dtype.kind != "f":
-        raise TypeError(f"{place} has dtype {dtype}; a gradient must be {_NAMES}{_conversion(place, dtype, own[3:])}")
+        own = str(compute_dtype(param.dtype))
+        raise TypeError(f"{place} has dtype {dtype}; a gradient must be {_NAMES}{_conversion(place, dtype, own)}")
     result: np.ndarray = gradient
     return result
 
