@@ -1,13 +1,13 @@
 """For all tests: which folders pytest leaves out, and the number of threads after each test.
 
-tests/data has scripts for other packages; pytest would import them to look for doctests.
+tests/data has scripts for other packages, tests/mutants programs; pytest would import them to look for doctests.
 """
 
 import pytest
 
 import schuss
 
-collect_ignore = ["data", "support"]
+collect_ignore = ["data", "mutants", "support"]
 
 
 @pytest.fixture(autouse=True)
