@@ -181,7 +181,7 @@ def _numbers(place: str, gradient: Any, param_place: str, param: np.ndarray) -> 
         if is_on_gpu(gradient):
             raise TypeError(f"{place} is on a GPU, but {param_place} is in host memory; copy the gradient to the host")
         if not any(hasattr(gradient, name) for name in ("__array__", "__array_interface__", "__dlpack__")):
-            own = compute_dtype(param.dtype)  # its name takes longer than all checks
+            own = str(compute_dtype(param.dtype))  # this takes longer than all checks
             advice = "" if isinstance(gradient, Mapping) else f"; pass np.array(..., dtype=np.{own})"
             advice = "; pass the array itself" if isinstance(gradient, (Iterator, ValuesView)) else advice
             raise TypeError(f"{place} is {_a(gradient)}, not an array like {param_place}{advice}")
