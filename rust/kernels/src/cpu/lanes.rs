@@ -77,22 +77,23 @@ mod x86 {
             pub(crate) struct $name([$register; $count]);
 
             // Loops, since a closure is a function of its own, which the compiler does not always inline.
-            // SAFETY, of all below: the type has no padding, and who made it has these registers.
-            #[allow(clippy::undocumented_unsafe_blocks)]
             impl Lanes for $name {
                 #[inline(always)]
                 unsafe fn new(numbers: [f64; LANES]) -> $name {
+                    // SAFETY: registers of so many numbers, without padding.
                     unsafe { std::mem::transmute(numbers) }
                 }
 
                 #[inline(always)]
                 fn numbers(self) -> [f64; LANES] {
+                    // SAFETY: as above.
                     unsafe { std::mem::transmute(self) }
                 }
 
                 #[inline(always)]
                 fn plus(mut self, other: $name) -> $name {
                     for i in 0..$count {
+                        // SAFETY: who made the value has said that the CPU has these registers.
                         self.0[i] = unsafe { $add(self.0[i], other.0[i]) };
                     }
                     self
@@ -101,6 +102,7 @@ mod x86 {
                 #[inline(always)]
                 fn plus_product(mut self, a: $name, b: $name, fused: bool) -> $name {
                     for i in 0..$count {
+                        // SAFETY: who made the value has said that the CPU has these registers.
                         self.0[i] = unsafe {
                             match fused {
                                 true => $fma(a.0[i], b.0[i], self.0[i]),
@@ -114,6 +116,7 @@ mod x86 {
                 #[inline(always)]
                 fn masked(mut self, mask: $name) -> $name {
                     for i in 0..$count {
+                        // SAFETY: who made the value has said that the CPU has these registers.
                         self.0[i] = unsafe { $and(self.0[i], mask.0[i]) };
                     }
                     self
