@@ -7,7 +7,7 @@ use super::reductions::{Layout, by_cells, form, layout};
 use super::tiles::MAX_TAIL;
 use super::work_list::WorkList;
 use crate::cpu::Level;
-use crate::numeric::reduce::{self, Form, Rows, combine, neutral};
+use crate::numeric::reduce::{self, BLOCK, Form, Rows, combine, neutral};
 use crate::numeric::{Dtype, convert};
 use crate::rule::{Factor, Operation, Reduction, Right, Stream};
 
@@ -183,7 +183,14 @@ impl WorkList {
                         row += rows.count;
                     }
                 }
-                Layout::Units => add(first + unit, block(0, piece.n)),
+                Layout::Units if piece.n > 0 => add(first + unit, block(0, piece.n)),
+                Layout::Units => {
+                    for row in 0..piece.rows {
+                        for col in (0..piece.cols).step_by(BLOCK) {
+                            add(first + unit, block(row * cells.matrix.cols + col, BLOCK.min(piece.cols - col)));
+                        }
+                    }
+                }
             }
         }
     }

@@ -17,6 +17,8 @@ use crate::rule::{DECAY, Factor, Kind, L2, Operand, Pass, Right, Scope, Stage};
 
 /// Rows from this length on take a kernel call each; shorter ones share one, with operands in tiles.
 const LONG: usize = 64;
+/// Rows that a pass of several sums adds up at a time.
+const SUMMED: usize = 4;
 
 impl Item {
     /// Whether a pass can run row by row: rows are long, and its operands lie in memory as their elements do. With int8 states it
@@ -27,11 +29,12 @@ impl Item {
     }
 }
 
-/// Some neighbouring elements of an array. In a cell they are part of a row, several whole short rows, or, where a pass does
-/// nothing but add up, the whole cell.
+/// Some elements of an array. In a cell they are part of a row, several whole short rows or, where a pass does nothing but add up,
+/// some rows of the cell.
 #[derive(Clone, Copy)]
 pub(super) struct Piece {
     pub at: usize,
+    /// Neighbouring elements; 0 for rows of a cell, which others may separate.
     pub n: usize,
     /// The first row, counted over the batch, and the number of rows.
     pub row: usize,
@@ -69,14 +72,18 @@ impl Run<'_> {
         self.pass.recalls.is_some() && !self.kept.is_null()
     }
 
-    /// Whether the pass does nothing but add up numbers in memory, a cell at a time.
-    fn sums_cells(&self, cells: &Cells) -> bool {
-        let [one] = self.stage.reductions else { return false };
+    /// Whether the pass does nothing but add up numbers in memory, many rows at a time. Short rows that share a tile have a sum
+    /// over the tile.
+    fn only_sums(&self, cells: &Cells) -> bool {
         let Item { param_type, grad_type, .. } = *self.item;
         // Only sums of rows take numbers of any type.
         let in_place = (param_type, grad_type) == (param_type.compute(), param_type.compute());
-        let by_rows = layout(one, Some(cells.matrix)) == Layout::Rows;
-        !self.computes && cells.matrix.interleaved == 1 && sums_whole_rows(form(one)) && (by_rows || in_place)
+        !self.computes
+            && cells.matrix.interleaved == 1
+            && (self.stage.reductions.len() == 1 || cells.rows_at_once() == 1)
+            && self.stage.reductions.iter().all(|one| {
+                sums_whole_rows(form(one)) && (in_place || layout(one, Some(cells.matrix)) == Layout::Rows)
+            })
     }
 
     /// The tile of this index, for an operand or a term.
@@ -206,17 +213,21 @@ impl WorkList {
             }
             return;
         };
-        let sums_cells = run.sums_cells(cells);
+        let only_sums = run.only_sums(cells);
         for unit in units {
             for (k, reduction) in run.stage.reductions.iter().enumerate() {
                 self.start_cell(run.places[k], cells, reduction, unit);
             }
-            if sums_cells {
+            if only_sums {
                 let (cell, width) = (cells.unit(unit), cells.matrix.cols);
-                let (at, cols) = (cell.rows.start * width + cell.cols.start, cell.cols.len());
-                let whole = Piece { at, n: 0, row: cell.rows.start, rows: cell.rows.len(), col: cell.cols.start, cols };
-                // SAFETY: upheld by the caller; no number is converted.
-                unsafe { self.finish_piece(run, unit, whole, &[]) };
+                // What several sums read stays in the L1 cache.
+                let most = if run.stage.reductions.len() == 1 { cell.rows.len() } else { SUMMED };
+                for row in cell.rows.clone().step_by(most.max(1)) {
+                    let (at, rows) = (row * width + cell.cols.start, most.min(cell.rows.end - row));
+                    let piece = Piece { at, n: 0, row, rows, col: cell.cols.start, cols: cell.cols.len() };
+                    // SAFETY: upheld by the caller; no number is converted.
+                    unsafe { self.finish_piece(run, unit, piece, &[]) };
+                }
                 continue;
             }
             // SAFETY: upheld by the caller.
