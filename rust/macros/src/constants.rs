@@ -14,7 +14,7 @@ pub fn rule(family: &Family, rule: &Rule, programs: &[TokenStream], host: &Ident
     let hypers = rule.hypers.iter().map(Ident::to_string);
     let (rate, step) = (family.rate.to_string(), family.step.to_string());
     let (scalars, rows, cols, array_scalars) = (&rule.scalars, &rule.rows, &rule.cols, rule.array_scalars);
-    let states = rule.states.iter().map(state);
+    let states = rule.states.iter().map(|own| state(own, scalars));
     let each_step = statements(&rule.host);
     quote! {
         crate::rule::Rule {
@@ -35,8 +35,13 @@ pub fn rule(family: &Family, rule: &Rule, programs: &[TokenStream], host: &Ident
     }
 }
 
-fn state(state: &State) -> TokenStream {
-    let (name, scope) = (state.name.to_string(), scope(state.scope));
+fn state(state: &State, scalars: &[String]) -> TokenStream {
+    let name = state.name.to_string();
+    let scalar = match scalars.iter().position(|scalar| *scalar == name) {
+        Some(place) => quote!(Some(#place)),
+        None => quote!(None),
+    };
+    let scope = scope(state.scope);
     let (nonnegative, exact, scratch) = (state.nonnegative, state.exact, state.scratch);
     let initial = match &state.initial {
         None => quote!(crate::rule::Initial::Number(0.0)),
@@ -58,6 +63,7 @@ fn state(state: &State) -> TokenStream {
         exact: #exact,
         scratch: #scratch,
         initial: #initial,
+        scalar: #scalar,
     })
 }
 

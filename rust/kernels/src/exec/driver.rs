@@ -15,7 +15,7 @@ use crate::cpu::Level;
 use crate::kernel::Tail;
 use crate::numeric::reduce::BLOCK;
 use crate::numeric::{Rounding, StateFormat, Storage, fpenv};
-use crate::rule::{Kind, Scope};
+use crate::rule::{Kind, Scope, State};
 
 /// The settings of a step.
 #[derive(Debug)]
@@ -272,7 +272,7 @@ impl WorkList {
         for item in &self.items {
             let rule = item.compiled.rule;
             for (k, (_, state)) in rule.states_of(Scope::All).enumerate() {
-                let place = place_of(rule.scalars, state.name);
+                let place = place_of(state);
                 step.scalars[item.group][place] = step.shared[k];
             }
         }
@@ -291,7 +291,7 @@ impl WorkList {
         if first {
             for (k, (_, state)) in rule.states_of(Scope::Array).enumerate() {
                 // SAFETY: an array state is one valid float64.
-                own[place_of(rule.scalars, state.name)] = unsafe { *self.array_states[item.array_states + k] };
+                own[place_of(state)] = unsafe { *self.array_states[item.array_states + k] };
             }
         }
     }
@@ -304,7 +304,7 @@ impl WorkList {
         for (k, (_, state)) in rule.states_of(Scope::Array).enumerate() {
             // SAFETY: upheld by the caller; an array state is one valid float64.
             unsafe {
-                let value = self.scalars.get(item.scalars + place_of(rule.scalars, state.name));
+                let value = self.scalars.get(item.scalars + place_of(state));
                 self.array_states[item.array_states + k].write(Storage::store(value));
             }
         }
@@ -347,15 +347,15 @@ impl WorkList {
         // The groups share these states.
         let lead = if groups.contains(&step.lead) { step.lead } else { groups[0] };
         for (k, (_, state)) in rule.states_of(Scope::All).enumerate() {
-            let place = place_of(rule.scalars, state.name);
+            let place = place_of(state);
             step.shared[k] = Storage::store(step.scalars[lead][place]);
             groups.iter().for_each(|&group| step.scalars[group][place] = step.shared[k]);
         }
     }
 }
 
-fn place_of(names: &[&str], name: &str) -> usize {
-    names.iter().position(|&known| known == name).expect("states have places among the scalars")
+fn place_of(state: &State) -> usize {
+    state.scalar.expect("states of whole arrays are scalars")
 }
 
 #[cfg(test)]

@@ -93,6 +93,8 @@ pub struct State {
     pub scratch: bool,
     /// Its initial value.
     pub initial: Initial,
+    /// The index among the rule's scalars of a state of scope `array` or `all`.
+    pub scalar: Option<usize>,
 }
 
 /// The initial value of a state.
