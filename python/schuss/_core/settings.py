@@ -117,7 +117,7 @@ class Settings(Callbacks):
         @lr.setter
         def lr(self, value):
             self._one_rate(lambda group: group["lr"])
-            changes = [group.changes(group.prepare({**group.hypers, "lr": value})) for group in self.param_groups]
+            changes = [group.changes(group.with_rate(value)) for group in self.param_groups]
             attributes = [change for own, _ in changes for change in own]
             _schuss.Changes(attributes, copies=[copy for _, own in changes for copy in own]).make()
 
