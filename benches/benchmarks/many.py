@@ -1,6 +1,9 @@
 """Many arrays in one step, against one array with as many elements and against torch; and small calls."""
 
+import functools
 from math import prod
+
+import schuss
 
 from . import libraries
 from .jobs import ADAMW, THREADS, Job, hot
@@ -60,3 +63,23 @@ class Call(Timed):
 
 
 Call.track_step.unit = "s"
+
+
+class Around(Timed):
+    """What is called beside or around a step, with 100 arrays of 16."""
+
+    params = [["EMA", "Lookahead", "SAM", "clip_grad_norm_", "global_norm", "lr"]]
+    param_names = ["call"]
+
+    def prepared(self, call):
+        job = Job("AdamW", [16] * 100)
+        kinds = {"EMA": schuss.EMA, "Lookahead": schuss.Lookahead, "SAM": schuss.SAM}
+        if call in kinds:
+            wrapper, taken = kinds[call](job.optimizer), (lambda: job.grads) if call == "SAM" else job.grads
+            return lambda: wrapper.step(taken)
+        if call == "lr":
+            return lambda: setattr(job.optimizer, "lr", 1e-3)
+        return functools.partial(getattr(schuss, call), job.grads, *([1.0] if call == "clip_grad_norm_" else []))
+
+    def time_call(self, *_params):
+        self.step()

@@ -23,11 +23,14 @@ _LAYOUT = check_of(Layout)
 
 
 def _writable(grads: Any) -> list[np.ndarray]:
-    _, leaves = trees.flatten(grads, "grads")
-    for suffix, array in leaves:
-        checks.check_written(f"grads{suffix}", array)
-    checks.check_apart((f"grads{suffix}", array) for suffix, array in leaves)
-    return [array for _, array in leaves]
+    arrays = trees.entries(grads)
+    if not _schuss.are_plain(arrays, written=True):
+        _, leaves = trees.flatten(grads, "grads")
+        for suffix, array in leaves:
+            checks.check_written(f"grads{suffix}", array)
+        checks.check_apart((f"grads{suffix}", array) for suffix, array in leaves)
+        arrays = [array for _, array in leaves]
+    return arrays
 
 
 def _readable(place: str, array: Any) -> np.ndarray:
@@ -62,8 +65,10 @@ def global_norm(grads: Any) -> float:
     >>> schuss.global_norm({"w": np.array([3.0]), "b": np.array([4.0])})
     5.0
     """
-    _, leaves = trees.flatten(grads, "grads")
-    arrays = [_readable(f"grads{suffix}", array) for suffix, array in leaves]
+    arrays = trees.entries(grads)
+    if not _schuss.are_plain(arrays, written=False):
+        _, leaves = trees.flatten(grads, "grads")
+        arrays = [_readable(f"grads{suffix}", array) for suffix, array in leaves]
     squares, unit = _schuss.sum_of_squares(arrays)
     return math.sqrt(squares) * unit
 

@@ -215,6 +215,56 @@ def test_a_failure_changes_nothing(transform):
     assert opt.state_dict()["counts"] == before[1]
 
 
+@pytest.mark.parametrize("transform", [one for one in EACH if not isinstance(one, tf.accumulate)], ids=str)
+def test_missing_gradients(transform):
+    """What an array without a gradient had before changes nothing, and it stays."""
+    (p, q), (twin, _) = starts(), starts()
+    both, alone = (schuss.Transformed(schuss.SGD(own, lr=0.1), [transform]) for own in ([p, q], [twin]))
+    both.step(waves(1))
+    twin[:], before = p, q.copy()
+    alone.optimizer.step_count = 1
+    both.step([waves(2)[0], None])
+    alone.step([waves(2)[0]])
+    assert_same([p, q], [twin, before])
+
+
+def test_accumulate_needs_all():
+    params = starts()
+    opt = schuss.Transformed(schuss.SGD(params, lr=0.1), [tf.accumulate(2)])
+    opt.step(waves(1))
+    before = snapshot(opt)
+    message = "accumulate needs a gradient for each array; leave out what is frozen"
+    with refused(TypeError, message):
+        opt.step([waves(2)[0], None])
+    assert_unchanged(opt, before)
+
+
+@each_transform
+def test_a_group_is_added(transform):
+    """Also after steps, which prepare the work."""
+    params, twins = starts(), starts()
+    opt = schuss.Transformed(schuss.SGD([params[0]], lr=0.1), [transform])
+    opt.step([np.zeros((4, 3))])
+    opt.load_state_dict({**opt.state_dict(), "counts": [0]})
+    params[0][:] = twins[0]
+    opt.step_count = 0
+    opt.add_param_group({"params": [params[1]]})
+    twin = schuss.Transformed(schuss.SGD([{"params": [array]} for array in twins], lr=0.1), [transform])
+    for t in range(1, 5):
+        grads = [[g] for g in waves(t)]
+        assert opt.step(grads) == twin.step(grads)
+    assert_same(params, twins)
+
+
+def test_a_skipped_step_zeroes_gradients():
+    for transform in (tf.clip_by_block_rms(1.0), tf.apply_if_finite(1)):
+        w = np.ones(2)
+        opt = schuss.Transformed(schuss.SGD(w, nonfinite="skip"), [transform])
+        grads = np.array([np.nan, 1.0])
+        assert not opt.step(grads, zero_grads=True)
+        assert not grads.any() and (w == 1).all()
+
+
 def test_layer_lrs():
     params = {"body": [np.ones(2), np.ones(3)], "head": np.ones(2)}
     groups = tf.layer_lrs(params, {r"\['body'\]\[0\]": 0.25, "body": 0.5}, lr=schuss.schedules.constant(0.8))

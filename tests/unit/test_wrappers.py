@@ -102,3 +102,15 @@ def test_wrong_calls():
         opt.step([{"w": w.copy()}, [w.copy()]])
     with pytest.raises(AttributeError, match="no attribute '_nonsense'"):
         opt._nonsense  # noqa: B018
+
+
+WRAPPED = {"average": lambda opt: schuss.EMA(opt, decay=0.5), "slow": lambda opt: schuss.Lookahead(opt, k=1)}
+
+
+@pytest.mark.parametrize("state", WRAPPED)
+def test_a_group_is_added_after_steps(state):
+    opt = WRAPPED[state](schuss.SGD([{"params": [np.ones(2)]}], lr=0.5))
+    opt.step([[np.ones(2)]])
+    opt.add_param_group({"params": [np.full(2, 8.0)]})
+    opt.step([[np.ones(2)], [np.ones(2)]])
+    assert opt.state_dict()["state"][1][state][0].tolist() == [7.75, 7.75]

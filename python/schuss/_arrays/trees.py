@@ -39,6 +39,13 @@ def flatten(structure: Any, name: str, first: int = 0) -> tuple[Any, list[tuple[
     return walk(structure, "", 0), leaves
 
 
+def entries(structure: Any) -> list[Any]:
+    """The entries of a list, tuple or dict, in the order of their leaves, or the structure itself."""
+    if isinstance(structure, dict):
+        return [structure[key] for key in _sorted(structure)]
+    return list(structure) if isinstance(structure, (list, tuple)) else [structure]
+
+
 def listed(structure: Any) -> Any:
     """A list of what an iterator or a dict's `values()` gives; other structures as they are."""
     return list(structure) if isinstance(structure, (Iterator, ValuesView)) else structure

@@ -43,8 +43,11 @@ def job(
     matrices: Sequence[Matrix] = (),
 ) -> _schuss.Job:
     """A tool over NumPy arrays, ready to run."""
-    # The layout of a group's values: six for schedule, learning rate, decay and sign, unused here; then the tool's.
-    packed = np.array([0.0] * 6 + list(values))
     # Gradients must be plain ndarrays, not a subclass; a memory map is viewed as one, without a copy.
     plain = [np.asarray(grad) for grad in grads]
-    return _schuss.Job(tool, program, packed, 1, arrays, plain, states, matrices)
+    return _schuss.Job(tool, program, np.array(packed(values)), 1, arrays, plain, states, matrices)
+
+
+def packed(values: Sequence[float] = ()) -> list[float]:
+    """A tool's arguments in the layout of a group's, whose first six (schedule, learning rate, ...) no tool uses."""
+    return [0.0] * 6 + list(values)

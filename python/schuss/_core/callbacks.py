@@ -54,7 +54,7 @@ class Callbacks(Owner):
     def _apart(self, grads: Any, zero_grads: bool, partial: bool) -> Any:
         """Gradients that restoring the parameters cannot change: those that share memory with them are copied."""
         # To a step, None would mean the optimizer's own gradients.
-        if grads is not None and _schuss.are_apart(self, grads, partial):
+        if grads is not None and _schuss.apart(self, grads, partial) is not None:
             return grads
         self._explain_structure(grads, partial)
         arrays = {i: leaf for i, _, leaf in trees.leaves(self._root(), grads, "grads", "params", partial=partial)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,7 @@ from schuss._arrays.layout import Matrix, of_outputs
 from schuss._backends import tools
 from schuss._core import validate
 from schuss._core.hyperparameters import Layout, check_of
-from schuss.transforms._base import Transform
+from schuss.transforms._base import Prepared, Transform
 
 _LAYOUT = check_of(Layout)
 
@@ -72,11 +72,16 @@ class agc(Transform):
             return 1, 1, array.size, False, 1
         return of_outputs(array, self.layout)
 
-    def _apply(self, grads: Mapping[int, np.ndarray], params: Sequence[np.ndarray], step: int) -> None:
-        own = {i: array for i, array in grads.items() if array.size}
-        matrices = [self._matrix(array) for array in own.values()]
-        values = [self.clipping, self.eps]
-        tools.run("clip_adaptively", list(own.values()), values, grads=[params[i] for i in own], matrices=matrices)
+    def _prepare(self, grads: Sequence[np.ndarray], params: Sequence[np.ndarray]) -> Prepared:
+        own = [i for i, array in enumerate(grads) if array.size]
+        arrays = [grads[i] for i in own]
+        return tools.job(
+            "clip_adaptively",
+            arrays,
+            [self.clipping, self.eps],
+            grads=[params[i] for i in own],
+            matrices=[self._matrix(array) for array in arrays],
+        )
 
 
 @dataclass(frozen=True)
@@ -109,8 +114,8 @@ class clip_by_block_rms(Transform):
     def __post_init__(self) -> None:
         self._set_checked(threshold=validate.number("threshold", self.threshold, open_low=True))
 
-    def _apply(self, grads: Mapping[int, np.ndarray], params: Sequence[np.ndarray], step: int) -> None:
-        tools.run("clip_rms", [array for array in grads.values() if array.size], [self.threshold])
+    def _prepare(self, grads: Sequence[np.ndarray], params: Sequence[np.ndarray]) -> Prepared:
+        return tools.job("clip_rms", [array for array in grads if array.size], [self.threshold])
 
 
 @dataclass(frozen=True)
@@ -143,11 +148,17 @@ class clip_by_global_norm(Transform):
     def __post_init__(self) -> None:
         self._set_checked(max_norm=validate.number("max_norm", self.max_norm, open_low=True))
 
-    def _apply(self, grads: Mapping[int, np.ndarray], params: Sequence[np.ndarray], step: int) -> None:
-        squares, unit = _schuss.sum_of_squares(list(grads.values()))
-        norm = math.sqrt(squares) * unit
-        if not norm < self.max_norm:
-            tools.run("scale", list(grads.values()), [self.max_norm / norm])
+    def _prepare(self, grads: Sequence[np.ndarray], params: Sequence[np.ndarray]) -> Prepared:
+        scale = tools.job("scale", grads, [1.0])
+
+        def bound(_: int, present: Sequence[int]) -> None:
+            squares, unit = _schuss.sum_of_squares([grads[i] for i in present])
+            norm = math.sqrt(squares) * unit
+            if not norm < self.max_norm:
+                scale.set(tools.packed([self.max_norm / norm]))
+                scale.run()
+
+        return bound
 
 
 @dataclass(frozen=True)
@@ -180,5 +191,5 @@ class clip(Transform):
     def __post_init__(self) -> None:
         self._set_checked(max_delta=validate.number("max_delta", self.max_delta))
 
-    def _apply(self, grads: Mapping[int, np.ndarray], params: Sequence[np.ndarray], step: int) -> None:
-        tools.run("clamp", list(grads.values()), [self.max_delta])
+    def _prepare(self, grads: Sequence[np.ndarray], params: Sequence[np.ndarray]) -> Prepared:
+        return tools.job("clamp", grads, [self.max_delta])

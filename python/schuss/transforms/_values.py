@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +12,7 @@ from schuss._arrays.layout import of_outputs
 from schuss._backends import tools
 from schuss._core import validate
 from schuss._core.hyperparameters import Layout, Seed, check_of
-from schuss.transforms._base import Transform
+from schuss.transforms._base import Prepared, Transform
 
 _LAYOUT = check_of(Layout)
 _SEED = check_of(Seed)
@@ -33,8 +33,8 @@ class zero_nans(Transform):
     array([0. , 0.5])
     """
 
-    def _apply(self, grads: Mapping[int, np.ndarray], params: Sequence[np.ndarray], step: int) -> None:
-        tools.run("zero_nans", list(grads.values()))
+    def _prepare(self, grads: Sequence[np.ndarray], params: Sequence[np.ndarray]) -> Prepared:
+        return tools.job("zero_nans", grads)
 
 
 @dataclass(frozen=True)
@@ -84,13 +84,17 @@ class add_noise(Transform):
             seed=_SEED("seed", self.seed),
         )
 
-    def _apply(self, grads: Mapping[int, np.ndarray], params: Sequence[np.ndarray], step: int) -> None:
-        deviation = math.sqrt(self.eta / step**self.gamma)
-        for i, array in grads.items():
-            key, counter = np.array([self.seed, i], np.uint64), np.array([0, 0, 0, step], np.uint64)
-            noise = np.random.Generator(np.random.Philox(key=key, counter=counter)).standard_normal(array.shape)
-            noise *= deviation
-            array += noise.astype(array.dtype, copy=False)
+    def _prepare(self, grads: Sequence[np.ndarray], params: Sequence[np.ndarray]) -> Prepared:
+        def add(step: int, present: Sequence[int]) -> None:
+            deviation = math.sqrt(self.eta / step**self.gamma)
+            for i in present:
+                array = grads[i]
+                key, counter = np.array([self.seed, i], np.uint64), np.array([0, 0, 0, step], np.uint64)
+                noise = np.random.Generator(np.random.Philox(key=key, counter=counter)).standard_normal(array.shape)
+                noise *= deviation
+                array += noise.astype(array.dtype, copy=False)
+
+        return add
 
 
 @dataclass(frozen=True)
@@ -124,6 +128,6 @@ class centralize(Transform):
     def __post_init__(self) -> None:
         self._set_checked(layout=_LAYOUT("layout", self.layout))
 
-    def _apply(self, grads: Mapping[int, np.ndarray], params: Sequence[np.ndarray], step: int) -> None:
-        arrays = [array for array in grads.values() if array.ndim > 1]
-        tools.run("centralize", arrays, matrices=[of_outputs(array, self.layout) for array in arrays])
+    def _prepare(self, grads: Sequence[np.ndarray], params: Sequence[np.ndarray]) -> Prepared:
+        arrays = [array for array in grads if array.ndim > 1]
+        return tools.job("centralize", arrays, matrices=[of_outputs(array, self.layout) for array in arrays])

@@ -99,9 +99,8 @@ class _Average(Wrapper):
         return self._updated() if self._is_due(steps) else None
 
     def _updated(self) -> _schuss.Changes:
-        backend, weight = self._backend, self._weight(self._updates)
-        job = backend.job("average", self._averaged(), [weight], program="sync", states=self._extra)
-        return backend.changes([(self, "_updates", self._updates + 1)], jobs=[job])
+        job = self._job("average", [self._weight(self._updates)], lambda: (self._averaged(), self._extra))
+        return self._backend.changes([(self, "_updates", self._updates + 1)], jobs=[job])
 
     def _averaged(self) -> list[np.ndarray]:
         """The arrays to average: the parameters, or their master copies."""

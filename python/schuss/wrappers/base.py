@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -16,6 +16,7 @@ import numpy as np
 from schuss import _schuss
 from schuss._arrays import trees
 from schuss._arrays.formats import State
+from schuss._backends import tools
 from schuss._backends.host import HOST
 from schuss._backends.protocol import Change, Counters
 from schuss._core import state as _state
@@ -60,6 +61,8 @@ class Wrapper(Optimizer):
         if not optimizer._wrappable:
             raise TypeError(f"{type(self).__name__} cannot wrap {type(optimizer).__name__}, whose step is many updates")
         self._optimizer = optimizer
+        #: By tool, its job and the lists that it was made for.
+        self._jobs: dict[str, tuple[Any, Any]] = {}
         for name, value in settings.items():
             setattr(self, f"_{name}", self._own_settings[name](name, value))
         self._check_wrapped()
@@ -71,6 +74,22 @@ class Wrapper(Optimizer):
         stepped = self._stepped
         around = [*stepped._around, weakref.ref(self)]
         self._backend.changes([(stepped, "_around", around), *self._reserving(self._extra)]).make()
+
+    def _job(self, tool: str, values: Sequence[float], arrays: Callable[[], tuple[list[Any], list[list[Any]]]]) -> Any:
+        """A tool's `sync` over the arrays and the states that `arrays` returns, of the optimizer and the wrapper's own.
+
+        On the host it is made once, and again when these lists are others.
+        """
+        given = (self._stepped._params, self._stepped._states, self._extra)
+        kept, job = self._jobs.get(tool, (None, None))
+        if kept is not None and all(own is before for own, before in zip(given, kept, strict=True)):
+            job.set(tools.packed(values))
+            return job
+        over, states = arrays()
+        job = self._backend.job(tool, over, values, program="sync", states=states)
+        if isinstance(job, _schuss.Job):
+            self._jobs[tool] = given, job
+        return job
 
     def _reserving(self, extra: Sequence[Sequence[Any]]) -> list[Change]:
         """What changes so that gradients share no memory with these arrays."""

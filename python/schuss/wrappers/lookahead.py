@@ -154,16 +154,20 @@ class Lookahead(Wrapper):
     def _synchronization(self, steps: int) -> _schuss.Changes:
         """The synchronization after so many steps."""
         optimizer, backend = self._optimizer, self._backend
-        each = zip(optimizer._params, optimizer._states, optimizer._rule_states, strict=True)
-        arrays = [array for own in each for array in self._pulled(*own)]
-        slow = [[array] for own in self._extra for array in own]
-        jobs = [backend.job("lookahead", arrays, [self._alpha], program="sync", states=slow)]
+        jobs = [self._job("lookahead", [self._alpha], self._pairs)]
         if self._state_format.master:
             jobs.append(backend.job("copy", self._params, grads=[own[-1] for own in optimizer._states]))
         if self._pullback != "reset":
             return backend.changes(jobs=jobs)
         reset = optimizer._reset(steps, optimizer.skipped_steps)
         return backend.changes(reset["attributes"], jobs=[*jobs, *reset["jobs"]], fills=reset["fills"])
+
+    def _pairs(self) -> tuple[list[np.ndarray], list[list[np.ndarray]]]:
+        """The arrays with slow copies, and these."""
+        optimizer = self._optimizer
+        each = zip(optimizer._params, optimizer._states, optimizer._rule_states, strict=True)
+        arrays = [array for own in each for array in self._pulled(*own)]
+        return arrays, [[array] for own in self._extra for array in own]
 
     def evaluate(self) -> contextlib.AbstractContextManager[None]:
         """Inside this context the parameters are the slow weights; afterwards they are the fast ones again.

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from schuss import _schuss
 from schuss._arrays import trees
 from schuss._core.hyperparameters import check_of
 from schuss._core.optimizer import Optimizer
@@ -197,13 +198,7 @@ class SAM(Wrapper):
         self._refuse_added()
         inner = self._stepped
         self._backend.refuse_changed(inner)
-        inner._explain_structure(grads, partial)
-        leaves = {i: g for i, _, g in trees.leaves(inner._root(), grads, "grads", "params", partial=partial)}
-        usable = {
-            i: inner._gradient(i, g, not isinstance(g, np.ndarray) or inner._is_written(g), False)
-            for i, g in sorted(leaves.items())
-            if g is not None
-        }
+        usable = self._usable(grads, partial)
         signs = {group["maximize"] for group in self.param_groups}
         if len(signs) > 1:
             raise ValueError("SAM needs the same maximize in all groups, since there is one direction for all of them")
@@ -213,6 +208,20 @@ class SAM(Wrapper):
         job = self._backend.job("ascend", params, values, grads=list(usable.values()))
         # Not this wrapper, which has the context: an object that refers to itself is not dropped at once.
         return self._backend.other_values(inner, self._wrappers()[1:], job)
+
+    def _usable(self, grads: Any, partial: bool) -> dict[int, Any]:
+        """The gradients that there are, by the number of their array, converted or copied only if necessary."""
+        inner = self._stepped
+        apart = None if grads is None else _schuss.apart(inner, grads, partial)
+        if apart is not None:
+            return {i: g for i, g in enumerate(apart) if g is not None}
+        inner._explain_structure(grads, partial)
+        leaves = {i: g for i, _, g in trees.leaves(inner._root(), grads, "grads", "params", partial=partial)}
+        return {
+            i: inner._gradient(i, g, not isinstance(g, np.ndarray) or inner._is_written(g), False)
+            for i, g in sorted(leaves.items())
+            if g is not None
+        }
 
     @property
     def _takes_gradients(self) -> bool:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,13 +16,27 @@ from schuss._core import state as _state
 from schuss._core import validate
 from schuss._core.optimizer import Optimizer
 from schuss.transforms import Transform, accumulate, apply_if_finite
+from schuss.transforms._base import Prepared
 from schuss.wrappers.base import Wrapper
+from schuss.wrappers.gradient_copies import GradientCopies
 
 
 def _counts(place: str, value: Any) -> list[int]:
     if not isinstance(value, (list, tuple)):
         raise TypeError(f"{place} must be a list of whole numbers, got {value!r}")
     return [validate.count(f"{place}[{i}]", one, 0) for i, one in enumerate(value)]
+
+
+class _Work(NamedTuple):
+    """What a step does with its gradients, ready to run."""
+
+    copies: GradientCopies
+    #: What each transform does.
+    each: list[Prepared | None]
+    #: The first of these jobs, which run with the copying where they can.
+    first: list[_schuss.Job]
+    #: What moves the means of `accumulate` towards the copies, and the copies towards the means; none without it.
+    moves: list[_schuss.Job]
 
 
 class Transformed(Wrapper):
@@ -70,8 +85,8 @@ class Transformed(Wrapper):
         self._refuse_made()
         self._transforms = tuple(transforms)
         self._counts: list[int]
-        #: Where gradients are changed; made at the first step.
-        self._scratch: dict[int, np.ndarray] = {}
+        #: Made at the first step.
+        self._work: _Work | None = None
         self._wrap(optimizer, counts=[0] * len(transforms))
 
     def _check_wrapped(self) -> None:
@@ -127,65 +142,86 @@ class Transformed(Wrapper):
         with _schuss.ExclusiveLock(self):
             self._refuse_added()
             given = inner._own_grads() if grads is None else grads
-            work, leaves = self._copied(given, scale, zero, part)
-            fills = [(leaf, 0.0) for leaf in leaves.values()] if zero else []
+            work = self._prepared()
+            copies = work.copies
+            with _schuss.AfterStep(copies, _schuss.Changes(jobs=work.first)):
+                copies.step(given, grad_scale=scale, partial=part)
+            numbers = copies._present
+            present = range(len(copies.arrays)) if numbers is None else numbers
+            fills = self._zeroed(given, part) if zero else []
             counts = list(self._counts)
-            for k, transform in enumerate(self._transforms):
+            for k, (transform, own) in enumerate(zip(self._transforms, work.each, strict=True)):
+                taken = True
                 if isinstance(transform, accumulate):
+                    if numbers is not None:
+                        raise TypeError("accumulate needs a gradient for each array; leave out what is frozen")
                     taken = self._accumulate(transform, k, work, counts, fills)
                 elif isinstance(transform, apply_if_finite):
-                    taken = self._pass_finite(transform, k, work, counts, fills)
-                else:
-                    transform._apply(work, inner._params, self._optimizer.step_count + 1)
-                    taken = True
+                    taken = self._pass_finite(transform, k, [copies.arrays[i] for i in present], counts, fills)
+                elif isinstance(own, _schuss.Job) and k >= len(work.first):
+                    own.run()
+                elif callable(own):
+                    own(self._optimizer.step_count + 1, present)
                 if not taken:
                     return False
             changes = self._backend.changes([(self, "_counts", counts)], fills=fills)
+            changed = copies.tree
+            if numbers is not None:
+                changed = trees.build(inner._root(), {i: copies.arrays[i] for i in numbers}.get)
             with _schuss.AfterStep(inner, changes):
-                return self._optimizer.step(trees.build(inner._root(), work.get))
+                taken = self._optimizer.step(changed)
+            if not taken:
+                self._backend.changes(fills=fills).make()
+            return taken
 
-    def _copied(
-        self, grads: Any, grad_scale: float, zero_grads: bool, partial: bool
-    ) -> tuple[dict[int, np.ndarray], dict[int, Any]]:
-        """Copies of the gradients in the compute dtype, divided by the scale, and the gradients that there are."""
+    def _prepared(self) -> _Work:
+        """The work for the present parameters."""
         inner = self._stepped
-        inner._explain_structure(grads, partial)
-        found = {i: g for i, _, g in trees.leaves(inner._root(), grads, "grads", "params", partial=partial)}
-        leaves = {i: g for i, g in sorted(found.items()) if g is not None}
-        if self._accumulates and len(leaves) < len(inner._params):
-            raise TypeError("accumulate needs a gradient for each array; leave out what is frozen")
-        work = {}
-        for i, leaf in leaves.items():
-            usable, param = inner._gradient(i, leaf, False, zero_grads), inner._params[i]
-            if i not in self._scratch:
-                self._scratch[i] = np.empty(param.shape, checks.compute_dtype(param.dtype), checks.order(param))
-            work[i] = self._scratch[i]
-            with np.errstate(over="ignore"):  # an overflow to infinity is left to the `nonfinite` check
-                np.copyto(work[i], usable, casting="unsafe")
-        if grad_scale != 1.0:
-            tools.run("scale", list(work.values()), [1.0 / grad_scale])
-        return work, leaves
+        if self._work is None or self._work.copies.params is not inner._params:
+            copies = GradientCopies(inner)
+            each = [transform._prepare(copies.arrays, inner._params) for transform in self._transforms]
+            first = []
+            for own in each:
+                if not isinstance(own, _schuss.Job):
+                    break
+                first.append(own)
+            means = [own[0] for own in self._extra if own]
+            both = [(means, copies.arrays), (copies.arrays, means)] if self._accumulates else []
+            moves = [
+                tools.job("average", others, [1.0], program="sync", states=[[array] for array in averages])
+                for averages, others in both
+            ]
+            self._work = _Work(copies, each, first, moves)
+        return self._work
 
-    def _accumulate(
-        self, transform: accumulate, k: int, work: dict[int, np.ndarray], counts: list[int], fills: list[Any]
-    ) -> bool:
+    def _zeroed(self, grads: Any, partial: bool) -> list[tuple[Any, float]]:
+        """The gradients that there are, checked, to be set to zero."""
+        inner = self._stepped
+        found = [(i, g) for i, _, g in trees.leaves(inner._root(), grads, "grads", "params", partial=partial)]
+        leaves = [(i, g) for i, g in sorted(found, key=operator.itemgetter(0)) if g is not None]
+        for i, leaf in leaves:
+            inner._gradient(i, leaf, False, True)
+        return [(leaf, 0.0) for _, leaf in leaves]
+
+    def _accumulate(self, transform: accumulate, k: int, work: _Work, counts: list[int], fills: list[Any]) -> bool:
         """Adds to the mean or, for the last time, puts it into the place of the gradients."""
-        done, means, arrays = counts[k], [own[0] for own in self._extra], [work[i] for i in sorted(work)]
+        done = counts[k]
         counts[k] = (done + 1) % transform.k
+        into_means, into_copies = work.moves
         if counts[k] == 0:
             if done:
-                share = done / transform.k
-                tools.run("average", means, [share], program="sync", states=[[array] for array in arrays])
+                into_copies.set(tools.packed([done / transform.k]))
+                into_copies.run()
             return True
-        job = self._backend.job("average", arrays, [1 / (done + 1)], program="sync", states=[[mean] for mean in means])
-        self._backend.changes([(self, "_counts", counts)], jobs=[job], fills=fills).make()
+        into_means.set(tools.packed([1 / (done + 1)]))
+        self._backend.changes([(self, "_counts", counts)], jobs=[into_means], fills=fills).make()
         return False
 
     def _pass_finite(
-        self, transform: apply_if_finite, k: int, work: dict[int, np.ndarray], counts: list[int], fills: list[Any]
+        self, transform: apply_if_finite, k: int, present: list[np.ndarray], counts: list[int], fills: list[Any]
     ) -> bool:
         """Counts errors in a row; whether the step is to be taken."""
-        squares, _ = _schuss.sum_of_squares(list(work.values()))
+        squares, _ = _schuss.sum_of_squares(present)
         if np.isfinite(squares):
             counts[k] = 0
             return True

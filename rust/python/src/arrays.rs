@@ -21,7 +21,7 @@ use pyo3::types::PyMemoryView;
 use pyo3::{PyTypeInfo, ffi};
 use schuss::Dtype;
 
-use crate::memory::no_memory;
+use crate::memory::{List, no_memory, push};
 
 /// NumPy's descriptors of float32, float64 and float16.
 static NATIVE: PyOnceLock<[(Py<PyArrayDescr>, Dtype); 3]> = PyOnceLock::new();
@@ -193,6 +193,21 @@ impl Plain<'_> {
     pub fn bytes(&self) -> Range {
         Range(self.data as usize, self.data as usize + self.len * self.dtype.size())
     }
+}
+
+/// Whether all are contiguous arrays of known types that can be used as they are. If they are to be `written` they must also be
+/// writable, and share no memory.
+#[pyfunction]
+pub fn are_plain(py: Python<'_>, arrays: List<Py<PyAny>>, written: bool) -> PyResult<bool> {
+    let (known, mut ranges) = (Known::new(py), Vec::new());
+    for array in &arrays.0 {
+        let Some(plain) = known.plain(array, written) else { return Ok(false) };
+        if written && plain.len > 0 {
+            push(&mut ranges, plain.bytes())?;
+        }
+    }
+    ranges.sort_unstable_by_key(|range| range.0);
+    Ok(ranges.windows(2).all(|pair| !pair[0].overlap(&pair[1])))
 }
 
 /// A parameter or state, with the properties that each step checks for changes. Small, because each step reads thousands.

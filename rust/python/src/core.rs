@@ -251,6 +251,13 @@ impl Core {
         self.0.lock_idle().map(|_| ())
     }
 
+    /// The numbers of the arrays that had a gradient in the last step, or None if all had one.
+    #[getter]
+    fn _present(&self) -> PyResult<Option<Vec<usize>>> {
+        let work = &self.0.lock()?.work;
+        Ok(work.any_absent().then(|| (0..work.len()).filter(|&i| !work.is_absent(i)).collect()))
+    }
+
     /// The number of the first parameter that has changed, if any.
     fn _changed_param(&self, py: Python<'_>) -> PyResult<Option<usize>> {
         let inner = self.0.lock()?;

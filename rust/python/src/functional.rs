@@ -4,6 +4,7 @@ use std::sync::{Mutex, MutexGuard};
 
 use numpy::{PyArray1, PyArrayMethods, PyUntypedArray};
 use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
+use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use schuss::rule::Scope;
 use schuss::{Array, CompiledRule, Dtype, Rounding, Squares, Step, WorkList, level, optimizers};
@@ -19,7 +20,11 @@ pub type Work = (WorkList, Vec<Vec<f64>>);
 /// gradients; `shared` are the states of scope `all`.
 #[pyclass(frozen, module = "schuss._schuss")]
 pub struct Job {
+    rule: &'static CompiledRule,
     pub program: String,
+    /// What the scalars are computed from, besides the values: the number of the step, and what multiplies gradients.
+    step: u64,
+    factor: f64,
     work: Mutex<Work>,
     /// What it writes, and what it only reads.
     written: Vec<Pinned>,
@@ -78,7 +83,20 @@ impl Job {
             return Err(PyTypeError::new_err("the states that all arrays share do not fit the rule"));
         }
         let (program, shared) = (program.to_owned(), shared.map(Bound::unbind));
-        Ok(Job { program, work: Mutex::new((work, vec![scalars])), written, read, shared })
+        Ok(Job { rule, program, step, factor, work: Mutex::new((work, vec![scalars])), written, read, shared })
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.written.iter().chain(&self.read).try_for_each(|array| array.traverse(&visit))?;
+        visit.call(&self.shared)
+    }
+
+    /// Sets the values that the next runs take, as many as it was made with.
+    fn set(&self, values: Vec<f64>) -> PyResult<()> {
+        find_rule(self.rule.rule.name, values.len())?;
+        let mut guard = self.locked()?;
+        GroupValues(&values).scalars(self.rule, self.step, self.factor, &mut guard.1[0]);
+        Ok(())
     }
 
     /// Runs it; raises an exception if an array has changed since.

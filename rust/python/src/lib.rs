@@ -81,7 +81,8 @@ fn _schuss(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<sharded::Shards>()?;
     module.add_class::<stepping::Stepping>()?;
     module.add_function(wrap_pyfunction!(sharded::cut_size, module)?)?;
-    module.add_function(wrap_pyfunction!(look_ahead::are_apart, module)?)?;
+    module.add_function(wrap_pyfunction!(look_ahead::apart, module)?)?;
+    module.add_function(wrap_pyfunction!(arrays::are_plain, module)?)?;
     module.add_function(wrap_pyfunction!(functional::sum_of_squares, module)?)?;
     module.add_function(wrap_pyfunction!(functional::clip_factor, module)?)?;
     module.add_function(wrap_pyfunction!(rules::rules, module)?)?;

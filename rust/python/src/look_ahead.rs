@@ -192,15 +192,18 @@ impl Drop for OtherValues {
     }
 }
 
-/// Whether gradients can be used without conversion, and share no memory with what a step writes.
+/// The gradients, in the order of the parameters, or None where there is none, if all can be used without conversion and share no
+/// memory with what a step writes.
 #[pyfunction]
-pub fn are_apart(core: &Bound<'_, Core>, grads: &Bound<'_, PyAny>, partial: bool) -> PyResult<bool> {
+pub fn apart(core: &Bound<'_, Core>, grads: &Bound<'_, PyAny>, partial: bool) -> PyResult<Option<Vec<Py<PyAny>>>> {
     let inner = core.get().0.lock_as_holder()?;
     let (known, mut arrays) = (Known::new(core.py()), Vec::new());
-    Ok(inner.tree.collect(grads, partial, &mut arrays)?
+    let all = inner.backend.is_none()
+        && inner.tree.collect(grads, partial, &mut arrays)?
         && arrays.iter().zip(&inner.params).all(|(array, param)| {
             let found = param.gradient(array, false, &known);
             array.is_none(core.py())
                 || found.is_some_and(|(data, dtype)| !inner.overlaps(data, param.len * dtype.size()))
-        }))
+        });
+    Ok(all.then_some(arrays))
 }
