@@ -65,21 +65,25 @@ class Call(Timed):
 Call.track_step.unit = "s"
 
 
-class Around(Timed):
+@functools.lru_cache(maxsize=1)
+def around(call):
     """What is called beside or around a step, with 100 arrays of 16."""
+    job = Job("AdamW", [16] * 100)
+    kinds = {"EMA": schuss.EMA, "Lookahead": schuss.Lookahead, "SAM": schuss.SAM}
+    if call in kinds:
+        grads = (lambda: job.grads) if call == "SAM" else job.grads
+        return functools.partial(kinds[call](job.optimizer).step, grads)
+    if call == "lr":
+        return functools.partial(setattr, job.optimizer, "lr", 1e-3)
+    return functools.partial(getattr(schuss, call), job.grads, *([1.0] if call == "clip_grad_norm_" else []))
 
+
+class Around(Timed):
     params = [["EMA", "Lookahead", "SAM", "clip_grad_norm_", "global_norm", "lr"]]
     param_names = ["call"]
 
     def prepared(self, call):
-        job = Job("AdamW", [16] * 100)
-        kinds = {"EMA": schuss.EMA, "Lookahead": schuss.Lookahead, "SAM": schuss.SAM}
-        if call in kinds:
-            wrapper, taken = kinds[call](job.optimizer), (lambda: job.grads) if call == "SAM" else job.grads
-            return lambda: wrapper.step(taken)
-        if call == "lr":
-            return lambda: setattr(job.optimizer, "lr", 1e-3)
-        return functools.partial(getattr(schuss, call), job.grads, *([1.0] if call == "clip_grad_norm_" else []))
+        return around(call)
 
-    def time_call(self, *_params):
+    def time_step(self, *_params):
         self.step()

@@ -43,7 +43,8 @@ class Transformed(Wrapper):
     """An optimizer whose gradients go through a list of transforms first; see `schuss.transforms`.
 
     Gradients are copied, divided by ``grad_scale``, and changed by each transform in order; then the optimizer takes
-    its step, with its own clipping, weight decay and ``maximize``. What transforms remember changes in the same native
+    its step, with its own clipping, weight decay and ``maximize``. The first transforms that take each element by
+    itself (`clip`, `zero_nans`) run in the pass that copies. What transforms remember changes in the same native
     call as the step: after an error or an interrupt, both are as before or both as after.
 
     Parameters

@@ -63,7 +63,15 @@ impl WorkList {
     /// As for [`WorkList::pass`]; the kernel must have written the terms.
     pub(super) unsafe fn finish_piece(&self, run: &Run<'_>, unit: usize, piece: Piece, terms: &[*mut u8]) {
         let (item, level, compute) = (run.item, run.call.level, run.item.param_type.compute());
+        let pair = if piece.n == 0 { squares_both_ways(run) } else { None };
+        if let Some(pair) = pair {
+            // SAFETY: upheld by the caller.
+            unsafe { self.reduce_both(run, pair, piece) };
+        }
         for (k, reduction) in run.stage.reductions.iter().enumerate() {
+            if pair.is_some_and(|(row, col)| k == row || k == col) {
+                continue;
+            }
             // SAFETY: upheld by the caller.
             if unsafe { self.is_summed(run, (k, reduction), unit) } {
                 continue;
@@ -170,18 +178,14 @@ impl WorkList {
                 }
                 Layout::Cols => {
                     let (_, data) = self.widened(level, (dtype, left), compute, run.tile(MAX_TAIL - 2), piece.n);
-                    let (stride, mut row) = (cells.matrix.cols, piece.row);
-                    let end = piece.row + piece.rows;
-                    while row < end {
-                        // Several small matrices may share a piece.
-                        let count = (row / cells.matrix.rows + 1) * cells.matrix.rows;
-                        let rows = Rows { count: count.min(end) - row, cols: piece.cols, stride };
+                    let stride = cells.matrix.cols;
+                    each_matrix(cells, piece, |row, count| {
+                        let rows = Rows { count, cols: piece.cols, stride };
                         let at = (row - piece.row) * stride;
                         let sums = self.partials.at(first + col_place(cells, row) + piece.col);
                         let pair = (offset(data, compute, at).cast_const(), offset(right, compute, at).cast_const());
                         reduce::columns(level, form, compute, sums, pair, rows);
-                        row += rows.count;
-                    }
+                    });
                 }
                 Layout::Units if piece.n > 0 => add(first + unit, block(0, piece.n)),
                 Layout::Units => {
@@ -195,11 +199,55 @@ impl WorkList {
         }
     }
 
+    /// Adds the squares of some rows of a cell to a reduction of rows and to one of columns.
+    ///
+    /// # Safety
+    /// As for [`WorkList::finish_piece`].
+    unsafe fn reduce_both(&self, run: &Run<'_>, (of_rows, of_cols): (usize, usize), piece: Piece) {
+        let cells = run.item.cells.as_deref().expect("sums of rows have a matrix");
+        let compute = run.item.param_type.compute();
+        let data = match run.stage.reductions[of_rows].left.memory {
+            Some(Stream::Param) => self.stream(run.i, 0, piece.at),
+            _ => self.stream(run.i, 1, piece.at),
+        };
+        each_matrix(cells, piece, |row, count| {
+            let data = data.wrapping_add((row - piece.row) * cells.matrix.cols * compute.size());
+            let rows = Rows { count, cols: piece.cols, stride: cells.matrix.cols };
+            let of_row = run.places[of_rows] + cells.row_partial(piece.col / cells.strip, row, 0);
+            let of_col = run.places[of_cols] + col_place(cells, row) + piece.col;
+            let sums = (self.partials.at(of_row), self.partials.at(of_col));
+            // SAFETY: upheld by the caller; the entries belong to the unit.
+            unsafe { reduce::both_squares(run.call.level, compute, sums, data, rows) };
+        });
+    }
+
     fn stream(&self, i: usize, k: usize, at: usize) -> *mut u8 {
         let item = &self.items[i];
         let size = if k == 0 { item.param_type.size() } else { item.grad_type.size() };
         self.streams[item.streams + k].wrapping_add(at * size)
     }
+}
+
+/// The first row and the number of rows of a piece in each of its matrices: several small ones may share it.
+fn each_matrix(cells: &Cells, piece: Piece, mut f: impl FnMut(usize, usize)) {
+    let (mut row, end) = (piece.row, piece.row + piece.rows);
+    while row < end {
+        let next = end.min((row / cells.matrix.rows + 1) * cells.matrix.rows);
+        f(row, next - row);
+        row = next;
+    }
+}
+
+/// A reduction of rows and one of columns over the squares of the same numbers in memory, if the pass has such.
+fn squares_both_ways(run: &Run<'_>) -> Option<(usize, usize)> {
+    let matrix = run.item.matrix();
+    let place = |wanted: Layout| {
+        let mut all = run.stage.reductions.iter();
+        all.position(|one| form(one) == Form::Square && layout(one, matrix) == wanted)
+    };
+    let (row, col) = (place(Layout::Rows)?, place(Layout::Cols)?);
+    let memory = |k: usize| run.stage.reductions[k].left.memory;
+    (memory(row) == memory(col)).then_some((row, col))
 }
 
 /// Whether many long rows can be summed at once.

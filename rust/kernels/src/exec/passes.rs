@@ -81,9 +81,11 @@ impl Run<'_> {
         !self.computes
             && cells.matrix.interleaved == 1
             && (self.stage.reductions.len() == 1 || cells.rows_at_once() == 1)
-            && self.stage.reductions.iter().all(|one| {
-                sums_whole_rows(form(one)) && (in_place || layout(one, Some(cells.matrix)) == Layout::Rows)
-            })
+            && self
+                .stage
+                .reductions
+                .iter()
+                .all(|one| sums_whole_rows(form(one)) && (in_place || layout(one, Some(cells.matrix)) == Layout::Rows))
     }
 
     /// The tile of this index, for an operand or a term.

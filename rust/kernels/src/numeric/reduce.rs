@@ -13,7 +13,7 @@ use crate::cpu::{self, LEVELS, Lanes, Level, prefetch};
 
 /// A block's elements are assigned to lanes in turn.
 pub(crate) use crate::cpu::LANES;
-pub(crate) use columns::columns;
+pub(crate) use columns::{both_squares, columns};
 
 /// Elements of one partial sum.
 pub(crate) const BLOCK: usize = 1024;

@@ -1,8 +1,8 @@
 //! Sums and maxima of columns: each has a float64 of its own, to which its elements are added in the order of the rows.
 
-use super::{Form, Rows, plus_product};
-use crate::cpu::{self, DISTANCE, LEVELS, Level, PREFETCH_BATCH, prefetch_lines};
-use crate::numeric::{Dtype, Real, max};
+use super::{BLOCK, Form, LANES, Rows, first, fold, load, plus_product};
+use crate::cpu::{self, DISTANCE, LEVELS, Lanes, Level, PREFETCH_BATCH, prefetch, prefetch_lines};
+use crate::numeric::{Dtype, Real, Storage, max};
 
 /// Accumulates each column's elements, in the order of the rows, into its own float64; the second pointer is for products.
 /// Maxima take the larger.
@@ -56,7 +56,72 @@ pub(crate) unsafe fn columns(
     unsafe { TABLE[level as usize][compute as usize][form](sums, left, right, rows) }
 }
 
+/// Adds squares to the sums of the rows and to those of the columns, each in the order that it has alone.
+///
+/// # Safety
+/// As for [`RowSums`] and [`Columns`].
+type BothSquares = unsafe fn(row_sums: *mut f64, col_sums: *mut f64, data: *const u8, rows: Rows);
+
+/// By level and compute type.
+static BOTH_SQUARES: [[BothSquares; 2]; LEVELS] = {
+    macro_rules! row {
+        ($level:ident) => {
+            [$level::both_squares::<f32>, $level::both_squares::<f64>]
+        };
+    }
+    cpu::rows!(row)
+};
+
+/// Adds squares of the compute type to the sums of the rows and to those of the columns, reading the numbers once.
+///
+/// # Safety
+/// As for [`BothSquares`].
+pub(crate) unsafe fn both_squares(
+    level: Level,
+    compute: Dtype,
+    (row_sums, col_sums): (*mut f64, *mut f64),
+    data: *const u8,
+    rows: Rows,
+) {
+    // SAFETY: upheld by the caller.
+    unsafe { BOTH_SQUARES[level as usize][compute as usize](row_sums, col_sums, data, rows) }
+}
+
 cpu::each! {
+    /// # Safety
+    /// As for [`BothSquares`].
+    pub(super) unsafe fn both_squares<C: Storage<Compute = C> + Real>(
+        row_sums: *mut f64, col_sums: *mut f64, data: *const u8, rows: Rows,
+    ) {
+        let fused = FMA && C::SQUARES_EXACTLY;
+        for row in 0..rows.count {
+            for at in (0..rows.cols).step_by(BLOCK) {
+                let n = BLOCK.min(rows.cols - at);
+                let (whole, rest) = (n / LANES * LANES, n % LANES);
+                // SAFETY: upheld by the caller.
+                unsafe {
+                    let block = data.cast::<C>().add(row * rows.stride + at);
+                    let mut lanes = OwnLanes::new([0.0; LANES]);
+                    for i in (0..whole).step_by(LANES) {
+                        prefetch(block.wrapping_add(i + BLOCK));
+                        let x: OwnLanes = load(block.add(i));
+                        lanes = lanes.plus_product(x, x, fused);
+                        let sums = col_sums.add(at + i).cast::<[f64; LANES]>();
+                        *sums = OwnLanes::new(*sums).plus_product(x, x, fused).numbers();
+                    }
+                    if rest > 0 {
+                        let last = first(block.add(whole), rest);
+                        let x: OwnLanes = load(last.as_ptr());
+                        lanes = lanes.plus_product(x, x, fused);
+                        let sums = std::slice::from_raw_parts_mut(col_sums.add(at + whole), rest);
+                        sums.iter_mut().zip(last).for_each(|(sum, x)| *sum = plus_product::<C, FMA>(*sum, x, x));
+                    }
+                    *row_sums.add(row) += fold(lanes.numbers());
+                }
+            }
+        }
+    }
+
     /// # Safety
     /// As for [`Columns`].
     pub(super) unsafe fn columns<C: Real, const FORM: usize>(
