@@ -44,7 +44,7 @@ def test_bits(name):
             assert np.asarray(got).tobytes() == want.tobytes(), (dtype, grad_dtype, want.shape)
 
 
-# Without a case: rules of optimizers that work on the host only, and tools. The crate's tests run those of many stages.
+# Without a case: rules of optimizers that work on the host only, and tools. test_gpu_units.py runs them by themselves.
 MATRICES = ["muon", "shampoo", "shampoo_averaged", "shampoo_grafted", "soap"]
 TOOLS = ["ascend", "average", "centralize", "clamp", "clip_adaptively", "clip_norm"]
 TOOLS += ["clip_rms", "combine", "copy", "lookahead", "scale", "zero_nans"]

@@ -220,7 +220,7 @@ fn rules() -> impl Iterator<Item = &'static CompiledRule> {
     all.filter(|rule| stages::check(rule.rule).is_ok())
 }
 
-/// The tests in the emulator's process: all rules of several stages, and two of one. The Python tests run every optimizer.
+/// The tests in the emulator's process: all rules of several stages, and two of one. The Python tests run every rule and tool.
 #[test]
 #[ignore = "is run by the other test, in a process with the emulator"]
 fn same_bits_in_the_emulator() {
