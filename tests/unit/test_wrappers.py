@@ -1,7 +1,10 @@
 """The base class of wrappers, tested with a small wrapper: an exponential moving average."""
 
+import contextlib
 import copy
 import pickle
+import re
+import threading
 
 import numpy as np
 import pytest
@@ -114,3 +117,131 @@ def test_a_group_is_added_after_steps(state):
     opt.add_param_group({"params": [np.full(2, 8.0)]})
     opt.step([[np.ones(2)], [np.ones(2)]])
     assert opt.state_dict()["state"][1][state][0].tolist() == [7.75, 7.75]
+
+
+class Counted(Wrapper):
+    """Counts what follows its steps."""
+
+    _wrapper = "Counted"
+
+    def __init__(self, optimizer):
+        self.followed = []
+        self._wrap(optimizer)
+
+    def _after(self, steps):
+        return _schuss.Changes(calls=[(self.followed.append, (steps,))])
+
+
+IN_USE = "^this optimizer is in the middle of a step, .* use it from one place at a time$"
+
+
+def in_a_thread(call):
+    """Calls a function in another thread; returns the exception that it raised, if any."""
+    raised = []
+
+    def catch():
+        try:
+            call()
+        except RuntimeError as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=catch)
+    thread.start()
+    thread.join()
+    return raised[0] if raised else None
+
+
+@pytest.mark.parametrize("between", [lambda opt: opt, schuss.Lookahead, lambda opt: schuss.Transformed(opt, [])])
+@pytest.mark.parametrize("call", [0, 1])
+def test_steps_of_wrapped_optimizers_in_a_closure(between, call):
+    """They are refused, here and in other threads, and what follows the step around all follows that alone."""
+    w = np.array([3.0, -4.0])
+    inner = schuss.SGD(w, lr=0.5)
+    wrapped = between(inner)
+    sam = schuss.SAM(wrapped, rho=1.0)
+    opt = Counted(Counted(sam))
+    attempts = [
+        lambda: inner.step(np.ones(2)),
+        lambda: inner.step_rows(np.ones(2)),
+        lambda: wrapped.step(np.ones(2)),
+        lambda: sam.step(w.copy),
+        lambda: sam.first_step(np.ones(2)),
+        lambda: opt.optimizer.step(w.copy),
+        lambda: opt.step(w.copy),
+    ]
+    calls = []
+
+    def closure():
+        calls.append(w.copy())
+        if len(calls) == call + 1:
+            for attempt in attempts:
+                with pytest.raises(RuntimeError, match=IN_USE):
+                    attempt()
+                assert re.match(IN_USE, str(in_a_thread(attempt)))
+        return w.copy()
+
+    assert opt.step(closure)
+    np.testing.assert_allclose(w, [1.2, -1.6], rtol=1e-12)
+    assert len(calls) == 2 and opt.step_count == 1
+    assert opt.followed == opt.optimizer.followed == [1]
+    assert opt.step(w.copy) and inner.step(np.zeros(2))
+    assert opt.followed == opt.optimizer.followed == [1, 2]
+
+
+def test_what_follows_a_step_is_not_for_those_of_other_threads():
+    class Slow(schuss.SGD):
+        def step(self, grads):
+            assert in_a_thread(lambda: super(Slow, self).step(grads)) is None
+            return super().step(grads)
+
+    opt = Counted(Slow(np.ones(2), lr=0.5))
+    opt.step(np.ones(2))
+    assert opt.step_count == 2 and opt.followed == [1]
+
+
+def test_what_follows_a_step_is_not_for_one_that_reading_gradients_takes():
+    inner = schuss.SGD(np.ones(2), lr=0.5)
+    opt = Counted(schuss.Transformed(inner, []))
+
+    class Gradient:
+        def __array__(self, dtype=None, copy=None):
+            inner.step(np.ones(2))
+            assert not opt.followed
+            return np.ones(2)
+
+    opt.step(Gradient())
+    assert opt.step_count == 2 and opt.followed == [1]
+
+
+def test_what_follows_a_failed_step_does_not_follow_the_next():
+    opt = Counted(schuss.Transformed(schuss.SGD(np.ones(2), nonfinite="skip"), [schuss.transforms.accumulate(2)]))
+    for grads in (np.ones(3), np.ones(2), np.array([np.nan, 1.0])):  # refused, kept for the next step, and skipped
+        with contextlib.suppress(ValueError):
+            assert not opt.step(grads)
+        opt.optimizer.optimizer.step(np.zeros(2))
+    assert not opt.followed and opt.skipped_steps == 1
+    assert opt.step(np.ones(2)) and opt.followed == [4]
+
+
+@pytest.mark.parametrize("call", [0, 1])
+def test_options_in_a_closure(call):
+    w = np.ones(2)
+    opt = schuss.EMA(schuss.Lookahead(schuss.SAM(schuss.SGD(w, lr=0.5)), k=3))
+    lookahead, sam = opt.optimizer, opt.optimizer.optimizer
+    values = [(opt, "decay", 0.5), (opt, "update_every", 2), (lookahead, "k", 2), (lookahead, "alpha", 0.25)]
+    values += [(lookahead, "pullback", "reset"), (sam, "rho", 0.5), (opt, "max_grad_norm", 1.0)]
+    calls = []
+
+    def closure():
+        calls.append(None)
+        for owner, name, value in values if len(calls) == call + 1 else []:
+            before = getattr(owner, name)
+            with pytest.raises(RuntimeError, match=IN_USE):
+                setattr(owner, name, value)
+            assert getattr(owner, name) == before
+        return w.copy()
+
+    assert opt.step(closure) and len(calls) == 2
+    for owner, name, value in values:
+        setattr(owner, name, value)
+        assert getattr(owner, name) == value

@@ -134,9 +134,9 @@ class Wrapper(Optimizer):
             except TypeError:  # a parameter that was resized or made read-only does not fit
                 self._backend.refuse_changed(self._stepped)
                 raise
-            if changes is None:
+            if changes is None and not self._awaited:
                 return self._optimizer.step(*args, **kwargs)
-            with _schuss.AfterStep(self._stepped, changes):
+            with _schuss.AfterStep(self._optimizer, changes, self):
                 return self._optimizer.step(*args, **kwargs)
 
     def _showing(self, values: Sequence[np.ndarray]) -> contextlib.AbstractContextManager[None]:
@@ -257,6 +257,10 @@ class Wrapper(Optimizer):
 
     def _option(self, name: str) -> Any:
         return getattr(self, f"_{name}") if name in self._own_settings else self._optimizer._option(name)
+
+    def _change(self, name: str, value: Any) -> None:
+        self._check_idle()
+        super()._change(name, value)
 
     def _changed(self, checked: Mapping[str, Any]) -> list[Change]:
         own: list[Change] = [(self, f"_{name}", value) for name, value in checked.items() if name in self._own_settings]

@@ -82,7 +82,7 @@ class Lookahead(Wrapper):
 
     @k.setter
     def k(self, value: int) -> None:
-        self._k = self._checked("k", value)
+        self._change("k", value)
 
     @property
     def alpha(self) -> float:
@@ -91,7 +91,7 @@ class Lookahead(Wrapper):
 
     @alpha.setter
     def alpha(self, value: float) -> None:
-        self._alpha = self._checked("alpha", value)
+        self._change("alpha", value)
 
     @property
     def pullback(self) -> Pullback:
@@ -100,7 +100,7 @@ class Lookahead(Wrapper):
 
     @pullback.setter
     def pullback(self, value: Pullback) -> None:
-        self._pullback = self._checked("pullback", value)
+        self._change("pullback", value)
 
     def _checked(self, name: str, value: Any, place: str | None = None) -> Any:
         checked = super()._checked(name, value, place)

@@ -103,7 +103,7 @@ class SAM(Wrapper):
         ----------
         closure : callable
             Returns the gradients at the current values of the parameters, in the structure of the parameters; None
-            leaves an array alone.
+            leaves an array alone. Meanwhile the optimizers can be read, but not changed.
         grad_scale : float, default 1.0
             Gradients are divided by this first.
         zero_grads : bool, default False
@@ -127,9 +127,13 @@ class SAM(Wrapper):
             raise TypeError("SAM needs a closure: opt.step(lambda: the gradients at the present parameters)")
         self._refuse_shown()
         scale, zero, part = self._step_options(grad_scale, zero_grads, partial)
-        with self._ascent(closure(), scale, part):
-            grads = self._stepped._apart(closure(), zero, part)
-        return self._optimizer.step(grads, grad_scale=scale, zero_grads=zero, partial=part)
+        inner = self._stepped
+        with _schuss.ExclusiveLock(inner, read_only=True):
+            grads = closure()
+        with self._ascent(grads, scale, part):
+            grads = inner._apart(closure(), zero, part)
+        with _schuss.AfterStep(self._optimizer, None, self):
+            return self._optimizer.step(grads, grad_scale=scale, zero_grads=zero, partial=part)
 
     def first_step(self, grads: Any, *, grad_scale: float = 1.0, partial: bool = False) -> None:
         """Moves the parameters to the ascended point, for `second_step`; meanwhile nothing else can change them.
@@ -206,8 +210,8 @@ class SAM(Wrapper):
         values = [rho, float(self._option("adaptive")), self._option("eps") * grad_scale, self._option("eta")]
         params = [inner._params[i] for i in usable]
         job = self._backend.job("ascend", params, values, grads=list(usable.values()))
-        # Not this wrapper, which has the context: an object that refers to itself is not dropped at once.
-        return self._backend.other_values(inner, self._wrappers()[1:], job)
+        # Not the wrappers: this one has the context, and an object that refers to itself is not dropped at once.
+        return self._backend.other_values(inner, [], job)
 
     def _usable(self, grads: Any, partial: bool) -> dict[int, Any]:
         """The gradients that there are, by the number of their array, converted or copied only if necessary."""

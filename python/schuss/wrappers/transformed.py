@@ -169,7 +169,7 @@ class Transformed(Wrapper):
             changed = copies.tree
             if numbers is not None:
                 changed = trees.build(inner._root(), {i: copies.arrays[i] for i in numbers}.get)
-            with _schuss.AfterStep(inner, changes):
+            with _schuss.AfterStep(self._optimizer, changes, self):
                 taken = self._optimizer.step(changed)
             if not taken:
                 self._backend.changes(fills=fills).make()

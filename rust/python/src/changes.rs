@@ -3,6 +3,7 @@
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, ThreadId};
 
 use numpy::PyUntypedArray;
 use pyo3::exceptions::PyValueError;
@@ -182,38 +183,50 @@ impl Changes {
     }
 }
 
-/// Changes that are waiting for a step.
+/// Changes that are waiting for a step, each for the next one of a thread.
 #[derive(Default)]
 pub struct Waiting {
-    changes: Mutex<Vec<Py<Changes>>>,
+    changes: Mutex<Vec<(ThreadId, Py<Changes>)>>,
     any: AtomicBool,
 }
 
 impl Waiting {
-    /// Adds changes; they come before those that are waiting already.
+    /// Adds changes for this thread; they come before those that are waiting already.
     pub fn add(&self, changes: Py<Changes>) {
-        self.locked(|waiting| waiting.push(changes));
+        self.locked(|waiting| waiting.push((thread::current().id(), changes)));
     }
 
-    /// Takes changes away again.
+    /// Takes changes away again, unless a step has taken them.
     pub fn remove(&self, changes: &Py<Changes>) {
-        let mine = |one: &Py<Changes>| one.as_ptr() == changes.as_ptr();
+        if !self.any() {
+            return;
+        }
+        let mine = |(_, one): &(ThreadId, Py<Changes>)| one.as_ptr() == changes.as_ptr();
         let removed = self.locked(|waiting| waiting.iter().rposition(mine).map(|place| waiting.remove(place)));
         drop(removed); // after the lock, since dropping Python objects may run any code
     }
 
-    fn locked<T>(&self, f: impl FnOnce(&mut Vec<Py<Changes>>) -> T) -> T {
+    /// Whether any wait.
+    pub fn any(&self) -> bool {
+        self.any.load(Ordering::Relaxed)
+    }
+
+    fn locked<T>(&self, f: impl FnOnce(&mut Vec<(ThreadId, Py<Changes>)>) -> T) -> T {
         let mut changes = self.changes.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let result = f(&mut changes);
         self.any.store(!changes.is_empty(), Ordering::Relaxed);
         result
     }
 
-    /// Those that wait now, the latest first: a wrapped optimizer's own come before its wrapper's.
-    pub fn list(&self, py: Python<'_>) -> Vec<Py<Changes>> {
-        if !self.any.load(Ordering::Relaxed) {
+    /// Takes those of this thread, for the step that begins, the latest first: a wrapped optimizer's own come before its wrapper's.
+    pub fn take(&self) -> Vec<Py<Changes>> {
+        if !self.any() {
             return Vec::new();
         }
-        self.locked(|changes| changes.iter().rev().map(|one| one.clone_ref(py)).collect())
+        let this = thread::current().id();
+        let own = |(thread, _): &mut (ThreadId, Py<Changes>)| *thread == this;
+        let mut taken: Vec<_> = self.locked(|changes| changes.extract_if(.., own).map(|(_, one)| one).collect());
+        taken.reverse();
+        taken
     }
 }

@@ -167,6 +167,12 @@ impl Core {
         self.0.is_read_only()
     }
 
+    /// Whether changes wait for a step.
+    #[getter]
+    fn _awaited(&self) -> bool {
+        self.0.waiting.any()
+    }
+
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         self.0.traverse(&visit)
     }
@@ -327,7 +333,7 @@ impl Core {
             drop(guard);
             return callbacks::backend_step(&backend, optimizer, grads, grad_scale, zero_grads, partial);
         }
-        let waiting = core.waiting.list(slf.py());
+        let waiting = core.waiting.take();
         let inner = &mut *guard;
         let options = match (plain_scale(grad_scale), plain_flag(zero_grads), plain_flag(partial)) {
             (Some(grad_scale), Some(zero_grads), Some(partial)) => (grad_scale, zero_grads, partial),

@@ -327,7 +327,7 @@ impl CudaWork {
         .and_then(|place| {
             if place.is_none() {
                 taken.iter().try_for_each(|changes| changes.get().make(py))?;
-                let waiting = owner.iter().flat_map(|owner| owner.get().0.waiting.list(py));
+                let waiting = owner.iter().flat_map(|owner| owner.get().0.waiting.take());
                 waiting.into_iter().try_for_each(|changes| changes.get().make(py))?;
             }
             Ok(place)

@@ -59,20 +59,28 @@ impl Drop for ExclusiveLock {
     }
 }
 
-/// Changes that follow an optimizer's next step, in the same call: a context that starts at construction. It also ends on drop.
+/// Changes that follow an optimizer's next step in this thread, in the same call; also those that wait for a step of `wrapper`,
+/// of which that step is a part. It is a context that starts at construction, and also ends on drop. No code of the user's may
+/// run between its start and the step: a step there would take the changes.
 #[pyclass(frozen, module = "schuss._schuss")]
 pub struct AfterStep {
     core: Py<Core>,
-    changes: Py<Changes>,
+    changes: Option<Py<Changes>>,
+    /// Those of the wrapper.
+    outer: Vec<Py<Changes>>,
     over: AtomicBool,
 }
 
 #[pymethods]
 impl AfterStep {
     #[new]
-    fn new(core: Py<Core>, changes: Py<Changes>, py: Python<'_>) -> AfterStep {
-        core.get().0.waiting.add(changes.clone_ref(py));
-        AfterStep { core, changes, over: AtomicBool::new(false) }
+    #[pyo3(signature = (core, changes, wrapper=None))]
+    fn new(core: Py<Core>, changes: Option<Py<Changes>>, wrapper: Option<Py<Core>>, py: Python<'_>) -> AfterStep {
+        let outer = wrapper.map_or_else(Vec::new, |wrapper| wrapper.get().0.waiting.take());
+        for one in outer.iter().rev().chain(&changes) {
+            core.get().0.waiting.add(one.clone_ref(py));
+        }
+        AfterStep { core, changes, outer, over: AtomicBool::new(false) }
     }
 
     fn __enter__(&self) {}
@@ -84,14 +92,15 @@ impl AfterStep {
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.core)?;
-        visit.call(&self.changes)
+        self.outer.iter().chain(&self.changes).try_for_each(|changes| visit.call(changes))
     }
 }
 
 impl AfterStep {
     fn end(&self) {
         if !self.over.swap(true, Ordering::Relaxed) {
-            self.core.get().0.waiting.remove(&self.changes);
+            let waiting = &self.core.get().0.waiting;
+            self.outer.iter().chain(&self.changes).for_each(|changes| waiting.remove(changes));
         }
     }
 }
