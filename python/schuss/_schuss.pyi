@@ -293,7 +293,7 @@ class CudaWork:
         stream: int,
         taken: Changes | None = None,
         owner: Core | None = None,
-    ) -> tuple[int, int] | None: ...
+    ) -> tuple[int, int, float] | None: ...
     # It can only be set.
     _added: tuple[Sequence[tuple[str, int]], Sequence[tuple[int, int, str, int, Sequence[int], _Matrix | None]]]
     def measure(

@@ -67,10 +67,11 @@ def test_groups_skipped_steps_and_zeroed_gradients():
     values = [normal(1500), normal(3, seed=1)]
     params = [gpu.Array(v) for v in values]
     groups = [{"params": {"w": params[0]}}, {"params": [params[1]], "lr": 0.5}]
-    opt = schuss.Offload(schuss.SGD, groups, lr=0.1, nonfinite="skip")
+    opt = schuss.Offload(schuss.SGD, groups, lr=0.1, nonfinite="skip", track_grad_norm=True)
     here = schuss.SGD([{"params": {"w": values[0].copy()}}, {"params": [values[1].copy()], "lr": 0.5}], lr=0.1)
     grads = [{"w": gpu.Array(normal(1500, seed=2))}, [gpu.Array(np.array([1, np.inf, 2], np.float32))]]
     assert opt.step(grads, zero_grads=True) is False and opt.optimizer.skipped_steps == 1
+    assert opt.grad_norm == np.inf
     assert not grads[0]["w"].host.any() and not grads[1][0].host.any()
     assert (params[0].host == values[0]).all()
     good = [{"w": normal(1500, seed=2)}, [normal(3, seed=3)]]

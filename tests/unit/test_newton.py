@@ -182,12 +182,13 @@ def test_wrong_calls_change_nothing():
 
 def test_skipped_steps_and_zeroed_gradients():
     params = params_of(SHAPES)
-    opt = schuss.Newton(params, nonfinite="skip")
+    opt = schuss.Newton(params, nonfinite="skip", max_grad_norm=1e9)
     before = snapshot(opt)[0]
     grads = gradient(params)
     grads[0][0, 0] = np.nan
     assert opt.step(grads, hessian(N), zero_grads=True) is False
     assert (opt.skipped_steps, opt.step_count) == (1, 0)
+    assert np.isnan(opt.grad_norm) and opt.clip_factor is None
     assert not any(g.any() for g in grads)
     assert_same(arrays(opt), before)
     grads = gradient(params)

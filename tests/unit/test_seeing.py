@@ -112,10 +112,24 @@ def test_the_clip_factor(kind):
 
 
 def test_metrics_of_a_wrapper_and_after_a_skipped_step():
-    opt = schuss.Lookahead(schuss.Adam(np.zeros(2), lr=lambda step: 0.1 + step, nonfinite="skip", track_grad_norm=True))
+    """The norm is that of the skipped step's gradients, which nothing has clipped."""
+    opt = schuss.Lookahead(schuss.Adam(np.zeros(2), lr=lambda step: 0.1 + step, nonfinite="skip", max_grad_norm=1.0))
+    for bad in (np.nan, np.inf):
+        opt.step(np.array([3.0, 4.0]))
+        opt.step(np.array([bad, 4.0]))
+        np.testing.assert_equal(opt.grad_norm, bad)
+        assert opt.clip_factor is None
+    opt.max_grad_norm, opt.track_grad_norm = None, True
+    opt.step(np.array([np.inf, 4.0]))
+    assert opt.metrics() == {"step": 2, "skipped_steps": 3, "lr": 2.1, "grad_norm": np.inf}
+    opt.nonfinite = "error"
     opt.step(np.array([3.0, 4.0]))
-    opt.step(np.array([np.nan, 4.0]))
-    assert opt.metrics() == {"step": 1, "skipped_steps": 1, "lr": 1.1, "grad_norm": 5.0}
+    with pytest.raises(FloatingPointError):
+        opt.step(np.array([np.inf, 4.0]))
+    assert opt.grad_norm == 5.0
+    opt.nonfinite, opt.track_grad_norm = "skip", False
+    opt.step(np.array([np.inf, 4.0]))
+    assert opt.grad_norm is None
 
 
 def test_starting_at_another_step():

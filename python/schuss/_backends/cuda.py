@@ -277,18 +277,19 @@ class Cuda:
             before = missed or [0] * len(gradients)
             missed = [min(count + (one is None), 2**63 - 1) for count, one in zip(before, gradients, strict=True)]
         max_grad_norm, nonfinite = owner.max_grad_norm, owner.nonfinite
+        measures = max_grad_norm is not None or owner.track_grad_norm
         taken = _schuss.Changes(
             [
                 (owner, "_counters", (steps + 1, skipped, [], [])),
                 (self, "_missed", missed),
                 (self, "_group_steps", [min(count + 1, 2**63 - 1) for count in self._group_steps]),
                 (self, "_shared_behind", owner._shared_values is not None),
-                (self, "_norm", None if max_grad_norm is None and not owner.track_grad_norm else ...),
+                (self, "_norm", ... if measures else None),
                 (self, "_bound", max_grad_norm),
             ]
         )
         with self._ordered(foreign, stream):
-            bad = self.work.step(
+            skipped_at = self.work.step(
                 "step",
                 values,
                 self._counts(),
@@ -303,10 +304,12 @@ class Cuda:
                 taken,
                 owner,
             )
-        if bad is not None:
+        if skipped_at is not None:
+            i, at, norm = skipped_at
             if nonfinite == "error":
-                owner._explain_nonfinite(*bad)
-            owner._counters = (steps, skipped + 1, [], [])
+                owner._explain_nonfinite(i, at)
+            counted: Change = (owner, "_counters", (steps, skipped + 1, [], []))
+            _schuss.Changes([counted, (self, "_norm", norm if measures else None), (self, "_bound", None)]).make()
             return False
         return True
 

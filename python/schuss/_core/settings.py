@@ -63,7 +63,7 @@ class Settings(Callbacks):
 
     @property
     def grad_norm(self) -> float | None:
-        """The global norm of the last step's gradients, before clipping.
+        """The global norm of the last step's gradients, before clipping; also of a step that was skipped.
 
         None unless ``max_grad_norm`` or ``track_grad_norm`` is set. The gradients are divided by ``grad_scale`` first.
         On a GPU this waits for the step to finish.
@@ -74,7 +74,7 @@ class Settings(Callbacks):
     def clip_factor(self) -> float | None:
         """What the last step multiplied its gradients by to clip them: 1.0 if they were within ``max_grad_norm``.
 
-        None if there was no bound.
+        None if there was no bound, or the step was skipped.
         """
         norm, bound = self._norms_of_step()
         return None if norm is None or bound is None else min(1.0, bound / (norm + 1e-6))

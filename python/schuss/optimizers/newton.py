@@ -127,15 +127,6 @@ class Newton(Optimizer):
         for i in range(len(given) if zero_grads else 0):  # a conversion may have run any code
             checks.check_zeroable(self._place("grads", *self._suffixes[i]), given[i])
         zeroed = [(gradient, 0.0) for gradient in given] if zero_grads else []
-        if self.nonfinite != "propagate" and not all(np.isfinite(array).all() for array in usable):
-            if self.nonfinite == "error":
-                i = next(i for i, array in enumerate(usable) if not np.isfinite(array).all())
-                self._explain_nonfinite(i, int(np.flatnonzero(~np.isfinite(usable[i].ravel(order="K")))[0]))
-            counters = self._read_counters()
-            skipped = counters._replace(skipped=counters.skipped + 1)
-            self._backend.changes(self._counted(skipped), fills=zeroed).make()
-            return False
-        sign = -1.0 if self._agreed("maximize") else 1.0
         norm, factor = None, 1.0 / grad_scale
         bound = self.max_grad_norm
         if bound is not None or self.track_grad_norm:
@@ -143,6 +134,15 @@ class Newton(Optimizer):
                 _schuss.sum_of_squares(usable), grad_scale, math.inf if bound is None else bound
             )
             factor = factor if bound is None else clipped
+        if self.nonfinite != "propagate" and not all(np.isfinite(array).all() for array in usable):
+            if self.nonfinite == "error":
+                i = next(i for i, array in enumerate(usable) if not np.isfinite(array).all())
+                self._explain_nonfinite(i, int(np.flatnonzero(~np.isfinite(usable[i].ravel(order="K")))[0]))
+            counters = self._read_counters()
+            skipped = counters._replace(skipped=counters.skipped + 1)
+            self._backend.changes([*self._counted(skipped), (self, "_last_norms", (norm, None))], fills=zeroed).make()
+            return False
+        sign = -1.0 if self._agreed("maximize") else 1.0
         factor *= sign
         with np.errstate(all="ignore"):  # one multiplication in the parameter's compute dtype, as in all optimizers
             scaled = [array * array.dtype.type(factor) for array in usable]

@@ -160,7 +160,7 @@ class Offload:
                 missed = [count + (one is None) for count, one in zip(missed, gradients, strict=True)]
             counted = [*here._counted(Counters(steps + 1, counters.skipped, groups, missed)), (self, "_norm", norm)]
         else:
-            counted = here._counted(counters._replace(skipped=counters.skipped + 1))
+            counted = [*here._counted(counters._replace(skipped=counters.skipped + 1)), (self, "_norm", norm)]
         if zero:
             for one, param in zip(gradients, there._params, strict=True):
                 if one is None:

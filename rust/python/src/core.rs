@@ -58,7 +58,7 @@ impl Core {
     }
 
     /// The global norm of the last step's gradients, after division by ``grad_scale`` and before clipping, and its bound; each is
-    /// None if there was none.
+    /// None if there was none. A skipped step has no bound.
     #[getter]
     fn _norms(&self) -> (Option<f64>, Option<f64>) {
         let known = |bits: u64| (bits != NO_NORM).then_some(f64::from_bits(bits));

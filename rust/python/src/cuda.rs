@@ -265,10 +265,10 @@ impl CudaWork {
         })
     }
 
-    /// Starts a step, or another program, and makes the changes `taken` and those that wait for a step of the owner. Returns array and flat index of the first gradient that
-    /// is not finite, if the step is skipped; then nothing changes. Values and step counts are those of each rule of each group;
-    /// `missed` is how many of these steps each array has missed, none if it is empty. An array whose gradient has the type "" has
-    /// no gradient.
+    /// Starts a step, or another program, and makes the changes `taken` and those that wait for a step of the owner. If the step is
+    /// skipped, nothing changes, and it returns array and flat index of the first gradient that is not finite, and the norm. Values
+    /// and step counts are those of each rule of each group; `missed` is how many of these steps each array has missed, none if it
+    /// is empty. An array whose gradient has the type "" has no gradient.
     #[pyo3(signature = (program, values, steps, missed, grads, types, grad_scale, max_norm, finite, tracked, zero_grads, stream, taken=None, owner=None))]
     #[allow(clippy::too_many_arguments)] // the settings of a step
     fn step(
@@ -288,7 +288,7 @@ impl CudaWork {
         stream: u64,
         taken: Option<Py<Changes>>,
         owner: Option<Py<Core>>,
-    ) -> PyResult<Option<(usize, usize)>> {
+    ) -> PyResult<Option<(usize, usize, f64)>> {
         let (List(values), List(steps), List(missed)) = (values, steps, missed);
         self.locked(|inner| {
             if values.len() != inner.rules.len() || steps.len() != inner.rules.len() {
@@ -321,16 +321,16 @@ impl CudaWork {
             // SAFETY: the caller guarantees the pointers, as this module's documentation says.
             match py.detach(|| unsafe { inner.work.run(program, &step) }).map_err(raised)? {
                 Outcome::Taken { .. } => Ok(None),
-                Outcome::NotFinite(place) => Ok(Some(place)),
+                Outcome::NotFinite { place: (i, at), norm } => Ok(Some((i, at, norm))),
             }
         })?
-        .and_then(|place| {
-            if place.is_none() {
+        .and_then(|skipped| {
+            if skipped.is_none() {
                 taken.iter().try_for_each(|changes| changes.get().make(py))?;
                 let waiting = owner.iter().flat_map(|owner| owner.get().0.waiting.take());
                 waiting.into_iter().try_for_each(|changes| changes.get().make(py))?;
             }
-            Ok(place)
+            Ok(skipped)
         })
     }
 

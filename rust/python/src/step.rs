@@ -113,6 +113,12 @@ pub fn take(optimizer: &Bound<'_, PyAny>, core: &Locked, inner: &mut Inner, take
             squares = squares.plus(unsafe { rows.sum_of_squares(level, threads) });
         }
         shards.as_ref().map_or(Ok(()), |shards| shards.get().check(py))?;
+        if inner.max_grad_norm.is_some() || inner.track_norm {
+            let max_norm = inner.max_grad_norm.unwrap_or(f64::INFINITY);
+            let (measured, clipped) = schuss::clip_factor(squares, grad_scale, max_norm);
+            norm = measured.to_bits();
+            factor = if inner.max_grad_norm.is_some() { clipped } else { factor };
+        }
         if inner.nonfinite != Nonfinite::Propagate && !squares.sum.is_finite() {
             // SAFETY: as above.
             let first = unsafe { inner.work.first_nonfinite() };
@@ -121,6 +127,8 @@ pub fn take(optimizer: &Bound<'_, PyAny>, core: &Locked, inner: &mut Inner, take
                     return Err(explain(optimizer, Problem::Nonfinite(i, at)));
                 }
                 core.skipped.store(MOST_STEPS.min(core.skipped.load(Ordering::Relaxed) + 1), Ordering::Relaxed);
+                core.norm.store(norm, Ordering::Relaxed);
+                core.bound.store(NO_NORM, Ordering::Relaxed);
                 if zero_grads {
                     restore_gradients(inner);
                     // SAFETY: as for the step below, which does not run.
@@ -129,12 +137,6 @@ pub fn take(optimizer: &Bound<'_, PyAny>, core: &Locked, inner: &mut Inner, take
                 }
                 return Ok(false);
             }
-        }
-        if inner.max_grad_norm.is_some() || inner.track_norm {
-            let max_norm = inner.max_grad_norm.unwrap_or(f64::INFINITY);
-            let (measured, clipped) = schuss::clip_factor(squares, grad_scale, max_norm);
-            norm = measured.to_bits();
-            factor = if inner.max_grad_norm.is_some() { clipped } else { factor };
         }
     }
     let jobs = waiting.iter().flat_map(|changes| changes.get().jobs()).map(|job| job.get());

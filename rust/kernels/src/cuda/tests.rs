@@ -268,7 +268,8 @@ fn steps_are_skipped_in_the_emulator() {
     let (first, _, _) = unsafe { work.measure(&step) }.unwrap();
     assert_eq!(first, Some((2, 20_003)));
     // SAFETY: as above.
-    assert_eq!(unsafe { work.run("step", &step) }, Ok(Outcome::NotFinite((2, 20_003))));
+    let Ok(Outcome::NotFinite { place, norm }) = (unsafe { work.run("step", &step) }) else { panic!("it was taken") };
+    assert!(place == (2, 20_003) && !norm.is_finite());
     drop(work);
     for (after, before) in arrays.iter().zip(&before) {
         assert!(after.param == before.param && after.states == before.states);

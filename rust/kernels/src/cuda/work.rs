@@ -42,8 +42,13 @@ pub enum Outcome {
         /// The norm of the gradients before clipping, if the host has read it.
         norm: Option<f64>,
     },
-    /// It was skipped: the first gradient that is not finite, by array and flat index.
-    NotFinite((usize, usize)),
+    /// It was skipped.
+    NotFinite {
+        /// The first gradient that is not finite, by array and flat index.
+        place: (usize, usize),
+        /// The norm of the gradients.
+        norm: f64,
+    },
 }
 
 /// The first gradient that is not finite, by array and flat index; the norm; the clipping factor.
@@ -256,14 +261,14 @@ impl Work {
             }
             if step.finite {
                 let (nonfinite, found, _) = self.measured().read(step.stream)?;
-                if let Some(place) = nonfinite {
+                if let Some(position) = nonfinite {
                     if step.zero_grads {
                         for array in &self.arrays {
                             let bytes = array.len * array.grad_type.size();
                             self.device.fill(array.grad as u64, 0, bytes, step.stream)?;
                         }
                     }
-                    return Ok(Outcome::NotFinite(self.place(place)));
+                    return Ok(Outcome::NotFinite { place: self.place(position), norm: found });
                 }
                 norm = Some(found);
             }
