@@ -65,21 +65,28 @@ class Call(Timed):
 Call.track_step.unit = "s"
 
 
+# What is called around or beside a step.
+AROUND = {
+    "EMA(AdamW).step": lambda job: functools.partial(schuss.EMA(job.optimizer).step, job.grads),
+    "Lookahead(AdamW).step": lambda job: functools.partial(schuss.Lookahead(job.optimizer).step, job.grads),
+    "SAM(AdamW).step": lambda job: functools.partial(schuss.SAM(job.optimizer).step, lambda: job.grads),
+    "Transformed(AdamW, [clip]).step": lambda job: functools.partial(
+        schuss.Transformed(job.optimizer, [schuss.transforms.clip(1.0)]).step, job.grads
+    ),
+    "clip_grad_norm_": lambda job: functools.partial(schuss.clip_grad_norm_, job.grads, 1.0),
+    "global_norm": lambda job: functools.partial(schuss.global_norm, job.grads),
+    "opt.lr = x": lambda job: functools.partial(setattr, job.optimizer, "lr", 1e-3),
+}
+
+
 @functools.lru_cache(maxsize=1)
 def around(call):
-    """What is called beside or around a step, with 100 arrays of 16."""
-    job = Job("AdamW", [16] * 100)
-    kinds = {"EMA": schuss.EMA, "Lookahead": schuss.Lookahead, "SAM": schuss.SAM}
-    if call in kinds:
-        grads = (lambda: job.grads) if call == "SAM" else job.grads
-        return functools.partial(kinds[call](job.optimizer).step, grads)
-    if call == "lr":
-        return functools.partial(setattr, job.optimizer, "lr", 1e-3)
-    return functools.partial(getattr(schuss, call), job.grads, *([1.0] if call == "clip_grad_norm_" else []))
+    """One of these calls, with AdamW over 100 arrays of 16."""
+    return AROUND[call](Job("AdamW", [16] * 100))
 
 
 class Around(Timed):
-    params = [["EMA", "Lookahead", "SAM", "clip_grad_norm_", "global_norm", "lr"]]
+    params = [list(AROUND)]
     param_names = ["call"]
 
     def prepared(self, call):
