@@ -230,13 +230,63 @@ def test_missing_gradients(transform):
 
 def test_accumulate_needs_all():
     params = starts()
-    opt = schuss.Transformed(schuss.SGD(params, lr=0.1), [tf.accumulate(2)])
+    opt = schuss.Transformed(schuss.SGD(params, lr=0.1), [tf.apply_if_finite(2), tf.accumulate(2)])
     opt.step(waves(1))
     before = snapshot(opt)
     message = "accumulate needs a gradient for each array; leave out what is frozen"
-    with refused(TypeError, message):
-        opt.step([waves(2)[0], None])
-    assert_unchanged(opt, before)
+    for grad in (waves(2)[0], np.full((4, 3), np.nan)):
+        with refused(TypeError, message):
+            opt.step([grad, None])
+        assert_unchanged(opt, before)
+
+
+@pytest.mark.parametrize("steps", [0, 1])
+@each_transform
+def test_a_changed_parameter(transform, steps):
+    """It is named, whether the work is prepared or not; once it is as it was, so are steps."""
+    params, twins = starts(), starts()
+    opt, twin = (schuss.Transformed(schuss.SGD(own, lr=0.1), [tf.clip(9.0), transform]) for own in (params, twins))
+    message = "params[0] was resized, re-pointed, retyped or made read-only after the optimizer was made"
+    for t in range(1, 4):
+        if t > steps:
+            params[0].shape = (12,)
+            with refused(ValueError, f"{message}; make a new optimizer"):
+                opt.step([waves(t)[0].reshape(12), waves(t)[1]])
+            params[0].shape = (4, 3)
+        assert opt.step(waves(t)) == twin.step(waves(t))
+    assert_same(params, twins)
+
+
+class Editing(schuss.EMA):
+    """Its step replaces an array in the structure that it is given, which it keeps."""
+
+    def step(self, grads):
+        self.given = list(grads)
+        grads[0] = grads[0] * 0.5
+        return super().step(grads)
+
+
+def test_what_a_wrapped_step_does_with_gradients():
+    params, twins = starts(), starts()
+    inner = Editing(schuss.SGD(params, lr=0.1))
+    opt, twin = schuss.Transformed(inner, []), schuss.SGD(twins, lr=0.1)
+    for t in range(1, 4):
+        opt.step(waves(t))
+        twin.step([waves(t)[0] * 0.5, waves(t)[1]])
+    assert_same(params, twins)
+
+
+def test_gradients_that_were_changed_before():
+    """A step given the arrays that the last step changed reads all of them before it writes any."""
+    params, twins = [np.ones(3), np.ones(3)], [np.ones(3), np.ones(3)]
+    inner = Editing(schuss.SGD(params, lr=0.1))
+    opt, twin = schuss.Transformed(inner, []), schuss.SGD(twins, lr=0.1)
+    one, two = np.arange(3.0), np.arange(3.0, 6.0)
+    opt.step([one, two])
+    opt.step(inner.given[::-1])
+    twin.step([one * 0.5, two])
+    twin.step([two * 0.5, one])
+    assert_same(params, twins)
 
 
 @each_transform
@@ -263,6 +313,15 @@ def test_a_skipped_step_zeroes_gradients():
         grads = np.array([np.nan, 1.0])
         assert not opt.step(grads, zero_grads=True)
         assert not grads.any() and (w == 1).all()
+
+
+def test_zeroing_needs_writable_gradients():
+    w, grads = np.ones(2), np.ones(2)
+    opt = schuss.Transformed(schuss.SGD(w), [])
+    grads.flags.writeable = False
+    with refused(ValueError, "grads is read-only, so it cannot be zeroed; pass a copy"):
+        opt.step(grads, zero_grads=True)
+    assert (w == 1).all() and opt.step(grads)
 
 
 def test_layer_lrs():

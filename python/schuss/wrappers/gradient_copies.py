@@ -25,6 +25,7 @@ class GradientCopies(_schuss.Core):
         self.arrays = [
             np.zeros(param.shape, checks.compute_dtype(param.dtype), checks.order(param)) for param in self.params
         ]
+        self._written = checks.byte_ranges(self.arrays)
         #: The copies in the structure of the parameters.
         self.tree = trees.build(optimizer._root(), self.arrays.__getitem__)
         rules, count = [("copy", np.array(tools.packed()))], len(self.arrays)
@@ -34,7 +35,8 @@ class GradientCopies(_schuss.Core):
         self._arrangement = _schuss.Arrangement([group], tree, None, False, None, [])
 
     def _gradient(self, i: int, gradient: Any, _: bool, zero_grads: bool) -> np.ndarray:
-        return self._optimizer._gradient(i, gradient, False, zero_grads)
+        usable = self._optimizer._gradient(i, gradient, False, zero_grads)
+        return usable.copy(checks.order(usable)) if checks.overlaps(self._written, usable) else usable
 
     def _look_again(self) -> list[Any]:
         return []

@@ -143,37 +143,47 @@ class Transformed(Wrapper):
         with _schuss.ExclusiveLock(self):
             self._refuse_added()
             given = inner._own_grads() if grads is None else grads
-            work = self._prepared()
-            copies = work.copies
-            with _schuss.AfterStep(copies, _schuss.Changes(jobs=work.first)):
-                copies.step(given, grad_scale=scale, partial=part)
-            numbers = copies._present
-            present = range(len(copies.arrays)) if numbers is None else numbers
-            fills = self._zeroed(given, part) if zero else []
-            counts = list(self._counts)
-            for k, (transform, own) in enumerate(zip(self._transforms, work.each, strict=True)):
-                taken = True
-                if isinstance(transform, accumulate):
-                    if numbers is not None:
-                        raise TypeError("accumulate needs a gradient for each array; leave out what is frozen")
-                    taken = self._accumulate(transform, k, work, counts, fills)
-                elif isinstance(transform, apply_if_finite):
-                    taken = self._pass_finite(transform, k, [copies.arrays[i] for i in present], counts, fills)
-                elif isinstance(own, _schuss.Job) and k >= len(work.first):
-                    own.run()
-                elif callable(own):
-                    own(self._optimizer.step_count + 1, present)
-                if not taken:
-                    return False
-            changes = self._backend.changes([(self, "_counts", counts)], fills=fills)
-            changed = copies.tree
-            if numbers is not None:
-                changed = trees.build(inner._root(), {i: copies.arrays[i] for i in numbers}.get)
-            with _schuss.AfterStep(self._optimizer, changes, self):
-                taken = self._optimizer.step(changed)
+            try:
+                return self._taken(given, scale, zero, part)
+            except (TypeError, ValueError):  # a parameter that was resized or retyped does not fit the work
+                self._backend.refuse_changed(inner)
+                raise
+
+    def _taken(self, grads: Any, grad_scale: float, zero_grads: bool, partial: bool) -> bool:
+        """Takes a step with checked options."""
+        inner = self._stepped
+        work = self._prepared()
+        copies = work.copies
+        with _schuss.AfterStep(copies, _schuss.Changes(jobs=work.first)):
+            copies.step(grads, grad_scale=grad_scale, partial=partial)
+        numbers = copies._present
+        if numbers is not None and self._accumulates:
+            raise TypeError("accumulate needs a gradient for each array; leave out what is frozen")
+        present = range(len(copies.arrays)) if numbers is None else numbers
+        fills = self._zeroed(grads, partial) if zero_grads else []
+        counts = list(self._counts)
+        for k, (transform, own) in enumerate(zip(self._transforms, work.each, strict=True)):
+            taken = True
+            if isinstance(transform, accumulate):
+                taken = self._accumulate(transform, k, work, counts, fills)
+            elif isinstance(transform, apply_if_finite):
+                taken = self._pass_finite(transform, k, [copies.arrays[i] for i in present], counts, fills)
+            elif isinstance(own, _schuss.Job) and k >= len(work.first):
+                own.run()
+            elif callable(own):
+                own(self._optimizer.step_count + 1, present)
             if not taken:
-                self._backend.changes(fills=fills).make()
-            return taken
+                return False
+        changes = self._backend.changes([(self, "_counts", counts)], fills=fills)
+        changed = copies.tree
+        # A wrapper's subclass may have a step that edits what it is given.
+        if numbers is not None or self._optimizer is not inner:
+            changed = trees.build(inner._root(), {i: copies.arrays[i] for i in present}.get)
+        with _schuss.AfterStep(self._optimizer, changes, self):
+            taken = self._optimizer.step(changed)
+        if not taken:
+            self._backend.changes(fills=fills).make()
+        return taken
 
     def _prepared(self) -> _Work:
         """The work for the present parameters."""
@@ -192,12 +202,18 @@ class Transformed(Wrapper):
                 tools.job("average", others, [1.0], program="sync", states=[[array] for array in averages])
                 for averages, others in both
             ]
-            self._work = _Work(copies, each, first, moves)
+            work = _Work(copies, each, first, moves)
+            if inner._changed_param() is not None:
+                return work  # for a shape or dtype that may not last
+            self._work = work
         return self._work
 
     def _zeroed(self, grads: Any, partial: bool) -> list[tuple[Any, float]]:
         """The gradients that there are, checked, to be set to zero."""
         inner = self._stepped
+        apart = [g for g in _schuss.apart(inner, grads, partial) or [] if g is not None]
+        if apart and _schuss.are_plain(apart, written=True):
+            return [(leaf, 0.0) for leaf in apart]
         found = [(i, g) for i, _, g in trees.leaves(inner._root(), grads, "grads", "params", partial=partial)]
         leaves = [(i, g) for i, g in sorted(found, key=operator.itemgetter(0)) if g is not None]
         for i, leaf in leaves:
