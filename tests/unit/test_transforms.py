@@ -36,6 +36,9 @@ EACH = [
     tf.accumulate(3),
     tf.apply_if_finite(2),
 ]
+CHANGED = (
+    "params[0] was resized, re-pointed, retyped or made read-only after the optimizer was made; make a new optimizer"
+)
 each_transform = pytest.mark.parametrize("transform", EACH, ids=str)
 
 
@@ -246,15 +249,25 @@ def test_a_changed_parameter(transform, steps):
     """It is named, whether the work is prepared or not; once it is as it was, so are steps."""
     params, twins = starts(), starts()
     opt, twin = (schuss.Transformed(schuss.SGD(own, lr=0.1), [tf.clip(9.0), transform]) for own in (params, twins))
-    message = "params[0] was resized, re-pointed, retyped or made read-only after the optimizer was made"
     for t in range(1, 4):
         if t > steps:
             params[0].shape = (12,)
-            with refused(ValueError, f"{message}; make a new optimizer"):
+            with refused(ValueError, CHANGED):
                 opt.step([waves(t)[0].reshape(12), waves(t)[1]])
             params[0].shape = (4, 3)
         assert opt.step(waves(t)) == twin.step(waves(t))
     assert_same(params, twins)
+
+
+def test_a_resized_array_of_a_subclass():
+    """Its memory is gone."""
+    w = type("Sub", (np.ndarray,), {})(1 << 20)
+    w[:] = 1.0
+    opt = schuss.Transformed(schuss.SGD([w], lr=0.1), [tf.agc(0.1)])
+    opt.step([np.ones(1 << 20)])
+    w.resize(3, refcheck=False)
+    with refused(ValueError, CHANGED):
+        opt.step([np.ones(1 << 20)])
 
 
 class Editing(schuss.EMA):

@@ -75,13 +75,16 @@ class agc(Transform):
     def _prepare(self, grads: Sequence[np.ndarray], params: Sequence[np.ndarray]) -> Prepared:
         own = [i for i, array in enumerate(grads) if array.size]
         arrays = [grads[i] for i in own]
-        return tools.job(
-            "clip_adaptively",
-            arrays,
-            [self.clipping, self.eps],
-            grads=[params[i] for i in own],
-            matrices=[self._matrix(array) for array in arrays],
-        )
+        matrices = [self._matrix(array) for array in arrays]
+
+        def job() -> _schuss.Job:
+            values = [self.clipping, self.eps]
+            return tools.job("clip_adaptively", arrays, values, grads=[params[i] for i in own], matrices=matrices)
+
+        # A job reads a subclass's memory through a view, which does not notice that the array was resized.
+        if any(type(params[i]) is not np.ndarray for i in own):
+            return lambda step, present: job().run()
+        return job()
 
 
 @dataclass(frozen=True)
