@@ -231,6 +231,20 @@ def test_missing_gradients(transform):
     assert_same([p, q], [twin, before])
 
 
+@pytest.mark.parametrize("transform", [one for one in EACH if not isinstance(one, tf.accumulate)], ids=str)
+def test_gradients_come_and_go(transform):
+    """What is prepared for some gradients is not used for others."""
+    params, twins = starts(), starts()
+    opt = schuss.Transformed(schuss.SGD(params, lr=0.1), [tf.clip(9.0), transform])
+    for t, there in enumerate(["both", "one", "one", "other", "both", "both", "none", "other", "one"]):
+        g = waves(t + 1)
+        grads = [g[0] if there in ("one", "both") else None, g[1] if there in ("other", "both") else None]
+        fresh = schuss.Transformed(schuss.SGD(twins, lr=0.1), [tf.clip(9.0), transform])
+        fresh.step_count = t
+        assert opt.step(grads) == fresh.step(grads)
+        assert_same(params, twins)
+
+
 def test_accumulate_needs_all():
     params = starts()
     opt = schuss.Transformed(schuss.SGD(params, lr=0.1), [tf.apply_if_finite(2), tf.accumulate(2)])

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from schuss import _schuss
 
-#: What a transform does in each step: a job or, if that is not always the same, a function of the step's number, from
-#: 1, and of the numbers of the arrays that have a gradient.
-Prepared = _schuss.Job | Callable[[int, Sequence[int]], None]
+#: What a transform does in each step: a job or, if that is not always the same, a function of the step's number, the
+#: first of which is 1.
+Prepared = _schuss.Job | Callable[[int], None]
 
 
 class Transform(ABC):
@@ -26,8 +26,8 @@ class Transform(ABC):
     """
 
     @abstractmethod
-    def _prepare(self, grads: Sequence[np.ndarray], params: Sequence[np.ndarray]) -> Prepared | None:
-        """What changes these gradients in place in each step; arrays without one may be changed too."""
+    def _prepare(self, grads: Mapping[int, np.ndarray], params: Sequence[np.ndarray]) -> Prepared | None:
+        """What changes these gradients, by the number of their parameter, in place in each step."""
 
     def _set_checked(self, **checked: Any) -> None:
         """Replaces fields by their checked values, which a frozen dataclass allows only this way."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,8 +72,8 @@ class agc(Transform):
             return 1, 1, array.size, False, 1
         return of_outputs(array, self.layout)
 
-    def _prepare(self, grads: Sequence[np.ndarray], params: Sequence[np.ndarray]) -> Prepared:
-        own = [i for i, array in enumerate(grads) if array.size]
+    def _prepare(self, grads: Mapping[int, np.ndarray], params: Sequence[np.ndarray]) -> Prepared:
+        own = [i for i, array in grads.items() if array.size]
         arrays = [grads[i] for i in own]
         matrices = [self._matrix(array) for array in arrays]
 
@@ -83,7 +83,7 @@ class agc(Transform):
 
         # A job reads a subclass's memory through a view, which does not notice that the array was resized.
         if any(type(params[i]) is not np.ndarray for i in own):
-            return lambda step, present: job().run()
+            return lambda step: job().run()
         return job()
 
 
@@ -117,8 +117,8 @@ class clip_by_block_rms(Transform):
     def __post_init__(self) -> None:
         self._set_checked(threshold=validate.number("threshold", self.threshold, open_low=True))
 
-    def _prepare(self, grads: Sequence[np.ndarray], params: Sequence[np.ndarray]) -> Prepared:
-        return tools.job("clip_rms", [array for array in grads if array.size], [self.threshold])
+    def _prepare(self, grads: Mapping[int, np.ndarray], params: Sequence[np.ndarray]) -> Prepared:
+        return tools.job("clip_rms", [array for array in grads.values() if array.size], [self.threshold])
 
 
 @dataclass(frozen=True)
@@ -151,11 +151,12 @@ class clip_by_global_norm(Transform):
     def __post_init__(self) -> None:
         self._set_checked(max_norm=validate.number("max_norm", self.max_norm, open_low=True))
 
-    def _prepare(self, grads: Sequence[np.ndarray], params: Sequence[np.ndarray]) -> Prepared:
-        scale = tools.job("scale", grads, [1.0])
+    def _prepare(self, grads: Mapping[int, np.ndarray], params: Sequence[np.ndarray]) -> Prepared:
+        arrays = list(grads.values())
+        scale = tools.job("scale", arrays, [1.0])
 
-        def bound(_: int, present: Sequence[int]) -> None:
-            squares, unit = _schuss.sum_of_squares([grads[i] for i in present])
+        def bound(_: int) -> None:
+            squares, unit = _schuss.sum_of_squares(arrays)
             norm = math.sqrt(squares) * unit
             if not norm < self.max_norm:
                 scale.set(tools.packed([self.max_norm / norm]))
@@ -194,5 +195,5 @@ class clip(Transform):
     def __post_init__(self) -> None:
         self._set_checked(max_delta=validate.number("max_delta", self.max_delta))
 
-    def _prepare(self, grads: Sequence[np.ndarray], params: Sequence[np.ndarray]) -> Prepared:
-        return tools.job("clamp", grads, [self.max_delta])
+    def _prepare(self, grads: Mapping[int, np.ndarray], params: Sequence[np.ndarray]) -> Prepared:
+        return tools.job("clamp", list(grads.values()), [self.max_delta])

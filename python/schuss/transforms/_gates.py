@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,7 @@ from schuss.transforms._base import Transform
 class Gate(Transform):
     """The base of transforms that decide whether there is a step; they have a counter, which is saved."""
 
-    def _prepare(self, grads: Sequence[np.ndarray], params: Sequence[np.ndarray]) -> None:
+    def _prepare(self, grads: Mapping[int, np.ndarray], params: Sequence[np.ndarray]) -> None:
         """Nothing: what a gate does depends on its counter."""
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,8 +33,8 @@ class zero_nans(Transform):
     array([0. , 0.5])
     """
 
-    def _prepare(self, grads: Sequence[np.ndarray], params: Sequence[np.ndarray]) -> Prepared:
-        return tools.job("zero_nans", grads)
+    def _prepare(self, grads: Mapping[int, np.ndarray], params: Sequence[np.ndarray]) -> Prepared:
+        return tools.job("zero_nans", list(grads.values()))
 
 
 @dataclass(frozen=True)
@@ -84,11 +84,10 @@ class add_noise(Transform):
             seed=_SEED("seed", self.seed),
         )
 
-    def _prepare(self, grads: Sequence[np.ndarray], params: Sequence[np.ndarray]) -> Prepared:
-        def add(step: int, present: Sequence[int]) -> None:
+    def _prepare(self, grads: Mapping[int, np.ndarray], params: Sequence[np.ndarray]) -> Prepared:
+        def add(step: int) -> None:
             deviation = math.sqrt(self.eta / step**self.gamma)
-            for i in present:
-                array = grads[i]
+            for i, array in grads.items():
                 key, counter = np.array([self.seed, i], np.uint64), np.array([0, 0, 0, step], np.uint64)
                 noise = np.random.Generator(np.random.Philox(key=key, counter=counter)).standard_normal(array.shape)
                 noise *= deviation
@@ -128,6 +127,6 @@ class centralize(Transform):
     def __post_init__(self) -> None:
         self._set_checked(layout=_LAYOUT("layout", self.layout))
 
-    def _prepare(self, grads: Sequence[np.ndarray], params: Sequence[np.ndarray]) -> Prepared:
-        arrays = [array for array in grads if array.ndim > 1]
+    def _prepare(self, grads: Mapping[int, np.ndarray], params: Sequence[np.ndarray]) -> Prepared:
+        arrays = [array for array in grads.values() if array.ndim > 1]
         return tools.job("centralize", arrays, matrices=[of_outputs(array, self.layout) for array in arrays])

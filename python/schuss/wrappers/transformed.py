@@ -28,12 +28,16 @@ def _counts(place: str, value: Any) -> list[int]:
 
 
 class _Work(NamedTuple):
-    """What a step does with its gradients, ready to run."""
+    """What a step does with the gradients that there are, ready to run."""
 
     copies: GradientCopies
+    #: The numbers of the arrays that have one, or None if all have.
+    numbers: list[int] | None
+    #: Their copies, by number.
+    present: dict[int, np.ndarray]
     #: What each transform does.
     each: list[Prepared | None]
-    #: The first of these jobs, which run with the copying where they can.
+    #: If all have one, the first of these jobs, which run with the copying where they can.
     first: list[_schuss.Job]
     #: What moves the means of `accumulate` towards the copies, and the copies towards the means; none without it.
     moves: list[_schuss.Job]
@@ -152,14 +156,17 @@ class Transformed(Wrapper):
     def _taken(self, grads: Any, grad_scale: float, zero_grads: bool, partial: bool) -> bool:
         """Takes a step with checked options."""
         inner = self._stepped
-        work = self._prepared()
-        copies = work.copies
+        work = self._work
+        if work is None or work.copies.params is not inner._params:
+            work = self._prepared(GradientCopies(inner), None)
+        copies, done = work.copies, len(work.first)
         with _schuss.AfterStep(copies, _schuss.Changes(jobs=work.first)):
             copies.step(grads, grad_scale=grad_scale, partial=partial)
         numbers = copies._present
         if numbers is not None and self._accumulates:
             raise TypeError("accumulate needs a gradient for each array; leave out what is frozen")
-        present = range(len(copies.arrays)) if numbers is None else numbers
+        if numbers != work.numbers:
+            work = self._prepared(copies, numbers)
         fills = self._zeroed(grads, partial) if zero_grads else []
         counts = list(self._counts)
         for k, (transform, own) in enumerate(zip(self._transforms, work.each, strict=True)):
@@ -167,46 +174,44 @@ class Transformed(Wrapper):
             if isinstance(transform, accumulate):
                 taken = self._accumulate(transform, k, work, counts, fills)
             elif isinstance(transform, apply_if_finite):
-                taken = self._pass_finite(transform, k, [copies.arrays[i] for i in present], counts, fills)
-            elif isinstance(own, _schuss.Job) and k >= len(work.first):
+                taken = self._pass_finite(transform, k, list(work.present.values()), counts, fills)
+            elif isinstance(own, _schuss.Job) and k >= done:
                 own.run()
             elif callable(own):
-                own(self._optimizer.step_count + 1, present)
+                own(self._optimizer.step_count + 1)
             if not taken:
                 return False
         changes = self._backend.changes([(self, "_counts", counts)], fills=fills)
         changed = copies.tree
         # A wrapper's subclass may have a step that edits what it is given.
         if numbers is not None or self._optimizer is not inner:
-            changed = trees.build(inner._root(), {i: copies.arrays[i] for i in present}.get)
+            changed = trees.build(inner._root(), work.present.get)
         with _schuss.AfterStep(self._optimizer, changes, self):
             taken = self._optimizer.step(changed)
         if not taken:
             self._backend.changes(fills=fills).make()
         return taken
 
-    def _prepared(self) -> _Work:
-        """The work for the present parameters."""
-        inner = self._stepped
-        if self._work is None or self._work.copies.params is not inner._params:
-            copies = GradientCopies(inner)
-            each = [transform._prepare(copies.arrays, inner._params) for transform in self._transforms]
-            first = []
-            for own in each:
-                if not isinstance(own, _schuss.Job):
-                    break
-                first.append(own)
-            means = [own[0] for own in self._extra if own]
-            both = [(means, copies.arrays), (copies.arrays, means)] if self._accumulates else []
+    def _prepared(self, copies: GradientCopies, numbers: list[int] | None) -> _Work:
+        """The work with the gradients of these arrays; it is kept for steps with the same."""
+        present = {i: copies.arrays[i] for i in (range(len(copies.arrays)) if numbers is None else numbers)}
+        each = [transform._prepare(present, copies.params) for transform in self._transforms]
+        first: list[_schuss.Job] = []
+        for own in each if numbers is None else []:
+            if not isinstance(own, _schuss.Job):
+                break
+            first.append(own)
+        moves: list[_schuss.Job] = []
+        if self._accumulates and numbers is None:
+            means = [own[0] for own in self._extra]
             moves = [
                 tools.job("average", others, [1.0], program="sync", states=[[array] for array in averages])
-                for averages, others in both
+                for averages, others in ((means, copies.arrays), (copies.arrays, means))
             ]
-            work = _Work(copies, each, first, moves)
-            if inner._changed_param() is not None:
-                return work  # for a shape or dtype that may not last
+        work = _Work(copies, numbers, present, each, first, moves)
+        if self._stepped._changed_param() is None:  # another shape or dtype may not last
             self._work = work
-        return self._work
+        return work
 
     def _zeroed(self, grads: Any, partial: bool) -> list[tuple[Any, float]]:
         """The gradients that there are, checked, to be set to zero."""
