@@ -245,3 +245,18 @@ def test_options_in_a_closure(call):
     for owner, name, value in values:
         setattr(owner, name, value)
         assert getattr(owner, name) == value
+
+
+@pytest.mark.parametrize("inside", [schuss.EMA, lambda opt: schuss.Transformed(opt, [schuss.transforms.accumulate(1)])])
+def test_lookahead_around_a_wrapper_pulls_the_master_copies(inside):
+    """They are the innermost optimizer's last states, not the wrapper's."""
+
+    def after_steps(wrap):
+        params = [np.ones(3, np.float16)]
+        opt = wrap(schuss.Adam(params, lr=2.0**-9, master_weights=True))
+        for _ in range(4):
+            opt.step([np.array([1.0, -1.0, 0.5])])
+        return params
+
+    twice = after_steps(lambda opt: schuss.Lookahead(inside(opt), k=2))
+    assert_same(twice, after_steps(lambda opt: schuss.Lookahead(opt, k=2)))

@@ -69,7 +69,7 @@ class Wrapper(Optimizer):
         #: The arrays that the wrapper adds to the states of each parameter.
         self._extra = [
             self._new_extra(*arrays)
-            for arrays in zip(optimizer._params, optimizer._states, optimizer._rule_states, strict=True)
+            for arrays in zip(optimizer._params, self._stepped._states, optimizer._rule_states, strict=True)
         ]
         stepped = self._stepped
         around = [*stepped._around, weakref.ref(self)]
@@ -104,7 +104,7 @@ class Wrapper(Optimizer):
     def _new_extra(
         self, param: np.ndarray, states: Sequence[np.ndarray], rule_states: Sequence[State]
     ) -> list[np.ndarray]:
-        """The arrays to add to the states of a parameter, given the states that it has."""
+        """The arrays to add to the states of a parameter, given those of the innermost optimizer."""
         return []
 
     def _extra_names(self, i: int) -> list[str]:

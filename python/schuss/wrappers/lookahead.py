@@ -156,7 +156,7 @@ class Lookahead(Wrapper):
         optimizer, backend = self._optimizer, self._backend
         jobs = [self._job("lookahead", [self._alpha], self._pairs)]
         if self._state_format.master:
-            jobs.append(backend.job("copy", self._params, grads=[own[-1] for own in optimizer._states]))
+            jobs.append(backend.job("copy", self._params, grads=[own[-1] for own in self._stepped._states]))
         if self._pullback != "reset":
             return backend.changes(jobs=jobs)
         reset = optimizer._reset(steps, optimizer.skipped_steps)
@@ -164,7 +164,7 @@ class Lookahead(Wrapper):
 
     def _pairs(self) -> tuple[list[np.ndarray], list[list[np.ndarray]]]:
         """The arrays with slow copies, and these."""
-        optimizer = self._optimizer
+        optimizer = self._stepped
         each = zip(optimizer._params, optimizer._states, optimizer._rule_states, strict=True)
         arrays = [array for own in each for array in self._pulled(*own)]
         return arrays, [[array] for own in self._extra for array in own]
