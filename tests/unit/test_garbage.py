@@ -46,7 +46,14 @@ def a_lock():
     return opt
 
 
-@pytest.mark.parametrize("make", [an_array, a_key, a_schedule, a_context, a_lock])
+def an_entered_context():
+    array = np.ones(3).view(Array)
+    array.opt = schuss.SAM(schuss.SGD([array], lr=0.1))
+    array.opt.first_step([np.ones(3)])
+    return array.opt
+
+
+@pytest.mark.parametrize("make", [an_array, a_key, a_schedule, a_context, a_lock, an_entered_context])
 def test_a_cycle_is_freed(make):
     freed = weakref.ref(make())
     gc.collect()

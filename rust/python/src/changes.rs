@@ -98,6 +98,7 @@ impl Changes {
             visit.call(object)?;
             visit.call(value)
         })?;
+        self.jobs.iter().try_for_each(|job| visit.call(job))?;
         self.fills.iter().try_for_each(|(array, _)| visit.call(array))?;
         self.calls.iter().try_for_each(|(function, arguments)| {
             visit.call(function)?;

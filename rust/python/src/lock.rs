@@ -41,11 +41,16 @@ impl ExclusiveLock {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        self.cores.iter().try_for_each(|core| visit.call(core))
+        self.traverse(&visit)
     }
 }
 
 impl ExclusiveLock {
+    /// Visits the optimizers for the garbage collector.
+    pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.cores.iter().try_for_each(|core| visit.call(core))
+    }
+
     fn end(&self) {
         if !self.over.swap(true, Ordering::Relaxed) {
             self.cores.iter().for_each(|core| core.get().0.release());

@@ -169,7 +169,11 @@ impl OtherValues {
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         self.wrappers.iter().chain([&self.core]).try_for_each(|core| visit.call(core))?;
-        visit.call(&self.job)
+        visit.call(&self.job)?;
+        match self.saved.try_lock() {
+            Ok(saved) => saved.iter().try_for_each(|saved| saved.lock.traverse(&visit)),
+            Err(_) => Ok(()),
+        }
     }
 }
 
