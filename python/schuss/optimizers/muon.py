@@ -74,9 +74,9 @@ class Muon(Optimizer):
         :math:`\lVert u \rVert + \epsilon`, as Jordan's code, Keras and Optax do.
     weight_decay : float or callable, default 0.1
         :math:`\lambda` >= 0, decoupled.
-    adjust_lr_fn : {"original", "match_rms_adamw", "spectral_unclamped"}, optional
-        :math:`f` for :math:`m` outputs and :math:`n` inputs: :math:`\sqrt{\max(1, m/n)}` of Jordan's code, which is the
-        default; :math:`0.2 \sqrt{\max(m, n)}`, with which a step has the size of one of AdamW; :math:`\sqrt{m/n}`;
+    adjust_lr_fn : {"original", "match_rms_adamw", "spectral_unclamped"} or None, default "original"
+        :math:`f` for :math:`m` outputs and :math:`n` inputs: :math:`\sqrt{\max(1, m/n)}` of Jordan's code;
+        :math:`0.2 \sqrt{\max(m, n)}`, with which a step has the size of one of AdamW; :math:`\sqrt{m/n}`;
         or for None 1.
     momentum_form : {"ema", "heavy_ball"}, default "ema"
         With ``"heavy_ball"`` :math:`b \leftarrow \mu b + g` and :math:`u = \mu b + g`, as in Keras.
