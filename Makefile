@@ -88,7 +88,7 @@ sanitize: $(VENV)/.test  ## Run tests of the crate and of the extension module u
 mutants: $(VENV)/.test $(VENV)/.built  ## Change sixty random places of schuss._core, and tell which changes no test notices; hours.
 	$(BIN)/python tests/mutants/mutants.py
 
-mutants-rust: $(VENV)/.test toolchain  ## The same for 120 random places of the kernels' crate; hours.
+mutants-rust: $(VENV)/.test toolchain  ## The same for sixty random places of the kernels' crate; hours.
 	command -v cargo-mutants >/dev/null || cargo install --locked cargo-mutants
 	$(BIN)/python tests/mutants/kernels.py
 
