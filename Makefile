@@ -12,7 +12,7 @@ COMPARE ?= ^(step\.(Step|StepOptions)\.|step\.StepThreads\..*AdamW|many\..*time_
 # The benchmarks that `make dashboard` runs for each commit; fewer, because it runs them for many commits.
 HISTORY ?= ^(step\.Step\..*(1024|16384|1048576)|many|package|ratios\.(ToFloor\..*8388608|ToOneThread|FloorTimes))
 BASE ?= main
-# What `make wheels` builds for: this machine, and aarch64-unknown-linux-gnu from elsewhere; on this machine for each of INTERPRETERS.
+# What `make wheels` builds for: this machine, and aarch64-unknown-linux-gnu from elsewhere; for each of INTERPRETERS.
 HOST = $(shell rustc --print host-tuple)
 TARGETS ?= $(HOST)
 INTERPRETERS ?= $(PYTHON)

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Builds for aarch64, and runs that under qemu-user: arm.sh [FOLDER]. All that it makes is in FOLDER.
 # PARTS, all by default:
-#   build  the wheel, and the vector instructions in it;
+#   build  the wheel, and the vector instructions in it; with a Python without the GIL in INTERPRETERS, which may be this machine's,
+#          also the wheel for that;
 #   bare   the wheel in an environment of its own, installed by pip under the emulator, and the README's lines;
 #   bits   every line of tests/support/bits.py, compared with those recorded on x86-64. BITS holds arguments of that script:
 #          `sampled` leaves out most lines, START:STOP:STEP takes a slice, so that a run can be continued;
@@ -31,8 +32,8 @@ python="$emulator $folder/root/usr/bin/$version"
 
 build() {
     rm -rf "$folder/wheels"
-    maturin build --release --locked --zig --target $target --out "$folder/wheels"
-    "$folder/venv/bin/python" -m zipfile -e "$folder"/wheels/*.whl "$folder/site"
+    maturin build --release --locked --zig --target $target --out "$folder/wheels" --interpreter ${INTERPRETERS:-python3}
+    "$folder/venv/bin/python" -m zipfile -e "$folder"/wheels/*abi3*.whl "$folder/site"
 
     local libraries="$folder/root/usr/lib/x86_64-linux-gnu" wanted count
     "$folder/root/usr/lib64/ld-linux-x86-64.so.2" --library-path "$libraries" "$folder/root/usr/bin/aarch64-linux-gnu-objdump" \
@@ -48,7 +49,7 @@ bare() {
     local pip bare="$emulator $folder/bare/bin/python"
     pip=$("$folder/venv/bin/python" -c 'import pip; print(pip.__path__[0])')
     $python -m venv --clear --without-pip "$folder/bare"
-    $bare -W ignore "$pip" install --only-binary=:all: "$folder"/wheels/*.whl
+    $bare -W ignore "$pip" install --only-binary=:all: "$folder"/wheels/*abi3*.whl
     $bare tests/support/readme.py
 }
 
