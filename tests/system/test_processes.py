@@ -287,7 +287,7 @@ if before:
 
 @posix
 def test_threads_with_a_small_stack(run):
-    """Of 32 KiB, the least that Python allows, whatever a step converts: large tiles are elsewhere."""
+    """Of 32 KiB, the least that Python allows until 3.13, whatever a step converts: large tiles are elsewhere."""
     run(
         """
 def step():
@@ -307,7 +307,8 @@ def step():
 
 
 done = []
-threading.stack_size(32 << 10)
+# CPython 3.14 raises an error long before a stack is full: of 52 KiB, the least it allows, when it uses 16.
+threading.stack_size((32 if sys.version_info < (3, 14) else 80) << 10)
 thread = threading.Thread(target=step)
 thread.start()
 thread.join()
