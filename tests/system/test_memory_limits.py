@@ -234,6 +234,18 @@ def nag():
     return opt, lambda: opt.step(lambda: grads)
 
 
+def sam():
+    opt, grads = schuss.SAM(schuss.SGD(arrays())), arrays(0.5)
+    return opt, lambda: opt.step(lambda: grads)
+
+
+def transformed(some):
+    transforms = [schuss.transforms.clip(1.0), schuss.transforms.clip_by_global_norm(1.0)]
+    opt = schuss.Transformed(schuss.SGD(arrays()), transforms)
+    grads = [None if some and i % 3 else g for i, g in enumerate(arrays(0.5))]
+    return opt, lambda: opt.step(grads)
+
+
 def groups():
     opt = schuss.SGD([{"params": p, "lr": lambda step: 0.1} for p in arrays()[:500]])
     grads = arrays(0.5)[:500]
@@ -293,6 +305,10 @@ CASES = {
     "of Adafactor": lambda: first_step(schuss.Adafactor, TENSORS),
     "of int8 states": lambda: first_step(schuss.AdamW, arrays(shape=(300,)), state_dtype="int8"),
     "NAG": nag,
+    "SAM": sam,
+    "the first step of transforms": lambda: transformed(some=False),
+    "transforms of some gradients": lambda: transformed(some=True),
+    "EMA": lambda: step(schuss.AdamW, arrays(0.5), around=schuss.EMA),
     "schedules": groups,
     "load": lambda: load(True),
     "load_state_dict": lambda: load(False),

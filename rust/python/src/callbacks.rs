@@ -6,7 +6,7 @@ use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::critical_section::with_critical_section;
-use pyo3::types::{PyDict, PyTuple};
+use pyo3::types::{PyDict, PyList, PyTuple};
 
 use crate::memory::List;
 
@@ -138,7 +138,9 @@ pub fn matrix_work<'py>(
     program: &str,
     steps: Vec<(usize, u64)>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    call(optimizer, "_matrix_work", (program, steps), None)
+    let list = PyList::empty(optimizer.py());
+    steps.into_iter().try_for_each(|one| list.append(one))?;
+    call(optimizer, "_matrix_work", (program, list), None)
 }
 
 /// The optimizer's own gradients.

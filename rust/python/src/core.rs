@@ -259,9 +259,14 @@ impl Core {
 
     /// The numbers of the arrays that had a gradient in the last step, or None if all had one.
     #[getter]
-    fn _present(&self) -> PyResult<Option<Vec<usize>>> {
+    fn _present<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyList>>> {
         let work = &self.0.lock()?.work;
-        Ok(work.any_absent().then(|| (0..work.len()).filter(|&i| !work.is_absent(i)).collect()))
+        if !work.any_absent() {
+            return Ok(None);
+        }
+        let present = PyList::empty(py);
+        (0..work.len()).filter(|&i| !work.is_absent(i)).try_for_each(|i| present.append(i))?;
+        Ok(Some(present))
     }
 
     /// The number of the first parameter that has changed, if any.

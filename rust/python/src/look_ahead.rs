@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
-use pyo3::types::PyTuple;
+use pyo3::types::{PyList, PyTuple};
 use schuss::{Backup, Rounding, Step, level};
 
 use crate::arrays::Known;
@@ -199,7 +199,11 @@ impl Drop for OtherValues {
 /// The gradients, in the order of the parameters, or None where there is none, if all can be used without conversion and share no
 /// memory with what a step writes.
 #[pyfunction]
-pub fn apart(core: &Bound<'_, Core>, grads: &Bound<'_, PyAny>, partial: bool) -> PyResult<Option<Vec<Py<PyAny>>>> {
+pub fn apart<'py>(
+    core: &Bound<'py, Core>,
+    grads: &Bound<'py, PyAny>,
+    partial: bool,
+) -> PyResult<Option<Bound<'py, PyList>>> {
     let inner = core.get().0.lock_as_holder()?;
     let (known, mut arrays) = (Known::new(core.py()), Vec::new());
     let all = inner.backend.is_none()
@@ -209,5 +213,10 @@ pub fn apart(core: &Bound<'_, Core>, grads: &Bound<'_, PyAny>, partial: bool) ->
             array.is_none(core.py())
                 || found.is_some_and(|(data, dtype)| !inner.overlaps(data, param.len * dtype.size()))
         });
-    Ok(all.then_some(arrays))
+    let list = PyList::empty(core.py());
+    if !all {
+        return Ok(None);
+    }
+    arrays.into_iter().try_for_each(|array| list.append(array))?;
+    Ok(Some(list))
 }
