@@ -257,6 +257,7 @@ def test_accumulate_needs_all():
         assert_unchanged(opt, before)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # NumPy deprecates setting array attributes
 @pytest.mark.parametrize("steps", [0, 1])
 @each_transform
 def test_a_changed_parameter(transform, steps):
