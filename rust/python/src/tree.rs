@@ -119,13 +119,13 @@ impl Tree {
             Tree::Leaves(count) => {
                 let Some(items) = items(object).filter(|items| items.len() == *count) else { return Ok(false) };
                 for item in items {
-                    push(into, item?.unbind())?;
+                    let Ok(item) = item else { return Ok(false) };
+                    push(into, item.unbind())?;
                 }
             }
             Tree::Sequence(trees) => {
                 let Some(items) = items(object).filter(|items| items.len() == trees.len()) else { return Ok(false) };
                 for (tree, item) in trees.iter().zip(items) {
-                    // Code run by a dict's keys may have shortened the list.
                     let Ok(item) = item else { return Ok(false) };
                     if !tree.collect(&item, partial, into)? {
                         return Ok(false);
@@ -220,7 +220,8 @@ impl Given {
     }
 }
 
-/// The items of a list or a tuple.
+/// The items of a list or a tuple. Code run by a dict's keys or, without the GIL, another thread may shorten the list meanwhile: an
+/// item that is gone is an error.
 fn items<'a, 'py>(
     object: &'a Bound<'py, PyAny>,
 ) -> Option<impl ExactSizeIterator<Item = PyResult<Bound<'py, PyAny>>> + 'a> {
