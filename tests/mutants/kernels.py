@@ -164,8 +164,8 @@ def main(count=60, seed=0):
         for line in lines
         if line.endswith(": test") and not LONG.search(line)
     ]
-    commands = [f"ulimit -v 16000000; cd {folder}/rust/kernels && {name}" for name in names]
-    pytest = f"ulimit -v 16000000; cd tests && {sys.executable} -m pytest -x -q -p no:cacheprovider -p mutants"
+    commands = [f"ulimit -S -v 16000000; cd {folder}/rust/kernels && {name}" for name in names]
+    pytest = f"ulimit -S -v 16000000; cd tests && {sys.executable} -m pytest -x -q -p no:cacheprovider -p mutants"
     tests = timed([*commands, *(f"{pytest} {files}" for files in PYTHON)], env)
     lived = 0
     for number, change in changes.items():

@@ -121,13 +121,15 @@ def main(count=60, seed=0):
     folder = Path(tempfile.mkdtemp(prefix="schuss-mutants-"))
     env = os.environ | {"PYTHONPATH": f"{folder}:{Path(__file__).parent}", "PYTHONDONTWRITEBYTECODE": "1"}
     shutil.copytree(ROOT / "python" / "schuss", folder / "schuss", ignore=shutil.ignore_patterns("__pycache__"))
-    pytest = f"ulimit -v 16000000; cd tests && {sys.executable} -m pytest -x -q -p no:cacheprovider"
+    pytest = f"ulimit -S -v 16000000; cd tests && {sys.executable} -m pytest -x -q -p no:cacheprovider"
     *few, every = TESTS
     tests = [
         (command, SECONDS) for command in (*(f"{pytest} -p mutants {files}" for files in few), f"{pytest} {every}")
     ]
     if os.environ.get("QUICK"):
         del tests[-1]
+    if first_outcome(tests, env) != "LIVES":
+        sys.exit("the tests fail without a change")
     files = sorted((folder / "schuss" / "_core").glob("*.py"))
     places = [(path, *mutant) for path in files for mutant in mutants(path.read_text())]
     lived = 0
