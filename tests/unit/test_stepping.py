@@ -1,6 +1,7 @@
 """Steps array by array: the bits of a whole step, in any order, and what is refused."""
 
 import copy
+import fractions
 import threading
 
 import numpy as np
@@ -247,6 +248,19 @@ def test_a_block_that_ends_during_an_update_counts_it():
     update(w, np.ones(3))
     assert (seen, opt.step_count, w[0]) == ([0], 1, 0.5)
     assert opt.step([np.ones(3)]) and w[0] == 0.0
+
+
+def test_an_array_that_is_updated_meanwhile_is_refused():
+    class Scale(fractions.Fraction):
+        def __float__(self):
+            update(w, np.ones(3))
+            return 1.0
+
+    w = np.ones(3)
+    opt = schuss.SGD([w], lr=0.5)
+    with opt.stepping() as update, pytest.raises(ValueError, match="was updated in this step already"):
+        update(w, np.ones(3), grad_scale=Scale(1))
+    assert (opt.step_count, w[0]) == (1, 0.5)
 
 
 def test_threads_update_different_arrays():

@@ -104,6 +104,7 @@ class Stepping:
         if i is None or optimizer._params[i] is not param:
             what = f"an array of shape {param.shape}" if isinstance(param, np.ndarray) else f"a {type(param).__name__}"
             raise ValueError(f"{what} that is none of this optimizer's parameters; pass the array that it was given")
+        scale = validate.grad_scale(grad_scale)  # first: it may run code that updates the array
         if gradient is None or self._context.taken(i):
             place = optimizer._place("params", *optimizer._suffixes[i])
             if gradient is None:
@@ -113,7 +114,7 @@ class Stepping:
             raise ValueError(
                 f"{place} was updated in this step already; a step takes one gradient of an array, the sum"
             )
-        self._context.update(i, gradient, validate.grad_scale(grad_scale))
+        self._context.update(i, gradient, scale)
 
 
 def _refuse(optimizer: Optimizer) -> None:

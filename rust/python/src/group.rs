@@ -194,7 +194,8 @@ fn covers(state: &Pinned, param: &Pinned, part: &Option<Range<usize>>) -> bool {
 }
 
 /// The work list's array of a parameter and its states, which Python gives in the order of the rule's, followed by the float32
-/// copy; states that arrays do not own are left out. If processes share the parameter, states have its part. The gradient is set at each step.
+/// copy; states that arrays do not own are left out. If processes share the parameter, states have its part. The gradient is set
+/// at each step.
 pub fn array(
     rule: &'static CompiledRule,
     entry: usize,

@@ -43,7 +43,7 @@ impl Nonfinite {
     }
 }
 
-/// All of the state except the counters.
+/// All of the native state except what is read without its lock: see [`Locked`].
 pub struct Inner {
     pub entries: Vec<Entry>,
     /// Steps that each group has taken.
@@ -197,7 +197,7 @@ pub const NO_NORM: u64 = u64::MAX;
 /// An optimizer's native state behind its lock.
 pub struct Locked {
     inner: Mutex<Inner>,
-    /// The thread with exclusive access over several calls; 0 means none.
+    /// Who has exclusive access over several calls: a thread, [`READ_ONLY`] or [`IN_STEP`]; 0 means nobody.
     holder: AtomicUsize,
     // Outside the lock, so that a schedule may read them while a step runs.
     pub steps: AtomicU64,
@@ -226,7 +226,7 @@ impl Locked {
         }
     }
 
-    /// Locks the state, unless another thread or `READ_ONLY` holds it.
+    /// Locks the state, unless somebody other than this thread holds it.
     pub fn lock(&self) -> PyResult<MutexGuard<'_, Inner>> {
         self.lock_unless(|holder| holder != 0 && holder != this_thread())
     }
@@ -253,7 +253,7 @@ impl Locked {
         Ok(())
     }
 
-    /// Who locks the state next sees what the holder wrote, also without the GIL.
+    /// Ends the holder's access. Who locks the state next sees what the holder wrote, also without the GIL.
     pub fn release(&self) {
         self.holder.store(0, Ordering::Release);
     }

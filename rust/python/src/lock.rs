@@ -11,8 +11,8 @@ use crate::core::Core;
 use crate::inner::{READ_ONLY, this_thread};
 
 /// Exclusive access for this thread, or with ``read_only`` for none: then everybody may read and nobody may change the optimizers.
-/// It is a context that starts at construction. It also ends on drop, since an exception may come
-/// between any two Python instructions.
+/// It is a context that starts at construction. It also ends on drop, since an exception may come between any two instructions of
+/// Python.
 #[pyclass(frozen, module = "schuss._schuss")]
 pub struct ExclusiveLock {
     cores: Vec<Py<Core>>,

@@ -6,8 +6,8 @@ use schuss::rule::{Expr, Initial, Kind, Operation, PROLOGUE, PROLOGUE_NAMES, Rul
 use schuss::{CompiledRule, optimizers};
 
 /// The properties of each rule that the package needs: ``hypers``, ``states`` (each a dict of ``name``, ``scope``,
-/// ``nonnegative``, ``exact`` and ``initial``), ``needs_matrix``, ``elementwise``, ``joint``, ``programs``. Tools are left
-/// out.
+/// ``nonnegative``, ``exact``, ``scratch`` and ``initial``), ``needs_matrix``, ``elementwise``, ``joint``, ``programs``. Tools
+/// are left out.
 #[pyfunction]
 pub fn rules(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     let all = PyDict::new(py);

@@ -43,7 +43,7 @@ thread_local! {
 }
 
 // Threads that get no memory for tiles of their own take turns with these: a step that has begun cannot fail. A thread that needs
-// several locks the last one first.
+// several of these locks them from the bottom up, so that no two wait for each other.
 static LAST_STREAM_TILES: Mutex<[Tile; MAX_STREAMS + 1]> = Mutex::new([const { NO_TILE }; MAX_STREAMS + 1]);
 static LAST_TAIL_TILES: Mutex<[Tile; MAX_TAIL]> = Mutex::new([const { NO_TILE }; MAX_TAIL]);
 static LAST_KEPT_TERM: Mutex<[Tile; KEPT]> = Mutex::new([const { NO_TILE }; KEPT]);

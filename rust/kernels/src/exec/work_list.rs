@@ -339,7 +339,8 @@ impl WorkList {
         }
     }
 
-    /// Sets all gradients to zero, for a step that is skipped.
+    /// Sets the gradients of all arrays that are not left out to zero, where no pass does it: if the step is skipped, or if the
+    /// passes read sums that processes have exchanged.
     ///
     /// # Safety
     /// Every array's gradient must be valid for writing, and nobody else may access it during the call.
