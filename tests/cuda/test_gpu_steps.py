@@ -219,6 +219,16 @@ def test_missing_gradients(kind, options):
         assert np.asarray(got).tobytes() == np.asarray(want).tobytes()
 
 
+@pytest.mark.parametrize("kind", [schuss.DoG, schuss.LDoG, schuss.Prodigy, schuss.DAdaptAdam])
+def test_a_first_step_without_gradients(kind):
+    """It changes no state, those of all arrays included."""
+    here, there = pair(kind, [normal(40)])
+    for grads in ([None], [normal(40, seed=1)], [normal(40, seed=2)]):
+        for opt, made in ((here, np.array), (there, gpu.Array)):
+            assert opt.step([g if g is None else made(g) for g in grads])
+        assert_same(here, there)
+
+
 def test_partial_gradients_and_holes():
     values = {"w": normal((3, 2)), "b": None, "v": normal(4)}
     here = schuss.Adam({key: v if v is None else v.copy() for key, v in values.items()})

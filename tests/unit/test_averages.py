@@ -1,6 +1,7 @@
 """Averages of weights: EMA, SWA, Polyak. Around an optimizer and beside it, against equations and PyTorch's figures."""
 
 import copy
+import gc
 import json
 import math
 import pickle
@@ -178,6 +179,32 @@ def test_swap():
     with pytest.raises(ZeroDivisionError), opt.swap():
         params["w"] += 1 / 0
     assert_unchanged(opt, before)
+
+
+def test_a_swap_that_nobody_holds():
+    """The garbage collector restores the parameters, also if it comes while the optimizer is read."""
+    w = np.ones(1)
+    opt = schuss.SWA(inner := schuss.SGD(w, lr=0.5))
+    for _ in range(2):
+        opt.step(np.ones(1))
+    before, thresholds = w.copy(), gc.get_threshold()
+    gc.collect()
+    gc.disable()
+    try:
+        cycle = [opt.swap()]
+        cycle[0].__enter__()
+        cycle.append(cycle)
+        assert w != before
+        del cycle
+        gc.set_threshold(1)
+        gc.enable()
+        inner._counters  # noqa: B018  # the next list, which brings the collector, is made in here
+    finally:
+        gc.set_threshold(*thresholds)
+        gc.enable()
+    gc.collect()
+    assert w == before
+    opt.step(np.ones(1))
 
 
 def test_groups_settings_and_skipped_steps():

@@ -195,6 +195,19 @@ def test_skipped_steps_and_zeroed_gradients():
     assert opt.step(grads, hessian(N), zero_grads=True) is True and not any(g.any() for g in grads)
 
 
+def test_a_gradient_that_becomes_read_only_meanwhile():
+    w, g = np.ones(3), np.ones(3)
+
+    def schedule(_step):
+        g.flags.writeable = False
+        return 1.0
+
+    opt = schuss.Newton(w, lr=schedule)
+    with pytest.raises(ValueError, match="made read-only meanwhile; nothing was changed"):
+        opt.step(g, np.eye(3), zero_grads=True)
+    assert opt.step_count == 0 and (w == 1.0).all() and (g == 1.0).all()
+
+
 def test_no_parameters_at_all():
     opt = schuss.Newton([np.ones((0, 3)), np.ones(0)])
     assert opt.step([np.ones((0, 3)), np.ones(0)], np.ones((0, 0))) and opt.last_damping == 0.0

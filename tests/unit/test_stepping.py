@@ -218,6 +218,19 @@ def test_eval_mode_is_refused():
     assert opt.step_count == 2
 
 
+def test_a_block_that_is_refused_counts_nothing():
+    opt = schuss.ScheduleFreeSGD([np.ones(3)])
+    first = opt.state_dict()
+    for _ in range(3):
+        with opt.stepping() as update:
+            update(opt.param_groups[0]["params"][0], np.ones(3))
+    opt.load_state_dict(first)
+    opt.eval()
+    with pytest.raises(RuntimeError, match="evaluation"):
+        opt.stepping().__enter__()
+    assert opt.step_count == 0
+
+
 def test_changed_arrays_are_named_before_the_first_block():
     w = np.ones(3)
     opt = schuss.AdamW({"w": w})

@@ -260,3 +260,14 @@ def test_lookahead_around_a_wrapper_pulls_the_master_copies(inside):
 
     twice = after_steps(lambda opt: schuss.Lookahead(inside(opt), k=2))
     assert_same(twice, after_steps(lambda opt: schuss.Lookahead(opt, k=2)))
+
+
+def test_memory_that_wrappers_have_reserved_within_other():
+    """Of wrappers that are gone, the ranges stay; what is written then may lie around them."""
+    memory = np.ones(1000)
+    opt = schuss.SGD([np.ones(100)])
+    opt._reserved = [memory]
+    opt._reserved = [memory[100:110], memory[:50]]
+    for part in (memory[500:600], memory[105:205], memory[900:]):
+        assert _schuss.apart(opt, [part[:100]], False) is None
+    assert _schuss.apart(opt, [np.ones(100)], False) is not None

@@ -104,17 +104,14 @@ class Stepping:
         if i is None or optimizer._params[i] is not param:
             what = f"an array of shape {param.shape}" if isinstance(param, np.ndarray) else f"a {type(param).__name__}"
             raise ValueError(f"{what} that is none of this optimizer's parameters; pass the array that it was given")
-        scale = validate.grad_scale(grad_scale)  # first: it may run code that updates the array
-        if gradient is None or self._context.taken(i):
+        if gradient is None:
             place = optimizer._place("params", *optimizer._suffixes[i])
-            if gradient is None:
-                raise TypeError(
-                    f"the gradient of {place} is None; leave the call out, and the step leaves the array alone"
-                )
+            raise TypeError(f"the gradient of {place} is None; leave the call out, and the step leaves the array alone")
+        if not self._context.update(i, gradient, validate.grad_scale(grad_scale)):
+            place = optimizer._place("params", *optimizer._suffixes[i])
             raise ValueError(
                 f"{place} was updated in this step already; a step takes one gradient of an array, the sum"
             )
-        self._context.update(i, gradient, scale)
 
 
 def _refuse(optimizer: Optimizer) -> None:

@@ -61,7 +61,6 @@ impl Arrangement {
             for (name, values) in rules {
                 let entry = Entry::new(&name, values, group)?;
                 count = count.max(entry.rule.rule.states.iter().filter(|state| state.scope == Scope::All).count());
-                inner.reads_gradients |= entry.rule.rule.reads_gradient();
                 push(&mut inner.entries, entry)?;
             }
             for (i, param) in params.iter().enumerate() {

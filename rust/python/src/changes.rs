@@ -12,7 +12,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyString, PyTuple};
 use pyo3::{PyTypeInfo, ffi};
 
-use crate::arrays::Known;
+use crate::arrays::{Known, is_writable};
 use crate::bytes::Bytes;
 use crate::callbacks::call_object;
 use crate::functional::Job;
@@ -112,7 +112,8 @@ impl Changes {
     pub fn check(&self, py: Python<'_>) -> PyResult<()> {
         let known = Known::new(py);
         let same = self.copies.iter().all(|(target, source)| target.unchanged(py) && source.unchanged(py))
-            && self.jobs.iter().all(|job| job.get().unchanged(&known));
+            && self.jobs.iter().all(|job| job.get().unchanged(&known))
+            && self.fills.iter().all(|(array, _)| is_writable(array.bind(py)));
         if same {
             return Ok(());
         }

@@ -102,12 +102,18 @@ impl Core {
     #[getter]
     fn _counters<'py>(&self, py: Python<'py>) -> PyResult<Counters<Bound<'py, PyList>>> {
         let inner = self.0.lock_to_read()?;
-        let (groups, missed) = (PyList::empty(py), PyList::empty(py));
-        inner.group_steps.iter().try_for_each(|steps| groups.append(steps))?;
-        if inner.missed.iter().any(|&missed| missed != 0) {
-            inner.missed.iter().try_for_each(|steps| missed.append(steps))?;
+        let counts = (self.step_count(), self.skipped_steps());
+        let copied = |counts: &[u64]| schuss::try_collect(counts.iter().copied()).map_err(no_memory);
+        let (groups, mut missed) = (copied(&inner.group_steps)?, copied(&inner.missed)?);
+        drop(inner); // first: with a list the garbage collector may come, and run any code
+        if missed.iter().all(|&missed| missed == 0) {
+            missed.clear();
         }
-        Ok((self.step_count(), self.skipped_steps(), groups, missed))
+        let list = |counts: Vec<u64>| {
+            let list = PyList::empty(py);
+            counts.into_iter().try_for_each(|steps| list.append(steps)).map(|()| list)
+        };
+        Ok((counts.0, counts.1, list(groups)?, list(missed)?))
     }
 
     #[setter(_counters)]
@@ -152,10 +158,17 @@ impl Core {
     #[setter(_reserved)]
     fn set_reserved(&self, arrays: List<Bound<'_, PyUntypedArray>>) -> PyResult<()> {
         let mut inner = self.0.lock_as_holder()?;
-        let new = collect(arrays.0.iter().map(|array| Ok(Pinned::readable(array)?.bytes())))?;
-        schuss::try_extend(&mut inner.reserved, new.into_iter().filter(|range| range.0 < range.1))
-            .map_err(no_memory)?;
+        let mut new = collect(arrays.0.iter().map(|array| Ok(Pinned::readable(array)?.bytes())))?;
+        new.retain(|range| range.0 < range.1);
+        inner.reserved.try_reserve(new.len()).map_err(no_memory)?;
+        inner.reserved.append(&mut new);
         inner.reserved.sort_unstable();
+        // Those of wrappers that are gone may lie within others: each then ends where the last before it does, as `overlaps` needs.
+        let mut end = 0;
+        for range in &mut inner.reserved {
+            end = end.max(range.1);
+            range.1 = end;
+        }
         inner.reserved.dedup();
         inner.verified.fill(None);
         Ok(())
@@ -345,7 +358,7 @@ impl Core {
             _ => callbacks::step_options(optimizer, grad_scale, zero_grads, partial)?,
         };
         let own = match grads {
-            None if inner.reads_gradients => Some(callbacks::own_grads(optimizer)?),
+            None => Some(callbacks::own_grads(optimizer)?),
             // Worth a look where a step over the optimizer's own is much quicker.
             Some(grads) if inner.block.is_some() && callbacks::are_own(optimizer, grads)? => Some(grads.clone()),
             _ => None,

@@ -19,7 +19,8 @@ pub fn fingerprint(
     hash = Fingerprint::new(inner.nonfinite.name()).with(hash.value());
     hash = hash
         .with(inner.max_grad_norm.map_or(0, f64::to_bits))
-        .with(inner.seed.map_or(0, |seed| seed ^ !0))
+        .with(u64::from(inner.seed.is_some()))
+        .with(inner.seed.unwrap_or(0))
         .with(u64::from(inner.track_norm));
     hash = inner.group_steps.iter().chain(&inner.missed).fold(hash, |hash, &steps| hash.with(steps));
     hash = (0..inner.work.len()).fold(hash, |hash, i| hash.with(u64::from(inner.work.is_absent(i))));

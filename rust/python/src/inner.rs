@@ -58,8 +58,6 @@ pub struct Inner {
     pub tree: Tree,
     /// What the parameters were given in.
     pub given: Given,
-    /// Whether any rule reads gradients; otherwise a step takes none.
-    pub reads_gradients: bool,
     /// The sorted byte ranges that a step writes, which gradients must not overlap.
     pub written: Vec<(usize, usize)>,
     /// Those that wrappers around the optimizer write, or wrote.
@@ -124,7 +122,6 @@ impl Inner {
             work: WorkList::default(),
             tree: Tree::Sequence(Vec::new()),
             given: Given::default(),
-            reads_gradients: false,
             written: Vec::new(),
             reserved: Vec::new(),
             verified: Vec::new(),

@@ -180,9 +180,13 @@ impl OtherValues {
 impl OtherValues {
     /// Restores the parameters, if they have other values now; returns the first whose memory has changed, if any.
     fn restore(&self, py: Python<'_>) -> PyResult<Option<usize>> {
-        let saved = self.saved.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(mut saved) = saved else { return Ok(None) };
+        let saved = || self.saved.lock().unwrap_or_else(PoisonError::into_inner);
+        if saved().is_none() {
+            return Ok(None);
+        }
+        // First: where it is in use, they can still be restored later.
         let inner = self.core.bind(py).get().0.lock_as_holder()?;
+        let Some(mut saved) = saved().take() else { return Ok(None) };
         let moved = restore(py, &inner.params, &mut saved.backup);
         drop(inner);
         drop(saved.lock);
@@ -213,10 +217,11 @@ pub fn apart<'py>(
             array.is_none(core.py())
                 || found.is_some_and(|(data, dtype)| !inner.overlaps(data, param.len * dtype.size()))
         });
-    let list = PyList::empty(core.py());
+    drop(inner); // first: with a list the garbage collector may come, and run any code
     if !all {
         return Ok(None);
     }
+    let list = PyList::empty(core.py());
     arrays.into_iter().try_for_each(|array| list.append(array))?;
     Ok(Some(list))
 }

@@ -90,15 +90,12 @@ pub fn take(optimizer: &Bound<'_, PyAny>, core: &Locked, inner: &mut Inner, take
         && inner.work.is_plain()
         && inner.max_grad_norm.is_none()
         && !inner.track_norm
-        && inner.nonfinite == Nonfinite::Propagate
-        && inner.reads_gradients;
+        && inner.nonfinite == Nonfinite::Propagate;
     if let Some(shards) = &shards {
-        if inner.reads_gradients {
-            shards.get().check_sums()?;
-        }
+        shards.get().check_sums()?;
         shards.get().agree(py, fingerprint(py, inner, "step", steps, scheduled.as_deref(), grad_scale))?;
         shards.get().begun();
-        if !by_bucket && inner.reads_gradients {
+        if !by_bucket {
             add_gradients(py, inner, shards.get())?;
         }
     }

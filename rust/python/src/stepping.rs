@@ -40,6 +40,9 @@ impl Stepping {
             over: AtomicBool::new(false),
             running: AtomicUsize::new(0),
         };
+        // Before all that may fail: none of them has taken this step.
+        let steps = core.steps.load(Ordering::Relaxed);
+        stepping.arrays.iter().for_each(|array| array.get().0.steps.store(steps, Ordering::Relaxed));
         if core.evaluating.load(Ordering::Relaxed) {
             return Err(PyRuntimeError::new_err(EVALUATING));
         }
@@ -53,7 +56,6 @@ impl Stepping {
             let steps = inner.group_steps[inner.entries[inner.sets.entry_of[i]].group];
             own.group_steps.fill(steps.saturating_sub(inner.missed[i]));
             (own.nonfinite, own.seed, own.first) = (inner.nonfinite, inner.seed, i);
-            array.steps.store(core.steps.load(Ordering::Relaxed), Ordering::Relaxed);
         }
         drop(inner);
         Ok(stepping)
@@ -66,27 +68,24 @@ impl Stepping {
         self.close()
     }
 
-    /// Whether an array has taken the step.
-    fn taken(&self, i: usize) -> bool {
-        self.took(&self.arrays[i])
-    }
-
-    /// Updates an array.
+    /// Updates an array; false if it has taken the step already.
     fn update(
         &self,
         py: Python<'_>,
         i: usize,
         gradient: &Bound<'_, PyAny>,
         grad_scale: &Bound<'_, PyAny>,
-    ) -> PyResult<()> {
+    ) -> PyResult<bool> {
         self.running.fetch_add(1, Ordering::SeqCst);
-        let taken = if self.closed.load(Ordering::SeqCst) {
+        let updated = if self.closed.load(Ordering::SeqCst) {
             Err(PyRuntimeError::new_err("the step is over; begin the next with opt.stepping()"))
+        } else if self.took(&self.arrays[i]) {
+            Ok(false)
         } else {
-            Core::step(self.arrays[i].bind(py), Some(gradient), Some(grad_scale), None, None)
+            Core::step(self.arrays[i].bind(py), Some(gradient), Some(grad_scale), None, None).map(|_| true)
         };
         self.running.fetch_sub(1, Ordering::SeqCst);
-        self.end().and(taken.map(|_| ()))
+        self.end().and(updated)
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {

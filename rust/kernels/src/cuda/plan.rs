@@ -106,8 +106,10 @@ impl Plan {
             true => Unit::Texts { rule, program },
             false => Unit::Passes { rule, program, param: array.param_type, grad: array.grad_type },
         };
+        // An array that is left out has no elements, but its part: without others in its group no stage over all arrays runs.
+        let takes_part = |array: &Array| of(array) && (kernel.part != Part::All || array.len == array.part.len());
         let mut keys: Vec<(Unit, usize)> = Vec::new();
-        for array in arrays.iter().filter(|array| of(array)) {
+        for array in arrays.iter().filter(|array| takes_part(array)) {
             let key = (unit(array), array.group);
             if !keys.contains(&key) {
                 try_extend(&mut keys, [key])?;
