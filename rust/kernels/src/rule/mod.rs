@@ -262,8 +262,8 @@ impl Rule {
         self.states.iter().enumerate().filter(move |(_, state)| state.scope == scope)
     }
 
-    /// What the states of scope `all` are computed from: the indices of hyperparameters, besides those that only `each_step`
-    /// reads, and whether the learning rate is among it.
+    /// What the states of scope `all` are computed from: the indices of hyperparameters, without those that only `each_step`
+    /// reads, and whether they depend on the learning rate.
     pub fn all_depends_on(&self) -> (Vec<usize>, bool) {
         let mut names = Vec::new();
         for (_, state) in self.states_of(Scope::All) {
