@@ -169,7 +169,8 @@ pub struct Pass {
     pub operands: &'static [Operand],
     /// Number of streams of terms that it writes for its reductions.
     pub tiles: usize,
-    /// The term of an earlier pass that it can reuse instead of computing it again; the next kernel does so.
+    /// The tile of an earlier pass with a term that it can reuse instead of computing it again; the kernel after `kernel` does
+    /// so.
     pub recalls: Option<usize>,
 }
 
