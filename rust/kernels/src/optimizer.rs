@@ -136,7 +136,7 @@ impl<P: Storage> Optimizer<P> {
     ///
     /// # Errors
     /// The lists or their slices differ in length from the first step or from each other, there is not enough memory, or the
-    /// environment asks for a CPU level that this machine lacks.
+    /// environment asks for a CPU level that this machine lacks, or for what is no number of threads.
     pub fn step<G>(&mut self, params: &mut [&mut [P]], grads: &[&[G]]) -> Result<(), Error>
     where
         G: Storage,

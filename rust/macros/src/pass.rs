@@ -10,7 +10,7 @@ use crate::streams::{Domain, Stream, StreamKind, Variant, stored, stores_state, 
 use crate::terms::{Factors, counts, fused};
 use crate::tree::*;
 
-/// The type that implements a pass, with its loop.
+/// The type named `carrier`, which implements a pass: its loop.
 pub fn kernel(rule: &Rule, stage: &Stage, domain: Domain, carrier: &Ident, variant: Variant) -> TokenStream {
     let one_row = variant == Variant::OneRow;
     let streams = streams(rule, stage, domain, variant);

@@ -1,4 +1,4 @@
-//! Leaves each rule what it uses of its family's hyperparameters and `each_step`. Checks nothing.
+//! Gives each rule those of its family's hyperparameters and statements of `each_step` that it uses. Checks nothing.
 
 use std::collections::HashSet;
 

@@ -1,6 +1,6 @@
 //! Sixteen float64 numbers in whole registers of each CPU level: the compiler by itself would often use a quarter of each.
 
-/// How many.
+/// How many numbers: the lanes of a sum.
 pub(crate) const LANES: usize = 16;
 
 /// Numbers to which others are added lane by lane.
@@ -22,7 +22,7 @@ pub(crate) trait Lanes: Copy {
     fn masked(self, mask: Self) -> Self;
 }
 
-/// Those of CPUs of which nothing else is known.
+/// Lanes of the baseline: an array, for which the compiler chooses the registers.
 #[derive(Clone, Copy)]
 pub(crate) struct Plain([f64; LANES]);
 

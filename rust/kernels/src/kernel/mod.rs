@@ -46,8 +46,8 @@ pub(crate) type Kernel = unsafe fn(streams: *const *mut u8, at: usize, n: usize,
 /// Arguments of a kernel besides the streams of an array.
 #[derive(Clone, Copy)]
 pub(crate) struct Extras<'a> {
-    /// The random bits of the array, for stochastic rounding. A reference: copying what has just been written takes as long as a
-    /// call for a few elements.
+    /// The random bits of the array, for stochastic rounding. A reference, since a copy of what has just been written would take
+    /// as long as a call for a few elements.
     pub bits: Option<&'a RandomBits<'a>>,
     /// The index of the block of the array that the kernel starts at.
     pub block: usize,

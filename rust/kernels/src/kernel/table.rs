@@ -27,8 +27,8 @@ pub(crate) enum States {
     Bfloat16,
 }
 
-/// The kernels of a pass, by CPU level, each with the first of the combinations. What AVX-512 lacks it takes from AVX2: the same
-/// speed for bfloat16 gradients, 0.83 of it for bfloat16 states, and a fifth less code in all.
+/// The kernels of a pass, by CPU level: those of the first few combinations, in the order of `place`. What AVX-512 lacks it takes
+/// from AVX2: the same speed for bfloat16 gradients, 0.83 of it for bfloat16 states, and a fifth less code in all.
 pub(crate) struct Table {
     baseline: [Kernel; 2],
     #[cfg(target_arch = "x86_64")]

@@ -164,7 +164,7 @@ mod tests {
 
     #[test]
     fn halves_store_to_nearest_even() {
-        // Every 16th-thousandth float, and the neighbours of every half: ties, overflow, subnormals, NaN.
+        // Every 16,001st float, and the neighbours of every half: ties, overflow, subnormals, NaN.
         let around = (0..=u16::MAX).flat_map(|bits| {
             [f16::from_bits(bits).to_f32(), bf16::from_bits(bits).to_f32()]
                 .into_iter()

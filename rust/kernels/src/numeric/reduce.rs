@@ -50,7 +50,7 @@ pub(crate) struct Rows {
 }
 
 impl Rows {
-    /// A single one of `n` elements.
+    /// One row of `n` elements.
     pub fn one(n: usize) -> Rows {
         Rows { count: 1, cols: n, stride: n }
     }
@@ -373,7 +373,7 @@ unsafe fn first<G: Storage>(data: *const G, n: usize) -> [G; LANES] {
     }
 }
 
-/// All bits of the first lanes, and none of the others, by their number.
+/// Masks, by the number of lanes that they keep: all bits of these first lanes, and none of the others.
 static FIRST: [[f64; LANES]; LANES] = {
     let mut masks = [[0.0; LANES]; LANES];
     let mut i = 0;

@@ -3,8 +3,8 @@
 use schuss_macros::rules;
 
 rules! {
-    // relative_step, warmup_init, scale_parameter and added are 0 or 1. With `added`, eps1 is added to squares and bounds nothing
-    // from below, 1/sqrt(t) only bounds a relative step, and own_decay is multiplied by the step.
+    // relative_step, warmup_init, scale_parameter and added are 0 or 1. With `added`, which is Hugging Face's form, eps1 is added
+    // to squares and bounds nothing from below, and 1/sqrt(t) only bounds a relative step. own_decay is multiplied by the step.
     hyper(beta2_decay, beta1, eps1, eps2, d, own_decay, relative_step, warmup_init, scale_parameter, added);
     each_step(lr, t) {
         // 0 at the first step: no bias correction is needed.

@@ -56,9 +56,9 @@ cautious_rules! {
         }
     }
 
-    /// AdamW with steps of its own size for each array. Cautious (arXiv:2411.16085): only elements whose step agrees with the
-    /// sign of the gradient move, and by more, `1/max(mean of these, 0.001)` or `n/(sum of these + 1)`. By rms (nanoT5): by
-    /// `max(0.001, rms(p))`.
+    /// AdamW whose learning rate is scaled for each array. Cautious (arXiv:2411.16085): only elements move whose step agrees with
+    /// the sign of the gradient, `1/max(share, 0.001)` or `n/(count + 1)` times as far; `count` of the `n` elements move,
+    /// `share = count/n`. By rms (nanoT5): `max(0.001, rms(p))` times as far. Weight decay has the learning rate itself.
     adam_scaled {
         element m, nonnegative v;
         pass(p, g) {

@@ -35,9 +35,10 @@ rules! {
         select(part != 0.0, fma(-part, p, u), u)
     }
 
-    /// AdamP (arXiv:2006.08217): Adam's direction `u = m/(sqrt(v)/sqrt(bc2) + eps)` without its component along the row of
-    /// weights, if all rows of the gradient are nearly orthogonal to the weights: `abs(cos) < delta/sqrt(length)`; or else
-    /// without the one along the array, if that is nearly orthogonal. Then weight decay is multiplied by `wd_ratio`.
+    /// AdamP (arXiv:2006.08217): `p = p*(1 - lr*wd*ratio) - lr/bc1 * u` with Adam's direction `u = m/(sqrt(v)/sqrt(bc2) + eps)`.
+    /// If all rows of the gradient are nearly orthogonal to the weights, `abs(cos) < delta/sqrt(length)`, each row of `u` loses
+    /// its component along the weights; or else, if the array as one row is, `u` loses the one along the array. In both cases
+    /// `ratio` is `wd_ratio`, otherwise 1.
     adamp {
         element m, nonnegative v;
         pass(p, g) {

@@ -36,8 +36,8 @@ cautious_rules! {
         }
     }
 
-    /// Adan in which the mean acts only on elements where it agrees with the sign of the gradient (arXiv:2411.16085), by
-    /// `1/max(mean of these, 0.001)` or `n/(sum of these + 1)` times as much.
+    /// Adan in which the mean acts only on elements where it agrees with the sign of the gradient (arXiv:2411.16085),
+    /// `1/max(share, 0.001)` or `n/(count + 1)` times as much; `count` of the `n` elements are such, `share = count/n`.
     adan_cautious {
         element m, d, nonnegative n, prev;
         pass(g) {

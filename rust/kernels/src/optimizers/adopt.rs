@@ -34,8 +34,8 @@ cautious_rules! {
         }
     }
 
-    /// ADOPT in which only elements move whose step agrees with the sign of the gradient (arXiv:2411.16085), by
-    /// `1/max(mean of these, 0.001)` or `n/(sum of these + 1)` times as much.
+    /// ADOPT in which only elements move whose step agrees with the sign of the gradient (arXiv:2411.16085),
+    /// `1/max(share, 0.001)` or `n/(count + 1)` times as far; `count` of the `n` elements move, `share = count/n`.
     adopt_cautious {
         element m, nonnegative v;
         pass(p, g) {

@@ -9,8 +9,8 @@ macro_rules! cautious_rules {
             def agreeing(u, g) {
                 select((u > 0.0 && g > 0.0) || (u < 0.0 && g < 0.0), 1.0, 0.0)
             }
-            // How much more they move: `1/max(mean of these, 0.001)` or `n/(sum of these + 1)`. The number of elements is
-            // count/share.
+            // How many times as far they move: `1/max(share, 0.001)` or `n/(count + 1)`. Of the `n` elements `count` move, and
+            // `share` is `count/n`.
             def growth(share, count) {
                 if plus_one == 0.0 {
                     1.0 / max(share, 1e-3)

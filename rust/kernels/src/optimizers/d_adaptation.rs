@@ -12,8 +12,9 @@ rules! {
         uncoupled = if decoupled != 0.0 { weight_decay } else { 0.0 };
     }
 
-    /// D-Adaptation of Adam (arXiv:2301.07733): Adam whose `m` averages `d*lr*g`. The distance `d` grows with `num/den`: `num`
-    /// averages `d*lr*<g, s/(sqrt(v) + eps)>`, `den` is the sum of `abs(s)`, with `s` the average of `d*lr*g`.
+    /// D-Adaptation of Adam (arXiv:2301.07733): with `w = d*lr`, `q = sqrt(beta2)` and the old `s` and `v` in the product,
+    /// `num = q*num + (1-q)*w*<g, s/(sqrt(v) + eps)>; s = q*s + (1-q)*w*g`, the distance `d = max(d, num/((1-q)*sum(abs(s))))`,
+    /// and Adam's step with `w` in the average: `m = beta1*m + (1-beta1)*w*g; p -= m/(sqrt(v) + eps)`.
     dadaptadam {
         element m, nonnegative v, s;
         all d = d0, num;

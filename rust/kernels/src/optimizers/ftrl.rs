@@ -3,7 +3,7 @@
 use schuss_macros::rules;
 
 rules! {
-    // lambda1 and lambda2 are the strengths of the penalties; exponent is positive.
+    // lambda1 and lambda2 are the strengths of the penalties; exponent is minus Keras's learning_rate_power, and not negative.
     hyper(exponent, initial_accumulator_value, lambda1, lambda2, shrinkage, beta);
     each_step(lr, t) {
         live = if lr != 0.0 { 1.0 } else { 0.0 };
@@ -11,8 +11,9 @@ rules! {
         twice_shrinkage = 2.0 * shrinkage;
     }
 
-    /// FTRL-Proximal (McMahan et al., KDD 2013): `s = ((n + g^2)^k - n^k)/lr; n += g^2; z += g - s*p`, and `p` is the
-    /// minimum of `z*p + l1*abs(p) + ((n^k + beta)/lr + l2)/2 * p^2`. A learning rate of 0 changes nothing.
+    /// FTRL-Proximal (McMahan et al., KDD 2013): `s = ((n + g^2)^k - n^k)/lr; n += g^2; z += g + 2*shrinkage*p - s*p`, and `p`
+    /// becomes the minimum of `z*p + lambda1*abs(p) + ((n^k + beta)/lr + lambda2)/2 * p^2`, with the exponent as `k`. A learning
+    /// rate of 0 changes nothing.
     ftrl {
         element nonnegative n = initial_accumulator_value, z;
         pass(p, g) {

@@ -18,8 +18,9 @@ cautious_rules! {
             m = fma(beta2, m, one_minus_beta2 * g);
         }
     }
-    /// Lion in which only elements move whose step agrees with the sign of the gradient (arXiv:2411.16085), by
-    /// `1/max(mean of these, 0.001)` or `n/(sum of these + 1)` times as much.
+
+    /// Lion in which only elements move whose step agrees with the sign of the gradient (arXiv:2411.16085),
+    /// `1/max(share, 0.001)` or `n/(count + 1)` times as far; `count` of the `n` elements move, `share = count/n`.
     lion_cautious {
         element m;
         pass(g) {

@@ -47,8 +47,8 @@ cautious_rules! {
         }
     }
 
-    /// MARS in which only elements move whose step agrees with the sign of the gradient (arXiv:2411.16085), by
-    /// `1/max(mean of these, 0.001)` or `n/(sum of these + 1)` times as much.
+    /// MARS in which only elements move whose step agrees with the sign of the gradient (arXiv:2411.16085),
+    /// `1/max(share, 0.001)` or `n/(count + 1)` times as far; `count` of the `n` elements move, `share = count/n`.
     mars_cautious {
         element m, nonnegative v, prev;
         pass(g) {
@@ -93,8 +93,8 @@ cautious_rules! {
         }
     }
 
-    /// MARS in Lion's form, in which only elements move whose step agrees with the sign of the gradient (arXiv:2411.16085), by
-    /// `1/max(mean of these, 0.001)` or `n/(sum of these + 1)` times as much.
+    /// MARS in Lion's form, in which only elements move whose step agrees with the sign of the gradient (arXiv:2411.16085),
+    /// `1/max(share, 0.001)` or `n/(count + 1)` times as far; `count` of the `n` elements move, `share = count/n`.
     mars_lion_cautious {
         element m, prev;
         pass(g) {

@@ -17,8 +17,8 @@ rules! {
         fma(momentum, b, gain * g)
     }
 
-    /// Muon (K. Jordan, 2024): `b = mu*b + (1-mu)*g; u = mu*b + (1-mu)*g`, or `b`; NumPy makes an orthogonal matrix of `u`; then
-    /// `p -= lr*u`.
+    /// Muon (K. Jordan, 2024): `b = mu*b + (1-mu)*g; u = mu*b + (1-mu)*g`, or `u = b` without Nesterov; the heavy ball has `g`
+    /// for `(1-mu)*g`. NumPy makes an orthogonal matrix of `u`; then `p -= lr*u`.
     muon {
         element b, scratch u;
         gather {

@@ -12,8 +12,10 @@ rules! {
         uncoupled = if decoupled != 0.0 { weight_decay } else { 0.0 };
     }
 
-    /// Prodigy (arXiv:2306.06101): Adam over `d*g` with the learning rate `d*lr`. The distance `d` grows with
-    /// `num/den`: `num` is a running sum of `d*lr*<g, p0-p>`, `den` the sum of `abs(s)` with `s` one of `d*lr*g`.
+    /// Prodigy (arXiv:2306.06101): with `w = d*lr`, `num = beta3*num + d/d0*w*<g, p0-p>; s = beta3*s + d/d0*w*g`, the distance
+    /// `d = max(d, d_coef*num/sum(abs(s)))`, and Adam's step over `d*g`: `m = beta1*m + (1-beta1)*d*g;
+    /// v = beta2*v + (1-beta2)*(d*g)^2; p -= w*m/(sqrt(v) + d*eps)`. Only in `d*eps` is `d` the new one; where `beta1` is 0, so
+    /// it is in `d*g`, which then takes the place of `m`.
     prodigy {
         element m, nonnegative v, s, exact p0 = p;
         all d = d0, d_max = d0, num;

@@ -33,7 +33,7 @@ rules! {
         select(weight_decay != 0.0, fma(weight_decay, y, q), q)
     }
 
-    /// Schedule-free SGD (arXiv:2405.15682): `w = t^r * lr_max^power`, `c = w / sum of all w`, `q = g + wd*y`,
+    /// Schedule-free SGD (arXiv:2405.15682): `w = t^r * lr_max^weight_lr_power`, `c = w / sum of all w`, `q = g + wd*y`,
     /// `z -= lr*q; x = (1-c)*x + c*z; y = beta1*x + (1-beta1)*z`. The parameter is `y`; for evaluation it is `x`.
     schedulefreesgd {
         element exact z = p;

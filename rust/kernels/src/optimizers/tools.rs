@@ -3,7 +3,7 @@
 use schuss_macros::rules;
 
 rules! {
-    // The squares are those of gradients in units of `unit`: float64 numbers whose squares are none need another than 1.
+    // Gradients are divided by `unit` before they are squared. It is 1 but for float64 numbers whose squares overflow or vanish.
     hyper(grad_scale, max_norm, unit);
     each_step(lr, t) {
         per_unit = 1.0 / unit;
@@ -168,8 +168,8 @@ rules! {
     hyper(kept, factor);
     each_step(lr, t) {}
 
-    /// The sum of multiples of two vectors, `p = kept*p + factor*g`, and in the same pass its product with a third, `w`, its square and
-    /// its largest absolute value. Where `kept` is 0, the old `p` does not matter.
+    /// The sum of multiples of two vectors, `p = kept*p + factor*g`, and in the same pass its product with a third, `w`, its
+    /// square and its largest absolute value. Where `kept` is 0, the old `p` does not matter.
     combine {
         element w;
         array product, square, largest;

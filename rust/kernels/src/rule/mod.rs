@@ -169,7 +169,8 @@ pub struct Pass {
     pub operands: &'static [Operand],
     /// Number of streams of terms that it writes for its reductions.
     pub tiles: usize,
-    /// The term of an earlier pass that it can reuse instead of computing it again; the next kernel does so.
+    /// The tile of an earlier pass with a term that it can reuse instead of computing it again; the kernel after `kernel` does
+    /// so.
     pub recalls: Option<usize>,
 }
 
@@ -262,8 +263,8 @@ impl Rule {
         self.states.iter().enumerate().filter(move |(_, state)| state.scope == scope)
     }
 
-    /// What the states of scope `all` are computed from: the indices of hyperparameters, besides those that only `each_step`
-    /// reads, and whether the learning rate is among it.
+    /// What the states of scope `all` are computed from: the indices of hyperparameters, without those that only `each_step`
+    /// reads, and whether they depend on the learning rate.
     pub fn all_depends_on(&self) -> (Vec<usize>, bool) {
         let mut names = Vec::new();
         for (_, state) in self.states_of(Scope::All) {

@@ -102,7 +102,7 @@ fn ends_of_the_range() {
         (f64::NAN, 0.0, f64::NAN),
         (f64::NAN, 0.5, f64::NAN),
         (1.0, f64::NAN, f64::NAN),
-    ]; // every case of both types
+    ];
     for (x, y, want) in pow {
         let got = double::pow(x, y);
         assert!(got.to_bits() == want.to_bits() || got.is_nan() && want.is_nan(), "pow({x}, {y}) = {got}");
