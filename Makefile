@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 TORCH := .venv-torch
 BIN := $(VENV)/bin
-RUST_SOURCES := Cargo.toml Cargo.lock pyproject.toml $(shell find rust -name '*.rs' -o -name Cargo.toml)
+RUST_SOURCES := Cargo.toml Cargo.lock pyproject.toml $(shell find rust -name '*.rs' -o -name '*.cu' -o -name Cargo.toml)
 
 # The benchmarks that `make bench` runs; BENCH=. runs all.
 BENCH ?= ^(step\.Step\.|step\.StepThreads\..*AdamW|many|package|systems\.(Layerwise|Synchronization)|ratios\.(ToFloor\..*8388608|ToOneThread))

@@ -121,6 +121,8 @@ def main():
     about = machine()
     results = json.loads(path.read_text()) if path.exists() else {}
     if results.get("machine") != about:  # figures of different machines or versions are not comparable
+        if options.only and options.json is None:
+            sys.exit(f"{path.name} is of another machine or other versions; measure all, or parts with --json FILE")
         results = {"machine": about, "figures": {}, "measured": {}}
     begin, version = time.perf_counter(), commit()
     for section, piece in chosen(options.only):

@@ -5,7 +5,7 @@ optimizers that are trained without `--all`. The table at the end has the test a
 95 %, and the time of one optimizer step next to that of the same update as a NumPy expression. The figure has a plot
 for each optimizer, by family: the training loss by epoch, geometric mean and range over the seeds. With momentum or
 Adam the training loss becomes several times lower than with plain SGD or Adagrad in as many epochs, while the test
-accuracies are close. Newton's method is left out, because it needs the Hessian.
+accuracies are close. Newton and LBFGS are left out: they need the Hessian, and the loss.
 
     python examples/digits.py [--all] [--seeds 5] [--epochs 30] [--out build/digits.png]
 """

@@ -4,7 +4,7 @@
 gradients are read where PyTorch puts them, and nothing is copied. Schedulers, checkpoints, hooks and closures work as
 before, and a checkpoint of `torch.optim.AdamW` loads.
 
-Needs `pip install schuss[torch]`; run `python examples/loops/with_torch.py`.
+Needs `pip install torch`; run `python examples/loops/with_torch.py`.
 """
 
 import copy

@@ -2,7 +2,7 @@
 
 The difference between the server's model and the clients' average is the gradient (Reddi et al., "Adaptive federated
 optimization", arXiv:2003.00295). `FedOpt` is for Flower's messages (``flwr.serverapp``), `LegacyFedOpt` for lists of
-arrays (``flwr.server``). Importing ``schuss`` does not import this module, which needs ``pip install schuss[flower]``.
+arrays (``flwr.server``). Importing ``schuss`` does not import this module, which needs ``pip install flwr``.
 
 Examples
 --------
@@ -23,7 +23,7 @@ try:
     from flwr.server.strategy import FedAvg as LegacyFedAvg
     from flwr.serverapp.strategy import FedAvg
 except ImportError as error:
-    raise ImportError("schuss.flower needs Flower, flwr >= 1.21: pip install schuss[flower]") from error
+    raise ImportError("schuss.flower needs Flower, flwr >= 1.21: pip install -U flwr") from error
 from flwr.app import Array, ArrayRecord
 
 from schuss._arrays import checks

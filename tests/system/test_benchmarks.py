@@ -97,6 +97,22 @@ DASHBOARD = """<head>
 </head><a href="https://three.example/">asv</a>"""
 
 
+def test_parts_are_not_recorded_in_the_place_of_another_machines_figures(tmp_path, monkeypatch):
+    if not BENCHES.exists():
+        pytest.skip("an installed package has no benchmarks")
+    monkeypatch.syspath_prepend(BENCHES)
+    page, speed = importlib.import_module("page"), importlib.import_module("speed")
+    path = tmp_path / "results.json"
+    path.write_text('{"machine": {}, "figures": {"floors": {}}, "measured": {}}')
+    monkeypatch.setattr(page, "RESULTS", path)
+    monkeypatch.setattr(speed, "commit", lambda: "none")
+    monkeypatch.setattr(speed, "measured", lambda *_: ({}, {}))
+    monkeypatch.setattr("sys.argv", ["speed.py", "--only", "small_state"])
+    with pytest.raises(SystemExit, match=r"^results.json is of another machine or other versions"):
+        speed.main()
+    assert "floors" in json.loads(path.read_text())["figures"]
+
+
 @pytest.fixture
 def dashboard(monkeypatch):
     if not BENCHES.exists():

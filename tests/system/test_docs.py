@@ -16,6 +16,7 @@ import warnings
 import numpy as np
 import pytest
 import sympy as sp
+from families import named
 from helpers import ROOT
 
 import schuss
@@ -123,6 +124,12 @@ def test_api_pages_are_complete():
 def test_every_optimizer_is_in_one_list_of_the_overview():
     overview = (DOCS / "optimizers" / "index.rst").read_text(encoding="utf-8")
     assert sorted(re.findall(r"^   (\w+)$", overview, re.MULTILINE)) == sorted(pages())
+
+
+def test_the_table_of_small_states_names_the_optimizers_with_int8():
+    page = (DOCS / "guide" / "small_state.rst").read_text(encoding="utf-8")
+    row = page.partition('``"int8"``')[2].partition("\n====")[0]
+    assert sorted(re.findall(r":class:`(\w+)`", row)) == sorted(named("INT8"))
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)

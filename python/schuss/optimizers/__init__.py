@@ -59,7 +59,7 @@ from schuss.optimizers.soap import SOAP as SOAP
 from schuss.optimizers.shampoo import Shampoo as Shampoo
 from schuss.optimizers.newton import Newton as Newton
 
-#: Every optimizer class of the package, by name, except Lookahead, which is a wrapper.
+#: Every optimizer class of the package, by name, except wrappers, and LBFGS, which the package imports on first use.
 OPTIMIZERS: dict[str, type[Optimizer]] = {
     name: kind
     for name, kind in list(globals().items())

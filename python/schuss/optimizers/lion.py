@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, ClassVar
 
+import numpy as np
+
 from schuss._core.hyperparameters import Betas, Cautious, Rate, WeightDecay
 from schuss._core.optimizer import Optimizer
 
@@ -49,3 +51,7 @@ class Lion(Optimizer):
     _decay_form = "decoupled"
     _int8 = True
     _by_rows = True
+
+    @classmethod
+    def _takes_rows(cls, hypers: Mapping[str, Any], array: np.ndarray) -> bool:
+        return hypers["cautious"] is None

@@ -3,7 +3,7 @@
 ``schuss.torch.AdamW(model.parameters(), lr=1e-3)`` takes the place of ``torch.optim.AdamW`` in a training loop: one
 import line changes. The classes have the names, options and defaults of ``schuss``, and are made from its registry.
 What they have in common is documented in `Optimizer`. Importing ``schuss`` does not import this module, which needs the
-packages torch and, for bfloat16, ml_dtypes: ``pip install schuss[torch]``.
+packages torch and, for bfloat16, ml_dtypes: ``pip install torch ml_dtypes``.
 
 Examples
 --------
@@ -21,7 +21,7 @@ from __future__ import annotations
 try:
     import torch as torch
 except ImportError:
-    raise ImportError("schuss.torch needs PyTorch: pip install schuss[torch]") from None
+    raise ImportError("schuss.torch needs PyTorch: pip install torch") from None
 
 from schuss.optimizers import OPTIMIZERS
 from schuss.optimizers.lbfgs import LBFGS as _LBFGS

@@ -20,7 +20,7 @@ def bfloat16() -> np.dtype[Any]:
         try:
             import ml_dtypes
         except ImportError:
-            raise ImportError("bfloat16 tensors need the package ml_dtypes: pip install schuss[torch]") from None
+            raise ImportError("bfloat16 tensors need the package ml_dtypes: pip install ml_dtypes") from None
         _bfloat16 = np.dtype(ml_dtypes.bfloat16)
     return _bfloat16
 

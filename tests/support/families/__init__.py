@@ -10,6 +10,7 @@ declare:
 - `INT8`: the optimizers whose state can be int8;
 - `JOINT`: the optimizers that need all parameters at once, and get them as one vector;
 - `REQUIRED`: options without a default, for rows that do not set them;
+- `GIVEN`: other options for rows that do not set them;
 - `MOVING`: options for the shared rows of an optimizer that hardly moves without them;
 - `STATEFUL`: options with which an optimizer has state, if it has none by default;
 - `SCOPES`: the scopes of states with other than one value per element, or a function that returns their shape;
