@@ -4,7 +4,7 @@ Each round every client takes a few steps of plain SGD from the server's model; 
 `schuss.Adam` towards their average. After six rounds the server is stopped, and another one goes on from its file.
 A real federation has `grid` from Flower's ServerApp in the place of `InProcess`.
 
-Needs `pip install flwr`; run `python examples/loops/with_flower.py`.
+Needs `pip install "flwr>=1.38"`; run `python examples/loops/with_flower.py`.
 """
 
 import logging

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Builds for aarch64, and runs that under qemu-user: arm.sh [FOLDER]. All that it makes is in FOLDER.
 # PARTS, all by default:
-#   build  the wheel, and the vector instructions in it; with a Python without the GIL in INTERPRETERS, which may be this machine's,
+#   build  the wheel, and the vector instructions in it; with a Python without the GIL in INTERPRETERS, which is this machine's,
 #          also the wheel for that;
-#   bare   the wheel in an environment of its own, installed by pip under the emulator, and the README's lines;
+#   bare   the wheel in an environment of its own, installed by pip under the emulator, and the README's lines; with Pythons for
+#          aarch64 in PYTHONS, also in one of each of these;
 #   bits   every line of tests/support/bits.py, compared with those recorded on x86-64. BITS holds arguments of that script:
 #          `sampled` leaves out most lines, START:STOP:STEP takes a slice, so that a run can be continued;
 #   crate  the crate's tests, which take hours: TESTS, arguments of `cargo test`, chooses some.
@@ -22,17 +23,28 @@ fi
 rustc_of_debian "$folder"
 version=$(basename "$(readlink "$folder/root/usr/bin/python3")")
 [ -d "$folder/venv" ] || "${PYTHON:-python3}" -m venv "$folder/venv"
-"$folder/venv/bin/pip" install --quiet "maturin[zig]>=1.9,<2" cargo-zigbuild
+"$folder/venv/bin/pip" install --quiet --upgrade "pip>=25.1" "maturin[zig]>=1.9,<2" cargo-zigbuild
 [ -d "$folder/site" ] || "$folder/venv/bin/pip" install --quiet --target "$folder/site" --only-binary=:all: \
     --platform manylinux_2_28_aarch64 --python-version "${version#python}" numpy ml_dtypes pytest
 
 export PATH=$folder/venv/bin:$PATH CARGO_TARGET_DIR=$folder/target
 emulator="$folder/root/usr/bin/qemu-aarch64 -L $folder/root"
-python="$emulator $folder/root/usr/bin/$version"
+debian=$folder/root/usr/bin/$version
 
 build() {
+    # By their names: a Python that runs here would give the extension module the suffix of this machine.
+    local names wheel
+    names=$(for python in ${INTERPRETERS:-python3}; do
+        "$python" -c 'import sys; print(f"python{sys.version_info[0]}.{sys.version_info[1]}{sys.abiflags}")'
+    done)
     rm -rf "$folder/wheels"
-    maturin build --release --locked --zig --target $target --out "$folder/wheels" --interpreter ${INTERPRETERS:-python3}
+    maturin build --release --locked --zig --target $target --out "$folder/wheels" --interpreter $names
+    for wheel in "$folder"/wheels/*.whl; do
+        if ! "$folder/venv/bin/python" -m zipfile -l "$wheel" | grep '_schuss\.\(abi3\|.*-aarch64-linux-gnu\)\.so '; then
+            echo "the extension module in $wheel is not for aarch64; take $names off the PATH"
+            exit 1
+        fi
+    done
     "$folder/venv/bin/python" -m zipfile -e "$folder"/wheels/*abi3*.whl "$folder/site"
 
     local libraries="$folder/root/usr/lib/x86_64-linux-gnu" wanted count
@@ -46,15 +58,19 @@ build() {
 
 bare() {
     # The emulated Python starts no processes, so venv cannot give it a pip.
-    local pip bare="$emulator $folder/bare/bin/python"
+    local pip python bare="$emulator $folder/bare/bin/python"
     pip=$("$folder/venv/bin/python" -c 'import pip; print(pip.__path__[0])')
-    $python -m venv --clear --without-pip "$folder/bare"
-    $bare -W ignore "$pip" install --only-binary=:all: "$folder"/wheels/*abi3*.whl
-    $bare tests/support/readme.py
+    for python in "$debian" ${PYTHONS:-}; do
+        $emulator "$python" -m venv --clear --without-pip "$folder/bare"
+        $bare -W ignore "$pip" install --only-binary=:all: numpy
+        $bare -W ignore "$pip" install --no-index --find-links "$folder/wheels" schuss
+        $bare tests/support/readme.py
+    done
 }
 
 bits() {
-    SCHUSS_NUM_THREADS=2 PYTHONPATH=$folder/site:tests/support $python -u tests/support/bits.py ${BITS:-} >"$folder/bits.txt"
+    export SCHUSS_NUM_THREADS=2 PYTHONPATH=$folder/site:tests/support
+    $emulator "$debian" -u tests/support/bits.py ${BITS:-} >"$folder/bits.txt"
     tests/machines/bits.sh "$folder/bits.txt"
 }
 
@@ -64,4 +80,4 @@ crate() {
     cargo-zigbuild test --locked --release --target $target -p schuss ${TESTS:-}
 }
 
-for part in ${PARTS-build bare bits crate}; do "$part"; done
+for part in ${PARTS-build bare bits crate}; do ("$part"); done

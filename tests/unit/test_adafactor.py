@@ -57,6 +57,22 @@ def test_elements_with_zero_gradients_do_not_move(dtype):
     assert np.isfinite(params[0].astype(F64)).all()
 
 
+@pytest.mark.parametrize("options", [{}, dict(beta1=0.9)])
+@pytest.mark.parametrize("kind", [schuss.AdafactorHF, schuss.CAME])
+def test_rows_of_zeros_beside_large_gradients(kind, options):
+    """Such as unused rows of an embedding, under a loss that is scaled: their moment is eps, far from the mean."""
+    if kind is schuss.CAME and options:
+        options = dict(betas=(0.8, 0.99, 0.999))
+    w, start = np.ones((4, 3), np.float32), np.ones((4, 3), np.float32)
+    g = np.full((4, 3), 1e5, np.float32)
+    g[1] = 0
+    opt = kind([w], **options)
+    for _ in range(3):
+        opt.step([g])
+    assert_same(w[1], start[1])
+    assert np.isfinite(w).all() and (np.delete(w, 1, 0) < 1).all()
+
+
 def test_the_relative_step_ignores_the_learning_rate():
     """With relative_step, lr only scales the weight decay."""
     results = []

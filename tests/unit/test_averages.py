@@ -196,6 +196,7 @@ def test_a_swap_that_nobody_holds():
         cycle.append(cycle)
         assert w != before
         del cycle
+        _used = [[] for _ in range(300)]  # all lists that Python keeps for reuse
         gc.set_threshold(1)
         gc.enable()
         inner._counters  # noqa: B018  # the next list, which brings the collector, is made in here

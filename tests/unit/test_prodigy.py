@@ -231,3 +231,11 @@ def test_the_gradient_of_a_frozen_group_does_not_enter_the_estimate(kind, value)
         assert (parameters(opt)[1] == 1.0).all()
         results.append(arrays(opt) + list(shared(opt).values()))
     assert_same(results[1], results[0])
+
+
+def test_a_frozen_group_keeps_its_parameters_whatever_its_gradient():
+    free, frozen = np.ones(2), np.array([3.0, 4.0])
+    opt = schuss.Prodigy([{"params": [free]}, {"params": [frozen], "lr": 0.0}], betas=(0.0, 0.999))
+    for _ in range(2):
+        opt.step([[free.copy()], [np.array([np.inf, 1.0])]])
+    assert frozen.tolist() == [3.0, 4.0] and free[0] < 1

@@ -72,11 +72,12 @@ impl<P: Storage> Optimizer<P> {
     /// Creates an optimizer; its state is created at the first step.
     ///
     /// # Errors
-    /// A hyperparameter of the rule is missing or unknown; the message lists the known ones. Or the rule needs matrices, but
-    /// slices have no shape.
+    /// A hyperparameter of the rule is missing or unknown; the message lists the known ones. Or slices are not enough: the rule
+    /// needs matrices, which have a shape, a backup, a program before the step, or it has no step.
     pub fn new(rule: &'static CompiledRule, hypers: &[(&str, f64)], common: Common) -> Result<Self, Error> {
         let descriptor = rule.rule;
-        if descriptor.needs_matrix() || descriptor.states.iter().any(|state| state.scope == Scope::Backup) {
+        let prepared = |state: &State| state.scope == Scope::Backup || state.scratch;
+        if descriptor.needs_matrix() || descriptor.program("step").is_none() || descriptor.states.iter().any(prepared) {
             return Err(Error(format!("{} needs more than slices; use WorkList", descriptor.name)));
         }
         let value = |name: &&str| hypers.iter().find(|(given, _)| given == name).map(|&(_, value)| value);

@@ -86,7 +86,8 @@ fn states_start_where_the_rule_says() {
 
 #[test]
 fn rules_that_need_more_than_slices_are_refused() {
-    for rule in [optimizers::radam::radam_centralized(), optimizers::nag::nag()] {
+    use optimizers::{muon::muon, nag::nag, radam::radam_centralized, tools::lookahead};
+    for rule in [radam_centralized(), nag(), muon(), lookahead()] {
         let hypers: Vec<_> = rule.rule.hypers.iter().map(|&name| (name, 0.5)).collect();
         let error = Optimizer::<f32>::new(rule, &hypers, common(0.1)).err().unwrap();
         assert_eq!(error.to_string(), format!("{} needs more than slices; use WorkList", rule.rule.name));

@@ -64,6 +64,9 @@ fn check_host(family: &Family) -> Result<Vec<String>> {
         if statement.name == family.rate || statement.name == family.step {
             return Err(Error::new(statement.name.span(), format!("{name} is given; use another name")));
         }
+        if statement.local && known.contains(&name) {
+            return Err(Error::new(statement.name.span(), format!("{name} is declared already; use another name")));
+        }
         if !statement.local && !PROLOGUE.contains(&name.as_str()) && !names.contains(&name) {
             names.push(name.clone());
         }
@@ -74,6 +77,9 @@ fn check_host(family: &Family) -> Result<Vec<String>> {
 
 /// Assigns an index to every scalar and every vector of a rule.
 fn lay_out(family: &Family, host: &[String], rule: &mut Rule) -> Result<()> {
+    if rule.programs.iter().all(|program| program.stages.is_empty()) {
+        return Err(Error::new(rule.name.span(), "a rule needs a stage, such as pass(p, g) { … }"));
+    }
     let mut seen = HashSet::new();
     for state in &rule.states {
         let name = state.name.to_string();
@@ -109,9 +115,8 @@ fn lay_out(family: &Family, host: &[String], rule: &mut Rule) -> Result<()> {
     for stage in rule.programs.iter().flat_map(|program| &program.stages) {
         stage.each_expr(|expr| expr.names(&mut |name| _ = used.insert(name.to_string())));
     }
-    let own = |name: &String| rule.states.iter().any(|state| state.name == *name);
     for name in rule.hypers.iter().map(Ident::to_string) {
-        if used.contains(&name) && !scalars.contains(&name) && !own(&name) {
+        if used.contains(&name) && !scalars.contains(&name) {
             scalars.push(name);
         }
     }

@@ -125,7 +125,10 @@ fn parse_states(input: ParseStream, scope: Scope, states: &mut Vec<State>) -> Re
                 }
             }
         }
-        let name = input.parse()?;
+        let name: Ident = input.parse()?;
+        if !scratch && states.last().is_some_and(|last: &State| last.scratch) {
+            return Err(Error::new(name.span(), "scratch comes last among a rule's states"));
+        }
         let mut initial = None;
         if input.peek(Token![=]) {
             input.parse::<Token![=]>()?;
@@ -181,11 +184,12 @@ fn pass_arguments(input: ParseStream) -> Result<Arguments> {
     parenthesized!(inside in input);
     let mut arguments = Arguments::default();
     while !inside.is_empty() {
-        if inside.peek(keyword::raw) {
-            inside.parse::<keyword::raw>()?;
-            arguments.raw = true;
-        }
+        let raw = inside.parse::<Option<keyword::raw>>()?.is_some();
+        arguments.raw |= raw;
         let name: Ident = inside.parse()?;
+        if raw && name != "g" {
+            return Err(Error::new(name.span(), "only the gradient can be raw: raw g"));
+        }
         match name.to_string().as_str() {
             "p" => arguments.param = true,
             "g" => arguments.grad = true,

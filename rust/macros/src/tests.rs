@@ -104,6 +104,9 @@ fn statements_and_stages() {
     says("matrix m; pass(p, g) { p = g; }", "no state has one value a matrix; use row, col or array");
     says("element { p = 1.0; }", "a text has the scope row, col, array or all");
     says("pass(q) { p = 1.0; }", "a pass takes p, g or both: pass(p, g)");
+    says("pass(raw p, g) { p = g; }", "only the gradient can be raw: raw g");
+    says("element m;", "a rule needs a stage, such as pass(p, g) { … }");
+    says("element scratch u, m; pass(p, g) { p = g; }", "scratch comes last among a rule's states");
     says(
         "element positive m; pass(p, g) { p = g; }",
         "before a state's name there can be nonnegative, exact or scratch",
@@ -188,6 +191,8 @@ fn families() {
             "hyper(a); each_step(lr, t) { x = b; } rule { }",
             "b is not known here; there are a, decay, gradient_factor, l2, lr, t",
         ),
+        ("hyper(a); each_step(lr, t) { let a = lr; } rule { }", "a is declared already; use another name"),
+        ("hyper(a); each_step(lr, t) { let decay = lr; } rule { }", "decay is declared already; use another name"),
         ("hyper(a); each_step(lr, t) {} #[path = \"x\"] rule { }", "a rule takes doc comments only"),
     ] {
         assert_eq!(read_text(text).err().as_deref(), Some(message), "of: {text}");

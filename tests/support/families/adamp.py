@@ -67,6 +67,7 @@ ROWS = {
         "momentum": dict(lr=0.01, momentum=0.9, delta=10.0),
         "dampening": dict(lr=0.01, momentum=0.8, dampening=0.5, delta=10.0),
         "nesterov": dict(lr=0.01, momentum=0.9, nesterov=True, delta=10.0),
+        "nesterov alone": dict(lr=0.01, dampening=0.25, nesterov=True, delta=10.0),
         **{
             f"decay, {row}": dict(lr=0.01, momentum=0.5, weight_decay=0.3, wd_ratio=0.5) | own
             for row, own in BY_DELTA.items()

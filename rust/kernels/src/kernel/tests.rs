@@ -170,7 +170,7 @@ fn passes_store_the_canonical_nan() {
 
 #[test]
 fn texts_over_rows_and_columns_store_the_canonical_nan() {
-    for compiled in optimizers::ALL {
+    for compiled in optimizers::ALL.iter().chain(optimizers::TOOLS) {
         let rule = compiled.rule;
         for stage in rule.programs.iter().flat_map(|program| program.stages) {
             let Kind::Vector { scope, kernel } = stage.kind else { continue };

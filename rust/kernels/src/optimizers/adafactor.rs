@@ -26,9 +26,10 @@ rules! {
     def bounded(rms_u) {
         max(1.0, rms_u / d)
     }
+    // A row of zeros may have an infinite inverse where others are large.
     def of_matrix(g, f, h) {
         let inverse = f * h;
-        g * select(added == 0.0 && largest_inverse < inverse, largest_inverse, inverse)
+        select(g == 0.0, g, g * select(added == 0.0 && largest_inverse < inverse, largest_inverse, inverse))
     }
     def of_elements(g, v) {
         g / sqrt(select(added != 0.0, v, max(v, eps1_squared)))

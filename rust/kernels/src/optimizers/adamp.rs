@@ -20,7 +20,7 @@ rules! {
         select(ahead != 0.0, fma(ahead, m, one_minus_beta1 * g), m) / fma(sqrt(v), inv_bias2_sqrt, eps)
     }
     def sgd_direction(g, b) {
-        select(ahead != 0.0, fma(ahead, b, g), b)
+        select(nesterov != 0.0, fma(ahead, b, g), b)
     }
     // The cosine of the angle between weights and gradient.
     def cosine(gp, gg, pp) {

@@ -13,6 +13,10 @@ rules! {
     def bounded(uu) {
         1.0 / max(1.0, sqrt(uu) / clip_threshold)
     }
+    // A row of zeros may have an infinite inverse where others are large.
+    def of_matrix(g, f, h) {
+        select(g == 0.0, g, g * (f * h))
+    }
 
     /// CAME (arXiv:2307.02047) for matrices, the last two axes of an array: `r` and `c` average the means of `g^2 + eps1` over rows
     /// and columns, `u = g / sqrt(r*c / mean(r))`, divided by `max(1, rms(u)/clip_threshold)`; `m` averages `u`, `rr` and `rc` the
@@ -37,14 +41,14 @@ rules! {
             h = 1.0 / sqrt(c);
         }
         pass(g) {
-            let u = g * (f * h);
+            let u = of_matrix(g, f, h);
             mean array { uu = u * u; }
         }
         array {
             scale = bounded(uu);
         }
         pass(g) {
-            let u = scale * (g * (f * h));
+            let u = scale * of_matrix(g, f, h);
             m = fma(beta1, m, fresh1 * u);
             let off = u - m;
             mean row { row_errors = off * off; }

@@ -58,7 +58,7 @@ rules! {
             v = select(rate != 0.0, fma(beta2, v, square_gain * h * h), v);
             let mean = select(direct != 0.0, d * h, m);
             let moved = fma(-step_size, mean / (sqrt(v) + d_eps), p * shrink);
-            p = select(moves != 0.0, moved, p);
+            p = select(moves != 0.0 && rate != 0.0, moved, p);
         }
     }
 }

@@ -23,7 +23,9 @@ rules! {
             let square = g * g;
             v = fma(beta2, v, one_minus_beta2 * square);
             let u = fma(of_mean, m, of_gradient * g);
-            p = fma(-step_size, u / (sqrt(fma(of_squares, v, of_square * square)) + eps), p);
+            // With nu2 = 1, a square that overflows is none of its sum.
+            let own = select(of_square != 0.0, of_square * square, 0.0);
+            p = fma(-step_size, u / (sqrt(fma(of_squares, v, own)) + eps), p);
         }
     }
 }

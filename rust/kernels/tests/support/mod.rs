@@ -324,7 +324,7 @@ pub fn hypers(rule: &CompiledRule, flags: f64) -> Vec<f64> {
         "dampening" | "lr_decay" | "factor" | "trust_coefficient" => 0.1,
         "threshold" => 2.0 * flags,
         "weight_decay" => 0.01 * flags,
-        "d" | "d_coef" | "bound" | "unit" => 1.0,
+        "d" | "d_coef" | "bound" | "unit" | "initial_lr" | "gamma" => 1.0,
         "growth_rate" | "max_norm" => 1.5,
         _ => flags,
     };

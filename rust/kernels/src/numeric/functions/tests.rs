@@ -47,7 +47,7 @@ fn single_precision() {
     let pairs: Vec<_> = pairs.collect();
     let pow = worst(pairs.iter().map(|&(x, y)| {
         let want = if x >= 0.0 && !y.is_nan() { libm::pow(f64::from(x), f64::from(y)) } else { f64::NAN };
-        error(single::pow(x.abs().copysign(x), y), if x == 0.0 { want.abs() } else { want })
+        error(single::pow(x, y), if x == 0.0 { want.abs() } else { want })
     }));
     assert!(pow < 0.502, "pow: {pow}");
     let atan2 = worst(pairs.iter().map(|&(x, y)| error(single::atan2(y, x), libm::atan2(f64::from(y), f64::from(x)))));
