@@ -20,7 +20,8 @@ class MADGRAD(Optimizer):
        & s \leftarrow s + \gamma g \\
        & p \leftarrow \mu p + (1 - \mu) \left(x_0 - \frac{s}{\sqrt[3]{v} + \epsilon}\right)
 
-    The state has three arrays; `x0` are the initial parameters. A learning rate of 0 changes nothing.
+    The state has three arrays; `x0` are the initial parameters. With a learning rate of 0, :math:`\gamma` is 0: `v` and
+    `s` stay, and momentum still moves the parameter.
 
     Parameters
     ----------

@@ -6,7 +6,7 @@ rules! {
     // Here weight_decay is the decoupled one.
     hyper(momentum, eps, weight_decay);
     each_step(lr, t) {
-        // A rate of 0 moves nothing.
+        // A rate of 0 changes neither v nor s.
         let rate = if lr == 0.0 { 0.0 } else { lr + eps };
         weight = rate * sqrt(t);
         kept = momentum - rate * weight_decay;
