@@ -182,6 +182,9 @@ def test_huge_steps_and_overflow():
     for schedule in (sch.exponential(0.1, 0.5), sch.step(0.1, 3), sch.multi_step(0.1, [2])):
         assert schedule(10**400) in (0.0, 0.1 * 0.1), "a step that is too large for a float"
     assert sch.exponential(0.1, 1.0)(10**400) == 0.1
+    for schedule in (sch.inverse_time(0.1, 0.5), sch.inverse_time(0.1, 0.5, 3, staircase=True)):
+        assert 0.0 <= schedule(10**400) < 1e-300
+    assert 0.0 <= sch.cosine_restarts(0.1, 0.0, 2, T_mult=1.5)(10**400) <= 0.1
     opt = schuss.SGD(np.ones(2), lr=sch.exponential(0.1, 1e300))
     opt.step(np.ones(2))
     opt.step(np.ones(2))
