@@ -147,6 +147,17 @@ def test_restarts_come_at_the_given_steps(first, factor, i):
     assert start == 0 or schedule(start - 1) < 0.1 or first * factor ** (i - 1) == 1
 
 
+@pytest.mark.parametrize("first, tenths", [(10, 14), (100, 22), (10_000, 11), (1024, 15), (1000, 16), (8, 25)])
+def test_restarts_of_periods_that_are_no_whole_multiples(first, tenths):
+    schedule = sch.cosine_restarts(0.1, 0.0, first, tenths / 10)
+    start, length = Fraction(0), Fraction(first)
+    for _ in range(12):
+        # The rate is low before a restart, and high from it on, also where rounding could delay it by a step.
+        assert schedule(math.ceil(start)) > 0.05, start
+        assert start == 0 or schedule(math.ceil(start) - 1) < 0.05, start
+        start, length = start + length, length * tenths / 10
+
+
 @given(rates, st.integers(0, 50), st.floats(0, 1), st.booleans())
 def test_warmup_is_linear_and_continuous(rate, steps, start, skip_first):
     schedule = sch.warmup(sch.cosine(rate, 0.0, 30), steps, start, skip_first)

@@ -166,7 +166,8 @@ class cosine_restarts(Schedule):
         period = int(math.log1p(passed * (ratio - 1.0)) / log)
         begin = math.expm1(period * log) / (ratio - 1.0)
         part = (passed - begin) / math.exp(period * log)
-        return (period, max(part, 0.0)) if part < 1.0 else (period + 1, 0.0)
+        # Rounding must not turn the first step of a period, the highest, into the end of the one before, the lowest.
+        return (period, max(part, 0.0)) if part < 1.0 - 1e-12 else (period + 1, 0.0)
 
     @property
     def initial_lr(self) -> float:
