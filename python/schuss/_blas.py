@@ -30,7 +30,7 @@ def share_threads_with_blas(share: bool = True) -> None:
 
     Parameters
     ----------
-    share : bool, default: True
+    share : bool, default True
         False undoes it: OpenBLAS's own threads do its work again.
 
     Raises

@@ -8,15 +8,17 @@ One function per class: ``adamw_`` for `schuss.AdamW`, and so on. Each updates a
 - ``g``: its gradient, of the same shape;
 - the state arrays, in the order of ``state_dict()["state"][0]``: with the shapes there and the parameter's memory
   order, float64 for float64 parameters and float32 for all others (a scalar state is always float64). Initialize them
-  yourself, with zeros unless the class has a keyword for the initial value;
+  yourself: ``x0``, ``ax`` and the schedule-free classes' ``z`` with a copy of the parameter, ``mu_product`` with 1, all
+  others with zeros unless the class has a keyword for the initial value;
 - ``step``: the number of this step, counted from 1;
 - the class's hyperparameters as keywords, with its defaults; ``lr`` must be a number. ``adamw_`` with
   ``decay_form="independent"``, ``adabound_`` and ``mars_`` also take ``initial_lr``, which defaults to ``lr``.
 
 Classes whose step is more than one rule over one array have no function: `schuss.NAG` is ``sgd_`` with momentum, given
 gradients from the look-ahead point; `schuss.Ranger` is `schuss.centralize_`, then ``radam_`` with
-``decoupled_weight_decay=True``, then a synchronization; `schuss.Newton` solves one system over all parameters,
-and `schuss.Muon`, `schuss.SOAP` and `schuss.Shampoo` multiply matrices.
+``decoupled_weight_decay=True``, then a synchronization; `schuss.Newton` solves one system over all parameters;
+`schuss.Muon`, `schuss.SOAP` and `schuss.Shampoo` multiply matrices; and `schuss.Prodigy`, `schuss.DAdaptAdam`,
+`schuss.DAdaptSGD`, `schuss.DoG` and `schuss.Adai` sum over all arrays.
 
 Results are bit-identical to the class without ``max_grad_norm``, which needs all gradients: to clip them, call
 `schuss.clip_grad_norm_` first. `schuss.LAMB` clips to a norm of 1 by default, and ``lamb_`` does not. Invalid arrays

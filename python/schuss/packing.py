@@ -56,6 +56,9 @@ def pack(params: Any) -> Any:
     """
     params = trees.listed(params)
     grouped = isinstance(params, (list, tuple)) and any(map(is_group, params))
+    for i, entry in enumerate(params if grouped else ()):
+        if not is_group(entry):
+            raise TypeError(f"params[{i}] must be a dict with a 'params' key, like the other groups")
     structures = [entry["params"] for entry in params] if grouped else [params]
     named: list[tuple[str, np.ndarray]] = []
     templates = []

@@ -1,8 +1,9 @@
-"""How arrays are cut among processes; needs no MPI."""
+"""How arrays are cut among processes, and the model of a step; needs no MPI."""
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from schuss.mpi import Machine, predict
 from schuss.mpi._cuts import cut, shares
 
 
@@ -24,3 +25,9 @@ def test_parts_cover_every_array_and_are_even(lengths, ranks, size):
         assert all(place % size == 0 or place == length for place in places)
     assert sum(loads) == sum(lengths)
     assert max(loads) - min(loads) <= 3 * size
+
+
+def test_without_shards_no_parameters_are_sent():
+    messages = Machine(1e-6, 1e9, float("inf"))
+    wide, narrow = (predict(messages, 4, 1e6, param_bytes=size) for size in (4, 2))
+    assert narrow.exchange < wide.exchange and narrow.unsharded == wide.unsharded == wide.exchange

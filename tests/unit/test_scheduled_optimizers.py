@@ -239,3 +239,14 @@ def test_plateau_details():
     assert rate.update(10**400) == 0.125, "a number too large for a float counts as infinity"
     rate.load_state_dict({**rate.state_dict(), "best": -(10**400)})
     assert rate.progress.best == -math.inf and rate.update(-(10**400)) == 0.0625
+
+
+@pytest.mark.parametrize("option", ["lr", "weight_decay"])
+@pytest.mark.parametrize("kind", [schuss.Muon, schuss.Shampoo, schuss.SOAP])
+def test_matrix_optimizers_call_a_schedule_once_a_step(kind, option):
+    calls = []
+    opt = kind([np.eye(2), np.eye(3)], **{option: lambda step: calls.append(step) or 0.1})
+    calls.clear()
+    for _ in range(3):
+        opt.step([np.eye(2), np.eye(3)])
+    assert calls == [0, 1, 2]

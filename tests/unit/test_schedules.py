@@ -147,6 +147,17 @@ def test_restarts_come_at_the_given_steps(first, factor, i):
     assert start == 0 or schedule(start - 1) < 0.1 or first * factor ** (i - 1) == 1
 
 
+@pytest.mark.parametrize("first, tenths", [(10, 14), (100, 22), (10_000, 11), (1024, 15), (1000, 16), (8, 25)])
+def test_restarts_of_periods_that_are_no_whole_multiples(first, tenths):
+    schedule = sch.cosine_restarts(0.1, 0.0, first, tenths / 10)
+    start, length = Fraction(0), Fraction(first)
+    for _ in range(12):
+        # The rate is low before a restart, and high from it on, also where rounding could delay it by a step.
+        assert schedule(math.ceil(start)) > 0.05, start
+        assert start == 0 or schedule(math.ceil(start) - 1) < 0.05, start
+        start, length = start + length, length * tenths / 10
+
+
 @given(rates, st.integers(0, 50), st.floats(0, 1), st.booleans())
 def test_warmup_is_linear_and_continuous(rate, steps, start, skip_first):
     schedule = sch.warmup(sch.cosine(rate, 0.0, 30), steps, start, skip_first)
@@ -182,6 +193,9 @@ def test_huge_steps_and_overflow():
     for schedule in (sch.exponential(0.1, 0.5), sch.step(0.1, 3), sch.multi_step(0.1, [2])):
         assert schedule(10**400) in (0.0, 0.1 * 0.1), "a step that is too large for a float"
     assert sch.exponential(0.1, 1.0)(10**400) == 0.1
+    for schedule in (sch.inverse_time(0.1, 0.5), sch.inverse_time(0.1, 0.5, 3, staircase=True)):
+        assert 0.0 <= schedule(10**400) < 1e-300
+    assert 0.0 <= sch.cosine_restarts(0.1, 0.0, 2, T_mult=1.5)(10**400) <= 0.1
     opt = schuss.SGD(np.ones(2), lr=sch.exponential(0.1, 1e300))
     opt.step(np.ones(2))
     opt.step(np.ones(2))

@@ -105,7 +105,8 @@ def predict(
     share, others = elements / ranks, ranks - 1
     buckets = -(-elements // bucket_size)
     traffic = (gradient_bytes + param_bytes) * share * others
-    exchange = buckets * 2 * others * machine.latency + traffic / machine.bandwidth
+    waiting = buckets * 2 * others * machine.latency
+    exchange = waiting + traffic / machine.bandwidth
     # Gradients are packed, those of all processes added, the part updated and packed, and the other parts unpacked.
     # An MPI also copies what a process sends to itself.
     packed = 2 * gradient_bytes * elements
@@ -116,7 +117,9 @@ def predict(
     update = (packed + added + updated + unpacked + kept) / machine.memory_bandwidth
     hidden = min(exchange, update) * (1 - 1 / max(buckets, 1)) if overlap else 0.0
     reduced = 3 * gradient_bytes * others * share + (gradient_bytes + 2 * param_bytes + 2 * state_bytes) * elements
-    unsharded = exchange + reduced / machine.memory_bandwidth
+    # An all-reduce sends gradients, and then their sums.
+    all_reduce = waiting + 2 * gradient_bytes * share * others / machine.bandwidth
+    unsharded = all_reduce + reduced / machine.memory_bandwidth
     buffers = 2 * bucket_size * (2 * gradient_bytes + param_bytes * (1 + 1 / ranks))
     memory = (param_bytes + gradient_bytes) * elements + (state_bytes + gradient_bytes) * share + buffers
     return Prediction(exchange, update, exchange + update - hidden, unsharded, traffic, state_bytes * share, memory)

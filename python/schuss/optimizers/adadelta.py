@@ -21,7 +21,7 @@ class Adadelta(Optimizer):
     rho : float, default 0.9
         :math:`\rho` in [0, 1).
     eps : float, default 1e-6
-        :math:`\epsilon` >= 0. The first step is about its square root.
+        :math:`\epsilon` >= 0. The first step is about :math:`\sqrt{\epsilon / (1 - \rho)}`.
 
     References
     ----------

@@ -26,7 +26,7 @@ class Adai(Optimizer):
 
     Parameters
     ----------
-    betas : pair of float, default (0.1, 0.99)
+    betas : pair of float or callable, default (0.1, 0.99)
         :math:`\beta_0, \beta_2` in [0, 1).
     eps : float, default 1e-3
         :math:`\epsilon` >= 0, the least :math:`c`.

@@ -37,7 +37,7 @@ class AdamMini(Optimizer):
 
     Parameters
     ----------
-    weight_decay : float, default 0.0
+    weight_decay : float or callable, default 0.0
         :math:`\lambda` >= 0, decoupled.
     blocks : {"rows", "cols", "array"} or int, default "rows"
         What has one second moment: ``"rows"``, each index of the first axis, for weights of shape ``(out, in, ...)``;

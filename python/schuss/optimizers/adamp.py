@@ -53,7 +53,7 @@ class AdamP(_Projected):
 
     Parameters
     ----------
-    weight_decay : float, default 0.0
+    weight_decay : float or callable, default 0.0
         :math:`\lambda` >= 0, decoupled.
     delta : float, default 0.1
         :math:`\delta` >= 0; 0 never projects.
@@ -104,11 +104,11 @@ class SGDP(_Projected):
 
     Parameters
     ----------
-    momentum : float, default 0.0
+    momentum : float or callable, default 0.0
         :math:`\mu` in [0, 1).
     dampening : float, default 0.0
         :math:`d` in [0, 1].
-    weight_decay : float, default 0.0
+    weight_decay : float or callable, default 0.0
         :math:`\lambda` >= 0, decoupled.
     delta : float, default 0.1
         :math:`\delta` >= 0; 0 never projects.

@@ -27,7 +27,7 @@ class CAME(Optimizer):
     where `rr` and `rc`, :math:`r'` and :math:`c'`, average the means of :math:`(u - m)^2 + \epsilon_2` over rows and
     columns with :math:`\beta_3`, and `clip_threshold` is :math:`\tau`. The last two axes of an array are matrices, the
     others batch dimensions; arrays with fewer than two dimensions keep `v` for each element, and
-    :math:`p \leftarrow p - \eta m`.
+    :math:`p \leftarrow (1 - \eta \lambda) p - \eta m`.
 
     Parameters
     ----------

@@ -76,7 +76,8 @@ class LBFGS(Optimizer):
     tolerance_grad : float, default 1e-7
         A step ends once no element of the gradient is larger.
     tolerance_change : float, default 1e-9
-        A step ends once neither loss nor any parameter changes by more.
+        A step ends once an iteration changes the loss by less than this or no parameter by more, or :math:`g \cdot d`
+        is above minus this.
     history_size : int, default 100
         The number of pairs, >= 1.
     line_search_fn : {"strong_wolfe"}, optional

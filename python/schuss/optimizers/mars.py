@@ -31,11 +31,11 @@ class MARS(Optimizer):
 
     Parameters
     ----------
-    betas : pair of float, default (0.95, 0.99)
+    betas : pair of float or callable, default (0.95, 0.99)
         :math:`\beta_1, \beta_2` in [0, 1).
     gamma : float, default 0.025
         :math:`\gamma` >= 0, how much of the change of the gradient is added.
-    weight_decay : float, default 0.0
+    weight_decay : float or callable, default 0.0
         :math:`\lambda` >= 0, decoupled.
     base : {"adamw", "lion"}, default "adamw"
         ``"lion"``: :math:`p \leftarrow (1 - \eta \lambda) p - \eta \, \mathrm{sign}(m)`, without `v`.
@@ -43,7 +43,7 @@ class MARS(Optimizer):
         Also arrays of fewer than two dimensions take steps of MARS.
     lr_1d : float, optional
         The learning rate of AdamW's steps, if it is another; a schedule multiplies it as it does ``lr``.
-    betas_1d : pair of float, default (0.9, 0.95)
+    betas_1d : pair of float or callable, default (0.9, 0.95)
         The betas of AdamW's steps, in [0, 1).
     weight_decay_1d : float, optional
         The weight decay of AdamW's steps, if it is another.

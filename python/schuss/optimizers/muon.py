@@ -77,7 +77,7 @@ class Muon(Optimizer):
     adjust_lr_fn : {"original", "match_rms_adamw", "spectral_unclamped"} or None, default "original"
         :math:`f` for :math:`m` outputs and :math:`n` inputs: :math:`\sqrt{\max(1, m/n)}` of Jordan's code;
         :math:`0.2 \sqrt{\max(m, n)}`, with which a step has the size of one of AdamW; :math:`\sqrt{m/n}`;
-        or for None 1.
+        or for None 1. PyTorch's None is ``"original"``.
     momentum_form : {"ema", "heavy_ball"}, default "ema"
         With ``"heavy_ball"`` :math:`b \leftarrow \mu b + g` and :math:`u = \mu b + g`, as in Keras.
     bias_correction : bool, default False

@@ -27,7 +27,6 @@ class Newton(Optimizer):
 
     NumPy's BLAS and LAPACK solve the system and choose their own number of threads, which `schuss.set_num_threads` does
     not change. So the last bits of the solution may depend on that library, on the CPU and on its number of threads.
-    This is the only optimizer of the package for which they may.
 
     Parameters
     ----------

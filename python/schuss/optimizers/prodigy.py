@@ -47,7 +47,7 @@ class Prodigy(Optimizer):
     d_coef : float, default 1.0
         :math:`c` > 0: scales the estimate.
     growth_rate : float, default inf
-        The largest factor by which the estimate grows in one step, > 0.
+        The largest factor by which the estimate grows in one step, > 0; its first growth has no bound.
 
     References
     ----------

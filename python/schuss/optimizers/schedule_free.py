@@ -80,7 +80,8 @@ class ScheduleFreeSGD(_ScheduleFree):
     mode is an error. ``state_dict()`` has the mode: load it together with the parameters of that mode.
 
     The state has one array, `z`, and two numbers for each array, the sum of weights and :math:`\eta_{max}`; `x` is
-    computed from `y` and `z`, so switching to eval and back rounds the parameters once or twice.
+    computed from `y` and `z`, so switching to eval and back rounds the parameters once or twice. The error of `x` is
+    that of `y` divided by :math:`\beta_1`: do not make `momentum` tiny.
 
     Parameters
     ----------

@@ -49,7 +49,6 @@ class Shampoo(Optimizer):
         :math:`(1 - \mu) g + \mu u` with the :math:`u` of the last step, from step 2 on.
     eps : float, default 1e-6
         :math:`\epsilon` >= 0; 0 counts as the rounding error of the largest eigenvalue.
-    weight_decay : float or callable, default 0.0
     beta2 : float, default 1.0
         With :math:`\beta` < 1, :math:`L \leftarrow \beta L + (1 - \beta) G G^T`, which is divided by
         :math:`1 - \beta^t` before :math:`\epsilon` is added; 1 is the sum above.
@@ -154,7 +153,7 @@ class Shampoo(Optimizer):
                 group, param = self._groups[self._suffixes[i][0]], self._params[i]
                 if param.size:
                     states = dict(zip(self._state_names(i), self._states[i], strict=True))
-                    work = _Work(group._scheduled(self.step_count)[0], param, states)
+                    work = _Work(group.resting, param, states)  # nothing here may have a schedule
                     found += work.precondition(self._step_scratch[i], t)
         return self._backend.changes(copies=found)
 

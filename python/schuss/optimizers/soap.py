@@ -113,13 +113,18 @@ class SOAP(Optimizer):
             self._found = []
         with np.errstate(all="ignore"):
             for i, t in steps:
-                group = self._groups[self._suffixes[i][0]]
                 if self._params[i].size:
-                    _Work(self, i, group._scheduled(self.step_count)[0]).do(program, t, self._found)
+                    _Work(self, i, self._hypers_of(i)).do(program, t, self._found)
         if program == "gather":
             return None
         found, self._found = self._found, []
         return self._backend.changes(copies=found)
+
+    def _hypers_of(self, i: int) -> Mapping[str, Any]:
+        """What the products of an array need of the hyperparameters in this step: only betas may have a schedule."""
+        group = self._groups[self._suffixes[i][0]]
+        betas = group["betas"]
+        return {**group.resting, "betas": betas(self.step_count)} if callable(betas) else group.resting
 
 
 def _rotated(hypers: Mapping[str, Any], array: np.ndarray) -> list[tuple[int, int]]:

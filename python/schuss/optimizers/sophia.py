@@ -53,7 +53,7 @@ class SophiaG(_Sophia):
 
     The diagonal :math:`h` starts at 0, and :meth:`update_hessian` averages estimates of it, in the paper the squared
     gradients of a loss with labels sampled from the model, times the batch size. Until the first one each step is a
-    sign.
+    sign. Estimates must be >= 0: a step with a negative :math:`h` goes uphill, and is not bounded.
 
     The authors' ``update_hessian`` takes gradients and squares them, without the batch size: pass ``bs`` here then.
 

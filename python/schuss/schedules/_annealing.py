@@ -162,11 +162,12 @@ class cosine_restarts(Schedule):
                 step, length, period = step - length, length * int(ratio), period + 1
             return period, step / length
         # In units of the first period, period i begins at (ratio**i - 1) / (ratio - 1).
-        passed, log = min(step / self.T_0, 1e300), math.log(ratio)
+        passed, log = min(step, self.T_0 * 10**300) / self.T_0, math.log(ratio)
         period = int(math.log1p(passed * (ratio - 1.0)) / log)
         begin = math.expm1(period * log) / (ratio - 1.0)
         part = (passed - begin) / math.exp(period * log)
-        return (period, max(part, 0.0)) if part < 1.0 else (period + 1, 0.0)
+        # Rounding must not turn the first step of a period, the highest, into the end of the one before, the lowest.
+        return (period, max(part, 0.0)) if part < 1.0 - 1e-12 else (period + 1, 0.0)
 
     @property
     def initial_lr(self) -> float:

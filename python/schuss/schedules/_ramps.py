@@ -171,6 +171,7 @@ class inverse_time(Schedule):
         )
 
     def _at(self, step: int) -> float:
+        step = min(step, self.decay_steps * 10**300)  # its quotient is a float for any step
         passed = step // self.decay_steps if self.staircase else step / self.decay_steps
         return self.lr / (1.0 + self.decay_rate * passed)
 

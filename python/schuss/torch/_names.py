@@ -1,6 +1,7 @@
 """What torch.optim's optimizers call their states: their checkpoints and ours load into each other.
 
-An optimizer that torch does not have keeps the names of the package.
+An optimizer that torch does not have keeps the names of the package. So do LBFGS, whose state is another, and Muon: the
+``adjust_lr_fn`` that torch saves, None, would be another step here.
 """
 
 from __future__ import annotations

@@ -213,7 +213,7 @@ class Optimizer(torch.optim.Optimizer):
         return losses[0] if losses else None
 
     def state_dict(self) -> dict[str, Any]:
-        """The state in torch's form; that of a class that torch has too loads into torch's."""
+        """The state in torch's form; that of a class that torch has too, but LBFGS and Muon, loads into torch's."""
         self._check_idle()
         if self._plan is not None:
             self._plan.follow(self.state)
@@ -228,7 +228,7 @@ class Optimizer(torch.optim.Optimizer):
         return result
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Loads the result of :meth:`state_dict`, or of torch's class of the same name.
+        """Loads the result of :meth:`state_dict`, or of torch's class of the same name, but LBFGS and Muon.
 
         Values are copied. On an error nothing has changed.
 
