@@ -260,3 +260,16 @@ def test_lookahead_around_a_wrapper_pulls_the_master_copies(inside):
 
     twice = after_steps(lambda opt: schuss.Lookahead(inside(opt), k=2))
     assert_same(twice, after_steps(lambda opt: schuss.Lookahead(opt, k=2)))
+
+
+def test_lookahead_around_an_average_resets_the_optimizer_alone():
+    """The average is a state of its wrapper, and goes on as without the Lookahead."""
+    w, params = np.ones(2), np.ones(2)
+    opt = schuss.Lookahead(schuss.EMA(schuss.SGD(w, lr=0.1, momentum=0.9), decay=0.5), k=2, alpha=1.0, pullback="reset")
+    twin = schuss.EMA(schuss.SGD(params, lr=0.1, momentum=0.9), decay=0.5)
+    for _ in range(2):
+        opt.step(np.ones(2))
+        twin.step(np.ones(2))
+    state = opt.state_dict()["state"][0]
+    assert not state["b"].any()
+    assert_same([state["average"], w], [twin.average, params])
