@@ -332,6 +332,8 @@ def _structure(optimizer: Optimizer) -> Any:
             return {trees.shown_key(key): describe(value) for key, value in template.items()}
         if isinstance(template, (list, tuple)):
             return [describe(value) for value in template]
+        if template is None:
+            return None
         array = optimizer._params[template]
         return f"{array.dtype.name}{list(array.shape)}"
 

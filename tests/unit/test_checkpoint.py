@@ -385,6 +385,18 @@ def test_states_of_schedules(path):
     assert path.read_bytes() == content
 
 
+def test_structures_with_none(path):
+    """None in the place of an array is part of the structure."""
+    make = lambda value, b=None: schuss.Adam({"w": np.full(3, value), "b": b, "c": [None, {}]})  # noqa: E731
+    one, other = make(1.0), make(2.0)
+    one.step({"w": np.ones(3), "b": None, "c": [None, {}]})
+    schuss.save(path, one)
+    schuss.load(path, other)
+    assert_unchanged(other, snapshot(one))
+    with pytest.raises(ValueError, match=r"params\['b'\] is None there and float64\[1\] here$"):
+        schuss.load(path, make(2.0, np.ones(1)))
+
+
 def test_equal_keys_are_equal(path):
     """Also if they print differently."""
     make = lambda *keys: schuss.Adam({key: np.full(3, i, F64) for i, key in enumerate(keys)})  # noqa: E731
