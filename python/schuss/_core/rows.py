@@ -37,6 +37,8 @@ def step(optimizer: Optimizer, grads: Any, grad_scale: Any, partial: Any) -> boo
         if isinstance(leaf, (tuple, list)):
             whole[i] = None
             rows.append(_read(optimizer, i, place, leaf))
+    if not optimizer._by_rows:  # also without such a pair: its step may take more than gradients
+        raise TypeError(f"{optimizer._name()} cannot step over rows; {_others()}")
     return optimizer._step_rows(trees.build(optimizer._root(), whole.__getitem__), rows, scale, partial)
 
 
