@@ -23,7 +23,7 @@ class ParamGroup(MutableMapping[str, Any]):
 
     ``group["params"]`` is a tuple of its arrays; every other key is a hyperparameter. Setting one checks it, and the
     next step uses it. A hyperparameter that decides which state arrays there are (``amsgrad``, ``centered``, momentum
-    on or off) is fixed once the optimizer is made.
+    on or off) is fixed once the optimizer is made. A copy of a group is a plain dict.
 
     Examples
     --------
@@ -344,6 +344,9 @@ class ParamGroup(MutableMapping[str, Any]):
     # Comparing dicts of arrays raises, so groups compare by identity; `index` and `in` need a comparison.
     __eq__ = object.__eq__
     __hash__ = object.__hash__  # pyright: ignore[reportAssignmentType] - a Mapping has none
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return dict, (dict(self),)
 
     def __repr__(self) -> str:
         hypers = ", ".join(f"{name}={value!r}" for name, value in self._hypers.items())
