@@ -107,6 +107,33 @@ def test_wrong_calls():
         opt._nonsense  # noqa: B018
 
 
+def test_a_group_that_a_wrapper_without_arrays_does_not_know():
+    for wrap in (schuss.SAM, lambda opt: schuss.Transformed(opt, [schuss.transforms.accumulate(2)])):
+        opt = wrap(schuss.SGD([np.ones(2)]))
+        opt.optimizer.add_param_group({"params": [np.ones(2)]})
+        with pytest.raises(ValueError, match=r"^a group was added to the wrapped optimizer itself; make a new "):
+            opt.state_dict()
+
+
+def test_two_averages_of_one_optimizer(tmp_path):
+    """Side by side, each with a checkpoint of its own."""
+
+    def make():
+        opt = schuss.SGD(np.ones(2), lr=0.5)
+        return schuss.EMA(opt, decay=0.5), schuss.SWA(opt)
+
+    one, other = make()
+    for _ in range(3):
+        one.step(np.ones(2))
+        other.update()
+    again, beside = make()
+    for k, (saved, loaded) in enumerate(((one, again), (other, beside))):
+        schuss.save(tmp_path / str(k), saved)
+        schuss.load(tmp_path / str(k), loaded)
+    assert_same([again.average, beside.average], [one.average, other.average])
+    assert (one.average != other.average).all() and (again.updates, beside.updates) == (3, 3)
+
+
 WRAPPED = {"average": lambda opt: schuss.EMA(opt, decay=0.5), "slow": lambda opt: schuss.Lookahead(opt, k=1)}
 
 
