@@ -159,11 +159,12 @@ def _json(state: dict[str, Any]) -> str:
             return value.item()
         raise TypeError(f"{trees.kind(value)} is not JSON serializable")
 
-    for i, group in enumerate(state["param_groups"]):
+    places = [(i, name, value) for i, group in enumerate(state["param_groups"]) for name, value in group.items()]
+    for i, name, value in places:
         try:
-            json.dumps(group["lr"], default=plain)
+            json.dumps(value, default=plain)
         except (TypeError, ValueError, RecursionError) as error:
-            place = f"the state of the schedule in param_groups[{i}]['lr']"
+            place = f"the state of the schedule in param_groups[{i}][{name!r}]"
             raise TypeError(f"{place} cannot be saved: {error}; its state_dict() must return plain numbers") from error
     return json.dumps(state, default=plain)
 

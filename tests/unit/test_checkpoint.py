@@ -378,10 +378,11 @@ def test_states_of_schedules(path):
     loop = []
     loop.append(loop)
     for state in ({"best": np.ones(2)}, {"best": {1}}, loop):
-        groups = [{"params": np.ones(3)}, {"params": np.ones(3), "lr": Kept(state)}]
-        message = r"^the state of the schedule in param_groups\[1\]\['lr'\] cannot be saved: "
-        with pytest.raises(TypeError, match=message):
-            schuss.save(path, schuss.Adam(groups))
+        for name in ("lr", "weight_decay"):
+            groups = [{"params": np.ones(3)}, {"params": np.ones(3), name: Kept(state)}]
+            message = rf"^the state of the schedule in param_groups\[1\]\['{name}'\] cannot be saved: "
+            with pytest.raises(TypeError, match=message):
+                schuss.save(path, schuss.Adam(groups))
     assert path.read_bytes() == content
 
 
