@@ -281,6 +281,13 @@ def test_rows_and_whole_arrays_in_one_step():
         assert_same([params[name]], [alone[name]], name)
 
 
+def test_empty_lists_of_rows():
+    table, bias = np.ones((3, 2)), np.ones(2)
+    opt = schuss.SGD([table, bias], lr=0.5)
+    assert opt.step_rows([([], np.zeros((0, 2))), np.ones(2)])
+    assert (table == 1.0).all() and (bias == 0.5).all()
+
+
 def test_groups_and_schedules():
     tables = [np.ones((4, 2)), np.ones((3, 2))]
     opt = schuss.SGD([{"params": tables[0]}, {"params": [tables[1]], "lr": lambda step: 0.5 / (1 + step)}], lr=1.0)

@@ -68,6 +68,8 @@ def _indices(place: str, given: Any) -> np.ndarray:
         raise TypeError(f"{place} is on a GPU; copy the indices to the host")
     checks.refuse_masked(place, given)
     indices = np.asarray(given)
+    if not indices.size and isinstance(given, (list, tuple)):  # which has no dtype
+        indices = indices.astype(np.int64)
     if indices.dtype.kind not in "iu":
         raise TypeError(f"{place} has dtype {indices.dtype}; indices of rows are integers, such as np.int64")
     if indices.ndim != 1:
