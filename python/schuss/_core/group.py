@@ -84,9 +84,7 @@ class ParamGroup(MutableMapping[str, Any]):
         divides = self._kind._by_first_rate(self.resting)
         if divides is None:
             return _constant(rate)
-        first = getattr(rate, "initial_lr", None) if callable(rate) else rate
-        if first is None:
-            first = validate.scheduled_rate(f"{self._where}lr", rate, 0)
+        first = scheduling.initial_rate(f"{self._where}lr", rate) if callable(rate) else rate
         if not first > 0:
             raise ValueError(
                 f"{self._where}{divides} divides by the first lr, which is 0; start above 0, or give the schedule an "
