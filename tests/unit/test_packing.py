@@ -206,6 +206,7 @@ def test_wrong_calls():
         (lambda: schuss.pack([w, w]), ValueError, "params[1] is the same memory as params[0]"),
         (lambda: schuss.pack({"w": 1.0}), TypeError, "params['w'] is a float, not a NumPy array"),
         (lambda: schuss.pack([{"params": [np.ones(2, int)]}]), TypeError, "params[0]['params'][0] has dtype int64"),
+        (lambda: schuss.pack([{"params": [w]}, [w]]), TypeError, "params[1] must be a dict with a 'params' key, like"),
     ]:
         with pytest.raises(error) as caught:
             call()

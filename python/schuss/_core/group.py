@@ -361,6 +361,24 @@ def is_group(entry: Any) -> bool:
     return isinstance(entry, Mapping) and "params" in entry
 
 
+def are_groups(params: Any) -> bool:
+    """Whether parameters are given as a list of groups; raises if only some of its entries are groups."""
+    if not isinstance(params, (list, tuple)) or not any(map(is_group, params)):
+        return False
+    for i, entry in enumerate(params):
+        if not is_group(entry):
+            raise TypeError(f"params[{i}] must be a dict with a 'params' key, like the other groups")
+    return True
+
+
+def listed(params: Any) -> Any:
+    """Parameters that can be read several times: with lists in the place of iterators, also in groups."""
+    params = trees.listed(params)
+    if not are_groups(params):
+        return params
+    return [{**entry, "params": trees.listed(entry["params"])} for entry in params]
+
+
 def check_group(entry: Any) -> None:
     """Raises unless `entry` is a group dict."""
     if not is_group(entry):
