@@ -112,11 +112,9 @@ def _temporary(folder: str, start: str) -> Iterator[tuple[str, BinaryIO]]:
     for entry in os.listdir(folder):
         if entry.startswith(start) and entry.endswith(_SUFFIX) and len(entry) == len(start) + 16 + len(_SUFFIX):
             _remove_if_left(os.path.join(folder, entry))
-    path = os.path.join(folder, f"{start}{os.urandom(8).hex()}{_SUFFIX}")
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+    path, handle = _created(folder, start)
     try:
         with open(handle, "wb") as file:
-            _lock(handle)
             try:
                 yield path, file
             except BaseException:
@@ -129,14 +127,34 @@ def _temporary(folder: str, start: str) -> Iterator[tuple[str, BinaryIO]]:
         raise
 
 
-def _lock(handle: int) -> bool:
-    """Locks a file until its handle is closed; false if somebody else has, or where files have no such locks."""
+def _created(folder: str, start: str) -> tuple[str, int]:
+    """The path and the handle of a new file, which is locked."""
+    while True:
+        path = os.path.join(folder, f"{start}{os.urandom(8).hex()}{_SUFFIX}")
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+        try:
+            # Another save may have found it before it was locked, and have taken it for one that was left.
+            mine = _lock(handle) is not False and os.path.exists(path)
+        except BaseException:
+            os.close(handle)
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+            raise
+        if mine:
+            return path, handle
+        os.close(handle)
+
+
+def _lock(handle: int) -> bool | None:
+    """Locks a file until its handle is closed; false if somebody else has, None where files have no such locks."""
     try:
         import fcntl
 
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (ImportError, OSError):
+    except BlockingIOError:
         return False
+    except (ImportError, OSError):
+        return None
     return True
 
 

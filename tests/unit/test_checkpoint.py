@@ -305,6 +305,33 @@ def test_what_a_killed_save_left_is_removed(path, monkeypatch):
 
 
 @posix
+def test_saves_to_the_same_path_at_once(path, monkeypatch):
+    """One that has just made its temporary file makes another, if a second save takes that for one that was left."""
+    import fcntl
+
+    opt = schuss.SGD(np.ones(3))
+    real, cases = schuss.checkpoint._lock, ["removed", "about to be removed"]
+
+    def lock(handle):
+        if not cases:
+            return real(handle)
+        (new,) = path.parent.iterdir()
+        with new.open() as found:
+            fcntl.flock(found, fcntl.LOCK_EX)
+            if cases.pop(0) == "removed":
+                new.unlink()
+                return None
+            locked = real(handle)
+            new.unlink()
+            return locked
+
+    monkeypatch.setattr(schuss.checkpoint, "_lock", lock)
+    schuss.save(path, opt)
+    assert not cases and list(path.parent.iterdir()) == [path]
+    schuss.load(path, opt)
+
+
+@posix
 def test_permissions_are_read_without_setting_them(path, monkeypatch):
     """Setting the umask, even for a moment, would change the files that other threads make."""
     mask = os.umask(0o027)
