@@ -112,11 +112,9 @@ def _temporary(folder: str, start: str) -> Iterator[tuple[str, BinaryIO]]:
     for entry in os.listdir(folder):
         if entry.startswith(start) and entry.endswith(_SUFFIX) and len(entry) == len(start) + 16 + len(_SUFFIX):
             _remove_if_left(os.path.join(folder, entry))
-    path = os.path.join(folder, f"{start}{os.urandom(8).hex()}{_SUFFIX}")
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+    path, handle = _created(folder, start)
     try:
         with open(handle, "wb") as file:
-            _lock(handle)
             try:
                 yield path, file
             except BaseException:
@@ -129,14 +127,34 @@ def _temporary(folder: str, start: str) -> Iterator[tuple[str, BinaryIO]]:
         raise
 
 
-def _lock(handle: int) -> bool:
-    """Locks a file until its handle is closed; false if somebody else has, or where files have no such locks."""
+def _created(folder: str, start: str) -> tuple[str, int]:
+    """The path and the handle of a new file, which is locked."""
+    while True:
+        path = os.path.join(folder, f"{start}{os.urandom(8).hex()}{_SUFFIX}")
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+        try:
+            # Another save may have found it before it was locked, and have taken it for one that was left.
+            mine = _lock(handle) is not False and os.path.exists(path)
+        except BaseException:
+            os.close(handle)
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+            raise
+        if mine:
+            return path, handle
+        os.close(handle)
+
+
+def _lock(handle: int) -> bool | None:
+    """Locks a file until its handle is closed; false if somebody else has, None where files have no such locks."""
     try:
         import fcntl
 
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (ImportError, OSError):
+    except BlockingIOError:
         return False
+    except (ImportError, OSError):
+        return None
     return True
 
 
@@ -159,11 +177,12 @@ def _json(state: dict[str, Any]) -> str:
             return value.item()
         raise TypeError(f"{trees.kind(value)} is not JSON serializable")
 
-    for i, group in enumerate(state["param_groups"]):
+    places = [(i, name, value) for i, group in enumerate(state["param_groups"]) for name, value in group.items()]
+    for i, name, value in places:
         try:
-            json.dumps(group["lr"], default=plain)
+            json.dumps(value, default=plain)
         except (TypeError, ValueError, RecursionError) as error:
-            place = f"the state of the schedule in param_groups[{i}]['lr']"
+            place = f"the state of the schedule in param_groups[{i}][{name!r}]"
             raise TypeError(f"{place} cannot be saved: {error}; its state_dict() must return plain numbers") from error
     return json.dumps(state, default=plain)
 
@@ -332,6 +351,8 @@ def _structure(optimizer: Optimizer) -> Any:
             return {trees.shown_key(key): describe(value) for key, value in template.items()}
         if isinstance(template, (list, tuple)):
             return [describe(value) for value in template]
+        if template is None:
+            return None
         array = optimizer._params[template]
         return f"{array.dtype.name}{list(array.shape)}"
 

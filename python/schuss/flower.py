@@ -57,9 +57,7 @@ class _Server:
             if not isinstance(optimizer, Optimizer):
                 raise TypeError(f"make returned a {type(optimizer).__name__}; it must return an optimizer of schuss")
             if self._steps_before:
-                state = optimizer.state_dict()
-                groups = [{**group, "step": self._steps_before} for group in state["param_groups"]]
-                optimizer.load_state_dict({**state, "step": self._steps_before, "param_groups": groups})
+                optimizer.step_count = self._steps_before
             self._params, self.optimizer = params, optimizer
         _check_same(floats, "model's arrays", self._params)
         for name, array in floats.items():

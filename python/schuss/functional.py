@@ -16,9 +16,9 @@ One function per class: ``adamw_`` for `schuss.AdamW`, and so on. Each updates a
 
 Classes whose step is more than one rule over one array have no function: `schuss.NAG` is ``sgd_`` with momentum, given
 gradients from the look-ahead point; `schuss.Ranger` is `schuss.centralize_`, then ``radam_`` with
-``decoupled_weight_decay=True``, then a synchronization; `schuss.Newton` solves one system over all parameters;
-`schuss.Muon`, `schuss.SOAP` and `schuss.Shampoo` multiply matrices; and `schuss.Prodigy`, `schuss.DAdaptAdam`,
-`schuss.DAdaptSGD`, `schuss.DoG` and `schuss.Adai` sum over all arrays.
+``decoupled_weight_decay=True``, then a synchronization; `schuss.Prodigy`, `schuss.DAdaptAdam`, `schuss.DAdaptSGD`,
+`schuss.DoG` and `schuss.Adai` have numbers that all arrays share; `schuss.Newton` solves one system over all
+parameters, and `schuss.Muon`, `schuss.SOAP` and `schuss.Shampoo` multiply matrices.
 
 Results are bit-identical to the class without ``max_grad_norm``, which needs all gradients: to clip them, call
 `schuss.clip_grad_norm_` first. `schuss.LAMB` clips to a norm of 1 by default, and ``lamb_`` does not. Invalid arrays

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from schuss._arrays import checks, trees
-from schuss._core.group import is_group
+from schuss._core.group import are_groups, listed
 
 _LINE = 64
 
@@ -54,17 +54,14 @@ def pack(params: Any) -> Any:
     >>> params[1]
     array([0.5, 0.5, 0.5])
     """
-    params = trees.listed(params)
-    grouped = isinstance(params, (list, tuple)) and any(map(is_group, params))
-    for i, entry in enumerate(params if grouped else ()):
-        if not is_group(entry):
-            raise TypeError(f"params[{i}] must be a dict with a 'params' key, like the other groups")
+    params = listed(params)
+    grouped = are_groups(params)
     structures = [entry["params"] for entry in params] if grouped else [params]
     named: list[tuple[str, np.ndarray]] = []
     templates = []
     for i, structure in enumerate(structures):
         where = f"params[{i}]['params']" if grouped else "params"
-        template, leaves = trees.flatten(trees.listed(structure), where, len(named))
+        template, leaves = trees.flatten(structure, where, len(named))
         named += [(where + suffix, array) for suffix, array in leaves]
         templates.append(template)
     for place, array in named:

@@ -14,6 +14,7 @@ from reference import defaults_of
 
 import schuss
 import schuss.torch
+from schuss._backends import cuda_gradients, cuda_interop
 from schuss._core.declaration import REQUIRED
 
 # The package imports LBFGS on first use, so it is not in the registry.
@@ -320,6 +321,14 @@ def test_the_signature_is_that_of_the_package():
     assert set(schuss.torch.Adam([ones(3)]).defaults) == set(defaults_of("Adam")) - {
         "max_grad_norm", "nonfinite", "state_dtype", "state_rounding", "state_seed", "master_weights"
     }  # fmt: skip
+
+
+def test_a_sparse_gradient_on_a_gpu_is_refused_with_a_message():
+    """It has no pointer by which a step could know it again; `describe` sees it before anything about a GPU."""
+    sparse = torch.eye(2).to_sparse()
+    assert cuda_gradients._key(sparse) is None and cuda_gradients._key(torch.eye(2)) is not None
+    with pytest.raises(TypeError, match=r"^grads is a sparse tensor; pass a dense one"):
+        cuda_interop.describe("grads", sparse)
 
 
 def test_importing_the_package_does_not_import_torch():

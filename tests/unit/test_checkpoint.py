@@ -305,6 +305,33 @@ def test_what_a_killed_save_left_is_removed(path, monkeypatch):
 
 
 @posix
+def test_saves_to_the_same_path_at_once(path, monkeypatch):
+    """One that has just made its temporary file makes another, if a second save takes that for one that was left."""
+    import fcntl
+
+    opt = schuss.SGD(np.ones(3))
+    real, cases = schuss.checkpoint._lock, ["removed", "about to be removed"]
+
+    def lock(handle):
+        if not cases:
+            return real(handle)
+        (new,) = path.parent.iterdir()
+        with new.open() as found:
+            fcntl.flock(found, fcntl.LOCK_EX)
+            if cases.pop(0) == "removed":
+                new.unlink()
+                return None
+            locked = real(handle)
+            new.unlink()
+            return locked
+
+    monkeypatch.setattr(schuss.checkpoint, "_lock", lock)
+    schuss.save(path, opt)
+    assert not cases and list(path.parent.iterdir()) == [path]
+    schuss.load(path, opt)
+
+
+@posix
 def test_permissions_are_read_without_setting_them(path, monkeypatch):
     """Setting the umask, even for a moment, would change the files that other threads make."""
     mask = os.umask(0o027)
@@ -378,11 +405,24 @@ def test_states_of_schedules(path):
     loop = []
     loop.append(loop)
     for state in ({"best": np.ones(2)}, {"best": {1}}, loop):
-        groups = [{"params": np.ones(3)}, {"params": np.ones(3), "lr": Kept(state)}]
-        message = r"^the state of the schedule in param_groups\[1\]\['lr'\] cannot be saved: "
-        with pytest.raises(TypeError, match=message):
-            schuss.save(path, schuss.Adam(groups))
+        for name in ("lr", "weight_decay"):
+            groups = [{"params": np.ones(3)}, {"params": np.ones(3), name: Kept(state)}]
+            message = rf"^the state of the schedule in param_groups\[1\]\['{name}'\] cannot be saved: "
+            with pytest.raises(TypeError, match=message):
+                schuss.save(path, schuss.Adam(groups))
     assert path.read_bytes() == content
+
+
+def test_structures_with_none(path):
+    """None in the place of an array is part of the structure."""
+    make = lambda value, b=None: schuss.Adam({"w": np.full(3, value), "b": b, "c": [None, {}]})  # noqa: E731
+    one, other = make(1.0), make(2.0)
+    one.step({"w": np.ones(3), "b": None, "c": [None, {}]})
+    schuss.save(path, one)
+    schuss.load(path, other)
+    assert_unchanged(other, snapshot(one))
+    with pytest.raises(ValueError, match=r"params\['b'\] is None there and float64\[1\] here$"):
+        schuss.load(path, make(2.0, np.ones(1)))
 
 
 def test_equal_keys_are_equal(path):

@@ -3,6 +3,7 @@
 import pickle
 
 import numpy as np
+import pytest
 from helpers import (
     F64,
     TYPICAL,
@@ -218,6 +219,13 @@ def test_generators_and_values_of_dicts():
         assert opt.param_groups[0]["params"][0] is params[0]
     opt = schuss.SGD({"params": group} for group in ([np.ones(2)], (p for p in params)))
     assert [len(group["params"]) for group in opt.param_groups] == [1, 2]
+
+
+@pytest.mark.parametrize("given", [list, iter, lambda own: [{"params": own}], lambda own: [{"params": iter(own)}]])
+def test_arrays_on_a_gpu_are_found_in_generators(given):
+    array = type("Array", (), {"__cuda_array_interface__": {}})()
+    with refused(TypeError, "NAG works on NumPy arrays only; params has arrays on a GPU"):
+        schuss.NAG(given([array]))
 
 
 class TestNotStrict:

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -147,6 +148,44 @@ def test_copies_keep_the_initial_learning_rate(how):
 def ramp(step):
     """A plain function, which has no initial_lr."""
     return 0.25 * min(step, 1)
+
+
+@each_copy
+def test_copies_keep_the_constructors_values(how):
+    """Groups that are added take them, whatever the present ones are."""
+    opt = schuss.SGD([np.ones(3)], lr=0.5)
+    opt.lr = 0.25
+    other = how(opt)
+    other.add_param_group({"params": [np.ones(3)]})
+    assert [group["lr"] for group in other.param_groups] == [0.25, 0.5]
+
+
+class Halved(NamedTuple):
+    """A schedule that is a tuple."""
+
+    first: float
+
+    def __call__(self, step):
+        return self.first / 2**step
+
+
+@each_copy
+def test_copies_of_groups_with_a_schedule_that_is_a_tuple(how):
+    opt = how(schuss.SGD([{"params": [np.ones(3)]}], lr=Halved(0.5)))
+    opt.step([[np.ones(3)]])
+    assert opt.param_groups[0]["lr"] == Halved(0.5) and opt.lr == 0.25
+
+
+@pytest.mark.parametrize("how", [copy.copy, copy.deepcopy, lambda group: pickle.loads(pickle.dumps(group))])
+def test_copies_of_a_group_are_dicts(how):
+    """Writing to one does not change the optimizer."""
+    w = np.ones(3)
+    opt = schuss.SGD([w], lr=0.5)
+    copied = how(opt.param_groups[0])
+    assert type(copied) is dict and list(copied) == list(opt.param_groups[0]) and copied["lr"] == 0.5
+    copied["lr"] = 8.0
+    opt.step([np.ones(3)])
+    assert (w == 0.5).all()
 
 
 @each_copy

@@ -244,6 +244,18 @@ def model():
     return {"table": np.ones((6, 4), F32), "other": np.ones((5, 2), F32), "w": np.ones(3, F32)}
 
 
+@pytest.mark.parametrize("kind", [schuss.Newton, schuss.LBFGS, schuss.ScheduleFreeSGD, schuss.LAMB])
+def test_an_optimizer_without_rows_takes_no_step_over_whole_arrays_either(kind):
+    """Newton would need the Hessian, and a schedule-free optimizer the mode of training."""
+    w = np.ones(2)
+    opt = kind(w, lr=0.5)
+    if kind is schuss.ScheduleFreeSGD:
+        opt.eval()
+    with pytest.raises(TypeError, match=f"^{kind.__name__} cannot step over rows; those that can are Adadelta, "):
+        opt.step_rows(np.ones(2))
+    assert (w == 1.0).all() and opt.step_count == 0
+
+
 def test_rows_and_whole_arrays_in_one_step():
     """Each array is as if it were alone, but for the norm, which is that of all gradients."""
     rng = np.random.default_rng(3)
@@ -267,6 +279,13 @@ def test_rows_and_whole_arrays_in_one_step():
     opts["w"].step(w)
     for name in params:
         assert_same([params[name]], [alone[name]], name)
+
+
+def test_empty_lists_of_rows():
+    table, bias = np.ones((3, 2)), np.ones(2)
+    opt = schuss.SGD([table, bias], lr=0.5)
+    assert opt.step_rows([([], np.zeros((0, 2))), np.ones(2)])
+    assert (table == 1.0).all() and (bias == 0.5).all()
 
 
 def test_groups_and_schedules():

@@ -111,6 +111,15 @@ def test_the_clip_factor(kind):
     assert opt.clip_factor is None and set(opt.metrics()) == {"step", "skipped_steps", "lr"}
 
 
+@pytest.mark.parametrize(("bad", "bound"), [(np.nan, 1.0), (np.nan, np.inf), (np.inf, 1.0), (np.inf, np.inf)])
+def test_the_clip_factor_of_gradients_that_are_not_finite(bad, bound):
+    """It is the one that the step used."""
+    w = np.zeros(1)
+    opt = schuss.SGD([w, np.zeros(1)], lr=1.0, max_grad_norm=bound)
+    opt.step([np.array([-1.0]), np.array([bad])])
+    np.testing.assert_equal(opt.clip_factor, w[0])
+
+
 def test_metrics_of_a_wrapper_and_after_a_skipped_step():
     """The norm is that of the skipped step's gradients, which nothing has clipped."""
     opt = schuss.Lookahead(schuss.Adam(np.zeros(2), lr=lambda step: 0.1 + step, nonfinite="skip", max_grad_norm=1.0))

@@ -343,6 +343,15 @@ def test_a_skipped_step_zeroes_gradients():
         assert not grads.any() and (w == 1).all()
 
 
+def test_accumulation_begins_anew_after_a_skipped_step():
+    """A NaN in the mean does not stay in it."""
+    w = np.ones(1)
+    opt = schuss.Transformed(schuss.SGD(w, lr=0.5, nonfinite="skip"), [tf.accumulate(2)])
+    grads = [np.array([g]) for g in (np.nan, 1.0, 1.0, 3.0)]
+    assert [opt.step(g) for g in grads] == [False, False, False, True]
+    assert w == 0.0 and opt.skipped_steps == 1
+
+
 def test_zeroing_needs_writable_gradients():
     w, grads = np.ones(2), np.ones(2)
     opt = schuss.Transformed(schuss.SGD(w), [])

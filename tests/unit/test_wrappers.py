@@ -107,6 +107,33 @@ def test_wrong_calls():
         opt._nonsense  # noqa: B018
 
 
+def test_a_group_that_a_wrapper_without_arrays_does_not_know():
+    for wrap in (schuss.SAM, lambda opt: schuss.Transformed(opt, [schuss.transforms.accumulate(2)])):
+        opt = wrap(schuss.SGD([np.ones(2)]))
+        opt.optimizer.add_param_group({"params": [np.ones(2)]})
+        with pytest.raises(ValueError, match=r"^a group was added to the wrapped optimizer itself; make a new "):
+            opt.state_dict()
+
+
+def test_two_averages_of_one_optimizer(tmp_path):
+    """Side by side, each with a checkpoint of its own."""
+
+    def make():
+        opt = schuss.SGD(np.ones(2), lr=0.5)
+        return schuss.EMA(opt, decay=0.5), schuss.SWA(opt)
+
+    one, other = make()
+    for _ in range(3):
+        one.step(np.ones(2))
+        other.update()
+    again, beside = make()
+    for k, (saved, loaded) in enumerate(((one, again), (other, beside))):
+        schuss.save(tmp_path / str(k), saved)
+        schuss.load(tmp_path / str(k), loaded)
+    assert_same([again.average, beside.average], [one.average, other.average])
+    assert (one.average != other.average).all() and (again.updates, beside.updates) == (3, 3)
+
+
 WRAPPED = {"average": lambda opt: schuss.EMA(opt, decay=0.5), "slow": lambda opt: schuss.Lookahead(opt, k=1)}
 
 
@@ -220,7 +247,7 @@ def test_what_follows_a_failed_step_does_not_follow_the_next():
             assert not opt.step(grads)
         opt.optimizer.optimizer.step(np.zeros(2))
     assert not opt.followed and opt.skipped_steps == 1
-    assert opt.step(np.ones(2)) and opt.followed == [4]
+    assert not opt.step(np.ones(2)) and opt.step(np.ones(2)) and opt.followed == [4]
 
 
 @pytest.mark.parametrize("call", [0, 1])
@@ -271,3 +298,16 @@ def test_memory_that_wrappers_have_reserved_within_other():
     for part in (memory[500:600], memory[105:205], memory[900:]):
         assert _schuss.apart(opt, [part[:100]], False) is None
     assert _schuss.apart(opt, [np.ones(100)], False) is not None
+
+
+def test_lookahead_around_an_average_resets_the_optimizer_alone():
+    """The average is a state of its wrapper, and goes on as without the Lookahead."""
+    w, params = np.ones(2), np.ones(2)
+    opt = schuss.Lookahead(schuss.EMA(schuss.SGD(w, lr=0.1, momentum=0.9), decay=0.5), k=2, alpha=1.0, pullback="reset")
+    twin = schuss.EMA(schuss.SGD(params, lr=0.1, momentum=0.9), decay=0.5)
+    for _ in range(2):
+        opt.step(np.ones(2))
+        twin.step(np.ones(2))
+    state = opt.state_dict()["state"][0]
+    assert not state["b"].any()
+    assert_same([state["average"], w], [twin.average, params])

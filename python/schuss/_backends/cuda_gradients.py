@@ -6,6 +6,7 @@ It starts no work on the GPU.
 from __future__ import annotations
 
 import itertools
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -119,7 +120,7 @@ def _orders_agree(shape: tuple[int, ...]) -> bool:
 
 def _key(leaf: Any) -> Any:
     """A cache key: a gradient with an unchanged key need not be checked again; None if a check is as cheap."""
-    if type(leaf).__module__ == "torch":
+    if type(leaf).__module__ == "torch" and leaf.layout is sys.modules["torch"].strided:  # a sparse one has no pointer
         return leaf.data_ptr(), leaf.dtype, leaf.shape, leaf.stride()
     if isinstance(leaf, DeviceArray):
         return leaf.pointer, leaf.dtype, leaf.shape, leaf.order

@@ -23,7 +23,7 @@ class ParamGroup(MutableMapping[str, Any]):
 
     ``group["params"]`` is a tuple of its arrays; every other key is a hyperparameter. Setting one checks it, and the
     next step uses it. A hyperparameter that decides which state arrays there are (``amsgrad``, ``centered``, momentum
-    on or off) is fixed once the optimizer is made.
+    on or off) is fixed once the optimizer is made. A copy of a group is a plain dict.
 
     Examples
     --------
@@ -84,9 +84,7 @@ class ParamGroup(MutableMapping[str, Any]):
         divides = self._kind._by_first_rate(self.resting)
         if divides is None:
             return _constant(rate)
-        first = getattr(rate, "initial_lr", None) if callable(rate) else rate
-        if first is None:
-            first = validate.scheduled_rate(f"{self._where}lr", rate, 0)
+        first = scheduling.initial_rate(f"{self._where}lr", rate) if callable(rate) else rate
         if not first > 0:
             raise ValueError(
                 f"{self._where}{divides} divides by the first lr, which is 0; start above 0, or give the schedule an "
@@ -345,6 +343,9 @@ class ParamGroup(MutableMapping[str, Any]):
     __eq__ = object.__eq__
     __hash__ = object.__hash__  # pyright: ignore[reportAssignmentType] - a Mapping has none
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return dict, (dict(self),)
+
     def __repr__(self) -> str:
         hypers = ", ".join(f"{name}={value!r}" for name, value in self._hypers.items())
         return f"ParamGroup({len(self.arrays)} arrays, {hypers})"
@@ -358,6 +359,24 @@ def _constant(rate: Any) -> float:
 def is_group(entry: Any) -> bool:
     """Whether `entry` is a group dict as constructors take it."""
     return isinstance(entry, Mapping) and "params" in entry
+
+
+def are_groups(params: Any) -> bool:
+    """Whether parameters are given as a list of groups; raises if only some of its entries are groups."""
+    if not isinstance(params, (list, tuple)) or not any(map(is_group, params)):
+        return False
+    for i, entry in enumerate(params):
+        if not is_group(entry):
+            raise TypeError(f"params[{i}] must be a dict with a 'params' key, like the other groups")
+    return True
+
+
+def listed(params: Any) -> Any:
+    """Parameters that can be read several times: with lists in the place of iterators, also in groups."""
+    params = trees.listed(params)
+    if not are_groups(params):
+        return params
+    return [{**entry, "params": trees.listed(entry["params"])} for entry in params]
 
 
 def check_group(entry: Any) -> None:

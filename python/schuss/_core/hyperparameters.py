@@ -1,9 +1,9 @@
 """Types of hyperparameters: which values an annotation on a class allows.
 
 ``float`` is a finite number >= 0, ``bool`` a flag, ``int`` a whole number >= 1, ``Literal`` a choice, ``tuple[float,
-float]`` a pair, and a longer tuple as many numbers; ``| None`` allows None too, also inside a tuple, and ``|
-Callable`` a schedule of such values. ``Annotated[float, Range(...)]`` has another range, and a function
-in ``Annotated`` is the check itself. Nothing here knows an optimizer class.
+float]`` a pair, and a tuple of three as many numbers; ``| None`` allows None too, also inside a tuple, and ``|
+Callable`` a schedule of such values. ``Annotated[float, Range(...)]`` has another range, and a function in
+``Annotated`` is the check itself. Nothing here knows an optimizer class.
 """
 
 from __future__ import annotations

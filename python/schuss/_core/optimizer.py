@@ -19,7 +19,7 @@ from schuss._backends.host import NEW
 from schuss._backends.protocol import Change, place
 from schuss._core import documentation, loading, options, rows, stepping
 from schuss._core import state as _state
-from schuss._core.group import ParamGroup, check_group, is_group, without_params
+from schuss._core.group import ParamGroup, are_groups, check_group, is_group, listed, without_params
 from schuss._core.state_arrays import StateArrays
 
 
@@ -147,7 +147,7 @@ class Optimizer(StateArrays):
 
     def _setup(self, params: Any, hypers: dict[str, Any], whole: dict[str, Any]) -> None:
         self._refuse_made()
-        params = trees.listed(params)
+        params = listed(params)
         self._backend = NEW.get()
         if checks.any_on_gpu(params):
             self._use_cuda()
@@ -170,15 +170,12 @@ class Optimizer(StateArrays):
         self._grads: Any = None
         self._around = []
         self._written: list[tuple[int, int]] | None = None
-        self._grouped = isinstance(params, (list, tuple)) and any(is_group(entry) for entry in params)
+        self._grouped = are_groups(params)
         if not self._grouped:
             if is_group(params) and any(name in hypers for name in params):
                 raise TypeError("params looks like one group of parameters; groups come in a list: [{'params': ...}]")
             self._backend.changes(self._extended([(params, {})], grouped=False)).make()
             return
-        for i, entry in enumerate(params):
-            if not is_group(entry):
-                raise TypeError(f"params[{i}] must be a dict with a 'params' key, like the other groups")
         additions = [(entry["params"], without_params(entry)) for entry in params]
         self._backend.changes(self._extended(additions, grouped=True)).make()
 

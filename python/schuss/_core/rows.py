@@ -37,6 +37,8 @@ def step(optimizer: Optimizer, grads: Any, grad_scale: Any, partial: Any) -> boo
         if isinstance(leaf, (tuple, list)):
             whole[i] = None
             rows.append(_read(optimizer, i, place, leaf))
+    if not optimizer._by_rows:  # also without such a pair: its step may take more than gradients
+        raise TypeError(f"{optimizer._name()} cannot step over rows; {_others()}")
     return optimizer._step_rows(trees.build(optimizer._root(), whole.__getitem__), rows, scale, partial)
 
 
@@ -66,6 +68,8 @@ def _indices(place: str, given: Any) -> np.ndarray:
         raise TypeError(f"{place} is on a GPU; copy the indices to the host")
     checks.refuse_masked(place, given)
     indices = np.asarray(given)
+    if not indices.size and isinstance(given, (list, tuple)):  # which has no dtype
+        indices = indices.astype(np.int64)
     if indices.dtype.kind not in "iu":
         raise TypeError(f"{place} has dtype {indices.dtype}; indices of rows are integers, such as np.int64")
     if indices.ndim != 1:

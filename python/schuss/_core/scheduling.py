@@ -1,6 +1,6 @@
 """The optional schedule protocol: momentum, base rate, and saved state. No schedule class is known here.
 
-A schedule is any callable from the step to a rate. The rest is optional, and is read only here:
+A schedule is any callable from the step to a rate. The rest is optional, and only this module reads it:
 
 - ``initial_lr``: the base rate;
 - ``momentum(step)``: a momentum, or None for the optimizer's own; a false attribute ``sets_momentum`` says that it is

@@ -77,7 +77,10 @@ class Settings(Callbacks):
         None if there was no bound, or the step was skipped.
         """
         norm, bound = self._norms_of_step()
-        return None if norm is None or bound is None else min(1.0, bound / (norm + 1e-6))
+        if norm is None or bound is None:
+            return None
+        factor = bound / (norm + 1e-6)
+        return 1.0 if factor > 1.0 else factor  # NaN stays NaN, as in the step
 
     def metrics(self) -> dict[str, float]:
         """What to log after a step, as a flat dict of numbers.

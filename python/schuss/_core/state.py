@@ -9,6 +9,7 @@ import numpy as np
 
 from schuss._arrays import checks, trees
 from schuss._core import scheduling
+from schuss._core.group import is_group
 
 if TYPE_CHECKING:
     from schuss._core.optimizer import Optimizer
@@ -81,8 +82,11 @@ def names_of(template: Any, named: list[dict[str, Any]]) -> list[str]:
     return list(dict.fromkeys(name for _, i in trees.flatten(template, "")[1] for name in named[i]))
 
 
-def constructor_arguments(optimizer: Optimizer) -> tuple[Any, dict[str, Any], dict[int, Any]]:
-    """`params` and keywords that make an optimizer like this one over the same arrays, and rates to set afterwards."""
+def constructor_arguments(optimizer: Optimizer) -> tuple[Any, dict[str, Any], dict[int, Any], dict[str, Any]]:
+    """`params` and keywords that make an optimizer like this one over the same arrays.
+
+    Then what to set afterwards: rates of groups, and what groups take that are added.
+    """
     given = {
         "max_grad_norm": optimizer.max_grad_norm,
         "track_grad_norm": optimizer.track_grad_norm,
@@ -96,9 +100,9 @@ def constructor_arguments(optimizer: Optimizer) -> tuple[Any, dict[str, Any], di
         if optimizer._by_first_rate(own) is not None:  # the current rate may be 0, or a schedule that starts at 0
             rates[i], own["lr"] = own["lr"], group.initial_lr
     if not optimizer._grouped:
-        return structures[0], {**hypers[0], **given}, rates
+        return structures[0], {**hypers[0], **given}, rates, dict(optimizer._defaults)
     groups = [{"params": structure, **own} for structure, own in zip(structures, hypers, strict=True)]
-    return groups, {**optimizer._defaults, **given}, rates
+    return groups, {**optimizer._defaults, **given}, rates, dict(optimizer._defaults)
 
 
 def writable(structure: Any) -> Any:
@@ -115,10 +119,20 @@ def writable(structure: Any) -> Any:
 
 
 def rebuild(
-    kind: type[Optimizer], params: Any, keywords: dict[str, Any], rates: Mapping[int, Any] | None = None
+    kind: type[Optimizer],
+    params: Any,
+    keywords: dict[str, Any],
+    rates: Mapping[int, Any] | None = None,
+    defaults: dict[str, Any] | None = None,
 ) -> Optimizer:
     """Creates the optimizer of a copy; `load_state_dict` then loads its state."""
-    optimizer = kind(writable(params), **keywords)
+    if isinstance(params, list) and all(map(is_group, params)):  # hyperparameters may be lists or tuples too
+        params = [{**group, "params": writable(group["params"])} for group in params]
+    else:
+        params = writable(params)
+    optimizer = kind(params, **keywords)
+    if defaults is not None:  # older versions saved none
+        optimizer._defaults = defaults
     for i, rate in (rates or {}).items():
         optimizer.param_groups[i]["lr"] = rate
     return optimizer

@@ -1,6 +1,6 @@
 """The state arrays of an optimizer: their memory, initial values and reset.
 
-Which states there are is said by the groups' rules, and where they are by the backend.
+The groups' rules say which states there are, the backend says where.
 """
 
 from __future__ import annotations

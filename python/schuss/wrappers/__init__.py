@@ -1,3 +1,6 @@
-"""Wrappers around an optimizer: slow weights, offloading. No wrapper knows an optimizer class by name."""
+"""Wrappers around an optimizer: slow weights, averages, SAM, gradient transforms; and offloading.
+
+None of them knows an optimizer class by name.
+"""
 
 from schuss.wrappers.lookahead import Lookahead as Lookahead

@@ -69,8 +69,8 @@ class _Average(Wrapper):
     def swap(self) -> contextlib.AbstractContextManager[None]:
         """Inside this context the parameters are their averages; afterwards they are themselves again, exactly.
 
-        Meanwhile the optimizer can be read and saved but takes no step. An exception anywhere in the block, or while
-        it is entered or left, restores the parameters too.
+        Meanwhile the optimizer can be read, also by ``state_dict``, but takes no step, and `schuss.save` refuses it. An
+        exception anywhere in the block, or while it is entered or left, restores the parameters too.
 
         Examples
         --------

@@ -160,9 +160,11 @@ class Wrapper(Optimizer):
 
     def _refuse_added(self) -> None:
         if len(self._extra) != len(self._optimizer._params):
+            named = any(self._extra) and self._shown != Wrapper._shown
+            lacks = f", and has no {self._shown.removeprefix('the ')}" if named else ""
             raise ValueError(
-                f"a group was added to the wrapped optimizer itself, and has no {self._shown.removeprefix('the ')}; "
-                f"make a new {type(self).__name__}, and add groups with its own add_param_group"
+                f"a group was added to the wrapped optimizer itself{lacks}; make a new {type(self).__name__}, and add "
+                "groups with its own add_param_group"
             )
 
     # Delegated to the wrapped optimizer.

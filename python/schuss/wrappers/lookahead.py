@@ -153,12 +153,13 @@ class Lookahead(Wrapper):
 
     def _synchronization(self, steps: int) -> _schuss.Changes:
         """The synchronization after so many steps."""
-        optimizer, backend = self._optimizer, self._backend
+        optimizer, backend = self._stepped, self._backend
         jobs = [self._job("lookahead", [self._alpha], self._pairs)]
         if self._state_format.master:
-            jobs.append(backend.job("copy", self._params, grads=[own[-1] for own in self._stepped._states]))
+            jobs.append(backend.job("copy", self._params, grads=[own[-1] for own in optimizer._states]))
         if self._pullback != "reset":
             return backend.changes(jobs=jobs)
+        # Of the innermost optimizer alone: what other wrappers add is not its state.
         reset = optimizer._reset(steps, optimizer.skipped_steps)
         return backend.changes(reset["attributes"], jobs=[*jobs, *reset["jobs"]], fills=reset["fills"])
 

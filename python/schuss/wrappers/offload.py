@@ -17,7 +17,7 @@ from schuss._backends import cuda_arrays, tools
 from schuss._backends.cuda import Cuda
 from schuss._backends.cuda_gradients import as_given
 from schuss._backends.protocol import Counters
-from schuss._core.group import is_group
+from schuss._core.group import are_groups, listed
 from schuss._core.hyperparameters import Rate
 from schuss._core.optimizer import Optimizer
 from schuss._core.rules import RULES
@@ -81,16 +81,16 @@ class Offload:
     def __init__(self, kind: type[Optimizer], params: Any, **hypers: Any) -> None:
         if not (isinstance(kind, type) and issubclass(kind, Optimizer) and kind._single_rule and kind is not Optimizer):
             raise TypeError(f"Offload takes a class whose step is a rule on each array, such as AdamW, got {kind!r}")
-        params = trees.listed(params)
+        params = listed(params)
+        grouped = are_groups(params)
         if not checks.any_on_gpu(params):
             raise TypeError("Offload is for parameters on a GPU; NumPy arrays need none")
-        structures = [entry["params"] if is_group(entry) else entry for entry in params] if _grouped(params) else params
-        self._there = _Device([{"params": own} for own in structures] if _grouped(params) else structures)
+        self._there = _Device([{"params": entry["params"]} for entry in params] if grouped else params)
         self._gpu = cast(Cuda, self._there._backend)
         self._device: int = self._gpu.device
         masters = [np.asarray(p).astype(checks.compute_dtype(p.dtype), order="K") for p in self._there._params]
         built = [trees.build(template, masters.__getitem__) for template in self._there._templates]
-        if _grouped(params):
+        if grouped:
             groups = [{**entry, "params": own} for entry, own in zip(params, built, strict=True)]
             self._here = kind(groups, **hypers)
         else:
@@ -247,7 +247,3 @@ class _Pinned:
         kind = cuda_arrays.dtype_of(dtype)
         checks.known_dtype(kind)
         return np.frombuffer(self._memory, np.uint8, n * kind.itemsize).view(kind)
-
-
-def _grouped(params: Any) -> bool:
-    return isinstance(params, (list, tuple)) and any(map(is_group, params))

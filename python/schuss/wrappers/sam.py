@@ -103,7 +103,7 @@ class SAM(Wrapper):
         ----------
         closure : callable
             Returns the gradients at the current values of the parameters, in the structure of the parameters; None
-            leaves an array alone. Meanwhile the optimizers can be read, but not changed.
+            leaves an array alone. Meanwhile the optimizers can be read, and only the hyperparameters of groups set.
         grad_scale : float, default 1.0
             Gradients are divided by this first.
         zero_grads : bool, default False

@@ -188,8 +188,8 @@ class Transformed(Wrapper):
             changed = trees.build(inner._root(), work.present.get)
         with _schuss.AfterStep(self._optimizer, changes, self):
             taken = self._optimizer.step(changed)
-        if not taken:
-            self._backend.changes(fills=fills).make()
+        if not taken:  # the gradients are used up all the same: a new mean begins
+            self._backend.changes([(self, "_counts", counts)], fills=fills).make()
         return taken
 
     def _prepared(self, copies: GradientCopies, numbers: list[int] | None) -> _Work:
