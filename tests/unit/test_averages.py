@@ -145,9 +145,9 @@ def test_resume(form, how, tmp_path):
         (schuss.Prodigy, {}),
         (schuss.Adafactor, {}),
         (lambda params, **kw: schuss.Lookahead(schuss.SGD(params, momentum=0.9, **kw), k=2), {}),
-        (lambda params, **kw: schuss.EMA(schuss.Lion(params, **kw)), {}),
+        (lambda params, **kw: schuss.Transformed(schuss.Lion(params, **kw), []), {}),
     ],
-    ids=["int8", "master weights", "Prodigy", "Adafactor", "Lookahead", "EMA"],
+    ids=["int8", "master weights", "Prodigy", "Adafactor", "Lookahead", "Transformed"],
 )
 def test_around_anything(kind, options):
     """Small states, master weights, other wrappers: averaged is what a step updates."""

@@ -115,6 +115,28 @@ def test_a_group_that_a_wrapper_without_arrays_does_not_know():
             opt.state_dict()
 
 
+AVERAGES = {
+    "EMA": schuss.EMA,
+    "SWA": schuss.SWA,
+    "Polyak": schuss.Polyak,
+    "Lookahead": schuss.Lookahead,
+    "Transformed": lambda opt: schuss.Transformed(opt, [schuss.transforms.clip(1.0)]),
+}
+
+
+@pytest.mark.parametrize(
+    ("outer", "inner", "name"),
+    [("EMA", "EMA", "decay"), ("EMA", "SWA", "update_every"), ("SWA", "EMA", "update_every"),
+     ("Polyak", "EMA", "updates"), ("Lookahead", "Lookahead", "k"), ("Transformed", "Transformed", "counts")],
+)  # fmt: skip
+def test_wrappers_whose_states_have_the_same_names(outer, inner, name):
+    """A checkpoint would have one value for both."""
+    made = AVERAGES[inner](schuss.SGD(np.ones(2)))
+    between = schuss.EMA(made) if inner in ("Lookahead", "Transformed") else schuss.Lookahead(made)
+    with pytest.raises(TypeError, match=rf"^{outer} cannot wrap .*\): both have '{name}' in their state"):
+        AVERAGES[outer](between)
+
+
 def test_two_averages_of_one_optimizer(tmp_path):
     """Side by side, each with a checkpoint of its own."""
 

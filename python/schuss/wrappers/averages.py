@@ -32,6 +32,7 @@ class _Average(Wrapper):
     _own_settings = {"updates": _COUNT}
     _shown = "the average"
     _leave = "leave swap()"
+    _instead = "make both around the optimizer itself, step one, and call update() of the other after each step"
 
     _updates: int
 
@@ -150,7 +151,7 @@ class EMA(_Average):
     Raises
     ------
     TypeError, ValueError
-        ``optimizer`` is not an optimizer or averages by itself, or a value is out of range.
+        ``optimizer`` is not an optimizer, averages by itself, is or wraps an average, or a value is out of range.
 
     Notes
     -----
@@ -235,7 +236,7 @@ class SWA(_Average):
     Raises
     ------
     TypeError, ValueError
-        ``optimizer`` is not an optimizer or averages by itself, or a value is out of range.
+        ``optimizer`` is not an optimizer, averages by itself, is or wraps an average, or a value is out of range.
 
     References
     ----------
@@ -288,7 +289,7 @@ class Polyak(_Average):
     Raises
     ------
     TypeError, ValueError
-        ``optimizer`` is not an optimizer or averages by itself, or a value is out of range.
+        ``optimizer`` is not an optimizer, averages by itself, is or wraps an average, or a value is out of range.
 
     References
     ----------

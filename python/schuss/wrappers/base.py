@@ -48,6 +48,8 @@ class Wrapper(Optimizer):
     _shown: ClassVar[str] = "other values"
     #: What ends that, for messages.
     _leave: ClassVar[str] = "leave evaluate()"
+    #: What to do instead of wrapping an optimizer whose state has the same names, for messages.
+    _instead: ClassVar[str] = "use one of them"
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         raise TypeError("Wrapper is what stands around an optimizer; make one of its subclasses")
@@ -66,6 +68,7 @@ class Wrapper(Optimizer):
         for name, value in settings.items():
             setattr(self, f"_{name}", self._own_settings[name](name, value))
         self._check_wrapped()
+        self._refuse_same_names()
         #: The arrays that the wrapper adds to the states of each parameter.
         self._extra = [
             self._new_extra(*arrays)
@@ -74,6 +77,17 @@ class Wrapper(Optimizer):
         stepped = self._stepped
         around = [*stepped._around, weakref.ref(self)]
         self._backend.changes([(stepped, "_around", around), *self._reserving(self._extra)]).make()
+
+    def _refuse_same_names(self) -> None:
+        """Raises if the wrapped optimizer's settings or states have names of this wrapper's: each is saved once."""
+        inner = self._optimizer
+        same = [name for name in self._own_settings if name in inner._settings]
+        same += [name for name in self._extra_names(0) if name in inner._state_names(0)]
+        if same:
+            raise TypeError(
+                f"{type(self).__name__} cannot wrap {inner._name()}: both have {same[0]!r} in their state, "
+                f"which has each name once; {self._instead}"
+            )
 
     def _job(self, tool: str, values: Sequence[float], arrays: Callable[[], tuple[list[Any], list[list[Any]]]]) -> Any:
         """A tool's `sync` over the arrays and the states that `arrays` returns, of the optimizer and the wrapper's own.

@@ -46,7 +46,7 @@ class Lookahead(Wrapper):
     Raises
     ------
     TypeError, ValueError
-        ``optimizer`` is not an optimizer or is a Lookahead itself, or a value is out of range.
+        ``optimizer`` is not an optimizer, is or wraps a Lookahead, or a value is out of range.
 
     References
     ----------

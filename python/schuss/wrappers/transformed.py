@@ -61,7 +61,7 @@ class Transformed(Wrapper):
     Raises
     ------
     TypeError, ValueError
-        An argument is no such thing.
+        An argument is no such thing, or the optimizer is or wraps a Transformed.
 
     Examples
     --------
