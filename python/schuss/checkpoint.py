@@ -214,7 +214,7 @@ def load(
         yourself and for files without them.
     strict : bool, default True
         Raise if anything does not fit. ``False`` loads what fits: an array is loaded with all its states or not at all,
-        and one that is not keeps its own step count for bias correction.
+        and one that is not keeps its own step count for bias correction, or that of its group if this is less.
 
     Returns
     -------
@@ -356,9 +356,6 @@ def _structure(optimizer: Optimizer) -> Any:
         array = optimizer._params[template]
         return f"{array.dtype.name}{list(array.shape)}"
 
-    names = {f"[{group}]{suffix}" for group, suffix in optimizer._suffixes}
-    if len(names) < len(optimizer._suffixes):
-        raise ValueError("two keys of the parameters have the same repr, so a file cannot tell them apart")
     return [describe(template) for template in optimizer._templates]
 
 

@@ -165,6 +165,18 @@ def test_around_anything(kind, options):
             assert p.tobytes("A") == opt.average[key].astype(p.dtype).tobytes("A")
 
 
+@pytest.mark.parametrize("decay", [0.0, 0.05, 0.5, 0.9, 0.999])
+def test_warmup_with_bias_correction(decay):
+    """From zero, divided by one minus the product of all decays."""
+    w = np.zeros(1)
+    opt, average, product = schuss.EMA(schuss.SGD(w, lr=1.0), decay, warmup=True, bias_correction=True), 0.0, 1.0
+    for n in range(100):
+        opt.step(np.array([math.sin(n)]))
+        beta = min(decay, (1 + n) / (10 + n))
+        average, product = beta * average + (1 - beta) * w[0], product * beta
+        np.testing.assert_allclose(opt.average, average / (1 - product), rtol=1e-12, atol=1e-12)
+
+
 def test_swap():
     opt, params = made("SWA")
     for t in range(3):

@@ -81,3 +81,12 @@ def centered(g, least, layout):
     axes = range(1, g.ndim) if layout == "out_in" else range(g.ndim - 1)
     mean = g.mean(axis=tuple(axes), keepdims=True, dtype=F64)
     return g - mean.astype(g.dtype)
+
+
+def test_adabelief_at_the_least_length_that_can_be_rectified():
+    """With this beta2 the length approaches 4, where the rectification is 0 / 0."""
+    w = np.zeros(3)
+    opt = schuss.AdaBelief(w, lr=0.01, betas=(0.9, 0.6), rectify=True, threshold=4.0)
+    for _ in range(200):
+        opt.step(np.ones(3))
+    np.testing.assert_allclose(w, -2.0, rtol=1e-12)  # as SGD with momentum

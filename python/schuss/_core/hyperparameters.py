@@ -55,6 +55,8 @@ Positive = Annotated[float, Range(open_low=True)]
 Falling = Annotated[float, Range(low=-math.inf, high=0.0, open_low=True, closed_high=True)]
 #: A bound > 0; infinity means no bound.
 Bound = Annotated[float, Range(open_low=True, closed_high=True)]
+#: A factor by which something grows at most; infinity means no bound.
+Growth = Annotated[float, Range(low=1.0, closed_high=True)]
 #: The form of cautious updates, or none.
 Cautious = Literal["mean", "plus_one"] | None
 #: A random seed.

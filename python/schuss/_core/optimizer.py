@@ -243,6 +243,8 @@ class Optimizer(StateArrays):
                     f"{where} has no array, and an optimizer needs at least one; if layers make theirs in the first "
                     "forward pass, run one first"
                 )
+            if len({suffix for suffix, _ in leaves}) < len(leaves):
+                raise ValueError(f"two keys of {where} have the same repr, which names arrays; give them others")
             arrays = [self._backend.adapt(where + suffix, array) for suffix, array in leaves]
             suffixes += [(index, suffix) for suffix, _ in leaves]
             params += arrays
@@ -397,7 +399,8 @@ class Optimizer(StateArrays):
             The result of :meth:`state_dict` of an optimizer of the same class.
         strict : bool, default True
             Raise if anything does not fit. ``False`` loads what fits, such as the body of a model whose last layer is
-            new: an array whose states do not all fit keeps them, with its own step count for bias correction.
+            new: an array whose states do not all fit keeps them, with its own step count for bias correction, or that
+            of its group if this is less.
 
         Returns
         -------

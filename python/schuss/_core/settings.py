@@ -46,7 +46,8 @@ class Settings(Callbacks):
         """Steps taken: the argument of schedules.
 
         Setting it starts there: the optimizer and all its groups and arrays have then taken so many steps, also for
-        bias corrections.
+        bias corrections. States stay: set it together with those of that step, since some begin at the first step, such
+        as those of ASGD, Rprop and SOAP.
         """
         count: int = _schuss.Core.step_count.__get__(self)
         return count
@@ -88,8 +89,8 @@ class Settings(Callbacks):
         Returns
         -------
         dict
-            ``step``, ``skipped_steps``, ``lr`` (of the next step; with several groups ``lr/0``, ``lr/1``, ...),
-            and ``grad_norm`` and ``clip_factor`` where the last step measured them.
+            ``step``, ``skipped_steps``, ``lr`` (of the next step; with several groups ``lr/0``, ``lr/1``, ...; none
+            where the optimizer finds its own), and ``grad_norm`` and ``clip_factor`` where the last step measured them.
 
         Examples
         --------
@@ -103,9 +104,9 @@ class Settings(Callbacks):
         groups = self.param_groups
         names = ["lr"] if len(groups) == 1 else [f"lr/{i}" for i in range(len(groups))]
         rates = {name: group.current("lr") for name, group in zip(names, groups, strict=True)}
-        norms = {"grad_norm": self.grad_norm, "clip_factor": self.clip_factor}
-        found = {name: value for name, value in norms.items() if value is not None}
-        return {"step": self.step_count, "skipped_steps": self.skipped_steps, **rates, **found}
+        found = {**rates, "grad_norm": self.grad_norm, "clip_factor": self.clip_factor}
+        known = {name: value for name, value in found.items() if value is not None}
+        return {"step": self.step_count, "skipped_steps": self.skipped_steps, **known}
 
     if not TYPE_CHECKING:  # type checkers know these by the declarations in Options and in each class
 

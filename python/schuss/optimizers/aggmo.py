@@ -14,7 +14,7 @@ from schuss._core.optimizer import Optimizer
 
 def _dampings(place: str, value: Any) -> tuple[float, ...]:
     """Two to four numbers in [0, 1)."""
-    number = min(max(int(np.size(value)), 2), 4)
+    number = min(max(len(value) if isinstance(value, (tuple, list)) else int(np.size(value)), 2), 4)
     return validate.several(place, value, "two, three or four numbers >= 0 and < 1", [check_of(Fraction)] * number)
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from schuss._core.hyperparameters import Betas, Bound, Momentum, Positive, Rate, WeightDecay
+from schuss._core.hyperparameters import Betas, Growth, Momentum, Positive, Rate, WeightDecay
 from schuss._core.optimizer import Optimizer
 
 
@@ -41,7 +41,7 @@ class DAdaptAdam(Optimizer):
     d0 : float, default 1e-6
         Initial value of the estimate, > 0.
     growth_rate : float, default inf
-        The largest factor by which the estimate grows in one step, > 0.
+        The largest factor by which the estimate grows in one step, >= 1.
 
     References
     ----------
@@ -65,7 +65,7 @@ class DAdaptAdam(Optimizer):
     decoupled_weight_decay: bool = False
     use_bias_correction: bool = False
     d0: Positive = 1e-6
-    growth_rate: Bound = math.inf
+    growth_rate: Growth = math.inf
 
     _decay_form = "own"
     _single_rule = False
@@ -103,7 +103,7 @@ class DAdaptSGD(Optimizer):
     d0 : float, default 1e-6
         Initial value of the estimate, > 0.
     growth_rate : float, default inf
-        The largest factor by which the estimate grows in one step, > 0.
+        The largest factor by which the estimate grows in one step, >= 1.
 
     References
     ----------
@@ -124,6 +124,6 @@ class DAdaptSGD(Optimizer):
     momentum: Momentum = 0.0
     weight_decay: WeightDecay = 0.0
     d0: Positive = 1e-6
-    growth_rate: Bound = math.inf
+    growth_rate: Growth = math.inf
 
     _single_rule = False

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from schuss._core.hyperparameters import Betas, Bound, Fraction, Positive, Rate, WeightDecay
+from schuss._core.hyperparameters import Betas, Fraction, Growth, Positive, Rate, WeightDecay
 from schuss._core.optimizer import Optimizer
 
 
@@ -47,7 +47,7 @@ class Prodigy(Optimizer):
     d_coef : float, default 1.0
         :math:`c` > 0: scales the estimate.
     growth_rate : float, default inf
-        The largest factor by which the estimate grows in one step, > 0; its first growth has no bound.
+        The largest factor by which the estimate grows in one step, >= 1; its first growth has no bound.
 
     References
     ----------
@@ -74,7 +74,7 @@ class Prodigy(Optimizer):
     safeguard_warmup: bool = False
     d0: Positive = 1e-6
     d_coef: Positive = 1.0
-    growth_rate: Bound = math.inf
+    growth_rate: Growth = math.inf
 
     _decay_form = "own"
     _single_rule = False

@@ -244,7 +244,8 @@ class multiplicative(Composed):
         return (self.factor,)
 
     def _at(self, step: int) -> float:
-        at, rate = self._last if self._last[0] <= step else (0, self.lr)
+        last = self._last  # read once: another thread may set it
+        at, rate = last if last[0] <= step else (0, self.lr)
         for i in range(at + 1, step + 1):
             rate *= validate.scheduled_rate("factor", self.factor, i)
         self._set_checked(_last=(step, rate))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -144,7 +145,8 @@ class EMA(_Average):
     warmup : bool, default False
         Use :math:`\beta_n = \min(\beta, (1 + n) / (10 + n))`, so that the average forgets the first steps sooner.
     bias_correction : bool, default False
-        Start from zero and divide by :math:`1 - \beta^n`, instead of starting with a copy. The array has the quotient.
+        Start from zero and divide by :math:`1 - \prod_i \beta_i`, instead of starting with a copy. The array has the
+        quotient.
     update_every : int, default 1
         Update after every so many steps.
 
@@ -208,7 +210,15 @@ class EMA(_Average):
         if updates == 0:
             return 1.0
         share: float = 1.0 - decay
-        return share / (1.0 - decay ** (updates + 1)) if self.bias_correction else share
+        return share / (1.0 - self._decayed(updates + 1)) if self.bias_correction else share
+
+    def _decayed(self, updates: int) -> float:
+        """The product of the decays of so many updates. Those of the warm-up are 1/10, 2/11, 3/12, ..."""
+        rising = 0
+        if self.warmup:
+            rising = min(updates, max(0, math.ceil((10.0 * self.decay - 1.0) / (1.0 - self.decay))))
+        product = math.factorial(9) / math.prod(float(rising + i) for i in range(1, 10))
+        return product * self.decay ** (updates - rising)
 
     def _is_due(self, steps: int) -> bool:
         return not steps % self.update_every

@@ -257,12 +257,16 @@ impl Core {
         grad_scale: f64,
         partial: bool,
     ) -> PyResult<bool> {
-        let mut inner = slf.get().0.lock()?;
+        let core = &slf.get().0;
+        let mut inner = core.lock()?;
+        if core.evaluating.load(Ordering::Relaxed) {
+            return Err(PyRuntimeError::new_err(EVALUATING));
+        }
         if inner.backend.is_some() {
             return Err(PyRuntimeError::new_err("steps over rows are for arrays in host memory"));
         }
         let taken = Taken { grads: Some(grads), rows: &rows.0, grad_scale, partial, ..Taken::default() };
-        step::take(slf.as_any(), &slf.get().0, &mut inner, taken)
+        step::take(slf.as_any(), core, &mut inner, taken)
     }
 
     /// Raises an exception if the optimizer is in use.

@@ -14,7 +14,7 @@ rules! {
         let rho_inf = 2.0 / (1.0 - beta2) - 1.0;
         // The length of the simple moving average that the second moment approximates.
         let rho = rho_inf - 2.0 * t * power / (1.0 - power);
-        divided = if rectify != 0.0 && rho < threshold { 0.0 } else { 1.0 };
+        divided = if rectify != 0.0 && (rho < threshold || rho <= 4.0) { 0.0 } else { 1.0 };
         let numerator = (rho - 4.0) * (rho - 2.0) * rho_inf;
         let denominator = (rho_inf - 4.0) * (rho_inf - 2.0) * rho;
         let rectifier = if rectify == 0.0 {
@@ -34,7 +34,7 @@ rules! {
 
     /// AdaBelief (arXiv:2010.07468): `m = beta1*m + (1-beta1)*g; s = beta2*s + (1-beta2)*(g-m)^2 + eps;
     /// p -= lr/bc1 * m/(sqrt(s)/sqrt(bc2) + eps)` with `bc = 1 - beta^t`. Rectified, it is
-    /// `p -= lr/bc1 * r*sqrt(bc2) * m/(sqrt(s) + eps)` where `rho >= threshold`, else `p -= lr*m/bc1` or nothing; `rho` and
+    /// `p -= lr/bc1 * r*sqrt(bc2) * m/(sqrt(s) + eps)` where `rho >= threshold` and `rho > 4`, else `p -= lr*m/bc1` or nothing; `rho` and
     /// `r` are RAdam's.
     adabelief {
         element m, nonnegative s;

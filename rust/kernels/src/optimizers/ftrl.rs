@@ -24,7 +24,8 @@ rules! {
             z = select(live != 0.0, z + fma(-sigma, p, pull), z);
             n = select(live != 0.0, sum, n);
             let curvature = fma(grown + beta, inv_rate, lambda2);
-            let minimum = select(abs(z) <= lambda1, 0.0, (sign(z) * lambda1 - z) / curvature);
+            // Without any, as where the square of the first gradient is 0, there is no minimum.
+            let minimum = select(abs(z) <= lambda1 || curvature == 0.0, 0.0, (sign(z) * lambda1 - z) / curvature);
             p = select(live != 0.0, minimum, p);
         }
     }
