@@ -23,7 +23,7 @@ from schuss._core import validate
 Rate = Callable[[int], float]
 
 
-def initial_rate(place: str, schedule: Rate) -> float:
+def initial_rate(place: str, schedule: Any) -> float:
     """The base rate: the schedule's `initial_lr`, or its rate at step 0."""
     first = getattr(schedule, "initial_lr", None)
     return validate.scheduled_rate(place, schedule, 0) if first is None else float(first)

@@ -218,7 +218,7 @@ class EMA(_Average):
         if self.warmup:
             rising = min(updates, max(0, math.ceil((10.0 * self.decay - 1.0) / (1.0 - self.decay))))
         product = math.factorial(9) / math.prod(float(rising + i) for i in range(1, 10))
-        return product * self.decay ** (updates - rising)
+        return float(product * self.decay ** (updates - rising))
 
     def _is_due(self, steps: int) -> bool:
         return not steps % self.update_every
