@@ -28,7 +28,7 @@ class swalr(Composed):
     swa_lr : float
         The constant rate :math:`\eta_{SWA}`, >= 0.
     start : int, default 0
-        The step :math:`S`, >= 0, which still has the other schedule's rate, unless `anneal_steps` is 0.
+        The step :math:`S`, >= 0, which still has the other schedule's rate, unless ``anneal_steps`` is 0.
     anneal_steps : int, default 10
         The steps :math:`E` until the rate is constant, >= 0; with 0 it is from step :math:`S` on.
     anneal : {"cos", "linear"}, default "cos"
