@@ -219,10 +219,13 @@ def test_missing_gradients(kind, options):
         assert np.asarray(got).tobytes() == np.asarray(want).tobytes()
 
 
-@pytest.mark.parametrize("kind", [schuss.DoG, schuss.LDoG, schuss.Prodigy, schuss.DAdaptAdam])
-def test_a_first_step_without_gradients(kind):
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [(schuss.DoG, {}), (schuss.DoG, dict(layerwise=True)), (schuss.Prodigy, {}), (schuss.DAdaptAdam, {})],
+)
+def test_a_first_step_without_gradients(kind, options):
     """It changes no state, those of all arrays included."""
-    here, there = pair(kind, [normal(40)])
+    here, there = pair(kind, [normal(40)], **options)
     for grads in ([None], [normal(40, seed=1)], [normal(40, seed=2)]):
         for opt, made in ((here, np.array), (there, gpu.Array)):
             assert opt.step([g if g is None else made(g) for g in grads])

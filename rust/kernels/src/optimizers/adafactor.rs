@@ -26,10 +26,14 @@ rules! {
     def bounded(rms_u) {
         max(1.0, rms_u / d)
     }
-    // A row of zeros may have an infinite inverse where others are large.
+    // The root of a quotient; finite where only the quotient overflows, as for a row of zeros beside large gradients.
+    def root(a, b) {
+        let quotient = a / b;
+        select(quotient - quotient == 0.0, sqrt(quotient), sqrt(a) / sqrt(b))
+    }
     def of_matrix(g, f, h) {
         let inverse = f * h;
-        select(g == 0.0, g, g * select(added == 0.0 && largest_inverse < inverse, largest_inverse, inverse))
+        g * select(added == 0.0 && largest_inverse < inverse, largest_inverse, inverse)
     }
     def of_elements(g, v) {
         g / sqrt(select(added != 0.0, v, max(v, eps1_squared)))
@@ -51,7 +55,7 @@ rules! {
             mean matrix { mean_of_rows = r; }
         }
         row {
-            f = sqrt(select(added != 0.0, mean_of_rows, max(mean_of_rows, eps1)) / r);
+            f = root(select(added != 0.0, mean_of_rows, max(mean_of_rows, eps1)), r);
         }
         col {
             c = fma(beta2, c, one_minus_beta2 * (col_squares + more));
@@ -106,7 +110,7 @@ rules! {
             mean matrix { mean_of_rows = r; }
         }
         row {
-            f = sqrt(select(added != 0.0, mean_of_rows, max(mean_of_rows, eps1)) / r);
+            f = root(select(added != 0.0, mean_of_rows, max(mean_of_rows, eps1)), r);
         }
         col {
             c = fma(beta2, c, one_minus_beta2 * (col_squares + more));

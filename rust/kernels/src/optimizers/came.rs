@@ -13,9 +13,10 @@ rules! {
     def bounded(uu) {
         1.0 / max(1.0, sqrt(uu) / clip_threshold)
     }
-    // A row of zeros may have an infinite inverse where others are large.
-    def of_matrix(g, f, h) {
-        select(g == 0.0, g, g * (f * h))
+    // The root of a quotient; finite where only the quotient overflows, as for a row of zeros beside large gradients.
+    def root(a, b) {
+        let quotient = a / b;
+        select(quotient - quotient == 0.0, sqrt(quotient), sqrt(a) / sqrt(b))
     }
 
     /// CAME (arXiv:2307.02047) for matrices, the last two axes of an array: `r` and `c` average the means of `g^2 + eps1` over rows
@@ -34,21 +35,21 @@ rules! {
             mean matrix { mean_of_rows = r; }
         }
         row {
-            f = sqrt(mean_of_rows / r);
+            f = root(mean_of_rows, r);
         }
         col {
             c = fma(beta2, c, fresh2 * (col_squares + eps1));
             h = 1.0 / sqrt(c);
         }
         pass(g) {
-            let u = of_matrix(g, f, h);
+            let u = g * (f * h);
             mean array { uu = u * u; }
         }
         array {
             scale = bounded(uu);
         }
         pass(g) {
-            let u = scale * of_matrix(g, f, h);
+            let u = scale * (g * (f * h));
             m = fma(beta1, m, fresh1 * u);
             let off = u - m;
             mean row { row_errors = off * off; }

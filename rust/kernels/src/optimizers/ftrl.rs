@@ -24,8 +24,10 @@ rules! {
             z = select(live != 0.0, z + fma(-sigma, p, pull), z);
             n = select(live != 0.0, sum, n);
             let curvature = fma(grown + beta, inv_rate, lambda2);
-            // Without any, as where the square of the first gradient is 0, there is no minimum.
-            let minimum = select(abs(z) <= lambda1 || curvature == 0.0, 0.0, (sign(z) * lambda1 - z) / curvature);
+            // Without curvature, as where the square of the first gradient is 0, nothing has a minimum; a NaN stays.
+            let pulled = sign(z) * lambda1 - z;
+            let away = select(curvature == 0.0, 0.0 * pulled, pulled / curvature);
+            let minimum = select(abs(z) <= lambda1, 0.0, away);
             p = select(live != 0.0, minimum, p);
         }
     }
