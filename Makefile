@@ -82,7 +82,7 @@ test-arm:  ## Build for aarch64, and run the lines of tests/support/bits.py and 
 test-avx512: $(VENV)/.test $(VENV)/.built  ## Compare the bits of AVX-512 kernels, on a CPU that has them.
 	tests/machines/avx512.sh
 
-sanitize: $(VENV)/.test  ## Run tests of the crate and of the extension module under AddressSanitizer, and of the crate under ThreadSanitizer; hours.
+sanitize: $(VENV)/.test  ## Run tests of the crate and of the extension module under AddressSanitizer and ThreadSanitizer; hours.
 	tests/machines/sanitize.sh
 
 mutants: $(VENV)/.test $(VENV)/.built  ## Change sixty random places of schuss._core, and tell which changes no test notices; hours.

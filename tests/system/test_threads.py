@@ -171,7 +171,7 @@ ANY_THREAD = {
     "zero": lambda opt, grads, path: (opt.grads, opt.zero_grad()),
     "save": lambda opt, grads, path: schuss.save(path, opt),
     "load": lambda opt, grads, path: schuss.load(path, opt),
-    "state": lambda opt, grads, path: opt.load_state_dict(copy.deepcopy(opt.state_dict())),
+    "state": lambda opt, grads, path: opt.load_state_dict(copy.deepcopy(opt).state_dict()),  # its arrays are its own
     "copy": lambda opt, grads, path: copy.deepcopy(opt).step(grads),
     "pickle": lambda opt, grads, path: pickle.loads(pickle.dumps(opt)),
     "add": lambda opt, grads, path: opt.add_param_group({"params": opt.param_groups[0]["params"]}),
