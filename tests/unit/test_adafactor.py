@@ -95,3 +95,7 @@ def test_batches_in_fortran_order(shape):
         schuss.Adafactor(own, lr=0.01).step(grad.copy(order))
         results.append(own)
     assert_close(*results, 1e-14)
+
+
+def test_metrics_are_numbers_where_the_optimizer_finds_its_own_rate():
+    assert schuss.AdafactorHF(np.ones(3)).metrics() == {"step": 0, "skipped_steps": 0}
