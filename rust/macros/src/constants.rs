@@ -108,31 +108,39 @@ pub fn pass_kind(
         quote!(crate::rule::Operand { scope: #of, place: #place, name: #name })
     });
     let tiles = Factors::new(stage).tiles.len();
-    let recalls = match recalled(stage).and_then(|name| recalled_tile(program, number, name)) {
-        Some(tile) => quote!(Some(#tile)),
-        None => quote!(None),
-    };
     let row_kernel = match row_kernel {
         Some(index) => quote!(Some(#index)),
         None => quote!(None),
     };
-    quote! {
-        crate::rule::Kind::Pass(crate::rule::Pass {
-            kernel: #kernel,
-            row_kernel: #row_kernel,
-            reads_param: #param,
-            writes_param: #writes_param,
-            reads_grad: #grad,
-            raw: #raw,
-            saves: #saves,
-            restores: #restores,
-            reads: #reads,
-            writes: #writes,
-            operands: &[#(#operands),*],
-            tiles: #tiles,
-            recalls: #recalls,
-        })
-    }
+    let operands = quote!(&[#(#operands),*]);
+    let pass = |kernel: usize, recalls: TokenStream| {
+        quote! {
+            crate::rule::Pass {
+                kernel: #kernel,
+                row_kernel: #row_kernel,
+                reads_param: #param,
+                writes_param: #writes_param,
+                reads_grad: #grad,
+                raw: #raw,
+                saves: #saves,
+                restores: #restores,
+                reads: #reads,
+                writes: #writes,
+                operands: #operands,
+                tiles: #tiles,
+                recalls: #recalls,
+            }
+        }
+    };
+    let recalls = match recalled(stage).and_then(|name| recalled_tile(program, number, name)) {
+        Some(tile) => {
+            let recalling = pass(kernel + 1, quote!(None));
+            quote!(Some(crate::rule::Recall { tile: #tile, pass: &#recalling }))
+        }
+        None => quote!(None),
+    };
+    let pass = pass(kernel, recalls);
+    quote!(crate::rule::Kind::Pass(#pass))
 }
 
 pub fn vector_kind(of: Scope, kernel: usize) -> TokenStream {

@@ -7,7 +7,7 @@
 use super::followers::{Follower, TURN};
 use super::item::Item;
 use super::plan::{Numbered, Plan, Round};
-use super::reductions::{by_cells, fold, form, neutral_of};
+use super::reductions::{by_cells, first_places, fold, form, neutral_of};
 use super::shards::Shards;
 use super::tiles::Call;
 use super::work_list::WorkList;
@@ -145,10 +145,6 @@ impl WorkList {
         plans.iter_mut().for_each(|plan| plan.start(program));
         let most = plans.iter().map(|plan| plan.running().len()).max().unwrap_or(0);
         for number in 0..most {
-            // An array without elements has no means: its states do not change.
-            let round_of = |item: &Item| {
-                if item.len == 0 || !item.present { None } else { plans[item.plan].running().get(number) }
-            };
             for i in 0..self.items.len() {
                 if self.items[i].has_scalars() {
                     // SAFETY: no task runs.
@@ -156,7 +152,7 @@ impl WorkList {
                 }
             }
             // SAFETY: upheld by the caller.
-            unsafe { self.run_local(step, &round_of) };
+            unsafe { self.run_local(step, &plans, number) };
             for (place, plan) in plans.iter().enumerate() {
                 if let Some(round) = plan.running().get(number) {
                     // SAFETY: upheld by the caller; no task runs.
@@ -168,28 +164,30 @@ impl WorkList {
         self.plans = plans;
     }
 
-    /// Runs the stages between two scalar stages over all arrays.
+    /// Runs the stages between two scalar stages over all arrays: those of this round.
     ///
     /// # Safety
     /// As for [`WorkList::run`].
-    unsafe fn run_local<'r>(&mut self, step: &Step<'_>, round_of: &(impl Fn(&Item) -> Option<&'r Round> + Sync)) {
+    unsafe fn run_local(&mut self, step: &Step<'_>, plans: &[Plan], round: usize) {
+        let rounds = || plans.iter().filter_map(|plan| plan.running().get(round));
+        // An array without elements has no means: its states do not change.
+        let round_of = |item: &Item| {
+            if item.len == 0 || !item.present { None } else { plans[item.plan].running().get(round) }
+        };
         // The stages before the first pass run here, for arrays that no single task takes whole and for those without passes.
-        for (i, item) in self.items.iter().enumerate() {
-            let Some(round) = round_of(item) else { continue };
-            if round.passes.is_empty() || !item.whole {
-                let first = round.passes.first().copied().unwrap_or(round.stages.len());
-                // SAFETY: upheld by the caller; no task runs.
-                round.stages[..first].iter().for_each(|stage| unsafe { self.text(i, *stage, step.level) });
+        if self.any_large || rounds().any(|round| round.passes.is_empty()) {
+            for (i, item) in self.items.iter().enumerate() {
+                let Some(round) = round_of(item) else { continue };
+                if round.passes.is_empty() || !item.whole {
+                    let first = round.passes.first().copied().unwrap_or(round.stages.len());
+                    // SAFETY: upheld by the caller; no task runs.
+                    round.stages[..first].iter().for_each(|stage| unsafe { self.text(i, stage, step.level) });
+                }
             }
         }
-        let most = self.items.iter().filter_map(|item| round_of(item).map(|round| round.passes.len())).max();
-        let any_large = self.items.iter().any(|item| !item.whole && item.len > 0);
-        for number in 0..most.unwrap_or(0) {
-            if number > 0 && !any_large {
-                break;
-            }
+        for number in 0..rounds().map(|round| round.passes.len()).max().unwrap_or(0) {
             // SAFETY: no task runs.
-            unsafe { self.before_pass(round_of, number) };
+            unsafe { self.before_pass(&round_of, number) };
             // Rows and columns are reduced cell by cell; everything else runs block by block.
             for cells in [true, false] {
                 let here = |item: &Item| {
@@ -213,13 +211,17 @@ impl WorkList {
                     unsafe {
                         match this.items[i].whole {
                             true => this.run_whole(i, round, step),
-                            false => this.run_pass(i, round.stages[place], step, units, false),
+                            false => this.run_pass(i, &round.stages[place], step, units, false),
                         }
                     }
                 });
             }
             // SAFETY: no task runs.
-            unsafe { self.after_pass(round_of, number) };
+            unsafe { self.after_pass(&round_of, number) };
+            // Whole arrays have been through all passes.
+            if !self.any_large {
+                break;
+            }
             let this = &*self;
             for (i, item) in this.items.iter().enumerate().filter(|(_, item)| !item.whole) {
                 let Some(round) = round_of(item) else { continue };
@@ -227,9 +229,9 @@ impl WorkList {
                 let next = round.passes.get(number + 1).copied().unwrap_or(round.stages.len());
                 // SAFETY: upheld by the caller; no task runs.
                 unsafe {
-                    this.finish_pass(i, round.stages[place]);
+                    this.finish_pass(i, &round.stages[place]);
                     for stage in &round.stages[place + 1..next] {
-                        this.text(i, *stage, step.level);
+                        this.text(i, stage, step.level);
                     }
                 }
             }
@@ -243,10 +245,12 @@ impl WorkList {
             // SAFETY: upheld by the caller.
             unsafe {
                 if matches!(stage.stage.kind, Kind::Pass(_)) {
-                    self.run_pass(i, *stage, step, 0..self.items[i].units(stage.stage), true);
-                    self.finish_pass(i, *stage);
+                    self.run_pass(i, stage, step, 0..self.items[i].units(stage.stage), true);
+                    if !stage.stage.reductions.is_empty() {
+                        self.finish_pass(i, stage);
+                    }
                 } else {
-                    self.text(i, *stage, step.level);
+                    self.text(i, stage, step.level);
                 }
             }
         }
@@ -254,7 +258,7 @@ impl WorkList {
 
     /// # Safety
     /// As for [`WorkList::run`]; only this task may access the units.
-    unsafe fn run_pass(&self, i: usize, stage: Numbered, step: &Step<'_>, units: std::ops::Range<usize>, whole: bool) {
+    unsafe fn run_pass(&self, i: usize, stage: &Numbered, step: &Step<'_>, units: std::ops::Range<usize>, whole: bool) {
         let item = &self.items[i];
         let scalars = match item.has_scalars() {
             // SAFETY: an array's scalars are not written while passes run.
@@ -332,13 +336,15 @@ impl WorkList {
             return;
         }
         for &place in &round.passes {
-            let Numbered { stage, number, .. } = round.stages[place];
-            for (k, reduction) in stage.reductions.iter().enumerate().filter(|(_, r)| r.scope == Scope::All) {
+            let numbered = &round.stages[place];
+            let reductions = numbered.stage.reductions.iter().enumerate();
+            for (k, reduction) in reductions.filter(|(_, one)| one.scope == Scope::All) {
                 let mut result = neutral_of(reduction);
                 for item in self.items.iter().filter(mine) {
-                    let first = self.first_place(item, stage, number, k);
+                    let first = first_places(item, numbered).nth(k).expect("one for each reduction");
+                    let places = first..first + item.units(numbered.stage);
                     // SAFETY: upheld by the caller.
-                    result = unsafe { fold(form(reduction), &self.partials, first..first + item.units(stage), result) };
+                    result = unsafe { fold(form(reduction), &self.partials, places, result) };
                 }
                 groups.iter().for_each(|&group| step.scalars[group][reduction.place] = result);
             }

@@ -1,6 +1,7 @@
 //! The reductions that a pass's kernel does not add up: over rows and columns, maxima, and sums that float32 cannot hold. They
 //! read streams and tiles that the kernel has left. Starts no thread.
 
+use super::item::Item;
 use super::matrix::Cells;
 use super::passes::{Piece, Run};
 use super::reductions::{Layout, by_cells, form, layout};
@@ -42,18 +43,19 @@ impl WorkList {
     /// # Safety
     /// As for [`WorkList::pass`]; the kernel must have been called.
     pub(super) unsafe fn is_complete(&self, run: &Run<'_>, unit: usize) -> bool {
+        let mut sums = run.places.iter().zip(run.stage.reductions);
         // SAFETY: upheld by the caller.
-        run.stage.reductions.iter().enumerate().all(|numbered| unsafe { self.is_summed(run, numbered, unit) })
+        sums.all(|(place, reduction)| unsafe { self.is_summed(run.item, reduction, place + unit) })
     }
 
-    /// Whether the kernel has added up a reduction, and float32 was enough.
+    /// Whether the kernel has added up a reduction into this place, and float32 was enough.
     ///
     /// # Safety
     /// As for [`WorkList::is_complete`].
-    unsafe fn is_summed(&self, run: &Run<'_>, (k, reduction): (usize, &Reduction), unit: usize) -> bool {
-        let in_float32 = form(reduction) == Form::FastSquare && run.item.param_type.compute() == Dtype::F32;
+    pub(super) unsafe fn is_summed(&self, item: &Item, reduction: &Reduction, place: usize) -> bool {
+        let in_float32 = form(reduction) == Form::FastSquare && item.param_type.compute() == Dtype::F32;
         // SAFETY: the entry is the unit's own.
-        let accurate = || reduce::is_accurate(unsafe { self.partials.get(run.places[k] + unit) });
+        let accurate = || reduce::is_accurate(unsafe { self.partials.get(place) });
         reduction.fused && (!in_float32 || accurate())
     }
 
@@ -73,7 +75,7 @@ impl WorkList {
                 continue;
             }
             // SAFETY: upheld by the caller.
-            if unsafe { self.is_summed(run, (k, reduction), unit) } {
+            if unsafe { self.is_summed(item, reduction, run.places[k] + unit) } {
                 continue;
             }
             let factor = |factor: &Factor| match factor.memory {

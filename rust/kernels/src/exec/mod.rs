@@ -8,6 +8,7 @@ mod from_memory;
 mod item;
 mod matrix;
 mod norm;
+mod operands;
 mod partition;
 mod passes;
 mod peers;

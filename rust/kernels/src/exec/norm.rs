@@ -164,7 +164,7 @@ impl WorkList {
 /// # Safety
 /// As for [`reduce::block`].
 unsafe fn scaled_squares(level: Level, data: *const f64, n: usize, factor: f64) -> f64 {
-    with_tail_tiles(|tiles| {
+    with_tail_tiles(&mut |tiles| {
         let tile = tiles[0].pointer().cast::<f64>();
         // SAFETY: upheld by the caller; a tile holds a block.
         unsafe {

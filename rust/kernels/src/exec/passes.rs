@@ -6,28 +6,16 @@ use super::from_memory::{col_place, in_memory, sums_whole_rows};
 use super::item::Item;
 use super::matrix::Cells;
 use super::plan::Numbered;
-use super::reductions::{Layout, by_cells, form, layout};
+use super::reductions::{Layout, by_cells, first_places, form, layout};
 use super::tiles::{Call, MAX_TAIL, TILE, Tile, with_kept_term, with_tail_tiles};
 use super::work_list::WorkList;
-use crate::cpu::Level;
 use crate::kernel::{Kernel, Tail};
+use crate::numeric::StateFormat;
 use crate::numeric::reduce::{BLOCK, combine};
-use crate::numeric::{StateFormat, convert};
-use crate::rule::{DECAY, Factor, Kind, L2, Operand, Pass, Right, Scope, Stage};
+use crate::rule::{DECAY, Factor, Kind, L2, Pass, Right, Scope, Stage};
 
-/// Rows from this length on take a kernel call each; shorter ones share one, with operands in tiles.
-const LONG: usize = 64;
 /// Rows that a pass of several sums adds up at a time.
 const SUMMED: usize = 4;
-
-impl Item {
-    /// Whether a pass can run row by row: rows are long, and its operands lie in memory as their elements do. With int8 states it
-    /// cannot, since their blocks cross rows.
-    fn has_long_rows(&self, pass: &Pass) -> bool {
-        let long = self.matrix().filter(|matrix| matrix.cols >= LONG && self.format != StateFormat::Int8);
-        long.is_some_and(|matrix| pass.operands.iter().all(|operand| !matrix.lies_in_rows(operand.scope)))
-    }
-}
 
 /// Some elements of an array. In a cell they are part of a row, several whole short rows or, where a pass does nothing but add up,
 /// some rows of the cell.
@@ -67,11 +55,6 @@ pub(super) struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// Whether the kernel reads the term that an earlier pass kept.
-    fn recalls(&self) -> bool {
-        self.pass.recalls.is_some() && !self.kept.is_null()
-    }
-
     /// Whether the pass does nothing but add up numbers in memory, many rows at a time. Short rows that share a tile have a sum
     /// over the tile.
     fn only_sums(&self, cells: &Cells) -> bool {
@@ -114,14 +97,15 @@ impl WorkList {
     ///
     /// # Safety
     /// As for [`WorkList::run`]; nobody else may run a pass over these units at the same time.
-    pub(super) unsafe fn pass(&self, i: usize, numbered: Numbered, call: &Call<'_>, units: Range<usize>, whole: bool) {
+    pub(super) unsafe fn pass(&self, i: usize, numbered: &Numbered, call: &Call<'_>, units: Range<usize>, whole: bool) {
         let (item, stage) = (&self.items[i], numbered.stage);
         let Kind::Pass(pass) = &stage.kind else { unreachable!("the stage is a pass") };
         // What is computed again is another number than before where states are quantized, or where the parameter decays first.
         let keeps =
             (whole || !self.terms.is_empty()) && item.format == StateFormat::Compute && call.scalars[DECAY] == 1.0;
-        let recalls = keeps && pass.recalls.is_some();
-        if stage.reductions.is_empty() && pass.operands.is_empty() && !recalls {
+        let recall = pass.recalls.as_ref().filter(|_| keeps);
+        let pass = recall.map_or(pass, |recall| recall.pass);
+        if stage.reductions.is_empty() && pass.operands.is_empty() && recall.is_none() {
             let (start, end) = (units.start * BLOCK, item.len.min(units.end * BLOCK));
             if start < end {
                 // SAFETY: upheld by the caller.
@@ -129,10 +113,33 @@ impl WorkList {
             }
             return;
         }
-        if stage.reductions.is_empty() && !recalls && item.has_long_rows(pass) {
+        if stage.reductions.is_empty() && recall.is_none() && item.has_long_rows(pass) {
             // SAFETY: upheld by the caller.
             return unsafe { self.by_rows(i, pass, call, units.start * BLOCK..item.len.min(units.end * BLOCK)) };
         }
+        // SAFETY: upheld by the caller.
+        let mut run = |kept| unsafe {
+            match whole && item.len <= BLOCK && numbered.in_kernel {
+                true => self.one_block((i, numbered, pass), call, kept),
+                false => self.units(&mut self.new_run((i, numbered, pass), call, kept), units.clone()),
+            }
+        };
+        if recall.is_none() && !(keeps && numbered.recalled.is_some()) {
+            run(std::ptr::null_mut());
+        } else if whole {
+            with_kept_term(&mut run);
+        } else {
+            run(self.terms.at(item.first_block * BLOCK).cast());
+        }
+    }
+
+    fn new_run<'a>(
+        &'a self,
+        (i, numbered, pass): (usize, &Numbered, &'a Pass),
+        call: &'a Call<'a>,
+        kept: *mut u8,
+    ) -> Run<'a> {
+        let (item, stage) = (&self.items[i], numbered.stage);
         let scaled = call.scalars[0] != 1.0 || call.scalars[L2] != 0.0;
         // Gradients that the pass sets to zero are no longer in memory when they are reduced.
         let wanted = |factor: &Factor| !in_memory(factor, scaled, call.zero_grads);
@@ -151,27 +158,48 @@ impl WorkList {
             computes: needs_terms || pass.writes != 0 || pass.writes_param || call.zero_grads,
             places: [0; MAX_TAIL],
             tiles: std::ptr::null_mut(),
-            kept: std::ptr::null_mut(),
+            kept,
             recalled: numbered.recalled,
             of_row: item.of_row(pass, call),
         };
-        for (k, place) in run.places.iter_mut().enumerate().take(stage.reductions.len()) {
-            *place = self.first_place(item, stage, numbered.number, k);
+        run.places.iter_mut().zip(first_places(item, numbered)).for_each(|(own, place)| *own = place);
+        run
+    }
+
+    /// Runs a pass over an array of one block, whose kernel adds up all reductions: one call. Models have many such arrays, so
+    /// there is little around it.
+    ///
+    /// # Safety
+    /// As for [`WorkList::pass`].
+    unsafe fn one_block(&self, (i, numbered, pass): (usize, &Numbered, &Pass), call: &Call<'_>, kept: *mut u8) {
+        let (item, n, streams) = (&self.items[i], self.items[i].len, self.streams_of(i));
+        let reductions = numbered.stage.reductions;
+        if reductions.is_empty() {
+            let tail = Tail { streams: &raw const kept, ..Tail::NONE };
+            // SAFETY: upheld by the caller; the pass recalls the term that is kept.
+            return unsafe { item.call(streams, pass, call, (0, n), tail) };
         }
-        // SAFETY: upheld by the caller.
-        unsafe {
-            if !(recalls || (keeps && numbered.recalled.is_some())) {
-                self.units(&mut run, units);
-            } else if whole {
-                with_kept_term(|kept| {
-                    run.kept = kept;
-                    self.units(&mut run, units);
-                });
-            } else {
-                run.kept = self.terms.at(item.first_block * BLOCK).cast();
-                self.units(&mut run, units);
+        with_tail_tiles(&mut |tiles| {
+            let tiles = tiles.as_mut_ptr();
+            let mut terms = [std::ptr::null_mut::<u8>(); MAX_TAIL];
+            for (k, term) in terms.iter_mut().enumerate().take(pass.tiles) {
+                *term = tiles.wrapping_add(k).cast();
             }
-        }
+            if !kept.is_null() {
+                terms[numbered.recalled.unwrap_or(0)] = kept;
+            }
+            let first = item.partials[numbered.number];
+            let tail = Tail { streams: terms.as_ptr(), sums: self.partials.at(first), stride: 1 };
+            // SAFETY: upheld by the caller; a tile holds a block.
+            unsafe {
+                item.call(streams, pass, call, (0, n), tail);
+                if !reductions.iter().zip(first..).all(|(one, place)| self.is_summed(item, one, place)) {
+                    let mut run = self.new_run((i, numbered, pass), call, kept);
+                    run.tiles = tiles;
+                    self.finish_piece(&run, 0, Piece { at: 0, n, row: 0, rows: 1, col: 0, cols: n }, &terms);
+                }
+            }
+        });
     }
 
     /// # Safety
@@ -188,10 +216,10 @@ impl WorkList {
                 }
             }
         }
-        with_tail_tiles(|tiles| {
+        with_tail_tiles(&mut |tiles| {
             run.tiles = tiles.as_mut_ptr();
             // SAFETY: upheld by the caller.
-            unsafe { self.pieces(run, units, !one_call) };
+            unsafe { self.pieces(run, units.clone(), !one_call) };
         });
     }
 
@@ -237,40 +265,6 @@ impl WorkList {
         }
     }
 
-    /// Runs a pass without reductions over some elements of long rows, whose operands are used where they are.
-    ///
-    /// # Safety
-    /// As for [`WorkList::pass`].
-    unsafe fn by_rows(&self, i: usize, pass: &Pass, call: &Call<'_>, range: Range<usize>) {
-        let (item, data) = (&self.items[i], self.streams_of(i));
-        let matrix = item.matrix().expect("rules with operands have matrices");
-        // Looked up once: a call for each row is short.
-        let direct = item.direct(pass, call).filter(|_| call.bits.is_none());
-        let longest = if direct.is_some() { matrix.cols } else { TILE };
-        let mut streams = [std::ptr::null_mut::<u8>(); MAX_TAIL];
-        let (mut at, mut row, mut col) = (range.start, range.start / matrix.cols, range.start % matrix.cols);
-        while at < range.end {
-            let n = (matrix.cols - col).min(range.end - at).min(longest);
-            let of_matrix = if matrix.batch > 1 { row / matrix.rows * matrix.cols } else { 0 };
-            let offset = (of_matrix + col) * item.param_type.compute().size();
-            for (stream, operand) in streams.iter_mut().zip(pass.operands) {
-                *stream = self.vector(i, operand.scope, operand.place).wrapping_add(offset);
-            }
-            let tail = Tail { streams: streams.as_ptr(), ..Tail::NONE };
-            // SAFETY: upheld by the caller; the vectors have a number for each column in memory.
-            unsafe {
-                match direct {
-                    Some(kernel) => kernel(data, at, n, call.scalars, &item.extras(call, at, tail)),
-                    None => item.call(data, pass, call, (at, n), tail),
-                }
-            }
-            (at, col) = (at + n, col + n);
-            if col == matrix.cols {
-                (row, col) = (row + 1, 0);
-            }
-        }
-    }
-
     /// Calls the kernel of a pass.
     ///
     /// # Safety
@@ -278,16 +272,8 @@ impl WorkList {
     unsafe fn call(&self, run: &Run<'_>, unit: usize, range: (usize, usize), tail: &[*mut u8]) {
         let sums = self.partials.at(run.places[0] + unit);
         let tail = Tail { streams: tail.as_ptr(), sums, stride: run.item.units(run.stage) };
-        let recalling;
-        let pass = match run.recalls() {
-            true => {
-                recalling = Pass { kernel: run.pass.kernel + 1, ..*run.pass };
-                &recalling
-            }
-            false => run.pass,
-        };
         // SAFETY: upheld by the caller.
-        unsafe { run.item.call(self.streams_of(run.i), pass, run.call, range, tail) };
+        unsafe { run.item.call(self.streams_of(run.i), run.pass, run.call, range, tail) };
     }
 
     /// # Safety
@@ -349,45 +335,6 @@ impl WorkList {
                 self.partials.set(place, combine(form(reduction), self.partials.get(place), sum));
             }
         }
-    }
-
-    /// The stream of a row or column vector for a piece: the vector itself if its layout matches the elements, else a tile.
-    ///
-    /// # Safety
-    /// The vector must be valid, and the tile for a piece.
-    unsafe fn operand(&self, i: usize, operand: &Operand, level: Level, piece: Piece, tile: *mut u8) -> *mut u8 {
-        let matrix = self.items[i].matrix().expect("rules with operands have matrices");
-        let compute = self.items[i].param_type.compute();
-        let vector = self.vector(i, operand.scope, operand.place);
-        let by_row = matrix.lies_in_rows(operand.scope);
-        let (size, end) = (compute.size(), piece.at + piece.n);
-        let mut at = piece.at;
-        while at < end {
-            let (row, col) = (at / matrix.cols, at % matrix.cols);
-            let mut run = (matrix.cols - col).min(end - at);
-            let one = col % matrix.interleaved;
-            if by_row && matrix.interleaved > 1 {
-                run = run.min(matrix.interleaved - one);
-            }
-            let into = tile.wrapping_add((at - piece.at) * size);
-            // SAFETY: upheld by the caller; all indices are within the vector and the tile.
-            unsafe {
-                if !by_row {
-                    let from = vector.add((row / matrix.rows * matrix.cols + col) * size);
-                    if run == piece.n {
-                        return from;
-                    }
-                    into.copy_from_nonoverlapping(from, run * size);
-                } else if matrix.interleaved > 1 {
-                    let from = vector.add((row * matrix.interleaved + one) * size);
-                    into.copy_from_nonoverlapping(from, run * size);
-                } else {
-                    convert::fill(level, vector.add(row * size), (compute, into), run);
-                }
-            }
-            at += run;
-        }
-        tile
     }
 }
 

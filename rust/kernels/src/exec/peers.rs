@@ -110,7 +110,7 @@ impl WorkList {
 /// The places of an array's partial results of one pass.
 fn partials_of<'r>(item: &Item, round_of: &impl Fn(&Item) -> Option<&'r Round>, number: usize) -> Option<Range<usize>> {
     let round = round_of(item)?;
-    let numbered = round.stages[*round.passes.get(number)?];
+    let numbered = &round.stages[*round.passes.get(number)?];
     let first = *item.partials.get(numbered.number)?;
     let places = stage_places(numbered.stage, item.units(numbered.stage), item.cells.as_deref());
     (places > 0).then_some(first..first + places)

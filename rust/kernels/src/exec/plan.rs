@@ -33,7 +33,6 @@ pub(super) struct Round {
 }
 
 /// A stage, and what depends on its position.
-#[derive(Clone, Copy)]
 pub(super) struct Numbered {
     pub stage: &'static Stage,
     pub number: usize,
@@ -41,6 +40,8 @@ pub(super) struct Numbered {
     pub last_gradient: bool,
     /// Which of its terms the next pass reuses.
     pub recalled: Option<usize>,
+    /// Whether it is a pass without operands whose kernel adds up all reductions.
+    pub in_kernel: bool,
 }
 
 impl std::fmt::Debug for Round {
@@ -112,10 +113,12 @@ fn rounds(program: &'static Program, first: usize) -> Vec<Round> {
         if let Kind::Pass(pass) = &stage.kind
             && let Some(before) = stages.iter_mut().rev().find(|one: &&mut Numbered| one.is_pass())
         {
-            before.recalled = pass.recalls;
+            before.recalled = pass.recalls.as_ref().map(|recall| recall.tile);
         }
         let last_gradient = last == Some(place);
-        stages.push(Numbered { stage, number: first + place, last_gradient, recalled: None });
+        let in_kernel = matches!(&stage.kind, Kind::Pass(pass) if pass.operands.is_empty())
+            && stage.reductions.iter().all(|reduction| reduction.fused);
+        stages.push(Numbered { stage, number: first + place, last_gradient, recalled: None, in_kernel });
     }
     if !stages.is_empty() {
         finish(stages, None);

@@ -1,6 +1,8 @@
 //! Where the partial results of an array's reductions are stored, and how they are combined. Knows no thread.
 
+use super::item::Item;
 use super::matrix::{Cells, Matrix};
+use super::plan::Numbered;
 use super::scratch::Scratch;
 use crate::cpu::prefetch;
 use crate::numeric::Dtype;
@@ -48,12 +50,24 @@ pub(crate) fn by_cells(stage: &Stage) -> bool {
 }
 
 /// Number of partial results of a reduction.
-pub(super) fn places(reduction: &Reduction, units: usize, cells: Option<&Cells>) -> usize {
+fn places(reduction: &Reduction, units: usize, cells: Option<&Cells>) -> usize {
     match (layout(reduction, cells.map(|cells| cells.matrix)), cells) {
         (Layout::Rows, Some(cells)) => cells.row_partials(),
         (Layout::Cols, Some(cells)) => cells.col_partials(),
         _ => units,
     }
+}
+
+/// The first partial result of each reduction of a stage.
+pub(super) fn first_places(item: &Item, numbered: &Numbered) -> impl Iterator<Item = usize> {
+    let (units, cells) = (item.units(numbered.stage), item.cells.as_deref());
+    // A rule of one pass without reductions has none.
+    let mut next = item.partials.get(numbered.number).copied().unwrap_or(0);
+    numbered.stage.reductions.iter().map(move |one| {
+        let first = next;
+        next += places(one, units, cells);
+        first
+    })
 }
 
 /// Total number of partial results of a stage's reductions.

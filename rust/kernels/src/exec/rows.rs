@@ -154,7 +154,7 @@ unsafe fn add_row(level: Level, (from, source): (Dtype, *const u8), (to, sum): (
         unsafe { convert::load(level, (from, source), (to, sum), n) };
         return;
     }
-    with_tail_tiles(|tiles| {
+    with_tail_tiles(&mut |tiles| {
         for at in (0..n).step_by(TILE) {
             let (n, tile) = (TILE.min(n - at), tiles[0].pointer());
             let sum = sum.wrapping_add(at * to.size());

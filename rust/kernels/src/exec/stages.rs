@@ -1,23 +1,22 @@
 //! What comes after a pass over an array: its reductions are combined, and the scalar and vector stages run. Starts no thread.
 
-use super::item::Item;
 use super::plan::Numbered;
-use super::reductions::{finish_vector, fold, form, places};
+use super::reductions::{finish_vector, first_places, fold, form};
 use super::work_list::WorkList;
 use crate::cpu::Level;
 use crate::numeric::reduce::neutral;
-use crate::rule::{Kind, Operation, Scope, Stage};
+use crate::rule::{Kind, Operation, Scope};
 
 impl WorkList {
     /// Combines the partial results of a pass into scalars and vectors of the array; reductions over all arrays stay partial.
     ///
     /// # Safety
     /// All units of the pass must be done, and nobody else may access the array's entries during the call.
-    pub(super) unsafe fn finish_pass(&self, i: usize, numbered: Numbered) {
+    pub(super) unsafe fn finish_pass(&self, i: usize, numbered: &Numbered) {
         let (item, stage) = (&self.items[i], numbered.stage);
         let compute = item.param_type.compute();
-        for (k, reduction) in stage.reductions.iter().enumerate() {
-            let (form, first) = (form(reduction), self.first_place(item, stage, numbered.number, k));
+        for (reduction, first) in stage.reductions.iter().zip(first_places(item, numbered)) {
+            let form = form(reduction);
             // SAFETY: upheld by the caller.
             unsafe {
                 match reduction.scope {
@@ -41,7 +40,7 @@ impl WorkList {
     ///
     /// # Safety
     /// As for [`WorkList::finish_pass`].
-    pub(super) unsafe fn text(&self, i: usize, numbered: Numbered, level: Level) {
+    pub(super) unsafe fn text(&self, i: usize, numbered: &Numbered, level: Level) {
         let stage = numbered.stage;
         // SAFETY: upheld by the caller.
         unsafe {
@@ -55,14 +54,5 @@ impl WorkList {
                 Kind::Pass(_) => unreachable!("passes have units"),
             }
         }
-    }
-
-    /// The first partial result of reduction `k` of a stage.
-    pub(super) fn first_place(&self, item: &Item, stage: &Stage, number: usize, k: usize) -> usize {
-        let (units, cells) = (item.units(stage), item.cells.as_deref());
-        if cells.is_none() {
-            return item.partials[number] + k * units;
-        }
-        item.partials[number] + stage.reductions[..k].iter().map(|one| places(one, units, cells)).sum::<usize>()
     }
 }

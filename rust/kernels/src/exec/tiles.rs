@@ -49,24 +49,26 @@ static LAST_TAIL_TILES: Mutex<[Tile; MAX_TAIL]> = Mutex::new([const { NO_TILE };
 static LAST_KEPT_TERM: Mutex<[Tile; KEPT]> = Mutex::new([const { NO_TILE }; KEPT]);
 
 /// Runs `f` with this thread's tiles for converted streams. They are not on its stack, which may be small.
-fn with_stream_tiles<T>(f: impl FnOnce(&mut [Tile]) -> T) -> T {
+fn with_stream_tiles<T>(f: &mut impl FnMut(&mut [Tile]) -> T) -> T {
     with_tiles(&STREAM_TILES, &LAST_STREAM_TILES, f)
 }
 
 /// Runs `f` with this thread's tiles for row and column operands, and for terms of reductions.
-pub(super) fn with_tail_tiles<T>(f: impl FnOnce(&mut [Tile]) -> T) -> T {
+pub(super) fn with_tail_tiles<T>(f: &mut impl FnMut(&mut [Tile]) -> T) -> T {
     with_tiles(&TAIL_TILES, &LAST_TAIL_TILES, f)
 }
 
 /// Runs `f` with this thread's buffer for a term of each element of a whole array, which a later pass reuses.
-pub(super) fn with_kept_term<T>(f: impl FnOnce(*mut u8) -> T) -> T {
-    with_tiles(&KEPT_TERM, &LAST_KEPT_TERM, |tiles| f(tiles.as_mut_ptr().cast()))
+pub(super) fn with_kept_term<T>(f: &mut impl FnMut(*mut u8) -> T) -> T {
+    with_tiles(&KEPT_TERM, &LAST_KEPT_TERM, &mut |tiles| f(tiles.as_mut_ptr().cast()))
 }
 
+/// The closure is taken by reference: to copy what it holds, just after that was written, would take as long as a call for a few
+/// elements.
 fn with_tiles<T, const N: usize>(
     own: &'static LocalKey<RefCell<Vec<Tile>>>,
     last: &Mutex<[Tile; N]>,
-    f: impl FnOnce(&mut [Tile]) -> T,
+    f: &mut impl FnMut(&mut [Tile]) -> T,
 ) -> T {
     own.with_borrow_mut(|tiles| {
         if tiles.is_empty() && tiles.try_reserve_exact(N).is_ok() {
@@ -213,7 +215,7 @@ impl Item {
         (at, n): (usize, usize),
         extras: &Extras<'_>,
     ) {
-        with_stream_tiles(|tiles| {
+        with_stream_tiles(&mut |tiles| {
             let end = at + n;
             for at in (at..end).step_by(TILE) {
                 let part = Part { item: self, streams, at, place: 0, n: TILE.min(end - at), bits: call.bits };
@@ -230,7 +232,7 @@ impl Item {
     /// As for [`Item::call`].
     pub(super) unsafe fn together(&self, parts: &[Part<'_>], pass: &Pass, call: &Call<'_>) {
         // SAFETY: upheld by the caller.
-        with_stream_tiles(|tiles| unsafe {
+        with_stream_tiles(&mut |tiles| unsafe {
             self.through_tiles(tiles, parts, pass, call, &self.extras(call, 0, Tail::NONE));
         });
     }

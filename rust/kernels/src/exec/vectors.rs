@@ -16,7 +16,7 @@ impl WorkList {
     pub(super) unsafe fn vector_text(
         &self,
         i: usize,
-        Numbered { stage, number, .. }: Numbered,
+        &Numbered { stage, number, .. }: &Numbered,
         (scope, kernel): (Scope, usize),
         level: Level,
     ) {
@@ -37,7 +37,7 @@ impl WorkList {
         for (result, reduction) in of_array.iter_mut().zip(stage.reductions) {
             *result = neutral(form(reduction));
         }
-        with_tail_tiles(|tiles| {
+        with_tail_tiles(&mut |tiles| {
             let mut tail = [std::ptr::null_mut::<u8>(); MAX_TAIL];
             for (pointer, tile) in tail.iter_mut().zip(tiles) {
                 *pointer = tile.pointer();

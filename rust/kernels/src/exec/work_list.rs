@@ -69,6 +69,8 @@ pub struct WorkList {
     pub(super) any_follow: bool,
     pub(super) stretches: Option<Stretches>,
     pub(super) past_caches: bool,
+    /// Whether any array with elements takes a parallel region per pass.
+    pub(super) any_large: bool,
     /// Whether every rule is one pass without reductions.
     pub(super) plain: bool,
     /// Whether the next pass over all arrays goes in reverse order.
@@ -93,6 +95,7 @@ impl WorkList {
         self.own = self.items.iter().map(|item| item.part.len()).sum();
         self.past_caches = self.items.iter().map(Item::bytes).sum::<usize>() >= PAST_CACHES;
         self.items.iter_mut().for_each(|item| item.prefetches = self.past_caches && item.len > WHOLE);
+        self.any_large = self.items.iter().any(|item| !item.whole && item.len > 0);
         self.stretches = None;
         self.chunks = cut(&self.extents, self.own)?;
         self.block_chunks = cut(&self.blocks, self.own)?;

@@ -169,9 +169,16 @@ pub struct Pass {
     pub operands: &'static [Operand],
     /// Number of streams of terms that it writes for its reductions.
     pub tiles: usize,
-    /// The tile of an earlier pass with a term that it can reuse instead of computing it again; the kernel after `kernel` does
-    /// so.
-    pub recalls: Option<usize>,
+    /// The term of an earlier pass that it can reuse instead of computing it again.
+    pub recalls: Option<Recall>,
+}
+
+/// A term of an earlier pass that a pass can reuse.
+pub struct Recall {
+    /// The earlier pass's tile with it.
+    pub tile: usize,
+    /// The pass that reuses it: the same one with the next kernel.
+    pub pass: &'static Pass,
 }
 
 /// A row or column vector that a pass reads.

@@ -18,6 +18,7 @@ use crate::support::{
 /// Splits arrays that one task would otherwise take through all their stages, and prefetches.
 fn cut_all(work: &mut WorkList) {
     work.items.iter_mut().for_each(|item| (item.whole, item.prefetches) = (false, true));
+    work.any_large = true;
     work.extents.iter_mut().chain(&mut work.blocks).for_each(|extent| extent.whole = false);
     let chunks = |extents| cut(extents, work.total()).unwrap();
     (work.chunks, work.block_chunks) = (chunks(&work.extents), chunks(&work.blocks));
