@@ -6,7 +6,7 @@ The changes are a random sample of those that cargo-mutants lists. Since a build
 function has its text once more for every change of it, and the variable MUTANT says which of them runs. A change of a
 constant cannot be made so and is left out, and so is one that does not compile. The tests are those of the crate, each
 by itself, but those that take minutes, and the ones of Python that compare with recorded bits or are about missing
-gradients, quantized states, rows, threads and memory. The quickest run first.
+gradients, quantized states, rows, single arrays, threads, memory and MPI. The quickest run first.
 """
 
 import json
@@ -32,7 +32,7 @@ PACKAGES = ["--locked", "-p", "schuss", "-p", "schuss-python", "--message-format
 LONG = re.compile("every_rule_gives|every_level_gives|every_number_of|so_do_quantized|gradients_that_are_zeroed")
 PYTHON = [
     "conformance/test_same_bits.py -k 'best_level or same_sums'",
-    "unit/test_{missing_gradients,small_state,rows}.py system/test_{threads,memory_limits}.py",
+    "unit/test_{missing_gradients,small_state,rows,stepping}.py system/test_{threads,memory_limits,mpi}.py",
 ]
 
 CHOICE = """

@@ -87,6 +87,29 @@ def test_groups_and_arrays_that_are_left_out():
     assert_same(snapshot(opt)[0], snapshot(other)[0])
 
 
+def test_an_array_that_was_replaced():
+    params = [np.ones(3), np.ones(2)]
+    opt = schuss.AdamW(params, lr=0.1)
+    params[1] = np.ones(2)
+    with pytest.raises(ValueError, match=r"^params\[1\] is not the array that this optimizer updates"), opt.stepping():
+        pass
+    assert opt.step_count == 0
+
+
+def test_an_option_that_is_set_while_a_step_begins():
+    class Params(dict):
+        def get(self, key, default=None):
+            opt.nonfinite = "skip"
+            return super().get(key, default)
+
+    a = np.ones(3)
+    opt = schuss.AdamW(Params(a=a), lr=0.1)
+    with pytest.raises(ValueError, match="nonfinite=.skip. cannot take back"), opt.stepping():
+        pass
+    opt.nonfinite = "error"
+    assert opt.step({"a": np.ones(3)}) and opt.step_count == 1
+
+
 def test_schedules_count_a_block_once():
     seen = []
     w = [np.ones(2), np.ones(3)]
