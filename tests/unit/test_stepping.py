@@ -104,7 +104,7 @@ def test_an_option_that_is_set_while_a_step_begins():
 
     a = np.ones(3)
     opt = schuss.AdamW(Params(a=a), lr=0.1)
-    with pytest.raises(ValueError, match="nonfinite=.skip. cannot take back"), opt.stepping():
+    with pytest.raises(ValueError, match="cannot take back the arrays"), opt.stepping():
         pass
     opt.nonfinite = "error"
     assert opt.step({"a": np.ones(3)}) and opt.step_count == 1
