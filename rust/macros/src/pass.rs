@@ -67,6 +67,9 @@ pub fn kernel(rule: &Rule, stage: &Stage, domain: Domain, carrier: &Ident, varia
         prologue.extend(quote!(p = p * decay;));
     }
     let kept = stage.statements.iter().filter(|statement| !(variant == Variant::Recalls && statement.recall));
+    let mut values =
+        kept.clone().map(|statement| &statement.value).chain(stage.reductions.iter().map(|one| &one.value));
+    let divides = values.any(Expr::divides);
     let body = kept.map(|statement| {
         let (name, value) = (&statement.name, real(&statement.value));
         if statement.local { quote!(let #name = #value;) } else { quote!(#name = #value;) }
@@ -269,6 +272,7 @@ pub fn kernel(rule: &Rule, stage: &Stage, domain: Domain, carrier: &Ident, varia
 
         impl crate::kernel::Pass for #carrier {
             const DECAYS: bool = #reads_l2;
+            const DIVIDES: bool = #divides;
 
             #[inline(always)]
             unsafe fn run<P, G, S, const L2: bool, const FMA: bool>(
@@ -333,24 +337,16 @@ pub fn kernel(rule: &Rule, stage: &Stage, domain: Domain, carrier: &Ident, varia
 
 /// The scalars that are exponents of powers, by index.
 fn exponents(rule: &Rule, stage: &Stage) -> Vec<usize> {
-    fn of(expr: &Expr, found: &mut Vec<String>) {
-        match expr {
-            Expr::Number(..) | Expr::Name(_) => {}
-            Expr::Unary(_, a) => of(a, found),
-            Expr::Binary(_, a, b) => {
-                of(a, found);
-                of(b, found);
-            }
-            Expr::Call(name, arguments) => {
-                if let (true, [_, Expr::Name(exponent)]) = (name == "pow", arguments.as_slice()) {
-                    found.push(exponent.to_string());
-                }
-                arguments.iter().for_each(|argument| of(argument, found));
-            }
-        }
-    }
     let mut found = Vec::new();
-    stage.each_expr(|expr| of(expr, &mut found));
+    stage.each_expr(|expr| {
+        expr.each(&mut |one| {
+            if let Expr::Call(name, arguments) = one
+                && let (true, [_, Expr::Name(exponent)]) = (name == "pow", arguments.as_slice())
+            {
+                found.push(exponent.to_string());
+            }
+        });
+    });
     (crate::analyze::PROLOGUE.len()..rule.scalars.len()).filter(|&i| found.contains(&rule.scalars[i])).collect()
 }
 

@@ -144,18 +144,40 @@ pub enum Expr {
 }
 
 impl Expr {
+    /// Calls `f` for the expression and each one in it.
+    pub fn each(&self, f: &mut impl FnMut(&Expr)) {
+        f(self);
+        match self {
+            Expr::Number(..) | Expr::Name(_) => {}
+            Expr::Unary(_, a) => a.each(f),
+            Expr::Binary(_, a, b) => {
+                a.each(f);
+                b.each(f);
+            }
+            Expr::Call(_, arguments) => arguments.iter().for_each(|argument| argument.each(f)),
+        }
+    }
+
     /// Calls `f` for each name that the expression reads.
     pub fn names(&self, f: &mut impl FnMut(&Ident)) {
-        match self {
-            Expr::Number(..) => {}
-            Expr::Name(name) => f(name),
-            Expr::Unary(_, a) => a.names(f),
-            Expr::Binary(_, a, b) => {
-                a.names(f);
-                b.names(f);
+        self.each(&mut |one| {
+            if let Expr::Name(name) = one {
+                f(name);
             }
-            Expr::Call(_, arguments) => arguments.iter().for_each(|argument| argument.names(f)),
-        }
+        });
+    }
+
+    /// Whether it divides or takes a root.
+    pub fn divides(&self) -> bool {
+        let mut found = false;
+        self.each(&mut |one| {
+            found |= match one {
+                Expr::Binary(operator, ..) => *operator == "/",
+                Expr::Call(name, _) => name == "sqrt",
+                _ => false,
+            }
+        });
+        found
     }
 
     /// The span of its first token.

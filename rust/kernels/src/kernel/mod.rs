@@ -93,6 +93,8 @@ impl Extras<'_> {
 pub(crate) trait Pass {
     /// Whether weight decay may be added to the gradient.
     const DECAYS: bool;
+    /// Whether it divides or takes roots.
+    const DIVIDES: bool;
     /// # Safety
     /// As for [`Kernel`]: parameters are `P`, gradients `G`, states `S`.
     unsafe fn run<P, G, S, const L2: bool, const FMA: bool>(

@@ -82,7 +82,12 @@ pub(crate) const fn table<R: Pass>() -> Table {
         #[cfg(target_arch = "x86_64")]
         avx512: [
             super::avx512::kernel::<R, f32, f32, f32>,
-            super::avx512::kernel::<R, f64, f64, f64>,
+            // Where the divider takes the time, AVX-512 is no faster for float64.
+            if R::DIVIDES {
+                super::avx2::kernel::<R, f64, f64, f64>
+            } else {
+                super::avx512::kernel::<R, f64, f64, f64>
+            },
             super::avx512::kernel::<R, bf16, bf16, f32>,
         ],
     }
