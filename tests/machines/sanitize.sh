@@ -17,7 +17,8 @@ export RUSTC_BOOTSTRAP=1 # the options below are for nightly compilers otherwise
 export CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=64 CARGO_PROFILE_RELEASE_OPT_LEVEL=1
 export CARGO_PROFILE_RELEASE_DEBUG=line-tables-only CARGO_PROFILE_RELEASE_STRIP=none # for the reports
 
-pytest="${PYTHON:-.venv/bin/python} -m pytest -p no:cacheprovider"
+# Reports of the runtime libraries are not for pytest to keep.
+pytest="${PYTHON:-.venv/bin/python} -m pytest -p no:cacheprovider --capture=sys"
 
 # Of the longest file of tests, same_bits, those that differ most in what their threads do.
 tests_of_the_crate() { # OPTIONS...
