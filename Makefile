@@ -80,10 +80,10 @@ test-arm:  ## Build for aarch64, and run the lines of tests/support/bits.py and 
 	PYTHON=$(PYTHON) tests/machines/arm.sh
 
 test-avx512: $(VENV)/.test $(VENV)/.built  ## Compare the bits of AVX-512 kernels, on a CPU that has them.
-	tests/machines/avx512.sh
+	PYTHON=$(BIN)/python tests/machines/avx512.sh
 
 sanitize: $(VENV)/.test  ## Run tests of the crate and of the extension module under AddressSanitizer and ThreadSanitizer; hours.
-	tests/machines/sanitize.sh
+	PYTHON=$(BIN)/python tests/machines/sanitize.sh
 
 mutants: $(VENV)/.test $(VENV)/.built  ## Change sixty random places of schuss._core, and tell which changes no test notices; hours.
 	$(BIN)/python tests/mutants/mutants.py
@@ -135,7 +135,7 @@ wheels: $(VENV)/.release  ## Build the sdist and a wheel for each of TARGETS int
 	$(BIN)/maturin sdist --out dist
 	set -e; export PATH="$(abspath $(BIN)):$$PATH"; for target in $(TARGETS); do case $$target in \
 		$(HOST)) maturin build --release --locked --zig --target $$target --out dist --interpreter $(INTERPRETERS);; \
-		aarch64-unknown-linux-gnu) PARTS="build bare" tests/machines/arm.sh; cp build/machines/arm/wheels/* dist;; \
+		aarch64-unknown-linux-gnu) PYTHON=$(PYTHON) INTERPRETERS="$(INTERPRETERS)" PARTS="build bare" tests/machines/arm.sh; cp build/machines/arm/wheels/* dist;; \
 		*) echo "nothing here builds for $$target"; exit 1;; esac; done
 	$(BIN)/python -m twine check --strict dist/*
 	set -e; for wheel in dist/*.whl; do $(BIN)/auditwheel show $$wheel; done

@@ -10,6 +10,7 @@
 #   crate  the crate's tests, which take hours: TESTS, arguments of `cargo test`, chooses some.
 # Compiler, standard library, emulator and Python are Debian's; zig links, as in `make wheels`.
 set -euo pipefail
+shopt -s inherit_errexit # also within $(…)
 cd "$(dirname "$0")/../.."
 . tests/machines/debian.sh
 folder=$(realpath -m "${1:-build/machines/arm}")

@@ -1,11 +1,12 @@
-# Packages of Debian's unstable in a folder of their own; to be sourced. Needs apt-get and dpkg, and no root.
+# Packages of Debian's unstable in a folder of their own; to be sourced. Needs Debian's apt-get and dpkg, and no root.
 # Sets APT_CONFIG: an apt with lists and a cache of its own, which takes nothing as installed, and the machine's mirror.
 
 folder_of_apt() { # FOLDER
     local apt=$1 mirror
     mkdir -p "$apt/lists/partial" "$apt/cache/archives/partial"
     : >"$apt/status"
-    mirror=$(apt-get indextargets --format '$(REPO_URI)' | grep '/debian/$' | head -n 1)
+    mirror=$(apt-get indextargets --format '$(REPO_URI)' | grep '/debian/$' | head -n 1) || true
+    [ -n "$mirror" ] || { echo "apt-get knows no mirror of Debian: this needs a machine with Debian" >&2; exit 1; }
     for kind in "deb [arch=amd64,arm64" "deb-src ["; do
         echo "$kind signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror ${SUITE:-sid} main"
     done >"$apt/sources.list"

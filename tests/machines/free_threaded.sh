@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # Runs the tests on a CPython without the GIL: free_threaded.sh [FOLDER]. All that it makes is in FOLDER.
 # Builds that Python from Debian's source package, with the machine's apt-get and C compiler, or from SOURCE, an archive; or takes
-# that of PYTHON.
+# FREE_THREADED, such a Python.
 # The package declares that it needs the GIL; PYTHON_GIL=0 keeps it off all the same.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 . tests/machines/debian.sh
 folder=$(realpath -m "${1:-build/free-threaded}")
 version=${VERSION:-3.14} # PyO3 supports 3.14 and later
-python=${PYTHON:-$folder/python/bin/python${version}t}
+python=${FREE_THREADED:-$folder/python/bin/python${version}t}
 mkdir -p "$folder"
 
 download() {
@@ -32,8 +32,10 @@ fi
 for package in numpy ml_dtypes pytest hypothesis sympy safetensors mpi4py mpich maturin; do
     "$folder/venv/bin/pip" install --quiet --only-binary=:all: $package || echo "$package has no wheel"
 done
+rm -rf "$folder/wheels"
 VIRTUAL_ENV=$folder/venv "$folder/venv/bin/maturin" build --release --locked --out "$folder/wheels" --interpreter "$folder/venv/bin/python"
 "$folder/venv/bin/pip" install --quiet --force-reinstall --no-deps "$folder"/wheels/*.whl
 export PYTHON_GIL=0
+"$folder/venv/bin/python" -c 'import sys, schuss; assert not sys._is_gil_enabled(), "the GIL is on"'
 exec "$folder/venv/bin/python" -X faulthandler -m pytest --continue-on-collection-errors \
     tests/unit tests/conformance tests/system/test_{threads,processes,interrupts,unfinished_saves,memory_limits}.py

@@ -42,6 +42,8 @@ def step(opt, value=0.25):
     """A step with these gradients; NAG takes a closure and Newton a Hessian."""
     if isinstance(opt, schuss.LBFGS):
         return lbfgs_step(opt)
+    if hasattr(opt, "train"):
+        opt.train()
     grads = [np.full(p.shape, value, np.float32) for p in parameters(opt)]
     given = [grads[: len(SHAPES)], grads[len(SHAPES) :]] if opt._grouped else grads
     if isinstance(opt, schuss.SAM) or isinstance(opt._stepped, schuss.NAG):
@@ -95,6 +97,7 @@ def closure_that_raises(opt):
         opt.step(closure)
 
 
+PLATEAU = schuss.schedules.reduce_on_plateau
 LONG = np.ones(100_000, np.float32)
 
 
@@ -141,6 +144,25 @@ def load_dict(make):
     return make, lambda opt: opt.load_state_dict(state)
 
 
+def fitting(make):
+    state = copy.deepcopy(other(make).state_dict())
+    state["state"][0]["m"][1] = np.ones(2)  # of another shape, so that this array is not loaded
+    return make, lambda opt: opt.load_state_dict(state, strict=False)
+
+
+def on_a_plateau():
+    """An optimizer whose schedule has seen a metric."""
+    opt = made(schuss.AdamW, lr=PLATEAU(0.5, patience=0))()
+    opt.param_groups[0]["lr"].update(1.0)
+    return opt
+
+
+def evaluating():
+    opt = made(schuss.ScheduleFreeAdamW)()
+    opt.eval()
+    return opt
+
+
 def add_group(opt):
     opt.add_param_group({"params": [np.ones(2, np.float32)], "lr": 0.5})
 
@@ -156,7 +178,6 @@ def update_one(opt):
 
 NEXT = {"k": 4}  # the next step synchronizes
 LATER = {"k": 100}
-PLATEAU = schuss.schedules.reduce_on_plateau
 
 TRANSFORMS = [schuss.transforms.accumulate(2), schuss.transforms.apply_if_finite(1), schuss.transforms.clip(0.125)]
 
@@ -206,6 +227,15 @@ CALLS = {
     "an option of Lookahead": (made(schuss.AdamW, around=NEXT), lambda opt: setattr(opt, "nonfinite", "skip")),
     "zero_grad": (with_grads(made(schuss.AdamW)), lambda opt: opt.zero_grad()),
     "a copy": (made(schuss.AdamW), copy.deepcopy),
+    "some gradients": (made(schuss.AdamW), lambda opt: opt.step([None, np.ones((3, 4)), None], partial=True)),
+    "what fits of a state": fitting(made(schuss.Adam)),
+    "a metric": (on_a_plateau, lambda opt: opt.param_groups[0]["lr"].update(2.0)),
+    "a Hessian": (made(schuss.SophiaG), lambda opt: opt.update_hessian([np.ones(shape) for shape in SHAPES])),
+    "eval": (made(schuss.ScheduleFreeAdamW), lambda opt: opt.eval()),
+    "train": (evaluating, lambda opt: opt.train()),
+    "clip_grad_norm_": (with_grads(made(schuss.AdamW)), lambda opt: schuss.gradients.clip_grad_norm_(opt.grads, 0.5)),
+    "clip_grad_value_": (with_grads(made(schuss.AdamW)), lambda opt: schuss.gradients.clip_grad_value_(opt.grads, 0.5)),
+    "centralize_": (with_grads(made(schuss.AdamW)), lambda opt: schuss.gradients.centralize_(opt.grads)),
 }
 
 

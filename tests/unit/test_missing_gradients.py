@@ -300,6 +300,19 @@ class TestNotStrict:
         more.load_state_dict(opt.state_dict(), strict=False)
         assert more.step_count == 1 and not any(more._read_counters().missed)
 
+    def test_missed_steps_that_cannot_be(self):
+        opt, params = self.start(4)
+        opt.step([{name: np.ones(p.shape) for name, p in params.items()}])
+        for path, times, message in [
+            ("['a']", 2, "['missed_steps'][\"['a']\"] is 2, but the group has taken 1 steps"),
+            ("['gone']", 1, "['missed_steps'] has unknown \"['gone']\", where this optimizer has no array"),
+        ]:
+            state = opt.state_dict()
+            state["param_groups"][0]["missed_steps"] = {path: times}
+            with refused(ValueError, f"state['param_groups'][0]{message}"):
+                self.start(4)[0].load_state_dict(state)
+            assert self.start(4)[0].load_state_dict(state, strict=False) == [f"state['param_groups'][0]{message}"]
+
     def test_another_class_is_refused(self):
         opt, _ = self.start(4)
         with refused(ValueError, "this is the state of 'Adam', but the optimizer is 'AdamW'"):

@@ -207,7 +207,7 @@ def check_scalars(
             if not isinstance(given, Mapping):
                 raise TypeError(f"{place} must be a dict, got {type(given).__name__}")
             steps[g] = validate.steps(f"{place}['step']", given.get("step"))
-            counts |= _missed(f"{place}['missed_steps']", given.get("missed_steps", {}), numbers, unfit)
+            counts |= _missed(f"{place}['missed_steps']", given.get("missed_steps", {}), numbers, steps[g], unfit)
             with unfit:
                 changed, packed = _check_hypers(place, group, given, name, loading)
                 attributes += changed
@@ -282,14 +282,19 @@ def _check_hypers(
     return group.changes(hypers, initial_lr)
 
 
-def _missed(place: str, value: Any, numbers: Mapping[str, int], unfit: Unfit) -> dict[int, int]:
+def _missed(place: str, value: Any, numbers: Mapping[str, int], steps: int, unfit: Unfit) -> dict[int, int]:
     """How many steps each array of a group has missed, by its number; saved by path, and only for those that have."""
     if not isinstance(value, Mapping):
         raise TypeError(f"{place} must be a dict, got {type(value).__name__}")
-    unknown = [path for path in value if path not in numbers]
-    if unknown and unfit.strict:
-        raise ValueError(f"{place} has unknown {unknown[0]!r}, where this optimizer has no array")
-    return {i: validate.steps(f"{place}[{path!r}]", value.get(path, 0)) for path, i in numbers.items()}
+    for path in value:
+        with unfit:
+            if path not in numbers:
+                raise ValueError(f"{place} has unknown {path!r}, where this optimizer has no array")
+    missed = {i: validate.steps(f"{place}[{path!r}]", value.get(path, 0)) for path, i in numbers.items()}
+    for path, i in numbers.items():
+        if missed[i] > steps:
+            raise ValueError(f"{place}[{path!r}] is {missed[i]}, but the group has taken {steps} steps")
+    return missed
 
 
 def _found(thing: Any) -> str:
