@@ -140,11 +140,13 @@ wheels: $(VENV)/.release  ## Build the sdist and a wheel for each of TARGETS int
 	$(BIN)/python -m twine check --strict dist/*
 	set -e; for wheel in dist/*.whl; do $(BIN)/auditwheel show $$wheel; done
 	$(BIN)/abi3audit --strict dist/*abi3*.whl
-	set -e; for python in $(INTERPRETERS); do \
-		$$python -m venv --clear --without-pip build/bare; \
+	set -e; try() { \
+		$$1 -m venv --clear --without-pip build/bare; \
 		$(BIN)/python -m pip --python build/bare install --quiet numpy; \
-		$(BIN)/python -m pip --python build/bare install --no-index --find-links dist schuss; \
-		build/bare/bin/python tests/support/readme.py; done
+		$(BIN)/python -m pip --python build/bare install --no-deps $$2; \
+		build/bare/bin/python tests/support/readme.py; }; \
+	for python in $(INTERPRETERS); do try $$python "--no-index --find-links dist schuss"; done; \
+	try $(PYTHON) dist/*.tar.gz
 
 dashboard: $(VENV)/.bench $(VENV)/.scripts  ## Measure the commits that last changed a kernel and have no results yet; write the history to benches/.asv/html.
 	$(ASV) machine --yes $(ASV_CONFIG)

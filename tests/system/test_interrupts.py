@@ -118,6 +118,18 @@ def lbfgs_step(opt):
     opt.step(lambda: (sum(float((p * p).sum()) for p in params), [2 * p for p in params]))
 
 
+def both_steps(opt):
+    """SAM's two steps one by one; one that is interrupted between them goes back."""
+    grads = [np.full(shape, 0.5, np.float32) for shape in SHAPES]
+    try:
+        opt.first_step(grads)
+        opt.second_step(grads)
+    except Shot:
+        with contextlib.suppress(TypeError, RuntimeError):
+            opt.second_step(1)  # no gradients, or there is no way to go back
+        raise
+
+
 def searching():
     """An LBFGS that has taken a step."""
     opt = schuss.LBFGS([np.ones(shape, np.float32) for shape in SHAPES], 0.1, max_iter=3, line_search_fn="strong_wolfe")
@@ -206,6 +218,7 @@ CALLS = {
     "accumulate": (lambda: schuss.Transformed(made(schuss.AdamW)(), TRANSFORMS), step),
     "LBFGS": (searching, lbfgs_step),
     "SAM": (lambda: schuss.SAM(made(schuss.AdamW)()), step),
+    "SAM's two steps": (lambda: schuss.SAM(made(schuss.AdamW)()), both_steps),
     "EMA": (averaged(schuss.EMA), step),
     "EMA of Lookahead": (averaged(schuss.EMA, around=NEXT), step),
     "SWA of bfloat16": (averaged(schuss.SWA, dtype=BFLOAT16), step),
@@ -252,6 +265,19 @@ def calls(name, folder):
 def test_all_or_nothing(name, tmp_path):
     make, call = calls(name, tmp_path)
     check_all_or_nothing(make, call, step, image, name)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, BFLOAT16], ids=str)
+def test_functions_of_one_array(dtype):
+    wide, adamw_ = np.float32 if dtype is BFLOAT16 else dtype, schuss.functional.adamw_
+    grad = np.full(100, 0.5, wide)
+    check_all_or_nothing(
+        lambda: [np.ones(100, dtype), *(np.full(100, 0.25, wide) for _ in range(2))],
+        lambda arrays: adamw_(arrays[0], grad, *arrays[1:], step=1),
+        lambda arrays: adamw_(arrays[0], grad, *arrays[1:], step=2),
+        lambda arrays: (copy.deepcopy(arrays), ""),
+        "adamw_",
+    )
 
 
 def test_a_schedule_of_the_user_gets_its_state_back():

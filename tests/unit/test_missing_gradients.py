@@ -313,6 +313,15 @@ class TestNotStrict:
                 self.start(4)[0].load_state_dict(state)
             assert self.start(4)[0].load_state_dict(state, strict=False) == [f"state['param_groups'][0]{message}"]
 
+    def test_a_group_cannot_have_taken_more_steps_than_the_optimizer(self):
+        opt, params = self.start(4)
+        opt.step([{name: np.ones(p.shape) for name, p in params.items()}])
+        state, message = opt.state_dict(), "state['param_groups'][0]['step'] is 9, but the optimizer has taken 1 steps"
+        state["param_groups"][0]["step"] = 9
+        with refused(ValueError, message):
+            self.start(4)[0].load_state_dict(state)
+        assert self.start(4)[0].load_state_dict(state, strict=False) == [message]
+
     def test_another_class_is_refused(self):
         opt, _ = self.start(4)
         with refused(ValueError, "this is the state of 'Adam', but the optimizer is 'AdamW'"):

@@ -105,6 +105,70 @@ def test_copies_of_optimizers(case, how):
     assert_unchanged(other, snapshot(opt), "four steps later")
 
 
+class Meddling:
+    """A schedule that uses the optimizer while it is copied, as another thread may do."""
+
+    def __call__(self, step):
+        return 0.1
+
+    def __deepcopy__(self, memo):
+        self.use()
+        return Meddling()
+
+    def __reduce__(self):
+        self.use()
+        return Meddling, ()
+
+
+def by_array(opt, grad):
+    with opt._stepped.stepping() as update:
+        update(opt._stepped._params[0], grad)
+
+
+BESIDE = {
+    "step": lambda opt, grad: opt.step(grad),
+    "step of the inner one": lambda opt, grad: opt._stepped.step(grad),
+    "rows": lambda opt, grad: opt._stepped.step_rows(([0], grad[:1])),
+    "by array": by_array,
+    "load": lambda opt, grad: opt.load_state_dict(opt.state_dict()),
+    "another group": lambda opt, grad: opt.add_param_group({"params": np.ones(2)}),
+    "sync": lambda opt, grad: opt.sync(),
+    "swap": lambda opt, grad: opt.swap().__enter__(),
+}
+
+
+@pytest.mark.parametrize("kind", ["Adam", "Lookahead", "EMA", "accumulate"])
+@pytest.mark.parametrize("beside", BESIDE)
+@each_copy
+def test_a_copy_is_of_one_moment(kind, beside, how):
+    """The arrays are read one by one, so a copy is refused if something changes them meanwhile."""
+    schedule, grad = Meddling(), np.ones((3, 2))
+    opt = schuss.Adam(np.ones((3, 2)), lr=schedule)
+    if kind != "Adam":
+        more = ([schuss.transforms.accumulate(2)],) if kind == "accumulate" else ()
+        opt = getattr(schuss, {"accumulate": "Transformed"}.get(kind, kind))(opt, *more)
+    if beside in ("sync", "swap") and not hasattr(opt, beside):
+        pytest.skip("not a method of this class")
+    opt.step(grad)
+    schedule.use = lambda: (opt.step_count, opt.state_dict(), opt.metrics(), repr(opt), opt.max_grad_norm)
+    assert_unchanged(how(opt), snapshot(opt), "reading changes nothing")
+    schedule.use = lambda: BESIDE[beside](opt, grad)
+    with pytest.raises(RuntimeError, match="was in the middle of a step, .* while it was copied; copy it when"):
+        how(opt)
+
+
+def test_a_shallow_copy_is_of_one_moment(monkeypatch):
+    """It shares the parameters, and has a state of its own."""
+    opt, grad = schuss.Adam(np.ones(3)), np.ones(3)
+    opt.step(grad)
+    other = copy.copy(opt)
+    assert_unchanged(other, snapshot(opt))
+    load = schuss.Adam.load_state_dict
+    monkeypatch.setattr(schuss.Adam, "load_state_dict", lambda *args: (load(*args), opt.step(grad)))
+    with pytest.raises(RuntimeError, match="while it was copied"):
+        copy.copy(opt)
+
+
 @each_copy
 def test_copies_keep_accumulated_gradients(how):
     opt = start(TYPICAL["Adam"])

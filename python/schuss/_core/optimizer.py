@@ -419,12 +419,15 @@ class Optimizer(StateArrays):
 
     def __reduce__(self) -> tuple[Any, ...]:
         self._backend.check_picklable()
+        end = _state.End(self)
         arguments = (type(self), *_state.constructor_arguments(self))
-        return _state.rebuild, arguments, (_state.state_dict(self), self._grads)
+        return _state.rebuild, arguments, (_state.state_dict(self), self._grads, end)
 
-    def __setstate__(self, state: tuple[Mapping[str, Any], Any]) -> None:
-        self.load_state_dict(state[0])
-        self._grads = None if state[1] is None else _state.writable(state[1])
+    def __setstate__(self, state: tuple[Mapping[str, Any], Any, _state.End | None]) -> None:
+        kept, grads, end = state
+        self.load_state_dict(kept)
+        self._grads = None if grads is None else _state.writable(grads)
+        _state.check(end)
 
     def __repr__(self) -> str:
         elements = sum(array.size for array in self._params)

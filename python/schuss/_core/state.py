@@ -105,6 +105,33 @@ def constructor_arguments(optimizer: Optimizer) -> tuple[Any, dict[str, Any], di
     return groups, {**optimizer._defaults, **given}, rates, dict(optimizer._defaults)
 
 
+class End:
+    """The last part of an optimizer that `copy` or `pickle` reads: it raises if the optimizer has changed since it was made.
+
+    They read the arrays one by one after ``__reduce__``, while other threads may step. A copy has None in its place.
+    """
+
+    def __init__(self, optimizer: Optimizer) -> None:
+        self._optimizer, self._changes = optimizer, optimizer._changes
+
+    def check(self) -> None:
+        if self._optimizer._changes != self._changes:
+            raise RuntimeError(
+                "this optimizer was in the middle of a step, or of being saved or loaded, while it was copied; copy it "
+                "when no other thread uses it"
+            )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        self.check()
+        return type(None), ()
+
+
+def check(end: End | None) -> None:
+    """Checks a shallow copy, which has the original's `end`."""
+    if end is not None:
+        end.check()
+
+
 def writable(structure: Any) -> Any:
     """The structure with copies of arrays that cannot be written: those of an unpickled one may be another's memory."""
     template, leaves = trees.flatten(structure, "params")

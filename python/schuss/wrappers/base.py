@@ -252,6 +252,10 @@ class Wrapper(Optimizer):
         _backend = _wrapped("_backend")
 
         @property
+        def _changes(self) -> int:
+            return super()._changes + self._optimizer._changes
+
+        @property
         def _settings(self) -> tuple[str, ...]:
             return (*self._optimizer._settings, *self._own_settings)
 
@@ -310,12 +314,18 @@ class Wrapper(Optimizer):
         return self._optimizer._stepped
 
     def __reduce__(self) -> tuple[Any, ...]:
-        self._check_idle()
+        end = self._copied()
         settings = {name: self._option(name) for name in self._own_settings}
-        return _rebuild, (type(self), self._optimizer, settings), _state.state_dict(self)
+        return _rebuild, (type(self), self._optimizer, settings), (_state.state_dict(self), end)
+
+    def _copied(self) -> _state.End:
+        self._check_idle()
+        return _state.End(self)
 
     def __setstate__(self, state: Any) -> None:
-        self.load_state_dict(state)
+        kept, end = state
+        self.load_state_dict(kept)
+        _state.check(end)
 
     def __repr__(self) -> str:
         values = {name: self._option(name) for name in self._own_settings}

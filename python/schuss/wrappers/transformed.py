@@ -254,8 +254,8 @@ class Transformed(Wrapper):
         return False
 
     def __reduce__(self) -> tuple[Any, ...]:
-        self._check_idle()
-        return type(self), (self._optimizer, self._transforms), _state.state_dict(self)
+        end = self._copied()
+        return type(self), (self._optimizer, self._transforms), (_state.state_dict(self), end)
 
     def __repr__(self) -> str:
         listed = ", ".join(map(repr, self._transforms))

@@ -68,7 +68,7 @@ impl Core {
     /// The bound on the global gradient norm, whether it is measured in any case, and what a step does about NaN and infinities.
     #[getter]
     fn _limits(&self) -> PyResult<(Option<f64>, bool, &'static str)> {
-        let inner = self.0.lock()?;
+        let inner = self.0.lock_to_read()?;
         Ok((inner.max_grad_norm, inner.track_norm, inner.nonfinite.name()))
     }
 
@@ -82,7 +82,7 @@ impl Core {
     /// The seed for stochastic rounding of quantized states; None rounds to nearest.
     #[getter]
     fn _rounding_seed(&self) -> PyResult<Option<u64>> {
-        Ok(self.0.lock()?.seed)
+        Ok(self.0.lock_to_read()?.seed)
     }
 
     #[setter(_rounding_seed)]
@@ -274,10 +274,16 @@ impl Core {
         self.0.lock_idle().map(|_| ())
     }
 
+    /// How many calls may have changed the optimizer; raises an exception if another thread uses it.
+    #[getter]
+    fn _changes(&self) -> PyResult<u64> {
+        self.0.changes()
+    }
+
     /// The numbers of the arrays that had a gradient in the last step, or None if all had one.
     #[getter]
     fn _present<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyList>>> {
-        let work = &self.0.lock()?.work;
+        let work = &self.0.lock_to_read()?.work;
         if !work.any_absent() {
             return Ok(None);
         }
@@ -288,7 +294,7 @@ impl Core {
 
     /// The number of the first parameter that has changed, if any.
     fn _changed_param(&self, py: Python<'_>) -> PyResult<Option<usize>> {
-        let inner = self.0.lock()?;
+        let inner = self.0.lock_to_read()?;
         let known = Known::new(py);
         Ok(inner.params.iter().position(|param| !param.unchanged(&known)))
     }

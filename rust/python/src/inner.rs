@@ -196,6 +196,8 @@ pub struct Locked {
     inner: Mutex<Inner>,
     /// Who has exclusive access over several calls: a thread, [`READ_ONLY`] or [`IN_STEP`]; 0 means nobody.
     holder: AtomicUsize,
+    /// How many calls may have changed the optimizer.
+    changes: AtomicU64,
     // Outside the lock, so that a schedule may read them while a step runs.
     pub steps: AtomicU64,
     pub skipped: AtomicU64,
@@ -214,6 +216,7 @@ impl Locked {
         Locked {
             inner: Mutex::new(Inner::new()),
             holder: AtomicUsize::new(0),
+            changes: AtomicU64::new(0),
             steps: AtomicU64::new(0),
             skipped: AtomicU64::new(0),
             norm: AtomicU64::new(NO_NORM),
@@ -223,9 +226,11 @@ impl Locked {
         }
     }
 
-    /// Locks the state, unless somebody other than this thread holds it.
+    /// Locks the state to change it, unless somebody other than this thread holds it.
     pub fn lock(&self) -> PyResult<MutexGuard<'_, Inner>> {
-        self.lock_unless(|holder| holder != 0 && holder != this_thread())
+        let inner = self.lock_unless(|holder| holder != 0 && holder != this_thread())?;
+        self.changes.fetch_add(1, Ordering::Relaxed);
+        Ok(inner)
     }
 
     /// The same, regardless of the holder; for the holder's own objects, from any thread.
@@ -246,13 +251,21 @@ impl Locked {
     /// Gives a holder exclusive access, until [`Locked::release`].
     pub fn hold(&self, holder: usize) -> PyResult<()> {
         let _inner = self.lock_idle()?;
+        self.changes.fetch_add(1, Ordering::Relaxed);
         self.holder.store(holder, Ordering::Relaxed);
         Ok(())
     }
 
     /// Ends the holder's access. Who locks the state next sees what the holder wrote, also without the GIL.
     pub fn release(&self) {
+        self.changes.fetch_add(1, Ordering::Relaxed);
         self.holder.store(0, Ordering::Release);
+    }
+
+    /// How many calls may have changed the state until now, when none does.
+    pub fn changes(&self) -> PyResult<u64> {
+        let _inner = self.lock_to_read()?;
+        Ok(self.changes.load(Ordering::Relaxed))
     }
 
     pub fn is_read_only(&self) -> bool {
