@@ -73,8 +73,8 @@ fuzz: $(VENV)/.test $(VENV)/.built  ## Make random calls for SECONDS; `test` mak
 fuzz-files: $(VENV)/.test $(VENV)/.fuzz $(VENV)/.built  ## Load damaged checkpoints, chosen by coverage, for SECONDS.
 	$(BIN)/python tests/fuzz/files.py $(SECONDS)
 
-test-free-threaded:  ## Build a CPython without the GIL into build/free-threaded, and run the tests on it.
-	tests/machines/free_threaded.sh
+test-free-threaded: $(VENV)/.made  ## Build a CPython without the GIL into build/free-threaded, and run the tests on it.
+	PYTHON=$(BIN)/python tests/machines/free_threaded.sh
 
 test-arm:  ## Build for aarch64, and run the lines of tests/support/bits.py and the crate's tests under qemu-user; hours.
 	PYTHON=$(PYTHON) tests/machines/arm.sh
@@ -134,7 +134,8 @@ wheels: $(VENV)/.release  ## Build the sdist and a wheel for each of TARGETS int
 	rm -rf dist
 	$(BIN)/maturin sdist --out dist
 	set -e; export PATH="$(abspath $(BIN)):$$PATH"; for target in $(TARGETS); do case $$target in \
-		$(HOST)) maturin build --release --locked --zig --target $$target --out dist --interpreter $(INTERPRETERS);; \
+		$(HOST)) env "CARGO_TARGET_$$(echo $$target | tr a-z- A-Z_)_LINKER=$(CURDIR)/rust/python/manylinux.sh" \
+			maturin build --release --locked --compatibility manylinux_2_17 --target $$target --out dist --interpreter $(INTERPRETERS);; \
 		aarch64-unknown-linux-gnu) PYTHON=$(PYTHON) INTERPRETERS="$(INTERPRETERS)" PARTS="build bare" tests/machines/arm.sh; cp build/machines/arm/wheels/* dist;; \
 		*) echo "nothing here builds for $$target"; exit 1;; esac; done
 	$(BIN)/python -m twine check --strict dist/*

@@ -27,14 +27,15 @@ if [ ! -x "$python" ]; then
     tar xf "$SOURCE" -C "$folder/source" --strip-components=1
     (cd "$folder/source" && ./configure --quiet --disable-gil --prefix="$folder/python" && make -s -j "$(nproc)" && make -s install)
 fi
-[ -d "$folder/venv" ] || "$python" -m venv "$folder/venv"
+[ -d "$folder/venv" ] || "$python" -m venv --without-pip "$folder/venv" # a Python of Debian has none
+pip="${PYTHON:-python3} -m pip --python $folder/venv install --quiet"
 # Without packages that would be compiled; tests whose packages have no wheel for this Python cannot be collected.
 for package in numpy ml_dtypes pytest hypothesis sympy safetensors mpi4py mpich maturin; do
-    "$folder/venv/bin/pip" install --quiet --only-binary=:all: $package || echo "$package has no wheel"
+    $pip --only-binary=:all: $package || echo "$package has no wheel"
 done
 rm -rf "$folder/wheels"
 VIRTUAL_ENV=$folder/venv "$folder/venv/bin/maturin" build --release --locked --out "$folder/wheels" --interpreter "$folder/venv/bin/python"
-"$folder/venv/bin/pip" install --quiet --force-reinstall --no-deps "$folder"/wheels/*.whl
+$pip --force-reinstall --no-deps "$folder"/wheels/*.whl
 export PYTHON_GIL=0
 "$folder/venv/bin/python" -c 'import sys, schuss; assert not sys._is_gil_enabled(), "the GIL is on"'
 exec "$folder/venv/bin/python" -X faulthandler -m pytest --continue-on-collection-errors \

@@ -70,7 +70,8 @@ thread() {
         rustc_of_debian "$folder"
     fi
     export CARGO_TARGET_DIR=$folder/thread RUSTFLAGS=-Zsanitizer=thread
-    export TSAN_OPTIONS=external_symbolizer_path=$(command -v addr2line)
+    # A long history, since known reads are told by their stacks.
+    export TSAN_OPTIONS="history_size=7 external_symbolizer_path=$(command -v addr2line)"
 }
 
 races() {
