@@ -130,7 +130,7 @@ code-size: $(VENV)/.built  ## Print the bytes of machine code of each rule; buil
 build-cost: $(VENV)/.made  ## Compare BASE and this commit: CPU-seconds of a build from nothing, size of the wheel.
 	$(BIN)/python benches/build_cost.py $(BASE) HEAD
 
-wheels: $(VENV)/.release  ## Build the sdist and a wheel for each of TARGETS into dist, check them, and try each in a bare environment.
+wheels: $(VENV)/.release  ## Build the sdist and a wheel for each of TARGETS into dist, check them, and try each in a bare environment, which builds from the sdist once more.
 	rm -rf dist
 	$(BIN)/maturin sdist --out dist
 	set -e; export PATH="$(abspath $(BIN)):$$PATH"; for target in $(TARGETS); do case $$target in \

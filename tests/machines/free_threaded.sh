@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs the tests on a CPython without the GIL: free_threaded.sh [FOLDER]. All that it makes is in FOLDER.
 # Builds that Python from Debian's source package, with the machine's apt-get and C compiler, or from SOURCE, an archive; or takes
-# FREE_THREADED, such a Python.
+# FREE_THREADED, such a Python. PYTHON's pip installs packages.
 # The package declares that it needs the GIL; PYTHON_GIL=0 keeps it off all the same.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -27,15 +27,15 @@ if [ ! -x "$python" ]; then
     tar xf "$SOURCE" -C "$folder/source" --strip-components=1
     (cd "$folder/source" && ./configure --quiet --disable-gil --prefix="$folder/python" && make -s -j "$(nproc)" && make -s install)
 fi
-[ -d "$folder/venv" ] || "$python" -m venv --without-pip "$folder/venv" # a Python of Debian has none
-pip="${PYTHON:-python3} -m pip --python $folder/venv install --quiet"
+[ -d "$folder/venv" ] || "$python" -m venv --without-pip "$folder/venv" # Debian's Python cannot install pip
+install() { "${PYTHON:-python3}" -m pip --python "$folder/venv" install --quiet "$@"; }
 # Without packages that would be compiled; tests whose packages have no wheel for this Python cannot be collected.
 for package in numpy ml_dtypes pytest hypothesis sympy safetensors mpi4py mpich maturin; do
-    $pip --only-binary=:all: $package || echo "$package has no wheel"
+    install --only-binary=:all: $package || echo "$package has no wheel"
 done
 rm -rf "$folder/wheels"
 VIRTUAL_ENV=$folder/venv "$folder/venv/bin/maturin" build --release --locked --out "$folder/wheels" --interpreter "$folder/venv/bin/python"
-$pip --force-reinstall --no-deps "$folder"/wheels/*.whl
+install --force-reinstall --no-deps "$folder"/wheels/*.whl
 export PYTHON_GIL=0
 "$folder/venv/bin/python" -c 'import sys, schuss; assert not sys._is_gil_enabled(), "the GIL is on"'
 exec "$folder/venv/bin/python" -X faulthandler -m pytest --continue-on-collection-errors \

@@ -90,7 +90,8 @@ void *__tsan_memmove(void *to, const void *from, size_t n) { return memmove(to, 
 void *__tsan_memset(void *to, int byte, size_t n) { return memset(to, byte, n); }
 EOF
     # The loader frees a thread's variables after the thread's own last write, by a lock that the runtime does not see.
-    # NumPy reads arrays for `copy` and `pickle` beside steps; such a copy is refused afterwards.
+    # NumPy reads arrays for `copy` and `pickle` beside steps; such a copy is refused afterwards. No other race with NumPy's
+    # copies of arrays is seen therefore.
     printf "race:%s\n" _dl_deallocate_tls _contig_to_contig >"$folder/known.txt"
     export TSAN_OPTIONS="$TSAN_OPTIONS suppressions=$folder/known.txt"
     # Without random addresses, which the runtime cannot have everywhere.

@@ -153,8 +153,37 @@ def test_a_copy_is_of_one_moment(kind, beside, how):
     schedule.use = lambda: (opt.step_count, opt.state_dict(), opt.metrics(), repr(opt), opt.max_grad_norm)
     assert_unchanged(how(opt), snapshot(opt), "reading changes nothing")
     schedule.use = lambda: BESIDE[beside](opt, grad)
-    with pytest.raises(RuntimeError, match="was in the middle of a step, .* while it was copied; copy it when"):
+    with pytest.raises(RuntimeError, match="was changed while it was copied|is in the middle of a step"):
         how(opt)
+
+
+@each_copy
+def test_no_copy_while_the_parameters_are_others(how):
+    """Of the optimizer inside either: its states do not belong to these parameters."""
+    w, message = np.ones(3), "is in the middle of a step|are at"
+    ema = schuss.EMA(schuss.SGD(w, lr=0.5))
+    sam = schuss.SAM(schuss.SGD(w.copy(), lr=0.5))
+    ema.step(w.copy())
+    sam.first_step(np.ones(3))
+    with ema.swap():
+        for opt in (ema, ema.optimizer, sam, sam.optimizer):
+            with pytest.raises(RuntimeError, match=message):
+                how(opt)
+    sam.second_step(np.ones(3))
+    for opt in (ema, ema.optimizer, sam, sam.optimizer):
+        assert_unchanged(how(opt), snapshot(opt))
+    searched, w = [], np.ones(3)
+
+    def closure():
+        with pytest.raises(RuntimeError, match=message):
+            how(lbfgs)
+        searched.append(how)
+        return float(w @ w), 2 * w
+
+    lbfgs = schuss.LBFGS(w, lr=0.1)
+    lbfgs.step(closure)
+    assert searched
+    assert_unchanged(how(lbfgs), snapshot(lbfgs))
 
 
 def test_a_shallow_copy_is_of_one_moment(monkeypatch):
@@ -163,9 +192,11 @@ def test_a_shallow_copy_is_of_one_moment(monkeypatch):
     opt.step(grad)
     other = copy.copy(opt)
     assert_unchanged(other, snapshot(opt))
+    for wrapped in (schuss.EMA(opt), schuss.Lookahead(schuss.SGD(grad.copy(), lr=0.1))):
+        assert_unchanged(copy.copy(wrapped), snapshot(wrapped))
     load = schuss.Adam.load_state_dict
     monkeypatch.setattr(schuss.Adam, "load_state_dict", lambda *args: (load(*args), opt.step(grad)))
-    with pytest.raises(RuntimeError, match="while it was copied"):
+    with pytest.raises(RuntimeError, match="was changed while it was copied"):
         copy.copy(opt)
 
 

@@ -196,7 +196,6 @@ def check_scalars(
         if len(entries) != len(optimizer.param_groups):
             groups = len(optimizer.param_groups)
             raise ValueError(f"state['param_groups'] must be a list with a dict for each group, {groups} in all")
-    step = validate.steps("state['step']", state["step"])
     attributes: list[Change] = []
     copies: list[Copy] = []
     counts: dict[int, int] = {}
@@ -207,10 +206,7 @@ def check_scalars(
         with unfit:
             if not isinstance(given, Mapping):
                 raise TypeError(f"{place} must be a dict, got {type(given).__name__}")
-            own = validate.steps(f"{place}['step']", given.get("step"))
-            if own > step:
-                raise ValueError(f"{place}['step'] is {own}, but the optimizer has taken {step} steps")
-            steps[g] = own
+            steps[g] = validate.steps(f"{place}['step']", given.get("step"))
             counts |= _missed(f"{place}['missed_steps']", given.get("missed_steps", {}), numbers, steps[g], unfit)
             with unfit:
                 changed, packed = _check_hypers(place, group, given, name, loading)
@@ -229,6 +225,7 @@ def check_scalars(
         fit = {-1, *counts}.difference(kept)
     for i, (g, _) in enumerate(optimizer._suffixes):
         missed[i] = counts[i] if i in fit else max(steps[g] - present[i], 0)
+    step = validate.steps("state['step']", state["step"])
     skipped = validate.steps("state['skipped_steps']", state["skipped_steps"])
     attributes += optimizer._counted(Counters(step, skipped, steps, missed if any(missed) else []))
     return ScalarChanges(attributes, copies, loading, fit)

@@ -427,7 +427,8 @@ class Optimizer(StateArrays):
         kept, grads, end = state
         self.load_state_dict(kept)
         self._grads = None if grads is None else _state.writable(grads)
-        _state.check(end)
+        if end is not None:  # a shallow copy, which `load_state_dict` has read
+            end.check()
 
     def __repr__(self) -> str:
         elements = sum(array.size for array in self._params)

@@ -106,9 +106,9 @@ def constructor_arguments(optimizer: Optimizer) -> tuple[Any, dict[str, Any], di
 
 
 class End:
-    """The last part of an optimizer that `copy` or `pickle` reads: it raises if the optimizer has changed since it was made.
+    """What `copy` and `pickle` read last of an optimizer, after its arrays: it raises if the optimizer has changed meanwhile.
 
-    They read the arrays one by one after ``__reduce__``, while other threads may step. A copy has None in its place.
+    They read the arrays one by one, while other threads may step. A copy has None in its place.
     """
 
     def __init__(self, optimizer: Optimizer) -> None:
@@ -117,19 +117,17 @@ class End:
     def check(self) -> None:
         if self._optimizer._changes != self._changes:
             raise RuntimeError(
-                "this optimizer was in the middle of a step, or of being saved or loaded, while it was copied; copy it "
-                "when no other thread uses it"
+                "this optimizer was changed while it was copied, by a step for example; copy it where no other thread "
+                "uses it, or try again"
             )
 
     def __reduce__(self) -> tuple[Any, ...]:
         self.check()
-        return type(None), ()
+        return _copied_end, ()
 
 
-def check(end: End | None) -> None:
-    """Checks a shallow copy, which has the original's `end`."""
-    if end is not None:
-        end.check()
+def _copied_end() -> None:
+    """What a copy has in the place of an `End`."""
 
 
 def writable(structure: Any) -> Any:
@@ -149,8 +147,8 @@ def rebuild(
     kind: type[Optimizer],
     params: Any,
     keywords: dict[str, Any],
-    rates: Mapping[int, Any] | None = None,
-    defaults: dict[str, Any] | None = None,
+    rates: Mapping[int, Any],
+    defaults: dict[str, Any],
 ) -> Optimizer:
     """Creates the optimizer of a copy; `load_state_dict` then loads its state."""
     if isinstance(params, list) and all(map(is_group, params)):  # hyperparameters may be lists or tuples too
@@ -158,8 +156,7 @@ def rebuild(
     else:
         params = writable(params)
     optimizer = kind(params, **keywords)
-    if defaults is not None:  # older versions saved none
-        optimizer._defaults = defaults
-    for i, rate in (rates or {}).items():
+    optimizer._defaults = defaults
+    for i, rate in rates.items():
         optimizer.param_groups[i]["lr"] = rate
     return optimizer

@@ -179,10 +179,11 @@ class LBFGS(Optimizer):
             first = run.iterate()
             params = [param.copy("K") for param in self._params]
         # The parameters are as before here; all that follows is one native call.
-        counters = self._read_counters()
-        counters = counters._replace(steps=counters.steps + 1, groups=[steps + 1 for steps in counters.groups])
-        copies = [*zip(self._params, params, strict=True), *run.copies()]
-        self._backend.changes(self._counted(counters), copies=copies).make()
+        with self._exclusive():
+            counters = self._read_counters()
+            counters = counters._replace(steps=counters.steps + 1, groups=[steps + 1 for steps in counters.groups])
+            copies = [*zip(self._params, params, strict=True), *run.copies()]
+            self._backend.changes(self._counted(counters), copies=copies).make()
         return first
 
     def add_param_group(self, group: Mapping[str, Any]) -> NoReturn:

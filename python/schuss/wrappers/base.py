@@ -319,13 +319,12 @@ class Wrapper(Optimizer):
         return _rebuild, (type(self), self._optimizer, settings), (_state.state_dict(self), end)
 
     def _copied(self) -> _state.End:
-        self._check_idle()
+        self._refuse_shown()
         return _state.End(self)
 
     def __setstate__(self, state: Any) -> None:
-        kept, end = state
+        kept, _ = state  # a shallow copy has the same optimizer, which this changes
         self.load_state_dict(kept)
-        _state.check(end)
 
     def __repr__(self) -> str:
         values = {name: self._option(name) for name in self._own_settings}

@@ -245,6 +245,7 @@ impl Core {
         let lead = fill_scalars(py, inner, scheduled.as_deref(), 1.0);
         run(py, inner, (program, false), Then::Followers(Vec::new()), steps, false, lead)?;
         read.release(py, inner)?;
+        let _changing = core.changing(&guard);
         drop(guard);
         changes.get().make_checked(py)
     }
@@ -274,7 +275,7 @@ impl Core {
         self.0.lock_idle().map(|_| ())
     }
 
-    /// How many calls may have changed the optimizer; raises an exception if another thread uses it.
+    /// How many calls may have changed the optimizer; raises an exception if it is in use.
     #[getter]
     fn _changes(&self) -> PyResult<u64> {
         self.0.changes()
@@ -377,6 +378,7 @@ impl Core {
         let (grads, own) = (own.as_ref().or(grads), own.is_some());
         let taken = Taken { grads, own, grad_scale, zero_grads, partial, waiting: &waiting, rows: &[] };
         let taken = step::take(optimizer, core, inner, taken)?;
+        let _changing = (!waiting.is_empty()).then(|| core.changing(&guard));
         drop(guard);
         if taken {
             waiting.iter().try_for_each(|changes| changes.get().make_checked(slf.py()))?;

@@ -196,8 +196,9 @@ pub struct Locked {
     inner: Mutex<Inner>,
     /// Who has exclusive access over several calls: a thread, [`READ_ONLY`] or [`IN_STEP`]; 0 means nobody.
     holder: AtomicUsize,
-    /// How many calls may have changed the optimizer.
+    /// How many calls may have changed the optimizer, and how many are changing it outside the lock.
     changes: AtomicU64,
+    changing: AtomicUsize,
     // Outside the lock, so that a schedule may read them while a step runs.
     pub steps: AtomicU64,
     pub skipped: AtomicU64,
@@ -217,6 +218,7 @@ impl Locked {
             inner: Mutex::new(Inner::new()),
             holder: AtomicUsize::new(0),
             changes: AtomicU64::new(0),
+            changing: AtomicUsize::new(0),
             steps: AtomicU64::new(0),
             skipped: AtomicU64::new(0),
             norm: AtomicU64::new(NO_NORM),
@@ -229,7 +231,7 @@ impl Locked {
     /// Locks the state to change it, unless somebody other than this thread holds it.
     pub fn lock(&self) -> PyResult<MutexGuard<'_, Inner>> {
         let inner = self.lock_unless(|holder| holder != 0 && holder != this_thread())?;
-        self.changes.fetch_add(1, Ordering::Relaxed);
+        self.count_change();
         Ok(inner)
     }
 
@@ -251,21 +253,35 @@ impl Locked {
     /// Gives a holder exclusive access, until [`Locked::release`].
     pub fn hold(&self, holder: usize) -> PyResult<()> {
         let _inner = self.lock_idle()?;
-        self.changes.fetch_add(1, Ordering::Relaxed);
+        self.count_change();
         self.holder.store(holder, Ordering::Relaxed);
         Ok(())
     }
 
     /// Ends the holder's access. Who locks the state next sees what the holder wrote, also without the GIL.
     pub fn release(&self) {
-        self.changes.fetch_add(1, Ordering::Relaxed);
         self.holder.store(0, Ordering::Release);
     }
 
-    /// How many calls may have changed the state until now, when none does.
+    /// Only under the lock.
+    fn count_change(&self) {
+        self.changes.store(self.changes.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+    }
+
+    /// Says, still under the lock, that this call also changes arrays after it, as long as the result lives.
+    pub fn changing(&self, _locked: &Inner) -> Changing<'_> {
+        self.changing.fetch_add(1, Ordering::Relaxed);
+        self.count_change();
+        Changing(self)
+    }
+
+    /// How many calls may have changed the optimizer until now; an error while one may.
     pub fn changes(&self) -> PyResult<u64> {
-        let _inner = self.lock_to_read()?;
-        Ok(self.changes.load(Ordering::Relaxed))
+        let _inner = self.lock_idle()?;
+        match self.changing.load(Ordering::Acquire) {
+            0 => Ok(self.changes.load(Ordering::Relaxed)),
+            _ => Err(in_use()),
+        }
     }
 
     pub fn is_read_only(&self) -> bool {
@@ -302,11 +318,22 @@ impl Locked {
             Err(TryLockError::WouldBlock) => None,
         };
         // Checked under the lock, which protects changes to the holder.
-        inner.filter(|_| !taken(self.holder.load(Ordering::Acquire))).ok_or_else(|| {
-            PyRuntimeError::new_err(
-                "this optimizer is in the middle of a step, or of being saved or loaded (in another thread, or around \
-                 this call); use it from one place at a time",
-            )
-        })
+        inner.filter(|_| !taken(self.holder.load(Ordering::Acquire))).ok_or_else(in_use)
     }
+}
+
+/// A call that changes arrays outside the lock.
+pub struct Changing<'a>(&'a Locked);
+
+impl Drop for Changing<'_> {
+    fn drop(&mut self) {
+        self.0.changing.fetch_sub(1, Ordering::Release);
+    }
+}
+
+fn in_use() -> PyErr {
+    PyRuntimeError::new_err(
+        "this optimizer is in the middle of a step, or of being saved or loaded (in another thread, or around this call); \
+         use it from one place at a time",
+    )
 }
