@@ -98,10 +98,10 @@ def test_missed_steps_are_saved(case, tmp_path):
     copies = [loaded, by_state, pickle.loads(pickle.dumps(opt))]
     for t in range(4, 7):
         step(opt, t)
-        for copy in copies:
-            step(copy, t)
-    for copy in copies:
-        assert_unchanged(copy, snapshot(opt))
+        for other in copies:
+            step(other, t)
+    for other in copies:
+        assert_unchanged(other, snapshot(opt))
     if case.kwargs.get("pullback") != "reset":
         assert [group.get("missed_steps") for group in opt.state_dict()["param_groups"]] == [
             {"['rest'][0]": 4, "['rest'][1]": 3}, {"": 1},

@@ -153,14 +153,14 @@ def test_a_copy_is_of_one_moment(kind, beside, how):
     schedule.use = lambda: (opt.step_count, opt.state_dict(), opt.metrics(), repr(opt), opt.max_grad_norm)
     assert_unchanged(how(opt), snapshot(opt), "reading changes nothing")
     schedule.use = lambda: BESIDE[beside](opt, grad)
-    with pytest.raises(RuntimeError, match="was changed while it was copied|is in the middle of a step"):
+    with pytest.raises(RuntimeError, match=r"was changed while it was copied|is in the middle of a step"):
         how(opt)
 
 
 @each_copy
 def test_no_copy_while_the_parameters_are_others(how):
     """Of the optimizer inside either: its states do not belong to these parameters."""
-    w, message = np.ones(3), "is in the middle of a step|are at"
+    w, message = np.ones(3), r"is in the middle of a step|are at"
     ema = schuss.EMA(schuss.SGD(w, lr=0.5))
     sam = schuss.SAM(schuss.SGD(w.copy(), lr=0.5))
     ema.step(w.copy())

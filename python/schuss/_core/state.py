@@ -106,7 +106,7 @@ def constructor_arguments(optimizer: Optimizer) -> tuple[Any, dict[str, Any], di
 
 
 class End:
-    """What `copy` and `pickle` read last of an optimizer, after its arrays: it raises if the optimizer has changed meanwhile.
+    """What `copy` and `pickle` read of an optimizer after its arrays: it raises if the optimizer changed meanwhile.
 
     They read the arrays one by one, while other threads may step. A copy has None in its place.
     """

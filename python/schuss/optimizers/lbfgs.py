@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, NoReturn
 
@@ -237,6 +238,8 @@ class _Run:
         self._new: list[tuple[int, _Pair]] = []
         # Copies, because pairs are computed in their place.
         self._d, self._before = state["d"].copy(), state["gradient"].copy()
+        #: Where a line search starts; memory that all searches use.
+        self._starts = [np.empty_like(param) for param in optimizer._params]
         #: The largest element of the direction.
         self._longest = 0.0
 
@@ -336,23 +339,28 @@ class _Run:
         Each pass over the vectors computes the next product too.
         """
         pairs, d = self._kept, np.empty_like(gradient)
-        sums = _combine([d], 0.0, -1.0, [gradient], [pairs[-1].s if pairs else gradient])
-        along = []
+        self._d = d
+        if not pairs:
+            return self._turned(_combine([d], 0.0, -1.0, [gradient], [gradient]))
+        product, along = _combine_along(d, 0.0, -1.0, gradient, pairs[-1].s), []
         for k in reversed(range(len(pairs))):
-            along.append(float(sums.product[0]) * pairs[k].rho)
+            along.append(product * pairs[k].rho)
             scale, following = (1.0, pairs[k - 1].s) if k > 0 else (self.scale, pairs[0].y)
-            sums = _combine([d], scale, -scale * along[-1], [pairs[k].y], [following])
-        for k, a in enumerate(reversed(along)):
-            following = pairs[k + 1].y if k + 1 < len(pairs) else gradient
-            sums = _combine([d], 1.0, a - float(sums.product[0]) * pairs[k].rho, [pairs[k].s], [following])
-        self._d, self._longest = d, float(sums.largest[0])
+            product = _combine_along(d, scale, -scale * along[-1], pairs[k].y, following)
+        for k, (pair, following) in enumerate(itertools.pairwise(pairs)):
+            product = _combine_along(d, 1.0, along[-1 - k] - product * pair.rho, pair.s, following.y)
+        return self._turned(_combine([d], 1.0, along[0] - product * pairs[-1].rho, [pairs[-1].s], [gradient]))
+
+    def _turned(self, sums: _Sums) -> float:
+        self._longest = float(sums.largest[0])
         return float(sums.product[0])
 
     def _search(self, loss: float, gradient: _Gradient, slope: float, most: float) -> tuple[float, _Gradient]:
         """Moves to where the line search ends."""
         params = self._optimizer._params
-        before = [param.copy("K") for param in params]
-
+        before = self._starts
+        for param, start in zip(params, before, strict=True):
+            np.copyto(start, param)
         here = 0.0
 
         def go_to(at: float) -> None:
@@ -383,6 +391,13 @@ class _Run:
             for place, param in zip(optimizer._places, optimizer._params, strict=True)
         ]
         _add(optimizer._params, length, parts)
+
+
+def _combine_along(vector: np.ndarray, kept: float, factor: float, other: np.ndarray, along: np.ndarray) -> float:
+    """``vector = kept*vector + factor*other``, and its product with `along`: one pass."""
+    product = np.zeros(())
+    tools.run("combine_along", [vector], [kept, factor], grads=[other], states=[[along, product]])
+    return float(product)
 
 
 def _combine(

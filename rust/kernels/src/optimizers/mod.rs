@@ -160,6 +160,7 @@ pub static TOOLS: &[&CompiledRule] = &[
     tools::centralize(),
     tools::copy(),
     tools::combine(),
+    tools::combine_along(),
 ];
 
 /// The rule of this name, tools included.

@@ -167,14 +167,31 @@ rules! {
 rules! {
     hyper(kept, factor);
     each_step(lr, t) {}
+    def combined(p, g) {
+        fma(factor, g, select(kept != 0.0, kept * p, 0.0))
+    }
 
-    /// The sum of multiples of two vectors, `p = kept*p + factor*g`, and in the same pass its product with a third, `w`, its
-    /// square and its largest absolute value. Where `kept` is 0, the old `p` does not matter.
+    /// The sum of multiples of two vectors, `p = kept*p + factor*g`, and in the same pass its product with a third, `w`. Where
+    /// `kept` is 0, the old `p` does not matter.
+    combine_along {
+        element w;
+        array product;
+        pass(p, g) {
+            let sum = combined(p, g);
+            p = sum;
+            sum array { along = sum * w; }
+        }
+        array {
+            product = along;
+        }
+    }
+
+    /// The same, and the sum's square and its largest absolute value.
     combine {
         element w;
         array product, square, largest;
         pass(p, g) {
-            let sum = fma(factor, g, select(kept != 0.0, kept * p, 0.0));
+            let sum = combined(p, g);
             p = sum;
             sum array { along = sum * w; itself = sum * sum; }
             max array { most = abs(sum); }
