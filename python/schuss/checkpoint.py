@@ -300,7 +300,9 @@ def _read(path: str, file: BinaryIO, optimizer: Optimizer, include_params: bool,
         if include_params:
             optimizer._backend.adapt(optimizer._place("params", *at), param)
     # The file is read whole before anything changes.
-    copies = [(own.value, tensor_files.read(file, header.tensors[own.name], stored(own.value))) for own in loaded]
+    values = [own.value for own in loaded]
+    tensors = [(header.tensors[own.name], stored(own.value)) for own in loaded]
+    copies = list(zip(values, tensor_files.read(file, tensors), strict=True))
     return Prepared(header.metadata[_METADATA], changes, copies)
 
 

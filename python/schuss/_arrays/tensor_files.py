@@ -6,10 +6,11 @@ A file is read and not mapped into memory: a process ends that reads a map of a 
 from __future__ import annotations
 
 import errno
+import itertools
 import math
 import os
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, BinaryIO, Literal, NamedTuple
 
 import numpy as np
@@ -141,15 +142,28 @@ def _entry(given: dict[str, Any], first: int) -> Entry:
     return Entry(tuple(given["shape"]), DTYPES.get(given["dtype"], given["dtype"]), first + start, first + end)
 
 
-def read(file: BinaryIO, entry: Entry, like: Stored) -> np.ndarray:
-    """The elements of a tensor that the array of `like` has, in its shape and dtype."""
+def read(file: BinaryIO, tensors: Sequence[tuple[Entry, Stored]]) -> list[np.ndarray]:
+    """The elements of tensors that the arrays beside them have, in their shapes and dtypes."""
+    spaces = [-(-(like.array.nbytes if _in_place(like) else like.nbytes) // 64) * 64 for _, like in tensors]
+    memory = np.empty(sum(spaces), np.uint8)  # in one piece, which the system can make of large pages
+    ends = itertools.accumulate(spaces)
+    return [_read(file, *one, memory[end - n : end]) for one, n, end in zip(tensors, spaces, ends, strict=True)]
+
+
+def _in_place(like: Stored) -> bool:
+    """Whether an array's elements lie in the file as in memory."""
+    return like.whole or like.order == "C"
+
+
+def _read(file: BinaryIO, entry: Entry, like: Stored, memory: np.ndarray) -> np.ndarray:
     if entry.end - entry.start != like.nbytes:
         raise NotWholeError("a tensor's size is not that of its shape")
-    in_place = like.whole or like.order == "C"
-    array: np.ndarray = np.empty(like.array.shape if in_place else like.shape, like.array.dtype)
+    in_place = _in_place(like)
+    shape = like.array.shape if in_place else like.shape
+    array: np.ndarray = np.ndarray(shape, like.array.dtype, memory)
     if array.nbytes:
         file.seek(entry.start + (like.start * array.itemsize if in_place else 0))
-        _fill(file, array.reshape(-1).view(np.uint8))
+        _fill(file, memory[: array.nbytes])
     if not in_place:
         array = array.reshape(-1, order="F")[like.start : like.start + like.array.size].reshape(like.array.shape)
     return array
