@@ -347,8 +347,8 @@ class _Run:
             along.append(product * pairs[k].rho)
             scale, following = (1.0, pairs[k - 1].s) if k > 0 else (self.scale, pairs[0].y)
             product = _combine_along(d, scale, -scale * along[-1], pairs[k].y, following)
-        for k, (pair, following) in enumerate(itertools.pairwise(pairs)):
-            product = _combine_along(d, 1.0, along[-1 - k] - product * pair.rho, pair.s, following.y)
+        for k, (pair, after) in enumerate(itertools.pairwise(pairs)):
+            product = _combine_along(d, 1.0, along[-1 - k] - product * pair.rho, pair.s, after.y)
         return self._turned(_combine([d], 1.0, along[0] - product * pairs[-1].rho, [pairs[-1].s], [gradient]))
 
     def _turned(self, sums: _Sums) -> float:
@@ -359,8 +359,8 @@ class _Run:
         """Moves to where the line search ends."""
         params = self._optimizer._params
         before = self._starts
-        for param, start in zip(params, before, strict=True):
-            np.copyto(start, param)
+        for param, old in zip(params, before, strict=True):
+            np.copyto(old, param)
         here = 0.0
 
         def go_to(at: float) -> None:

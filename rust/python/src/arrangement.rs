@@ -6,11 +6,11 @@ use numpy::{PyArray1, PyUntypedArray, PyUntypedArrayMethods};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use schuss::WorkList;
-use schuss::rule::Scope;
+use schuss::rule::{Rule, Scope};
 
 use crate::arrays::{self, Pinned};
 use crate::group::{Entry, Format, MatrixShape, array};
-use crate::inner::Inner;
+use crate::inner::{Inner, MATRIX_PROGRAMS};
 use crate::memory::{List, collect, no_memory, push};
 use crate::sharded::Shards;
 use crate::tree::Tree;
@@ -80,6 +80,9 @@ impl Arrangement {
             return Err(PyRuntimeError::new_err("the states that all arrays share do not fit the rule"));
         }
         inner.work.extend(arrays).map_err(no_memory)?;
+        let any = |found: fn(&Rule) -> bool| inner.entries.iter().any(|entry| found(entry.rule.rule));
+        inner.looks_ahead = any(|rule| rule.states.iter().any(|state| state.scope == Scope::Backup));
+        inner.multiplies = any(|rule| MATRIX_PROGRAMS.iter().any(|name| rule.program(name).is_some()));
         inner.shared = shared.map(Bound::unbind);
         let missed = missed.0.into_iter().chain(std::iter::repeat(0)).take(inner.params.len());
         let sharing = inner.sharing(missed)?;

@@ -46,6 +46,9 @@ impl Nonfinite {
 /// All of the native state except what is read without its lock: see [`Locked`].
 pub struct Inner {
     pub entries: Vec<Entry>,
+    /// Whether one of their rules starts from a look-ahead point, or from matrix products.
+    pub looks_ahead: bool,
+    pub multiplies: bool,
     /// Steps that each group has taken.
     pub group_steps: Vec<u64>,
     /// How many of them each array has missed, for lack of a gradient.
@@ -114,6 +117,8 @@ impl Inner {
     pub fn new() -> Inner {
         Inner {
             entries: Vec::new(),
+            looks_ahead: false,
+            multiplies: false,
             group_steps: Vec::new(),
             missed: Vec::new(),
             sets: ScalarSets::default(),
@@ -175,6 +180,9 @@ impl Inner {
         })
     }
 }
+
+/// Programs before the step of rules with matrix products, in order.
+pub const MATRIX_PROGRAMS: [&str; 2] = ["gather", "scale"];
 
 /// The holder of an optimizer that everybody may read but nobody may change; not a thread.
 pub const READ_ONLY: usize = usize::MAX;

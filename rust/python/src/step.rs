@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use numpy::PyArrayMethods;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
-use schuss::rule::{Kind, Scope};
+use schuss::rule::Kind;
 use schuss::{Follower, Rounding, RowStep, Step, WorkList, level, unscale_factor};
 
 use crate::arrays::Known;
@@ -21,13 +21,10 @@ use crate::fingerprint::fingerprint;
 use crate::functional::{Job, Work};
 use crate::gradients;
 use crate::group::{Entry, GroupValues, MOST_STEPS, RELEASE_GIL, detach_if, disagreement};
-use crate::inner::{Inner, Locked, NO_NORM, Nonfinite};
+use crate::inner::{Inner, Locked, MATRIX_PROGRAMS, NO_NORM, Nonfinite};
 use crate::memory::{List, collect, no_memory, push};
 use crate::rows::{self, Given};
 use crate::sharded::Shards;
-
-/// Programs before the step of rules with matrix products, in order.
-const MATRIX_PROGRAMS: [&str; 2] = ["gather", "scale"];
 
 /// What a step takes.
 #[derive(Default)]
@@ -49,8 +46,7 @@ pub fn take(optimizer: &Bound<'_, PyAny>, core: &Locked, inner: &mut Inner, take
     let Taken { grads, own, rows, grad_scale, zero_grads, partial, waiting } = taken;
     let py = optimizer.py();
     let moved = inner.look_ahead.as_ref().is_some_and(|look_ahead| look_ahead.moved);
-    let needs_backup = |entry: &Entry| entry.rule.rule.states.iter().any(|state| state.scope == Scope::Backup);
-    if !moved && inner.entries.iter().any(needs_backup) {
+    if !moved && inner.looks_ahead {
         return Err(PyRuntimeError::new_err(
             "the parameters are not at their look-ahead point; call the step of NAG itself, with a closure",
         ));
@@ -136,12 +132,18 @@ pub fn take(optimizer: &Bound<'_, PyAny>, core: &Locked, inner: &mut Inner, take
             }
         }
     }
-    let jobs = waiting.iter().flat_map(|changes| changes.get().jobs()).map(|job| job.get());
-    let jobs = schuss::try_collect(jobs).map_err(no_memory)?;
-    let locked = collect(jobs.iter().map(|job| job.locked()))?;
-    let followers = if rows.is_none() { followers(&inner.work, &jobs, &locked)? } else { Vec::new() };
+    let (jobs, locked);
+    let mut followers = Vec::new();
+    if !waiting.is_empty() {
+        let all = waiting.iter().flat_map(|changes| changes.get().jobs()).map(|job| job.get());
+        jobs = schuss::try_collect(all).map_err(no_memory)?;
+        locked = collect(jobs.iter().map(|job| job.locked()))?;
+        if rows.is_none() {
+            followers = following(&inner.work, &jobs, &locked)?;
+        }
+    }
     let lead = fill_scalars(py, inner, scheduled.as_deref(), factor);
-    let products = matrix_work(optimizer, inner, steps, lead)?;
+    let products = if inner.multiplies { matrix_work(optimizer, inner, steps, lead)? } else { None };
     if sharing.is_some() {
         put_back_absent(py, inner)?;
     }
@@ -177,7 +179,7 @@ pub fn take(optimizer: &Bound<'_, PyAny>, core: &Locked, inner: &mut Inner, take
 }
 
 /// The programs that wait for the step, if all of them can run in its tasks.
-fn followers<'a>(work: &WorkList, jobs: &[&'a Job], locked: &'a [MutexGuard<'_, Work>]) -> PyResult<Vec<Follower<'a>>> {
+fn following<'a>(work: &WorkList, jobs: &[&'a Job], locked: &'a [MutexGuard<'_, Work>]) -> PyResult<Vec<Follower<'a>>> {
     let mut followers = Vec::new();
     for (job, locked) in jobs.iter().zip(locked) {
         let (list, scalars) = &**locked;
