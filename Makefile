@@ -144,10 +144,10 @@ wheels: $(VENV)/.release  ## Build the sdist and a wheel for each of TARGETS int
 	set -e; try() { \
 		$$1 -m venv --clear --without-pip build/bare; \
 		$(BIN)/python -m pip --python build/bare install --quiet numpy; \
-		$(BIN)/python -m pip --python build/bare install --no-deps $$2; \
+		$(BIN)/python -m pip --python build/bare install $$2; \
 		build/bare/bin/python tests/support/readme.py; }; \
 	for python in $(INTERPRETERS); do try $$python "--no-index --find-links dist schuss"; done; \
-	try $(PYTHON) dist/*.tar.gz
+	try $(PYTHON) "--no-deps dist/*.tar.gz"
 
 dashboard: $(VENV)/.bench $(VENV)/.scripts  ## Measure the commits that last changed a kernel and have no results yet; write the history to benches/.asv/html.
 	$(ASV) machine --yes $(ASV_CONFIG)

@@ -28,7 +28,8 @@ def found():
     for info in pkgutil.iter_modules(benchmarks.__path__):
         try:
             module = importlib.import_module(f"benchmarks.{info.name}")
-        except ImportError:  # of what this commit does not have yet
+        except ImportError as error:  # of what this commit does not have yet
+            print(f"{info.name} is left out: {error}", file=sys.stderr)
             continue
         classes = {name: own for name, own in vars(module).items() if inspect.isclass(own)}
         for name, own in classes.items():

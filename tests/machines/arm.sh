@@ -8,7 +8,7 @@
 #   bits   every line of tests/support/bits.py, compared with those recorded on x86-64. BITS holds arguments of that script:
 #          `sampled` leaves out most lines, START:STOP:STEP takes a slice, so that a run can be continued;
 #   crate  the crate's tests, which take hours: TESTS, arguments of `cargo test`, chooses some.
-# Compiler, standard library, emulator and Python are Debian's; zig links, as in `make wheels`.
+# Compiler, standard library, emulator and Python are Debian's; zig links.
 set -euo pipefail
 shopt -s inherit_errexit # also within $(…)
 cd "$(dirname "$0")/../.."

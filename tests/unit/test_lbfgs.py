@@ -249,3 +249,18 @@ def test_a_start_where_the_loss_is_concave():
     opt = schuss.LBFGS(w, lr=0.5, max_iter=40)
     opt.step(lambda: (float((w**4 - w**2).sum()), 4 * w**3 - 2 * w))
     np.testing.assert_allclose(np.abs(w), np.sqrt(0.5), rtol=1e-4)
+
+
+def test_a_change_between_the_search_and_its_end(monkeypatch):
+    """As of another thread: the step is refused, which would undo it."""
+    w, exclusive = np.ones(3), schuss.LBFGS._exclusive
+    opt = schuss.LBFGS(w, lr=0.1)
+
+    def late(self, *others):
+        self.step_count = 5
+        return exclusive(self, *others)
+
+    monkeypatch.setattr(schuss.LBFGS, "_exclusive", late)
+    with pytest.raises(RuntimeError, match="another thread changed this optimizer during its step"):
+        opt.step(lambda: (float(w @ w), 2 * w))
+    assert (w == 1).all() and opt.step_count == 5

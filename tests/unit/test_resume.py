@@ -153,13 +153,39 @@ def test_a_copy_is_of_one_moment(kind, beside, how):
     schedule.use = lambda: (opt.step_count, opt.state_dict(), opt.metrics(), repr(opt), opt.max_grad_norm)
     assert_unchanged(how(opt), snapshot(opt), "reading changes nothing")
     schedule.use = lambda: BESIDE[beside](opt, grad)
-    with pytest.raises(RuntimeError, match=r"was changed while it was copied|is in the middle of a step"):
+    with pytest.raises(RuntimeError, match=r"was changed or saved while it was copied|is in the middle of a step"):
         how(opt)
+
+
+class Between:
+    """Something that is copied between optimizers, and uses them then."""
+
+    use = staticmethod(lambda: None)
+
+    def __reduce__(self):
+        self.use()
+        return Between, ()
+
+
+@each_copy
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_wrapper_and_its_optimizer_are_copied_at_one_moment(how, wrapped):
+    inner, between, grad = schuss.Adam(np.ones(3), lr=0.1), Between(), np.ones(3)
+    ema, other = schuss.EMA(schuss.Lookahead(inner) if wrapped else inner), schuss.Lookahead(inner)
+    ema.step(grad)
+    opt, _, copied, _ = how([inner, between, ema, other])
+    assert copied._stepped is opt
+    between.use = lambda: ema.step(grad)
+    for before in (inner, other):
+        with pytest.raises(RuntimeError, match="was changed or saved while it was copied"):
+            how([before, between, ema])
+    copied, _, opt = how([ema, between, inner])
+    assert copied._stepped is opt and copied.step_count == opt.step_count == inner.step_count - 1
 
 
 @each_copy
 def test_no_copy_while_the_parameters_are_others(how):
-    """Of the optimizer inside either: its states do not belong to these parameters."""
+    """Neither of a wrapper nor of what it wraps, whose states do not belong to these parameters."""
     w, message = np.ones(3), r"is in the middle of a step|are at"
     ema = schuss.EMA(schuss.SGD(w, lr=0.5))
     sam = schuss.SAM(schuss.SGD(w.copy(), lr=0.5))
@@ -172,17 +198,17 @@ def test_no_copy_while_the_parameters_are_others(how):
     sam.second_step(np.ones(3))
     for opt in (ema, ema.optimizer, sam, sam.optimizer):
         assert_unchanged(how(opt), snapshot(opt))
-    searched, w = [], np.ones(3)
+    w, refused = np.ones(3), []
 
     def closure():
-        with pytest.raises(RuntimeError, match=message):
+        with pytest.raises(RuntimeError, match=message) as error:
             how(lbfgs)
-        searched.append(how)
+        refused.append(error)
         return float(w @ w), 2 * w
 
     lbfgs = schuss.LBFGS(w, lr=0.1)
     lbfgs.step(closure)
-    assert searched
+    assert refused
     assert_unchanged(how(lbfgs), snapshot(lbfgs))
 
 
@@ -194,9 +220,14 @@ def test_a_shallow_copy_is_of_one_moment(monkeypatch):
     assert_unchanged(other, snapshot(opt))
     for wrapped in (schuss.EMA(opt), schuss.Lookahead(schuss.SGD(grad.copy(), lr=0.1))):
         assert_unchanged(copy.copy(wrapped), snapshot(wrapped))
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="while it was copied"):
+        wrapped, wrap = schuss.EMA(opt), schuss.EMA._wrap
+        patch.setattr(schuss.EMA, "_wrap", lambda *args, **named: (wrap(*args, **named), opt.step(grad)))
+        copy.copy(wrapped)
+    assert opt.step_count == 2, "it was not set back"
     load = schuss.Adam.load_state_dict
     monkeypatch.setattr(schuss.Adam, "load_state_dict", lambda *args: (load(*args), opt.step(grad)))
-    with pytest.raises(RuntimeError, match="was changed while it was copied"):
+    with pytest.raises(RuntimeError, match="was changed or saved while it was copied"):
         copy.copy(opt)
 
 

@@ -144,7 +144,8 @@ def _entry(given: dict[str, Any], first: int) -> Entry:
 
 def read(file: BinaryIO, tensors: Sequence[tuple[Entry, Stored]]) -> list[np.ndarray]:
     """The elements of tensors that the arrays beside them have, in their shapes and dtypes."""
-    spaces = [-(-(like.array.nbytes if _in_place(like) else like.nbytes) // 64) * 64 for _, like in tensors]
+    sizes = [like.array.nbytes if _in_place(like) else 0 for _, like in tensors]
+    spaces = [-(-size // 64) * 64 for size in sizes]  # so that the next begins where any dtype may
     memory = np.empty(sum(spaces), np.uint8)  # in one piece, which the system can make of large pages
     ends = itertools.accumulate(spaces)
     return [_read(file, *one, memory[end - n : end]) for one, n, end in zip(tensors, spaces, ends, strict=True)]
@@ -158,14 +159,17 @@ def _in_place(like: Stored) -> bool:
 def _read(file: BinaryIO, entry: Entry, like: Stored, memory: np.ndarray) -> np.ndarray:
     if entry.end - entry.start != like.nbytes:
         raise NotWholeError("a tensor's size is not that of its shape")
-    in_place = _in_place(like)
-    shape = like.array.shape if in_place else like.shape
-    array: np.ndarray = np.ndarray(shape, like.array.dtype, memory)
+    if _in_place(like):
+        array: np.ndarray = np.ndarray(like.array.shape, like.array.dtype, memory)
+        first = entry.start + like.start * array.itemsize
+    else:
+        array, first = np.empty(like.shape, like.array.dtype), entry.start
     if array.nbytes:
-        file.seek(entry.start + (like.start * array.itemsize if in_place else 0))
-        _fill(file, memory[: array.nbytes])
-    if not in_place:
-        array = array.reshape(-1, order="F")[like.start : like.start + like.array.size].reshape(like.array.shape)
+        file.seek(first)
+        _fill(file, array.reshape(-1).view(np.uint8))
+    if not _in_place(like):
+        part = slice(like.start, like.start + like.array.size)
+        array = array.reshape(-1, order="F")[part].reshape(like.array.shape).copy()
     return array
 
 

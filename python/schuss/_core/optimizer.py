@@ -168,6 +168,8 @@ class Optimizer(StateArrays):
         self._given_in: list[Any] = []
         self._suffixes: list[tuple[int, str]] = []
         self._grads: Any = None
+        #: Of a copy: what it is one of.
+        self._origin: _state.Origin | None = None
         self._around = []
         self._written: list[tuple[int, int]] | None = None
         self._grouped = are_groups(params)
@@ -423,12 +425,14 @@ class Optimizer(StateArrays):
         arguments = (type(self), *_state.constructor_arguments(self))
         return _state.rebuild, arguments, (_state.state_dict(self), self._grads, end)
 
-    def __setstate__(self, state: tuple[Mapping[str, Any], Any, _state.End | None]) -> None:
+    def __setstate__(self, state: tuple[Mapping[str, Any], Any, _state.End | _state.Origin]) -> None:
         kept, grads, end = state
         self.load_state_dict(kept)
         self._grads = None if grads is None else _state.writable(grads)
-        if end is not None:  # a shallow copy, which `load_state_dict` has read
+        if isinstance(end, _state.End):  # of a shallow copy, for which the arrays were read just now
             end.check()
+        else:
+            self._origin = end
 
     def __repr__(self) -> str:
         elements = sum(array.size for array in self._params)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -108,26 +108,38 @@ def constructor_arguments(optimizer: Optimizer) -> tuple[Any, dict[str, Any], di
 class End:
     """What `copy` and `pickle` read of an optimizer after its arrays: it raises if the optimizer changed meanwhile.
 
-    They read the arrays one by one, while other threads may step. A copy has None in its place.
+    They read the arrays one by one, while other threads may step. A copy has an `Origin` in its place.
     """
 
     def __init__(self, optimizer: Optimizer) -> None:
         self._optimizer, self._changes = optimizer, optimizer._changes
+        self._origin = Origin(id(optimizer._stepped), optimizer._stepped._changes)
 
     def check(self) -> None:
         if self._optimizer._changes != self._changes:
-            raise RuntimeError(
-                "this optimizer was changed while it was copied, by a step for example; copy it where no other thread "
-                "uses it, or try again"
-            )
+            raise RuntimeError(_CHANGED)
 
     def __reduce__(self) -> tuple[Any, ...]:
         self.check()
-        return _copied_end, ()
+        return Origin, tuple(self._origin)
 
 
-def _copied_end() -> None:
-    """What a copy has in the place of an `End`."""
+class Origin(NamedTuple):
+    """The optimizer that holds the arrays that were copied, and how many calls may have changed it until then."""
+
+    number: int
+    changes: int
+
+    def check(self, wrapped: Origin | None) -> None:
+        """Checks a copied wrapper: `wrapped` is that of the optimizer in it, which may have been copied before it."""
+        if wrapped is not None and wrapped.number == self.number and wrapped.changes != self.changes:
+            raise RuntimeError(_CHANGED)
+
+
+_CHANGED = (
+    "this optimizer was changed or saved while it was copied, by a step for example; copy it where no other thread "
+    "uses it, or try again"
+)
 
 
 def writable(structure: Any) -> Any:

@@ -175,14 +175,16 @@ class LBFGS(Optimizer):
         """
         if not callable(closure):
             raise TypeError("LBFGS needs a closure: opt.step(lambda: (loss, gradients at the present parameters))")
+        before = self._read_counters()
         with self._backend.other_values(self, [], self._backend.job("copy", [])):
             run = _Run(self, closure)
             first = run.iterate()
             params = [param.copy("K") for param in self._params]
         # The parameters are as before here; all that follows is one native call.
         with self._exclusive():
-            counters = self._read_counters()
-            counters = counters._replace(steps=counters.steps + 1, groups=[steps + 1 for steps in counters.groups])
+            if self._read_counters() != before:
+                raise RuntimeError("another thread changed this optimizer during its step, which was not taken")
+            counters = before._replace(steps=before.steps + 1, groups=[steps + 1 for steps in before.groups])
             copies = [*zip(self._params, params, strict=True), *run.copies()]
             self._backend.changes(self._counted(counters), copies=copies).make()
         return first
@@ -239,7 +241,7 @@ class _Run:
         # Copies, because pairs are computed in their place.
         self._d, self._before = state["d"].copy(), state["gradient"].copy()
         #: Where a line search starts; memory that all searches use.
-        self._starts = [np.empty_like(param) for param in optimizer._params]
+        self._starts = [np.empty_like(param) for param in optimizer._params] if hypers["line_search_fn"] else []
         #: The largest element of the direction.
         self._longest = 0.0
 

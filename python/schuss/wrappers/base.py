@@ -323,7 +323,11 @@ class Wrapper(Optimizer):
         return _state.End(self)
 
     def __setstate__(self, state: Any) -> None:
-        kept, _ = state  # a shallow copy has the same optimizer, which this changes
+        kept, end = state
+        if isinstance(end, _state.End):  # of a shallow copy, which has the same optimizer: loading changes that
+            end.check()
+        else:
+            end.check(self._stepped._origin)
         self.load_state_dict(kept)
 
     def __repr__(self) -> str:
