@@ -243,17 +243,17 @@ impl Locked {
         Ok(inner)
     }
 
-    /// The same, regardless of the holder; for the holder's own objects, from any thread.
+    /// Locks it whoever holds it; for the holder's own objects, from any thread.
     pub fn lock_as_holder(&self) -> PyResult<MutexGuard<'_, Inner>> {
         self.lock_unless(|_| false)
     }
 
-    /// The same, unless anybody holds it.
+    /// Locks it unless anybody holds it.
     pub fn lock_idle(&self) -> PyResult<MutexGuard<'_, Inner>> {
         self.lock_unless(|holder| holder != 0)
     }
 
-    /// The same for reading, also while the holder is `READ_ONLY`.
+    /// Locks it for reading, also while the holder is `READ_ONLY`.
     pub fn lock_to_read(&self) -> PyResult<MutexGuard<'_, Inner>> {
         self.lock_unless(|holder| ![0, READ_ONLY, this_thread()].contains(&holder))
     }
