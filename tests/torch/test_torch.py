@@ -118,6 +118,58 @@ def test_options_of_the_whole_optimizer(options):
     assert optimizer.grad_norm == plain.grad_norm
 
 
+def test_options_set_later():
+    """They count from the next step on, as in the package, and a copy and a new plan have them too."""
+    params, copies = [torch.nn.Parameter(t) for t in tensors(torch.float64)], arrays(tensors(torch.float64))
+    optimizer, plain = schuss.torch.Adam(params, lr=0.1), schuss.Adam(copies, lr=0.1)
+    for seed, (name, value) in enumerate(
+        [("max_grad_norm", 1e-3), ("track_grad_norm", True), ("nonfinite", "skip"), ("step_count", 7)]
+    ):
+        setattr(optimizer, name, value)
+        setattr(plain, name, value)
+        take(optimizer, params, seed)
+        plain.step(arrays(tensors(torch.float64, seed)))
+        assert getattr(optimizer, name) == getattr(plain, name)
+    assert all(np.array_equal(p, q) for p, q in zip(arrays(params), copies, strict=True))
+    assert optimizer.grad_norm == plain.grad_norm
+    assert float(optimizer.state[params[0]]["step"]) == 8
+    optimizer.step_count = 0
+    assert optimizer.state_dict()["state"][0]["step"] == 0
+    with pytest.raises(ValueError, match="nonfinite must be"):
+        optimizer.nonfinite = "ignore"
+    optimizer.add_param_group({"params": [ones(2)]})  # the next step makes a new plan
+    for made in (optimizer, copy.deepcopy(optimizer)):
+        assert (made.max_grad_norm, made.track_grad_norm, made.nonfinite) == (1e-3, True, "skip")
+    none = schuss.torch.Adam([{"params": []}])  # as in a process that has no part of the parameters
+    none.nonfinite = "error"
+    assert none._options["nonfinite"] == "error"
+
+
+def test_settings_set_later_are_kept():
+    optimizer = schuss.torch.Ranger([ones(2)])
+    optimizer.pullback = "reset"
+    assert copy.deepcopy(optimizer).pullback == "reset"
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("lr", "lr is a hyperparameter; set it in optimizer.param_groups[i]['lr']"),
+        ("momentum", "momentum is a hyperparameter; set it in optimizer.param_groups[i]['momentum']"),
+        ("state_dtype", "state_dtype of SGD cannot be set; give it to the constructor"),
+        ("skipped_steps", "skipped_steps of SGD cannot be set; give your own attribute another name"),
+        ("metrics", "metrics of SGD cannot be set; give your own attribute another name"),
+    ],
+)
+def test_attributes_that_cannot_be_set(name, advice):
+    """Nothing that is read from the package's optimizer is hidden by an attribute that no step looks at."""
+    optimizer = schuss.torch.SGD([ones(2)], lr=0.1)
+    with pytest.raises(AttributeError) as raised:
+        setattr(optimizer, name, 0.5)
+    assert str(raised.value) == advice
+    assert optimizer.lr == 0.1
+
+
 def test_schedule_free_modes():
     params, copies = [torch.nn.Parameter(t) for t in tensors(torch.float64)], arrays(tensors(torch.float64))
     optimizer, plain = schuss.torch.ScheduleFreeAdamW(params, lr=0.1), schuss.ScheduleFreeAdamW(copies, lr=0.1)

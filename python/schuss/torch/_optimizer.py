@@ -27,8 +27,10 @@ class Optimizer(torch.optim.Optimizer):
     what an optimizer of torch does. Differences from torch's own optimizers:
 
     - States of float16 and bfloat16 parameters are float32, unless ``state_dtype`` says otherwise.
-    - ``max_grad_norm``, ``nonfinite``, ``state_dtype``, ``state_rounding``, ``state_seed`` and ``master_weights`` are
-      for the constructor only, and are not in ``state_dict()``.
+    - ``max_grad_norm``, ``track_grad_norm`` and ``nonfinite`` can be set later, as attributes; ``state_dtype``,
+      ``state_rounding``, ``state_seed`` and ``master_weights`` are for the constructor only. None of them is in
+      ``state_dict()``.
+    - Hyperparameters are set in ``param_groups``: ``lr`` is an attribute to read only.
     - ``lr`` may be a schedule of ``schuss`` too, which is called with the step count.
     - ``foreach``, ``fused`` and ``capturable`` are accepted and have no effect.
     - Gradients must be dense. A step is not differentiable.
@@ -276,6 +278,25 @@ class Optimizer(torch.optim.Optimizer):
             for name, default in self.defaults.items():
                 group.setdefault(name, default)
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        kind = self._kind
+        public = not name.startswith("_") and (hasattr(kind, name) or name in kind._parameters)
+        if not public or hasattr(type(self), name) or name == "param_groups":  # torch's, or a user's own
+            return super().__setattr__(name, value)
+        field = kind._parameters.get(name)
+        if field is not None and not field.whole:
+            raise AttributeError(f"{name} is a hyperparameter; set it in optimizer.param_groups[i][{name!r}]")
+        if getattr(getattr(kind, name, None), "fset", None) is None:
+            advice = "give your own attribute another name" if field is None else "give it to the constructor"
+            raise AttributeError(f"{name} of {type(self).__name__} cannot be set; {advice}")
+        plan, options = self._planned(), self._options
+        if field is not None:
+            options = {**options, name: field.check(name, value)}
+        if plan.optimizer is not None:
+            plan.set(name, value, self.state)
+            self._keep_settings(plan)
+        self._options = options
+
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_") or not hasattr(self._kind, name):
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
@@ -289,13 +310,18 @@ class Optimizer(torch.optim.Optimizer):
 
         def call(*args: Any, **kwargs: Any) -> Any:
             result = found(*_tensors.arrays(args), **_tensors.arrays(kwargs))
-            for setting in plan.settings(optimizer):
-                for group in self.param_groups:
-                    group[setting] = getattr(optimizer, setting)
+            self._keep_settings(plan)
             torch.autograd.graph.increment_version(plan._parts)
             return _tensors.tensors(result)
 
         return call
+
+    def _keep_settings(self, plan: Plan) -> None:
+        """Writes to the groups what a call may have changed, for checkpoints and for the next plan."""
+        assert plan.optimizer is not None
+        for setting in plan.settings(plan.optimizer):
+            for group in self.param_groups:
+                group[setting] = getattr(plan.optimizer, setting)
 
 
 def made_from(kind: type[core.Optimizer]) -> type[Optimizer]:

@@ -224,6 +224,12 @@ class Plan:
                 self.optimizer.param_groups[g].update({name: new for name, new, old in named if new != old})
                 self._hypers[g] = now
 
+    def set(self, name: str, value: Any, state: Any) -> None:
+        """Sets an attribute of the optimizer, which may be its step count."""
+        self._followed = -1
+        setattr(self.optimizer, name, value)
+        self.follow(state)
+
     def gradients(self) -> tuple[Any, list[Any]]:
         """The gradients as arrays in the structure that the optimizer takes, and the tensors that have one."""
         try:
