@@ -147,6 +147,46 @@ def test_checkpoints_go_both_ways(name, dtype):
     assert_close(train(another, to_ours, 3, 3), expected, tolerance)
 
 
+def weights():
+    torch.manual_seed(3)
+    return [torch.nn.Parameter(torch.randn(4, 3))]
+
+
+def stepped(kind, **options):
+    """An optimizer of torch after a step."""
+    (weight,) = weights()
+    optimizer = kind([weight], lr=0.1, **options)
+    weight.grad = torch.ones_like(weight)
+    optimizer.step()
+    return optimizer
+
+
+@pytest.mark.parametrize("name", ["Adam", "LARS", "Lion", "Muon", "NAG", "Signum"])
+def test_states_that_lack_something(name):
+    """torch's SGD and Muon save no step count, but a momentum, which another class must not begin anew unnoticed."""
+    for kind in (torch.optim.SGD, torch.optim.Muon):
+        theirs, ours = stepped(kind, momentum=0.9), getattr(schuss.torch, name)(weights(), lr=0.1)
+        with pytest.raises(ValueError, match=r"lacks '\w+': it has momentum_buffer; it must come from the same optim"):
+            ours.load_state_dict(theirs.state_dict())
+    state = stepped(torch.optim.AdamW).state_dict()
+    del state["state"][0]["step"]
+    with pytest.raises(ValueError, match="lacks 'step': it has exp_avg, exp_avg_sq; it must come from the same optim"):
+        schuss.torch.AdamW(weights()).load_state_dict(state)
+
+
+def test_only_sgd_needs_no_step_count():
+    state = stepped(torch.optim.SGD, momentum=0.9).state_dict()
+    (weight,) = weights()
+    ours = schuss.torch.SGD([weight], lr=0.1, momentum=0.9)
+    ours.load_state_dict(state)
+    assert float(ours.state[weight]["step"]) == 1
+    # As earlier versions of torch saved a momentum that has not started.
+    ours.load_state_dict({**state, "state": {0: {"momentum_buffer": None}}})
+    weight.grad = torch.ones_like(weight)
+    ours.step()
+    assert float(ours.state[weight]["step"]) == 1 and torch.equal(ours.state[weight]["momentum_buffer"], weight.grad)
+
+
 def test_states_of_16_bit_parameters_stay_float32():
     """torch's own class would round them on loading; a resumed run of ours has the same bits."""
     (_, _), (own, ours) = pair("AdamW", torch.bfloat16)

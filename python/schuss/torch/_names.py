@@ -26,6 +26,9 @@ NAMES: Mapping[str, Mapping[str, str]] = {
     "SGD": {"b": "momentum_buffer"},
 }
 
+#: The classes for which torch saves no step count.
+UNCOUNTED = {"SGD"}
+
 #: What torch's class saves besides, from a group's hyperparameters and the step count of a parameter.
 BESIDES: Mapping[str, Callable[[Mapping[str, Any], float], Mapping[str, float]]] = {
     "ASGD": lambda group, step: {"mu": 1 / max(1.0, step - group["t0"])},

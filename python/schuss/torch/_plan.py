@@ -20,7 +20,7 @@ from schuss._core import state as _state
 from schuss._core.optimizer import Optimizer
 from schuss._core.rules import RULES
 from schuss.torch import _tensors
-from schuss.torch._names import NAMES
+from schuss.torch._names import NAMES, UNCOUNTED
 
 
 def plain(place: str, value: Any) -> Any:
@@ -165,23 +165,26 @@ class Plan:
 
     def _restored(self, i: int, saved: Any, shared: set[str]) -> int:
         """Copies a parameter's saved state, if there is any, and returns its step count."""
-        own = self._entries[i]
-        wanted = [name for name in own if name != "step"]
-        # torch's SGD saves no step count, and None in the place of a momentum that has not started.
-        if not saved or (len(own) > 1 and all(saved.get(name) is None for name in wanted) and "step" not in saved):
+        if not saved:
             return 0
+        own, steps = self._entries[i], saved.get("step")
+        if steps is None and type(self.optimizer).__name__ in UNCOUNTED:
+            if all(value is None for value in saved.values()):
+                return 0  # its momentum has not started
+            steps = 1
+        # torch saves no master copy; one that is new begins at the parameter.
+        wanted = [name for name in own if name != "step" and (name != "master" or name in saved)]
+        missing = [name for name in wanted if saved.get(name) is None] + ["step"] * (steps is None)
+        if missing:
+            raise ValueError(
+                f"the state of {self._places[i]} lacks {missing[0]!r}: it has {', '.join(map(str, saved))}; it must "
+                "come from the same optimizer, with the same options"
+            )
         for name in wanted:
-            if saved.get(name) is None:
-                if name == "master":
-                    continue
-                raise ValueError(
-                    f"the state of {self._places[i]} lacks {name!r}: it has {', '.join(map(str, saved))}; it must "
-                    "come from the same optimizer, with the same options"
-                )
             if name not in self._copied:
                 self._copy(f"{name!r} of {self._places[i]}", _tensors.local(own[name]), saved[name])
         self._copied |= shared
-        return int(saved.get("step", 1))
+        return int(steps)
 
     @staticmethod
     def _copy(where: str, target: Any, value: Any) -> None:
