@@ -187,6 +187,18 @@ def test_only_sgd_needs_no_step_count():
     assert float(ours.state[weight]["step"]) == 1 and torch.equal(ours.state[weight]["momentum_buffer"], weight.grad)
 
 
+def test_decoupled_weight_decay_of_torchs_adam():
+    state = stepped(torch.optim.Adam, weight_decay=0.5, decoupled_weight_decay=True).state_dict()
+    message = "^decoupled_weight_decay is True, but Adam adds weight decay to the gradient; use AdamW$"
+    ours = schuss.torch.Adam(weights())
+    with pytest.raises(ValueError, match=message):
+        ours.load_state_dict(state)
+    with pytest.raises(ValueError, match=message):
+        schuss.torch.Adam([{"params": weights(), "decoupled_weight_decay": True}])
+    schuss.torch.AdamW(weights()).load_state_dict(state)
+    ours.load_state_dict(stepped(torch.optim.Adam, weight_decay=0.5).state_dict())
+
+
 def test_states_of_16_bit_parameters_stay_float32():
     """torch's own class would round them on loading; a resumed run of ours has the same bits."""
     (_, _), (own, ours) = pair("AdamW", torch.bfloat16)

@@ -100,6 +100,12 @@ class Optimizer(torch.optim.Optimizer):
         where = f"param_groups[{g}]: " if g else ""
         hypers = {name: plain(where + name, group[name]) for name in self.defaults if name in self._kind._parameters}
         checked = ParamGroup(self._kind, [], hypers, where)
+        # An option of torch's Adam, with which it is AdamW.
+        if group.get("decoupled_weight_decay") and self._kind._decay(hypers) == "l2":
+            raise ValueError(
+                f"{where}decoupled_weight_decay is True, but {type(self).__name__} adds weight decay to the gradient; "
+                "use AdamW"
+            )
         if self._kind._by_first_rate(hypers) is not None:
             group.setdefault("initial_lr", checked.initial_lr)
 
