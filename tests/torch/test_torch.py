@@ -170,6 +170,45 @@ def test_attributes_that_cannot_be_set(name, advice):
     assert optimizer.lr == 0.1
 
 
+def format_of(state_dtype):
+    return dict(state_dtype=state_dtype)
+
+
+PLAIN, MASTER = dict(), dict(master_weights=True)
+OTHER_FORMATS = [
+    (torch.bfloat16, MASTER, PLAIN, "was saved with master_weights=True; make the optimizer with it to load this"),
+    (torch.bfloat16, MASTER, format_of("bfloat16"), "was saved with master_weights=True; make the optimizer with it"),
+    (torch.float32, format_of("bfloat16"), PLAIN, "was saved as torch.bfloat16, but here it is torch.float32; make"),
+    (torch.float32, PLAIN, format_of("bfloat16"), "was saved as torch.float32, but here it is torch.bfloat16; make"),
+    (torch.bfloat16, PLAIN, format_of("bfloat16"), "was saved as torch.float32, but here it is torch.bfloat16; make"),
+    (torch.bfloat16, format_of("int8"), PLAIN, "was saved as torch.int8, but here it is torch.float32; make"),
+    (torch.bfloat16, PLAIN, format_of("int8"), "lacks 'm_scale'"),
+]
+
+
+def loaded(dtype, saved, here):
+    """An optimizer with the options `here`, and the state of another one with those `saved`."""
+    param = ones(300, dtype=dtype)
+    optimizer, other = (schuss.torch.AdamW([param], **options) for options in (saved, here))
+    param.grad = torch.ones_like(param)
+    optimizer.step()
+    other.load_state_dict(optimizer.state_dict())
+    return other.state[param]
+
+
+@pytest.mark.parametrize(("dtype", "saved", "here", "message"), OTHER_FORMATS)
+def test_a_state_of_another_format_is_refused(dtype, saved, here, message):
+    with pytest.raises(ValueError) as raised:
+        loaded(dtype, saved, here)
+    assert message in str(raised.value)
+
+
+def test_what_torchs_classes_save_is_of_every_plain_format():
+    """States have the parameter's dtype there, and there are no master copies."""
+    assert loaded(torch.bfloat16, format_of("bfloat16"), PLAIN)["exp_avg"].dtype == torch.float32
+    assert torch.equal(loaded(torch.bfloat16, PLAIN, MASTER)["master"], torch.full((300,), 0.9990).bfloat16().float())
+
+
 def test_schedule_free_modes():
     params, copies = [torch.nn.Parameter(t) for t in tensors(torch.float64)], arrays(tensors(torch.float64))
     optimizer, plain = schuss.torch.ScheduleFreeAdamW(params, lr=0.1), schuss.ScheduleFreeAdamW(copies, lr=0.1)

@@ -172,6 +172,11 @@ class Plan:
             if all(value is None for value in saved.values()):
                 return 0  # its momentum has not started
             steps = 1
+        if "master" in saved and "master" not in own:
+            raise ValueError(
+                f"the state of {self._places[i]} was saved with master_weights=True; make the optimizer with it to "
+                "load this state"
+            )
         # torch saves no master copy; one that is new begins at the parameter.
         wanted = [name for name in own if name != "step" and (name != "master" or name in saved)]
         missing = [name for name in wanted if saved.get(name) is None] + ["step"] * (steps is None)
@@ -182,18 +187,20 @@ class Plan:
             )
         for name in wanted:
             if name not in self._copied:
-                self._copy(f"{name!r} of {self._places[i]}", _tensors.local(own[name]), saved[name])
+                self._copy(f"{name!r} of {self._places[i]}", self._parts[i], _tensors.local(own[name]), saved[name])
         self._copied |= shared
         return int(steps)
 
     @staticmethod
-    def _copy(where: str, target: Any, value: Any) -> None:
+    def _copy(where: str, param: Any, target: Any, value: Any) -> None:
         value = _tensors.local(torch.as_tensor(value))
         if value.numel() == target.numel() == 1:
             value = value.reshape(target.shape)
         if value.shape != target.shape:
             raise ValueError(f"{where} has shape {tuple(value.shape)}, but here it has {tuple(target.shape)}")
-        if value.is_floating_point() != target.is_floating_point():
+        # States of torch's own classes have the parameter's dtype; any other of 16 bits or less is a state_dtype.
+        unpacked = target.element_size() > 2 and (value.element_size() > 2 or value.dtype == param.dtype)
+        if value.dtype != target.dtype and not unpacked:
             raise ValueError(
                 f"{where} was saved as {value.dtype}, but here it is {target.dtype}; make the optimizer with the same "
                 "state_dtype to load it"
