@@ -354,6 +354,15 @@ WRONG = {
         ".contiguous(), and use that tensor in the model too",
     ),
     "rate": (lambda: schuss.torch.SGD([ones(3)], lr=-1), "lr must be a number >= 0, got -1"),
+    "master copy": (
+        lambda: schuss.torch.SGD([ones(3, dtype=torch.bfloat16), ones(3)], master_weights=True),
+        "param_groups[0]['params'][1] is float32, which needs no master copy; master_weights=True is for float16 and "
+        "bfloat16",
+    ),
+    "option": (
+        lambda: schuss.torch.SGD([ones(3)], max_grad_norm=-1),
+        "max_grad_norm must be a number > 0, got -1",
+    ),
     "rate of a group": (
         lambda: schuss.torch.SGD([{"params": [ones(3)]}, {"params": [ones(3)], "lr": -1}]),
         "param_groups[1]: lr must be a number >= 0, got -1",

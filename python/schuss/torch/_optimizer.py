@@ -9,8 +9,10 @@ from typing import Any, ClassVar
 import torch
 from torch.optim import optimizer as torch_optimizer
 
+from schuss._arrays.formats import check_params
 from schuss._core import optimizer as core
 from schuss._core.group import ParamGroup
+from schuss._core.options import state_format
 from schuss.torch import _tensors
 from schuss.torch._names import BESIDES, NAMES
 from schuss.torch._plan import Plan, place, plain
@@ -80,7 +82,8 @@ class Optimizer(torch.optim.Optimizer):
         bound = inspect.signature(self._kind).bind(params, *args, **given)
         bound.apply_defaults()
         values = {name: value for name, value in bound.arguments.items() if name != "params"}
-        self._options = {name: value for name, value in values.items() if self._kind._parameters[name].whole}
+        fields = self._kind._parameters
+        self._options = {name: fields[name].check(name, own) for name, own in values.items() if fields[name].whole}
         super().__init__(params, {name: value for name, value in values.items() if name not in self._options})
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -95,8 +98,11 @@ class Optimizer(torch.optim.Optimizer):
 
     def _check_group(self, g: int) -> None:
         group = self.param_groups[g]
+        kept = state_format(self._options)
         for i, param in enumerate(group["params"]):
-            _tensors.check(place(g, i, group), param)
+            named = place(g, i, group)
+            _tensors.check(named, param)
+            check_params(kept, [(named, _tensors.array(_tensors.local(param)))])
         where = f"param_groups[{g}]: " if g else ""
         hypers = {name: plain(where + name, group[name]) for name in self.defaults if name in self._kind._parameters}
         checked = ParamGroup(self._kind, [], hypers, where)
