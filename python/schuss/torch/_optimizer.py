@@ -249,7 +249,7 @@ class Optimizer(torch.optim.Optimizer):
         Raises
         ------
         ValueError
-            It is of another class or structure, or a shape does not fit.
+            It is of another class, structure or state format, or a shape does not fit.
         """
         self._check_idle()
         before = self.__dict__.copy()

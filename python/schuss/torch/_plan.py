@@ -179,11 +179,11 @@ class Plan:
             )
         # torch saves no master copy; one that is new begins at the parameter.
         wanted = [name for name in own if name != "step" and (name != "master" or name in saved)]
-        missing = [name for name in wanted if saved.get(name) is None] + ["step"] * (steps is None)
-        if missing:
+        missing = [name for name in wanted if saved.get(name) is None]
+        if missing or steps is None:
             raise ValueError(
-                f"the state of {self._places[i]} lacks {missing[0]!r}: it has {', '.join(map(str, saved))}; it must "
-                "come from the same optimizer, with the same options"
+                f"the state of {self._places[i]} lacks {(*missing, 'step')[0]!r}: it has "
+                f"{', '.join(map(str, saved))}; it must come from the same optimizer, with the same options"
             )
         for name in wanted:
             if name not in self._copied:
