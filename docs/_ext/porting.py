@@ -25,8 +25,8 @@ def is_name(ours: str) -> bool:
 
 
 def remark(text: str) -> str:
-    """A remark without links to what the package does not have."""
-    return re.sub(r"(?<!`)`(\w+)`(?!`)", lambda m: m[0] if found(m[1]) else f"``{m[1]}``", text)
+    """A remark without links to what the package does not have; roles, such as ``:doc:``, stay as they are."""
+    return re.sub(r"(?<![`:])`(\w+)`(?!`)", lambda m: m[0] if found(m[1]) else f"``{m[1]}``", text)
 
 
 def cells(row: tuple[Any, ...]) -> tuple[str, str, str]:
