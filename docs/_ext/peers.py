@@ -22,7 +22,13 @@ TORCH = [
     ("Adamax", "Adamax", "", ""),
     ("ASGD", "ASGD", "", "``averaged()`` returns the averages; the rate and the weight of a step are float64"),
     ("LBFGS", "LBFGS", "", ""),
-    ("Muon", "Muon", "", "the iterations are in float32 or float64, there in bfloat16"),
+    (
+        "Muon",
+        "Muon",
+        "",
+        "the iterations are in float32 or float64, there in bfloat16; ``adjust_lr_fn=None``, PyTorch's default, is the "
+        "factor of ``'original'`` there, and 1 here: leave it out",
+    ),
     ("NAdam", "NAdam", "", "the product of momenta is float64"),
     ("RAdam", "RAdam", "", "``threshold`` and ``unrectified`` have the paper's and its authors' choices"),
     ("RMSprop", "RMSprop", "", "``centered=True`` clamps the variance at 0, where rounding gives NaN there"),
@@ -107,8 +113,10 @@ KERAS = [
     (
         "Muon",
         "Muon",
-        'adjust_lr_fn="match_rms_adamw", momentum_form="heavy_ball", eps_form="add"',
-        "``rms_rate=None`` is ``adjust_lr_fn=None``; the rates of what takes Adam's steps are groups' here",
+        'weight_decay=0.004, adam_eps=1e-7, adjust_lr_fn="match_rms_adamw", momentum_form="heavy_ball", eps_form="add"',
+        "``rms_rate=None`` is ``adjust_lr_fn=None``; the rates of what takes Adam's steps are groups' here. Adam's eps "
+        "is added before the correction of the bias there; arrays of three axes and more are not matrices: a group "
+        "with ``fallback=True``",
     ),
     ("Nadam", "NAdam", "lr=0.001, eps=1e-7, momentum_decay=1.0", ""),
     (
@@ -180,13 +188,13 @@ OPTAX = [
     ("sgd", "SGD", "", ""),
     ("sign_sgd", "SignSGD", "", ""),
     ("signum", "Signum", "", ""),
-    ("sm3", "SM3", "", "``momentum=0.9`` there"),
+    ("sm3", "SM3", "momentum=0.9, eps=1e-8", ""),
     ("yogi", "Yogi", "", ""),
     ("contrib.acprop", None, "", VARIANT),
     ("contrib.ademamix", "AdEMAMix", "", ""),
     ("contrib.adopt", "ADOPT", "", ""),
     ("contrib.cocob", None, "", NO_RATE),
-    ("contrib.dadapt_adamw", "DAdaptAdam", "", "with bias correction and decoupled weight decay there"),
+    ("contrib.dadapt_adamw", "DAdaptAdam", "use_bias_correction=True, decoupled_weight_decay=True", ""),
     ("contrib.dog", "DoG", "", ""),
     ("contrib.dowg", None, "", NO_RATE),
     ("contrib.dpsgd", None, "", "it needs a gradient for each sample"),
@@ -194,7 +202,13 @@ OPTAX = [
     ("contrib.madgrad", "MADGRAD", "", ""),
     ("contrib.mechanize", None, "", NO_RATE),
     ("contrib.momo, contrib.momo_adam", None, "", NEEDS_LOSS),
-    ("contrib.muon", "Muon", 'layout="in_out", bias_correction=True, eps=1e-8, eps_form="add", weight_decay=0.0', ""),
+    (
+        "contrib.muon",
+        "Muon",
+        'layout="in_out", bias_correction=True, eps=1e-8, eps_form="add", weight_decay=0.0',
+        "for matrices; Optax's vectors take Adam's steps with Nesterov's momentum, here AdamW's: give them to "
+        "``NAdam(momentum_decay=None)``, an optimizer of their own",
+    ),
     ("contrib.prodigy", "Prodigy", "use_bias_correction=True", ""),
     ("contrib.sam", "SAM", "", "another interface with the same numbers"),
     (
@@ -281,7 +295,12 @@ PYTORCH_OPTIMIZER = [
     ("AdaBelief", "AdaBelief", "", ""),
     ("AdaBound", "AdaBound", "decoupled_weight_decay=True", ""),
     ("AdaDelta", "Adadelta", "", ""),
-    ("AdaFactor", "AdafactorHF", "", "with momentum there"),
+    (
+        "AdaFactor",
+        "AdafactorHF",
+        "beta1=0.9",
+        "the momentum is bfloat16 there, unless ``momentum_dtype`` says otherwise",
+    ),
     ("AdaHessian", None, "", CURVATURE),
     ("AdaMax", "Adamax", "lr=0.001", ""),
     ("AdEMAMix", "AdEMAMix", "", "``t_alpha_beta3`` is ``alpha_warmup`` and ``beta3_warmup``"),
@@ -296,22 +315,48 @@ PYTORCH_OPTIMIZER = [
     ("ASGD, AccSGD", None, "", "accelerated SGD; `ASGD` here is averaged SGD, as in PyTorch"),
     ("CAME", "CAME", "", ""),
     ("DAdaptAdam", "DAdaptAdam", "", ""),
-    ("DAdaptSGD", "DAdaptSGD", "", "``momentum=0.9`` there"),
+    ("DAdaptSGD", "DAdaptSGD", "momentum=0.9", ""),
     ("DAdaptAdaGrad, DAdaptAdan, DAdaptLion", None, "", "`Prodigy` is the successor"),
     ("EmoNavi and the like", None, "", NEEDS_LOSS),
     ("FTRL", "FTRL", "initial_accumulator_value=0.0", "for an ``lr_power`` other than -0.5 it computes something else"),
     ("Fromage", "Fromage", "", ""),
     ("Grams", "Grams", "", ""),
     ("Kron", None, "", "PSGD has a preconditioner of its own, with random probes"),
-    ("LARS", "LARS", "lr=0.001, always_adapt=True", NOT_RECORDED),
-    ("Lamb", "LAMB", "weight_decay=0.0, always_adapt=True", NOT_RECORDED),
+    (
+        "LARS",
+        "LARS",
+        "lr=0.001, always_adapt=True",
+        "arrays of one axis are neither adapted nor decayed there: `split_groups` makes such a group, with "
+        f"``adapt=False, weight_decay=0.0``; {NOT_RECORDED}",
+    ),
+    (
+        "Lamb",
+        "LAMB",
+        "weight_decay=0.0, always_adapt=True, bias_correction=False, max_grad_norm=None",
+        "no exact match: the rate is divided by :math:`1 - \\beta_1^t` there, as by "
+        "``lr=lambda step: lr / (1 - 0.9 ** (step + 1))``, and eps is added to the norm of the update; "
+        "``pre_norm=True`` is ``max_grad_norm=1.0``",
+    ),
     ("LaProp", "LaProp", "", ""),
     ("Lion", "Lion", "", "``cautious=True`` is ``'plus_one'``"),
     ("LOMO, AdaLOMO", None, "", "the step is taken inside the backward pass"),
     ("Lookahead", "Lookahead", "", ""),
-    ("MADGRAD", "MADGRAD", "", ""),
-    ("MARS", "MARS", "", "the first difference is that to 0 there; its form with Shampoo is missing here"),
-    ("Muon", "Muon", "", ""),
+    ("MADGRAD", "MADGRAD", "lr=0.001", ""),
+    (
+        "MARS",
+        "MARS",
+        "lr_1d=0.003, weight_decay_1d=0.1",
+        "the first difference is that to 0 there, and eps is added before the correction of the bias; its form with "
+        "Shampoo is missing here",
+    ),
+    (
+        "Muon",
+        "Muon",
+        "lr=0.02, weight_decay=0.0, betas=(0.9, 0.95), adam_eps=1e-10",
+        "no exact match: the iterations are in bfloat16 there. What is ``use_muon=False`` there, such as vectors, goes "
+        "into a group with ``lr=3e-4, fallback=True``, its ``adamw_lr``; ``use_adjusted_lr=True`` is "
+        "``adjust_lr_fn='match_rms_adamw'``",
+    ),
     ("NovoGrad", "NovoGrad", "", "step 1 ignores ``grad_averaging`` there"),
     ("PAdam", "PAdam", "", ""),
     ("Prodigy", "Prodigy", "", "L2 decay does nothing there"),
@@ -320,8 +365,8 @@ PYTORCH_OPTIMIZER = [
     (
         "RAdam",
         "RAdam",
-        "decoupled_weight_decay=True",
-        "``n_sma_threshold`` and ``degenerated_to_sgd`` are ``threshold`` and ``unrectified``",
+        "decoupled_weight_decay=True, unrectified='frozen'",
+        "``n_sma_threshold`` is ``threshold``; ``degenerated_to_sgd=True`` is ``unrectified='sgd'``",
     ),
     ("Ranger", "Ranger", "", "its first steps ascend there"),
     ("Ranger21", None, "", "a collection of eight methods with a schedule of its own"),
@@ -336,7 +381,7 @@ PYTORCH_OPTIMIZER = [
     (
         "Shampoo",
         "Shampoo",
-        "momentum_form='feedback', before_first_root='wait'",
+        "lr=0.001, momentum_form='feedback', before_first_root='wait'",
         "arrays of three axes and more are matrices here",
     ),
     (

@@ -1,14 +1,21 @@
 """Code that was not written for the package: arrays that are replaced, other shapes and types, and what is advised."""
 
 import gc
+import re
+import sys
 import weakref
 from collections import OrderedDict
 
 import numpy as np
 import pytest
-from helpers import assert_unchanged, refused, snapshot
+from helpers import ROOT, assert_unchanged, refused, snapshot
 
 import schuss
+
+sys.path.insert(0, str(ROOT / "docs" / "_ext"))
+
+import peers
+import porting
 
 REPLACED = (
     " is not the array that this optimizer updates: it was replaced. Write into the array in place, {0}[...] = values, "
@@ -172,3 +179,29 @@ def test_layers_that_make_their_arrays_later():
     layers = {"w": None, "b": None}
     with pytest.raises(ValueError, match=r"if layers make theirs in the first forward pass, run one first$"):
         schuss.AdamW(layers)
+
+
+TABLES = {name: rows for name, (rows, _) in peers.TABLES.items()}
+ADVISED = [
+    ("keras", "Muon", "fallback=True"),
+    ("pytorch_optimizer", "LARS", "adapt=False, weight_decay=0.0"),
+    ("pytorch_optimizer", "Lamb", "lr=lambda step: lr / (1 - 0.9 ** (step + 1))"),
+    ("pytorch_optimizer", "Muon", "lr=3e-4, fallback=True"),
+]
+
+
+@pytest.mark.parametrize(("table", "peer", "advised"), ADVISED)
+def test_options_that_remarks_of_the_porting_tables_advise_for_a_group(table, peer, advised):
+    (row,) = [row for row in TABLES[table] if row[0] == peer]
+    assert f"``{advised}``" in row[-1]
+    options, group = eval(f"dict({row[2]})"), eval(f"dict({advised})", {"lr": 0.1})
+    opt = schuss.OPTIMIZERS[row[1]]([{"params": np.ones((2, 2))}, {"params": np.ones(3), **group}], **options)
+    assert {name: opt.param_groups[1][name] for name in group} == group
+    assert opt.step([np.ones((2, 2)), np.ones(3)])
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_roles_in_the_porting_tables_are_no_literals(name):
+    table = porting.table(name)
+    assert not re.search(r":\w+:``", table)
+    assert len(re.findall(r":\w+:`[^`]+`", table)) == sum(len(re.findall(r":\w+:`", row[-1])) for row in TABLES[name])
