@@ -200,8 +200,10 @@ def load(
 ) -> list[str] | None:
     """Restores parameters and optimizer from a file of :func:`save`; training continues as if uninterrupted.
 
-    Everything is checked first: class, structure, shapes, dtypes, hyperparameters. On an error nothing has changed. The
-    optimizer's learning-rate schedules are kept; those with state have it restored.
+    Everything is checked first: class, structure, shapes, dtypes, hyperparameters. On an error nothing has changed.
+    ``lr`` and all other hyperparameters of the groups, ``max_grad_norm`` and ``nonfinite`` come from the file, as in
+    PyTorch: set what shall differ after loading. Schedules of the optimizer are kept; those with state have it
+    restored.
 
     Parameters
     ----------

@@ -392,8 +392,9 @@ class Optimizer(StateArrays):
     def load_state_dict(self, state: Mapping[str, Any], *, strict: bool = True) -> list[str] | None:
         """Restores the result of :meth:`state_dict`; training then continues exactly as if uninterrupted.
 
-        Arrays are copied. This optimizer's learning-rate schedules are kept; those with state have it restored.
-        Everything is checked first: on an error nothing has changed.
+        Arrays are copied. ``lr`` and all other hyperparameters of the groups, ``max_grad_norm`` and ``nonfinite`` come
+        from `state`, as in PyTorch: set what shall differ after loading. Schedules of this optimizer are kept; those
+        with state have it restored. Everything is checked first: on an error nothing has changed.
 
         Parameters
         ----------
