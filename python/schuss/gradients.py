@@ -196,10 +196,17 @@ def split_groups(params: Any, **one_dimensional: Any) -> list[dict[str, Any]]:
     Examples
     --------
     >>> import numpy as np, schuss
-    >>> groups = schuss.split_groups({"w": np.ones((2, 2)), "b": np.ones(2)})
+    >>> params = {"w": np.ones((2, 2)), "b": np.ones(2)}
+    >>> groups = schuss.split_groups(params)
     >>> [(list(group["params"]), group.get("adapt", True)) for group in groups]
     [(["['w']"], True), (["['b']"], False)]
     >>> opt = schuss.LARS(groups, lr=0.1, weight_decay=1e-4)
+
+    Gradients in the structure of `params` get that of the groups from the same function, if none is None:
+
+    >>> grads = {"w": np.ones((2, 2)), "b": np.ones(2)}
+    >>> opt.step([group["params"] for group in schuss.split_groups(grads)])
+    True
     """
     _, leaves = trees.flatten(params, "params")
     if len({place for place, _ in leaves}) < len(leaves):

@@ -45,11 +45,19 @@ def layer_lrs(params: Any, factors: Mapping[str, float], lr: Any) -> list[dict[s
 
     Examples
     --------
-    >>> import numpy as np
+    >>> import numpy as np, schuss
     >>> from schuss import transforms
-    >>> groups = transforms.layer_lrs({"body": np.ones(2), "head": np.ones(2)}, {"body": 0.5}, lr=0.1)
+    >>> params, factors = {"body": np.ones(2), "head": np.ones(2)}, {"body": 0.5}
+    >>> groups = transforms.layer_lrs(params, factors, lr=0.1)
     >>> [(list(group["params"]), group["lr"]) for group in groups]
     [(["['body']"], 0.05), (["['head']"], 0.1)]
+
+    Gradients in the structure of `params` get that of the groups from the same function, if none is None:
+
+    >>> opt = schuss.Adam(groups)
+    >>> grads = {"body": np.ones(2), "head": np.ones(2)}
+    >>> opt.step([group["params"] for group in transforms.layer_lrs(grads, factors, lr=0.1)])
+    True
     """
     if not isinstance(factors, Mapping):
         raise TypeError(f"factors must be a dict from patterns to factors, got {trees.kind(factors)}")
