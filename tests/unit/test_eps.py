@@ -1,9 +1,9 @@
-"""An eps of zero, or one that is zero in the dtype of the update: 0 / 0 is 0, and nothing else changes."""
+"""An eps of zero, or one that is zero in the dtype of the update: 0 / 0 is 0, nothing else changes. Tiny gradients."""
 
 import numpy as np
 import pytest
 from cases import CASES
-from helpers import F32, F64, parameters, sampled_cases_but
+from helpers import F32, F64, build, is_newton, parameters, sampled_cases_but
 
 import schuss
 
@@ -53,3 +53,21 @@ def test_a_gradient_whose_square_vanishes_moves_little():
     w = np.zeros(2, F32)
     schuss.Adam(w, lr=1.0, eps=0.0).step(np.array([1e-30, -1e-24], F32))
     assert np.abs(w).max() <= 100
+
+
+def diverges(case):
+    """D-Adaptation of SGD measures gradients before weight decay, which is huge beside tiny ones."""
+    return case.optimizer == "DAdaptSGD" and case.kwargs.get("weight_decay")
+
+
+@sampled_cases_but(diverges, is_newton)
+@pytest.mark.parametrize(("dtype", "size"), [(F32, 1e-42), (F32, 1e-38), (F64, 1e-310)])
+def test_a_tiny_gradient_is_no_nan(case, dtype, size):
+    """The factors that norms yield can be infinite in the dtype of the update, where gradients are zero too."""
+    opt = build(case, [np.ones(shape, dtype) for shape in SHAPES])
+    grads = [np.zeros(shape, dtype) for shape in SHAPES]
+    for g in grads:
+        g.flat[::3], g.flat[1::6] = size, -size
+    for _ in range(3):
+        opt.step(grads)
+        assert all(np.isfinite(p).all() for p in parameters(opt))

@@ -79,11 +79,13 @@ rules! {
             g0 = select(g0 == 0.0, sqrt(gg), g0);
             moves = select(rate != 0.0 && g0 != 0.0, 1.0, 0.0);
             weight = select(moves != 0.0, d * rate / g0, 0.0);
+            root = sqrt(weight);
         }
         pass(p, g) {
             let h = select(moves != 0.0, g, 0.0);
             let before = s;
-            s = fma(weight, h, s);
+            // In two factors: where gradients are tiny, one would be infinite in float32, and a NaN times 0.
+            s = fma(root, root * h, s);
             let z = x0 - s;
             let moved = select(momentum != 0.0, fma(momentum, p, fresh * z), fresh * z);
             p = select(moves != 0.0, moved, p);

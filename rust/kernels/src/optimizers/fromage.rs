@@ -16,10 +16,12 @@ rules! {
             fast sum array { pp = p * p; gg = g * g; }
         }
         array {
-            rate = step_size * if pp == 0.0 || gg == 0.0 { 1.0 } else { sqrt(pp) / sqrt(gg) };
+            // In two factors: where gradients are tiny, one would be infinite in float32, and a NaN times 0.
+            root = if pp == 0.0 || gg == 0.0 { 1.0 } else { sqrt(sqrt(pp) / sqrt(gg)) };
+            rate = step_size * root;
         }
         pass(p, g) {
-            p = fma(-rate, g, p) * shrink;
+            p = fma(-rate, root * g, p) * shrink;
         }
     }
 }
