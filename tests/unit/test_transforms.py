@@ -4,6 +4,7 @@ import copy
 import json
 import math
 import pickle
+import re
 
 import numpy as np
 import pytest
@@ -369,6 +370,22 @@ def test_layer_lrs():
     opt.step([{key: np.ones_like(p) for key, p in group["params"].items()} for group in groups])
     assert [params["body"][0][0], params["body"][1][0], params["head"][0]] == [0.8, 0.6, 0.19999999999999996]
     assert [group["lr"] for group in tf.layer_lrs(np.ones(2), {}, lr=0.5)] == [0.5]
+
+
+@pytest.mark.parametrize(
+    ("params", "part"),
+    [
+        ([np.ones(1) for _ in range(12)], "[{}]"),
+        ({f"layer{i}": np.ones(1) for i in range(12)}, "['layer{}']"),
+        ([{"layers": [np.ones(1)]} for _ in range(12)], "[{}]['layers'][0]"),
+        ({f"layer{i}": np.ones(1) for i in range(12)}, r"layer{}\b"),
+    ],
+)
+def test_layer_lrs_by_layer(params, part):
+    """Brackets of a path are no sets of characters; parts that no array has change nothing."""
+    decay = {part.format(i): 0.5 ** (12 - i) for i in range(14)}
+    rates = {place: group["lr"] for group in tf.layer_lrs(params, decay, lr=1.0) for place in group["params"]}
+    assert rates == {place: 0.5 ** (12 - int(re.search(r"\d+", place)[0])) for place in rates} and len(rates) == 12
 
 
 def test_wrong_calls():

@@ -10,10 +10,15 @@ from schuss._arrays import trees
 from schuss._core import validate
 from schuss.schedules import scale
 
+#: Keys and indices as paths have them. As a regular expression each would be a set of characters.
+_PART_OF_A_PATH = re.compile(r"""(\[('[^']*'|"[^"]*"|-?\d+)\])+""")
+
 
 def _search(pattern: str, place: str) -> bool:
+    if pattern in place:
+        return True
     try:
-        return re.search(pattern, place) is not None
+        return not _PART_OF_A_PATH.fullmatch(pattern) and re.search(pattern, place) is not None
     except re.error as why:
         raise ValueError(f"factors[{pattern!r}] is neither a part of {place} nor a regular expression: {why}") from None
 
@@ -26,9 +31,10 @@ def layer_lrs(params: Any, factors: Mapping[str, float], lr: Any) -> list[dict[s
     params : array, list, tuple or dict
         The parameters.
     factors : dict
-        What `lr` is multiplied by, >= 0, for regular expressions that are searched for in an array's path, such as
-        ``"['encoder'][0]"`` for the path ``['encoder'][0]['w']``. The first one that is found counts; arrays without
-        any have `lr` itself. For decay by layer, let the factor of layer l of L be ``decay ** (L - l)``.
+        What `lr` is multiplied by, >= 0, for parts of an array's path, such as ``"['encoder'][0]"`` for the path
+        ``['encoder'][0]['w']``, or for regular expressions that are searched for in it. The first one that is found
+        counts; arrays without any have `lr` itself. For decay by layer, let the factor of layer l of L be
+        ``decay ** (L - l)``.
     lr : float or callable
         The learning rate, or a schedule.
 
@@ -71,7 +77,7 @@ def layer_lrs(params: Any, factors: Mapping[str, float], lr: Any) -> list[dict[s
         raise ValueError("two keys of params have the same repr, which names arrays here; make groups of your own")
     groups: dict[float, dict[str, Any]] = {}
     for place, array in leaves:
-        found = (value for pattern, value in checked if pattern in place or _search(pattern, place))
+        found = (value for pattern, value in checked if _search(pattern, place))
         groups.setdefault(next(found, 1.0), {})[place] = array
 
     def times(factor: float) -> Any:
