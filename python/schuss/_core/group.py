@@ -133,7 +133,7 @@ class ParamGroup(MutableMapping[str, Any]):
             )
         if self._kind._fixed_momentum:
             raise ValueError(
-                f"{where}lr is a schedule that sets the momentum too, but {self._label} needs the same in every step; "
+                f"{where}lr is a schedule that sets the momentum too, but {self._label} {self._kind._fixed_momentum}; "
                 "use a schedule that does not (one_cycle: momentum=None)"
             )
         if self._kind._rule(self._with_momentum(hypers, 0.5)) != self._kind._rule(hypers):

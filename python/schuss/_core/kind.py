@@ -46,8 +46,8 @@ class Kind(Options):
     _decay_form: ClassVar[str] = "l2"
     #: Whether eps is added to a square, before its root is taken.
     _eps_in_square: ClassVar[bool] = False
-    #: Whether the momentum must be the same in every step, so that no schedule can set it.
-    _fixed_momentum: ClassVar[bool] = False
+    #: Why no schedule of the learning rate can set the momentum, or the first of betas, if so.
+    _fixed_momentum: ClassVar[str] = ""
     #: Whether the state can be stored as int8.
     _int8: ClassVar[bool] = False
     #: Whether a step may be over some rows alone.

@@ -54,6 +54,7 @@ class AggMo(Optimizer):
     weight_decay: WeightDecay = 0.0
     decoupled_weight_decay: bool = False
 
+    _fixed_momentum = "has several, which differ"
     _int8 = True
 
     @classmethod

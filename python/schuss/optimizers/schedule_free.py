@@ -19,7 +19,7 @@ class _ScheduleFree(Optimizer):
 
     _settings = (*Optimizer._settings, "mode")
     _decay_form = "own"
-    _fixed_momentum = True
+    _fixed_momentum = "needs the same in every step"
 
     @property
     def mode(self) -> Mode:
