@@ -7,7 +7,21 @@ import ml_dtypes
 import numpy as np
 import pytest
 from cases import CASES
-from helpers import F32, F64, arrays, assert_same, build, cast, grads_of, is_newton, leaves, params_of, states
+from helpers import (
+    F32,
+    F64,
+    arrays,
+    assert_same,
+    build,
+    cast,
+    grads_of,
+    is_newton,
+    leaves,
+    params_of,
+    sampled_cases_but,
+    spans_arrays,
+    states,
+)
 
 import schuss
 from schuss._arrays import checks
@@ -224,6 +238,30 @@ def test_master_weights(case, dtype):
         twin.step(grads)
         assert_same(leaves(opt.state_dict()["state"][0]["master"]), wide, f"step {t}")
         assert_same(params, [cast(w, dtype) for w in wide], f"step {t}")
+
+
+@sampled_cases_but(is_newton)
+def test_master_weights_beside_wider_parameters(case):
+    """Only parameters of 16 bits have a copy, also where a model has others, and where they come later."""
+    dtypes = [BF16, F32, np.dtype(np.float16), F32]
+    params = [p.astype(dtype) for p, dtype in zip(params_of([(33,), (4, 5), (6, 2), (7,)]), dtypes, strict=True)]
+    wide = [p.astype(F32) for p in params]
+    opt, twin = (build(case, own[:3], **more) for own, more in ((params, dict(master_weights=True)), (wide, {})))
+    for t in range(1, 7):
+        if t == 3 and not spans_arrays(case):
+            opt.add_param_group({"params": params[3]})
+            twin.add_param_group({"params": wide[3]})
+        grads = [g.astype(dtype) for g, dtype in zip(grads_of(t, [p.shape for p in params]), dtypes, strict=True)]
+        given = grads[:3] if len(opt.param_groups) == 1 else [grads[:3], grads[3]]
+        opt.step(given)
+        twin.step(given)
+        assert_same(params, [cast(w, dtype) for w, dtype in zip(wide, dtypes, strict=True)], f"step {t}")
+    assert [own is None for own in opt.state_dict()["state"][0]["master"]] == [False, True, False]
+    saved = build(case, [p.copy() for p in params[:3]], master_weights=True)
+    if len(opt.param_groups) > 1:
+        saved.add_param_group({"params": params[3].copy()})
+    saved.load_state_dict(copy.deepcopy(opt.state_dict()))
+    assert_same(arrays(saved), arrays(opt))
 
 
 def test_master_weights_keep_small_updates():

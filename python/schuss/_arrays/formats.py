@@ -79,16 +79,20 @@ class StateFormat(NamedTuple):
         """The seed of stochastic rounding in the kernels, or None for rounding to nearest."""
         return self.seed if self.small is not None and self.rounding == "stochastic" else None
 
-    def stored(self, states: Sequence[State]) -> list[tuple[State, str | None]]:
+    def keeps_copy(self, param: Any) -> bool:
+        """Whether a parameter has a master copy: one of 16 bits has."""
+        return self.master and _is_half(param)
+
+    def stored(self, states: Sequence[State], param: Any) -> list[tuple[State, str | None]]:
         """A parameter's states with their storage dtypes; only states with a value for each element are quantized."""
         stored = [(state, self.dtype if state.scope == "element" and not state.exact else None) for state in states]
-        return [*stored, (_MASTER, None)] if self.master else stored
+        return [*stored, (_MASTER, None)] if self.keeps_copy(param) else stored
 
-    def names(self, states: Sequence[State]) -> list[str]:
-        """The names of the arrays that store a rule's states."""
+    def names(self, states: Sequence[State], param: Any) -> list[str]:
+        """The names of the arrays that store a rule's states of a parameter."""
         return [
             name
-            for state, dtype in self.stored(states)
+            for state, dtype in self.stored(states, param)
             for name in ([state.name, f"{state.name}_scale"] if dtype == "int8" else [state.name])
         ]
 
@@ -98,17 +102,22 @@ class StateFormat(NamedTuple):
         return {} if self.plain else dict(zip(names, self, strict=True))
 
 
+def _is_half(param: Any) -> bool:
+    return bool(param.dtype.itemsize == 2)
+
+
 def check_params(state_format: StateFormat, named: Sequence[tuple[str, np.ndarray]]) -> None:
-    """Raises unless the states of these parameters can be stored in this format."""
+    """Raises unless the states of these parameters, all of an optimizer, can be stored in this format."""
     for place, param in named:
         if state_format.dtype == "float32" and param.dtype == np.float64:
             raise TypeError(
                 f"{place} is float64, and its state too; leave out state_dtype, or convert the parameter to float32"
             )
-        if state_format.master and param.dtype.itemsize != 2:
-            raise TypeError(
-                f"{place} is {param.dtype}, which needs no master copy; master_weights=True is for float16 and bfloat16"
-            )
+    if state_format.master and not any(_is_half(param) for _, param in named):
+        place, param = named[0]
+        raise TypeError(
+            f"{place} is {param.dtype}, which needs no master copy; master_weights=True is for float16 and bfloat16"
+        )
 
 
 def bfloat16() -> np.dtype[Any]:
@@ -152,10 +161,10 @@ def for_kernels(
 ) -> list[np.ndarray]:
     """State arrays as the extension module takes them: scratch before the master copy, int8 as one float32 array."""
     rest = iter(arrays)
-    stored = state_format.stored(states)
+    stored = StateFormat(state_format.dtype).stored(states, None)
     own = [_run(next(rest), next(rest)) if dtype == "int8" else next(rest) for _, dtype in stored]
-    known = [array for state, array in zip(states, own, strict=False) if state.scope != "own"]
-    return [*known, *scratch, *own[len(states) :]]
+    known = [array for state, array in zip(states, own, strict=True) if state.scope != "own"]
+    return [*known, *scratch, *rest]
 
 
 def _run(codes: np.ndarray, scales: np.ndarray) -> np.ndarray:

@@ -32,7 +32,7 @@ def zeros(
 
     If `params` are parts of parameters, `wholes` are these: states with no value for each element are theirs.
     """
-    stored = [state_format.stored(own) for own in states]
+    stored = [state_format.stored(own, param) for own, param in zip(states, params, strict=True)]
     # The first state of every parameter, then the second of every parameter, and so on.
     rounds = [
         [(i, *own[k]) for i, own in enumerate(stored) if k < len(own)] for k in range(max(map(len, stored), default=0))
@@ -62,8 +62,8 @@ def zeros(
         for (i, state, dtype), size in zip(stretch, sizes, strict=True):
             made[i] += formats.views(block[at : at + size], state, dtype, like(i, state))
             at += size
-    if state_format.master:
-        for arrays, param in zip(made, params, strict=True):
+    for arrays, param in zip(made, params, strict=True):
+        if state_format.keeps_copy(param):
             arrays[-1][...] = param
     return made
 

@@ -55,7 +55,7 @@ state_seed : int{}
     "master_weights": """\
 master_weights : bool{}
     Keep a float32 copy of float16 or bfloat16 parameters in the state and update that; the parameters are rounded
-    from it.""",
+    from it. Others have no copy.""",
 }
 
 _RAISES = """\

@@ -264,7 +264,7 @@ class Optimizer(StateArrays):
         for where, array in named[first:]:
             if checks.overlaps(own, array):
                 raise ValueError(f"{where} shares memory with this optimizer's own state or gradients; pass a copy")
-        formats.check_params(self._state_format, named[first:])
+        formats.check_params(self._state_format, named)
         rule_states = list(self._rule_states)
         states, scratch = list(self._states), list(self._step_scratch)
         for group in groups[first_group:]:

@@ -53,7 +53,7 @@ class StateArrays(Settings, Kind):
         self, group: ParamGroup, states: Sequence[formats.State], arrays: Sequence[Any], param: Any
     ) -> None:
         """Sets the initial values of a parameter's states that do not start at zero."""
-        named = dict(zip(self._state_format.names(states), arrays, strict=True))
+        named = dict(zip(self._state_format.names(states, param), arrays, strict=True))
         for state in states:
             if state.initial == "p":
                 named[state.name][...] = named.get("master", param)
@@ -106,7 +106,7 @@ class StateArrays(Settings, Kind):
 
     def _state_names(self, i: int) -> list[str]:
         """The names of the state arrays of a parameter, in order."""
-        return self._state_format.names(self._rule_states[i])
+        return self._state_format.names(self._rule_states[i], self._params[i])
 
     def _state_format_changed(self, kept: formats.StateFormat) -> list[Change]:
         """What changes with this state format; once there are arrays, only its rounding and seed may change."""

@@ -71,7 +71,7 @@ class ShardedHost(Host):
         made = layout.zeros(parts, states, state_format, params)
         for param, own, arrays in zip(params, states, made, strict=True):
             rest = iter(arrays)
-            for state, dtype in state_format.stored(own):
+            for state, dtype in state_format.stored(own, param):
                 array = next(rest)
                 scales = next(rest) if dtype == "int8" else None
                 if state.scope == "element":

@@ -107,9 +107,8 @@ class _Average(Wrapper):
     def _averaged(self) -> list[np.ndarray]:
         """The arrays to average: the parameters, or their master copies."""
         optimizer = self._optimizer
-        if not self._state_format.master:
-            return optimizer._params
-        return [own[optimizer._state_names(i).index("master")] for i, own in enumerate(optimizer._states)]
+        named = (dict(zip(optimizer._state_names(i), own, strict=True)) for i, own in enumerate(optimizer._states))
+        return [own.get("master", param) for own, param in zip(named, optimizer._params, strict=True)]
 
     def _check_wrapped(self) -> None:
         if "mode" in self._optimizer._settings:

@@ -107,7 +107,7 @@ class Lookahead(Wrapper):
         if name == "pullback" and (checked == "pullback") != (self._pullback == "pullback"):
             raise ValueError(
                 f"{place or name} cannot change from {self._pullback!r} to {value!r}: that needs other state arrays; "
-                "make a new optimizer"
+                f"make a new optimizer with {name}={value!r}"
             )
         return checked
 
@@ -127,7 +127,7 @@ class Lookahead(Wrapper):
     ) -> list[np.ndarray]:
         """The arrays with slow copies: the parameter or its master copy and, with "pullback", its momentum."""
         momenta = self._momenta(rule_states) if self._pullback == "pullback" else []
-        return [states[-1] if self._state_format.master else param, *(states[k] for k in momenta)]
+        return [states[-1] if self._state_format.keeps_copy(param) else param, *(states[k] for k in momenta)]
 
     def _new_extra(
         self, param: np.ndarray, states: Sequence[np.ndarray], rule_states: Sequence[State]
@@ -155,8 +155,10 @@ class Lookahead(Wrapper):
         """The synchronization after so many steps."""
         optimizer, backend = self._stepped, self._backend
         jobs = [self._job("lookahead", [self._alpha], self._pairs)]
-        if self._state_format.master:
-            jobs.append(backend.job("copy", self._params, grads=[own[-1] for own in optimizer._states]))
+        pairs = zip(self._params, optimizer._states, strict=True)
+        if copies := [(param, own[-1]) for param, own in pairs if self._state_format.keeps_copy(param)]:
+            params, masters = map(list, zip(*copies, strict=True))
+            jobs.append(backend.job("copy", params, grads=masters))
         if self._pullback != "reset":
             return backend.changes(jobs=jobs)
         # Of the innermost optimizer alone: what other wrappers add is not its state.

@@ -149,8 +149,8 @@ pub fn matrix_of(rule: &CompiledRule, shape: Option<MatrixShape>, len: usize) ->
     Ok(matrix)
 }
 
-/// A group's state format, and whether the states are followed by a float32 copy of the parameter, which is updated in its
-/// place.
+/// A group's state format, and whether the states of a parameter of 16 bits are followed by a float32 copy of it, which is updated
+/// in its place.
 #[derive(Clone, Copy)]
 pub struct Format {
     pub states: StateFormat,
@@ -212,10 +212,10 @@ pub fn array(
     let count = states_of().count();
     let (states, master) = states.split_at(count.min(states.len()));
     let halves = matches!(param.dtype, Dtype::F16 | Dtype::Bf16);
-    let copies = |master: &Pinned| halves && master.dtype == Dtype::F32 && covers(master, param, &part);
+    let copies = |master: &Pinned| master.dtype == Dtype::F32 && covers(master, param, &part);
     if states.len() != count
         || !states_of().zip(states).all(|((_, kind), state)| format.fits(kind, state, (param, &part), matrix))
-        || master.len() != usize::from(format.master)
+        || master.len() != usize::from(format.master && halves)
         || !master.iter().all(copies)
     {
         return Err(wrong());
@@ -227,7 +227,7 @@ pub fn array(
     }
     array.grad_type = param.dtype;
     array.format = format.states;
-    array.rounded = format.master.then_some((param.dtype, param.data));
+    array.rounded = (!master.is_empty()).then_some((param.dtype, param.data));
     array.matrix = matrix;
     array.part = part.unwrap_or(0..param.len);
     Ok(array)
