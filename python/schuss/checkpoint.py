@@ -279,7 +279,10 @@ def _read(path: str, file: BinaryIO, optimizer: Optimizer, include_params: bool,
     state = _read_metadata(path, header.metadata)
     difference = _difference(optimizer, state["structure"], structure)
     if difference and unfit.strict:
-        raise ValueError(f"{path} was saved for parameters of another structure than this optimizer's: {difference}")
+        raise ValueError(
+            f"{path} was saved for parameters of another structure than this optimizer's: {difference}; with "
+            "strict=False what fits is loaded"
+        )
     if include_params and not state["include_params"]:
         raise ValueError(
             f"{path} holds no parameters: restore them yourself, then load the state with include_params=False"

@@ -414,7 +414,7 @@ def test_structures_with_none(path):
     schuss.save(path, one)
     schuss.load(path, other)
     assert_unchanged(other, snapshot(one))
-    with pytest.raises(ValueError, match=r"params\['b'\] is None there and float64\[1\] here$"):
+    with pytest.raises(ValueError, match=r"params\['b'\] is None there and float64\[1\] here; with"):
         schuss.load(path, make(2.0, np.ones(1)))
 
 

@@ -211,7 +211,8 @@ def test_wrong_calls():
         (lambda: schuss.LBFGS(w, nonfinite="skip"), ValueError,
          'nonfinite must be "propagate" or "error" for LBFGS, got "skip"'),
         (lambda: opt.param_groups[0].update(history_size=5), ValueError,
-         "history_size cannot change from 100 to 5: it is fixed when the optimizer is made; make a new optimizer"),
+         "history_size cannot change from 100 to 5: it is fixed when the optimizer is made; make a new "
+         "optimizer with history_size=5"),
         (lambda: schuss.EMA(opt), TypeError, "EMA cannot wrap LBFGS, whose step is many updates"),
     ]:  # fmt: skip
         with refused(error, message):

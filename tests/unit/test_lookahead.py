@@ -168,7 +168,8 @@ def test_settings_can_be_assigned():
     opt.step(np.ones(3))
     opt.k, opt.alpha, opt.pullback = 3, 1.0, "reset"
     before, state = snapshot(opt), opt.state_dict()
-    fixed = "pullback cannot change from 'reset' to 'pullback': that needs other state arrays; make a new optimizer"
+    fixed = "pullback cannot change from 'reset' to 'pullback': that needs other state arrays; make a new "
+    fixed += "optimizer with pullback='pullback'"
     for name, value, error, message in [
         ("k", 0, ValueError, "k must be a whole number >= 1, got 0"),
         ("k", 2.5, ValueError, "k must be a whole number >= 1, got 2.5"),

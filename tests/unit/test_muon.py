@@ -54,7 +54,7 @@ def test_groups_may_fall_back_to_adamw():
         opt.step([{"w": normal(5, 4, seed=t), "b": grads[1]}, grads[0]])
         adamw.step(grads)
     assert_same([embedding, bias], twin)
-    reason = "that needs other state arrays; make a new optimizer"
+    reason = "that needs other state arrays; make a new optimizer with fallback=True"
     with refused(ValueError, f"param_groups[0]: fallback cannot change from False to True: {reason}"):
         opt.param_groups[0]["fallback"] = True
 

@@ -184,11 +184,13 @@ def _numbers(place: str, gradient: Any, param_place: str, param: np.ndarray) -> 
             own = str(compute_dtype(param.dtype))  # this takes longer than all checks
             advice = "" if isinstance(gradient, Mapping) else f"; pass np.array(..., dtype=np.{own})"
             advice = "; pass the array itself" if isinstance(gradient, (Iterator, ValuesView)) else advice
+            advice = "; call it, and pass what it returns" if callable(gradient) else advice
             raise TypeError(f"{place} is {_a(gradient)}, not an array like {param_place}{advice}")
         try:
             gradient = np.asarray(gradient)
         except Exception as error:
-            raise TypeError(f"{place} is {_a(gradient)} that NumPy cannot read: {error}") from error
+            advice = f"; pass {place}{_BFLOAT16_VIEW}" if "BFloat16" in str(error) else ""
+            raise TypeError(f"{place} is {_a(gradient)} that NumPy cannot read: {error}{advice}") from error
     refuse_masked(place, gradient)
     dtype = gradient.dtype
     if not known_dtype(dtype) and dtype.kind != "f":
@@ -208,6 +210,8 @@ def _readable(gradient: np.ndarray, order: Literal["C", "F"], copy: bool) -> np.
     return np.array(gradient, dtype=dtype, order=order, copy=True if needs_copy else _IF_NEEDED, subok=False)
 
 
+#: A NumPy view of a PyTorch tensor in bfloat16.
+_BFLOAT16_VIEW = ".view(torch.int16).numpy().view(ml_dtypes.bfloat16)"
 _IF_NEEDED: Any = None if np.lib.NumpyVersion(np.__version__) >= "2.0.0" else False
 
 

@@ -252,7 +252,7 @@ class ParamGroup(MutableMapping[str, Any]):
             reason = "that needs other state arrays" if other_states else "it is fixed when the optimizer is made"
             raise ValueError(
                 f"{where}{name} cannot change from {self._hypers[name]!r} to {checked[name]!r}: {reason}; make a new "
-                "optimizer"
+                f"optimizer with {name}={checked[name]!r}"
             )
         divides = self._kind._by_first_rate(checked)
         if divides is not None and not initial_lr > 0:
