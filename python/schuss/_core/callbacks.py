@@ -5,6 +5,7 @@ On the fast path, when all gradients fit as they are, only the schedules are cal
 
 from __future__ import annotations
 
+import numbers
 import weakref
 from typing import Any
 
@@ -114,9 +115,17 @@ class Callbacks(Owner):
             raise ValueError(
                 f"{name} must be a list with an entry for each group, {len(self._groups)} in all, got {got}"
             )
-        for template, (own, place, like) in zip(self._templates, pairs, strict=True):
-            for _ in trees.leaves(template, own, place, like, partial=partial):
-                pass
+        try:
+            for template, (own, place, like) in zip(self._templates, pairs, strict=True):
+                for _ in trees.leaves(template, own, place, like, partial=partial):
+                    pass
+        except (TypeError, ValueError):
+            if isinstance(grads, tuple) and len(grads) == 2 and isinstance(grads[0], numbers.Real):
+                message = (
+                    f"{name} is a number and something else; pass, or return from the closure, the gradients alone"
+                )
+                raise TypeError(message) from None
+            raise
 
     def _explain_changed(self, i: int) -> None:
         raise ValueError(

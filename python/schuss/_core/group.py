@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from typing import Any
 
@@ -363,7 +364,12 @@ def is_group(entry: Any) -> bool:
 
 def are_groups(params: Any) -> bool:
     """Whether parameters are given as a list of groups; raises if only some of its entries are groups."""
-    if not isinstance(params, (list, tuple)) or not any(map(is_group, params)):
+    if not isinstance(params, (list, tuple)):
+        return False
+    if not any(map(is_group, params)):
+        for i, entry in enumerate(params):
+            if isinstance(entry, Mapping) and any(isinstance(value, numbers.Real) for value in entry.values()):
+                raise TypeError(f"params[{i}] has options, but not the key 'params', which has the arrays of a group")
         return False
     for i, entry in enumerate(params):
         if not is_group(entry):
