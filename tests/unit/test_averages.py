@@ -165,6 +165,19 @@ def test_around_anything(kind, options):
             assert p.tobytes("A") == opt.average[key].astype(p.dtype).tobytes("A")
 
 
+def test_master_copies_beside_wider_parameters():
+    """Averaged are the copies of parameters of 16 bits, and other parameters as they are."""
+    start = [np.linspace(-1, 1, 40).astype(np.float16), np.linspace(2, 3, 7).astype(np.float32)]
+    mixed, wide = [p.copy() for p in start], [p.astype(np.float32) for p in start]
+    opt, twin = schuss.EMA(schuss.AdamW(mixed, master_weights=True), 0.5), schuss.EMA(schuss.AdamW(wide), 0.5)
+    for t in range(3):
+        grads = [np.full(p.shape, 0.1 + t, np.float32) for p in start]
+        opt.step(grads)
+        twin.step(grads)
+    assert_same(opt.average, twin.average)
+    assert_same(mixed, [wide[0].astype(np.float16), wide[1]])
+
+
 @pytest.mark.parametrize("decay", [0.0, 0.05, 0.5, 0.9, 0.999])
 def test_warmup_with_bias_correction(decay):
     """From zero, divided by one minus the product of all decays."""
@@ -292,23 +305,30 @@ def test_same_bits(threads):
         (schuss.AdamW, dict(master_weights=True)),
         (schuss.AdamW, dict(max_grad_norm=1.0)),
         (schuss.LAMB, {}),
+        (schuss.LAMB, dict(packed=True)),
+        (schuss.Prodigy, {}),
+        (schuss.Adafactor, {}),
+        (schuss.NovoGrad, dict(state_dtype="bfloat16", state_seed=3)),
     ],
-    ids=["momentum", "int8", "master weights", "clipped", "two passes"],
+    ids=["momentum", "int8", "master weights", "clipped", "two passes", "packed", "two rounds", "rows", "bfloat16"],
 )
 def test_within_the_step_as_after_it(kind, options, wrap):
     """What follows a step in its tasks has the bits of a pass of its own, also for arrays without a gradient."""
-    rng = np.random.default_rng(0)
+    rng, options = np.random.default_rng(0), dict(options)
     dtype = np.float16 if "master_weights" in options else np.float32
     lengths = [3, 4096, 0, 4100, 70_001]
     start = [rng.standard_normal(n).astype(dtype) for n in lengths]
     within, after = ([p.copy() for p in start] for _ in range(2))
+    if options.pop("packed", False):
+        within = schuss.pack(within)
     outer, inner = (schuss.SWA, lambda o: schuss.Lookahead(o, k=2)) if "SWA" in wrap else (schuss.EMA, lambda o: o)
     a = outer(inner(kind(within, lr=0.01, **options)))
     stepped = inner(kind(after, lr=0.01, **options))
     b = outer(stepped)
-    for t in range(4):
+    for t in range(6):
         grads = [rng.standard_normal(n).astype(np.float32) for n in lengths]
-        grads[t] = None
+        if t < 4:
+            grads[t] = None
         a.step(grads, partial=True)
         stepped.step(grads, partial=True)
         b.update()

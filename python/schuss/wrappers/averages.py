@@ -156,10 +156,11 @@ class EMA(_Average):
 
     Notes
     -----
-    Where the optimizer's step is one pass, an update is part of it and moves the average's bytes alone: it finds the
-    parameters in the cache. After other steps, and for packed parameters, it is a pass of its own. The average is in 32
-    bits for parameters of fewer. PyTorch's ``AveragedModel`` with ``get_ema_multi_avg_fn``; ``warmup`` is TensorFlow's
-    ``num_updates``.
+    An update is part of the step's last pass and moves the average's bytes alone: it finds the parameters in the
+    cache. It is a pass of its own after steps with matrix products, steps whose last pass takes rows and columns
+    together (`SM3`), steps of several passes that leave out an array, and steps of one pass over packed parameters.
+    The average is in 32 bits for parameters of fewer. PyTorch's ``AveragedModel`` with ``get_ema_multi_avg_fn``;
+    ``warmup`` is TensorFlow's ``num_updates``.
 
     Examples
     --------

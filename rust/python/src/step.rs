@@ -138,7 +138,8 @@ pub fn take(optimizer: &Bound<'_, PyAny>, core: &Locked, inner: &mut Inner, take
         let all = waiting.iter().flat_map(|changes| changes.get().jobs()).map(|job| job.get());
         jobs = schuss::try_collect(all).map_err(no_memory)?;
         locked = collect(jobs.iter().map(|job| job.locked()))?;
-        if rows.is_none() {
+        // Matrix products change parameters after the step.
+        if rows.is_none() && !inner.multiplies {
             followers = following(&inner.work, &jobs, &locked)?;
         }
     }
@@ -183,7 +184,7 @@ fn following<'a>(work: &WorkList, jobs: &[&'a Job], locked: &'a [MutexGuard<'_, 
     let mut followers = Vec::new();
     for (job, locked) in jobs.iter().zip(locked) {
         let (list, scalars) = &**locked;
-        let Some(follower) = work.follower(list, &job.program, scalars) else { return Ok(Vec::new()) };
+        let Some(follower) = work.follower("step", (list, &job.program), scalars) else { return Ok(Vec::new()) };
         push(&mut followers, follower)?;
     }
     Ok(followers)

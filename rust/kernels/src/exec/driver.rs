@@ -45,13 +45,7 @@ impl WorkList {
     /// else may access it during the call. The CPU must support the level. Every group must have the scalars of its rules.
     pub unsafe fn run(&mut self, program: &str, step: &mut Step<'_>) {
         // SAFETY: upheld by the caller.
-        fpenv::standard(|| unsafe {
-            if self.plain {
-                self.run_plain(program, step, None, &[]);
-            } else {
-                self.run_staged(program, step);
-            }
-        });
+        unsafe { self.run_followed(program, step, &[]) };
     }
 
     /// Whether [`WorkList::run_bucket`] may run programs.
@@ -69,15 +63,20 @@ impl WorkList {
         fpenv::standard(|| unsafe { self.run_plain(program, step, Some((shards, bucket)), &[]) });
     }
 
-    /// Runs a program of one pass without reductions, and behind it the followers, over a few elements at a time. They take
-    /// the arrays that the program leaves alone too.
+    /// Runs a program and behind its last pass the followers, over a few elements at a time. They take the arrays that a program
+    /// of one pass leaves alone too.
     ///
     /// # Safety
-    /// As for [`WorkList::run`], also for the followers' lists, which must be of this list.
+    /// As for [`WorkList::run`], also for the followers' lists. The followers must be of this list and program.
     pub unsafe fn run_followed(&mut self, program: &str, step: &mut Step<'_>, followers: &[Follower<'_>]) {
-        debug_assert!(self.plain);
         // SAFETY: upheld by the caller.
-        fpenv::standard(|| unsafe { self.run_plain(program, step, None, followers) });
+        fpenv::standard(|| unsafe {
+            if self.plain {
+                self.run_plain(program, step, None, followers);
+            } else {
+                self.run_staged(program, step, followers);
+            }
+        });
     }
 
     /// Programs of one pass without reductions: one parallel region, over all elements or those of one bucket.
@@ -138,8 +137,8 @@ impl WorkList {
     /// Programs of several stages.
     ///
     /// # Safety
-    /// As for [`WorkList::run`].
-    unsafe fn run_staged(&mut self, program: &str, step: &mut Step<'_>) {
+    /// As for [`WorkList::run_followed`].
+    unsafe fn run_staged(&mut self, program: &str, step: &mut Step<'_>, followers: &[Follower<'_>]) {
         self.load_shared(step);
         let (mut plans, mut groups) = (std::mem::take(&mut self.plans), std::mem::take(&mut self.groups));
         plans.iter_mut().for_each(|plan| plan.start(program));
@@ -152,7 +151,7 @@ impl WorkList {
                 }
             }
             // SAFETY: upheld by the caller.
-            unsafe { self.run_local(step, &plans, number) };
+            unsafe { self.run_local(step, &plans, number, followers) };
             for (place, plan) in plans.iter().enumerate() {
                 if let Some(round) = plan.running().get(number) {
                     // SAFETY: upheld by the caller; no task runs.
@@ -167,8 +166,8 @@ impl WorkList {
     /// Runs the stages between two scalar stages over all arrays: those of this round.
     ///
     /// # Safety
-    /// As for [`WorkList::run`].
-    unsafe fn run_local(&mut self, step: &Step<'_>, plans: &[Plan], round: usize) {
+    /// As for [`WorkList::run_followed`].
+    unsafe fn run_local(&mut self, step: &Step<'_>, plans: &[Plan], round: usize, followers: &[Follower<'_>]) {
         let rounds = || plans.iter().filter_map(|plan| plan.running().get(round));
         // An array without elements has no means: its states do not change.
         let round_of = |item: &Item| {
@@ -207,11 +206,20 @@ impl WorkList {
                     if cells { (&this.chunks, &this.extents) } else { (&this.block_chunks, &this.blocks) };
                 this.share(step.threads, chunks, extents, &|i, units| {
                     let Some((round, place)) = here(&this.items[i]) else { return };
-                    // SAFETY: upheld by the caller; only this task accesses the array, or these units.
-                    unsafe {
-                        match this.items[i].whole {
-                            true => this.run_whole(i, round, step),
-                            false => this.run_pass(i, &round.stages[place], step, units, false),
+                    let (whole, len) = (this.items[i].whole, this.items[i].len);
+                    let last = round.ends && (whole || round.passes.last() == Some(&place));
+                    let followers = if last { followers } else { &[] };
+                    let turn = if whole || followers.is_empty() { units.len() } else { TURN / BLOCK };
+                    for unit in units.clone().step_by(turn) {
+                        let turn = unit..units.end.min(unit + turn);
+                        let range = (turn.start * BLOCK, len.min(turn.end * BLOCK) - turn.start * BLOCK);
+                        // SAFETY: upheld by the caller; only this task accesses the array, or these units.
+                        unsafe {
+                            match whole {
+                                true => this.run_whole(i, round, step),
+                                false => this.run_pass(i, &round.stages[place], step, turn, false),
+                            }
+                            followers.iter().for_each(|follower| follower.call(step.level, i, range));
                         }
                     }
                 });

@@ -30,6 +30,8 @@ pub(super) struct Round {
     pub passes: Vec<usize>,
     /// The scalar stage over all arrays that ends the round.
     pub text: Option<&'static Stage>,
+    /// Whether no later round has a pass.
+    pub ends: bool,
 }
 
 /// A stage, and what depends on its position.
@@ -103,7 +105,7 @@ fn rounds(program: &'static Program, first: usize) -> Vec<Round> {
     let mut stages = Vec::new();
     let mut finish = |stages: Vec<Numbered>, text| {
         let passes = (0..stages.len()).filter(|&place| stages[place].is_pass()).collect();
-        rounds.push(Round { stages, passes, text });
+        rounds.push(Round { stages, passes, text, ends: false });
     };
     for (place, stage) in program.stages.iter().enumerate() {
         if matches!(stage.kind, Kind::Text(Scope::All)) {
@@ -122,6 +124,9 @@ fn rounds(program: &'static Program, first: usize) -> Vec<Round> {
     }
     if !stages.is_empty() {
         finish(stages, None);
+    }
+    if let Some(round) = rounds.iter_mut().rfind(|round| !round.passes.is_empty()) {
+        round.ends = true;
     }
     rounds
 }
