@@ -118,6 +118,41 @@ def test_options_of_the_whole_optimizer(options):
     assert optimizer.grad_norm == plain.grad_norm
 
 
+def test_master_weights_of_a_mixed_model():
+    """Only parameters of 16 bits have copies, in any group."""
+    norm, weight, twins = ones(5), ones(7, dtype=torch.bfloat16), [ones(5), ones(7)]
+    optimizer = schuss.torch.AdamW([{"params": [norm]}, {"params": [weight]}], lr=0.01, master_weights=True)
+    other = schuss.torch.AdamW(twins, lr=0.01)
+    for seed in range(3):
+        for param, twin in zip((norm, weight), twins, strict=True):
+            param.grad = torch.full_like(param, 1.0 + seed)
+            twin.grad = param.grad.float()
+        optimizer.step()
+        other.step()
+    assert torch.equal(norm, twins[0]) and torch.equal(weight, twins[1].bfloat16())
+    assert ["master" in optimizer.state[param] for param in (norm, weight)] == [False, True]
+    again = schuss.torch.AdamW([{"params": [norm]}, {"params": [weight]}], master_weights=True)
+    again.load_state_dict(optimizer.state_dict())
+    assert torch.equal(again.state[weight]["master"], twins[1])
+
+
+def test_groups_of_ranger():
+    """What all groups have in common is no option of a group."""
+    params, copies = [ones(5), ones(7)], [np.ones(5, np.float32), np.ones(7, np.float32)]
+    groups = [{"params": [0], "lr": 0.1}, {"params": [1], "lr": 0.2}]
+    optimizer, plain = (
+        kind([{**group, "params": [own[i] for i in group["params"]]} for group in groups], k=2, alpha=0.25)
+        for kind, own in ((schuss.torch.Ranger, params), (schuss.Ranger, copies))
+    )
+    for _ in range(4):
+        for param in params:
+            param.grad = torch.ones_like(param)
+        optimizer.step()
+        plain.step([[np.ones(5, np.float32)], [np.ones(7, np.float32)]])
+    for param, expected in zip(arrays(params), copies, strict=True):
+        assert param.tobytes() == expected.tobytes()
+
+
 def test_options_set_later():
     """They count from the next step on, as in the package, and a copy and a new plan have them too."""
     params, copies = [torch.nn.Parameter(t) for t in tensors(torch.float64)], arrays(tensors(torch.float64))
@@ -355,8 +390,8 @@ WRONG = {
     ),
     "rate": (lambda: schuss.torch.SGD([ones(3)], lr=-1), "lr must be a number >= 0, got -1"),
     "master copy": (
-        lambda: schuss.torch.SGD([ones(3, dtype=torch.bfloat16), ones(3)], master_weights=True),
-        "param_groups[0]['params'][1] is float32, which needs no master copy; master_weights=True is for float16 and "
+        lambda: schuss.torch.SGD([ones(3), ones(2)], master_weights=True),
+        "param_groups[0]['params'][0] is float32, which needs no master copy; master_weights=True is for float16 and "
         "bfloat16",
     ),
     "option": (

@@ -66,11 +66,12 @@ class _Option(NamedTuple):
     default: Any
     kw_only: bool
     init: bool
+    whole: bool
 
 
-def option(*, default: Any, kw_only: bool = False, init: bool = True) -> Any:
-    """A default with options: a keyword-only parameter, or with ``init=False`` none in the constructor."""
-    return _Option(default, kw_only, init)
+def option(*, default: Any, kw_only: bool = False, init: bool = True, whole: bool = False) -> Any:
+    """A default with options: a keyword-only parameter, one that groups cannot override, none with ``init=False``."""
+    return _Option(default, kw_only, init, whole)
 
 
 @dataclass_transform(field_specifiers=(option,))
@@ -146,10 +147,10 @@ def _declared(cls: type[Declaration], kw_only: bool, whole: bool) -> list[Field]
             ) from None
         default = vars(cls).get(name, REQUIRED)
         if not isinstance(default, _Option):
-            default = _Option(default, kw_only, True)
+            default = _Option(default, kw_only, True, whole)
         before = cls._parameters.get(name)
-        belongs = whole if before is None else before.whole
-        result.append(Field(name, hint, check, *default, belongs))
+        belongs = default.whole if before is None else before.whole
+        result.append(Field(name, hint, check, default.default, default.kw_only, default.init, belongs))
     return result
 
 

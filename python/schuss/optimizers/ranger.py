@@ -108,8 +108,8 @@ class Ranger(Lookahead):
     betas: Betas = (0.95, 0.999)
     eps: float = 1e-5
     weight_decay: WeightDecay = 0.0
-    k: int = 6  # pyright: ignore[reportIncompatibleMethodOverride]
-    alpha: SlowStep = 0.5  # pyright: ignore[reportIncompatibleMethodOverride]
+    k: int = option(default=6, whole=True)  # pyright: ignore[reportIncompatibleMethodOverride]
+    alpha: SlowStep = option(default=0.5, whole=True)  # pyright: ignore[reportIncompatibleMethodOverride]
     threshold: Threshold = 5.0
     gradient_centralization: bool = True
     gc_conv_only: bool = False
@@ -118,6 +118,5 @@ class Ranger(Lookahead):
     _int8 = True
 
     def _setup(self, params: Any, hypers: dict[str, Any], whole: dict[str, Any]) -> None:
-        fast = {name: value for name, value in hypers.items() if name not in ("k", "alpha")}
-        optimizer = _CentralizedRAdam(params, **fast, **whole)
-        self._wrap(optimizer, k=hypers["k"], alpha=hypers["alpha"], pullback="none")
+        k, alpha = whole.pop("k"), whole.pop("alpha")
+        self._wrap(_CentralizedRAdam(params, **hypers, **whole), k=k, alpha=alpha, pullback="none")

@@ -1,4 +1,4 @@
-"""Every optimizer of the package as a ``torch.optim.Optimizer``, over a model's parameters on the CPU, in place.
+"""Every optimizer of the package but the wrappers as a ``torch.optim.Optimizer``, over a model's parameters on the CPU.
 
 ``schuss.torch.AdamW(model.parameters(), lr=1e-3)`` takes the place of ``torch.optim.AdamW`` in a training loop: one
 import line changes. The classes have the names, options and defaults of ``schuss``, and are made from its registry.

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch.optim import optimizer as torch_optimizer
 
@@ -15,11 +16,15 @@ from schuss._core.group import ParamGroup
 from schuss._core.options import state_format
 from schuss.torch import _tensors
 from schuss.torch._names import BESIDES, NAMES
-from schuss.torch._plan import Plan, place, plain
+from schuss.torch._plan import Plan, place, places, plain
 from schuss.torch._stepping import Stepping
 
 #: How torch should compute a step, which is the package's business here.
 _IGNORED = ("foreach", "fused", "capturable", "differentiable")
+
+
+def _array(param: Any) -> np.ndarray:
+    return _tensors.array(_tensors.local(param))
 
 
 class Optimizer(torch.optim.Optimizer):
@@ -85,6 +90,8 @@ class Optimizer(torch.optim.Optimizer):
         fields = self._kind._parameters
         self._options = {name: fields[name].check(name, own) for name, own in values.items() if fields[name].whole}
         super().__init__(params, {name: value for name, value in values.items() if name not in self._options})
+        named = [(where, _array(param)) for where, param in places(self.param_groups)]
+        check_params(state_format(self._options), named)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Adds a group of parameters; see ``torch.optim.Optimizer.add_param_group``."""
@@ -98,11 +105,12 @@ class Optimizer(torch.optim.Optimizer):
 
     def _check_group(self, g: int) -> None:
         group = self.param_groups[g]
-        kept = state_format(self._options)
+        # A group may have no parameter with a master copy.
+        kept = state_format(self._options)._replace(master=False)
         for i, param in enumerate(group["params"]):
-            named = place(g, i, group)
-            _tensors.check(named, param)
-            check_params(kept, [(named, _tensors.array(_tensors.local(param)))])
+            where = place(g, i, group)
+            _tensors.check(where, param)
+            check_params(kept, [(where, _array(param))])
         where = f"param_groups[{g}]: " if g else ""
         hypers = {name: plain(where + name, group[name]) for name in self.defaults if name in self._kind._parameters}
         checked = ParamGroup(self._kind, [], hypers, where)
