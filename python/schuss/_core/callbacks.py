@@ -121,10 +121,8 @@ class Callbacks(Owner):
                     pass
         except (TypeError, ValueError):
             if isinstance(grads, tuple) and len(grads) == 2 and isinstance(grads[0], numbers.Real):
-                message = (
-                    f"{name} is a number and something else; pass, or return from the closure, the gradients alone"
-                )
-                raise TypeError(message) from None
+                advice = "pass, or return from the closure, the gradients alone"
+                raise TypeError(f"{name} is a number and more; {advice}") from None
             raise
 
     def _explain_changed(self, i: int) -> None:
