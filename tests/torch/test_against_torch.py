@@ -189,7 +189,7 @@ def test_only_sgd_needs_no_step_count():
 
 def test_decoupled_weight_decay_of_torchs_adam():
     state = stepped(torch.optim.Adam, weight_decay=0.5, decoupled_weight_decay=True).state_dict()
-    message = "^decoupled_weight_decay is True, but Adam adds weight decay to the gradient; use AdamW$"
+    message = "^decoupled_weight_decay is True, but Adam adds weight decay to the gradient; use a class"
     ours = schuss.torch.Adam(weights())
     with pytest.raises(ValueError, match=message):
         ours.load_state_dict(state)

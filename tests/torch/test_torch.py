@@ -151,6 +151,16 @@ def test_groups_of_ranger():
         plain.step([[np.ones(5, np.float32)], [np.ones(7, np.float32)]])
     for param, expected in zip(arrays(params), copies, strict=True):
         assert param.tobytes() == expected.tobytes()
+    optimizer.alpha = 0.75
+    other = schuss.torch.Ranger([{"params": [param]} for param in params])
+    other.load_state_dict(optimizer.state_dict())
+    assert (other.k, other.alpha) == (2, 0.75)
+    with pytest.raises(ValueError, match=r"^Ranger has one k, but param_groups have several$"):
+        schuss.torch.Ranger([{"params": [ones(2)], "k": 3}, {"params": [ones(2)]}]).step_count  # noqa: B018
+
+
+def test_a_process_without_parameters():
+    assert schuss.torch.AdamW([{"params": []}], master_weights=True).step() is None
 
 
 def test_options_set_later():
@@ -213,10 +223,10 @@ PLAIN, MASTER = dict(), dict(master_weights=True)
 OTHER_FORMATS = [
     (torch.bfloat16, MASTER, PLAIN, "was saved with master_weights=True; make the optimizer with it to load this"),
     (torch.bfloat16, MASTER, format_of("bfloat16"), "was saved with master_weights=True; make the optimizer with it"),
-    (torch.float32, format_of("bfloat16"), PLAIN, "was saved as torch.bfloat16, but here it is torch.float32; make"),
-    (torch.float32, PLAIN, format_of("bfloat16"), "was saved as torch.float32, but here it is torch.bfloat16; make"),
-    (torch.bfloat16, PLAIN, format_of("bfloat16"), "was saved as torch.float32, but here it is torch.bfloat16; make"),
-    (torch.bfloat16, format_of("int8"), PLAIN, "was saved as torch.int8, but here it is torch.float32; make"),
+    (torch.float32, format_of("bfloat16"), PLAIN, "was saved as torch.bfloat16, but here it is torch.float32; load"),
+    (torch.float32, PLAIN, format_of("bfloat16"), "was saved as torch.float32, but here it is torch.bfloat16; load"),
+    (torch.bfloat16, PLAIN, format_of("bfloat16"), "was saved as torch.float32, but here it is torch.bfloat16; load"),
+    (torch.bfloat16, format_of("int8"), PLAIN, "was saved as torch.int8, but here it is torch.float32; load"),
     (torch.bfloat16, PLAIN, format_of("int8"), "lacks 'm_scale'"),
 ]
 
@@ -391,8 +401,8 @@ WRONG = {
     "rate": (lambda: schuss.torch.SGD([ones(3)], lr=-1), "lr must be a number >= 0, got -1"),
     "master copy": (
         lambda: schuss.torch.SGD([ones(3), ones(2)], master_weights=True),
-        "param_groups[0]['params'][0] is float32, which needs no master copy; master_weights=True is for float16 and "
-        "bfloat16",
+        "master_weights=True is for float16 and bfloat16, which no parameter has (param_groups[0]['params'][0] is "
+        "float32); leave it out",
     ),
     "option": (
         lambda: schuss.torch.SGD([ones(3)], max_grad_norm=-1),

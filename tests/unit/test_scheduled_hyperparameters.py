@@ -172,7 +172,7 @@ WRONG = [
     (lambda: schuss.ScheduleFreeAdamW(np.ones(2), lr=schedules.one_cycle(0.1, 9)), None,
      "lr is a schedule that sets the momentum too, but ScheduleFreeAdamW needs the same in every step; use a schedule"),
     (lambda: schuss.Adai(np.ones(2), lr=schedules.one_cycle(0.1, 9)), None,
-     "lr is a schedule that sets the momentum too, but Adai computes its own; betas are other numbers; use a schedule"),
+     "lr is a schedule that sets the momentum too, but Adai computes its momentum itself; use a schedule"),
     (lambda: schuss.AggMo(np.ones(2), lr=schedules.one_cycle(0.1, 9)), None,
      "lr is a schedule that sets the momentum too, but AggMo has several, which differ; use a schedule"),
     (lambda: functional.sgd_(np.ones(2), np.ones(2), step=1, weight_decay=falling), TypeError,

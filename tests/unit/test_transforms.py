@@ -378,6 +378,7 @@ def test_layer_lrs():
         ([np.ones(1) for _ in range(12)], "[{}]"),
         ({f"layer{i}": np.ones(1) for i in range(12)}, "['layer{}']"),
         ([{"layers": [np.ones(1)]} for _ in range(12)], "[{}]['layers'][0]"),
+        ({(i, 2): np.ones(1) for i in range(12)}, "[({}, 2)]"),
         ({f"layer{i}": np.ones(1) for i in range(12)}, r"layer{}\b"),
     ],
 )

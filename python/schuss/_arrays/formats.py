@@ -113,10 +113,11 @@ def check_params(state_format: StateFormat, named: Sequence[tuple[str, np.ndarra
             raise TypeError(
                 f"{place} is float64, and its state too; leave out state_dtype, or convert the parameter to float32"
             )
-    if state_format.master and not any(_is_half(param) for _, param in named):
+    if state_format.master and named and not any(_is_half(param) for _, param in named):
         place, param = named[0]
         raise TypeError(
-            f"{place} is {param.dtype}, which needs no master copy; master_weights=True is for float16 and bfloat16"
+            f"master_weights=True is for float16 and bfloat16, which no parameter has ({place} is {param.dtype}); "
+            "leave it out"
         )
 
 
@@ -161,7 +162,8 @@ def for_kernels(
 ) -> list[np.ndarray]:
     """State arrays as the extension module takes them: scratch before the master copy, int8 as one float32 array."""
     rest = iter(arrays)
-    stored = StateFormat(state_format.dtype).stored(states, None)
+    # Without the master copy, which whatever is left over is.
+    stored = state_format._replace(master=False).stored(states, None)
     own = [_run(next(rest), next(rest)) if dtype == "int8" else next(rest) for _, dtype in stored]
     known = [array for state, array in zip(states, own, strict=True) if state.scope != "own"]
     return [*known, *scratch, *rest]

@@ -368,8 +368,8 @@ def are_groups(params: Any) -> bool:
         return False
     if not any(map(is_group, params)):
         for i, entry in enumerate(params):
-            if isinstance(entry, Mapping) and any(isinstance(value, numbers.Real) for value in entry.values()):
-                raise TypeError(f"params[{i}] has options, but not the key 'params', which has the arrays of a group")
+            if isinstance(entry, Mapping) and isinstance(entry.get("lr"), numbers.Real):
+                raise TypeError(f"params[{i}] has an lr, but not the key 'params', which has the arrays of a group")
         return False
     for i, entry in enumerate(params):
         if not is_group(entry):

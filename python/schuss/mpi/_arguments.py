@@ -14,6 +14,7 @@ from schuss._core.group import ParamGroup, is_group
 from schuss._core.optimizer import Optimizer
 from schuss.mpi._communicators import mpi
 from schuss.optimizers import OPTIMIZERS
+from schuss.wrappers import Lookahead
 
 
 def communicator(comm: Any) -> Any:
@@ -26,7 +27,7 @@ def communicator(comm: Any) -> Any:
     return comm
 
 
-def check(kind: Any, params: Any, count: Any, bucket: Any, ranks: int) -> None:
+def check(kind: Any, params: Any, options: Mapping[str, Any], count: Any, bucket: Any, ranks: int) -> None:
     """Raises unless an optimizer of this class can be shared."""
     if not (isinstance(kind, type) and issubclass(kind, Optimizer)):
         raise TypeError(f"the first argument is a class of schuss.OPTIMIZERS, got {trees.kind(kind)}")
@@ -35,6 +36,10 @@ def check(kind: Any, params: Any, count: Any, bucket: Any, ranks: int) -> None:
     if not issubclass(kind, tuple(OPTIMIZERS.values())):
         raise TypeError(
             f"processes cannot share the arrays of {kind.__name__}, a wrapper; give the class that it wraps"
+        )
+    if issubclass(kind, Lookahead) and options.get("master_weights"):
+        raise TypeError(
+            f"the slow weights of {kind.__name__} are whole, so there are no master_weights, which are shared"
         )
     for name, value, least in (("microbatches", count, ranks), ("bucket_size", bucket, 1)):
         try:

@@ -96,7 +96,7 @@ class Sharded(Attributes):
         count = ranks if microbatches is None else microbatches
         _exchange.together(
             self._comm,
-            lambda: _arguments.check(kind, params, count, bucket_size, ranks),
+            lambda: _arguments.check(kind, params, options, count, bucket_size, ranks),
             lambda _: {"the optimizer": kind.__name__, "microbatches": count, "bucket_size": bucket_size},
         )
         params = _arguments.listed(params)

@@ -55,7 +55,7 @@ class Adai(Optimizer):
     decoupled_weight_decay: bool = False
     dampening: ClosedFraction = 1.0
 
-    _fixed_momentum = "computes its own; betas are other numbers"
+    _fixed_momentum = "computes its momentum itself"
     _single_rule = False
 
     @classmethod

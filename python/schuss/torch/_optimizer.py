@@ -13,10 +13,10 @@ from torch.optim import optimizer as torch_optimizer
 from schuss._arrays.formats import check_params
 from schuss._core import optimizer as core
 from schuss._core.group import ParamGroup
-from schuss._core.options import state_format
+from schuss._core.options import Options, state_format
 from schuss.torch import _tensors
 from schuss.torch._names import BESIDES, NAMES
-from schuss.torch._plan import Plan, place, places, plain
+from schuss.torch._plan import Plan, is_hyperparameter, place, places, plain
 from schuss.torch._stepping import Stepping
 
 #: How torch should compute a step, which is the package's business here.
@@ -87,8 +87,8 @@ class Optimizer(torch.optim.Optimizer):
         bound = inspect.signature(self._kind).bind(params, *args, **given)
         bound.apply_defaults()
         values = {name: value for name, value in bound.arguments.items() if name != "params"}
-        fields = self._kind._parameters
-        self._options = {name: fields[name].check(name, own) for name, own in values.items() if fields[name].whole}
+        whole = [name for name, field in Options._parameters.items() if field.whole and name in values]
+        self._options = {name: self._kind._parameters[name].check(name, values[name]) for name in whole}
         super().__init__(params, {name: value for name, value in values.items() if name not in self._options})
         named = [(where, _array(param)) for where, param in places(self.param_groups)]
         check_params(state_format(self._options), named)
@@ -112,13 +112,15 @@ class Optimizer(torch.optim.Optimizer):
             _tensors.check(where, param)
             check_params(kept, [(where, _array(param))])
         where = f"param_groups[{g}]: " if g else ""
-        hypers = {name: plain(where + name, group[name]) for name in self.defaults if name in self._kind._parameters}
+        hypers = {
+            name: plain(where + name, group[name]) for name in self.defaults if is_hyperparameter(self._kind, name)
+        }
         checked = ParamGroup(self._kind, [], hypers, where)
         # An option of torch's Adam, with which it is AdamW.
-        if group.get("decoupled_weight_decay") and self._kind._decay(hypers) == "l2":
+        if group.get("decoupled_weight_decay") and hypers.get("weight_decay") and self._kind._decay(hypers) == "l2":
             raise ValueError(
                 f"{where}decoupled_weight_decay is True, but {type(self).__name__} adds weight decay to the gradient; "
-                "use AdamW"
+                "use a class that decouples it, such as AdamW"
             )
         if self._kind._by_first_rate(hypers) is not None:
             group.setdefault("initial_lr", checked.initial_lr)

@@ -18,6 +18,7 @@ import torch
 from schuss._backends.protocol import Counters
 from schuss._core import state as _state
 from schuss._core.optimizer import Optimizer
+from schuss._core.options import Options
 from schuss._core.rules import RULES
 from schuss.torch import _tensors
 from schuss.torch._names import NAMES, UNCOUNTED
@@ -32,6 +33,11 @@ def plain(place: str, value: Any) -> Any:
     if isinstance(value, (tuple, list)):
         return tuple(plain(place, entry) for entry in value)
     return value
+
+
+def is_hyperparameter(kind: type[Optimizer], name: str) -> bool:
+    """Whether groups may have their own value of it."""
+    return name in kind._parameters and not kind._parameters[name].whole
 
 
 def place(group: int, i: int, entry: Mapping[str, Any]) -> str:
@@ -73,7 +79,7 @@ class Plan:
             part is param and part.dtype != torch.bfloat16
             for part, param in zip(self._parts, self._params, strict=True)
         )
-        self._names = [[name for name in group if name in kind._parameters] for group in self._groups]
+        self._names = [[name for name in group if is_hyperparameter(kind, name)] for group in self._groups]
         self._values = [operator.itemgetter(*names) for names in self._names]
         self._hypers = [plain("params", self._values[g](group)) for g, group in enumerate(self._groups)]
         self.optimizer = self._made(kind, options, arrays) if arrays else None
@@ -111,13 +117,16 @@ class Plan:
                     "element by element"
                 )
         kept = {name: self._groups[0][name] for name in self.settings(optimizer) if name in self._groups[0]}
+        for name, own in kept.items():
+            if any(group.get(name, own) != own for group in self._groups):
+                raise ValueError(f"{kind.__name__} has one {name}, but param_groups have several")
         optimizer._backend.changes(optimizer._changed(kept)).make()
         return optimizer
 
     @staticmethod
     def settings(optimizer: Optimizer) -> list[str]:
-        """What a method may change that is neither a hyperparameter nor an option, such as the mode."""
-        return [name for name in optimizer._settings if name not in optimizer._parameters]
+        """What groups have in common, and checkpoints of torch's form have there: the mode, or Ranger's `k`."""
+        return [name for name in optimizer._settings if name not in Options._parameters]
 
     def _arrange(self, optimizer: Optimizer, state: Mapping[Any, Any]) -> None:
         """Makes the tensors of the states, with the values of those that there are."""
@@ -173,9 +182,10 @@ class Plan:
                 return 0  # its momentum has not started
             steps = 1
         if "master" in saved and "master" not in own:
+            half = self._parts[i].element_size() == 2
+            advice = "make the optimizer with it" if half else "the parameter had 16 bits then: use that dtype"
             raise ValueError(
-                f"the state of {self._places[i]} was saved with master_weights=True; make the optimizer with it to "
-                "load this state"
+                f"the state of {self._places[i]} was saved with master_weights=True; {advice} to load this state"
             )
         # torch saves no master copy; one that is new begins at the parameter.
         wanted = [name for name in own if name != "step" and (name != "master" or name in saved)]
@@ -202,8 +212,8 @@ class Plan:
         unpacked = target.element_size() > 2 and (value.element_size() > 2 or value.dtype == param.dtype)
         if value.dtype != target.dtype and not unpacked:
             raise ValueError(
-                f"{where} was saved as {value.dtype}, but here it is {target.dtype}; make the optimizer with the same "
-                "state_dtype to load it"
+                f"{where} was saved as {value.dtype}, but here it is {target.dtype}; load it for a parameter of the "
+                "same dtype, with the same state_dtype"
             )
         target.copy_(value.detach())
 

@@ -11,14 +11,12 @@ from schuss._core import validate
 from schuss.schedules import scale
 
 #: Keys and indices as paths have them. As a regular expression each would be a set of characters.
-_PART_OF_A_PATH = re.compile(r"""(\[('[^']*'|"[^"]*"|-?\d+)\])+""")
+_PART_OF_A_PATH = re.compile(r"""(\[('[^']*'|"[^"]*"|0|-?[1-9]\d*)\])+""")
 
 
 def _search(pattern: str, place: str) -> bool:
-    if pattern in place:
-        return True
     try:
-        return not _PART_OF_A_PATH.fullmatch(pattern) and re.search(pattern, place) is not None
+        return re.search(pattern, place) is not None
     except re.error as why:
         raise ValueError(f"factors[{pattern!r}] is neither a part of {place} nor a regular expression: {why}") from None
 
@@ -32,9 +30,9 @@ def layer_lrs(params: Any, factors: Mapping[str, float], lr: Any) -> list[dict[s
         The parameters.
     factors : dict
         What `lr` is multiplied by, >= 0, for parts of an array's path, such as ``"['encoder'][0]"`` for the path
-        ``['encoder'][0]['w']``, or for regular expressions that are searched for in it. The first one that is found
-        counts; arrays without any have `lr` itself. For decay by layer, let the factor of layer l of L be
-        ``decay ** (L - l)``.
+        ``['encoder'][0]['w']``. What is a part of no path is a regular expression, which is searched for; it must
+        escape brackets. The first one that is found counts; arrays without any have `lr` itself. For decay by layer,
+        let the factor of layer l of L be ``decay ** (L - l)``.
     lr : float or callable
         The learning rate, or a schedule.
 
@@ -75,9 +73,16 @@ def layer_lrs(params: Any, factors: Mapping[str, float], lr: Any) -> list[dict[s
     _, leaves = trees.flatten(params, "params")
     if len({place for place, _ in leaves}) < len(leaves):
         raise ValueError("two keys of params have the same repr, which names arrays here; make groups of your own")
+    found_as_it_is = {pattern for pattern in factors if any(pattern in place for place, _ in leaves)}
+
+    def has(place: str, pattern: str) -> bool:
+        if pattern in found_as_it_is or _PART_OF_A_PATH.fullmatch(pattern):
+            return pattern in place
+        return _search(pattern, place)
+
     groups: dict[float, dict[str, Any]] = {}
     for place, array in leaves:
-        found = (value for pattern, value in checked if _search(pattern, place))
+        found = (value for pattern, value in checked if has(place, pattern))
         groups.setdefault(next(found, 1.0), {})[place] = array
 
     def times(factor: float) -> Any:

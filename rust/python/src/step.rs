@@ -272,10 +272,7 @@ pub fn run(
             match part {
                 Some((shards, bucket)) => work.run_bucket(program, &mut step, shards, bucket),
                 None => match &mut then {
-                    Then::Followers(followers) if !followers.is_empty() => {
-                        work.run_followed(program, &mut step, followers);
-                    }
-                    Then::Followers(_) => work.run(program, &mut step),
+                    Then::Followers(followers) => work.run_followed(program, &mut step, followers),
                     Then::Rows(rows) => {
                         work.run(program, &mut step);
                         work.run_rows(rows, &mut step);

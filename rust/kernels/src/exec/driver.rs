@@ -209,9 +209,9 @@ impl WorkList {
                     let (whole, len) = (this.items[i].whole, this.items[i].len);
                     let last = round.ends && (whole || round.passes.last() == Some(&place));
                     let followers = if last { followers } else { &[] };
-                    let turn = if whole || followers.is_empty() { units.len() } else { TURN / BLOCK };
-                    for unit in units.clone().step_by(turn) {
-                        let turn = unit..units.end.min(unit + turn);
+                    let most = if whole || followers.is_empty() { units.len() } else { TURN / BLOCK };
+                    for start in units.clone().step_by(most) {
+                        let turn = start..units.end.min(start + most);
                         let range = (turn.start * BLOCK, len.min(turn.end * BLOCK) - turn.start * BLOCK);
                         // SAFETY: upheld by the caller; only this task accesses the array, or these units.
                         unsafe {

@@ -1,5 +1,5 @@
 //! Programs that follow a step in the same tasks, such as an average of the parameters: they find in the cache what the step
-//! has just written. Knows no rule and no other pass.
+//! has just written. Knows no rule.
 
 use super::item::Item;
 use super::plan::Plan;
