@@ -29,6 +29,7 @@ def errors(folder):
     for kind in (schuss.LBFGS, schuss.Muon, schuss.SOAP, schuss.Shampoo):
         raised(TypeError, f"{kind.__name__} needs every array whole", lambda kind=kind: made(kind))
     raised(TypeError, "cannot share the arrays of Lookahead, a wrapper", lambda: made(schuss.Lookahead))
+    raised(TypeError, "the slow weights of Ranger are whole", lambda: made(schuss.Ranger, master_weights=True))
     raised(TypeError, "a class of schuss.OPTIMIZERS, got str", lambda: made("AdamW"))
     raised(TypeError, "comm must be a communicator", lambda: made(comm=RANKS))
     raised(TypeError, "comm must be a communicator", lambda: made(comm=MPI.COMM_NULL))
