@@ -66,8 +66,9 @@ def rate(place: str, value: Any) -> Any:
     if is_schedule(value):
         return value
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
-        is_kind = isinstance(value, type) and any("__call__" in vars(base) for base in value.__mro__)
-        advice = f"; make a schedule of it, {value.__name__}(...)" if is_kind else ""
+        advice = ""
+        if isinstance(value, type) and any("__call__" in vars(base) for base in value.__mro__):
+            advice = f"; make a schedule of it, {value.__name__}(...)"
         raise TypeError(f"{place} must be a number >= 0 or a callable of the step, got {value!r}{advice}")
     return number(place, value)
 
