@@ -194,7 +194,8 @@ def test_decoupled_weight_decay_of_torchs_adam():
     with pytest.raises(ValueError, match=message):
         ours.load_state_dict(state)
     with pytest.raises(ValueError, match=message):
-        schuss.torch.Adam([{"params": weights(), "decoupled_weight_decay": True}])
+        schuss.torch.Adam([{"params": weights(), "decoupled_weight_decay": True}], weight_decay=0.1)
+    schuss.torch.Adam([{"params": weights(), "decoupled_weight_decay": True}])  # without decay both are the same
     schuss.torch.AdamW(weights()).load_state_dict(state)
     ours.load_state_dict(stepped(torch.optim.Adam, weight_decay=0.5).state_dict())
 
