@@ -162,7 +162,7 @@ def for_kernels(
 ) -> list[np.ndarray]:
     """State arrays as the extension module takes them: scratch before the master copy, int8 as one float32 array."""
     rest = iter(arrays)
-    # Without the master copy, which whatever is left over is.
+    # Without the master copy: it is what is left over.
     stored = state_format._replace(master=False).stored(states, None)
     own = [_run(next(rest), next(rest)) if dtype == "int8" else next(rest) for _, dtype in stored]
     known = [array for state, array in zip(states, own, strict=True) if state.scope != "own"]
