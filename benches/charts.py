@@ -127,7 +127,7 @@ def libraries(figures, regimes=tuple(REGIMES)):
 
 
 def floors(figures):
-    """Every optimizer: the floor of memory traffic divided by its time, a dot for each size."""
+    """Optimizers: the floor of memory traffic divided by their time, a dot for each size."""
     sizes = [n for n, own in figures.items() if own and "missing" not in own]
     if not sizes:
         return ""
@@ -140,7 +140,7 @@ def floors(figures):
     def place(ratio):
         return left + wide * (ratio - low) / (high - low)
 
-    words = "Every optimizer: how much of the speed of memory it reaches"
+    words = f"{len(cases)} optimizers and variants: how much of the speed of memory they reach"
     parts = [_text(12, 22, words, more=' class="title"')]
     shades = [0.35, 0.65, 1][-len(sizes) :]
     for k, (n, shade) in enumerate(zip(sizes, shades)):

@@ -50,13 +50,15 @@ def missed(results):
 
 
 def losses(results):
-    """The cases in which another library is faster, one line per library."""
-    found = []
-    for table in others.tables(results["figures"].get("others", {})):
-        for column, name in enumerate(table.head):
-            lost = [f"{row[column]} at {row[0]}" for row in table.rows if getattr(row[column], "lost", False)]
-            if lost:
-                found.append(f"{name}, {table.title.rpartition(', ')[2]}: {', '.join(lost)} elements")
+    """The cases in which another library is faster: {(library, where): [case, ...]}."""
+    found = {}
+    for table in tables(results):
+        where = table.title.removeprefix("Other libraries, ")
+        for row in table.rows:
+            for one in row:
+                if name := getattr(one, "rival", None):
+                    unit = " elements" if table.head[0] == "elements" else ""
+                    found.setdefault((name, where), []).append(f"{one} at {row[0]}{unit}")
     return found
 
 
@@ -67,16 +69,20 @@ def about(results):
     dates = sorted({how["date"] for how in results["measured"].values()})
     commits = list(dict.fromkeys(how["commit"] for how in results["measured"].values()))
     shares = {piece: how.get("neighbours", 0) for piece, how in results["measured"].items()}
+    minutes = round(sum(how.get("seconds", 0) for how in results["measured"].values()) / 60)
     busy = [f"{piece} {share:.0%}" for piece, share in shares.items() if share > 0.05]
     speeds = results["figures"].get("memory", {}).get("speed", {})
+    # Records of older versions lack these.
+    known = "".join(f", {words} {own[key]}" for key, words in {"model": "model", "l3": "L3"}.items() if key in own)
     rates = [f"{speed / 1e9:.0f} GB/s on {n}" for n, speed in speeds.items() if n != "missing"]
     return {
-        "Machine": f"{own['cpu']}, {own['cores']} cores, CPU level {own['cpu_level']}, {own['threads']} threads",
+        "Machine": f"{own['cpu']}{known}, {own['cores']} cores, CPU level {own['cpu_level']}, {own['threads']} threads",
         **({"Memory, by threads": ", ".join(rates)} if rates else {}),
         "System": f"{own['system']}, Python {own['python']}",
         "Versions": versions,
         "Command": COMMAND,
         "Measured": f"{' to '.join(dict.fromkeys((dates[0], dates[-1])))}, commit {', '.join(commits)}",
+        "Time that it took": f"{minutes} minutes",
         "Other load on the machine": f"used cores during {', '.join(busy)}" if busy else "at most 5 % of its cores",
     }
 
@@ -99,6 +105,15 @@ def headline(results):
     return "\n".join([*picture(charts.libraries(figures)), charts.headline(results), ""])
 
 
+def facts(results):
+    """Figures for sentences elsewhere in the documentation, as substitutions such as ``|int8 16384|``."""
+    state, products = (results["figures"].get(name, {}) for name in ("small_state", "products"))
+    found = {f"{way} {n}": ratio for n, own in state.items() for way, ratio in own["ratio"].items()}
+    steps = products.get("steps", {}).items()
+    found |= {f"{how} {n}": own[how] for n, own in steps for how in ("plain", "shared")}
+    return "".join(f".. |{name}| replace:: {short(value)}\n" for name, value in found.items())
+
+
 def rst(results):
     """The documentation's page below its introduction."""
     figures = results["figures"]
@@ -106,7 +121,7 @@ def rst(results):
     lines += ["Where other libraries are faster", "--------------------------------", ""]
     lost = losses(results)
     lines += ["Their time divided by ours:", ""] if lost else ["Nowhere on this page.", ""]
-    lines += [*(f"- {line}" for line in lost), ""]
+    lines += [*(f"- {name}, {where}: {', '.join(cases)}" for (name, where), cases in lost.items()), ""]
     lines += ["Missed targets are listed at the end.", ""]
     lines += ["Machine and versions", "--------------------", "", ".. list-table::", "   :widths: 15 85", ""]
     for name, value in about(results).items():
@@ -128,14 +143,14 @@ def readme(results):
         found = [data[name].get(regime, {}).get(str(n)) for name in names]
         if any(found):
             label = ", ".join([f"{n:,}", *([others.WORDS[regime]] if regime in others.WORDS else [])])
-            cells = [speedup(each["ratio"]) if each else "" for each in found]
+            cells = [speedup(each["ratio"], name) if each else "" for name, each in zip(names, found)]
             rows.append([label, time(others.ours(data, regime, n)), *cells])
     made = Table("", "", ["elements", "schuss", *names], rows)
     own = results["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in own["versions"].items() if name != "schuss")
-    lost = sum(getattr(one, "lost", False) for table in others.tables(data) for row in table.rows for one in row)
+    lost = sum(map(len, losses(results).values()))
     note = (
-        "Our time, then theirs divided by ours; above 1, schuss is faster. The other library is faster in "
+        "Our time, then theirs divided by ours; above 1, schuss is faster. Another library is faster in "
         f"{lost} of the cases that the documentation's page on speed lists, with the figures of all optimizers and the "
         f"missed targets. `{COMMAND}` on {own['cores']} cores of an {own['cpu']} ({own['cpu_level']}), "
         f"{own['system']}, Python {own['python']}, {versions}. Only ratios carry over to another machine."

@@ -23,25 +23,33 @@ from sections import SECTIONS
 
 HERE = Path(__file__).resolve().parent
 ROUNDS = 11
-PACKAGES = ("schuss", "numpy", "torch", "numba", "deepspeed", "jax", "optax", "scipy")
+PACKAGES = ("schuss", "numpy", "torch", "numba", "deepspeed", "jax", "optax", "scipy", "prodigyopt", "schedulefree")
+# What machine() tells since the record was made, and older records lack.
+LATER = {"model", "l3", "rustc", "prodigyopt", "schedulefree"}
 
 
 def machine():
     """Machine and versions of the measurement."""
     import schuss
 
-    cpu = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        cpu = next((x.split(":")[1].strip() for x in info.read_text().splitlines() if x.startswith("model name")), cpu)
+    info, l3 = Path("/proc/cpuinfo"), Path("/sys/devices/system/cpu/cpu0/cache/index3/size")
+    lines = info.read_text().split("\n\n")[0].splitlines() if info.exists() else []
+    cpu = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    more = {"model": "-".join(cpu[name] for name in ("cpu family", "model", "stepping") if name in cpu)}
+    more["l3"] = l3.read_text().strip() if l3.exists() else ""
     versions = {}
     for name in PACKAGES:
         try:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             pass
+    try:
+        versions["rustc"] = subprocess.run(["rustc", "--version"], capture_output=True, text=True).stdout.split()[1]
+    except (OSError, IndexError):
+        pass
     return {
-        "cpu": cpu,
+        "cpu": cpu.get("model name") or platform.processor() or platform.machine(),
+        **{name: value for name, value in more.items() if value},
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "threads": schuss.get_num_threads(),
         "cpu_level": schuss.cpu_level(),
@@ -49,6 +57,12 @@ def machine():
         "python": platform.python_version(),
         "versions": versions,
     }
+
+
+def same(recorded, now):
+    """Whether two results of ``machine`` are the same, without what an older record lacks."""
+    recorded, now = ({**own, **own.get("versions", {}), "versions": None} for own in (recorded, now))
+    return recorded == {name: value for name, value in now.items() if name in recorded or name not in LATER}
 
 
 def commit():
@@ -120,10 +134,12 @@ def main():
     path = options.json or page.RESULTS
     about = machine()
     results = json.loads(path.read_text()) if path.exists() else {}
-    if results.get("machine") != about:  # figures of different machines or versions are not comparable
+    if not same(results.get("machine", {}), about):  # figures of different machines or versions are not comparable
         if options.only and options.json is None:
             sys.exit(f"{path.name} is of another machine or other versions; measure all, or parts with --json FILE")
         results = {"machine": about, "figures": {}, "measured": {}}
+    if not options.only:
+        results["machine"] = about
     begin, version = time.perf_counter(), commit()
     for section, piece in chosen(options.only):
         print(f"{section}.{piece} ...", end=" ", flush=True)

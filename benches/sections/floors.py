@@ -1,11 +1,11 @@
-"""Every optimizer over arrays larger than the caches, compared with the time of its memory traffic alone."""
+"""Optimizers over arrays larger than the caches, compared with the time of their memory traffic alone."""
 
 from .table import Table, bounded, short, time
 
 PIECES = ["8388608", "33554432", "134217728"]
 
 
-# Counted in the machine code and by llvm-mca, for AVX-512 on Sapphire Rapids; a change of these kernels changes them.
+# Counted by hand and by llvm-mca, for AVX-512 on Sapphire Rapids; a change of these kernels changes them.
 ARITHMETIC = (
     " Some rules compute for longer than they wait for memory. With AVX-512 on Sapphire Rapids, the 28 bytes of Adam "
     "take a core about 50 cycles for 16 elements past the caches, and about 30 in a large last-level cache. The loop "
@@ -47,7 +47,7 @@ def tables(data):
         "move: what its passes read, and twice what they write (Lookahead's synchronization on average). Each figure "
         "is the time of a loop with only these loads and stores, divided by the time of the step; the two alternate on "
         "the same arrays. 1 is as fast as memory allows. Values above 1 come from data still cached from the previous "
-        "step. Figures below 0.95 are bold."
+        "step. Figures below 0.95 are bold. Newton, Muon, SOAP, Shampoo and LBFGS are in other tables."
     )
     text += ARITHMETIC
     head = ["optimizer", "bytes", *(f"{int(n):,}" for n in sizes), f"{int(sizes[-1]):,} in", "GB/s"]

@@ -38,7 +38,7 @@ def tables(data):
         own = data.get(piece)
         if own:
             flat = bounded(own["flat"], most=MOST.get(piece, 1.15))
-            torch = speedup(own["torch"]) if "torch" in own else ""
+            torch = speedup(own["torch"], "torch fused") if "torch" in own else ""
             rows.append([piece, f"{own['arrays']:,}", f"{own['elements']:,}", time(own["seconds"]), flat, torch])
     head = ["parameters", "arrays", "elements", "ours", "list / one array", "torch fused / ours"]
     return [Table("Many arrays", text, head, rows)]

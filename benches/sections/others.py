@@ -79,7 +79,7 @@ def _rows(data, regime, sizes):
             yield [
                 f"{n:,}",
                 time(ours(data, regime, n)),
-                *(speedup(own["ratio"]) if own else "" for own in found),
+                *(speedup(own["ratio"], piece) if own else "" for piece, own in zip(present(data), found)),
             ]
 
 
@@ -88,12 +88,13 @@ def tables(data):
     left_out = [f"{piece} ({own['missing']})" for piece, own in data.items() if "missing" in own]
     text = (
         "AdamW, float32, one array, called from Python: our time, and the other libraries' time divided by it. Below "
-        "1, in bold, the other library is faster. Each library ran in its own process, with as many threads as schuss, "
-        f"with which it took turns: {TURN[0] * 1e3:.0f} ms of steps after a rest of {TURN[1] * 1e3:.0f}, above "
+        "1, in bold, the other library is faster. Each library ran in its own process, where it took turns with "
+        f"schuss: {TURN[0] * 1e3:.0f} ms of steps after a rest of {TURN[1] * 1e3:.0f}, above "
         f"{LARGE:,} elements {LARGE_TURN[0] * 1e3:.0f} after {LARGE_TURN[1] * 1e3:.0f}. The first step of a turn does "
         "not count. Our time is the median over these processes. Before timing, both took the same step and their "
-        "parameters were compared. numba is the same loop written by hand; fastmath allows inexact results. NumPy is "
-        "the textbook expression with in-place operators. Empty cells were not measured."
+        "parameters were compared. torch, DeepSpeed and parallel numba have as many threads as schuss, optax as many "
+        "as XLA chooses, numba and NumPy one. numba is the same loop written by hand; fastmath allows inexact results. "
+        "NumPy is the textbook expression with in-place operators. Empty cells were not measured."
     )
     if left_out:
         text += f" Left out here: {', '.join(left_out)}."

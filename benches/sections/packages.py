@@ -7,7 +7,7 @@ floor of their memory traffic.
 from importlib.util import find_spec
 from statistics import median
 
-from .table import Table, bounded, time
+from .table import Table, bounded, speedup, time
 
 # Of each comparison: the optimizer, the parameters, and the other package's module, its name, and the bound of its time
 # over ours.
@@ -146,13 +146,13 @@ def tables(data):
     rows = []
     for piece, (name, layout, _, other, least) in STEPS.items():
         if own := data.get(piece):
-            ratio = bounded(own["ratio"], least=least)
+            ratio = speedup(own["ratio"], other, least)
             rows.append([f"{name}, {layout}", time(own["seconds"]), f"{other} / ours", ratio, f">= {least}"])
     if own := data.get(LBFGS):
         what = f"LBFGS, an iteration over {UNKNOWNS:,} unknowns"
         for name, least in LEAST.items():
             if name in own:
-                ratio = bounded(own[name], least=least)
+                ratio = speedup(own[name], name, least)
                 rows.append([what, time(own["seconds"]), f"{name} / ours", ratio, f">= {least}"])
     if own := data.get(EMA):
         ratio = bounded(own["floor"], least=0.9)

@@ -41,7 +41,8 @@ def tables(data):
     for piece in (piece for piece in PIECES if piece in data):
         own = data[piece]
         cells = [
-            speedup(own["ratio"][name]) if name in own["ratio"] else "" for name in ("torch fused", "torch foreach")
+            speedup(own["ratio"][name], name) if name in own["ratio"] else ""
+            for name in ("torch fused", "torch foreach")
         ]
         rows.append([piece, time(own["seconds"]["schuss.torch"]), *cells])
     return [Table("PyTorch models", text, ["model", "ours", "torch fused / ours", "torch foreach / ours"], rows)]

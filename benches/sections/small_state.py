@@ -1,6 +1,6 @@
 """State in less memory compared with float32 state: its gain when memory-bound, and its cost in cache."""
 
-from .table import Table, bounded, speedup, time
+from .table import Table, bounded, short, time
 
 SIZES = {"16384": 16_384, "1048576": 1_048_576, "67108864": 67_108_864}
 PIECES = list(SIZES)
@@ -42,7 +42,7 @@ def tables(data):
         row = [f"{SIZES[piece]:,}", time(own["seconds"]["float32"])]
         for way, ratio in own["ratio"].items():
             least = LEAST.get(way) if piece == PAST_CACHE else None
-            row += [time(own["seconds"][way]), speedup(ratio) if least is None else bounded(ratio, least=least)]
+            row += [time(own["seconds"][way]), short(ratio) if least is None else bounded(ratio, least=least)]
         rows.append(row)
     head = ["elements", "float32"]
     for way in list(WAYS)[1:]:

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 
 
 class Cell(str):
-    """A cell. ``lost`` marks a case in which another library is faster, or a missed target."""
+    """A cell. ``lost`` marks a missed target, or a case in which another library is faster, ``rival``."""
 
-    lost = False
+    lost, rival = False, None
 
 
 def cell(text, lost=False):
@@ -31,14 +31,16 @@ def time(seconds):
     return f"{seconds:.3g} s"
 
 
-def speedup(value):
-    """Another's time divided by ours; below 1, the other is faster."""
-    return cell(short(value), lost=value < 1)
-
-
 def bounded(value, least=None, most=None):
     """A figure with its target."""
     return cell(short(value), lost=(least is not None and value < least) or (most is not None and value > most))
+
+
+def speedup(value, library, least=1):
+    """Another library's time divided by ours, and the target; below 1, that library is faster."""
+    made = bounded(value, least=max(least, 1))
+    made.rival = library if value < 1 else None
+    return made
 
 
 @dataclass
