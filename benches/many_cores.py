@@ -17,8 +17,8 @@ SLEEPER = 50e-6  # until a woken thread runs
 ELEMENT = 0.55e-9  # of AdamW, in the caches
 BYTES = 28  # per element
 CACHES = 64e6  # bytes; larger arrays come from memory
-STREAM = 27e9  # bytes per second between one core and memory
-MEMORY = {1: 27e9, 2: 53e9, 4: 80e9, 16: 200e9, 64: 400e9, 96: 600e9}  # of so many cores; beyond two it is assumed
+STREAM = 22e9  # bytes per second between one core and memory
+MEMORY = {1: 22e9, 2: 41e9, 4: 80e9, 16: 200e9, 64: 400e9, 96: 600e9}  # of so many cores; beyond two it is assumed
 
 
 class Pool(NamedTuple):

@@ -132,6 +132,7 @@ def write_pages(app: Any, config: Any) -> None:
         "optimizers/generated/clipping.inc": "\n".join(displayed(clipping)),
         "generated/speed.inc": speed.rst(speed.load()),
         "generated/headline.inc": speed.headline(speed.load()),
+        "generated/facts.inc": speed.facts(speed.load()),
     }
     if not gallery:
         files["gallery/index.rst"] = "Gallery\n=======\n\nThe gallery's scripts were not there when this was built.\n"
