@@ -8,7 +8,7 @@ RUST_SOURCES := Cargo.toml Cargo.lock pyproject.toml $(shell find rust -name '*.
 # The benchmarks that `make bench` runs; BENCH=. runs all.
 BENCH ?= ^(step\.Step\.|step\.StepThreads\..*AdamW|many|package|systems\.(Layerwise|Synchronization)|ratios\.(ToFloor\..*8388608|ToOneThread))
 # The benchmarks that `make bench-compare` runs.
-COMPARE ?= ^(step\.(Step|StepOptions)\.|step\.StepThreads\..*AdamW|many\..*time_|package\.Checkpoint\.time)
+COMPARE ?= ^(step\.(Step|StepOptions)\.|step\.StepThreads\..*AdamW|many\.(Many|Call|Around)\.|package\.Checkpoint\.time)
 # The benchmarks that `make dashboard` runs for each commit; fewer, because it runs them for many commits.
 HISTORY ?= ^(step\.Step\..*(1024|16384|1048576)|many|package|ratios\.(ToFloor\..*8388608|ToOneThread|FloorTimes))
 BASE ?= main
@@ -23,10 +23,9 @@ SEED ?= 0
 LIBRARIES ?= torch jax optax scipy ninja deepspeed prodigyopt schedulefree
 ASV := $(BIN)/python -m asv
 ASV_CONFIG := --config benches/asv.conf.json
-# The last KERNEL_COMMITS of COMMITS that changed what a kernel is made of.
+# What `make dashboard` measures: the newest of COMMITS, and the last HISTORY_COMMITS that changed the package.
 COMMITS ?= HEAD
-KERNEL_COMMITS ?= 10
-KERNELS := $(addprefix rust/kernels/src/,optimizers kernel numeric exec)
+HISTORY_COMMITS ?= 10
 # The repository's address, for links in the documentation and the dashboard; none without a remote on the web.
 REPOSITORY ?= $(filter https://%,$(shell git config --get remote.origin.url | sed -E 's|^git@([^:]+):|https://\1/|; s|\.git$$||'))
 export REPOSITORY
@@ -149,9 +148,10 @@ wheels: $(VENV)/.release  ## Build the sdist and a wheel for each of TARGETS int
 	for python in $(INTERPRETERS); do try $$python "--no-index --find-links dist schuss"; done; \
 	try $(PYTHON) "--no-deps dist/*.tar.gz"
 
-dashboard: $(VENV)/.bench $(VENV)/.scripts  ## Measure the commits that last changed a kernel and have no results yet; write the history to benches/.asv/html.
+dashboard: $(VENV)/.bench $(VENV)/.scripts  ## Measure the newest commit and those that last changed the package, if they have no results yet; write the history to benches/.asv/html.
 	$(ASV) machine --yes $(ASV_CONFIG)
-	git log --format=%H -n $(KERNEL_COMMITS) $(COMMITS) -- $(KERNELS) | CARGO_TARGET_DIR=$(CURDIR)/target/asv $(ASV) run $(ASV_CONFIG) -E virtualenv:$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])') --skip-existing --bench '$(HISTORY)' HASHFILE:-
+	{ git log --format=%H -n 1 $(COMMITS); git log --format=%H -n $(HISTORY_COMMITS) $(COMMITS) -- rust python Cargo.toml Cargo.lock; } \
+		| awk '!seen[$$0]++' | CARGO_TARGET_DIR=$(CURDIR)/target/asv $(ASV) run $(ASV_CONFIG) -E virtualenv:$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])') --skip-existing --bench '$(HISTORY)' HASHFILE:-
 	sed 's|"/commit/"|"$(REPOSITORY)/commit/"|' benches/asv.conf.json >benches/.asv.conf.json
 	$(ASV) publish --config benches/.asv.conf.json
 	$(BIN)/python benches/dashboard.py benches/.asv/html

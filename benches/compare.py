@@ -50,6 +50,10 @@ def installed(revision):
     return folder / "site"
 
 
+class Failed(Exception):
+    """A benchmark raises an error on one side."""
+
+
 class Side:
     """A process that measures one of the two commits."""
 
@@ -67,7 +71,10 @@ class Side:
 
     def ask(self, question):
         print(json.dumps(question), file=self.process.stdin, flush=True)
-        return self.answer()
+        answer = self.answer()
+        if isinstance(answer, str):
+            raise Failed(answer)
+        return answer
 
     def __enter__(self):
         return self
@@ -95,6 +102,16 @@ def ratio(sides, name, rounds):
     return min(ratios, key=lambda one: abs(math.log(one))), min(taken[0])
 
 
+def measure(sites, names, rounds):
+    """Each name with what ``ratio`` returns, in new processes; prints which benchmarks fail."""
+    with Side(sites[0]) as base, Side(sites[1]) as head:
+        for name in names:
+            try:
+                yield name, ratio((base, head), name, rounds)
+            except Failed as reason:
+                print(f"not compared: {name}: {reason}", flush=True)
+
+
 def verdict(ratios, factor):
     """The word "slower" or "faster" if enough of the measurements agree, else None."""
     if sum(one >= factor for one in ratios) >= ENOUGH:
@@ -109,19 +126,25 @@ def is_open(ratios, factor):
 
 
 def compare(sites, pattern, factor, rounds):
-    """Prints the benchmarks that differ, and returns the names of the slower ones."""
+    """Prints the benchmarks that differ, and returns the names of the slower ones; None if none was compared."""
     with Side(sites[0]) as base, Side(sites[1]) as head:
-        chosen = [name for name in head.names if name in base.names and re.search(pattern, name)]
-        print(f"{len(chosen)} benchmarks, {rounds} samples of each, alternating", flush=True)
-        first = {name: ratio((base, head), name, rounds) for name in chosen}
+        found = [[name for name in side.names if re.search(pattern, name)] for side in (base, head)]
+    for own, other, words in ((found[0], found[1], "base"), (found[1], found[0], "head")):
+        for name in own:
+            if name not in other:
+                print(f"only in {words}: {name}")
+    chosen = [name for name in found[1] if name in found[0]]
+    print(f"{len(chosen)} benchmarks, {rounds} samples of each, alternating", flush=True)
+    first = dict(measure(sites, chosen, rounds))
+    if not first:
+        return None
     # A real difference may look smaller in the first measurement.
     seen = {name: [one] for name, (one, _) in first.items() if abs(math.log(one)) >= math.log(factor) / 2}
     for _ in range(MEASURED - 1):
         undecided = [name for name, ratios in seen.items() if is_open(ratios, factor)]
         if undecided:
-            with Side(sites[0]) as base, Side(sites[1]) as head:
-                for name in undecided:
-                    seen[name].append(ratio((base, head), name, rounds)[0])
+            for name, (one, _) in measure(sites, undecided, rounds):
+                seen[name].append(one)
     decided = {name: verdict(ratios, factor) for name, ratios in seen.items()}
     for name in sorted(filter(decided.get, decided), key=lambda name: statistics.median(seen[name])):
         text = " ".join(f"{one:.2f}" for one in seen[name])
@@ -139,6 +162,9 @@ def main():
     given = parser.parse_args()
     sites = [installed(given.base), installed(given.head)]
     slower = compare(sites, given.bench, given.factor, given.rounds)
+    if slower is None:
+        print(f"nothing was compared; --bench was {given.bench}")
+        return 2
     print(f"{len(slower)} slower by {given.factor:g} or more, {ENOUGH} times out of {MEASURED}")
     return 1 if slower else 0
 

@@ -1,6 +1,7 @@
-"""One side of a comparison: a process that runs the suite's ``time_`` benchmarks on request.
+"""One side of a comparison: a process that measures the suite's times on request.
 
 ``compare.py`` sends it lines of JSON: a name prepares a benchmark, ``null`` takes one sample of the prepared benchmark.
+An answer is the seconds, or the text of an error.
 """
 
 import functools
@@ -13,7 +14,7 @@ import sys
 import time
 
 import benchmarks
-from benchmarks.timing import per_call
+from benchmarks.timing import Timed, per_call
 
 import schuss
 
@@ -23,7 +24,7 @@ THREADS = schuss.get_num_threads()
 
 
 def found():
-    """Every ``time_`` method with every combination of its parameters: {name: (class, method, parameters)}."""
+    """Every time with every combination of its parameters: {name: (class, method, parameters)}."""
     jobs = {}
     for info in pkgutil.iter_modules(benchmarks.__path__):
         try:
@@ -31,12 +32,13 @@ def found():
         except ImportError as error:  # of what this commit does not have yet
             print(f"{info.name} is left out: {error}", file=sys.stderr)
             continue
-        classes = {name: own for name, own in vars(module).items() if inspect.isclass(own)}
+        classes = {name: own for name, own in vars(module).items() if inspect.isclass(own) and own is not Timed}
         for name, own in classes.items():
             params = getattr(own, "params", [])
             # asv's `params` is a list of lists, or one list for a single parameter.
             lists = params if all(isinstance(one, (list, tuple)) for one in params) else [params]
-            for method in [method for method in dir(own) if method.startswith("time_")]:
+            timed = ["track_step"] if issubclass(own, Timed) else []
+            for method in timed + [method for method in dir(own) if method.startswith("time_")]:
                 for choice in itertools.product(*lists):
                     label = f"({', '.join(map(repr, choice))})" if choice else ""
                     jobs[f"{info.name}.{name}.{method}{label}"] = own, method, choice
@@ -49,9 +51,12 @@ class Prepared:
     def __init__(self, own, method, choice):
         schuss.set_num_threads(THREADS)  # other benchmarks may have changed it; in asv each has its own process
         self.benchmark = own()
-        self.hook("setup", choice)
+        if isinstance(self.benchmark, Timed):
+            self.step = self.benchmark.prepared(*choice)
+        else:
+            self.hook("setup", choice)
+            self.step = functools.partial(getattr(self.benchmark, method), *choice)
         self.tear_down = functools.partial(self.hook, "teardown", choice)
-        self.step = functools.partial(getattr(self.benchmark, method), *choice)
         self.calls = per_call(self.step, BLOCK)
 
     def hook(self, name, choice):
@@ -77,11 +82,16 @@ def main():
     prepared = None
     for line in sys.stdin:
         name = json.loads(line)
-        if name is not None:
-            if prepared is not None:
-                prepared.tear_down()
-            prepared = Prepared(*jobs[name])
-        print(json.dumps(prepared.sample()), file=answers, flush=True)
+        try:
+            if name is not None:
+                if prepared is not None:
+                    prepared.tear_down()
+                prepared = None  # frees its arrays
+                prepared = Prepared(*jobs[name])
+            answer = prepared.sample()
+        except Exception as error:
+            answer = f"{type(error).__name__}: {error}"
+        print(json.dumps(answer), file=answers, flush=True)
 
 
 if __name__ == "__main__":

@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from .jobs import THREADS
-from .timing import Timed
+from .timing import SUITE, Timed
 
+version = SUITE
 WIDTH, LAYERS, BATCH = 1024, 8, 64
 LIBRARIES = ["NumPy", *(["PyTorch"] if importlib.util.find_spec("torch") else [])]
 WAYS = ["step", "stepping"]
@@ -109,9 +110,6 @@ class Backward(Timed):
 
     def prepared(self, library, way):
         return made(library, way)
-
-    def time_step(self, library, way):
-        self.step()
 
     def track_peak(self, library, way):
         return peak(library, way)

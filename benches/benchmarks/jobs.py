@@ -27,22 +27,35 @@ ADAMW = {
     "eps": libraries.EPS,
     "weight_decay": libraries.WEIGHT_DECAY,
 }
-# Options that a class needs. LARS has no default learning rate, and does not adapt without weight decay. The steps of
-# these others grow with the parameters: with constant gradients these would overflow within 10,000 steps.
-NEEDED = {"LARS": {"lr": 0.1, "weight_decay": 1e-4}} | {
-    name: {"lr": 1e-6} for name in ("Adafactor", "AdafactorHF", "Prodigy", "DAdaptAdam", "DAdaptSGD", "DoG")
+# Options that a class needs. LARS has no default learning rate, and does not adapt without weight decay. With constant
+# gradients, others would leave the numbers of their dtype while they are timed: their steps grow with the parameters or
+# from step to step, or they divide by a variance, which vanishes.
+SLOW = [
+    "Adafactor",
+    "AdafactorHF",
+    "Prodigy",
+    "DAdaptAdam",
+    "DAdaptSGD",
+    "DoG",
+    "Fromage",
+    "ScheduleFreeSGD",
+    "AdaBelief",
+]
+NEEDED = {name: {"lr": 1e-6} for name in SLOW} | {
+    "LARS": {"lr": 1e-3, "weight_decay": 1e-4},
+    "Rprop": {"step_sizes": (1e-6, 1e-3)},
 }
 # Newton solves a linear system, and others compute matrix products; the section `systems` measures these.
 OTHER_KIND = {"Newton", "Muon", "SOAP", "Shampoo"}
 # Every optimizer of the registry, then options that change its states, equations or passes.
-CASES = {name: (name, NEEDED.get(name, {})) for name in schuss.OPTIMIZERS if name not in OTHER_KIND}
+CASES = {name: (name, {}) for name in schuss.OPTIMIZERS if name not in OTHER_KIND}
 CASES |= {
     "SGD, momentum": ("SGD", {"momentum": 0.9}),
-    "RMSprop, centered, momentum": ("RMSprop", {"centered": True, "momentum": 0.9}),
+    "RMSprop, centered, momentum": ("RMSprop", {"lr": 1e-10, "centered": True, "momentum": 0.9}),
     "Adam, amsgrad": ("Adam", {"amsgrad": True}),
     "DoG, layerwise": ("DoG", {"layerwise": True}),
     "LAMB, no clipping": ("LAMB", {"max_grad_norm": None}),
-    "Adafactor, flat": ("Adafactor", NEEDED["Adafactor"]),
+    "Adafactor, flat": ("Adafactor", {}),
     "Lookahead(AdamW)": ("AdamW", {}),
 }
 CASES = {case: own for case, own in CASES.items() if own[0] in schuss.OPTIMIZERS}
@@ -56,8 +69,8 @@ def shape(case, n):
 
 def make(case, params, **options):
     """The optimizer of a case."""
-    name, defaults = CASES[case]
-    optimizer = schuss.OPTIMIZERS[name](params, **{**defaults, **options})
+    name, own = CASES[case]
+    optimizer = schuss.OPTIMIZERS[name](params, **{**NEEDED.get(name, {}), **own, **options})
     return schuss.Lookahead(optimizer) if case.startswith("Lookahead") else optimizer
 
 
@@ -137,7 +150,6 @@ class Job:
         return clip + traffic.divider(self.rule(), dict(type(self.optimizer)._rule_values(group.hypers)))
 
 
-@functools.lru_cache(maxsize=1)
-def hot(case, shapes, dtype="float32", **options):
-    """The job of a time_ benchmark, made once though asv sets a benchmark up before each sample."""
-    return Job(case, [shape(case, shapes)] if isinstance(shapes, int) else shapes, dtype, **options)
+def one(case, n, dtype="float32", **options):
+    """The job of a case over one array of n elements."""
+    return Job(case, [shape(case, n)], dtype, **options)

@@ -1,15 +1,18 @@
 """Many arrays in one step, against one array with as many elements and against torch; and small calls."""
 
 import functools
+import itertools
+import operator
 from math import prod
 
 import schuss
 
 from . import libraries
-from .jobs import ADAMW, THREADS, Job, hot
+from .jobs import ADAMW, THREADS, Job
 from .models import LAYOUTS
-from .timing import HOT, Timed, interleave, measure_ratio
+from .timing import HOT, SUITE, Timed, measure_ratio
 
+version = SUITE
 LISTS = [layout for layout, shapes in LAYOUTS.items() if len(shapes) > 1]
 
 
@@ -18,10 +21,7 @@ class Many(Timed):
     param_names = ["layout"]
 
     def prepared(self, layout):
-        return hot("AdamW", tuple(LAYOUTS[layout])).step
-
-    def time_step(self, *_params):
-        self.step()
+        return Job("AdamW", LAYOUTS[layout]).step
 
 
 class ManyRatios:
@@ -47,22 +47,19 @@ ManyRatios.track_ratio_to_torch.unit = "times torch fused"
 
 
 class Call(Timed):
-    """The cost of a call, with arrays of 16 elements. `track_step` avoids asv's loop, which adds 0.2 us."""
+    """The cost of a call, with arrays of 16 elements."""
 
     params = [[1, 10, 100, 1000]]
     param_names = ["arrays of 16"]
 
     def prepared(self, count):
-        return hot("AdamW", (16,) * count).step
-
-    def time_step(self, *_params):
-        self.step()
-
-    def track_step(self, count):
-        return min(interleave({"step": Job("AdamW", [16] * count).step})["step"])
+        return Job("AdamW", [16] * count).step
 
 
-Call.track_step.unit = "s"
+def clipping(job):
+    """clip_grad_norm_ with a bound that falls a little from call to call, so that each call has something to clip."""
+    bounds = itertools.accumulate(itertools.repeat(0.99999), operator.mul)
+    return lambda: schuss.clip_grad_norm_(job.grads, next(bounds))
 
 
 # What is called around or beside a step.
@@ -73,13 +70,12 @@ AROUND = {
     "Transformed(AdamW, [clip]).step": lambda job: functools.partial(
         schuss.Transformed(job.optimizer, [schuss.transforms.clip(1.0)]).step, job.grads
     ),
-    "clip_grad_norm_": lambda job: functools.partial(schuss.clip_grad_norm_, job.grads, 1.0),
+    "clip_grad_norm_": clipping,
     "global_norm": lambda job: functools.partial(schuss.global_norm, job.grads),
     "opt.lr = x": lambda job: functools.partial(setattr, job.optimizer, "lr", 1e-3),
 }
 
 
-@functools.lru_cache(maxsize=1)
 def around(call):
     """One of these calls, with AdamW over 100 arrays of 16."""
     return AROUND[call](Job("AdamW", [16] * 100))
@@ -91,6 +87,3 @@ class Around(Timed):
 
     def prepared(self, call):
         return around(call)
-
-    def time_step(self, *_params):
-        self.step()

@@ -13,7 +13,9 @@ import numpy as np
 import schuss
 
 from .jobs import CASES, DTYPES, Job, leaves, process_environment, shape
+from .timing import SUITE
 
+version = SUITE
 MEGA = 1 << 20
 # name: (shapes, parameter dtype, gradient dtype and layout, constructor options)
 GROWTH = {

@@ -5,8 +5,9 @@ import importlib.util
 from .jobs import THREADS
 from .libraries import LR, random_arrays
 from .models import TORCH_MODELS
-from .timing import measure_ratio
+from .timing import SUITE, measure_ratio
 
+version = SUITE
 INSTALLED = importlib.util.find_spec("torch") is not None
 
 

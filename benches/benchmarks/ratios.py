@@ -11,9 +11,10 @@ import importlib.util
 import schuss
 
 from . import floor, libraries
-from .jobs import ADAMW, CASES, DTYPES, IN_CACHE, PAST_CACHE, SIZES, THREADS, Job, shape
-from .timing import Timed, matrix_product, measure_ratio, numpy_work
+from .jobs import ADAMW, CASES, DTYPES, IN_CACHE, PAST_CACHE, SIZES, THREADS, Job, one
+from .timing import SUITE, Timed, matrix_product, measure_ratio, numpy_work
 
+version = SUITE
 NAN = float("nan")
 # What runs before each step, to be made when it is needed.
 WORKS = {"after 1 ms of work": numpy_work, "after a matrix product": matrix_product}
@@ -38,7 +39,7 @@ class ToFloor:
     def track_ratio_to_floor(self, case, n, dtype="float32"):
         if dtype not in DTYPES or case not in CASES:
             return NAN
-        job = Job(case, [shape(case, n)], dtype)
+        job = one(case, n, dtype)
         try:
             base = job.floor()
         except floor.FloorUnavailable:
@@ -104,16 +105,6 @@ class ToOneThread:
         return in_regime(regime, every, one)
 
 
-@functools.lru_cache(maxsize=1)
-def hot_library(name, n):
-    return libraries.LIBRARIES[name]([n], threads=THREADS)[0]
-
-
-@functools.lru_cache(maxsize=1)
-def hot_floor(case, n):
-    return Job(case, [shape(case, n)]).floor()
-
-
 class LibraryTimes(Timed):
     """Times of the other libraries, to see which side changed when a ratio changes."""
 
@@ -121,10 +112,7 @@ class LibraryTimes(Timed):
     param_names = ["library", "elements"]
 
     def prepared(self, name, n):
-        return hot_library(name, n)
-
-    def time_step(self, *_params):
-        self.step()
+        return libraries.LIBRARIES[name]([n], threads=THREADS)[0]
 
 
 class FloorTimes(Timed):
@@ -132,7 +120,4 @@ class FloorTimes(Timed):
     param_names = ["optimizer", "elements"]
 
     def prepared(self, case, n):
-        return hot_floor(case, n)
-
-    def time_floor(self, *_params):
-        self.step()
+        return one(case, n).floor()

@@ -8,8 +8,9 @@ import schuss
 
 from . import libraries
 from .jobs import THREADS
-from .timing import HOT, measure_ratio
+from .timing import HOT, SUITE, measure_ratio
 
+version = SUITE
 ROWS, TABLE = 1_000, 1_000_000
 CASES = {
     "SGD": (schuss.SGD, {}),

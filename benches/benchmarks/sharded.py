@@ -10,6 +10,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from .timing import SUITE
+
+version = SUITE
 PROGRAM = Path(__file__).parents[1] / "sharded.py"
 NAN = float("nan")
 

@@ -6,8 +6,10 @@ import sys
 
 import schuss
 
-from .jobs import CASES, DTYPES, IN_CACHE, PAST_CACHE, THREADS, hot, process_environment
-from .timing import Timed
+from .jobs import CASES, DTYPES, IN_CACHE, PAST_CACHE, THREADS, one, process_environment
+from .timing import SUITE, Timed
+
+version = SUITE
 
 
 class Step(Timed):
@@ -17,10 +19,7 @@ class Step(Timed):
     param_names = ["optimizer", "elements"]
 
     def prepared(self, case, n):
-        return hot(case, n).step
-
-    def time_step(self, *_params):
-        self.step()
+        return one(case, n).step
 
 
 class StepLarge(Step):
@@ -36,10 +35,7 @@ class StepDtype(Timed):
     param_names = ["optimizer", "dtype", "elements"]
 
     def prepared(self, case, dtype, n):
-        return hot(case, n, dtype).step
-
-    def time_step(self, *_params):
-        self.step()
+        return one(case, n, dtype).step
 
 
 class StepThreads(Timed):
@@ -50,10 +46,7 @@ class StepThreads(Timed):
 
     def prepared(self, case, threads, n):
         schuss.set_num_threads(threads)
-        return hot(case, n).step
-
-    def time_step(self, *_params):
-        self.step()
+        return one(case, n).step
 
 
 class StepOptions(Timed):
@@ -71,11 +64,8 @@ class StepOptions(Timed):
 
     def prepared(self, option, n):
         constructor, call = self.options[option]
-        job = hot("AdamW", n, **constructor)
+        job = one("AdamW", n, **constructor)
         return functools.partial(job.optimizer.step, job.grads, **call)
-
-    def time_step(self, *_params):
-        self.step()
 
 
 class StepLevel:
@@ -83,7 +73,7 @@ class StepLevel:
 
     params = [list(CASES), schuss.cpu_levels(), [16_384]]
     param_names = ["optimizer", "level", "elements"]
-    unit = "s"
+    unit = "seconds"
     code = """
 import sys
 from benchmarks.jobs import Job, shape

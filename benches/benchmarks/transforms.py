@@ -6,8 +6,9 @@ import schuss
 from schuss import transforms
 
 from .jobs import Job
-from .timing import HOT, measure_ratio
+from .timing import HOT, SUITE, measure_ratio
 
+version = SUITE
 CASES = {
     "none": [],
     "clip": [transforms.clip(1.0)],

@@ -19,7 +19,7 @@ def measure(piece, rounds):
         own = package.Checkpoint()
         own.setup()
         try:
-            return {"save": own.track_save_rate(), "load": own.track_load_rate()}
+            return {"save": own.rate(own.save), "load": own.rate(own.load)}
         finally:
             own.teardown()
     return {case: memory.measure_growth(case) for case in memory.GROWTH}

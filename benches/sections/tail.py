@@ -18,22 +18,28 @@ def tail(shapes, rounds):
 
     from benchmarks import jobs, libraries, timing
 
-    steps = _ours(jobs, shapes)
+    job = jobs.Job("AdamW", shapes, **jobs.ADAMW, max_grad_norm=NORM, nonfinite="skip")
+    steps = _ours(jobs, job)
     if "torch fused" in libraries.LIBRARIES:
-        steps |= _torch(jobs, libraries, shapes)
-    taken = timing.interleave(steps, rounds, seconds=0.02, rest=0.01)
+        steps |= _torch(jobs, libraries, shapes, job.grads)
+
+    def refill():
+        """Gradients with a norm far above the bound, for the next call to clip; torch's are the same arrays."""
+        for g in job.grads:
+            g.fill(SCALE)
+
+    taken = timing.interleave(steps, rounds, seconds=0.02, rest=0.01, work=refill)
     result = {"seconds": {name: median(each) for name, each in taken.items()}}
     for name in taken.keys() & {"torch", "separately"}:
         result[name] = timing.ratio(taken, name, "schuss")
     return result
 
 
-def _ours(jobs, shapes):
+def _ours(jobs, job):
     import numpy as np
 
     import schuss
 
-    job = jobs.Job("AdamW", shapes, **jobs.ADAMW, max_grad_norm=NORM, nonfinite="skip")
     grads, fused = job.grads, job.optimizer
     plain = jobs.make("AdamW", job.params, **jobs.ADAMW)  # over the same arrays, with its own state
 
@@ -64,10 +70,12 @@ def _ours(jobs, shapes):
     }
 
 
-def _torch(jobs, libraries, shapes):
+def _torch(jobs, libraries, shapes, grads):
     import torch
 
     params, _ = libraries.torch_model(shapes, threads=jobs.THREADS)
+    for p, g in zip(params, grads):
+        p.grad = torch.from_numpy(g)
     options = {
         "betas": (libraries.BETA1, libraries.BETA2),
         "eps": libraries.EPS,
@@ -110,7 +118,8 @@ def tables(data):
     text = (
         "AdamW, float32, the 148 arrays of GPT-2 small: unscale the gradients, check for NaN, clip to a global norm, "
         "step, zero the gradients. schuss does this in one call; torch uses GradScaler.unscale_, clip_grad_norm_, the "
-        "fused step and zero_grad(set_to_none=False). The parts are also timed separately. A torch program that frees "
+        "fused step and zero_grad(set_to_none=False). Before every call the gradients get values again, so that their "
+        "norm is above the bound; that is not counted. The parts are also timed separately. A torch program that frees "
         "its gradients instead of zeroing them saves that part."
     )
     rows = [["schuss, one call", time(own["seconds"]["schuss"]), ""]]

@@ -1,11 +1,15 @@
 """What the benchmarks read from the rules: passes and their memory traffic; the dashboard's pages. Measures nothing."""
 
+import hashlib
 import importlib
+import inspect
+import itertools
 import json
 import pkgutil
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 BENCHES = Path(__file__).parents[2] / "benches"
@@ -40,10 +44,18 @@ def jobs(monkeypatch):
     return importlib.import_module("benchmarks.jobs")
 
 
-def test_every_module_of_the_suite_can_be_imported(jobs):
+def suite():
+    """The suite's modules."""
     package = importlib.import_module("benchmarks")
-    for module in pkgutil.iter_modules(package.__path__):
-        importlib.import_module(f"benchmarks.{module.name}")
+    return [importlib.import_module(f"benchmarks.{module.name}") for module in pkgutil.iter_modules(package.__path__)]
+
+
+def kinds():
+    return {kind for module in suite() for kind in vars(module).values() if isinstance(kind, type)}
+
+
+def test_every_module_of_the_suite_can_be_imported(jobs):
+    assert {"step", "many", "ratios"} <= {module.__name__.partition(".")[2] for module in suite()}
 
 
 def test_the_traffic_of_a_step_is_that_of_its_passes(jobs):
@@ -73,20 +85,57 @@ def test_divisions_and_square_roots_are_counted(jobs):
 
 
 def test_a_timed_call_makes_nothing(jobs, monkeypatch):
-    """`asv run --quick` times one call, which must be a step and not the job's construction."""
-    package, timing = importlib.import_module("benchmarks"), importlib.import_module("benchmarks.timing")
-    modules = [importlib.import_module(f"benchmarks.{each.name}") for each in pkgutil.iter_modules(package.__path__)]
-    timed = {kind for module in modules for kind in vars(module).values() if isinstance(kind, type)}
-    timed = {kind for kind in timed if issubclass(kind, timing.Timed) and hasattr(kind, "params")}
+    """What is timed is a step, and not the job's construction."""
+    timing = importlib.import_module("benchmarks.timing")
+    assert inspect.isabstract(timing.Timed)  # or asv would run it
+    timed = {kind for kind in kinds() if issubclass(kind, timing.Timed) and hasattr(kind, "params")}
     assert {kind.__name__ for kind in timed} >= {"Step", "StepOptions", "Many", "Call", "FloorTimes"}
     for kind in timed - {importlib.import_module("benchmarks.ratios").FloorTimes}:  # its loop is compiled first
-        benchmark, choice = kind(), [values[0] for values in kind.params]
-        benchmark.setup(*choice)
+        step = kind().prepared(*[values[0] for values in kind.params])
         with monkeypatch.context() as patch:
             patch.setattr(jobs.Job, "__init__", None)
-            before = benchmark.step
-            benchmark.time_step(*choice)
-        assert benchmark.step is before
+            step()
+
+
+def test_asv_times_no_single_short_calls(jobs):
+    """It does so, in some versions, where a benchmark has a setup: short calls are then those of the clock, too."""
+    for kind in kinds():
+        if hasattr(kind, "setup") and any(name.startswith("time_") for name in dir(kind)):
+            assert kind.number == 1, f"{kind} should be Timed"
+
+
+def test_the_suite_has_a_version(jobs):
+    """asv's own version of a benchmark is of its code alone: it does not see that a helper measures something else."""
+    named, version = re.compile("(time|timeraw|track|mem|peakmem)_"), importlib.import_module("benchmarks.timing").SUITE
+    for module in suite():
+        own = [one for one in vars(module).values() if isinstance(one, type) and not inspect.isabstract(one)]
+        if any(named.match(name) for one in [module, *own] for name in dir(one)):
+            assert module.version == version, module
+    files = sorted((BENCHES / "benchmarks").glob("*.py"))
+    files += [BENCHES / "sections" / f"{name}.py" for name in ("products", "systems", "tail")]
+    files += [BENCHES / "sharded.py", BENCHES / "floor/src/lib.rs"]
+    text = "".join(file.read_text(encoding="utf-8") for file in files)
+    assert (version, hashlib.sha256(text.encode()).hexdigest()[:16]) == ("2", "0bb7a90a670d89c1"), (
+        "the suite has changed: if what is measured has, raise SUITE in timing.py; then put version and hash here"
+    )
+
+
+def test_jobs_can_be_stepped_for_long(jobs):
+    """Parameters stay moderate: a measurement takes ten times as many steps, and float16 ends at 65,504."""
+    for dtype, case in itertools.product(jobs.DTYPES, jobs.CASES):
+        job = jobs.Job(case, [jobs.shape(case, 64)], dtype)
+        for _ in range(5_000):
+            job.step()
+        assert np.abs(job.params.astype(np.float64)).max() < 2_000, (case, dtype)
+
+
+def test_each_timed_clipping_clips(jobs):
+    job = jobs.Job("AdamW", [16] * 100)
+    step = importlib.import_module("benchmarks.many").clipping(job)
+    for _ in range(100):
+        before = job.grads[0].copy()
+        step()
+        assert (job.grads[0] != before).all()
 
 
 DASHBOARD = """<head>
@@ -111,6 +160,61 @@ def test_parts_are_not_recorded_in_the_place_of_another_machines_figures(tmp_pat
     with pytest.raises(SystemExit, match=r"^results.json is of another machine or other versions"):
         speed.main()
     assert "floors" in json.loads(path.read_text())["figures"]
+
+
+def test_an_older_record_of_this_machine_is_known(monkeypatch):
+    """It lacks what was added later; a new machine or version is another one."""
+    if not BENCHES.exists():
+        pytest.skip("an installed package has no benchmarks")
+    monkeypatch.syspath_prepend(BENCHES)
+    speed = importlib.import_module("speed")
+    now = {"cpu": "one", "model": "6-207-2", "versions": {"numpy": "2", "rustc": "1.89.0"}}
+    assert speed.same(now, now) and speed.same({"cpu": "one", "versions": {"numpy": "2"}}, now)
+    for other in [{}, {**now, "cpu": "two"}, {**now, "model": "6-207-3"}, {"cpu": "one", "versions": {"numpy": "1"}}]:
+        assert not speed.same(other, now)
+
+
+def test_the_page_lists_the_cases_of_all_tables_in_which_another_library_is_faster(monkeypatch):
+    if not BENCHES.exists():
+        pytest.skip("an installed package has no benchmarks")
+    monkeypatch.syspath_prepend(BENCHES)
+    page = importlib.import_module("page")
+    own = {"schuss": 1e-6, "library": 1e-6, "ratio": 0.9}
+    figures = {"others": {"numba": {"hot": {"1024": own}}}, "systems": {"Newton": {"seconds": 1.0, "ratio": 1.25}}}
+    found = page.losses({"figures": figures})
+    assert found == {
+        ("numba", "back to back"): ["0.90 at 1,024 elements"],
+        ("SciPy", "Systems"): ["0.80 at Newton, 2,000 unknowns"],
+    }
+
+
+def test_a_comparison_says_what_it_leaves_out(monkeypatch, capsys):
+    if not BENCHES.exists():
+        pytest.skip("an installed package has no benchmarks")
+    monkeypatch.syspath_prepend(BENCHES)
+    compare = importlib.import_module("compare")
+
+    class Side:
+        def __init__(self, names):
+            self.names = names
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def ask(self, question):
+            if question == "fails":
+                raise compare.Failed("ValueError: no")
+            return 1.0
+
+    monkeypatch.setattr(compare, "Side", Side)
+    assert compare.compare([["both", "fails", "old"], ["both", "fails", "new"]], ".", 1.05, 1) == []
+    printed = capsys.readouterr().out
+    assert "only in base: old" in printed and "only in head: new" in printed
+    assert "not compared: fails: ValueError: no" in printed
+    assert compare.compare([["old"], ["new"]], ".", 1.05, 1) is None
 
 
 @pytest.fixture
