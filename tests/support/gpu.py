@@ -1,14 +1,18 @@
 """Arrays on a GPU for tests/cuda: on a real GPU, or on one that emulator.cpp emulates on the host.
 
 The environment variable SCHUSS_TEST_CUDA chooses, "gpu" or "emulator". The emulator replaces NVIDIA's driver and
-compiler in the whole process, so these tests run in child processes: see test_cuda.py.
+compiler in the whole process, so these tests run in child processes: see test_cuda.py. As a script it runs another on
+that GPU: `SCHUSS_TEST_CUDA=emulator python tests/support/gpu.py benches/cuda.py [OPTIONS]`.
 """
 
 import ctypes
 import os
+import runpy
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 
@@ -85,3 +89,27 @@ class Array:
         data = (self.pointer, self.readonly)
         code = CODES.get(str(self.dtype), self.dtype.str)
         return dict(shape=self.shape, typestr=code, data=data, strides=self.strides, version=3, stream=self.stream)
+
+
+def torch():
+    """What benches/cuda.py uses of PyTorch, for an emulated GPU. Its optimizer does nothing."""
+
+    def adamw(params, fused):
+        assert fused and all(param.grad.fill == 0.1 for param in params)
+        return SimpleNamespace(step=lambda: None)
+
+    return SimpleNamespace(
+        Tensor=SimpleNamespace,
+        cuda=SimpleNamespace(is_available=lambda: True),
+        ones=lambda n, device, requires_grad: SimpleNamespace(grad=None),
+        full_like=lambda tensor, fill: SimpleNamespace(fill=fill),
+        optim=SimpleNamespace(AdamW=adamw),
+    )
+
+
+if __name__ == "__main__":
+    start()
+    if MODE == "emulator":
+        sys.modules["torch"] = torch()
+    del sys.argv[0]
+    runpy.run_path(sys.argv[0], run_name="__main__")
