@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Builds for aarch64, and runs that under qemu-user: arm.sh [FOLDER]. All that it makes is in FOLDER.
+# Builds for aarch64, and runs that under qemu-user: arm.sh [FOLDER]. All that it makes is in FOLDER, but for packages that cargo
+# downloads.
 # PARTS, all by default:
 #   build  the wheel, and the vector instructions in it; with a Python without the GIL in INTERPRETERS, which is this machine's,
 #          also the wheel for that;
@@ -16,6 +17,7 @@ cd "$(dirname "$0")/../.."
 folder=$(realpath -m "${1:-build/machines/arm}")
 target=aarch64-unknown-linux-gnu
 mkdir -p "$folder"
+export XDG_CACHE_HOME=$folder/cache # of pip and zig
 
 if [ ! -e "$folder/.unpacked" ]; then
     unpack_debian "$folder" rustc libstd-rust-dev:arm64 qemu-user binutils-aarch64-linux-gnu python3:arm64

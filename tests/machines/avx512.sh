@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs the AVX-512 kernels on a CPU that has AVX-512: compares all lines of tests/support/bits.py, with one, two and three threads,
-# with those recorded at the baseline level. The crate's tests of bits, in `make test`, are over all levels that a CPU has.
-# PYTHON is one with the package and what its tests need.
+# with those recorded at the baseline level, and runs the crate's unit tests and its tests of bits, which compare all levels that
+# the CPU has. PYTHON is one with the package and what its tests need.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 python=${PYTHON:-.venv/bin/python}
@@ -13,3 +13,4 @@ for threads in 1 2 3; do
     head -n 1 "$folder/$threads.txt"
     tests/machines/bits.sh "$folder/$threads.txt"
 done
+cargo test --locked -p schuss --lib --test same_bits
