@@ -3,7 +3,7 @@
 //! The emulator replaces NVIDIA's libraries in a separate process. It needs Linux and g++. Knows no Python.
 
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use schuss_macros::rules;
 
@@ -228,7 +228,11 @@ fn same_bits_in_the_emulator() {
     let library = std::env::var("SCHUSS_NVRTC").expect("is set by the other test");
     nvrtc::load(&[library], 99).unwrap();
     let staged = |rule: &CompiledRule| rule.rule.programs.iter().any(|program| program.stages.len() > 1);
-    for rule in rules().filter(|rule| staged(rule) || ["adam", "lookahead"].contains(&rule.rule.name)) {
+    let part = std::env::var("SCHUSS_EMULATED_PART").expect("is set by the other test");
+    let (part, parts) = part.split_once(' ').expect("two numbers");
+    let (part, parts): (usize, usize) = (part.parse().unwrap(), parts.parse().unwrap());
+    let tested = rules().filter(|rule| staged(rule) || ["adam", "lookahead"].contains(&rule.rule.name));
+    for rule in tested.skip(part).step_by(parts) {
         for (flags, types) in [(0.0, (F32, F32)), (1.0, (F64, F64)), (1.0, (Bf16, F32)), (0.0, (F16, F64))] {
             check(rule, &Case { flags, types, ..PLAIN }, &SHAPES);
             check(rule, &Case { flags, types, specials: true, ..PLAIN }, &SHAPES);
@@ -293,16 +297,27 @@ fn every_rule_gives_the_host_s_bits() {
         .arg("-ldl")
         .status();
     assert!(built.unwrap().success());
-    let done = Command::new(std::env::current_exe().unwrap())
-        .args(["in_the_emulator", "--ignored", "--test-threads=1"])
-        .env("LD_LIBRARY_PATH", &folder)
-        .env("SCHUSS_NVRTC", &library)
-        .env("SCHUSS_CUDA_CACHE", std::env::var("SCHUSS_EMULATED_CACHE").unwrap_or_default())
-        .output()
-        .unwrap();
+    // Compiling takes nearly all of the time, and each process compiles one unit at a time.
+    let processes = std::thread::available_parallelism().map_or(1, |count| count.get().min(8));
+    let run = |process: usize| {
+        Command::new(std::env::current_exe().unwrap())
+            .args(["in_the_emulator", "--ignored", "--test-threads=1"])
+            .env("LD_LIBRARY_PATH", &folder)
+            .env("SCHUSS_NVRTC", &library)
+            .env("SCHUSS_CUDA_CACHE", std::env::var("SCHUSS_EMULATED_CACHE").unwrap_or_default())
+            .env("SCHUSS_EMULATED_PART", format!("{process} {processes}"))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap()
+    };
+    let running: Vec<_> = (0..processes).map(run).collect();
+    let done: Vec<_> = running.into_iter().map(|process| process.wait_with_output().unwrap()).collect();
     let _ = std::fs::remove_dir_all(&folder);
     let words = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    assert!(done.status.success(), "{}{}", words(&done.stdout), words(&done.stderr));
+    for one in done {
+        assert!(one.status.success(), "{}{}", words(&one.stdout), words(&one.stderr));
+    }
 }
 
 /// Checks that the rules tested include every kind of state.
