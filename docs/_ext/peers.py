@@ -287,7 +287,7 @@ OPTAX_TRANSFORMS = [
     ("scale_by_trust_ratio", "LARS", "lr=0.1", "or `LAMB`"),
     ("skip_large_updates", None, "", "compare `global_norm` of the gradients before the step"),
     ("trace", "SGD", "momentum=0.9", ""),
-    ("zero_nans", "transforms.zero_nans", "", ""),
+    ("zero_nans", "transforms.zero_nans", "", "``found_nan`` is an attribute of `Transformed`"),
 ]
 
 PYTORCH_OPTIMIZER = [

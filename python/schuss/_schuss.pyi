@@ -6,6 +6,7 @@ import numpy.typing as npt
 from typing_extensions import Self, disjoint_base
 
 __all__ = [
+    "EVALUATING",
     "AfterStep",
     "Arrangement",
     "AtLookAhead",
@@ -50,6 +51,7 @@ __all__ = [
 ]
 
 __version__: str
+EVALUATING: str
 
 #: Batch, rows and columns in memory order, whether rows are columns there, and how many matrices are interleaved.
 _Matrix: TypeAlias = tuple[int, int, int, bool, int]
@@ -177,7 +179,7 @@ class Job:
         cls,
         rule: str,
         program: str,
-        values: npt.NDArray[np.float64],
+        values: Sequence[npt.NDArray[np.float64]],
         step: int,
         params: Sequence[np.ndarray],
         grads: Sequence[np.ndarray],
@@ -185,6 +187,7 @@ class Job:
         matrices: Sequence[_Matrix | None],
         shared: npt.NDArray[np.float64] | None = None,
         factor: float = 1.0,
+        groups: Sequence[int] | None = None,
     ) -> Self: ...
     def set(self, values: Sequence[float]) -> None: ...
     def run(self) -> None: ...

@@ -40,8 +40,8 @@ def save(path: str | os.PathLike[str], optimizer: Optimizer, *, include_params: 
     path : str or path
         The file to write; an existing file is replaced.
     optimizer : Optimizer
-        Its parameters and its ``state_dict()`` are saved. A learning-rate schedule is a function and is not saved, but
-        its state, if it keeps any (`schuss.schedules.reduce_on_plateau`), is.
+        Its parameters and its ``state_dict()`` are saved, its ``grads`` are not. A learning-rate schedule is a function
+        and is not saved, but its state, if it keeps any (`schuss.schedules.reduce_on_plateau`), is.
     include_params : bool, default True
         ``False`` saves the state alone: the file is smaller, and the parameters are yours to save.
 
@@ -81,6 +81,7 @@ def write(
 ) -> None:
     """Saves an optimizer that nobody else uses now; `content` gives the elements of a tensor in C order."""
     path = os.path.realpath(_path(path))  # follows symbolic links, as a plain write would
+    optimizer._backend.refuse_replaced(optimizer._stepped)
     tensors = stored_tensors(optimizer, include_params)
     header = {"format": _FORMAT, "include_params": include_params, "structure": _structure(optimizer)}
     metadata = {_METADATA: _json({**header, **_state.scalars(optimizer)})}
@@ -262,6 +263,7 @@ def prepared(
     """A context with a file that is ready to be loaded."""
     path = _path(path)
     with tensor_files.opened(path) as file, optimizer._exclusive():
+        optimizer._backend.refuse_replaced(optimizer._stepped)
         try:
             found = _read(path, file, optimizer, include_params, unfit)
         except tensor_files.NotWholeError as error:

@@ -115,7 +115,7 @@ def _make(kind: type[Optimizer]) -> Callable[..., None]:
             gradient = gradient.copy(checks.order(gradient))
         matrix = kind._matrix(group.hypers, p) if RULES[rule].needs_matrix else None
         packed = group._packed_values(rule, p.dtype)
-        _schuss.Job(rule, "step", packed, int(step), [p], [gradient], [states], [matrix]).run()
+        _schuss.Job(rule, "step", [packed], int(step), [p], [gradient], [states], [matrix]).run()
         one_rule = kind._array_rule.__func__ is Optimizer._array_rule.__func__  # type: ignore[attr-defined]
         if one_rule and not RULES[rule].needs_matrix and not RULES[rule].shared:
             steppers[p.dtype] = _schuss.Stepper(rule, packed.tolist(), p)

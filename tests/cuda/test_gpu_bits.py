@@ -47,7 +47,7 @@ def test_bits(name):
 # Without a case: rules of optimizers that work on the host only, and tools. test_gpu_units.py runs them by themselves.
 MATRICES = ["muon", "shampoo", "shampoo_averaged", "shampoo_grafted", "soap"]
 TOOLS = ["ascend", "average", "centralize", "clamp", "clip_adaptively", "clip_norm"]
-TOOLS += ["clip_rms", "combine", "combine_along", "copy", "lookahead", "scale", "zero_nans"]
+TOOLS += ["clip_rms", "combine", "combine_along", "copy", "copy_finding_nan", "lookahead", "scale", "zero_nans"]
 
 
 def test_every_rule_that_a_gpu_can_run_is_in_a_case():

@@ -245,7 +245,7 @@ def test_groups_settings_and_skipped_steps():
     with refused(ValueError, "decay must be a number >= 0 and < 1, got 1.0"):
         opt.decay = 1.0
     assert repr(opt).startswith(
-        "EMA(decay=0.75, warmup=False, bias_correction=False, update_every=1, updates=2) around SGD"
+        "EMA(decay=0.75, warmup=False, bias_correction=False, update_every=1, updates=2, decayed=0.375) around SGD"
     )
 
 
@@ -334,3 +334,48 @@ def test_within_the_step_as_after_it(kind, options, wrap):
         b.update()
         assert_same([*within, *a.average], [*after, *b.average])
     assert_unchanged(b, snapshot(a))
+
+
+@pytest.mark.parametrize("warmup", [False, True])
+def test_a_decay_that_changes_with_bias_correction(warmup, tmp_path):
+    """The sum over all weights, also after a checkpoint, and after one of a version that did not save their product."""
+    w = np.ones(3)
+    opt = schuss.EMA(schuss.SGD(w, lr=0.1), decay=0.9, bias_correction=True, warmup=warmup)
+    a, product, before = np.zeros(3), 1.0, None
+    for n, decay in enumerate([0.9] * 4 + [0.5] * 3 + [0.99] * 5):
+        if n == 4:
+            before = copy.deepcopy(opt.state_dict())
+        opt.decay = decay
+        opt.step(np.array([-1.0, 0.5, np.sin(n)]))
+        own = min(decay, (1 + n) / (10 + n)) if warmup else decay
+        a, product = own * a + (1 - own) * w, product * own
+        np.testing.assert_allclose(opt.average, a / (1 - product), rtol=1e-12)
+        if n == 7:
+            schuss.save(tmp_path / "file", opt)
+            opt = schuss.EMA(schuss.SGD(w, lr=0.1), bias_correction=True)
+            schuss.load(tmp_path / "file", opt)
+    older = {name: value for name, value in before.items() if name != "decayed"}
+    one, other = (schuss.EMA(schuss.SGD(np.ones(3), lr=0.1), bias_correction=True) for _ in range(2))
+    one.load_state_dict(before)
+    other.load_state_dict(older)
+    for each in (one, other):
+        each.step(np.ones(3))
+    np.testing.assert_allclose(one.average, other.average, rtol=1e-12)
+
+
+def test_what_is_shown_by_which_wrapper():
+    w = np.ones(2)
+    inner = schuss.Lookahead(schuss.SGD(w, lr=0.1))
+    outer = schuss.EMA(inner)
+    outer.step(w.copy())
+    with outer.swap(), refused(RuntimeError, "the parameters are at the average; leave swap() first"):
+        inner.step(w)
+    with inner.evaluate(), refused(RuntimeError, "the parameters are at the slow weights; leave evaluate() first"):
+        inner.step(w)
+    beside = schuss.SWA(base := schuss.SGD(w, lr=0.1))
+    message = (
+        "this optimizer is in the middle of a step, or of being saved or loaded (in another thread, or around this "
+        "call), or its parameters have other values inside swap() or evaluate(); use it from one place at a time"
+    )
+    with beside.swap(), refused(RuntimeError, message):
+        base.step(w)

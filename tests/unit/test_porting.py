@@ -4,7 +4,9 @@ import gc
 import re
 import sys
 import weakref
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -205,3 +207,69 @@ def test_roles_in_the_porting_tables_are_no_literals(name):
     table = porting.table(name)
     assert not re.search(r":\w+:``", table)
     assert len(re.findall(r":\w+:`[^`]+`", table)) == sum(len(re.findall(r":\w+:`", row[-1])) for row in TABLES[name])
+
+
+class Layers(list):
+    """A list of layers with methods, as hand-written code has."""
+
+
+@pytest.mark.parametrize("kind", [dict, OrderedDict, lambda pairs: defaultdict(list, pairs)])
+def test_arrays_replaced_in_containers_of_other_kinds(kind, tmp_path):
+    """Also where the optimizer is saved, loaded, averaged or synchronized."""
+    params = kind({"w": np.ones(2), "layers": Layers([np.ones(3)])})
+    grads = {"w": np.ones(2), "layers": [np.ones(3)]}
+    opt = schuss.Lookahead(schuss.SGD(params, lr=0.1))
+    average = schuss.EMA(opt)
+    if kind is OrderedDict:
+        params.move_to_end("w")
+    assert average.step(grads)
+    schuss.save(tmp_path / "file", average)
+    average.update()
+    opt.sync()
+    for place, container, key in [("['w']", params, "w"), ("['layers'][0]", params["layers"], 0)]:
+        before = snapshot(average)
+        kept, container[key] = container[key], container[key] * 5
+        for call in (
+            lambda: average.step(grads),
+            lambda: opt.step(grads),
+            lambda: schuss.save(tmp_path / "other", average),
+            lambda: schuss.load(tmp_path / "file", average),
+            average.update,
+            opt.sync,
+            lambda: average.swap().__enter__(),
+        ):
+            with refused(ValueError, f"params{place}" + REPLACED.format(f"params{place}")):
+                call()
+        assert_unchanged(average, before)
+        container[key] = kept
+    assert average.step(grads)
+
+
+class Model(NamedTuple):
+    """Parameters as JAX users have them."""
+
+    w: np.ndarray
+    b: Any
+
+
+class Net(SimpleNamespace):
+    """Parameters as attributes."""
+
+
+def test_named_tuples_stay_what_they_are():
+    packed = schuss.pack(Model(np.ones(2), {"x": np.ones(1)}))
+    assert isinstance(packed, Model) and packed.b["x"].shape == (1,)
+    opt = schuss.EMA(schuss.SGD(packed, lr=0.1))
+    opt.grads.w[:] = 1.0
+    opt.step()
+    assert opt.average.w.shape == (2,)
+    assert opt.step(Model(np.ones(2), {"x": np.ones(1)})) and opt.step((np.ones(2), {"x": np.ones(1)}))
+
+
+def test_arrays_in_attributes():
+    with refused(
+        TypeError,
+        "params is a Net, not a NumPy array; pass vars(params), a dict of its arrays; dataclasses.asdict would copy "
+        "them",
+    ):
+        schuss.SGD(Net(w=np.ones(2)))

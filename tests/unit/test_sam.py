@@ -123,6 +123,52 @@ def test_groups_scale_none_and_shared_gradients():
     assert round(x[0], 9) == 1.25, "uphill, from the lower point"
 
 
+@pytest.mark.parametrize("maximize", [False, True])
+def test_a_distance_for_each_group(maximize):
+    """The norm is that of all groups; each moves by its own distance along the one direction."""
+    w, v, u = np.array([3.0]), np.array([-4.0, 0.0]), np.array([12.0])
+    groups = [{"params": w}, {"params": [v, u]}]
+    opt = schuss.SAM(schuss.SGD(groups, lr=0.5, maximize=maximize), rho=(1.3, 2.6))
+    seen = []
+    opt.step(lambda: seen.append(np.concatenate([w, v, u])) or [w, [v, u]])
+    sign = -1.0 if maximize else 1.0
+    np.testing.assert_allclose(seen[1], [3.0 + sign * 0.3, -4.0 - sign * 0.8, 0.0, 12.0 + sign * 2.4], rtol=1e-12)
+    opt.rho = [0.0, 1.3]
+    before = w.copy()
+    opt.first_step([w, [None, u]])
+    assert w == before and u != before
+    opt.second_step([w, [None, u]])
+    other = schuss.SAM(schuss.SGD(copy.deepcopy(groups), lr=0.5, maximize=maximize), rho=0.5)
+    other.load_state_dict(json.loads(json.dumps(opt.state_dict(), default=np.ndarray.tolist)))
+    assert other.rho == opt.rho == copy.deepcopy(opt).rho == (0.0, 1.3)
+    opt.rho = 0.25
+    assert opt.rho == 0.25
+
+
+def test_as_many_distances_as_groups():
+    def make(rho):
+        return schuss.SAM(schuss.SGD([{"params": np.ones(2)}, {"params": np.ones(3)}], lr=0.1), rho=rho)
+
+    message = "has 3 numbers, but the optimizer has 2 groups; give one number for all or one for each group"
+    with refused(ValueError, f"rho {message}"):
+        make([0.1, 0.2, 0.3])
+    opt = make((0.1, 0.2))
+    with refused(ValueError, f"rho {message}"):
+        opt.rho = (1, 2, 3)
+    with refused(ValueError, "rho[1] must be a number >= 0, got -2"):
+        opt.rho = (1, -2)
+    assert opt.rho == (0.1, 0.2)
+    opt.add_param_group({"params": np.ones(1)})
+    grads = [np.ones(2), np.ones(3), np.ones(1)]
+    with refused(
+        ValueError,
+        "rho has 2 numbers, but the optimizer has 3 groups; give one number for all or one for each group",
+    ):
+        opt.step(lambda: grads)
+    opt.rho = (1, 2, 3)
+    assert opt.step(lambda: grads)
+
+
 def test_a_closure_that_raises_leaves_everything():
     params = starts()
     opt = schuss.SAM(schuss.AdamW(params, lr=0.1))
@@ -207,6 +253,23 @@ def test_wrong_calls():
     opt = schuss.SAM(schuss.SGD([{"params": w, "maximize": True}, {"params": np.ones(2)}]))
     with refused(ValueError, "SAM needs the same maximize in all groups, since there is one direction for all of them"):
         opt.step(lambda: [w, w])
+
+
+def test_first_gradients_that_are_not_finite():
+    bad, good = np.array([[1.0, 2.0], [np.inf, 1.0]]), np.ones((2, 2))
+    w = np.ones((2, 2), order="F")
+    opt = schuss.SAM(schuss.SGD({"w": w}, lr=0.1, nonfinite="error"))
+    before = snapshot(opt)
+    message = "grads['w'] has a NaN or infinity, first at (1, 0); nothing was updated"
+    with refused(FloatingPointError, message):
+        opt.step(lambda: {"w": bad})
+    with refused(FloatingPointError, message):
+        opt.first_step({"w": bad})
+    assert_unchanged(opt, before)
+    opt = schuss.SAM(schuss.SGD({"w": w}, lr=0.1, nonfinite="skip"))
+    calls = iter([bad, good])
+    assert not opt.step(lambda: {"w": next(calls)})
+    assert opt.skipped_steps == 1 and (w == 1.0).all() and next(calls) is good
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])

@@ -121,3 +121,35 @@ def test_the_average_must_be_recoverable():
         schuss.ScheduleFreeAdamW(np.ones(2), betas=(0.0, 0.9))
     with pytest.raises(ValueError, match="momentum"):
         schuss.ScheduleFreeSGD(np.ones(2), momentum=0.0)
+
+
+@each_kind
+def test_the_first_beta_changes_between_eval_and_train_only(kind):
+    """In train mode the average would be another one."""
+    params, opt = made(kind)
+    name = "momentum" if kind is schuss.ScheduleFreeSGD else "betas"
+    group = opt.param_groups[0]
+    value = 0.5 if name == "momentum" else (0.5, *group["betas"][1:])
+    message = (
+        f"{name} cannot change in train mode, since the average is computed with it; call eval(), set it, and call "
+        "train()"
+    )
+    with refused(ValueError, message):
+        group[name] = value
+    group["weight_decay"] = 0.1
+    opt.eval()
+    average = copy.deepcopy(params)
+    group[name] = value
+    opt.train()
+    opt.eval()
+    for p, q in zip(params, average, strict=True):
+        np.testing.assert_allclose(p, q, rtol=1e-12)
+    _, new = made(kind, steps=0)
+    new.param_groups[0][name] = value
+
+
+@each_kind
+def test_no_slow_weights_around_it(kind):
+    _, opt = made(kind)
+    with refused(TypeError, f"{kind.__name__} averages its parameters itself; use it without Lookahead"):
+        schuss.Lookahead(opt)

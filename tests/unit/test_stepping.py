@@ -71,6 +71,19 @@ def made(**options):
     return opt, (a, b, c)
 
 
+@pytest.mark.parametrize("kind", [schuss.SGD, schuss.AdamW, schuss.LARS, schuss.Adafactor])
+def test_packed_parameters(kind):
+    packed, params = schuss.pack(params_of(SHAPES)), params_of(SHAPES)
+    opt, other = kind(packed, lr=0.1), kind(params, lr=0.1)
+    for t in range(1, 4):
+        grads = grads_of(t, SHAPES)
+        with opt.stepping() as update:
+            for i in (2, 0, 3, 1):
+                update(packed[i], grads[i])
+        other.step(grads)
+    assert_same(packed, params)
+
+
 def test_groups_and_arrays_that_are_left_out():
     (opt, own), (other, others) = made(), made()
     for t in range(4):

@@ -64,6 +64,26 @@ def number(x):
     return np.nan if x is None else float(x)
 
 
+@pytest.mark.parametrize("dtype", DTYPES.values(), ids=list(DTYPES))
+@pytest.mark.parametrize("first", [[], [tf.clip(1.0)], [tf.centralize()]], ids=str)
+def test_which_gradients_had_a_nan(first, dtype):
+    """Of the last step's gradients, in the structure of the parameters; infinities are none."""
+    params = {"a": np.ones(3, dtype), "b": [np.ones((2, 70_000), dtype), np.ones(0, dtype)], "c": np.ones((), dtype)}
+    opt = schuss.Transformed(schuss.SGD(params, lr=0.1), [*first, tf.zero_nans()])
+    assert opt.found_nan is None
+    grads = copy.deepcopy(params)
+    grads["b"][0][1, 69_999] = np.nan
+    grads["a"][1] = np.inf
+    opt.step(grads)
+    assert opt.found_nan == {"a": False, "b": [True, False], "c": False}
+    grads["c"][...] = np.nan
+    opt.step({"a": grads["a"], "b": None, "c": grads["c"]}, partial=True)
+    assert opt.found_nan == {"a": False, "b": [False, False], "c": True}
+    plain = schuss.Transformed(schuss.SGD(copy.deepcopy(params), lr=0.1), first)
+    plain.step(copy.deepcopy(params))
+    assert plain.found_nan is None, "nobody looks for them"
+
+
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case['optimizer']} {case['kwargs']}")
 def test_optax(case):
     """Its transformed gradients or, where steps are left out, its parameters."""
@@ -383,8 +403,8 @@ def test_layer_lrs():
     ],
 )
 def test_layer_lrs_by_layer(params, part):
-    """Brackets of a path are no sets of characters; parts that no array has change nothing."""
-    decay = {part.format(i): 0.5 ** (12 - i) for i in range(14)}
+    """Brackets of a path are no sets of characters."""
+    decay = {part.format(i): 0.5 ** (12 - i) for i in range(12)}
     rates = {place: group["lr"] for group in tf.layer_lrs(params, decay, lr=1.0) for place in group["params"]}
     assert rates == {place: 0.5 ** (12 - int(re.search(r"\d+", place)[0])) for place in rates} and len(rates) == 12
 
@@ -425,3 +445,76 @@ def test_wrong_calls():
     ]:  # fmt: skip
         with refused(error, message):
             call()
+
+
+def test_counters_of_other_transforms_are_refused():
+    def saved(*transforms, calls=3):
+        opt = schuss.Transformed(schuss.SGD(np.zeros(1), lr=1.0), transforms)
+        for _ in range(calls):
+            opt.step(np.ones(1))
+        return opt.state_dict()
+
+    w = np.zeros(1)
+    opt = schuss.Transformed(schuss.SGD(w, lr=1.0), [tf.accumulate(2)])
+    before = snapshot(opt)
+    same = "make the optimizer with the same transforms"
+    with refused(ValueError, f"state['counts'][0] is 3, which accumulate(k=2) never counts; {same}"):
+        opt.load_state_dict(saved(tf.accumulate(4)))
+    assert_unchanged(opt, before)
+    opt.load_state_dict(saved(tf.accumulate(4), calls=1))
+    assert opt.step(np.array([3.0])) and w == -2.0
+    opt = schuss.Transformed(schuss.SGD(w, lr=1.0), [tf.clip(1.0), tf.accumulate(2)])
+    with refused(ValueError, f"state['counts'][0] is 1, which clip(max_delta=1.0) never counts; {same}"):
+        opt.load_state_dict(saved(tf.accumulate(2), tf.apply_if_finite(1), calls=1))
+
+
+def test_a_nan_does_not_get_into_the_mean():
+    w = np.ones(2)
+    opt = schuss.Transformed(schuss.SGD({"w": w}, lr=1.0, nonfinite="error"), [tf.accumulate(2)])
+    assert not opt.step({"w": np.array([1.0, 3.0])})
+    before = snapshot(opt)
+    for bad in (np.nan, np.inf):
+        with refused(FloatingPointError, "grads['w'] has a NaN or infinity, first at (1,); nothing was updated"):
+            opt.step({"w": np.array([1.0, bad])})
+        assert_unchanged(opt, before)
+    assert opt.step({"w": np.array([3.0, 1.0])})
+    assert_same([w], [np.array([-1.0, -1.0])])
+
+
+def test_nothing_accumulates_where_there_are_no_steps():
+    inner = schuss.ScheduleFreeSGD(np.ones(2), lr=0.1)
+    opt = schuss.Transformed(inner, [tf.accumulate(2)])
+    inner.eval()
+    with refused(RuntimeError, "the parameters are those for evaluation; call train() before the next step"):
+        opt.step(np.ones(2))
+    inner.train()
+    assert not opt.step(np.ones(2)) and opt.step(np.ones(2))
+    base = schuss.SGD(np.ones(2), lr=0.1)
+    beside, opt = schuss.EMA(base), schuss.Transformed(base, [tf.accumulate(2)])
+    with beside.swap(), pytest.raises(RuntimeError, match=r"have other values inside swap\(\)"):
+        opt.step(np.ones(2))
+    assert not opt.step(np.ones(2)) and opt.step(np.ones(2))
+
+
+def test_noise_of_each_call_and_place():
+    """Before `accumulate` the mean has independent draws; two of them in a list draw other numbers."""
+
+    def drawn(*transforms, calls=1):
+        w = np.zeros(10_000)
+        opt = schuss.Transformed(schuss.SGD(w, lr=1.0), transforms)
+        for _ in range(calls):
+            opt.step(np.zeros(10_000))
+        return w
+
+    one = drawn(tf.add_noise(1.0))
+    mean = drawn(tf.add_noise(1.0), tf.accumulate(4), calls=4)
+    assert abs(one.std() - 1.0) < 0.05 and abs(mean.std() - 0.5) < 0.03
+    after = drawn(tf.accumulate(4), tf.add_noise(1.0), calls=4)
+    assert abs(after.std() - 1.0) < 0.05 and not np.array_equal(after, one)
+    assert abs(drawn(tf.add_noise(1.0), tf.add_noise(1.0)).std() - math.sqrt(2)) < 0.05
+
+
+def test_a_factor_for_no_layer_is_refused():
+    params = {"encoder": np.ones(2), "head": np.ones(2)}
+    with refused(ValueError, "factors has 'encodr', which is found in no array's path; the first is ['encoder']"):
+        tf.layer_lrs(params, {"encodr": 0.1}, lr=0.1)

@@ -263,4 +263,6 @@ def _advice(place: str, thing: Any) -> str:
         return f"pass dict({place})"
     if isinstance(thing, Iterable) and not isinstance(thing, (str, bytes, list, tuple)):
         return "structures of arrays are lists, tuples and dicts"
+    if any(isinstance(value, np.ndarray) for value in getattr(thing, "__dict__", {}).values()):
+        return f"pass vars({place}), a dict of its arrays; dataclasses.asdict would copy them"
     return "put the numbers into np.array(..., dtype=np.float32 or np.float64) and update the model from that array"

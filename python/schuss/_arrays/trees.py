@@ -29,14 +29,20 @@ def flatten(structure: Any, name: str, first: int = 0) -> tuple[Any, list[tuple[
             numbered = {key: walk(node[key], f"{place}[{shown_key(key)}]", depth + 1) for key in _sorted(node)}
             return {key: numbered[key] for key in node}
         if isinstance(node, (list, tuple)):
-            items = [walk(value, f"{place}[{i}]", depth + 1) for i, value in enumerate(node)]
-            return items if isinstance(node, list) else tuple(items)
+            return _like(node, [walk(value, f"{place}[{i}]", depth + 1) for i, value in enumerate(node)])
         if node is None:
             return None
         leaves.append((place, node))
         return first + len(leaves) - 1
 
     return walk(structure, "", 0), leaves
+
+
+def _like(node: Any, items: list[Any]) -> Any:
+    """A list, a tuple or a named tuple, as the node is one."""
+    if isinstance(node, list):
+        return items
+    return node._make(items) if hasattr(node, "_fields") else tuple(items)
 
 
 def entries(structure: Any) -> list[Any]:
@@ -99,8 +105,7 @@ def build(template: Any, leaf: Callable[[int], Any]) -> Any:
     if isinstance(template, dict):
         return {key: build(value, leaf) for key, value in template.items()}
     if isinstance(template, (list, tuple)):
-        items = [build(value, leaf) for value in template]
-        return items if isinstance(template, list) else tuple(items)
+        return _like(template, [build(value, leaf) for value in template])
     return None if template is None else leaf(template)
 
 
@@ -153,12 +158,13 @@ def leaves(
 def containers(template: Any, structure: Any) -> Iterator[tuple[Any, list[Any]]]:
     """The lists and dicts of a structure, and what each has: a leaf of the template, or None for all else."""
     if isinstance(template, dict) and isinstance(structure, dict):
-        items = [(template.get(key), value) for key, value in structure.items()]
+        # In the order of the memory, which an OrderedDict may change in its own items.
+        items = [(template.get(key), value) for key, value in dict.items(structure)]
     elif isinstance(template, (list, tuple)) and isinstance(structure, (list, tuple)):
         items = list(itertools.zip_longest(template, structure))[: len(structure)]
     else:
         return
-    if type(structure) in (dict, list):
+    if isinstance(structure, (dict, list)):
         yield structure, [value if isinstance(own, int) else None for own, value in items]
     for own, value in items:
         yield from containers(own, value)

@@ -119,6 +119,9 @@ class Cuda:
     def refuse_changed(self, owner: Owner) -> None:
         """Arrays on a GPU are never resized or re-pointed."""
 
+    def refuse_replaced(self, owner: Owner) -> None:
+        """Arrays of other libraries may be new objects at each access."""
+
     @contextlib.contextmanager
     def other_values(self, owner: Owner, wrappers: Sequence[_schuss.Core], job: Any) -> Iterator[None]:
         with self._exclusive(owner, *wrappers, read_only=True):

@@ -108,6 +108,7 @@ class Owner(_schuss.Core):
         def _scheduled_values(self, step: int) -> list[list[float]]: ...
         def _is_written(self, array: Any) -> bool: ...
         def _refuse_changed(self, i: int | None) -> None: ...
+        def _look_again(self) -> list[tuple[Any, list[Any]]]: ...
 
         def _matrix_work(self, program: str, steps: Sequence[tuple[int, int]]) -> _schuss.Changes | None:
             """Changes scratch with matrix products, after a program before the step, which optimizers of matrices have.
@@ -223,7 +224,10 @@ class Backend(Protocol):
     # Parameters.
 
     def refuse_changed(self, owner: Owner) -> None:
-        """Raises if a parameter array was changed (resized, retyped, made read-only) since the optimizer was made."""
+        """Raises if a parameter array was replaced, resized, retyped or made read-only since the optimizer was made."""
+
+    def refuse_replaced(self, owner: Owner) -> None:
+        """Raises if a parameter array was replaced where the optimizer was given it."""
 
     def other_values(
         self, owner: Owner, wrappers: Sequence[_schuss.Core], job: Any

@@ -45,7 +45,15 @@ def job(
     """A tool over NumPy arrays, ready to run."""
     # Gradients must be plain ndarrays, not a subclass; a memory map is viewed as one, without a copy.
     plain = [np.asarray(grad) for grad in grads]
-    return _schuss.Job(tool, program, np.array(packed(values)), 1, arrays, plain, states, matrices)
+    return _schuss.Job(tool, program, [np.array(packed(values))], 1, arrays, plain, states, matrices)
+
+
+def grouped(
+    tool: str, arrays: Sequence[Any], values: Sequence[Sequence[float]], groups: Sequence[int], grads: Sequence[Any]
+) -> _schuss.Job:
+    """A tool over NumPy arrays in groups, ready to run: each group has its own arguments."""
+    arguments, plain = [np.array(packed(own)) for own in values], [np.asarray(grad) for grad in grads]
+    return _schuss.Job(tool, "step", arguments, 1, arrays, plain, (), (), groups=groups)
 
 
 def packed(values: Sequence[float] = ()) -> list[float]:

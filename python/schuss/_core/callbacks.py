@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numbers
 import weakref
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,8 @@ class Callbacks(Owner):
     _given_in: list[Any]
     #: The wrappers around the optimizer.
     _around: list[weakref.ref[Any]]
+    #: What a wrapper has set the parameters to last, and what ends that, for messages.
+    _shown_now: tuple[str, str]
     #: The memory that a step writes, as sorted byte ranges; computed when first needed.
     _written: list[tuple[int, int]] | None
 
@@ -155,6 +158,19 @@ class Callbacks(Owner):
         raise FloatingPointError(
             f"{self._place('grads', *self._suffixes[i])} has a NaN or infinity, first at {index}; {so}"
         )
+
+    def _refuse_nonfinite(self, grads: Mapping[int, np.ndarray]) -> None:
+        """Raises if one of these gradients, by the number of its array, has a NaN or an infinity."""
+        squares, _ = _schuss.sum_of_squares(list(grads.values()))
+        if np.isfinite(squares):
+            return
+        for i, array in grads.items():
+            places = np.argwhere(~np.isfinite(array))
+            if len(places):
+                own = self._params[i]
+                self._explain_nonfinite(
+                    i, int(np.ravel_multi_index(tuple(places[0]), own.shape, order=checks.order(own)))
+                )
 
     def _explain_disagreement(self, name: str, one: float, other: float) -> None:
         if name not in self._groups[0].hypers:  # an entry of a tuple

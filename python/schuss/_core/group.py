@@ -320,6 +320,9 @@ class ParamGroup(MutableMapping[str, Any]):
             raise TypeError(self._unknown(unknown[0]))
         rate_only = list(changes) == ["lr"]
         checked = self.with_rate(changes["lr"]) if rate_only else self.prepare({**self._hypers, **changes})
+        optimizer = self._owner()
+        if optimizer is not None and not rate_only:
+            optimizer._check_setting(self._where, self._hypers, checked)
         attributes, copies = self.changes(checked)
         _schuss.Changes(attributes, copies=copies).make()
 

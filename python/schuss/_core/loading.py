@@ -185,7 +185,13 @@ def check_scalars(
         raise ValueError(f"the state lacks {', '.join(map(repr, missing))}; it must come from state_dict()")
     name = optimizer._name()
     if not isinstance(state["optimizer"], str) or state["optimizer"] != name:
-        raise ValueError(f"this is the state of {state['optimizer']!r}, but the optimizer is {name!r}")
+        inner = optimizer._stepped
+        advice = (
+            "; load it into the optimizer inside"
+            if inner is not optimizer and state["optimizer"] == inner._name()
+            else ""
+        )
+        raise ValueError(f"this is the state of {state['optimizer']!r}, but the optimizer is {name!r}{advice}")
     counters = optimizer._read_counters()
     steps, missed = list(counters.groups), counters.missed or [0] * len(optimizer._params)
     present = [steps[g] - times for (g, _), times in zip(optimizer._suffixes, missed, strict=True)]

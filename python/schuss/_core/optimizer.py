@@ -360,6 +360,9 @@ class Optimizer(StateArrays):
     def _check_idle(self) -> None:
         self._backend.check_idle(self)
 
+    def _check_setting(self, where: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
+        """Raises if the checked hyperparameters of a group, `before`, cannot be set to others now."""
+
     def state_dict(self) -> dict[str, Any]:
         """Everything that a step depends on besides parameters and gradients.
 

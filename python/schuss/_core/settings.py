@@ -47,7 +47,7 @@ class Settings(Callbacks):
 
         Setting it starts there: the optimizer and all its groups and arrays have then taken so many steps, also for
         bias corrections. States stay: set it together with those of that step, since some begin at the first step, such
-        as those of ASGD, Rprop and SOAP.
+        as those of ASGD, Rprop and SOAP, and Adam's with ``catch_up=True`` have the step of each row.
         """
         count: int = _schuss.Core.step_count.__get__(self)
         return count

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 class _One(_schuss.Core):
     """One array of an optimizer with its states, as an optimizer of its own; its owner answers what Rust asks."""
 
+    #: It has no gradient buffers.
+    _grads: None = None
+
     def __init__(self, owner: Optimizer, i: int, group: GroupArrays, at: int) -> None:
         self._owner, self._i = weakref.ref(owner), i
         self._variant = group.rule_of[at]
@@ -71,7 +74,6 @@ class Stepping:
             raise RuntimeError("this step has begun already; call opt.stepping() for each step")
         _refuse(optimizer)
         optimizer._backend.refuse_changed(optimizer)
-        optimizer._look_again()
         arrays = _arrays(optimizer)
         self._numbers = {id(param): i for i, param in enumerate(optimizer._params)}
         self._context = _schuss.Stepping(optimizer, arrays)

@@ -420,4 +420,4 @@ def _add(arrays: Sequence[np.ndarray], factor: float, others: Sequence[np.ndarra
     """Adds other arrays times a factor in place, by the rule of SGD: one pass."""
     packed = np.zeros(6 + len(RULES["sgd"].hypers))
     packed[1] = -factor
-    _schuss.Job("sgd", "step", packed, 1, arrays, others, [[]] * len(arrays), [None] * len(arrays)).run()
+    _schuss.Job("sgd", "step", [packed], 1, arrays, others, [[]] * len(arrays), [None] * len(arrays)).run()

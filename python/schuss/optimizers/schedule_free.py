@@ -52,6 +52,15 @@ class _ScheduleFree(Optimizer):
     def _checked(self, name: str, value: Any, place: str | None = None) -> Any:
         return check_of(Mode)(place or name, value) if name == "mode" else super()._checked(name, value, place)
 
+    def _check_setting(self, where: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
+        name = "momentum" if "momentum" in before else "betas"
+        first = [hypers[name] if name == "momentum" else hypers[name][0] for hypers in (before, after)]
+        if first[0] != first[1] and self.mode == "train" and self.step_count:
+            raise ValueError(
+                f"{where}{name} cannot change in train mode, since the average is computed with it; call eval(), set "
+                "it, and call train()"
+            )
+
     @classmethod
     def _rule_values(cls, hypers: Mapping[str, Any]) -> Mapping[str, float]:
         return {"rectified": False, "silent": False, "warmup_steps": 0, **super()._rule_values(hypers)}

@@ -18,7 +18,8 @@ class _Sophia(Optimizer):
         r"""Averages an estimate of the Hessian's diagonal: :math:`h \leftarrow \beta_2 h + (1 - \beta_2) \hat h`.
 
         Call it before a step, every ten steps or so. It is no step: nothing is counted, clipped or scaled, and
-        parameters do not change.
+        parameters do not change. ``nonfinite`` is about gradients: a NaN in an estimate stays in :math:`h`, so leave
+        such an estimate out.
 
         Parameters
         ----------

@@ -11,8 +11,8 @@ import numpy as np
 from schuss import _schuss
 
 #: What a transform does in each step: a job or, if that is not always the same, a function of the step's number, the
-#: first of which is 1.
-Prepared = _schuss.Job | Callable[[int], None]
+#: first of which is 1, of the number of calls since the last step, and of the transform's place in the list.
+Prepared = _schuss.Job | Callable[[int, int, int], None]
 
 
 class Transform(ABC):
@@ -24,6 +24,11 @@ class Transform(ABC):
     >>> isinstance(transforms.clip(1.0), transforms.Transform)
     True
     """
+
+    @property
+    def _most_counted(self) -> float:
+        """The largest number that its counter can have."""
+        return 0
 
     @abstractmethod
     def _prepare(self, grads: Mapping[int, np.ndarray], params: Sequence[np.ndarray]) -> Prepared | None:

@@ -83,7 +83,7 @@ class agc(Transform):
 
         # A job reads a subclass's memory through a view, which does not notice that the array was resized.
         if any(type(params[i]) is not np.ndarray for i in own):
-            return lambda step: job().run()
+            return lambda *_: job().run()
         return job()
 
 
@@ -155,7 +155,7 @@ class clip_by_global_norm(Transform):
         arrays = list(grads.values())
         scale = tools.job("scale", arrays, [1.0])
 
-        def bound(_: int) -> None:
+        def bound(*_: int) -> None:
             squares, unit = _schuss.sum_of_squares(arrays)
             norm = math.sqrt(squares) * unit
             if not norm < self.max_norm:

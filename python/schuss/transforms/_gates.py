@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -51,6 +52,10 @@ class accumulate(Gate):
     def __post_init__(self) -> None:
         self._set_checked(k=validate.count("k", self.k))
 
+    @property
+    def _most_counted(self) -> float:
+        return self.k - 1
+
 
 @dataclass(frozen=True)
 class apply_if_finite(Gate):
@@ -82,3 +87,7 @@ class apply_if_finite(Gate):
     def __post_init__(self) -> None:
         name = "max_consecutive_errors"
         self._set_checked(max_consecutive_errors=validate.count(name, self.max_consecutive_errors, 0))
+
+    @property
+    def _most_counted(self) -> float:
+        return math.inf

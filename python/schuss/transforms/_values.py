@@ -20,7 +20,7 @@ _SEED = check_of(Seed)
 
 @dataclass(frozen=True)
 class zero_nans(Transform):
-    """Sets NaN to 0; infinities stay.
+    """Sets NaN to 0; infinities stay. `schuss.Transformed.found_nan` then says which arrays had any.
 
     Examples
     --------
@@ -41,8 +41,8 @@ class zero_nans(Transform):
 class add_noise(Transform):
     r"""Adds normal noise, less in later steps: :math:`g \leftarrow g + \sqrt{\eta / t^\gamma} \, N(0, 1)`.
 
-    The noise of an element depends on the seed, the step, and the element's place, and on nothing else: NumPy's Philox
-    generator counts.
+    The noise of an element depends on the seed, the step, the calls since the last one before `accumulate`, and the
+    places of the element and of the transform in its list, and on nothing else: NumPy's Philox generator counts.
 
     Parameters
     ----------
@@ -85,10 +85,10 @@ class add_noise(Transform):
         )
 
     def _prepare(self, grads: Mapping[int, np.ndarray], params: Sequence[np.ndarray]) -> Prepared:
-        def add(step: int) -> None:
+        def add(step: int, calls: int, place: int) -> None:
             deviation = math.sqrt(self.eta / step**self.gamma)
             for i, array in grads.items():
-                key, counter = np.array([self.seed, i], np.uint64), np.array([0, 0, 0, step], np.uint64)
+                key, counter = np.array([self.seed, i], np.uint64), np.array([0, place, calls, step], np.uint64)
                 noise = np.random.Generator(np.random.Philox(key=key, counter=counter)).standard_normal(array.shape)
                 noise *= deviation
                 array += noise.astype(array.dtype, copy=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import numpy as np
@@ -12,7 +12,8 @@ import numpy as np
 from schuss import _schuss
 from schuss._arrays import checks, trees
 from schuss._arrays.formats import State
-from schuss._core.hyperparameters import Fraction, Range, check_of
+from schuss._backends.protocol import Change
+from schuss._core.hyperparameters import ClosedFraction, Fraction, Range, check_of
 from schuss._core.optimizer import Optimizer
 from schuss.wrappers.base import Wrapper
 
@@ -101,8 +102,14 @@ class _Average(Wrapper):
         return self._updated() if self._is_due(steps) else None
 
     def _updated(self) -> _schuss.Changes:
-        job = self._job("average", [self._weight(self._updates)], lambda: (self._averaged(), self._extra))
-        return self._backend.changes([(self, "_updates", self._updates + 1)], jobs=[job])
+        return self._backend.changes(self._counted_up(), jobs=[self._averaging()])
+
+    def _counted_up(self) -> list[Change]:
+        return [(self, "_updates", self._updates + 1)]
+
+    def _averaging(self) -> Any:
+        """The job that updates the averages."""
+        return self._job("average", [self._weight(self._updates)], lambda: (self._averaged(), self._extra))
 
     def _averaged(self) -> list[np.ndarray]:
         """The arrays to average: the parameters, or their master copies."""
@@ -179,8 +186,11 @@ class EMA(_Average):
         "bias_correction": check_of(bool),
         "update_every": check_of(int),
         **_Average._own_settings,
+        "decayed": check_of(ClosedFraction),
     }
     _wrapper = "EMA"
+
+    _decayed: float
 
     def __init__(
         self,
@@ -198,6 +208,7 @@ class EMA(_Average):
             bias_correction=bias_correction,
             update_every=update_every,
             updates=0,
+            decayed=1.0,
         )
 
     decay = _setting("decay", "The weight of the average in an update, in [0, 1).")
@@ -206,19 +217,32 @@ class EMA(_Average):
     update_every = _setting("update_every", "Steps from one update to the next.")
 
     def _weight(self, updates: int) -> float:
-        decay = min(self.decay, (1.0 + updates) / (10.0 + updates)) if self.warmup else self.decay
         if updates == 0:
             return 1.0
-        share: float = 1.0 - decay
-        return share / (1.0 - self._decayed(updates + 1)) if self.bias_correction else share
+        share = 1.0 - self._decay_after(updates)
+        return share / (1.0 - self._decayed_after(updates)) if self.bias_correction else share
 
-    def _decayed(self, updates: int) -> float:
-        """The product of the decays of so many updates. Those of the warm-up are 1/10, 2/11, 3/12, ..."""
-        rising = 0
-        if self.warmup:
-            rising = min(updates, max(0, math.ceil((10.0 * self.decay - 1.0) / (1.0 - self.decay))))
-        product = math.factorial(9) / math.prod(float(rising + i) for i in range(1, 10))
-        return float(product * self.decay ** (updates - rising))
+    def _updated(self) -> _schuss.Changes:
+        decayed = self._decayed_after(self._updates)
+        return self._backend.changes([(self, "_decayed", decayed), *self._counted_up()], jobs=[self._averaging()])
+
+    def _decay_after(self, updates: int) -> float:
+        """The decay of an update after so many others."""
+        decay: float = self.decay
+        return min(decay, (1.0 + updates) / (10.0 + updates)) if self.warmup else decay
+
+    def _decayed_after(self, updates: int) -> float:
+        """The product of the decays of all updates, one after so many included."""
+        return self._decayed * self._decay_after(updates)
+
+    def _changed(self, checked: Mapping[str, Any]) -> list[Change]:
+        changes = super()._changed(checked)
+        if "updates" in checked and "decayed" not in checked:  # of a state that an older version has saved
+            loaded = {name: checked.get(name, self._option(name)) for name in ("decay", "warmup")}
+            rising = (min(loaded["decay"], (1.0 + n) / (10.0 + n)) for n in range(checked["updates"]))
+            decayed = math.prod(rising) if loaded["warmup"] else loaded["decay"] ** checked["updates"]
+            changes.append((self, "_decayed", decayed))
+        return changes
 
     def _is_due(self, steps: int) -> bool:
         return not steps % self.update_every

@@ -159,6 +159,7 @@ class Wrapper(Optimizer):
         self._refuse_added()
         self._backend.refuse_changed(self._stepped)
         job = self._backend.job("copy", self._params, grads=values)
+        self._stepped._shown_now = (self._shown, self._leave)
         return self._backend.other_values(self._stepped, self._wrappers(), job)
 
     def _wrappers(self) -> list[Optimizer]:
@@ -170,7 +171,8 @@ class Wrapper(Optimizer):
 
     def _refuse_shown(self) -> None:
         if self._read_only:
-            raise RuntimeError(f"the parameters are at {self._shown}; {self._leave} first")
+            shown, leave = self._stepped._shown_now
+            raise RuntimeError(f"the parameters are at {shown}; {leave} first")
 
     def _refuse_added(self) -> None:
         if len(self._extra) != len(self._optimizer._params):

@@ -13,12 +13,12 @@ from schuss._core.optimizer import Optimizer
 
 
 class GradientCopies(_schuss.Core):
-    """Arrays for copies of gradients, in the dtype that the update is computed in.
+    """Arrays for copies of gradients, in the dtype that the update is computed in; with `finds_nan`, what has a NaN.
 
     For the extension module it is an optimizer whose step copies; the optimizer answers what Rust asks.
     """
 
-    def __init__(self, optimizer: Optimizer) -> None:
+    def __init__(self, optimizer: Optimizer, finds_nan: bool) -> None:
         self._optimizer = optimizer
         #: The list of parameters that it was made for.
         self.params = optimizer._params
@@ -28,11 +28,22 @@ class GradientCopies(_schuss.Core):
         self._written = checks.byte_ranges(self.arrays)
         #: The copies in the structure of the parameters.
         self.tree = trees.build(optimizer._root(), self.arrays.__getitem__)
-        rules, count = [("copy", np.array(tools.packed()))], len(self.arrays)
-        no_states: list[list[np.ndarray]] = [[]] * count
-        group = (rules, [0] * count, self.arrays, no_states, [None] * count)
+        count = len(self.arrays)
+        #: 1 for each array whose gradient had a NaN when it was last copied.
+        self._found = np.zeros(count) if finds_nan else None
+        states = [[]] * count if self._found is None else [[own.reshape(())] for own in np.split(self._found, count)]
+        rules = [("copy_finding_nan" if finds_nan else "copy", np.array(tools.packed()))]
+        group = (rules, [0] * count, self.arrays, states, [None] * count)
         tree = trees.in_order(optimizer._root())
         self._arrangement = _schuss.Arrangement([group], tree, None, False, None, [])
+
+    def found_nan(self) -> Any:
+        """Whether each gradient of the last step had a NaN, in the structure of the parameters, or None."""
+        if self._found is None:
+            return None
+        found, present = self._found != 0.0, self._present
+        there = range(len(found)) if present is None else present
+        return trees.build(self._optimizer._root(), lambda i: i in there and bool(found[i]))
 
     def _gradient(self, i: int, gradient: Any, _: bool, zero_grads: bool) -> np.ndarray:
         usable = self._optimizer._gradient(i, gradient, False, zero_grads)

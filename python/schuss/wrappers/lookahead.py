@@ -27,8 +27,9 @@ class Lookahead(Wrapper):
 
     After every k-th step :math:`s \leftarrow s + \alpha (p - s)`, then :math:`p \leftarrow s`.
 
-    It wraps any optimizer of the package and is used in its place: ``step``, ``grads``, ``param_groups``,
-    ``state_dict`` and checkpoints are the wrapped optimizer's, with the slow weights as one more state array, ``slow``.
+    It wraps any optimizer of the package but the schedule-free ones, and is used in its place: ``step``, ``grads``,
+    ``param_groups``, ``state_dict`` and checkpoints are the wrapped optimizer's, with the slow weights as one more
+    state array, ``slow``.
 
     Parameters
     ----------
@@ -46,7 +47,7 @@ class Lookahead(Wrapper):
     Raises
     ------
     TypeError, ValueError
-        ``optimizer`` is not an optimizer, is or wraps a Lookahead, or a value is out of range.
+        ``optimizer`` is not an optimizer, averages by itself, is or wraps a Lookahead, or a value is out of range.
 
     References
     ----------
@@ -112,6 +113,8 @@ class Lookahead(Wrapper):
         return checked
 
     def _check_wrapped(self) -> None:
+        if "mode" in self._optimizer._settings:
+            raise TypeError(f"{type(self._stepped).__name__} averages its parameters itself; use it without Lookahead")
         if self._pullback == "pullback" and not any(map(self._momenta, self._rule_states)):
             kind = type(self._optimizer).__name__
             raise ValueError(f'pullback="pullback" needs a momentum, and {kind} here has none')

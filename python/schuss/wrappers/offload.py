@@ -222,7 +222,7 @@ class Offload:
             to, size = param.pointer + at * param.itemsize, n * param.itemsize
             calls += [
                 (self._arrived[k % 2].wait, ()),
-                (_schuss.Job(rule, "step", values[i], numbers[i], *given, None, factor).run, ()),
+                (_schuss.Job(rule, "step", [values[i]], numbers[i], *given, None, factor).run, ()),
                 (self._returned[k % 2].wait, ()),
                 (rounded.run, ()),
                 (_schuss.cuda_copy, (self._device, to, out.pointer, size, outward)),

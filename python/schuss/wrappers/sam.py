@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from schuss import _schuss
 from schuss._arrays import trees
+from schuss._backends import tools
+from schuss._core import validate
 from schuss._core.hyperparameters import check_of
 from schuss._core.optimizer import Optimizer
 from schuss.wrappers.base import Wrapper
+
+
+def _distances(place: str, value: Any) -> float | tuple[float, ...]:
+    """A distance, or one for each group."""
+    if isinstance(value, (list, tuple)):
+        return tuple(validate.number(f"{place}[{group}]", one) for group, one in enumerate(value))
+    return validate.number(place, value)
 
 
 class SAM(Wrapper):
@@ -30,8 +39,8 @@ class SAM(Wrapper):
     ----------
     optimizer : Optimizer
         An optimizer over NumPy arrays whose step takes gradients; from now on step the SAM instead.
-    rho : float, default 0.05
-        The distance :math:`\rho` >= 0. The authors of ASAM use 0.5 with ``adaptive``.
+    rho : float or sequence of float, default 0.05
+        The distance :math:`\rho` >= 0, or one for each group. The authors of ASAM use 0.5 with ``adaptive``.
     adaptive : bool, default False
         Measure the distance relative to each parameter: ASAM.
     eps : float, default 1e-12
@@ -42,7 +51,7 @@ class SAM(Wrapper):
     Raises
     ------
     TypeError, ValueError
-        ``optimizer`` is no such optimizer, or a value is out of range.
+        ``optimizer`` is no such optimizer, a value is out of range, or there are not as many distances as groups.
 
     References
     ----------
@@ -60,14 +69,20 @@ class SAM(Wrapper):
     array([ 1.2, -1.6])
     """
 
-    _own_settings = {"rho": check_of(float), "adaptive": check_of(bool), "eps": check_of(float), "eta": check_of(float)}
+    _own_settings = {"rho": _distances, "adaptive": check_of(bool), "eps": check_of(float), "eta": check_of(float)}
     _wrapper = "SAM"
     _shown = "SAM's ascended point"
     _leave = "call second_step()"
 
     def __init__(
-        self, optimizer: Optimizer, rho: float = 0.05, adaptive: bool = False, eps: float = 1e-12, eta: float = 0.0
+        self,
+        optimizer: Optimizer,
+        rho: float | Sequence[float] = 0.05,
+        adaptive: bool = False,
+        eps: float = 1e-12,
+        eta: float = 0.0,
     ) -> None:
+        self._rho: float | tuple[float, ...]
         self._wrap(optimizer, rho=rho, adaptive=adaptive, eps=eps, eta=eta)
 
     def _check_wrapped(self) -> None:
@@ -78,16 +93,34 @@ class SAM(Wrapper):
             raise TypeError(f"SAM wraps an optimizer whose step takes gradients, not {type(self._optimizer).__name__}")
         if inner._params and not isinstance(inner._params[0], np.ndarray):
             raise TypeError("SAM works on NumPy arrays only; the optimizer's are on a GPU")
+        self._of_groups("rho", self._rho)
 
     @property
-    def rho(self) -> float:
-        """The distance."""
-        rho: float = self._option("rho")
-        return rho
+    def rho(self) -> float | tuple[float, ...]:
+        """The distance, or one for each group."""
+        return self._rho
 
     @rho.setter
-    def rho(self, value: float) -> None:
+    def rho(self, value: float | Sequence[float]) -> None:
         self._change("rho", value)
+
+    def _checked(self, name: str, value: Any, place: str | None = None) -> Any:
+        checked = super()._checked(name, value, place)
+        if name == "rho":
+            self._of_groups(place or name, checked)
+        return checked
+
+    def _of_groups(self, place: str, rho: float | tuple[float, ...]) -> Sequence[float]:
+        """The distance of each group."""
+        groups = len(self.param_groups)
+        if not isinstance(rho, tuple):
+            return [rho] * groups
+        if len(rho) != groups:
+            raise ValueError(
+                f"{place} has {len(rho)} numbers, but the optimizer has {groups} groups; give one number for all or "
+                "one for each group"
+            )
+        return rho
 
     def step(
         self,
@@ -130,6 +163,11 @@ class SAM(Wrapper):
         inner = self._stepped
         with _schuss.ExclusiveLock(inner, read_only=True):
             grads = closure()
+        if self.nonfinite == "skip" and not np.isfinite(
+            _schuss.sum_of_squares(list(self._usable(grads, part).values()))[0]
+        ):
+            with _schuss.AfterStep(self._optimizer, None, self):
+                return self._optimizer.step(grads, grad_scale=scale, partial=part)  # counts it, and takes no step
         with self._ascent(grads, scale, part):
             grads = inner._apart(closure(), zero, part)
         with _schuss.AfterStep(self._optimizer, None, self):
@@ -151,6 +189,8 @@ class SAM(Wrapper):
         ------
         TypeError, ValueError
             They do not fit; nothing has changed.
+        FloatingPointError
+            One has a NaN or an infinity and ``nonfinite="error"``; nothing has changed.
         RuntimeError
             The parameters are there already.
 
@@ -203,13 +243,17 @@ class SAM(Wrapper):
         inner = self._stepped
         self._backend.refuse_changed(inner)
         usable = self._usable(grads, partial)
+        if self.nonfinite == "error":
+            inner._refuse_nonfinite(usable)
         signs = {group["maximize"] for group in self.param_groups}
         if len(signs) > 1:
             raise ValueError("SAM needs the same maximize in all groups, since there is one direction for all of them")
-        rho = -self.rho if signs.pop() else self.rho
-        values = [rho, float(self._option("adaptive")), self._option("eps") * grad_scale, self._option("eta")]
-        params = [inner._params[i] for i in usable]
-        job = self._backend.job("ascend", params, values, grads=list(usable.values()))
+        sign = -1.0 if signs.pop() else 1.0
+        others = [float(self._option("adaptive")), self._option("eps") * grad_scale, self._option("eta")]
+        values = [[sign * rho, *others] for rho in self._of_groups("rho", self._rho)]
+        groups = [inner._suffixes[i][0] for i in usable]
+        job = tools.grouped("ascend", [inner._params[i] for i in usable], values, groups, list(usable.values()))
+        inner._shown_now = (self._shown, self._leave)
         # Not the wrappers: this one has the context, and an object that refers to itself is not dropped at once.
         return self._backend.other_values(inner, [], job)
 

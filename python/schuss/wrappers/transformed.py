@@ -15,7 +15,7 @@ from schuss._backends import tools
 from schuss._core import state as _state
 from schuss._core import validate
 from schuss._core.optimizer import Optimizer
-from schuss.transforms import Transform, accumulate, apply_if_finite
+from schuss.transforms import Transform, accumulate, apply_if_finite, zero_nans
 from schuss.transforms._base import Prepared
 from schuss.wrappers.base import Wrapper
 from schuss.wrappers.gradient_copies import GradientCopies
@@ -107,13 +107,36 @@ class Transformed(Wrapper):
         """The transforms, in order."""
         return self._transforms
 
+    @property
+    def found_nan(self) -> Any:
+        """Whether each gradient of the last call of `step` had a NaN: True or False in the structure of the parameters.
+
+        It is None without `zero_nans`, and before the first step. Copies and checkpoints do not have it.
+
+        Examples
+        --------
+        >>> import numpy as np, schuss
+        >>> params = {"w": np.zeros(2), "b": np.zeros(1)}
+        >>> opt = schuss.Transformed(schuss.SGD(params, lr=0.1), [schuss.transforms.zero_nans()])
+        >>> opt.step({"w": np.array([np.nan, 1.0]), "b": np.array([1.0])})
+        True
+        >>> opt.found_nan
+        {'w': True, 'b': False}
+        """
+        return None if self._work is None else self._work.copies.found_nan()
+
     def _checked(self, name: str, value: Any, place: str | None = None) -> Any:
         checked = super()._checked(name, value, place)
-        if name == "counts" and len(checked) != len(self._transforms):
+        if name != "counts":
+            return checked
+        same = "make the optimizer with the same transforms"
+        if len(checked) != len(self._transforms):
             raise ValueError(
-                f"{place or name} has {len(checked)} entries, but there are {len(self._transforms)} transforms; make "
-                "the optimizer with the same transforms"
+                f"{place or name} has {len(checked)} entries, but there are {len(self._transforms)} transforms; {same}"
             )
+        for i, (count, transform) in enumerate(zip(checked, self._transforms, strict=True)):
+            if count > transform._most_counted:
+                raise ValueError(f"{place or name}[{i}] is {count}, which {transform!r} never counts; {same}")
         return checked
 
     @property
@@ -144,6 +167,8 @@ class Transformed(Wrapper):
         self._refuse_shown()
         scale, zero, part = self._step_options(grad_scale, zero_grads, partial)
         inner = self._stepped
+        if getattr(inner, "mode", "train") != "train":
+            raise RuntimeError(_schuss.EVALUATING)
         with _schuss.ExclusiveLock(self):
             self._refuse_added()
             given = inner._own_grads() if grads is None else grads
@@ -158,7 +183,8 @@ class Transformed(Wrapper):
         inner = self._stepped
         work = self._work
         if work is None or work.copies.params is not inner._params:
-            work = self._prepared(GradientCopies(inner), None)
+            finds_nan = any(isinstance(transform, zero_nans) for transform in self._transforms)
+            work = self._prepared(GradientCopies(inner, finds_nan), None)
         copies, done = work.copies, len(work.first)
         with _schuss.AfterStep(copies, _schuss.Changes(jobs=work.first)):
             copies.step(grads, grad_scale=grad_scale, partial=partial)
@@ -169,16 +195,19 @@ class Transformed(Wrapper):
             work = self._prepared(copies, numbers)
         fills = self._zeroed(grads, partial) if zero_grads else []
         counts = list(self._counts)
+        # The calls before this one, for transforms that come before `accumulate`.
+        calls = sum(count for count, one in zip(counts, self._transforms, strict=True) if isinstance(one, accumulate))
         for k, (transform, own) in enumerate(zip(self._transforms, work.each, strict=True)):
             taken = True
             if isinstance(transform, accumulate):
                 taken = self._accumulate(transform, k, work, counts, fills)
+                calls = 0
             elif isinstance(transform, apply_if_finite):
                 taken = self._pass_finite(transform, k, list(work.present.values()), counts, fills)
             elif isinstance(own, _schuss.Job) and k >= done:
                 own.run()
             elif callable(own):
-                own(self._optimizer.step_count + 1)
+                own(self._optimizer.step_count + 1, calls, k)
             if not taken:
                 return False
         changes = self._backend.changes([(self, "_counts", counts)], fills=fills)
@@ -227,6 +256,8 @@ class Transformed(Wrapper):
 
     def _accumulate(self, transform: accumulate, k: int, work: _Work, counts: list[int], fills: list[Any]) -> bool:
         """Adds to the mean or, for the last time, puts it into the place of the gradients."""
+        if self.nonfinite == "error":  # in the mean it would stay
+            self._stepped._refuse_nonfinite(work.present)
         done = counts[k]
         counts[k] = (done + 1) % transform.k
         into_means, into_copies = work.moves
@@ -236,7 +267,8 @@ class Transformed(Wrapper):
                 into_copies.run()
             return True
         into_means.set(tools.packed([1 / (done + 1)]))
-        self._backend.changes([(self, "_counts", counts)], jobs=[into_means], fills=fills).make()
+        with self._optimizer._exclusive():
+            self._backend.changes([(self, "_counts", counts)], jobs=[into_means], fills=fills).make()
         return False
 
     def _pass_finite(

@@ -16,8 +16,9 @@ use crate::memory::{List, collect, no_memory, push};
 /// A work list, and the scalars of its rule.
 pub type Work = (WorkList, Vec<Vec<f64>>);
 
-/// A program of a rule over arrays whose state the caller owns, ready to run; Python has checked them. `factor` multiplies the
-/// gradients; `shared` are the states of scope `all`.
+/// A program of a rule over arrays whose state the caller owns, ready to run; Python has checked them. There are `values` for each
+/// group, and `groups` has the group of each array, or nothing if there is one. `factor` multiplies the gradients; `shared` are the
+/// states of scope `all`.
 #[pyclass(frozen, module = "schuss._schuss")]
 pub struct Job {
     rule: &'static CompiledRule,
@@ -35,12 +36,12 @@ pub struct Job {
 #[pymethods]
 impl Job {
     #[new]
-    #[pyo3(signature = (rule, program, values, step, params, grads, states, matrices, shared=None, factor=1.0))]
+    #[pyo3(signature = (rule, program, values, step, params, grads, states, matrices, shared=None, factor=1.0, groups=None))]
     #[allow(clippy::too_many_arguments)] // the settings of a step
     fn new(
         rule: &str,
         program: &str,
-        values: Bound<'_, PyArray1<f64>>,
+        values: List<Bound<'_, PyArray1<f64>>>,
         step: u64,
         params: List<Bound<'_, PyUntypedArray>>,
         grads: List<Bound<'_, PyUntypedArray>>,
@@ -48,19 +49,24 @@ impl Job {
         matrices: List<Option<MatrixShape>>,
         shared: Option<Bound<'_, PyArray1<f64>>>,
         factor: f64,
+        groups: Option<Vec<usize>>,
     ) -> PyResult<Job> {
-        let rule = find_rule(rule, values.len()?)?;
+        let [first, ..] = &values.0[..] else { return Err(PyTypeError::new_err("a job needs the values of a group")) };
+        let rule = find_rule(rule, first.len()?)?;
         let Some(wanted) = rule.rule.program(program) else {
             return Err(PyTypeError::new_err("the rule has no such program"));
         };
-        let known = Known::new(values.py());
+        let known = Known::new(first.py());
         let (List(params), List(grads), List(states), List(matrices)) = (params, grads, states, matrices);
         let (mut arrays, mut written, mut read) = (Vec::new(), Vec::new(), Vec::new());
         for (i, param) in params.iter().enumerate() {
             let param = Pinned::new(param)?;
             let own = states.get(i).map_or(&[][..], |own| &own.0[..]);
             let own = collect(own.iter().map(Pinned::new))?;
-            let mut array = array(rule, 0, &param, &own, Format::PLAIN, matrices.get(i).copied().flatten(), None)?;
+            let group = groups.as_ref().map_or(Some(0), |groups| groups.get(i).copied());
+            let group = group.filter(|&group| group < values.0.len());
+            let group = group.ok_or_else(|| PyTypeError::new_err("the groups do not fit the arrays"))?;
+            let mut array = array(rule, group, &param, &own, Format::PLAIN, matrices.get(i).copied().flatten(), None)?;
             if let Some(grad) = grads.get(i) {
                 (array.grad, array.grad_type) = param
                     .gradient(grad.as_any().as_unbound(), false, &known)
@@ -75,15 +81,18 @@ impl Job {
         }
         let mut work = WorkList::default();
         work.extend(arrays).map_err(no_memory)?;
-        let mut scalars = Vec::new();
-        // SAFETY: contiguous float64, created by Python; the GIL is held.
-        GroupValues(unsafe { values.as_slice()? }).scalars(rule, step, factor, &mut scalars);
+        let mut scalars = schuss::try_collect(values.0.iter().map(|_| Vec::new())).map_err(no_memory)?;
+        for (values, scalars) in values.0.iter().zip(&mut scalars) {
+            find_rule(rule.rule.name, values.len()?)?;
+            // SAFETY: contiguous float64, created by Python; the GIL is held.
+            GroupValues(unsafe { values.as_slice()? }).scalars(rule, step, factor, scalars);
+        }
         let count = rule.rule.states.iter().filter(|state| state.scope == Scope::All).count();
         if shared.as_ref().map_or(Ok(0), |shared| shared.len())? != count {
             return Err(PyTypeError::new_err("the states that all arrays share do not fit the rule"));
         }
         let (program, shared) = (program.to_owned(), shared.map(Bound::unbind));
-        Ok(Job { rule, program, step, factor, work: Mutex::new((work, vec![scalars])), written, read, shared })
+        Ok(Job { rule, program, step, factor, work: Mutex::new((work, scalars)), written, read, shared })
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
@@ -91,7 +100,7 @@ impl Job {
         visit.call(&self.shared)
     }
 
-    /// Sets the values that the next runs take, as many as it was made with.
+    /// Sets the values of the first group that the next runs take, as many as it was made with.
     fn set(&self, values: Vec<f64>) -> PyResult<()> {
         find_rule(self.rule.rule.name, values.len())?;
         let mut guard = self.locked()?;

@@ -341,7 +341,7 @@ impl Drop for Changing<'_> {
 
 fn in_use() -> PyErr {
     PyRuntimeError::new_err(
-        "this optimizer is in the middle of a step, or of being saved or loaded (in another thread, or around this call); \
-         use it from one place at a time",
+        "this optimizer is in the middle of a step, or of being saved or loaded (in another thread, or around this call), or its \
+         parameters have other values inside swap() or evaluate(); use it from one place at a time",
     )
 }

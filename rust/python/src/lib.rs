@@ -69,6 +69,7 @@ fn _schuss(module: &Bound<'_, PyModule>) -> PyResult<()> {
     arrays::prepare(module.py())?;
     lists::prepare(module.py());
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    module.add("EVALUATING", core::EVALUATING)?;
     module.add_class::<core::Core>()?;
     module.add_class::<lock::ExclusiveLock>()?;
     module.add_class::<look_ahead::AtLookAhead>()?;

@@ -159,6 +159,7 @@ pub static TOOLS: &[&CompiledRule] = &[
     tools::clamp(),
     tools::centralize(),
     tools::copy(),
+    tools::copy_finding_nan(),
     tools::combine(),
     tools::combine_along(),
 ];

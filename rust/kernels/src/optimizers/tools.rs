@@ -162,6 +162,19 @@ rules! {
             p = g;
         }
     }
+
+    /// The same, and `found` becomes 1 if the gradient has a NaN, and 0 otherwise.
+    copy_finding_nan {
+        array found;
+        pass(p, g) {
+            p = g;
+            max array { most = select(g == g, 0.0, 1.0); }
+        }
+        array {
+            // Of no elements, the largest is minus infinity.
+            found = max(most, 0.0);
+        }
+    }
 }
 
 rules! {
