@@ -46,7 +46,10 @@ def driver():
     ("files", "env"),
     [
         (["."], {}),
-        (["test_gpu_driver.py", "test_gpu_steps.py", "test_gpu_wrong_calls.py"], {"EMULATOR_LAZY": "1"}),
+        (
+            ["test_gpu_driver.py", "test_gpu_errors.py", "test_gpu_steps.py", "test_gpu_wrong_calls.py"],
+            {"EMULATOR_LAZY": "1"},
+        ),
     ],
     ids=["eager", "lazy"],
 )
@@ -197,6 +200,45 @@ from schuss._backends import nvrtc
 def test_a_driver_that_does_not_start():
     message = run(EMULATED + ARRAY, EMULATOR_BROKEN="1").stdout
     assert message.startswith("the NVIDIA driver does not start: CUDA error")
+
+
+UNPREPARED = """
+import schuss
+from schuss import _schuss
+def tell(call):
+    try: return call()
+    except (MemoryError, RuntimeError) as error: print(error)
+at = ctypes.c_ulonglong()  # memory of another library
+gpu.EMULATOR.cuCtxSetCurrent(ctypes.c_void_p(1))
+gpu.EMULATOR.cuMemAlloc_v2(ctypes.byref(at), ctypes.c_size_t(12))
+interface = dict(shape=(3,), typestr="<f4", data=(at.value, False), strides=None, version=3)
+array = type("Array", (), {"__cuda_array_interface__": interface})()
+"""
+OPEN = """
+gpu.fail("open")
+tell(lambda: schuss.SGD(array))
+print(schuss.SGD(array).step_count)
+"""
+UNLOADED = """
+tell(lambda: _schuss.cuda_compile("", "sm_90"))
+work = _schuss.CudaWork(0)
+work.add_group([("sgd", 6)], [(0, at.value, "float32", 3, [], None)])
+tell(lambda: work.step("step", [[0.0] * 6], [1], [], [at.value], ["float32"], 1.0, None, False, False, False, 1))
+"""
+
+
+@LINUX
+@pytest.mark.skipif(shutil.which("g++") is None, reason="the emulator needs g++")
+def test_a_device_that_does_not_open():
+    first, second = run(EMULATED + UNPREPARED + OPEN).stdout.splitlines()
+    assert first == "opening device 0: CUDA error CUDA_ERROR_OUT_OF_MEMORY (out of memory)" and second == "0"
+
+
+@LINUX
+@pytest.mark.skipif(shutil.which("g++") is None, reason="the emulator needs g++")
+def test_the_extension_module_says_that_no_compiler_has_been_loaded():
+    first, second = run(EMULATED + UNPREPARED + UNLOADED).stdout.splitlines()
+    assert first == "NVRTC has not been loaded" and second == "NVRTC, the CUDA compiler, has not been loaded"
 
 
 @LINUX

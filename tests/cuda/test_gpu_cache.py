@@ -12,7 +12,8 @@ pytestmark = pytest.mark.skipif(gpu.MODE != "emulator", reason="counts the emula
 SCRIPT = """
 import gpu, numpy as np
 gpu.start()
-import schuss
+import schuss, os
+gpu.fail(os.environ.get("FAIL", ""))
 w = gpu.Array(np.ones(3, np.float32))
 schuss.SGD(w, lr=0.5).step(gpu.Array(np.ones(3, np.float32)))
 assert (w.host == 0.5).all()
@@ -58,6 +59,11 @@ def test_a_damaged_file_is_compiled_again(tmp_path, damage):
     assert len(compilations(tmp_path)) == 1 and compilations(tmp_path)[0].startswith("compile") == path.is_dir()
     assert path.is_dir() or path.read_bytes() == whole
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_code_that_the_driver_does_not_load_is_compiled_again(tmp_path):
+    (first,) = compilations(tmp_path)
+    assert compilations(tmp_path, FAIL="load") == [first]
 
 
 def test_kernels_compile_without_a_writable_folder(tmp_path):

@@ -4,12 +4,13 @@ Every optimizer's arithmetic is in test_gpu_bits.py.
 """
 
 import copy
+import ctypes
 
 import gpu
 import ml_dtypes
 import numpy as np
 import pytest
-from gpu_pairs import assert_same, normal, pair, step_both
+from gpu_pairs import assert_same, emulated, normal, pair, step_both
 from helpers import arrays
 
 import schuss
@@ -35,6 +36,32 @@ def test_arrays_may_start_at_any_offset(dtype, offset):
         here.step(grads)
         there.step([gpu.Array(g, offset=1 - offset) for g in grads])
     assert_same(here, there)
+
+
+class Lent(gpu.Array):
+    """An array that only DLPack describes."""
+
+    __cuda_array_interface__ = property()
+
+    def __dlpack_device__(self):
+        return 2, self.device
+
+    def __dlpack__(self, stream):
+        assert stream == 1
+        memory = (ctypes.c_char * self.nbytes).from_address(self.pointer)
+        return np.ndarray(self.shape, self.dtype, memory, order=self.order).__dlpack__()
+
+
+@emulated
+def test_arrays_through_dlpack():
+    values = [normal((3, 5), order="F"), normal(7, np.float64), normal(9, np.float16)]
+    here, there = schuss.AdamW([v.copy("K") for v in values]), schuss.AdamW([Lent(v) for v in values])
+    for t in range(2):
+        grads = [normal(v.shape, v.dtype, t, "F") for v in values]
+        assert here.step([g.copy("K") for g in grads]) and there.step([Lent(g) for g in grads])
+    assert_same(here, there)
+    with pytest.raises(TypeError, match=r"^grads\[2\] has dtype of type code 0 with 32 bits; a gradient must be"):
+        there.step([*(Lent(v) for v in values[:2]), Lent(np.arange(9, dtype=np.int32))])
 
 
 @pytest.mark.parametrize("kind", [schuss.AdamW, schuss.LAMB, schuss.Ranger])

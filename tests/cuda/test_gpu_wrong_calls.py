@@ -38,6 +38,14 @@ class Misaligned(gpu.Array):
         return super().__cuda_array_interface__ | dict(data=(self.pointer + 1, False), shape=(2,))
 
 
+class Unreadable:
+    def __dlpack_device__(self):
+        return 2, 0
+
+    def __dlpack__(self, stream):
+        raise BufferError("no")
+
+
 class Part(gpu.Array):
     """A slice of another array's memory."""
 
@@ -64,6 +72,9 @@ WRONG_PARAMS = {
         lambda: [Lying(normal(3))], ValueError, r"params\[0\] says .* knows nothing of its memory",
     ),
     "misaligned": (lambda: [Misaligned(normal(3))], ValueError, r"params\[0\] is not aligned to its 4-byte elements"),
+    "unreadable": (
+        lambda: [Unreadable()], TypeError, r"params\[0\] is an object of type Unreadable that cannot be read: no$",
+    ),
     "twice": (lambda: [a := good(), a], ValueError, r"params\[1\] is the same memory as params\[0\]"),
     "overlap": (lambda: [a := good(), Part(a, 1, 2)], ValueError, r"params\[1\] overlaps the memory of params\[0\]"),
     "groups": (
@@ -100,6 +111,14 @@ WRONG_GRADS = {
     "integers": (lambda o: [good(), gpu.Array(np.arange(2))], {}, TypeError, r"grads\[1\] has dtype <i8"),
     "too few": (lambda o: [good()], {}, ValueError, r"grads has 1 entries, but params has 2"),
     "no list": (lambda o: {"a": good()}, {}, TypeError, r"grads must be a list or tuple like params"),
+    "misaligned": (
+        lambda o: [good(), Misaligned(normal(3))], {}, ValueError,
+        r"grads\[1\] is not aligned to its 4-byte elements$",
+    ),
+    "unreadable": (
+        lambda o: [Unreadable(), good(2)], {}, TypeError,
+        r"grads\[0\] is an object of type Unreadable that cannot be read: no$",
+    ),
     "a parameter": (
         lambda o: [o.param_groups[0]["params"][0], good(2)], {}, ValueError,
         r"grads\[0\] shares memory with a parameter",
@@ -131,6 +150,14 @@ def test_a_gradient_in_another_memory_order_is_refused():
     opt = schuss.SGD(gpu.Array(normal((3, 4))))
     with pytest.raises(ValueError, match=r"^grads does not lie in memory as params does, contiguous in C order"):
         opt.step(gpu.Array(normal((3, 4), order="F")))
+
+
+def test_arrays_are_set_as_a_whole():
+    opt = schuss.SGD(good())
+    with pytest.raises(TypeError, match=r"^arrays on a GPU are set as a whole: array\[\.\.\.\] = values$"):
+        opt.grads[0] = 1.0
+    opt.grads[...] = np.arange(4.0)
+    assert opt.grads.numpy().tolist() == [0, 1, 2, 3]
 
 
 def test_features_that_work_on_the_host_only():

@@ -212,7 +212,7 @@ int cuGetErrorString(int error, const char** words) {
 int cuDeviceGetCount(int* count) { *count = 2; return SUCCESS; }
 int cuDeviceGet(int* device, int ordinal) { *device = ordinal; return ordinal >= 0 && ordinal < 2 ? SUCCESS : 101; }
 int cuDeviceGetAttribute(int* value, int attribute, int) { *value = attribute == 75 ? atoi(getenv("EMULATOR_MAJOR") ? getenv("EMULATOR_MAJOR") : "9") : 0; return SUCCESS; }
-int cuDevicePrimaryCtxRetain(void** out, int device) { *out = (void*)(size_t)(device + 1); return SUCCESS; }
+int cuDevicePrimaryCtxRetain(void** out, int device) { CALL("open", join(device)); *out = (void*)(size_t)(device + 1); return SUCCESS; }
 int cuCtxGetCurrent(void** out) { *out = context; return SUCCESS; }
 int cuCtxSetCurrent(void* wanted) { context = wanted; return SUCCESS; }
 
@@ -352,6 +352,7 @@ int nvrtcVersion(int* major, int* minor) { *major = 12; *minor = 99; return 0; }
 int nvrtcGetNumSupportedArchs(int* count) { *count = 2; return 0; }
 int nvrtcGetSupportedArchs(int* archs) { archs[0] = 75; archs[1] = 90; return 0; }
 int nvrtcCreateProgram(Program** out, const char* source, const char*, int, const char* const*, const char* const*) {
+    CALL("program");
     *out = new Program{source, "", ""};
     return 0;
 }
@@ -359,7 +360,13 @@ int nvrtcDestroyProgram(Program** program) { delete *program; *program = nullptr
 int nvrtcCompileProgram(Program* program, int count, const char* const* options) {
     std::string given;
     for (int i = 0; i < count; i++) given += std::string(" ") + options[i];
-    { std::lock_guard<std::recursive_mutex> guard(mutex); call("compile", given.substr(1)); }
+    {
+        std::lock_guard<std::recursive_mutex> guard(mutex);
+        if (call("compile", given.substr(1))) {
+            program->log = "emulated\n";
+            return 6;
+        }
+    }
     char folder[] = "/tmp/emulated-XXXXXX";
     if (!mkdtemp(folder)) return 1;
     std::string base = folder;
@@ -382,7 +389,7 @@ int nvrtcCompileProgram(Program* program, int count, const char* const* options)
 }
 int nvrtcGetProgramLogSize(Program* p, size_t* size) { *size = p->log.size() + 1; return 0; }
 int nvrtcGetProgramLog(Program* p, char* out) { memcpy(out, p->log.c_str(), p->log.size() + 1); return 0; }
-int nvrtcGetCUBINSize(Program* p, size_t* size) { *size = p->code.size(); return 0; }
+int nvrtcGetCUBINSize(Program* p, size_t* size) { CALL("code"); *size = p->code.size(); return 0; }
 int nvrtcGetCUBIN(Program* p, char* out) { memcpy(out, p->code.data(), p->code.size()); return 0; }
 int nvrtcGetPTXSize(Program* p, size_t* size) { return nvrtcGetCUBINSize(p, size); }
 int nvrtcGetPTX(Program* p, char* out) { return nvrtcGetCUBIN(p, out); }

@@ -56,7 +56,7 @@ def log():
 
 
 def fail(name, nth=1):
-    """Makes the nth driver call of this name fail with an out-of-memory error, counted from now."""
+    """Makes the nth call of this name fail, counted from now: as if out of memory, or as NVRTC's functions fail."""
     EMULATOR.emulator_fail(name.encode(), nth)
 
 

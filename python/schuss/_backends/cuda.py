@@ -88,6 +88,7 @@ class Cuda:
         self, owner: Owner, groups: Sequence[GroupArrays], first: int, root: Any, shared: np.ndarray | None
     ) -> list[Change]:
         new = groups[first:]
+        self.norms(owner)  # read now, since the device forgets it
         changes: list[Change] = [
             (self, "_group_steps", [*self._group_steps, *(0 for _ in new)]),
             (self, "_missed", [*self._missed, *(0 for group in new for _ in group.params)] if self._missed else []),
@@ -260,9 +261,14 @@ class Cuda:
         """Work in a stream that reads what other streams write: after their work so far, and before their next."""
         for other in foreign:
             _schuss.cuda_order(self.device, other, stream)
-        yield
-        for other in foreign:
-            _schuss.cuda_order(self.device, stream, other)
+        try:
+            yield
+        finally:  # a part of work that failed may be running
+            try:
+                for other in foreign:
+                    _schuss.cuda_order(self.device, stream, other)
+            except (MemoryError, RuntimeError):
+                _schuss.cuda_synchronize(self.device, stream)  # the host waits instead
 
     def _step(self, owner: Owner, grads: Any, grad_scale: float, zero_grads: bool, partial: bool) -> bool:
         steps, skipped = owner.step_count, owner.skipped_steps
@@ -281,6 +287,8 @@ class Cuda:
             missed = [min(count + (one is None), 2**63 - 1) for count, one in zip(before, gradients, strict=True)]
         max_grad_norm, nonfinite = owner.max_grad_norm, owner.nonfinite
         measures = max_grad_norm is not None or owner.track_grad_norm
+        if nonfinite == "error":
+            self.norms(owner)  # of the step before: it stays if this one is not taken
         taken = _schuss.Changes(
             [
                 (owner, "_counters", (steps + 1, skipped, [], [])),
@@ -291,22 +299,29 @@ class Cuda:
                 (self, "_bound", max_grad_norm),
             ]
         )
-        with self._ordered(foreign, stream):
-            skipped_at = self.work.step(
-                "step",
-                values,
-                self._counts(),
-                self._missed,
-                *as_given(gradients),
-                grad_scale,
-                max_grad_norm,
-                nonfinite != "propagate",
-                owner.track_grad_norm,
-                zero_grads,
-                stream,
-                taken,
-                owner,
-            )
+        try:
+            with self._ordered(foreign, stream):
+                skipped_at = self.work.step(
+                    "step",
+                    values,
+                    self._counts(),
+                    self._missed,
+                    *as_given(gradients),
+                    grad_scale,
+                    max_grad_norm,
+                    nonfinite != "propagate",
+                    owner.track_grad_norm,
+                    zero_grads,
+                    stream,
+                    taken,
+                    owner,
+                )
+        except (MemoryError, RuntimeError):  # the driver's; a part of the step may have been started
+            self._shared_behind = owner._shared_values is not None
+            self._norm = None if self._norm is ... else self._norm
+            with contextlib.suppress(MemoryError, RuntimeError):
+                _schuss.cuda_synchronize(self.device, stream)  # what is read next comes after it
+            raise
         if skipped_at is not None:
             i, at, norm = skipped_at
             if nonfinite == "error":

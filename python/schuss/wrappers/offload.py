@@ -5,6 +5,7 @@ It knows no optimizer class.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, cast
@@ -170,7 +171,13 @@ class Offload:
         for other in {stream, *foreign}:
             calls += [(_schuss.cuda_order, (self._device, own, other)) for own in (inward, outward)]
         calls.append((_schuss.Changes(counted).make, ()))
-        _schuss.Changes(calls=calls).make()
+        try:
+            _schuss.Changes(calls=calls).make()
+        except (MemoryError, RuntimeError):  # the driver's; copies that have been started end before any others
+            with contextlib.suppress(MemoryError, RuntimeError):
+                for stream in self._streams:
+                    _schuss.cuda_synchronize(self._device, stream)
+            raise
         return taken
 
     def upload(self) -> None:
