@@ -3,6 +3,7 @@
 Each way of training is run with torch's AdamW and with ours, over the same data; the results of rank 0 are saved.
 """
 
+import contextlib
 import sys
 import warnings
 from pathlib import Path
@@ -81,13 +82,55 @@ def fsdp2(kind, rank):
     return [p.full_tensor() for p in weights(network)] + [state["exp_avg"].full_tensor()]
 
 
+def stepping(kind, rank):
+    """With distributed tensors, gradients are those of all processes when the hooks run."""
+    network = fully_shard(model(), mesh=dist.init_device_mesh("cpu", (2,)))
+    optimizer = kind(network.parameters(), **OPTIONS)
+    for step in range(STEPS):
+        x = torch.randn(8, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(2 * step + rank))
+        optimizer.zero_grad()
+        loss = network(x).square().mean()
+        with optimizer.stepping() if kind is KINDS["schuss"] else contextlib.nullcontext():
+            loss.backward()
+        if kind is KINDS["torch"]:
+            optimizer.step()
+    return [p.full_tensor() for p in weights(network)]
+
+
+def message(call):
+    try:
+        call()
+    except (RuntimeError, ValueError) as error:
+        return str(error)
+
+
+def refused():
+    """What is refused because each process sees a part of the gradients only."""
+    own = KINDS["schuss"]
+    together = own(DistributedDataParallel(model()).named_parameters(), **OPTIONS)
+    flat = FullyShardedDataParallel(model(), device_id=torch.device("cpu"), use_orig_params=True)
+    network = fully_shard(model(), mesh=dist.init_device_mesh("cpu", (2,)))
+    later = own(network.parameters(), **OPTIONS)
+    return {
+        "ddp": message(together.stepping().__enter__),
+        "fsdp": message(own(flat.parameters(), **OPTIONS).stepping().__enter__),
+        "clipped": message(own(network.parameters(), max_grad_norm=1.0).step),
+        "measured": message(own(network.named_parameters(), track_grad_norm=True).step),
+        "skipped": message(own(network.parameters(), nonfinite="skip").step),
+        "later": message(lambda: setattr(later, "max_grad_norm", 1.0)),
+        "none": message(later.step),
+    }
+
+
 def main(rank, folder):
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
     results = {
-        way.__name__: {name: way(kind, rank) for name, kind in KINDS.items()} for way in (ddp, zero, fsdp, fsdp2)
+        way.__name__: {name: way(kind, rank) for name, kind in KINDS.items()}
+        for way in (ddp, zero, fsdp, fsdp2, stepping)
     }
+    results["refused"] = refused()
     if rank == 0:
         torch.save(results, Path(folder) / "results.pt")
     dist.destroy_process_group()

@@ -27,7 +27,7 @@ def results(tmp_path_factory):
     return torch.load(folder / "results.pt")
 
 
-@pytest.mark.parametrize("way", ["ddp", "zero", "fsdp", "fsdp2"])
+@pytest.mark.parametrize("way", ["ddp", "zero", "fsdp", "fsdp2", "stepping"])
 def test_like_torch(results, way):
     own, theirs = results[way]["schuss"], results[way]["torch"]
     assert len(own) == len(theirs) >= 4
@@ -38,3 +38,20 @@ def test_like_torch(results, way):
 def test_sharding_the_states_changes_no_bit(results):
     for one, other in zip(results["ddp"]["schuss"], results["zero"]["schuss"], strict=True):
         assert torch.equal(one, other)
+
+
+def test_what_needs_all_gradients_is_refused(results):
+    found = results["refused"]
+    assert found["ddp"] == (
+        "stepping() would update parameter 'module.0.weight' before its gradient is averaged over the 2 processes of "
+        "torch.distributed; use step(), or shard the model with fully_shard"
+    )
+    assert found["fsdp"].startswith("stepping() would update param_groups[0]['params'][0] before its gradient is")
+    clipped = (
+        "max_grad_norm is about the gradients of all parameters, but param_groups[0]['params'][0] is sharded, and "
+        "each process sees only its part; leave it out, and clip with torch.nn.utils.clip_grad_norm_"
+    )
+    assert found["clipped"] == found["later"] == clipped
+    assert found["measured"].startswith("track_grad_norm is about the gradients of all parameters, but parameter '0.")
+    assert found["skipped"].startswith("nonfinite is about") and found["skipped"].endswith("its part; leave it out")
+    assert found["none"] is None

@@ -155,3 +155,45 @@ def test_the_rate_is_that_at_the_beginning_of_the_block():
     with stepping:
         w.sum().backward()
     assert w.tolist() == [0.75, 0.75]
+
+
+def test_gradients_from_before_the_block_count():
+    """They are added to, and a parameter that the backward pass does not reach is updated with what it has."""
+    results = []
+    for within in (False, True):
+        a, b, frozen = (torch.nn.Parameter(torch.full((2,), i)) for i in (1.0, 2.0, 3.0))
+        optimizer = schuss.torch.Adam([a, b, frozen], lr=0.1)
+        (a * b * frozen).sum().backward()
+        frozen.requires_grad_(False)
+        if within:
+            with optimizer.stepping(grad_scale=4.0):
+                a.sum().backward()
+            assert a.grad is b.grad is frozen.grad is None
+        else:
+            a.sum().backward()
+            optimizer.step(grad_scale=4.0)
+        results.append([*(p.detach() for p in (a, b, frozen)), optimizer.state_dict()["state"][1]["exp_avg"]])
+    assert all(map(torch.equal, *results))
+
+
+def test_a_block_that_updates_nothing_is_an_error():
+    w, other = torch.nn.Parameter(torch.ones(2)), torch.nn.Parameter(torch.ones(2))
+    optimizer = schuss.torch.SGD([w], lr=1.0)
+    with pytest.raises(RuntimeError, match=r"^stepping\(\) has updated no parameter: no ba"), optimizer.stepping():
+        other.sum().backward()
+    with pytest.raises(ZeroDivisionError), optimizer.stepping():
+        raise ZeroDivisionError
+    with optimizer.stepping():
+        w.sum().backward()
+    assert w.tolist() == [0.0, 0.0]
+    w.requires_grad_(False)
+    with optimizer.stepping():  # all are frozen, as in a stage of fine-tuning
+        pass
+
+
+def test_other_axes_within_the_block():
+    w = torch.nn.Parameter(torch.ones(2, 2))
+    optimizer = schuss.torch.SGD([w], lr=1.0)
+    with pytest.raises(RuntimeError, match=r"'\]\[0\] was given other memory within stepping"), optimizer.stepping():
+        w.data = w.data.t()
+        w.sum().backward()

@@ -390,8 +390,8 @@ WRONG = {
     ),
     "complex": (
         lambda: schuss.torch.SGD([("w", ones(3, dtype=torch.complex64))]),
-        "parameter 'w' has dtype torch.complex64; it must be float32, float64, float16 or bfloat16: optimize "
-        "torch.view_as_real of it",
+        "parameter 'w' has dtype torch.complex64; it must be float32, float64, float16 or bfloat16; hold a real "
+        "parameter and use torch.view_as_complex in forward",
     ),
     "gaps": (
         lambda: schuss.torch.SGD([torch.nn.Parameter(torch.ones(4, 6)[:, :3])]),

@@ -23,6 +23,9 @@ try:
 except ImportError:
     raise ImportError("schuss.torch needs PyTorch: pip install torch") from None
 
+from torch.optim import lr_scheduler as lr_scheduler
+from torch.optim import swa_utils as swa_utils
+
 from schuss.optimizers import OPTIMIZERS
 from schuss.optimizers.lbfgs import LBFGS as _LBFGS
 from schuss.torch._optimizer import Optimizer as Optimizer

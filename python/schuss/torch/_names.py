@@ -26,6 +26,9 @@ NAMES: Mapping[str, Mapping[str, str]] = {
     "SGD": {"b": "momentum_buffer"},
 }
 
+#: What torch's own classes call any state that they save without a step count, and all that are above.
+TORCHS = {"func_evals"}.union(*(names.values() for names in NAMES.values()))
+
 #: The classes for which torch saves no step count.
 UNCOUNTED = {"SGD"}
 
@@ -33,3 +36,6 @@ UNCOUNTED = {"SGD"}
 BESIDES: Mapping[str, Callable[[Mapping[str, Any], float], Mapping[str, float]]] = {
     "ASGD": lambda group, step: {"mu": 1 / max(1.0, step - group["t0"])},
 }
+
+#: The classes whose options torch has in another order: all after the learning rate are keyword-only.
+BY_KEYWORD = {"Muon"}

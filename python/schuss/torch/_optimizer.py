@@ -15,8 +15,8 @@ from schuss._core import optimizer as core
 from schuss._core.group import ParamGroup
 from schuss._core.options import Options, state_format
 from schuss.torch import _tensors
-from schuss.torch._names import BESIDES, NAMES
-from schuss.torch._plan import Plan, is_hyperparameter, place, places, plain
+from schuss.torch._names import BESIDES, BY_KEYWORD, NAMES
+from schuss.torch._plan import FIRST_RATE, Plan, is_hyperparameter, place, places, plain, refuse_whole
 from schuss.torch._stepping import Stepping
 
 #: How torch should compute a step, which is the package's business here.
@@ -70,6 +70,7 @@ class Optimizer(torch.optim.Optimizer):
     """
 
     _kind: ClassVar[type[core.Optimizer]]
+    _made_with: ClassVar[inspect.Signature]
     _plan: Plan | None = None
     #: Whether a block of `stepping` has begun.
     _in_step = False
@@ -84,7 +85,7 @@ class Optimizer(torch.optim.Optimizer):
         if options.get("differentiable"):
             raise ValueError("differentiable=True: a step of schuss.torch cannot be differentiated; use torch.optim")
         given = {name: value for name, value in options.items() if name not in _IGNORED}
-        bound = inspect.signature(self._kind).bind(params, *args, **given)
+        bound = self._made_with.bind(params, *args, **given)
         bound.apply_defaults()
         values = {name: value for name, value in bound.arguments.items() if name != "params"}
         whole = [name for name, field in Options._parameters.items() if field.whole and name in values]
@@ -107,6 +108,7 @@ class Optimizer(torch.optim.Optimizer):
         group = self.param_groups[g]
         # A group may have no parameter with a master copy.
         kept = state_format(self._options)._replace(master=False)
+        refuse_whole(self.param_groups)
         for i, param in enumerate(group["params"]):
             where = place(g, i, group)
             _tensors.check(where, param)
@@ -123,7 +125,8 @@ class Optimizer(torch.optim.Optimizer):
                 "use a class that decouples it, such as AdamW"
             )
         if self._kind._by_first_rate(hypers) is not None:
-            group.setdefault("initial_lr", checked.initial_lr)
+            # Earlier versions saved it as ``initial_lr``, which torch's schedulers set too.
+            group.setdefault(FIRST_RATE, group.get("initial_lr", checked.initial_lr))
 
     def _planned(self) -> Plan:
         """The optimizer of the package with everything that a step needs, made anew if it no longer fits."""
@@ -131,8 +134,8 @@ class Optimizer(torch.optim.Optimizer):
         plan = self._plan
         if plan is not None:
             plan.follow(self.state)  # an exception may have come between a step and this
-        if plan is None or not plan.fits(self.param_groups, self.state):
-            plan = Plan(self._kind, self._options, self.param_groups, self.state)
+        if plan is None or plan.unused or not plan.fits(self.param_groups, self.state):
+            plan = Plan(self._kind, self._options, self.param_groups, self.state, plan)
             plan.follow(self.state)
             self._plan = plan
         if plan.optimizer is not None:
@@ -188,6 +191,10 @@ class Optimizer(torch.optim.Optimizer):
         memory together. Results have the bits of :meth:`step` after the backward pass. See `schuss.Optimizer.stepping`
         for what this excludes, such as clipping by the global norm. In a block, one backward pass, and no other use of
         the optimizer. Step hooks do not run. torch's ``GradScaler`` expects ``step()``: divide with ``grad_scale``.
+        Parameters that have a gradient from an earlier backward pass are updated at the end of the block.
+
+        With more than one process, parameters must be the distributed tensors of ``fully_shard``: DDP and
+        ``FullyShardedDataParallel`` average gradients after they were used here.
 
         Parameters
         ----------
@@ -197,6 +204,12 @@ class Optimizer(torch.optim.Optimizer):
         Returns
         -------
         context manager
+
+        Raises
+        ------
+        RuntimeError
+            At the beginning: parameters are not distributed tensors, but ``torch.distributed`` has more processes. At
+            the end: nothing was updated, though parameters require gradients.
 
         Examples
         --------
@@ -227,7 +240,7 @@ class Optimizer(torch.optim.Optimizer):
         def gradients() -> Any:
             with torch.enable_grad():
                 losses.append(closure())
-            found = plan.gradients()[0]
+            found = plan.gradients(zeros=self._takes_loss)[0]  # LBFGS sees all parameters as one vector
             return (plain("the loss", losses[-1]), found) if self._takes_loss else found
 
         if plan.optimizer is not None:
@@ -241,15 +254,14 @@ class Optimizer(torch.optim.Optimizer):
         self._check_idle()
         if self._plan is not None:
             self._plan.follow(self.state)
-        result = super().state_dict()
-        besides = BESIDES.get(type(self).__name__)
-        if besides is not None:
-            for group in result["param_groups"]:
-                for i in set(group["params"]) & set(result["state"]):
-                    own = result["state"][i]
-                    more = besides(group, float(own["step"]))
-                    result["state"][i] = {**own, **{name: torch.tensor(value) for name, value in more.items()}}
-        return result
+        if self._kind.__name__ not in BESIDES:
+            return super().state_dict()
+        # Hooks of a user see the whole, and may return something else.
+        handle = self.register_state_dict_post_hook(_add_besides, prepend=True)
+        try:
+            return super().state_dict()
+        finally:
+            handle.remove()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Loads the result of :meth:`state_dict`, or of torch's class of the same name, but LBFGS and Muon.
@@ -269,15 +281,21 @@ class Optimizer(torch.optim.Optimizer):
             nonlocal loaded
             loaded = final
 
-        handle = self.register_load_state_dict_pre_hook(last)
-        try:
-            super().load_state_dict(state_dict)
+        def uncast(_: Any) -> None:
+            """Sets states as they were saved: torch has cast them to the dtypes of parameters."""
             saved = (i for group in loaded["param_groups"] for i in group["params"])
             params = (param for group in self.param_groups for param in group["params"])
-            # As they were saved: torch has cast states to the dtypes of parameters.
             for i, param in zip(saved, params, strict=True):
                 if loaded["state"].get(i):
                     self.state[param] = dict(loaded["state"][i])
+
+        # After a user's hooks before loading, and before those after it.
+        handles = [
+            self.register_load_state_dict_pre_hook(last),
+            self.register_load_state_dict_post_hook(uncast, prepend=True),
+        ]
+        try:
+            super().load_state_dict(state_dict)
             for g in range(len(self.param_groups)):
                 self._check_group(g)
             self._planned()
@@ -285,7 +303,8 @@ class Optimizer(torch.optim.Optimizer):
             self.__dict__.update(before)
             raise
         finally:
-            handle.remove()
+            for handle in handles:
+                handle.remove()
 
     def __getstate__(self) -> dict[str, Any]:
         self._check_idle()
@@ -314,6 +333,7 @@ class Optimizer(torch.optim.Optimizer):
         plan, options = self._planned(), self._options
         if field is not None:
             options = {**options, name: field.check(name, value)}
+            plan.check_limits(options)
         if plan.optimizer is not None:
             plan.set(name, value, self.state)
             self._keep_settings(plan)
@@ -322,16 +342,24 @@ class Optimizer(torch.optim.Optimizer):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_") or not hasattr(self._kind, name):
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        plan = self._planned()
-        optimizer = plan.optimizer
-        if optimizer is None:
-            raise ValueError(f"{name} needs parameters, and this process has none")
-        found = getattr(optimizer, name)
+
+        def find() -> tuple[Plan, Any]:
+            plan = self._planned()
+            if plan.optimizer is None:
+                raise ValueError(f"{name} needs parameters, and this process has none")
+            return plan, getattr(plan.optimizer, name)
+
+        found = find()[1]
         if not callable(found):
             return found
 
         def call(*args: Any, **kwargs: Any) -> Any:
-            result = found(*_tensors.arrays(args), **_tensors.arrays(kwargs))
+            plan, method = find()  # anew: there may have been steps and loads since
+            assert plan.optimizer is not None
+            before = plan.optimizer._changes
+            result = method(*_tensors.arrays(args), **_tensors.arrays(kwargs))
+            if plan.optimizer._changes != before and name not in ("train", "eval"):  # modes are kept in the groups
+                plan.unused = False
             self._keep_settings(plan)
             torch.autograd.graph.increment_version(plan._parts)
             return _tensors.tensors(result)
@@ -346,6 +374,27 @@ class Optimizer(torch.optim.Optimizer):
                 group[setting] = getattr(plan.optimizer, setting)
 
 
+def _add_besides(optimizer: Any, result: dict[str, Any]) -> None:
+    """Adds what torch's class saves besides to a result of `state_dict`."""
+    besides = BESIDES[optimizer._kind.__name__]
+    for group in result["param_groups"]:
+        for i in set(group["params"]) & set(result["state"]):
+            own = result["state"][i]
+            if "step" in own:
+                more = besides(group, float(own["step"]))
+                result["state"][i] = {**own, **{name: torch.tensor(value) for name, value in more.items()}}
+
+
+def _signature(kind: type[core.Optimizer]) -> inspect.Signature:
+    """How the class is called; options that torch has in another order must be named."""
+    own = inspect.signature(kind)
+    if kind.__name__ not in BY_KEYWORD:
+        return own
+    first, *rest = own.parameters.values()
+    named = [entry if entry.name == "lr" else entry.replace(kind=inspect.Parameter.KEYWORD_ONLY) for entry in rest]
+    return own.replace(parameters=[first, *named])
+
+
 def made_from(kind: type[core.Optimizer]) -> type[Optimizer]:
     """The class of torch's for a class of the package."""
     name = kind.__name__
@@ -356,10 +405,11 @@ def made_from(kind: type[core.Optimizer]) -> type[Optimizer]:
         (Optimizer,),
         {
             "_kind": kind,
+            "_made_with": _signature(kind),
             "_takes_closure": "closure" in step.parameters,
             "_takes_loss": step.return_annotation in (float, "float"),
             "__module__": "schuss.torch",
             "__doc__": f"`schuss.{name}` as a ``torch.optim.Optimizer``; see `schuss.torch.Optimizer`. {docs}".strip(),
-            "__signature__": inspect.signature(kind),
+            "__signature__": _signature(kind),
         },
     )

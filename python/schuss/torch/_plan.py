@@ -8,6 +8,7 @@ are then views of the plan's arrays.
 from __future__ import annotations
 
 import operator
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, pairwise
 from typing import Any
@@ -15,13 +16,18 @@ from typing import Any
 import numpy as np
 import torch
 
+from schuss._backends import protocol
 from schuss._backends.protocol import Counters
 from schuss._core import state as _state
 from schuss._core.optimizer import Optimizer
 from schuss._core.options import Options
 from schuss._core.rules import RULES
 from schuss.torch import _tensors
-from schuss.torch._names import NAMES, UNCOUNTED
+from schuss.torch._memory import Memory
+from schuss.torch._names import BESIDES, NAMES, TORCHS, UNCOUNTED
+
+#: The key of a group under which its first learning rate is kept; torch's schedulers write to ``initial_lr``.
+FIRST_RATE = "first_lr"
 
 
 def plain(place: str, value: Any) -> Any:
@@ -38,6 +44,14 @@ def plain(place: str, value: Any) -> Any:
 def is_hyperparameter(kind: type[Optimizer], name: str) -> bool:
     """Whether groups may have their own value of it."""
     return name in kind._parameters and not kind._parameters[name].whole
+
+
+def refuse_whole(groups: Sequence[Mapping[str, Any]]) -> None:
+    """Raises if a group has an option that cannot differ between groups."""
+    for g, group in enumerate(groups):
+        for name in group:
+            if name in Options._parameters and Options._parameters[name].whole:
+                raise TypeError(f"param_groups[{g}] has {name!r}, which is for the optimizer as a whole")
 
 
 def place(group: int, i: int, entry: Mapping[str, Any]) -> str:
@@ -62,7 +76,10 @@ class Plan:
         options: Mapping[str, Any],
         groups: Sequence[dict[str, Any]],
         state: Mapping[Any, Any],
+        before: Plan | None = None,
     ) -> None:
+        refuse_whole(groups)
+        self._all_groups, self._sizes = list(groups), _sizes(groups)
         self._places = [where for where, _ in places(groups)]
         #: A group without parameters is allowed in torch: with sharded states a process may have none of them.
         self._groups = [group for group in groups if group["params"]]
@@ -70,7 +87,7 @@ class Plan:
         ends = np.cumsum([0, *(len(group["params"]) for group in self._groups)]).tolist()
         self._bounds = list(pairwise(ends))
         self._parts = [self._part(*named) for named in places(groups)]
-        self._pointers = [part.data_ptr() for part in self._parts]
+        self._memory = Memory(self._params)
         self._axes = [_tensors.axes(part) or () for part in self._parts]
         self._moved = [axes != tuple(range(len(axes))) for axes in self._axes]
         arrays = [_tensors.array(part.permute(axes)) for part, axes in zip(self._parts, self._axes, strict=True)]
@@ -82,9 +99,15 @@ class Plan:
         self._names = [[name for name in group if is_hyperparameter(kind, name)] for group in self._groups]
         self._values = [operator.itemgetter(*names) for names in self._names]
         self._hypers = [plain("params", self._values[g](group)) for g, group in enumerate(self._groups)]
+        #: Whether nothing has happened yet; the parameters may then still be loaded or initialized.
+        self.unused = True
         self.optimizer = self._made(kind, options, arrays) if arrays else None
         if self.optimizer is not None:
-            self._arrange(self.optimizer, state)
+            self._name_places(self.optimizer)
+            counted = None if before is None or before.optimizer is None else before.optimizer
+            self._arrange(self.optimizer, state, 0 if counted is None else counted.skipped_steps)
+            if counted is not None:
+                self._keep_norms(self.optimizer, counted._norms_of_step())
 
     @staticmethod
     def _part(where: str, param: Any) -> Any:
@@ -96,8 +119,11 @@ class Plan:
         given = [dict(zip(names, values, strict=True)) for names, values in zip(self._names, self._hypers, strict=True)]
         for group, hypers in zip(self._groups, given, strict=True):
             if kind._by_first_rate(hypers) is not None:
-                hypers["lr"] = plain("initial_lr", group["initial_lr"])
+                # Checkpoints of earlier versions have it as ``initial_lr``.
+                first = group.get(FIRST_RATE, group.get("initial_lr", hypers["lr"]))
+                hypers["lr"] = plain(FIRST_RATE, first)
         self._hypers = [tuple(hypers.values()) for hypers in given]
+        self.check_limits(options)
         if len(given) == 1:
             optimizer = kind(arrays, **given[0], **options)
         else:
@@ -128,7 +154,49 @@ class Plan:
         """What groups have in common, and checkpoints of torch's form have there: the mode, or Ranger's `k`."""
         return [name for name in optimizer._settings if name not in Options._parameters]
 
-    def _arrange(self, optimizer: Optimizer, state: Mapping[Any, Any]) -> None:
+    def check_limits(self, options: Mapping[str, Any]) -> None:
+        """Raises if an option is about all gradients, of which this process has only a part."""
+        field = Options._parameters
+        limits = ("max_grad_norm", "track_grad_norm", "nonfinite")
+        given = [name for name in limits if name in options and options[name] != field[name].default]
+        for where, param in zip(self._places, self._params, strict=True) if given else ():
+            if _tensors.is_sharded(param):
+                clip = ", and clip with torch.nn.utils.clip_grad_norm_" if given[0] == "max_grad_norm" else ""
+                raise ValueError(
+                    f"{given[0]} is about the gradients of all parameters, but {where} is sharded, and each process "
+                    f"sees only its part; leave it out{clip}"
+                )
+
+    def _name_places(self, optimizer: Optimizer) -> None:
+        """Lets messages call named parameters by their names."""
+        if not any("param_names" in group for group in self._groups):
+            return
+        found, grouped = dict(zip(optimizer._suffixes, self._places, strict=True)), optimizer._grouped
+
+        def named(name: str, group: int, suffix: str) -> str:
+            where = found.get((group, suffix))
+            if where is None or name not in ("params", "grads"):
+                return protocol.place(grouped, name, group, suffix)
+            return where if name == "params" else f"the gradient of {where}"
+
+        optimizer._place = named  # type: ignore[method-assign]
+
+    @staticmethod
+    def _keep_norms(optimizer: Optimizer, norms: tuple[float | None, float | None]) -> None:
+        """Lets the norms of the last step be those of the optimizer that took it, until the next step."""
+        owner, made = weakref.ref(optimizer), optimizer._read_counters()
+
+        def last() -> tuple[float | None, float | None]:
+            own = owner()
+            assert own is not None
+            now = own._read_counters()
+            if (now.steps, now.skipped) == (made.steps, made.skipped):
+                return norms
+            return type(own)._norms_of_step(own)
+
+        optimizer._norms_of_step = last  # type: ignore[method-assign]
+
+    def _arrange(self, optimizer: Optimizer, state: Mapping[Any, Any], skipped: int) -> None:
         """Makes the tensors of the states, with the values of those that there are."""
         names = NAMES.get(type(optimizer).__name__, {})
         self._counts = np.zeros(len(self._params), np.float32)
@@ -143,13 +211,15 @@ class Plan:
             }
             for i, own in enumerate(named)
         ]
+        #: Without what a user has put into them.
+        self._own = [dict(entry) for entry in self._entries]
         self._copied: set[str] = set()
         steps = [self._restored(i, state.get(param), set(shared)) for i, param in enumerate(self._params)]
         #: Parameters whose states torch does not have yet: those that never had a gradient.
         self._new = set(range(len(self._params)))
         groups = [max(steps[a:b]) for a, b in self._bounds]
         missed = [groups[g] - step for g, (a, b) in enumerate(self._bounds) for step in steps[a:b]]
-        counted = Counters(max(groups), 0, groups, missed if any(missed) else [])
+        counted = Counters(max(groups), skipped, groups, missed if any(missed) else [])
         optimizer._backend.changes(optimizer._counted(counted)).make()
         self._followed = -1
         self._look(state)
@@ -159,6 +229,10 @@ class Plan:
         self._seen = list(state.values())
         self._shown_entries = [entry for i, entry in enumerate(self._entries) if i not in self._new]
         self._tensors = self._held()
+        # All step counts lie in one piece of memory.
+        own = [self._own[i] for i in range(len(self._own)) if i not in self._new]
+        states = [tensor for entry in own for name, tensor in entry.items() if name != "step"]
+        self._state_memory = Memory([*states, *(entry["step"] for entry in own[:1])])
 
     def _shown(self, i: int, array: np.ndarray) -> Any:
         """A state as a tensor with the axes of its parameter, distributed like it."""
@@ -176,7 +250,10 @@ class Plan:
         """Copies a parameter's saved state, if there is any, and returns its step count."""
         if not saved:
             return 0
-        own, steps = self._entries[i], saved.get("step")
+        own, steps = self._own[i], saved.get("step")
+        if not any(name in own or name in TORCHS or name == "master" for name in saved):
+            return 0  # it has only what a user has put there
+        self._carry(i, saved)
         if steps is None and type(self.optimizer).__name__ in UNCOUNTED:
             if all(value is None for value in saved.values()):
                 return 0  # its momentum has not started
@@ -201,6 +278,13 @@ class Plan:
         self._copied |= shared
         return int(steps)
 
+    def _carry(self, i: int, saved: Mapping[str, Any]) -> None:
+        """Keeps what a user has put into a parameter's state."""
+        kind = type(self.optimizer).__name__
+        known = {"master", *NAMES.get(kind, {}).values(), *(("mu",) if kind in BESIDES else ())}
+        own = self._entries[i]
+        own.update((name, value) for name, value in saved.items() if name not in own and name not in known)
+
     @staticmethod
     def _copy(where: str, param: Any, target: Any, value: Any) -> None:
         value = _tensors.local(torch.as_tensor(value))
@@ -218,16 +302,29 @@ class Plan:
         target.copy_(value.detach())
 
     def fits(self, groups: Sequence[Mapping[str, Any]], state: Mapping[Any, Any]) -> bool:
-        """Whether parameters, their memory and states are those that this was made for."""
+        """Whether groups, parameters, their memory and states are those that this was made for."""
+        sizes = _sizes(groups)
+        if sizes != self._sizes:
+            refuse_whole(groups)
+            if [size for _, size in sizes] != [size for _, size in self._sizes]:
+                return False
+            self._sizes = sizes  # a scheduler has put something in
         params = [param for group in groups for param in group["params"]]
         return (
-            _same(params, self._params)
-            and list(map(torch.Tensor.data_ptr, self._local())) == self._pointers
-            and (self.optimizer is None or (_same(state.values(), self._seen) and _same(self._held(), self._tensors)))
+            _same(groups, self._all_groups)
+            and _same(params, self._params)
+            and not self._memory.changed()
+            and (self.optimizer is None or (_same(state.values(), self._seen) and self._has_states()))
         )
 
-    def _local(self) -> list[Any]:
-        return self._params if self._simple else [_tensors.local(param) for param in self._params]
+    def _has_states(self) -> bool:
+        """Whether the tensors in the states are those of this plan, and lie where they did."""
+        if not _same(self._held(), self._tensors):
+            shown = ((self._entries[i], own) for i, own in enumerate(self._own) if i not in self._new)
+            if not all(entry.get(name) is tensor for entry, own in shown for name, tensor in own.items()):
+                return False
+            self._tensors = self._held()  # a user's own entries have changed
+        return not self._state_memory.moved()
 
     def _held(self) -> list[Any]:
         """The tensors in all states."""
@@ -250,15 +347,22 @@ class Plan:
         setattr(self.optimizer, name, value)
         self.follow(state)
 
-    def gradients(self) -> tuple[Any, list[Any]]:
-        """The gradients as arrays in the structure that the optimizer takes, and the tensors that have one."""
+    def gradients(self, zeros: bool = False) -> tuple[Any, list[Any]]:
+        """The gradients as arrays in the structure that the optimizer takes, and the tensors that have one.
+
+        With `zeros`, parameters without a gradient have one of zeros.
+        """
         try:
             if self._simple:
                 return self._structure([param.grad.numpy() for param in self._params]), self._parts
         except (AttributeError, RuntimeError, TypeError):
             pass  # None among them, or one that needs more
         found = [None if param.grad is None else self._gradient(i, param) for i, param in enumerate(self._params)]
-        return self._structure(found), [part for part, own in zip(self._parts, found, strict=True) if own is not None]
+        parts = [part for part, own in zip(self._parts, found, strict=True) if own is not None]
+        if zeros and self.optimizer is not None:
+            params = self.optimizer._params
+            found = [np.zeros_like(param) if own is None else own for param, own in zip(params, found, strict=True)]
+        return self._structure(found), parts
 
     def _gradient(self, i: int, param: Any) -> np.ndarray:
         gradient = _tensors.local(param.grad)
@@ -282,10 +386,18 @@ class Plan:
             self._counts -= counters.missed
         started = [i for i in self._new if self._counts[i] > 0]
         if started:
+            self.unused = False
+            for i in started:
+                self._carry(i, state.get(self._params[i]) or {})
             state.update((self._params[i], self._entries[i]) for i in started)
             self._new.difference_update(started)
             self._look(state)
         self._followed = counters.steps
+
+
+def _sizes(groups: Sequence[Mapping[str, Any]]) -> list[tuple[int, int]]:
+    """The numbers of keys and of parameters of each group."""
+    return [(len(group), len(group["params"])) for group in groups]
 
 
 def _same(one: Any, other: Any) -> bool:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from schuss.torch import _tensors
-
 if TYPE_CHECKING:
     from schuss.torch._optimizer import Optimizer
+    from schuss.torch._plan import Plan
 
 
 class Stepping:
@@ -22,41 +22,78 @@ class Stepping:
 
     def __enter__(self) -> None:
         self._plan = plan = self._optimizer._planned()
+        _refuse_local(plan)
         if plan.optimizer is None:
             return  # with sharded parameters a process may have none
         context = plan.optimizer.stepping()
-        update = context.__enter__()
+        self._update, self._updated = context.__enter__(), 0
         self._context, self._optimizer._in_step = context, True
         try:
             for i, param in enumerate(plan._params):
                 if param.requires_grad:
-                    self._hooks.append(param.register_post_accumulate_grad_hook(self._hook(update, i)))
+                    self._hooks.append(param.register_post_accumulate_grad_hook(self._hook(i)))
         except BaseException:
-            self.__exit__(None, None, None)
+            self.__exit__(*sys.exc_info())
             raise
 
-    def _hook(self, update: Any, i: int) -> Any:
-        plan, array = self._plan, self._plan.optimizer._params[i]  # type: ignore[union-attr]
-
+    def _hook(self, i: int) -> Any:
         def hook(param: Any) -> None:
-            place = plan._places[i]
             if param.grad is None:
+                place = self._plan._places[i]
                 raise RuntimeError(f"the gradient of {place} is gone: another hook or optimizer has taken it")
-            if plan._parts[i].data_ptr() != plan._pointers[i] or _tensors.local(param).data_ptr() != plan._pointers[i]:
-                raise RuntimeError(f"{place} was given other memory within stepping(); do that between steps")
-            update(array, plan._gradient(i, param), grad_scale=self._grad_scale)
-            # What was written through NumPy is unknown to autograd, which must refuse to use the old values.
-            torch.autograd.graph.increment_version(plan._parts[i])
-            param.grad = None
+            self._take(i, param)
 
         return hook
 
-    def __exit__(self, *raised: object) -> None:
+    def _take(self, i: int, param: Any) -> None:
+        """Updates a parameter with its gradient, and releases that."""
+        plan = self._plan
+        if not plan._memory.has(i, plan._parts[i]) or not plan._memory.has(i, param):
+            raise RuntimeError(f"{plan._places[i]} was given other memory within stepping(); do that between steps")
+        array = plan.optimizer._params[i]  # type: ignore[union-attr]
+        self._update(array, plan._gradient(i, param), grad_scale=self._grad_scale)
+        self._updated += 1
+        # What was written through NumPy is unknown to autograd, which must refuse to use the old values.
+        torch.autograd.graph.increment_version(plan._parts[i])
+        param.grad = None
+
+    def __exit__(self, kind: Any, *raised: object) -> None:
         for hook in self._hooks:
             hook.remove()
-        if self._context is not None:
+        if self._context is None:
+            return
+        try:
+            if kind is None:
+                self._finish()
+        finally:
             self._optimizer._in_step = False
-            self._context.__exit__(*raised)
+            self._context.__exit__(kind, *raised)
             self._plan.follow(self._optimizer.state)
             # torch's learning-rate schedulers warn if there was no step before theirs.
             self._optimizer._opt_called = True
+
+    def _finish(self) -> None:
+        """Updates the parameters that have a gradient from before the block, as a step after it would."""
+        params = self._plan._params
+        for i, param in enumerate(params):
+            if param.grad is not None:
+                self._take(i, param)
+        if not self._updated and any(param.requires_grad for param in params):
+            raise RuntimeError(
+                "stepping() has updated no parameter: no backward pass in its block reached those of this optimizer, "
+                "or something else took the gradients, as FullyShardedDataParallel does; use step()"
+            )
+
+
+def _refuse_local(plan: Plan) -> None:
+    """Raises if gradients become those of all processes only after the hooks of parameters have run."""
+    distributed = torch.distributed
+    if not distributed.is_available() or not distributed.is_initialized() or distributed.get_world_size() == 1:
+        return
+    for place, param in zip(plan._places, plan._params, strict=True):
+        if param.requires_grad and not hasattr(param, "to_local"):
+            raise RuntimeError(
+                f"stepping() would update {place} before its gradient is averaged over the "
+                f"{distributed.get_world_size()} processes of torch.distributed; use step(), or shard the model with "
+                "fully_shard"
+            )

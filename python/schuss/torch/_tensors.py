@@ -30,6 +30,15 @@ def local(tensor: Any) -> Any:
     return tensor.to_local() if hasattr(tensor, "to_local") else tensor
 
 
+def is_sharded(tensor: Any) -> bool:
+    """Whether other processes have other parts of a distributed tensor."""
+    if not hasattr(tensor, "to_local"):
+        return False
+    sizes = tensor.device_mesh.shape
+    split = any(at.is_shard() and size > 1 for at, size in zip(tensor.placements, sizes, strict=True))
+    return split or tensor.to_local().shape != tensor.shape
+
+
 def check(place: str, tensor: Any) -> None:
     """Raises unless a parameter can be updated in place."""
     tensor = local(tensor)
@@ -43,7 +52,7 @@ def check(place: str, tensor: Any) -> None:
     if tensor.device.type != "cpu":
         raise ValueError(f"{place} is on {tensor.device}; schuss.torch updates parameters in host memory: use .cpu()")
     if tensor.dtype not in _DTYPES:
-        advice = ": optimize torch.view_as_real of it" if tensor.dtype.is_complex else ""
+        advice = "; hold a real parameter and use torch.view_as_complex in forward" if tensor.dtype.is_complex else ""
         raise TypeError(f"{place} has dtype {tensor.dtype}; it must be float32, float64, float16 or bfloat16{advice}")
     if axes(tensor) is None:
         raise ValueError(
