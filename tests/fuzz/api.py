@@ -24,6 +24,7 @@ def run(seed, calls):
     """Makes calls in this process."""
     warnings.simplefilter("ignore")
     np.seterr(all="ignore")
+    gc.freeze()  # what is imported need not be looked through again
     gc.disable()  # collected at moments that are repeated
     faulthandler.enable()
     user = User(seed, MAKES, ACTS)

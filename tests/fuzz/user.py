@@ -7,8 +7,9 @@ import gc
 import random
 import tempfile
 import threading
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import hostile
 import numpy as np
@@ -34,23 +35,33 @@ class Fault(Exception):
     """Something that must not happen; the text says what."""
 
 
-class Held(NamedTuple):
+@dataclass(eq=False)
+class Held:
     """An optimizer, or a wrapper around one, with the parameters that it was given."""
 
     opt: Any
     params: Any
+    #: Its gradient buffers, once they were asked for; a wrapper has the list of what it wraps.
+    grads: list = field(default_factory=list)
 
     @property
     def name(self):
         return type(self.opt).__name__
 
     def image(self):
-        """All that a failed call must not change; a state that cannot be read now counts by the reason."""
+        """All that a failed call must not change."""
+        return image(self.params), image(self.state()), image(self.grads)
+
+    def state(self):
+        """Its state; one that cannot be read now counts by the reason."""
         try:
-            state = image(self.opt.state_dict())
+            return self.opt.state_dict()
         except ALLOWED as error:
-            state = repr(error)
-        return image(self.params), state
+            return repr(error)
+
+    def own(self):
+        """The arrays that a step may change."""
+        return hostile.arrays([self.params, self.state(), self.grads])
 
 
 class User:
@@ -64,9 +75,11 @@ class User:
         self.folder = Path(tempfile.mkdtemp(prefix="schuss-fuzz-"))
         #: Whether code of the user, called by the package, has changed something itself.
         self.meddled = False
+        #: What the present call was given, with its image, and whether the call must keep it even if it succeeds.
+        self.given: list[tuple[Any, Any, bool]] = []
 
-    def hold(self, opt, params):
-        self.held = [*self.held[-3:], Held(opt, params)]
+    def hold(self, held):
+        self.held = [*self.held[-3:], held]
 
     def drop(self, *params):
         """Forgets the optimizers over these parameters, which are no longer what they were."""
@@ -91,26 +104,46 @@ class User:
     def pick(self, table):
         return self.rng.choices(list(table), table.values())[0]
 
-    def act(self, held=None):
-        """One call on an optimizer that is held, which does all or nothing; returns whether it was not refused."""
-        held = held or self.rng.choice(self.held)
-        action = self.pick(self.acts)
-        before, self.meddled = held.image(), False
+    def give(self, thing, own=(), kept=True):
+        """Notes an argument, to be compared after the call, and returns it.
+
+        Left out are arrays that share memory with `own`: code of the user may change those.
+        """
+        arrays = hostile.arrays(thing)
+        apart = [array for array in arrays if not any(np.may_share_memory(one, array) for one in own)]
+        noted = thing if len(apart) == len(arrays) else apart
+        self.given.append((noted, image(noted), kept))
+        return thing
+
+    def act(self, action, *on):
+        """One call, on an optimizer or on none, which does all or nothing; returns whether it was not refused."""
+        before = {one: one.image() for one in dict.fromkeys([*self.held, *on])}
+        self.meddled, self.given = False, []
+        what = " of ".join([action.__name__, *(one.name for one in on)])
         try:
-            done = action(self, held)
+            done = action(self, *on)
         except ALLOWED:
-            if not self.meddled and held.image() != before:
-                raise Fault(f"{action.__name__} of {held.name} failed and changed something") from None
+            changed = ["an argument" for thing, was, _ in self.given if image(thing) != was]
+            if not self.meddled:
+                changed += [one.name for one, was in before.items() if one.image() != was]
+            if changed:
+                raise Fault(f"{what} failed and changed {', '.join(changed)}") from None
             return False
-        if done is False and not self.meddled and image(held.params) != before[0]:
-            raise Fault(f"{action.__name__} of {held.name} was skipped and changed a parameter")
+        for thing, was, kept in self.given:
+            if kept and image(thing) != was:
+                raise Fault(f"{what} changed an argument")
+        if done is False and not self.meddled and image(on[0].params) != before[on[0]][0]:
+            raise Fault(f"{what} was skipped and changed a parameter")
         return True
+
+    def act_on(self, held=None):
+        return self.act(self.pick(self.acts), held or self.rng.choice(self.held))
 
     def nested(self, held=None):
         """A call from inside another; unless it is refused, what the outer call has changed is not compared."""
-        meddled = self.meddled
-        done = self.act(held)
-        self.meddled |= meddled or done
+        meddled, given = self.meddled, self.given
+        done = self.act_on(held)
+        self.meddled, self.given = self.meddled or meddled or done, given
 
     def callback(self, held, result):
         """A function for the package to call, which does something hostile and then returns `result()`."""
@@ -162,8 +195,8 @@ class User:
     def play(self, calls):
         while self.calls < calls:
             if not self.held or self.rng.random() < 0.15:
-                self.pick(self.makes)(self)
+                self.act(self.pick(self.makes))
             else:
-                self.act()
+                self.act_on()
             if self.rng.random() < 0.02:
                 gc.collect()
