@@ -274,8 +274,11 @@ impl Block {
             // SAFETY: new memory, which is filled before anybody else can access it.
             unsafe {
                 let pointer = result::malloc_sync(bytes)?;
-                result::memset_d8_sync(pointer, 0, bytes)?;
-                result::stream::synchronize(std::ptr::null_mut())?;
+                let filled = result::memset_d8_sync(pointer, 0, bytes);
+                if let Err(error) = filled.and_then(|()| result::stream::synchronize(std::ptr::null_mut())) {
+                    let _ = result::free_sync(pointer);
+                    return Err(error);
+                }
                 Ok(pointer)
             }
         })?;
