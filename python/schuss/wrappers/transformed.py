@@ -109,7 +109,7 @@ class Transformed(Wrapper):
 
     @property
     def found_nan(self) -> Any:
-        """Whether each gradient of the last call of `step` had a NaN: True or False in the structure of the parameters.
+        """Whether each gradient of the last step had a NaN: True or False in the structure of the parameters.
 
         It is None without `zero_nans`, and before the first step. Copies and checkpoints do not have it.
 
