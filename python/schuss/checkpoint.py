@@ -70,6 +70,7 @@ def save(path: str | os.PathLike[str], optimizer: Optimizer, *, include_params: 
     """
     _check_optimizer(optimizer)
     with optimizer._exclusive():
+        optimizer._backend.refuse_replaced(optimizer._stepped)
         write(path, optimizer, include_params)
 
 
@@ -81,7 +82,6 @@ def write(
 ) -> None:
     """Saves an optimizer that nobody else uses now; `content` gives the elements of a tensor in C order."""
     path = os.path.realpath(_path(path))  # follows symbolic links, as a plain write would
-    optimizer._backend.refuse_replaced(optimizer._stepped)
     tensors = stored_tensors(optimizer, include_params)
     header = {"format": _FORMAT, "include_params": include_params, "structure": _structure(optimizer)}
     metadata = {_METADATA: _json({**header, **_state.scalars(optimizer)})}

@@ -1,6 +1,8 @@
 """Code that was not written for the package: arrays that are replaced, other shapes and types, and what is advised."""
 
+import copy
 import gc
+import pickle
 import re
 import sys
 import weakref
@@ -264,6 +266,13 @@ def test_named_tuples_stay_what_they_are():
     opt.step()
     assert opt.average.w.shape == (2,)
     assert opt.step(Model(np.ones(2), {"x": np.ones(1)})) and opt.step((np.ones(2), {"x": np.ones(1)}))
+    assert copy.deepcopy(opt).average.w.shape == (2,)
+
+    class Here(NamedTuple):
+        w: np.ndarray
+
+    other = pickle.loads(pickle.dumps(schuss.SGD(Here(np.ones(2)), lr=0.1)))
+    assert other.step(Here(np.ones(2))), "pickle would not find the class"
 
 
 def test_arrays_in_attributes():
@@ -273,3 +282,31 @@ def test_arrays_in_attributes():
         "them",
     ):
         schuss.SGD(Net(w=np.ones(2)))
+
+
+def test_containers_that_convert_what_is_read():
+    """Arrays that only reading gives are not taken for replaced ones."""
+
+    class Lazy(dict):
+        def __getitem__(self, key):
+            return dict.__getitem__(self, key)[0]
+
+    class LazyList(list):
+        def __iter__(self):
+            return (one[0] for one in list.__iter__(self))
+
+        def __getitem__(self, i):
+            return list.__getitem__(self, i)[0]
+
+    for params, grads in [(Lazy(w=(np.ones(2),)), {"w": np.ones(2)}), (LazyList([(np.ones(2),)]), [np.ones(2)])]:
+        opt = schuss.EMA(schuss.SGD(params, lr=0.1))
+        assert opt.step(grads)
+        opt.update()
+        if isinstance(params, dict):
+            dict.__setitem__(params, "other", (np.ones(1),))
+            assert opt.step(grads)
+
+    class Fields(tuple):
+        _fields = ("w",)
+
+    assert schuss.SGD(Fields([np.ones(2)]), lr=0.1).step((np.ones(2),))

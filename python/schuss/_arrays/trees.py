@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import numbers
+import sys
 from collections.abc import Callable, ItemsView, Iterable, Iterator, Mapping, ValuesView
 from typing import Any
 
@@ -42,7 +43,18 @@ def _like(node: Any, items: list[Any]) -> Any:
     """A list, a tuple or a named tuple, as the node is one."""
     if isinstance(node, list):
         return items
-    return node._make(items) if hasattr(node, "_fields") else tuple(items)
+    return node._make(items) if hasattr(node, "_make") else tuple(items)
+
+
+def importable(template: Any) -> Any:
+    """The same template with tuples in the place of named tuples whose class pickle would not find."""
+    if isinstance(template, dict):
+        return {key: importable(value) for key, value in template.items()}
+    if isinstance(template, (list, tuple)):
+        items, kind = [importable(value) for value in template], type(template)
+        found = getattr(sys.modules.get(kind.__module__), kind.__qualname__, None) is kind
+        return _like(template, items) if isinstance(template, list) or found else tuple(items)
+    return template
 
 
 def entries(structure: Any) -> list[Any]:
@@ -158,10 +170,11 @@ def leaves(
 def containers(template: Any, structure: Any) -> Iterator[tuple[Any, list[Any]]]:
     """The lists and dicts of a structure, and what each has: a leaf of the template, or None for all else."""
     if isinstance(template, dict) and isinstance(structure, dict):
-        # In the order of the memory, which an OrderedDict may change in its own items.
+        # As they lie in memory, which subclasses may show in another order, or convert.
         items = [(template.get(key), value) for key, value in dict.items(structure)]
     elif isinstance(template, (list, tuple)) and isinstance(structure, (list, tuple)):
-        items = list(itertools.zip_longest(template, structure))[: len(structure)]
+        own = list.__iter__(structure) if isinstance(structure, list) else tuple.__iter__(structure)
+        items = list(itertools.zip_longest(template, own))[: len(structure)]
     else:
         return
     if isinstance(structure, (dict, list)):
@@ -174,7 +187,8 @@ def found(template: Any, structure: Any, name: str) -> Iterator[tuple[int, str, 
     """Number, place and leaf of the leaves that a structure still has where the template has them."""
     if isinstance(template, dict) and isinstance(structure, dict):
         for key in template:
-            yield from found(template[key], structure.get(key), f"{name}[{shown_key(key)}]")
+            value = structure[key] if key in structure else None  # noqa: SIM401 - which subclasses may convert
+            yield from found(template[key], value, f"{name}[{shown_key(key)}]")
     elif isinstance(template, (list, tuple)) and isinstance(structure, (list, tuple)):
         for i, (one, own) in enumerate(zip(template, structure, strict=False)):
             yield from found(one, own, f"{name}[{i}]")

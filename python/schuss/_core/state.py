@@ -93,7 +93,8 @@ def constructor_arguments(optimizer: Optimizer) -> tuple[Any, dict[str, Any], di
         "nonfinite": optimizer.nonfinite,
         **optimizer._state_format.as_dict(),
     }
-    structures = [trees.build(template, optimizer._params.__getitem__) for template in optimizer._templates]
+    templates = map(trees.importable, optimizer._templates)
+    structures = [trees.build(template, optimizer._params.__getitem__) for template in templates]
     hypers = [group.hypers for group in optimizer.param_groups]
     rates = {}
     for i, (group, own) in enumerate(zip(optimizer.param_groups, hypers, strict=True)):

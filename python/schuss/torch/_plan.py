@@ -338,7 +338,13 @@ class Plan:
             if given != self._hypers[g]:  # a tensor equals the number in it
                 now = tuple(plain(name, value) for name, value in zip(self._names[g], given, strict=True))
                 named = zip(self._names[g], now, self._hypers[g], strict=True)
-                self.optimizer.param_groups[g].update({name: new for name, new, old in named if new != old})
+                try:
+                    self.optimizer.param_groups[g].update({name: new for name, new, old in named if new != old})
+                except ValueError as error:
+                    if "in train mode" in str(error):  # eval() would get here too
+                        advice = "set it back first; schedulers take cycle_momentum=False"
+                        raise ValueError(f"{error}; {advice}") from None
+                    raise
                 self._hypers[g] = now
 
     def set(self, name: str, value: Any, state: Any) -> None:

@@ -80,7 +80,7 @@ def layer_lrs(params: Any, factors: Mapping[str, float], lr: Any) -> list[dict[s
             return pattern in place
         return _search(pattern, place)
 
-    for pattern in factors:
+    for pattern in factors if leaves else ():
         if not any(has(place, pattern) for place, _ in leaves):
             raise ValueError(f"factors has {pattern!r}, which is found in no array's path; the first is {leaves[0][0]}")
     groups: dict[float, dict[str, Any]] = {}

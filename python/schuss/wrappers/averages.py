@@ -238,10 +238,12 @@ class EMA(_Average):
     def _changed(self, checked: Mapping[str, Any]) -> list[Change]:
         changes = super()._changed(checked)
         if "updates" in checked and "decayed" not in checked:  # of a state that an older version has saved
-            loaded = {name: checked.get(name, self._option(name)) for name in ("decay", "warmup")}
-            rising = (min(loaded["decay"], (1.0 + n) / (10.0 + n)) for n in range(checked["updates"]))
-            decayed = math.prod(rising) if loaded["warmup"] else loaded["decay"] ** checked["updates"]
-            changes.append((self, "_decayed", decayed))
+            updates, decay = checked["updates"], checked.get("decay", self.decay)
+            rising = 0
+            if checked.get("warmup", self.warmup):
+                rising = min(updates, max(0, math.ceil((10.0 * decay - 1.0) / (1.0 - decay))))
+            first = math.prod((1.0 + n) / (10.0 + n) for n in range(min(rising, 10_000)))  # then 0
+            changes.append((self, "_decayed", first * decay ** (updates - rising)))
         return changes
 
     def _is_due(self, steps: int) -> bool:

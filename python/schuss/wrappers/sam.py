@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from schuss import _schuss
 from schuss._arrays import trees
 from schuss._backends import tools
+from schuss._backends.protocol import Change
 from schuss._core import validate
 from schuss._core.hyperparameters import check_of
 from schuss._core.optimizer import Optimizer
@@ -40,7 +41,8 @@ class SAM(Wrapper):
     optimizer : Optimizer
         An optimizer over NumPy arrays whose step takes gradients; from now on step the SAM instead.
     rho : float or sequence of float, default 0.05
-        The distance :math:`\rho` >= 0, or one for each group. The authors of ASAM use 0.5 with ``adaptive``.
+        The distance :math:`\rho` >= 0, or one for each group; a group that is added gets the last one. The authors of
+        ASAM use 0.5 with ``adaptive``.
     adaptive : bool, default False
         Measure the distance relative to each parameter: ASAM.
     eps : float, default 1e-12
@@ -110,6 +112,12 @@ class SAM(Wrapper):
             self._of_groups(place or name, checked)
         return checked
 
+    def _group_added(self, group: Mapping[str, Any], others: Sequence[Any] = ()) -> list[Change]:
+        changes = super()._group_added(group, others)
+        if isinstance(self._rho, tuple):
+            changes.insert(0, (self, "_rho", (*self._rho, self._rho[-1])))
+        return changes
+
     def _of_groups(self, place: str, rho: float | tuple[float, ...]) -> Sequence[float]:
         """The distance of each group."""
         groups = len(self.param_groups)
@@ -167,7 +175,7 @@ class SAM(Wrapper):
             _schuss.sum_of_squares(list(self._usable(grads, part).values()))[0]
         ):
             with _schuss.AfterStep(self._optimizer, None, self):
-                return self._optimizer.step(grads, grad_scale=scale, partial=part)  # counts it, and takes no step
+                return self._optimizer.step(grads, grad_scale=scale, partial=part)  # which skips it
         with self._ascent(grads, scale, part):
             grads = inner._apart(closure(), zero, part)
         with _schuss.AfterStep(self._optimizer, None, self):
