@@ -113,9 +113,9 @@ def _temporary(folder: str, start: str) -> Iterator[tuple[str, BinaryIO]]:
     for entry in os.listdir(folder):
         if entry.startswith(start) and entry.endswith(_SUFFIX) and len(entry) == len(start) + 16 + len(_SUFFIX):
             _remove_if_left(os.path.join(folder, entry))
-    path, handle = _created(folder, start)
+    path, file = _created(folder, start)
     try:
-        with open(handle, "wb") as file:
+        with file:
             try:
                 yield path, file
             except BaseException:
@@ -128,22 +128,22 @@ def _temporary(folder: str, start: str) -> Iterator[tuple[str, BinaryIO]]:
         raise
 
 
-def _created(folder: str, start: str) -> tuple[str, int]:
-    """The path and the handle of a new file, which is locked."""
+def _created(folder: str, start: str) -> tuple[str, BinaryIO]:
+    """A new file, by its path and open; it is locked."""
     while True:
         path = os.path.join(folder, f"{start}{os.urandom(8).hex()}{_SUFFIX}")
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
         try:
+            file = open(path, "xb")  # noqa: SIM115 - not by a number: an interrupt drops the object, which closes it
             # Another save may have found it before it was locked, and have taken it for one that was left.
-            mine = _lock(handle) is not False and os.path.exists(path)
+            if _lock(file.fileno()) is not False and os.path.exists(path):
+                return path, file
+            file.close()
+        except OSError:  # it was not created
+            raise
         except BaseException:
-            os.close(handle)
             with contextlib.suppress(OSError):
                 os.unlink(path)
             raise
-        if mine:
-            return path, handle
-        os.close(handle)
 
 
 def _lock(handle: int) -> bool | None:
@@ -160,13 +160,9 @@ def _lock(handle: int) -> bool | None:
 
 
 def _remove_if_left(path: str) -> None:
-    with contextlib.suppress(OSError):
-        handle = os.open(path, os.O_RDWR)
-        try:
-            if _lock(handle):
-                os.unlink(path)
-        finally:
-            os.close(handle)
+    with contextlib.suppress(OSError), open(path, "r+b") as file:
+        if _lock(file.fileno()):
+            os.unlink(path)
 
 
 def _json(state: dict[str, Any]) -> str:
@@ -415,9 +411,11 @@ def _read_metadata(path: str, metadata: dict[str, Any]) -> dict[str, Any]:
 
 def _flush_folder(folder: str) -> None:
     """Flushes the rename itself to disk; not every system can open a folder."""
+    handles: list[int] = []
     with contextlib.suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
         try:
-            os.fsync(handle)
+            handles.extend(map(os.open, [folder], [os.O_RDONLY]))  # in one call, so that an interrupt loses none
+            os.fsync(handles[0])
         finally:
-            os.close(handle)
+            for handle in handles:
+                os.close(handle)

@@ -126,12 +126,16 @@ class Cuda:
     @contextlib.contextmanager
     def other_values(self, owner: Owner, wrappers: Sequence[_schuss.Core], job: Any) -> Iterator[None]:
         with self._exclusive(owner, *wrappers, read_only=True):
-            saved = [param.copy() for param in owner._params]
+            saved = [(param, param.copy()) for param in owner._params]
+            back = self.changes(copies=saved)
             try:
                 self.changes(jobs=[job]).make()
-                yield
+                try:
+                    yield
+                finally:
+                    back = self.changes(copies=saved)  # in the stream that is the current one now
             finally:
-                self.changes(copies=list(zip(owner._params, saved, strict=True))).make()
+                back.make()  # one native call, which is made even after an interrupt
 
     def changes(
         self,
@@ -263,7 +267,7 @@ class Cuda:
             _schuss.cuda_order(self.device, other, stream)
         try:
             yield
-        finally:  # a part of work that failed may be running
+        finally:  # also after an error or an interrupt: a part of the work may be running
             try:
                 for other in foreign:
                     _schuss.cuda_order(self.device, stream, other)

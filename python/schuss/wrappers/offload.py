@@ -16,6 +16,7 @@ from schuss import _schuss
 from schuss._arrays import checks, trees
 from schuss._backends import cuda_arrays, tools
 from schuss._backends.cuda import Cuda
+from schuss._backends.cuda_arrays import DeviceArray
 from schuss._backends.cuda_gradients import as_given
 from schuss._backends.protocol import Counters
 from schuss._core.group import are_groups, listed
@@ -182,8 +183,16 @@ class Offload:
 
     def upload(self) -> None:
         """Copies the master weights to the GPU, after something other than a step has changed them."""
-        for param, master in zip(self._there._params, self._here._params, strict=True):
-            param[...] = master.astype(param.dtype)
+        there = cast(list[DeviceArray], self._there._params)
+        values = [
+            np.asarray(master, param.dtype, order=param.order)
+            for param, master in zip(there, self._here._params, strict=True)
+        ]
+        copies = [
+            (_schuss.cuda_copy, (self._device, param.pointer, own.ctypes.data, param.nbytes, param.stream()))
+            for param, own in zip(there, values, strict=True)
+        ]
+        _schuss.Changes(calls=copies, kept=values).make()
 
     def _pieces(self) -> Iterator[tuple[int, int, int]]:
         """Array number, start and length of each chunk; arrays whose rule is not elementwise are one chunk."""
