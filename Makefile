@@ -16,6 +16,8 @@ BASE ?= main
 HOST = $(shell rustc --print host-tuple)
 TARGETS ?= $(HOST)
 INTERPRETERS ?= $(PYTHON)
+# How many interrupts `make interrupts` makes inside of each call.
+INTERRUPTS ?= 10000
 # How long `make fuzz` and `make fuzz-files` run, and the first seed of the former.
 SECONDS ?= 600
 SEED ?= 0
@@ -63,8 +65,9 @@ test-torch: $(TORCH)/.made $(VENV)/.built  ## Run the tests of schuss.torch and 
 test-slow: $(VENV)/.test $(VENV)/.built  ## What `test` leaves out: all cases of tests that sample them, and much memory or time.
 	$(BIN)/python -m pytest -m slow
 
-interrupts: $(VENV)/.test $(VENV)/.built  ## Interrupt each call at ten thousand random moments; `test` does it at forty.
-	SCHUSS_TEST_INTERRUPTS=10000 $(BIN)/python -m pytest tests/system/test_interrupts.py
+interrupts: $(VENV)/.test $(VENV)/.built  ## Interrupt each call at ten thousand random moments, and print how many hit it; `test` does it at forty.
+	SCHUSS_TEST_INTERRUPTS=$(INTERRUPTS) $(BIN)/python -m pytest -rP tests/system/test_interrupts*.py
+	SCHUSS_TEST_INTERRUPTS=$(INTERRUPTS) SCHUSS_TEST_CUDA=emulator $(BIN)/python -m pytest -rP tests/cuda/test_gpu_interrupts.py
 
 fuzz: $(VENV)/.test $(VENV)/.built  ## Make random calls for SECONDS; `test` makes twenty thousand.
 	$(BIN)/python tests/fuzz/api.py --seconds $(SECONDS) --seed $(SEED)

@@ -4,11 +4,16 @@ import functools
 import os
 import random
 import signal
+import sys
 import time
 
 from helpers import assert_same
 
 SHOTS = int(os.environ.get("SCHUSS_TEST_INTERRUPTS", "40"))
+#: Timers for each interrupt at most, so that a call too short to be hit ends too.
+TIMERS = 50
+#: Seconds from the setting of a timer to the beginning of a call: more than it takes to set one.
+AHEAD = 1e-4
 
 
 class Shot(BaseException):
@@ -23,30 +28,38 @@ def is_same(one, other):
 
 
 def shoot(call, after):
-    """Makes a call with a timer that raises `Shot` after a time; returns whether it did."""
-    calling = True
+    """Makes a call, and raises `Shot` after so many seconds of it; returns whether this was inside of the call."""
+    calling, hit, own = True, False, sys._getframe()
 
-    def handler(*_):
+    def handler(_, frame):
+        nonlocal hit
         if calling:  # Python may run this some instructions after the signal
+            hit = frame is not own
             raise Shot
 
     before = signal.signal(signal.SIGALRM, handler)
     try:
-        signal.setitimer(signal.ITIMER_REAL, after)
+        begin = time.perf_counter() + AHEAD
+        signal.setitimer(signal.ITIMER_REAL, AHEAD + after)
+        while time.perf_counter() < begin:
+            pass
         call()
         calling = False
-        signal.setitimer(signal.ITIMER_REAL, 0)
     except Shot:
-        return True
+        pass
     finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
-    return False
+    return hit
 
 
 def check_all_or_nothing(make, call, step, image, name):
-    """Interrupts `call` on new optimizers: each is as before or as after it, and so is its next step."""
+    """Interrupts `call` on new optimizers: each is as before or as after it, and so is its next step.
+
+    Prints how many interrupts came inside of the call, and after how many of these it had made its changes.
+    """
     times = []
-    for _ in range(3):
+    for _ in range(5):
         opt = make()
         old, start = image(opt), time.perf_counter()
         call(opt)
@@ -59,13 +72,19 @@ def check_all_or_nothing(make, call, step, image, name):
             call(twin)
         step(twin)
         later.append(image(twin))
-    rng, hits = random.Random(name), 0
-    for _ in range(SHOTS):
+    rng, timers, hits, after = random.Random(name), 0, 0, 0
+    while hits < SHOTS and timers < TIMERS * SHOTS:
+        timers += 1
         opt = make()
-        hits += shoot(functools.partial(call, opt), 1e-6 + 1.5 * min(times) * rng.random())
+        if not shoot(functools.partial(call, opt), rng.uniform(-2e-6, 1.3 * min(times))):
+            continue
+        hits += 1
         now = image(opt)
         changed = not is_same(now, old)
+        after += changed
         assert not changed or is_same(now, new)
         step(opt)
         assert_same(image(opt)[0], later[changed][0], "the next step")
+    short = "" if hits == SHOTS else f"; the call is too short for {SHOTS}"
+    print(f"{name}: {hits} interrupts by {timers} timers, {after} after the change{short}")
     assert hits > 0

@@ -1,11 +1,13 @@
 """An exception between any two instructions of Python: Ctrl-C, or a signal handler that raises.
 
 A timer raises at a random moment of each call that changes something. Afterwards every byte is as before the call or as
-after it, and training goes on from there. `make interrupts` does it ten thousand times for each call.
+after it, and training goes on from there. `make interrupts` does it ten thousand times for each call. Functions
+of arrays are in test_interrupts_elsewhere.py.
 """
 
 import contextlib
 import copy
+import os
 import signal
 
 import ml_dtypes
@@ -29,7 +31,7 @@ def image(opt):
     """Copies of all arrays, and all else that an optimizer consists of: what Python shows and what the kernels use."""
     state, inner = opt.state_dict(), opt._stepped
     arrays = [*parameters(opt), *leaves([list(group.values()) for group in state["state"]]), *leaves(inner._grads)]
-    arrays += state.get("shared", {}).values()
+    arrays += [*state.get("shared", {}).values(), *leaves(getattr(opt, "_given_grads", None))]
     scalars = {key: value for key, value in state.items() if key not in ("state", "shared")}
     packed = [values.tolist() for group in opt.param_groups for values in group._packed.values()]
     kernels = (inner._limits, inner._rounding_seed, packed)
@@ -38,18 +40,27 @@ def image(opt):
     return copy.deepcopy([array for array in arrays if array is not None]), repr((scalars, kernels))
 
 
-def step(opt, value=0.25):
+def gradients(opt, value=0.25):
+    """Gradients with this value in the structure of the parameters."""
+    grads = [np.full(p.shape, value, np.float32) for p in parameters(opt)]
+    return [grads[: len(SHAPES)], grads[len(SHAPES) :]] if opt._grouped else grads
+
+
+def step_with(opt, grads):
     """A step with these gradients; NAG takes a closure and Newton a Hessian."""
+    if isinstance(opt, schuss.SAM) or isinstance(opt._stepped, schuss.NAG):
+        return opt.step(lambda: grads, zero_grads=True)
+    more = [np.eye(sum(g.size for g in leaves(grads)))] if isinstance(opt._stepped, schuss.Newton) else []
+    return opt.step(grads, *more, zero_grads=True)
+
+
+def step(opt, value=0.25):
+    """A step with gradients of this value."""
     if isinstance(opt, schuss.LBFGS):
         return lbfgs_step(opt)
     if hasattr(opt, "train"):
         opt.train()
-    grads = [np.full(p.shape, value, np.float32) for p in parameters(opt)]
-    given = [grads[: len(SHAPES)], grads[len(SHAPES) :]] if opt._grouped else grads
-    if isinstance(opt, schuss.SAM) or isinstance(opt._stepped, schuss.NAG):
-        return opt.step(lambda: given)
-    more = [np.eye(sum(g.size for g in grads))] if isinstance(opt._stepped, schuss.Newton) else []
-    return opt.step(given, *more, zero_grads=True)
+    return step_with(opt, gradients(opt, value))
 
 
 def made(kind, *, dtype=np.float32, around=None, **options):
@@ -87,6 +98,17 @@ def with_grads(make):
         return opt
 
     return make_with_grads
+
+
+def before_step(make):
+    """The same with gradients for a step, which it sets to zero."""
+
+    def make_before_step():
+        opt = make()
+        opt._given_grads = gradients(opt)
+        return opt
+
+    return make_before_step
 
 
 def closure_that_raises(opt):
@@ -179,6 +201,18 @@ def add_group(opt):
     opt.add_param_group({"params": [np.ones(2, np.float32)], "lr": 0.5})
 
 
+def two_groups():
+    """An optimizer with two groups."""
+    opt = made(schuss.AdamW)()
+    opt.add_param_group({"params": [np.ones(2, np.float32)]})
+    return opt
+
+
+def setting(name, value):
+    """A call that sets an attribute."""
+    return lambda opt: setattr(opt, name, value)
+
+
 def step_rows(opt):
     return opt.step_rows([([6, 1, 6], np.ones(3)), ([2, 0], np.ones((2, 4))), None])
 
@@ -192,6 +226,15 @@ NEXT = {"k": 4}  # the next step synchronizes
 LATER = {"k": 100}
 
 TRANSFORMS = [schuss.transforms.accumulate(2), schuss.transforms.apply_if_finite(1), schuss.transforms.clip(0.125)]
+
+
+def transformed(transforms=TRANSFORMS):
+    return lambda: schuss.Transformed(made(schuss.AdamW)(), transforms)
+
+
+def sam():
+    return schuss.SAM(made(schuss.AdamW)())
+
 
 CALLS = {
     **{name: (made(kind), step) for name, kind in schuss.OPTIMIZERS.items()},
@@ -214,11 +257,11 @@ CALLS = {
     "Lookahead, reset": (made(schuss.Prodigy, around=NEXT | {"pullback": "reset"}), step),
     "Lookahead, pullback": (made(schuss.NAG, around=NEXT | {"pullback": "pullback"}), step),
     "Lookahead of Newton": (made(schuss.Newton, around=NEXT), step),
-    "Transformed": (lambda: schuss.Transformed(made(schuss.AdamW)(), TRANSFORMS[1:]), step),
-    "accumulate": (lambda: schuss.Transformed(made(schuss.AdamW)(), TRANSFORMS), step),
+    "Transformed": (transformed(TRANSFORMS[1:]), step),
+    "accumulate": (transformed(), step),
     "LBFGS": (searching, lbfgs_step),
-    "SAM": (lambda: schuss.SAM(made(schuss.AdamW)()), step),
-    "SAM's two steps": (lambda: schuss.SAM(made(schuss.AdamW)()), both_steps),
+    "SAM": (sam, step),
+    "SAM's two steps": (sam, both_steps),
     "EMA": (averaged(schuss.EMA), step),
     "EMA of Lookahead": (averaged(schuss.EMA, around=NEXT), step),
     "SWA of bfloat16": (averaged(schuss.SWA, dtype=BFLOAT16), step),
@@ -231,17 +274,38 @@ CALLS = {
     "load_state_dict": load_dict(made(schuss.Adam)),
     "load_state_dict, bfloat16": load_dict(made(schuss.Adam, state_dtype="bfloat16")),
     "load_state_dict of Lookahead": load_dict(made(schuss.AdamW, around=NEXT)),
-    "load": (made(schuss.Adam), None),
-    "load of Ranger": (made(schuss.Ranger), None),
+    "load_state_dict of EMA": load_dict(averaged(schuss.EMA)),
+    "load_state_dict of Transformed": load_dict(transformed()),
+    "load": (made(schuss.Adam), schuss.load),
+    "load of Ranger": (made(schuss.Ranger), schuss.load),
+    "load of EMA": (averaged(schuss.EMA), schuss.load),
+    "load of Transformed": (transformed(), schuss.load),
     "add_param_group": (with_grads(made(schuss.Adam)), add_group),
     "add_param_group of Lookahead": (made(schuss.NAG, around=NEXT | {"pullback": "pullback"}), add_group),
+    "add_param_group of SAM": (sam, add_group),
+    "add_param_group of EMA": (averaged(schuss.EMA), add_group),
+    "add_param_group of Transformed": (transformed(), add_group),
     "hyperparameters": (made(schuss.AdamW), lambda opt: opt.param_groups[0].update(lr=0.75, weight_decay=0.25)),
-    "an option": (made(schuss.AdamW), lambda opt: setattr(opt, "max_grad_norm", 2.0)),
-    "an option of Lookahead": (made(schuss.AdamW, around=NEXT), lambda opt: setattr(opt, "nonfinite", "skip")),
+    "lr": (two_groups, setting("lr", 0.75)),
+    "step_count": (made(schuss.Adam), setting("step_count", 100)),
+    "step_count of EMA": (averaged(schuss.EMA), setting("step_count", 100)),
+    "grads": (made(schuss.AdamW), lambda opt: setattr(opt, "grads", opt.grads)),
+    "an option": (made(schuss.AdamW), setting("max_grad_norm", 2.0)),
+    "an option of Lookahead": (made(schuss.AdamW, around=NEXT), setting("nonfinite", "skip")),
+    "k": (made(schuss.AdamW, around=NEXT), setting("k", 3)),
+    "alpha": (made(schuss.AdamW, around=NEXT), setting("alpha", 0.75)),
+    "alpha of Ranger": (made(schuss.Ranger), setting("alpha", 0.75)),
+    "pullback": (made(schuss.AdamW, around=NEXT), setting("pullback", "reset")),
+    "rho": (sam, setting("rho", 0.5)),
+    "decay": (averaged(schuss.EMA), setting("decay", 0.5)),
     "zero_grad": (with_grads(made(schuss.AdamW)), lambda opt: opt.zero_grad()),
     "a copy": (made(schuss.AdamW), copy.deepcopy),
     "some gradients": (made(schuss.AdamW), lambda opt: opt.step([None, np.ones((3, 4)), None], partial=True)),
     "what fits of a state": fitting(made(schuss.Adam)),
+    "a schedule's state": (
+        on_a_plateau,
+        lambda opt: opt.param_groups[0]["lr"].load_state_dict(PLATEAU(0.25).state_dict()),
+    ),
     "a metric": (on_a_plateau, lambda opt: opt.param_groups[0]["lr"].update(2.0)),
     "a Hessian": (made(schuss.SophiaG), lambda opt: opt.update_hessian([np.ones(shape) for shape in SHAPES])),
     "eval": (made(schuss.ScheduleFreeAdamW), lambda opt: opt.eval()),
@@ -255,7 +319,9 @@ CALLS = {
 def calls(name, folder):
     """How to make the optimizer, and the call to interrupt."""
     make, call = CALLS[name]
-    if call is None:
+    if call is step:
+        return before_step(make), lambda opt: step_with(opt, opt._given_grads)
+    if call is schuss.load:
         schuss.save(folder / "file", other(make))
         return make, lambda opt: schuss.load(folder / "file", opt)
     return make, call
@@ -267,87 +333,35 @@ def test_all_or_nothing(name, tmp_path):
     check_all_or_nothing(make, call, step, image, name)
 
 
-@pytest.mark.parametrize("dtype", [np.float64, BFLOAT16], ids=str)
-def test_functions_of_one_array(dtype):
-    wide, adamw_ = np.float32 if dtype is BFLOAT16 else dtype, schuss.functional.adamw_
-    grad = np.full(100, 0.5, wide)
-    check_all_or_nothing(
-        lambda: [np.ones(100, dtype), *(np.full(100, 0.25, wide) for _ in range(2))],
-        lambda arrays: adamw_(arrays[0], grad, *arrays[1:], step=1),
-        lambda arrays: adamw_(arrays[0], grad, *arrays[1:], step=2),
-        lambda arrays: (copy.deepcopy(arrays), ""),
-        "adamw_",
-    )
+def open_files():
+    """How many files this process has open, where the system tells."""
+    return len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
 
 
-def test_a_schedule_of_the_user_gets_its_state_back():
-    """If loading fails after it was loaded."""
+@pytest.mark.parametrize("exists", [True, False])
+def test_save(exists, tmp_path):
+    """The file is the old or the new one, whole; it can be loaded, and the next save removes what is left."""
+    make, path = made(schuss.Adam), tmp_path / "file"
+    schuss.save(path, other(make))
+    old = path.read_bytes()
 
-    class Counting:
-        def __init__(self):
-            self.count = 1
+    def make_with_file():
+        path.unlink(missing_ok=True)
+        if exists:
+            path.write_bytes(old)
+        return make()
 
-        def __call__(self, step):
-            return 0.1
+    def image_with_file(opt):
+        arrays, text = image(opt)
+        return ([np.frombuffer(path.read_bytes(), np.uint8)] if path.exists() else []) + arrays, text
 
-        def state_dict(self):
-            return {"count": self.count}
+    def go_on(opt):
+        if path.exists():
+            schuss.load(path, opt)
+        step(opt)
+        schuss.save(path, opt)
+        assert os.listdir(tmp_path) == ["file"]
 
-        def load_state_dict(self, state):
-            self.count = state["count"]
-            if type(self.count) is float and not hasattr(self, "copied"):
-                raise Shot
-
-        def __deepcopy__(self, memo):
-            result = Counting()
-            result.copied = True
-            return result
-
-    schedule, plateau = Counting(), PLATEAU(0.5, patience=0)
-    groups = [{"params": np.ones(2), "lr": plateau}, {"params": np.ones(2), "lr": schedule}]
-    opt = schuss.SGD(groups)
-    state = copy.deepcopy(opt.state_dict())
-    state["param_groups"][0]["lr"] = {"schedule": {"rate": 0.25, "best": 1.0, "bad_updates": 0, "cooldown_left": 0}}
-    state["param_groups"][1]["lr"] = {"schedule": {"count": 2.0}}
-    with pytest.raises(Shot):
-        opt.load_state_dict(state | {"step": 5})
-    assert (schedule.count, plateau(0), opt.step_count) == (1, 0.5, 0)
-    state["param_groups"][1]["lr"] = {"schedule": {"count": 3}}
-    opt.load_state_dict(state | {"step": 5})
-    assert (schedule.count, plateau(0), opt.step_count) == (3, 0.25, 5)
-
-
-def test_taking_a_schedule_back_is_repeated_if_interrupted():
-    class Careful:
-        """Counts calls; one that loads a wrong state fails, and the next call is interrupted."""
-
-        loaded = 1
-        interrupts = 0
-
-        def __call__(self, step):
-            return 0.1
-
-        def state_dict(self):
-            return {"loaded": self.loaded}
-
-        def load_state_dict(self, state):
-            if self.interrupts:
-                self.interrupts -= 1
-                raise Shot
-            self.loaded = state["loaded"]
-            if state["loaded"] == "wrong" and not hasattr(self, "copied"):
-                self.interrupts = 2
-                raise KeyError("wrong")
-
-        def __deepcopy__(self, memo):
-            result = Careful()
-            result.copied = True
-            return result
-
-    schedule = Careful()
-    opt = schuss.SGD(np.ones(2), lr=schedule)
-    state = copy.deepcopy(opt.state_dict())
-    state["param_groups"][0]["lr"] = {"schedule": {"loaded": "wrong"}}
-    with pytest.raises(KeyError):
-        opt.load_state_dict(state | {"step": 5})
-    assert (schedule.loaded, opt.step_count) == (1, 0)
+    before, name = open_files(), "save" if exists else "first save"
+    check_all_or_nothing(make_with_file, lambda opt: schuss.save(path, opt), go_on, image_with_file, name)
+    assert open_files() <= before
