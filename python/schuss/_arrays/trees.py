@@ -173,8 +173,8 @@ def containers(template: Any, structure: Any) -> Iterator[tuple[Any, list[Any]]]
         # As they lie in memory, which subclasses may show in another order, or convert.
         items = [(template.get(key), value) for key, value in dict.items(structure)]
     elif isinstance(template, (list, tuple)) and isinstance(structure, (list, tuple)):
-        own = list.__iter__(structure) if isinstance(structure, list) else tuple.__iter__(structure)
-        items = list(itertools.zip_longest(template, own))[: len(structure)]
+        given = list.__iter__(structure) if isinstance(structure, list) else tuple.__iter__(structure)
+        items = list(itertools.zip_longest(template, given))[: len(structure)]
     else:
         return
     if isinstance(structure, (dict, list)):
