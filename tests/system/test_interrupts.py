@@ -7,6 +7,7 @@ of arrays are in test_interrupts_elsewhere.py.
 
 import contextlib
 import copy
+import gc
 import os
 import signal
 
@@ -330,11 +331,14 @@ def calls(name, folder):
 @pytest.mark.parametrize("name", CALLS)
 def test_all_or_nothing(name, tmp_path):
     make, call = calls(name, tmp_path)
+    files = open_files()
     check_all_or_nothing(make, call, step, image, name)
+    assert open_files() == files
 
 
 def open_files():
     """How many files this process has open, where the system tells."""
+    gc.collect()  # what an interrupt has dropped
     return len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
 
 

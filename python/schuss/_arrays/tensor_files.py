@@ -100,11 +100,9 @@ def write(
 
 def opened(path: str) -> BinaryIO:
     """Opens a regular file; opening any other might wait for ever."""
-    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0)))  # noqa: SIM115
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        file.close()
+    if not stat.S_ISREG(os.stat(path).st_mode):
         raise OSError(errno.EINVAL, "not a regular file", path)
-    return file
+    return open(path, "rb")
 
 
 def read_header(file: BinaryIO, most: int) -> Header:

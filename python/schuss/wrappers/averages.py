@@ -190,6 +190,11 @@ class EMA(_Average):
     }
     _wrapper = "EMA"
 
+    # The properties below look a setting up by its name, which takes a microsecond.
+    _decay: float
+    _warmup: bool
+    _bias_correction: bool
+    _update_every: int
     _decayed: float
 
     def __init__(
@@ -220,7 +225,7 @@ class EMA(_Average):
         if updates == 0:
             return 1.0
         share = 1.0 - self._decay_after(updates)
-        return share / (1.0 - self._decayed_after(updates)) if self.bias_correction else share
+        return share / (1.0 - self._decayed_after(updates)) if self._bias_correction else share
 
     def _updated(self) -> _schuss.Changes:
         decayed = self._decayed_after(self._updates)
@@ -228,8 +233,7 @@ class EMA(_Average):
 
     def _decay_after(self, updates: int) -> float:
         """The decay of an update after so many others."""
-        decay: float = self.decay
-        return min(decay, (1.0 + updates) / (10.0 + updates)) if self.warmup else decay
+        return min(self._decay, (1.0 + updates) / (10.0 + updates)) if self._warmup else self._decay
 
     def _decayed_after(self, updates: int) -> float:
         """The product of the decays of all updates, one after so many included."""
@@ -247,7 +251,7 @@ class EMA(_Average):
         return changes
 
     def _is_due(self, steps: int) -> bool:
-        return not steps % self.update_every
+        return not steps % self._update_every
 
 
 class SWA(_Average):
@@ -292,6 +296,9 @@ class SWA(_Average):
     _own_settings = {"start": _COUNT, "update_every": check_of(int), **_Average._own_settings}
     _wrapper = "SWA"
 
+    _start: int
+    _update_every: int
+
     def __init__(self, optimizer: Optimizer, start: int = 0, update_every: int = 1) -> None:
         self._wrap(optimizer, start=start, update_every=update_every, updates=0)
 
@@ -302,7 +309,7 @@ class SWA(_Average):
         return 1.0 / (updates + 1)
 
     def _is_due(self, steps: int) -> bool:
-        return steps > self.start and not (steps - self.start) % self.update_every
+        return steps > self._start and not (steps - self._start) % self._update_every
 
 
 class Polyak(_Average):
@@ -346,11 +353,12 @@ class Polyak(_Average):
     _own_settings = {"gamma": check_of(float), **_Average._own_settings}
     _wrapper = "Polyak"
 
+    _gamma: float
+
     def __init__(self, optimizer: Optimizer, gamma: float = 0.0) -> None:
         self._wrap(optimizer, gamma=gamma, updates=0)
 
     gamma = _setting("gamma", "How much more later iterates weigh, >= 0.")
 
     def _weight(self, updates: int) -> float:
-        gamma: float = self.gamma
-        return (1.0 + gamma) / (updates + 1 + gamma)
+        return (1.0 + self._gamma) / (updates + 1 + self._gamma)

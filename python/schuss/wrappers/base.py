@@ -63,8 +63,8 @@ class Wrapper(Optimizer):
         if not optimizer._wrappable:
             raise TypeError(f"{type(self).__name__} cannot wrap {type(optimizer).__name__}, whose step is many updates")
         self._optimizer = optimizer
-        #: By tool, its job and the lists that it was made for.
-        self._jobs: dict[str, tuple[Any, Any]] = {}
+        #: By tool, the lists that its job was made for, and the job.
+        self._jobs: dict[str, tuple[Any, ...]] = {}
         for name, value in settings.items():
             setattr(self, f"_{name}", self._own_settings[name](name, value))
         self._check_wrapped()
@@ -94,15 +94,16 @@ class Wrapper(Optimizer):
 
         On the host it is made once, and again when these lists are others.
         """
-        given = (self._stepped._params, self._stepped._states, self._extra)
-        kept, job = self._jobs.get(tool, (None, None))
-        if kept is not None and all(own is before for own, before in zip(given, kept, strict=True)):
+        stepped = self._stepped
+        given = (stepped._params, stepped._states, self._extra)
+        params, states, extra, job = self._jobs.get(tool, (None, None, None, None))
+        if params is given[0] and states is given[1] and extra is given[2]:
             job.set(tools.packed(values))
             return job
         over, states = arrays()
         job = self._backend.job(tool, over, values, program="sync", states=states)
         if isinstance(job, _schuss.Job):
-            self._jobs[tool] = given, job
+            self._jobs[tool] = (*given, job)
         return job
 
     def _reserving(self, extra: Sequence[Sequence[Any]]) -> list[Change]:
