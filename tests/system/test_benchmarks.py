@@ -257,11 +257,11 @@ def test_the_dashboard_names_a_script_that_it_has_no_copy_of(dashboard, tmp_path
 
 def test_the_dashboard_leaves_out_what_was_not_run(dashboard, tmp_path):
     (tmp_path / "graphs/summary").mkdir(parents=True)
-    (tmp_path / "graphs/summary/step.Step.time_step.json").write_text("[]")
-    index = {"project": "schuss", "benchmarks": {"step.Step.time_step": {"unit": "s"}, "many.Call.time_step": {}}}
+    (tmp_path / "graphs/summary/step.Step.track_step.json").write_text("[]")
+    index = {"project": "schuss", "benchmarks": {"step.Step.track_step": {"unit": "s"}, "many.Call.track_step": {}}}
     (tmp_path / "index.json").write_text(json.dumps(index))
     dashboard.leave_out_unmeasured(tmp_path)
     assert json.loads((tmp_path / "index.json").read_text()) == {
         "project": "schuss",
-        "benchmarks": {"step.Step.time_step": {"unit": "s"}},
+        "benchmarks": {"step.Step.track_step": {"unit": "s"}},
     }

@@ -219,7 +219,7 @@ def test_lookahead_wrong_calls():
         ),
         (
             lambda: schuss.Lookahead(opt).load_state_dict(opt.state_dict()), ValueError,
-            "this is the state of 'SGD', but the optimizer is 'Lookahead(SGD)'; load it into the optimizer inside",
+            "this is the state of 'SGD', but the optimizer is 'Lookahead(SGD)'; load it into the wrapped optimizer",
         ),
     ]:  # fmt: skip
         with refused(error, message):

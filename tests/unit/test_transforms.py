@@ -516,5 +516,8 @@ def test_noise_of_each_call_and_place():
 
 def test_a_factor_for_no_layer_is_refused():
     params = {"encoder": np.ones(2), "head": np.ones(2)}
-    with refused(ValueError, "factors has 'encodr', which is found in no array's path; the first is ['encoder']"):
+    with refused(
+        ValueError,
+        "factors has 'encodr', but no array has it in its path (the first is ['encoder']); correct it or leave it out",
+    ):
         tf.layer_lrs(params, {"encodr": 0.1}, lr=0.1)

@@ -40,14 +40,14 @@ def flatten(structure: Any, name: str, first: int = 0) -> tuple[Any, list[tuple[
 
 
 def _like(node: Any, items: list[Any]) -> Any:
-    """A list, a tuple or a named tuple, as the node is one."""
+    """The items in a list, tuple or named tuple, like the node."""
     if isinstance(node, list):
         return items
     return node._make(items) if hasattr(node, "_make") else tuple(items)
 
 
 def importable(template: Any) -> Any:
-    """The same template with tuples in the place of named tuples whose class pickle would not find."""
+    """The same template; a named tuple whose class is not at the top level of its module becomes a tuple."""
     if isinstance(template, dict):
         return {key: importable(value) for key, value in template.items()}
     if isinstance(template, (list, tuple)):
@@ -170,7 +170,7 @@ def leaves(
 def containers(template: Any, structure: Any) -> Iterator[tuple[Any, list[Any]]]:
     """The lists and dicts of a structure, and what each has: a leaf of the template, or None for all else."""
     if isinstance(template, dict) and isinstance(structure, dict):
-        # As they lie in memory, which subclasses may show in another order, or convert.
+        # The stored items: a subclass may return others, or in another order.
         items = [(template.get(key), value) for key, value in dict.items(structure)]
     elif isinstance(template, (list, tuple)) and isinstance(structure, (list, tuple)):
         given = list.__iter__(structure) if isinstance(structure, list) else tuple.__iter__(structure)
@@ -187,7 +187,7 @@ def found(template: Any, structure: Any, name: str) -> Iterator[tuple[int, str, 
     """Number, place and leaf of the leaves that a structure still has where the template has them."""
     if isinstance(template, dict) and isinstance(structure, dict):
         for key in template:
-            value = structure[key] if key in structure else None  # noqa: SIM401 - which subclasses may convert
+            value = structure[key] if key in structure else None  # noqa: SIM401 - it skips __getitem__
             yield from found(template[key], value, f"{name}[{shown_key(key)}]")
     elif isinstance(template, (list, tuple)) and isinstance(structure, (list, tuple)):
         for i, (one, own) in enumerate(zip(template, structure, strict=False)):

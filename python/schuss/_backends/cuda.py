@@ -121,13 +121,13 @@ class Cuda:
         """Arrays on a GPU are never resized or re-pointed."""
 
     def refuse_replaced(self, owner: Owner) -> None:
-        """Arrays of other libraries may be new objects at each access."""
+        """Nothing to check: arrays of other libraries may be new objects at each access."""
 
     @contextlib.contextmanager
     def other_values(self, owner: Owner, wrappers: Sequence[_schuss.Core], job: Any) -> Iterator[None]:
         with self._exclusive(owner, *wrappers, read_only=True):
             saved = [(param, param.copy()) for param in owner._params]
-            back = self.changes(copies=saved)
+            back = self.changes(copies=saved)  # now: an interrupt may come before the one below is made
             try:
                 self.changes(jobs=[job]).make()
                 try:

@@ -227,7 +227,7 @@ class Backend(Protocol):
         """Raises if a parameter array was replaced, resized, retyped or made read-only since the optimizer was made."""
 
     def refuse_replaced(self, owner: Owner) -> None:
-        """Raises if a parameter array was replaced where the optimizer was given it."""
+        """Raises if the list or dict that the optimizer was given now has another array in a parameter's place."""
 
     def other_values(
         self, owner: Owner, wrappers: Sequence[_schuss.Core], job: Any

@@ -187,7 +187,7 @@ def check_scalars(
     if not isinstance(state["optimizer"], str) or state["optimizer"] != name:
         inner = optimizer._stepped
         advice = (
-            "; load it into the optimizer inside"
+            "; load it into the wrapped optimizer"
             if inner is not optimizer and state["optimizer"] == inner._name()
             else ""
         )

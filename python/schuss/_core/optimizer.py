@@ -361,7 +361,7 @@ class Optimizer(StateArrays):
         self._backend.check_idle(self)
 
     def _check_setting(self, where: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
-        """Raises if the checked hyperparameters of a group, `before`, cannot be set to others now."""
+        """Raises if a group's hyperparameters `before` cannot become `after` now; `where` begins the message."""
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a step depends on besides parameters and gradients.

@@ -33,7 +33,7 @@ class Memory:
 
     def changed(self) -> bool:
         """Whether a tensor has other memory, strides, shape or dtype now."""
-        now = self._tensors if self._plain else self._local()
+        now = self._local()
         return (
             list(map(_pointer, now)) != self._pointers
             or list(map(_strides, now)) != self._own_strides

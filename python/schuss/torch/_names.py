@@ -26,8 +26,9 @@ NAMES: Mapping[str, Mapping[str, str]] = {
     "SGD": {"b": "momentum_buffer"},
 }
 
-#: What torch's own classes call any state that they save without a step count, and all that are above.
-TORCHS = {"func_evals"}.union(*(names.values() for names in NAMES.values()))
+#: Names of states in torch's classes, to tell states from a user's own entries; ``func_evals`` is that of LBFGS.
+#: Classes that are not above, such as ASGD, save ``step``.
+TORCH_STATES = {"func_evals"}.union(*(names.values() for names in NAMES.values()))
 
 #: The classes for which torch saves no step count.
 UNCOUNTED = {"SGD"}

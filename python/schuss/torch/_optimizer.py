@@ -194,7 +194,7 @@ class Optimizer(torch.optim.Optimizer):
         Parameters that have a gradient from an earlier backward pass are updated at the end of the block.
 
         With more than one process, parameters must be the distributed tensors of ``fully_shard``: DDP and
-        ``FullyShardedDataParallel`` average gradients after they were used here.
+        ``FullyShardedDataParallel`` average gradients only after this has used them.
 
         Parameters
         ----------
@@ -208,8 +208,8 @@ class Optimizer(torch.optim.Optimizer):
         Raises
         ------
         RuntimeError
-            At the beginning: parameters are not distributed tensors, but ``torch.distributed`` has more processes. At
-            the end: nothing was updated, though parameters require gradients.
+            When the block begins: ``torch.distributed`` has more than one process, and a parameter is no distributed
+            tensor. When it ends: no parameter was updated, though some require gradients.
 
         Examples
         --------

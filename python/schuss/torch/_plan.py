@@ -24,7 +24,7 @@ from schuss._core.options import Options
 from schuss._core.rules import RULES
 from schuss.torch import _tensors
 from schuss.torch._memory import Memory
-from schuss.torch._names import BESIDES, NAMES, TORCHS, UNCOUNTED
+from schuss.torch._names import BESIDES, NAMES, TORCH_STATES, UNCOUNTED
 
 #: The key of a group under which its first learning rate is kept; torch's schedulers write to ``initial_lr``.
 FIRST_RATE = "first_lr"
@@ -99,7 +99,7 @@ class Plan:
         self._names = [[name for name in group if is_hyperparameter(kind, name)] for group in self._groups]
         self._values = [operator.itemgetter(*names) for names in self._names]
         self._hypers = [plain("params", self._values[g](group)) for g, group in enumerate(self._groups)]
-        #: Whether nothing has happened yet; the parameters may then still be loaded or initialized.
+        #: Whether no call has changed anything yet: parameters may then still be loaded, and the plan is made anew.
         self.unused = True
         self.optimizer = self._made(kind, options, arrays) if arrays else None
         if self.optimizer is not None:
@@ -183,7 +183,7 @@ class Plan:
 
     @staticmethod
     def _keep_norms(optimizer: Optimizer, norms: tuple[float | None, float | None]) -> None:
-        """Lets the norms of the last step be those of the optimizer that took it, until the next step."""
+        """Keeps the norms of the last step, which another optimizer took, until this one's next step."""
         owner, made = weakref.ref(optimizer), optimizer._read_counters()
 
         def last() -> tuple[float | None, float | None]:
@@ -229,7 +229,7 @@ class Plan:
         self._seen = list(state.values())
         self._shown_entries = [entry for i, entry in enumerate(self._entries) if i not in self._new]
         self._tensors = self._held()
-        # All step counts lie in one piece of memory.
+        # All step counts lie in one piece of memory, so that it is enough to look at the first.
         own = [self._own[i] for i in range(len(self._own)) if i not in self._new]
         states = [tensor for entry in own for name, tensor in entry.items() if name != "step"]
         self._state_memory = Memory([*states, *(entry["step"] for entry in own[:1])])
@@ -251,7 +251,7 @@ class Plan:
         if not saved:
             return 0
         own, steps = self._own[i], saved.get("step")
-        if not any(name in own or name in TORCHS or name == "master" for name in saved):
+        if not any(name in own or name in TORCH_STATES or name == "master" for name in saved):
             return 0  # it has only what a user has put there
         self._carry(i, saved)
         if steps is None and type(self.optimizer).__name__ in UNCOUNTED:
@@ -341,8 +341,8 @@ class Plan:
                 try:
                     self.optimizer.param_groups[g].update({name: new for name, new, old in named if new != old})
                 except ValueError as error:
-                    if "in train mode" in str(error):  # eval() would get here too
-                        advice = "set it back first; schedulers take cycle_momentum=False"
+                    if "in train mode" in str(error):  # its advice does not work here: eval() adopts the options too
+                        advice = "here set it back first, since eval() fails too; give schedulers cycle_momentum=False"
                         raise ValueError(f"{error}; {advice}") from None
                     raise
                 self._hypers[g] = now

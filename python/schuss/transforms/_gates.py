@@ -24,8 +24,9 @@ class accumulate(Gate):
     """Takes a step at every k-th call only, with the mean of the gradients of k calls.
 
     In between nothing but the mean changes, ``step`` returns False, and no step is counted. What comes before it in the
-    list happens in every call, what comes after it in every k-th. With ``nonfinite="error"`` a call whose gradients
-    have a NaN or an infinity then is an error: put `zero_nans` or `apply_if_finite` before it.
+    list happens in every call, what comes after it in every k-th. With ``nonfinite="error"`` a call whose gradients,
+    at this place in the list, have a NaN or an infinity raises ``FloatingPointError``, so that none gets into the
+    mean; put `zero_nans` (for NaN) or `apply_if_finite` before it to go on instead.
 
     Parameters
     ----------

@@ -45,7 +45,7 @@ def layer_lrs(params: Any, factors: Mapping[str, float], lr: Any) -> list[dict[s
     Raises
     ------
     TypeError, ValueError
-        An argument is not such a value.
+        An argument is not such a value, or a pattern of `factors` is found in no path.
 
     Examples
     --------
@@ -82,7 +82,10 @@ def layer_lrs(params: Any, factors: Mapping[str, float], lr: Any) -> list[dict[s
 
     for pattern in factors if leaves else ():
         if not any(has(place, pattern) for place, _ in leaves):
-            raise ValueError(f"factors has {pattern!r}, which is found in no array's path; the first is {leaves[0][0]}")
+            raise ValueError(
+                f"factors has {pattern!r}, but no array has it in its path (the first is {leaves[0][0]}); correct it "
+                "or leave it out"
+            )
     groups: dict[float, dict[str, Any]] = {}
     for place, array in leaves:
         found = (value for pattern, value in checked if has(place, pattern))

@@ -41,8 +41,9 @@ class zero_nans(Transform):
 class add_noise(Transform):
     r"""Adds normal noise, less in later steps: :math:`g \leftarrow g + \sqrt{\eta / t^\gamma} \, N(0, 1)`.
 
-    The noise of an element depends on the seed, the step, the calls since the last one before `accumulate`, and the
-    places of the element and of the transform in its list, and on nothing else: NumPy's Philox generator counts.
+    The noise of an element depends only on the seed, the step, the places of the element and of the transform, and,
+    before `accumulate`, on how many calls there were since the last step. NumPy's Philox, a counter-based generator,
+    makes it.
 
     Parameters
     ----------

@@ -60,7 +60,7 @@ class _Average(Wrapper):
         Raises
         ------
         ValueError
-            A parameter was resized, re-pointed or made read-only.
+            A parameter was replaced, resized, re-pointed or made read-only.
         RuntimeError
             Another thread is stepping, saving or loading the optimizer, or this is inside :meth:`swap`.
         """
@@ -190,7 +190,7 @@ class EMA(_Average):
     }
     _wrapper = "EMA"
 
-    # The properties below look a setting up by its name, which takes a microsecond.
+    # Read in each step: the properties below look a setting up by its name, which takes a microsecond.
     _decay: float
     _warmup: bool
     _bias_correction: bool
@@ -236,17 +236,18 @@ class EMA(_Average):
         return min(self._decay, (1.0 + updates) / (10.0 + updates)) if self._warmup else self._decay
 
     def _decayed_after(self, updates: int) -> float:
-        """The product of the decays of all updates, one after so many included."""
+        """The product of the decays of all updates so far and of the next one, which has this many before it."""
         return self._decayed * self._decay_after(updates)
 
     def _changed(self, checked: Mapping[str, Any]) -> list[Change]:
         changes = super()._changed(checked)
-        if "updates" in checked and "decayed" not in checked:  # of a state that an older version has saved
+        if "updates" in checked and "decayed" not in checked:  # a state that an older version saved
             updates, decay = checked["updates"], checked.get("decay", self.decay)
             rising = 0
             if checked.get("warmup", self.warmup):
                 rising = min(updates, max(0, math.ceil((10.0 * decay - 1.0) / (1.0 - decay))))
-            first = math.prod((1.0 + n) / (10.0 + n) for n in range(min(rising, 10_000)))  # then 0
+            # More than 10,000 factors would no longer change 1 - decayed.
+            first = math.prod((1.0 + n) / (10.0 + n) for n in range(min(rising, 10_000)))
             changes.append((self, "_decayed", first * decay ** (updates - rising)))
         return changes
 

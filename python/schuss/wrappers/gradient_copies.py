@@ -13,7 +13,7 @@ from schuss._core.optimizer import Optimizer
 
 
 class GradientCopies(_schuss.Core):
-    """Arrays for copies of gradients, in the dtype that the update is computed in; with `finds_nan`, what has a NaN.
+    """Arrays for copies of gradients, in the dtype that the update is computed in; `finds_nan`: also which have NaN.
 
     For the extension module it is an optimizer whose step copies; the optimizer answers what Rust asks.
     """
@@ -38,7 +38,7 @@ class GradientCopies(_schuss.Core):
         self._arrangement = _schuss.Arrangement([group], tree, None, False, None, [])
 
     def found_nan(self) -> Any:
-        """Whether each gradient of the last step had a NaN, in the structure of the parameters, or None."""
+        """Which gradients of the last call had a NaN, in the structure of the parameters; None without `finds_nan`."""
         if self._found is None:
             return None
         found, present = self._found != 0.0, self._present

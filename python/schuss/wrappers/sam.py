@@ -40,7 +40,7 @@ class SAM(Wrapper):
     ----------
     optimizer : Optimizer
         An optimizer over NumPy arrays whose step takes gradients; from now on step the SAM instead.
-    rho : float or sequence of float, default 0.05
+    rho : float, or list or tuple of float, default 0.05
         The distance :math:`\rho` >= 0, or one for each group; a group that is added gets the last one. The authors of
         ASAM use 0.5 with ``adaptive``.
     adaptive : bool, default False
@@ -140,6 +140,8 @@ class SAM(Wrapper):
     ) -> bool:
         """Takes one step with two calls of the closure; if it raises, parameters and state are unchanged.
 
+        With ``nonfinite="skip"`` there is one call if its gradients have a NaN or an infinity: the step is skipped.
+
         Parameters
         ----------
         closure : callable
@@ -183,6 +185,8 @@ class SAM(Wrapper):
 
     def first_step(self, grads: Any, *, grad_scale: float = 1.0, partial: bool = False) -> None:
         """Moves the parameters to the ascended point, for `second_step`; meanwhile nothing else can change them.
+
+        With ``nonfinite="skip"`` gradients are not checked here: call it with finite ones.
 
         Parameters
         ----------

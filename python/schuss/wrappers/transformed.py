@@ -109,9 +109,10 @@ class Transformed(Wrapper):
 
     @property
     def found_nan(self) -> Any:
-        """Whether each gradient of the last step had a NaN: True or False in the structure of the parameters.
+        """Whether each gradient of the last call of :meth:`step` had a NaN, in the structure of the parameters.
 
-        It is None without `zero_nans`, and before the first step. Copies and checkpoints do not have it.
+        A missing gradient had none. It is None without `zero_nans`, and before the first call. Copies and checkpoints
+        do not have it.
 
         Examples
         --------
@@ -256,7 +257,7 @@ class Transformed(Wrapper):
 
     def _accumulate(self, transform: accumulate, k: int, work: _Work, counts: list[int], fills: list[Any]) -> bool:
         """Adds to the mean or, for the last time, puts it into the place of the gradients."""
-        if self.nonfinite == "error":  # in the mean it would stay
+        if self.nonfinite == "error":  # a NaN would stay in the mean
             self._stepped._refuse_nonfinite(work.present)
         done = counts[k]
         counts[k] = (done + 1) % transform.k

@@ -100,7 +100,7 @@ impl Job {
         visit.call(&self.shared)
     }
 
-    /// Sets the values of the first group that the next runs take, as many as it was made with.
+    /// Sets the values of the first group for the next runs; as many as it was made with.
     fn set(&self, values: Vec<f64>) -> PyResult<()> {
         find_rule(self.rule.rule.name, values.len())?;
         let mut guard = self.locked()?;
