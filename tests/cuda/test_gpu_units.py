@@ -67,7 +67,7 @@ def run(name, program, param_dtype, grad_dtype, hyper, t):
     )  # fmt: skip
     there = [array.host for param, own, _ in given for array in (param, *own)]
     there.append(np.array(work.shared()))
-    _schuss.Job(name, program, np.array(values), t, params, grads, states, matrices, shared).run()
+    _schuss.Job(name, program, [np.array(values)], t, params, grads, states, matrices, shared).run()
     here = [array for param, own in zip(params, states, strict=True) for array in (param, *own)]
     return [*here, shared], there, on_gpu
 

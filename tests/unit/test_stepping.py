@@ -110,15 +110,20 @@ def test_an_array_that_was_replaced():
 
 
 def test_an_option_that_is_set_while_a_step_begins():
+    made = []
+
     class Params(dict):
-        def get(self, key, default=None):
-            opt.nonfinite = "skip"
-            return super().get(key, default)
+        def __getitem__(self, key):
+            for opt in made:
+                opt.nonfinite = "skip"
+            return super().__getitem__(key)
 
     a = np.ones(3)
     opt = schuss.AdamW(Params(a=a), lr=0.1)
+    made.append(opt)
     with pytest.raises(ValueError, match="cannot take back the arrays"), opt.stepping():
         pass
+    made.clear()
     opt.nonfinite = "error"
     assert opt.step({"a": np.ones(3)}) and opt.step_count == 1
 

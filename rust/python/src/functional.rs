@@ -49,7 +49,7 @@ impl Job {
         matrices: List<Option<MatrixShape>>,
         shared: Option<Bound<'_, PyArray1<f64>>>,
         factor: f64,
-        groups: Option<Vec<usize>>,
+        groups: Option<List<usize>>,
     ) -> PyResult<Job> {
         let [first, ..] = &values.0[..] else { return Err(PyTypeError::new_err("a job needs the values of a group")) };
         let rule = find_rule(rule, first.len()?)?;
@@ -63,7 +63,7 @@ impl Job {
             let param = Pinned::new(param)?;
             let own = states.get(i).map_or(&[][..], |own| &own.0[..]);
             let own = collect(own.iter().map(Pinned::new))?;
-            let group = groups.as_ref().map_or(Some(0), |groups| groups.get(i).copied());
+            let group = groups.as_ref().map_or(Some(0), |groups| groups.0.get(i).copied());
             let group = group.filter(|&group| group < values.0.len());
             let group = group.ok_or_else(|| PyTypeError::new_err("the groups do not fit the arrays"))?;
             let mut array = array(rule, group, &param, &own, Format::PLAIN, matrices.get(i).copied().flatten(), None)?;
