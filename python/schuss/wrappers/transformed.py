@@ -109,7 +109,7 @@ class Transformed(Wrapper):
 
     @property
     def found_nan(self) -> Any:
-        """Whether each gradient of the last call of :meth:`step` had a NaN, in the structure of the parameters.
+        """Whether each gradient of the last call of ``step`` had a NaN, in the structure of the parameters.
 
         A missing gradient had none. It is None without `zero_nans`, and before the first call. Copies and checkpoints
         do not have it.
