@@ -191,7 +191,6 @@ class EMA(_Average):
     _wrapper = "EMA"
 
     # Read in each step: the properties below look a setting up by its name, which takes a microsecond.
-    _decay: float
     _warmup: bool
     _bias_correction: bool
     _update_every: int
@@ -233,7 +232,8 @@ class EMA(_Average):
 
     def _decay_after(self, updates: int) -> float:
         """The decay of an update after so many others."""
-        return min(self._decay, (1.0 + updates) / (10.0 + updates)) if self._warmup else self._decay
+        decay: float = self.decay
+        return min(decay, (1.0 + updates) / (10.0 + updates)) if self._warmup else decay
 
     def _decayed_after(self, updates: int) -> float:
         """The product of the decays of all updates so far and of the next one, which has this many before it."""
