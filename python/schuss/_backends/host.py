@@ -123,7 +123,6 @@ class Host:
 
     def refuse_changed(self, owner: Owner) -> None:
         owner._refuse_changed(owner._changed_param())
-        self.refuse_replaced(owner)
 
     def refuse_replaced(self, owner: Owner) -> None:
         owner._look_again()

@@ -224,7 +224,7 @@ class Backend(Protocol):
     # Parameters.
 
     def refuse_changed(self, owner: Owner) -> None:
-        """Raises if a parameter array was replaced, resized, retyped or made read-only since the optimizer was made."""
+        """Raises if a parameter array was changed (resized, retyped, made read-only) since the optimizer was made."""
 
     def refuse_replaced(self, owner: Owner) -> None:
         """Raises if the list or dict that the optimizer was given now has another array in a parameter's place."""

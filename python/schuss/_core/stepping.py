@@ -74,6 +74,7 @@ class Stepping:
             raise RuntimeError("this step has begun already; call opt.stepping() for each step")
         _refuse(optimizer)
         optimizer._backend.refuse_changed(optimizer)
+        optimizer._backend.refuse_replaced(optimizer)
         arrays = _arrays(optimizer)
         self._numbers = {id(param): i for i, param in enumerate(optimizer._params)}
         self._context = _schuss.Stepping(optimizer, arrays)

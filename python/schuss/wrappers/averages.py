@@ -67,6 +67,7 @@ class _Average(Wrapper):
         with self._exclusive():
             self._refuse_added()
             self._backend.refuse_changed(self._stepped)
+            self._backend.refuse_replaced(self._stepped)
             self._updated().make()
 
     def swap(self) -> contextlib.AbstractContextManager[None]:

@@ -152,6 +152,7 @@ class Lookahead(Wrapper):
         with self._exclusive():
             self._refuse_added()
             self._backend.refuse_changed(self._stepped)
+            self._backend.refuse_replaced(self._stepped)
             self._synchronization(self.step_count).make()
 
     def _synchronization(self, steps: int) -> _schuss.Changes:
