@@ -103,6 +103,14 @@ def operations(tree):
     return {tree[1]}.union(*(operations(part) for part in tree[2:]))
 
 
+def written_in(stage):
+    """The operators and functions of a stage's elements, and what its sums, which are float64, may use."""
+    reductions = stage["reductions"]
+    values = [value for _, _, value in stage["statements"]] + [value for *_, value in reductions]
+    divided = {"div" for operation, *_ in reductions if operation == "mean"}
+    return set().union(*map(operations, values)), {"add", "mul"} | divided
+
+
 @LINUX
 @pytest.mark.parametrize("grads", ["one dtype", pytest.param("all dtypes", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("rule", "program"), nvrtc_units.programs())
@@ -121,20 +129,23 @@ def test_compiled_code_has_only_the_operations_of_the_rule(rule, program, grads)
             assert kernels
             for name, body in kernels.items():
                 assert not re.search(r"\.approx|\.ftz|\.full", body)
-                if not name.endswith(("_elements", "_numbers")):
-                    continue  # sums are float64
-                compute = "f64" if param == "float64" else "f32"
-                written = stages[int(re.match(r"stage(\d+)_", name)[1])]["statements"]
-                text = set().union(*(operations(value) for _, _, value in written))
+                number, kind = re.fullmatch(r"stage(\d+)_(\w+)", name).groups()
+                if kind in ("arrays", "all"):
+                    continue  # the scalars of an array, or of all, are float64
+                text, sums = written_in(stages[int(number)])
+                sums = set() if kind in ("elements", "numbers") else sums
                 powers = "pow" in text  # computed in float64 for both types
-                if compute == "f32" and not powers:  # float64 gradients, and scalars of the device, are rounded once
+                if param != "float64" and not powers and not sums:
+                    # float64 gradients, and scalars of the device, are rounded once.
                     assert set(re.findall(r"(?<![.\w])(?!ld|st|mov)[a-z]\w*\.[\w.]*f64", body)) <= {"cvt.rn.f32.f64"}
+                compute = "f64" if param == "float64" else "f32"
                 used = set(re.findall(r"\b(?:div|sqrt|fma|mad|mul|add|sub|rcp|rsqrt)\.[\w.]*f(?:32|64)", body))
                 allowed = {f"{operation}.rn.{compute}" for operation in ("mul", "add", "sub", "fma")}
                 allowed |= {f"{operation}.rn.f64" for operation in ("mul", "add", "sub", "fma", "div") if powers}
                 allowed |= {f"div.rn.{compute}", f"rcp.rn.{compute}"} if text & {"/", "pow", "atan2"} else set()
                 allowed |= {f"sqrt.rn.{compute}"} if text & {"sqrt", "pow"} else set()
                 allowed |= {"mul.rn.f32"} if grad == "float16" else set()  # by a power of two, as it is read
+                allowed |= {f"{operation}.rn.f64" for operation in sums}
                 assert used <= allowed
             # Once the rule's own fused multiply-adds are replaced, none is left: the compiler contracts nothing.
             unfused = re.sub(r"return __fmaf?_rn\(a, b, c\)", "return a * b + c", source)

@@ -149,7 +149,7 @@ template <class T> DEVICE void reduce(const Sums<T>& sums, double* result) {
         add_lanes(lanes, FAST);
         double total = lanes[threadIdx.x];
         // If float32 overflows, or loses small numbers, the float64 sum is used.
-        if (total >= 0x1p-100 && total < 1.0 / 0.0) result[k] = total;
+        if (total >= 0x1p-100 && total < Constants<double>::infinity()) result[k] = total;
     }
     __syncthreads();
 }

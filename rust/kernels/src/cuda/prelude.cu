@@ -315,7 +315,7 @@ DEVICE F gradient_factor_of(const Args& args) {
 DEVICE u64 least(u64 a, u64 b) { return a < b ? a : b; }
 DEVICE u64 over(u64 a, u64 b) { return (a | b) >> 32 ? a / b : (u64)((u32)a / (u32)b); }
 DEVICE u64 over_up(u64 a, u64 b) { return over(a + b - 1, b); }
-DEVICE double neutral(int form) { return form == MAX ? -1.0 / 0.0 : 0.0; }
+DEVICE double neutral(int form) { return form == MAX ? -Constants<double>::infinity() : 0.0; }
 DEVICE double combine(int form, double a, double b) { return form == MAX ? max(a, b) : a + b; }
 
 // The indices of an element's two sums: over contiguous neighbours, and over elements a row apart.

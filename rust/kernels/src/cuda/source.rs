@@ -202,7 +202,7 @@ fn unless_summed(rule: &Rule) -> String {
     let place = |name| rule.scalars.iter().position(|&scalar| scalar == name).expect("the rule has it");
     format!(
         "    const double unit = (double)schuss::value(args.scalars[{}], F()), sum = schuss::get(args.group + {});\n    \
-         if ((unit > 1.0 && sum != 1.0 / 0.0) || (unit < 1.0 && !(sum < {SMALLEST_SUM:?}))) return;\n",
+         if ((unit > 1.0 && sum != schuss::Constants<double>::infinity()) || (unit < 1.0 && !(sum < {SMALLEST_SUM:?}))) return;\n",
         place("unit"),
         place("gg")
     )
