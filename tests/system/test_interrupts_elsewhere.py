@@ -1,4 +1,4 @@
-"""An exception between any two instructions of Python in functions of arrays, and in schedules that the user wrote."""
+"""An exception between any two instructions of Python in functions of arrays, initializers, and schedules of the user."""
 
 import copy
 import signal
@@ -33,6 +33,19 @@ def test_functions_of_one_array(name, dtype, count):
         lambda own: function(own[0], grad, *own[1:], step=3, lr=0.1),
         lambda own: (copy.deepcopy(own), ""),
         function.__name__,
+    )
+
+
+@pytest.mark.parametrize("name", ["lecun_normal", "orthogonal", "truncated_normal"])
+def test_initializers_that_fill_an_array(name):
+    """Of more elements than are drawn at a time."""
+    function = getattr(schuss.init, name)
+    check_all_or_nothing(
+        lambda: np.ones((70_000, 2)),
+        lambda own: function(own.shape, rng=3, out=own),
+        lambda own: function(own.shape, rng=4, out=own),
+        lambda own: ([own.copy()], ""),
+        name,
     )
 
 

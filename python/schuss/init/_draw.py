@@ -91,10 +91,13 @@ def fill(
     dtype: npt.DTypeLike,
     out: Any,
 ) -> np.ndarray:
-    """The array, filled in C order with values from `draw(generator, count)`."""
+    """The array, filled in C order with values from `draw(generator, count)`; a failed call leaves `out` as it was."""
     source, target = generator(rng), as_target(sizes, dtype, out)
-    flat: Any = np.asarray(target).reshape(-1) if target.flags.c_contiguous else target.flat
-    for start in range(0, target.size, _CHUNK):
-        count = min(_CHUNK, target.size - start)
+    values = target if out is None else np.empty(sizes, target.dtype)
+    flat = values.reshape(-1)
+    for start in range(0, values.size, _CHUNK):
+        count = min(_CHUNK, values.size - start)
         flat[start : start + count] = draw(source, count)
+    if out is not None:
+        target[...] = values
     return target
