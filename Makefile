@@ -66,8 +66,8 @@ test-slow: $(VENV)/.test $(VENV)/.built  ## What `test` leaves out: all cases of
 	$(BIN)/python -m pytest -m slow
 
 interrupts: $(VENV)/.test $(VENV)/.built  ## Interrupt each call at ten thousand random moments, and print how many hit it; `test` does it at forty.
-	SCHUSS_TEST_INTERRUPTS=$(INTERRUPTS) $(BIN)/python -m pytest -rP tests/system/test_interrupts*.py
-	SCHUSS_TEST_INTERRUPTS=$(INTERRUPTS) SCHUSS_TEST_CUDA=emulator $(BIN)/python -m pytest -rP tests/cuda/test_gpu_interrupts.py
+	SCHUSS_TEST_INTERRUPTS=$(INTERRUPTS) $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal -rP tests/system/test_interrupts*.py
+	SCHUSS_TEST_INTERRUPTS=$(INTERRUPTS) SCHUSS_TEST_CUDA=emulator $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal -rP tests/cuda/test_gpu_interrupts.py
 
 fuzz: $(VENV)/.test $(VENV)/.built  ## Make random calls for SECONDS; `test` makes twenty thousand.
 	$(BIN)/python tests/fuzz/api.py --seconds $(SECONDS) --seed $(SEED)

@@ -30,7 +30,7 @@ fi
 [ -d "$folder/venv" ] || "$python" -m venv --without-pip "$folder/venv" # Debian's Python cannot install pip
 install() { "${PYTHON:-python3}" -m pip --python "$folder/venv" install --quiet "$@"; }
 # Without packages that would be compiled; tests whose packages have no wheel for this Python cannot be collected.
-for package in numpy ml_dtypes pytest hypothesis sympy safetensors mpi4py mpich maturin; do
+for package in numpy ml_dtypes pytest pytest-xdist hypothesis sympy safetensors mpi4py mpich nvidia-cuda-nvrtc maturin; do
     install --only-binary=:all: $package || echo "$package has no wheel"
 done
 rm -rf "$folder/wheels"
@@ -38,5 +38,5 @@ VIRTUAL_ENV=$folder/venv "$folder/venv/bin/maturin" build --release --locked --o
 install --force-reinstall --no-deps "$folder"/wheels/*.whl
 export PYTHON_GIL=0
 "$folder/venv/bin/python" -c 'import sys, schuss; assert not sys._is_gil_enabled(), "the GIL is on"'
-exec "$folder/venv/bin/python" -X faulthandler -m pytest --continue-on-collection-errors \
-    tests/unit tests/conformance tests/system/test_{threads,processes,interrupts,unfinished_saves,memory_limits}.py
+exec "$folder/venv/bin/python" -X faulthandler -m pytest -n auto --maxprocesses 4 --dist worksteal \
+    --continue-on-collection-errors --doctest-ignore-import-errors tests --pyargs schuss
