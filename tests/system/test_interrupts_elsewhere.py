@@ -1,4 +1,4 @@
-"""An exception between any two instructions of Python in functions of arrays, initializers, and schedules of the user."""
+"""An exception between any two instructions of Python in functions of arrays, initializers, and a user's schedules."""
 
 import copy
 import signal
