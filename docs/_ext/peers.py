@@ -223,7 +223,7 @@ OPTAX = [
     (
         "contrib.sophia",
         "SophiaH",
-        "",
+        "betas=(0.965, 0.99), eps=1e-8, weight_decay=1e-4",
         "no exact match: Optax corrects the momentum's bias, and updates the Hessian after the step",
     ),
 ]
@@ -303,10 +303,20 @@ PYTORCH_OPTIMIZER = [
     ),
     ("AdaHessian", None, "", CURVATURE),
     ("AdaMax", "Adamax", "lr=0.001", ""),
-    ("AdEMAMix", "AdEMAMix", "", "``t_alpha_beta3`` is ``alpha_warmup`` and ``beta3_warmup``"),
+    (
+        "AdEMAMix",
+        "AdEMAMix",
+        "",
+        "``t_alpha_beta3`` is ``alpha_warmup`` and ``beta3_warmup``; weight decay is L2 there by default",
+    ),
     ("Adai", "Adai", "", "``weight_decouple`` is ``decoupled_weight_decay``"),
     ("Adam, AdamW, NAdam, RMSprop, SGD, LBFGS", "those of torch.optim", "", ""),
-    ("AdamMini", "AdamMini", "", "``blocks`` of a group takes the place of names of parameters"),
+    (
+        "AdamMini",
+        "AdamMini",
+        "lr=1.0, weight_decay=0.1",
+        "``blocks`` of a group takes the place of names of parameters",
+    ),
     ("AdamP", "AdamP", "", "eps is added before the correction of the bias there"),
     ("AdamS, AdamC, AdamG, AdaNorm, DiffGrad, EXAdam, FAdam", None, "", VARIANT),
     ("Adan", "Adan", "", ""),
@@ -325,7 +335,7 @@ PYTORCH_OPTIMIZER = [
     (
         "LARS",
         "LARS",
-        "lr=0.001, always_adapt=True",
+        "lr=0.001, eps=0.0, always_adapt=True",
         "arrays of one axis are neither adapted nor decayed there: `split_groups` makes such a group, with "
         f"``adapt=False, weight_decay=0.0``; {NOT_RECORDED}",
     ),
@@ -368,7 +378,7 @@ PYTORCH_OPTIMIZER = [
         "decoupled_weight_decay=True, unrectified='frozen'",
         "``n_sma_threshold`` is ``threshold``; ``degenerated_to_sgd=True`` is ``unrectified='sgd'``",
     ),
-    ("Ranger", "Ranger", "", "its first steps ascend there"),
+    ("Ranger", "Ranger", "layout='out_in'", "its first steps ascend there"),
     ("Ranger21", None, "", "a collection of eight methods with a schedule of its own"),
     ("SAM, GSAM, WSAM, BSAM", "SAM", "", "the first only"),
     ("SGDP", "SGDP", "", ""),
@@ -400,8 +410,8 @@ PYTORCH_OPTIMIZER = [
         "",
         "``initial_accumulator`` is ``initial_accumulator_value``; its weight decay is decoupled by default",
     ),
-    ("agc", "transforms.agc", "", ""),
-    ("centralize_gradient", "centralize_", "", ""),
+    ("agc", "transforms.agc", "layout='out_in'", "except for arrays of three axes, of which it takes one there"),
+    ("centralize_gradient", "centralize_", "layout='out_in'", ""),
 ]
 
 PYTORCH_OPTIMIZER_SCHEDULES = [

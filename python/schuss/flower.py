@@ -1,8 +1,9 @@
-"""Federated learning with Flower: any optimizer of the package on the server, after the clients' average.
+"""Federated learning with Flower: an optimizer on the server, after the clients' average.
 
 The difference between the server's model and the clients' average is the gradient (Reddi et al., "Adaptive federated
-optimization", arXiv:2003.00295). `FedOpt` is for Flower's messages (``flwr.serverapp``), `LegacyFedOpt` for lists of
-arrays (``flwr.server``). Importing ``schuss`` does not import this module, which needs ``pip install flwr``.
+optimization", arXiv:2003.00295), for any optimizer whose step takes gradients alone: not NAG, Newton and LBFGS.
+`FedOpt` is for Flower's messages (``flwr.serverapp``), `LegacyFedOpt` for lists of arrays (``flwr.server``). Importing
+``schuss`` does not import this module, which needs ``pip install flwr``.
 
 Examples
 --------
@@ -56,6 +57,9 @@ class _Server:
             optimizer = self._make(params)
             if not isinstance(optimizer, Optimizer):
                 raise TypeError(f"make returned a {type(optimizer).__name__}; it must return an optimizer of schuss")
+            if not optimizer._takes_gradients:
+                name = type(optimizer).__name__
+                raise TypeError(f"make returned {name}, whose step takes more than gradients; use another optimizer")
             if self._steps_before:
                 optimizer.step_count = self._steps_before
             self._params, self.optimizer = params, optimizer

@@ -21,7 +21,8 @@ def pack(params: Any) -> Any:
     A step over thousands of small arrays takes most of its time for each array by itself. Neighbours in a block are
     updated as one array, if they are in the same group and their gradients are neighbours too: those that
     ``opt.grads`` has are. Results have the same bits. Rules that need more than one pass over an array, such as
-    `LARS`, and states in less memory still go through the arrays one by one.
+    `LARS`, bfloat16 states and arrays with master weights still go through the arrays one by one, and int8 states
+    through some of them at a time.
 
     Each step looks whether views have been made read-only, reshaped or retyped. Of thousands it looks at 512, and the
     next step at the next ones; until then it updates the block as before.

@@ -157,6 +157,8 @@ def test_wrong_calls():
     strategy = schuss.flower.FedOpt(lambda arrays: arrays)
     with pytest.raises(TypeError, match=r"^make returned a dict; it must return an optimizer of schuss$"):
         modern_round(strategy, 1, model())
+    with pytest.raises(TypeError, match=r"^make returned NAG, whose step takes more than gradients; use another"):
+        modern_round(schuss.flower.FedOpt(schuss.NAG), 1, model())
     with pytest.raises(RuntimeError, match=r"^there is nothing to save before the first round$"):
         strategy.save("server")
     server = schuss.flower.FedOpt(lambda arrays: schuss.SGD(arrays, lr=1.0))._server

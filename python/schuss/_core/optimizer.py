@@ -112,8 +112,9 @@ class Optimizer(StateArrays):
         TypeError, ValueError
             At the beginning of the block: this optimizer cannot, since its step takes more than gradients (`NAG`,
             `LBFGS`, `Newton`), an array's update depends on the others (`Prodigy`, `Adai` and others) or needs matrix
-            products (`Muon`, `SOAP`); gradients are clipped by the global norm; ``nonfinite="skip"``; or arrays are on
-            a GPU. Within it: the gradient or the array does not fit.
+            products (`Muon`, `SOAP`, `Shampoo`); it is a wrapper or `Ranger`; gradients are clipped by the global norm,
+            or ``track_grad_norm`` measures it; ``nonfinite="skip"``; or arrays are on a GPU. Within it: the gradient or
+            the array does not fit.
         RuntimeError
             The optimizer is in use.
 
@@ -376,8 +377,11 @@ class Optimizer(StateArrays):
             copy views to keep a snapshot. `Lookahead` and `Ranger` add ``k``, ``alpha``, ``pullback`` and the slow
             weights. A smaller state dtype or master weights add the options ``state_dtype``, ``state_rounding``,
             ``state_seed`` and ``master_weights``, and the array ``master``; ``"int8"`` adds ``memory_order``, and an
-            array ``<name>_scale`` for each state. A learning-rate schedule is a function and is not saved; its entry
-            is ``"schedule"``, or ``{"schedule": state}`` if it keeps state.
+            array ``<name>_scale`` for each state. Numbers that all arrays share, such as Prodigy's estimate, and the
+            history of `LBFGS` are in ``shared``; the schedule-free optimizers have ``mode``. A group whose arrays had
+            no gradient in some steps has ``missed_steps``. Other wrappers add their settings, and `EMA` and its like
+            the state ``average``. A learning-rate schedule is a function and is not saved; its entry is ``"schedule"``,
+            or ``{"schedule": state}`` if it keeps state.
 
         Examples
         --------

@@ -38,6 +38,10 @@ class Newton(Optimizer):
     maximize : bool, default False
         Ascend instead of descend; :math:`-H` must then be positive definite.
 
+    References
+    ----------
+    Nocedal and Wright, "Numerical optimization", 2nd edition, section 3.4.
+
     Examples
     --------
     >>> import numpy as np, schuss

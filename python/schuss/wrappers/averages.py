@@ -146,7 +146,7 @@ class EMA(_Average):
     Parameters
     ----------
     optimizer : Optimizer
-        The optimizer, any of the package; the average covers all of its parameters.
+        The optimizer, any of the package but `LBFGS` and the schedule-free ones; all of its parameters are averaged.
     decay : float, default 0.999
         :math:`\beta` in [0, 1).
     warmup : bool, default False
@@ -269,7 +269,7 @@ class SWA(_Average):
     Parameters
     ----------
     optimizer : Optimizer
-        The optimizer, any of the package.
+        The optimizer, any of the package but `LBFGS` and the schedule-free ones.
     start : int, default 0
         Steps without updates, before the first.
     update_every : int, default 1
@@ -327,7 +327,7 @@ class Polyak(_Average):
     Parameters
     ----------
     optimizer : Optimizer
-        The optimizer, any of the package.
+        The optimizer, any of the package but `LBFGS` and the schedule-free ones.
     gamma : float, default 0.0
         :math:`\gamma` >= 0; 8 is the value of DoG's authors.
 

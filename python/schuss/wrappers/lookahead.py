@@ -27,9 +27,9 @@ class Lookahead(Wrapper):
 
     After every k-th step :math:`s \leftarrow s + \alpha (p - s)`, then :math:`p \leftarrow s`.
 
-    It wraps any optimizer of the package but the schedule-free ones, and is used in its place: ``step``, ``grads``,
-    ``param_groups``, ``state_dict`` and checkpoints are the wrapped optimizer's, with the slow weights as one more
-    state array, ``slow``.
+    It wraps any optimizer of the package but `LBFGS`, the schedule-free ones and `Ranger`, which has a Lookahead, and
+    is used in its place: ``step``, ``grads``, ``param_groups``, ``state_dict`` and checkpoints are the wrapped
+    optimizer's, with the slow weights as one more state array, ``slow``.
 
     Parameters
     ----------

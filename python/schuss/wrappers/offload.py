@@ -55,7 +55,7 @@ class Offload:
     ----------
     kind : type
         One of the package's classes whose step applies one rule to each array (not `Lookahead`, `Ranger`, `NAG`,
-        `Newton`, `Muon`, `SOAP`, `Shampoo`, or `Prodigy` and others with an estimate over all arrays).
+        `Newton`, `LBFGS`, `Muon`, `SOAP`, `Shampoo`, or `Prodigy` and others with an estimate over all arrays).
     params : array, list, tuple, dict, or list of group dicts
         Arrays on one GPU, to be updated in place.
     **hypers

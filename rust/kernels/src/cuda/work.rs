@@ -272,6 +272,9 @@ impl Work {
                 }
                 norm = Some(found);
             }
+            if self.last.is_none() {
+                self.last = Some((step.stream, Event::new(self.device)?));
+            }
             let ready = self.ready.as_ref().expect("is prepared");
             let factor = match &ready.norm {
                 Some(norm) if step.max_norm.is_some() => norm.factor(),
@@ -279,12 +282,9 @@ impl Work {
             };
             ready.step.run(self.device, program, &self.values(step, step.scalars, factor))?;
         }
-        let end = match self.last.take() {
-            Some((_, end)) => end,
-            None => Event::new(self.device)?,
-        };
-        end.record(step.stream)?;
-        self.last = Some((step.stream, end));
+        let last = self.last.as_mut().expect("was made before the step");
+        last.0 = step.stream;
+        last.1.record(step.stream)?;
         Ok(Outcome::Taken { norm })
     }
 
