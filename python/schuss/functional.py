@@ -90,7 +90,7 @@ def _make(kind: type[Optimizer]) -> Callable[..., None]:
         except TypeError:  # a value that cannot be hashed, or a wrong one
             known = None
         group, steppers = known or prepared.__wrapped__(**given)
-        if type(p) is np.ndarray and type(step) is int and step > 0:
+        if type(p) is np.ndarray and type(step) is int and 0 < step < 2**63:
             stepper = steppers.get(p.dtype)
             if stepper is not None and stepper(step, p, g, states):
                 return

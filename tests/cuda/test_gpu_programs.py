@@ -26,6 +26,13 @@ def test_modes(kind):
     assert there.step_count == 7
 
 
+def test_other_programs_keep_the_norm_of_the_last_step():
+    here, there = pair(schuss.ScheduleFreeSGD, [normal(5, np.float16)], lr=0.1, max_grad_norm=1.0)
+    step_both(here, there, [normal(5, np.float32)])
+    there.eval()
+    assert there.grad_norm == here.grad_norm is not None
+
+
 @pytest.mark.parametrize("kind", [schuss.SophiaG, schuss.SophiaH])
 def test_update_hessian(kind):
     here, there = pair(kind, VALUES, lr=0.1)

@@ -234,14 +234,7 @@ int cuMemcpyAsync(Pointer to, Pointer from, size_t bytes, void* stream) {
     const Range *target = find(to), *source = find(from);
     const char* kind = !target || target->host ? "to-host" : !source || source->host ? "to-device" : "on-device";
     CALL("copy", join(bytes, kind, stream));
-    if (!source) { // pageable memory is read immediately
-        auto staged = std::make_shared<std::vector<char>>();
-        try { staged->assign((char*)from, (char*)from + bytes); } catch (const std::bad_alloc&) { return OUT_OF_MEMORY; }
-        give(stream, [=] { memcpy((void*)to, staged->data(), bytes); });
-    } else {
-        give(stream, [=] { memcpy((void*)to, (void*)from, bytes); });
-    }
-    if (!target) drain(stream);
+    give(stream, [=] { memcpy((void*)to, (void*)from, bytes); }); // pageable memory too: a driver may wait for it or not
     return SUCCESS;
 }
 int cuMemsetD8Async(Pointer to, unsigned char byte, size_t bytes, void* stream) {

@@ -233,6 +233,18 @@ def transformed(transforms=TRANSFORMS):
     return lambda: schuss.Transformed(made(schuss.AdamW)(), transforms)
 
 
+def accumulating():
+    opt = schuss.Transformed(made(schuss.AdamW, nonfinite="skip")(), [schuss.transforms.accumulate(2)])
+    opt.step(gradients(opt))
+    return opt
+
+
+def skipped(opt):
+    """A step that is skipped, in the middle of an accumulation."""
+    grads = gradients(opt, np.nan)
+    assert not opt.step(grads, zero_grads=True)
+
+
 def sam():
     return schuss.SAM(made(schuss.AdamW)())
 
@@ -260,6 +272,7 @@ CALLS = {
     "Lookahead of Newton": (made(schuss.Newton, around=NEXT), step),
     "Transformed": (transformed(TRANSFORMS[1:]), step),
     "accumulate": (transformed(), step),
+    "a skipped step": (accumulating, skipped),
     "LBFGS": (searching, lbfgs_step),
     "SAM": (sam, step),
     "SAM's two steps": (sam, both_steps),

@@ -275,6 +275,8 @@ def test_wrong_calls():
     other = schuss.SWA(schuss.SGD(np.ones(2)))
     with refused(ValueError, "this is the state of 'EMA(SGD)', but the optimizer is 'SWA(SGD)'"):
         other.load_state_dict(schuss.EMA(sgd).state_dict())
+    with refused(ValueError, f"state['updates'] must be a whole number >= 0 and < 2**63, got {10**400}"):
+        other.load_state_dict(other.state_dict() | {"updates": 10**400})
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])

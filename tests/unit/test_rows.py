@@ -110,8 +110,32 @@ def test_bfloat16_states_and_master_weights(kind, options):
     check_steps(kind, options | dict(master_weights=True), np.dtype(ml_dtypes.bfloat16), (10, 300), draws)
 
 
-def test_stochastic_rounding_has_the_bits_of_the_place_in_the_table():
-    check_steps(schuss.Adam, dict(state_dtype="bfloat16", state_seed=3), F32, (40, 100), [[3, 3, 39, 0], [5, 39]])
+@pytest.mark.parametrize("dtype", [F32, F64], ids=["float32", "float64"])
+@each_kind
+def test_stochastic_rounding_has_the_bits_of_the_place_in_the_table(kind, options, dtype):
+    if len(states(kind(np.ones((2, 2), F32), **options))) == 0:
+        return
+    options = options | dict(state_dtype="bfloat16", state_seed=3)
+    for shape in ((40, 100), (40, 1500), (40, 3)):
+        check_steps(kind, options, dtype, shape, [[3, 3, 39, 0], [5, 39]])
+
+
+def test_stochastic_rounding_of_several_tables():
+    """The places are those of each table among all arrays."""
+
+    def make():
+        rng = np.random.default_rng(6)
+        tables = [rng.standard_normal((9, width)).astype(F32) for width in (5, 70)]
+        return tables, schuss.AdamMini(tables, lr=0.1, state_dtype="bfloat16", state_seed=3)
+
+    (rows, opt), (dense, whole) = make(), make()
+    grads = [np.full((2, width), 0.3, F32) for width in (5, 70)]
+    given = [(np.array([1, 8]), grads[0]), (np.array([0, 8]), grads[1])]
+    opt.step_rows(given)
+    whole.step([summed((9, g.shape[1]), index, g, F32) for index, g in given])
+    for k, (index, _) in enumerate(given):
+        touched = [a[index] for a in (rows[k], opt.state_dict()["state"][0]["m"][k])]
+        assert_same(touched, [a[index] for a in (dense[k], whole.state_dict()["state"][0]["m"][k])], "these rows")
 
 
 @pytest.mark.parametrize("name", ["Adam", "Adam, catching up", "Adagrad, row-wise", "SGD"])

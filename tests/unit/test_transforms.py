@@ -158,6 +158,10 @@ def test_noise():
     first = noise()
     assert abs(first.mean()) < 0.05 and abs(first.std() - 2.0) < 0.02 and abs((first**4).mean() / 48 - 1) < 0.1
     assert abs(noise(steps=4).std() - 1.0) < 0.02
+    opt = schuss.Transformed(schuss.SGD(np.zeros(2), lr=1.0), [tf.add_noise(4.0, 2000.0)])
+    opt.step(np.zeros(2))
+    opt.step(np.zeros(2))
+    assert opt.step_count == 2, "2**2000 is beyond float64: there is no noise any more"
     assert_same([noise(order="F").copy("C")], [first])
     assert abs(np.mean(noise(1) * first)) < 0.05
 

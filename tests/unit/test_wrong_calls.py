@@ -252,6 +252,13 @@ def test_unknown_keywords(kind):
             call()
 
 
+@pytest.mark.parametrize("step", [0, -1, 2**63, 2**64, 1.0, True, None])
+def test_the_step_of_a_function(step):
+    for p in (array(3), array(3)[::-1]):
+        with pytest.raises(ValueError, match=rf"^step must be a whole number >= 1 and < 2\*\*63, got {step!r}$"):
+            schuss.functional.sgd_(p, array(3), step=step, lr=0.1)
+
+
 def test_attributes_that_cannot_be_set():
     opt = schuss.SGD(array(3))
     for name in ("param_groups", "grads", "skipped_steps", "grad_norm", "clip_factor"):

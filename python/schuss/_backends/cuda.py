@@ -245,6 +245,7 @@ class Cuda:
     def run(self, owner: Owner, program: str, arrays: Any, changes: Sequence[Change]) -> None:
         """Starts another program; see `schuss._schuss.Core._run`. The caller has exclusive access."""
         values = owner._scheduled_values(owner.step_count)
+        self.norms(owner)  # other tables do not have the last step's
         if arrays is None:  # such a program reads no gradients, but all have a place in the work list
             given = [p.pointer for p in owner._params], [p.dtype.name for p in owner._params]
             stream, foreign = self._follow(owner), set[int]()

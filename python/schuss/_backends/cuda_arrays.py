@@ -131,7 +131,7 @@ class DeviceArray:
     def numpy(self) -> np.ndarray:
         """A copy on the host; waits for the stream to finish."""
         host = np.empty(self.shape, self.dtype, self.order)
-        _schuss.cuda_copy(self.device, host.ctypes.data, self.pointer, self.nbytes, self.stream())
+        _schuss.cuda_copy(self.device, host.ctypes.data, self.pointer, self.nbytes, self.stream(), True)
         return host
 
     def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
@@ -148,7 +148,7 @@ class DeviceArray:
             _schuss.cuda_copy(*self.copy_arguments(value))
         else:
             host = np.asarray(value, self.dtype, order=self.order)
-            _schuss.cuda_copy(self.device, self.pointer, host.ctypes.data, self.nbytes, self.stream())
+            _schuss.cuda_copy(self.device, self.pointer, host.ctypes.data, self.nbytes, self.stream(), True)
 
     def fill(self, value: float) -> None:
         """Sets all elements to a number."""

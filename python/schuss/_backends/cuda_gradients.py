@@ -31,7 +31,7 @@ class Gradients:
 
     def arranged(self, root: Any, new: int) -> list[Change]:
         """What changes when there are `new` more parameters, and this is the structure of all."""
-        return [(self, "_template", trees.in_order(root)), (self, "_known", [*self._known, *[None] * new])]
+        return [(self, "_template", trees.in_order(root)), (self, "_known", [None] * (len(self._known) + new))]
 
     def read(self, owner: Owner, device: int, grads: Any, zero_grads: bool, partial: bool) -> list[Description | None]:
         """The checked gradients; None where there is none."""

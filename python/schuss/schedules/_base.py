@@ -182,7 +182,7 @@ def inner(place: str, value: Any) -> Rate:
     return cast(Rate, value)
 
 
-def power(base: float, exponent: int) -> float:
+def power(base: float, exponent: float) -> float:
     """The power of a number >= 0; infinity on overflow, which the optimizer rejects with a message."""
     try:
         return base**exponent

@@ -12,6 +12,7 @@ from schuss._arrays.layout import of_outputs
 from schuss._backends import tools
 from schuss._core import validate
 from schuss._core.hyperparameters import Layout, Seed, check_of
+from schuss.schedules._base import power
 from schuss.transforms._base import Prepared, Transform
 
 _LAYOUT = check_of(Layout)
@@ -87,7 +88,7 @@ class add_noise(Transform):
 
     def _prepare(self, grads: Mapping[int, np.ndarray], params: Sequence[np.ndarray]) -> Prepared:
         def add(step: int, calls: int, place: int) -> None:
-            deviation = math.sqrt(self.eta / step**self.gamma)
+            deviation = math.sqrt(self.eta / power(step, self.gamma))
             for i, array in grads.items():
                 key, counter = np.array([self.seed, i], np.uint64), np.array([0, place, calls, step], np.uint64)
                 noise = np.random.Generator(np.random.Philox(key=key, counter=counter)).standard_normal(array.shape)

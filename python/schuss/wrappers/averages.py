@@ -13,11 +13,12 @@ from schuss import _schuss
 from schuss._arrays import checks, trees
 from schuss._arrays.formats import State
 from schuss._backends.protocol import Change
+from schuss._core import validate
 from schuss._core.hyperparameters import ClosedFraction, Fraction, Range, check_of
 from schuss._core.optimizer import Optimizer
 from schuss.wrappers.base import Wrapper
 
-_COUNT = check_of(Annotated[int, Range(low=0.0)])
+_START = check_of(Annotated[int, Range(low=0.0)])
 
 
 def _setting(name: str, doc: str) -> Any:
@@ -31,7 +32,7 @@ class _Average(Wrapper):
     A subclass says what the weight of an update is.
     """
 
-    _own_settings = {"updates": _COUNT}
+    _own_settings = {"updates": validate.steps}
     _shown = "the average"
     _leave = "leave swap()"
     _instead = "make both around the optimizer itself, step one, and call update() of the other after each step"
@@ -295,7 +296,7 @@ class SWA(_Average):
     (array([1.]), array([1.5]))
     """
 
-    _own_settings = {"start": _COUNT, "update_every": check_of(int), **_Average._own_settings}
+    _own_settings = {"start": _START, "update_every": check_of(int), **_Average._own_settings}
     _wrapper = "SWA"
 
     _start: int

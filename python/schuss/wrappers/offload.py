@@ -189,7 +189,7 @@ class Offload:
             for param, master in zip(there, self._here._params, strict=True)
         ]
         copies = [
-            (_schuss.cuda_copy, (self._device, param.pointer, own.ctypes.data, param.nbytes, param.stream()))
+            (_schuss.cuda_copy, (self._device, param.pointer, own.ctypes.data, param.nbytes, param.stream(), True))
             for param, own in zip(there, values, strict=True)
         ]
         _schuss.Changes(calls=copies, kept=values).make()

@@ -211,16 +211,14 @@ class Transformed(Wrapper):
                 own(self._optimizer.step_count + 1, calls, k)
             if not taken:
                 return False
-        changes = self._backend.changes([(self, "_counts", counts)], fills=fills)
+        # In a skipped step the gradients are used up all the same: a new mean begins.
+        changes = _schuss.Changes([(self, "_counts", counts)], fills=fills, if_skipped=True)
         changed = copies.tree
         # A wrapper's subclass may have a step that edits what it is given.
         if numbers is not None or self._optimizer is not inner:
             changed = trees.build(inner._root(), work.present.get)
         with _schuss.AfterStep(self._optimizer, changes, self):
-            taken = self._optimizer.step(changed)
-        if not taken:  # the gradients are used up all the same: a new mean begins
-            self._backend.changes([(self, "_counts", counts)], fills=fills).make()
-        return taken
+            return self._optimizer.step(changed)
 
     def _prepared(self, copies: GradientCopies, numbers: list[int] | None) -> _Work:
         """The work with the gradients of these arrays; it is kept for steps with the same."""

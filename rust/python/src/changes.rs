@@ -37,20 +37,23 @@ pub struct Changes {
     copies: Vec<(Bytes, Bytes)>,
     fills: Vec<(Py<PyUntypedArray>, f64)>,
     calls: Vec<(Py<PyAny>, Py<PyTuple>)>,
+    /// Whether they are also made after a step that was skipped.
+    pub if_skipped: bool,
     /// Kept alive until the changes are made.
-    _kept: Option<Py<PyAny>>,
+    kept: Option<Py<PyAny>>,
 }
 
 #[pymethods]
 impl Changes {
     #[new]
-    #[pyo3(signature = (attributes=List::EMPTY, *, jobs=List::EMPTY, copies=List::EMPTY, fills=List::EMPTY, calls=List::EMPTY, kept=None))]
+    #[pyo3(signature = (attributes=List::EMPTY, *, jobs=List::EMPTY, copies=List::EMPTY, fills=List::EMPTY, calls=List::EMPTY, if_skipped=false, kept=None))]
     fn new(
         attributes: List<Attribute>,
         jobs: List<Py<Job>>,
         copies: List<(Bound<'_, PyUntypedArray>, Bound<'_, PyUntypedArray>)>,
         fills: List<(Py<PyUntypedArray>, f64)>,
         calls: List<(Py<PyAny>, Py<PyTuple>)>,
+        if_skipped: bool,
         kept: Option<Py<PyAny>>,
     ) -> PyResult<Changes> {
         let copies = copies.0.iter().map(|(target, source)| {
@@ -67,7 +70,8 @@ impl Changes {
             copies: collect(copies)?,
             fills: fills.0,
             calls: calls.0,
-            _kept: kept,
+            if_skipped,
+            kept,
         })
     }
 
@@ -103,7 +107,8 @@ impl Changes {
         self.calls.iter().try_for_each(|(function, arguments)| {
             visit.call(function)?;
             visit.call(arguments)
-        })
+        })?;
+        self.kept.iter().try_for_each(|kept| visit.call(kept))
     }
 }
 
@@ -134,6 +139,15 @@ impl Changes {
     pub fn make_checked(&self, py: Python<'_>) -> PyResult<()> {
         // The old values live until all is done, since dropping one may run any code.
         let old = self.set_attributes(py)?;
+        let made = self.write(py);
+        if made.is_err() {
+            self.put_back(py, &old);
+        }
+        made
+    }
+
+    /// Makes all changes but those of attributes.
+    fn write(&self, py: Python<'_>) -> PyResult<()> {
         if !self.jobs_ran.load(Ordering::Relaxed) {
             self.jobs.iter().try_for_each(|job| job.get().run_checked(py))?;
         }
@@ -153,8 +167,18 @@ impl Changes {
         for (function, arguments) in &self.calls {
             function.call1(py, arguments.bind(py))?;
         }
-        drop(old);
         Ok(())
+    }
+
+    /// Sets the first attributes to these values again.
+    fn put_back(&self, py: Python<'_>, old: &[Option<Bound<'_, PyAny>>]) {
+        for ((object, name, _), value) in self.attributes.iter().zip(old) {
+            let value = value.as_ref().map_or(std::ptr::null_mut(), |value| value.as_ptr());
+            // SAFETY: references that are alive; a null value deletes the attribute.
+            if unsafe { ffi::PyObject_GenericSetAttr(object.as_ptr(), name.as_ptr(), value) } != 0 {
+                drop(PyErr::take(py));
+            }
+        }
     }
 
     /// Sets all attributes or, on an error, none; returns their old values.
@@ -172,13 +196,7 @@ impl Changes {
                 continue;
             }
             let error = PyErr::fetch(py);
-            for ((object, name, _), value) in self.attributes.iter().zip(&old).take(old.len() - 1) {
-                let value = value.as_ref().map_or(std::ptr::null_mut(), |value| value.as_ptr());
-                // SAFETY: as above; a null value deletes the attribute.
-                if unsafe { ffi::PyObject_GenericSetAttr(object.as_ptr(), name.as_ptr(), value) } != 0 {
-                    drop(PyErr::take(py));
-                }
-            }
+            self.put_back(py, &old[..old.len() - 1]);
             return Err(error);
         }
         Ok(old)

@@ -244,7 +244,7 @@ impl Core {
         }
         let lead = fill_scalars(py, inner, scheduled.as_deref(), 1.0);
         run(py, inner, (program, false), Then::Followers(Vec::new()), steps, false, lead)?;
-        read.release(py, inner)?;
+        read.release(py, inner);
         let _changing = core.changing(&guard);
         drop(guard);
         changes.get().make_checked(py)
@@ -380,9 +380,8 @@ impl Core {
         let taken = step::take(optimizer, core, inner, taken)?;
         let _changing = (!waiting.is_empty()).then(|| core.changing(&guard));
         drop(guard);
-        if taken {
-            waiting.iter().try_for_each(|changes| changes.get().make_checked(slf.py()))?;
-        }
+        let mut due = waiting.iter().map(Py::get).filter(|changes| taken || changes.if_skipped);
+        due.try_for_each(|changes| changes.make_checked(slf.py()))?;
         Ok(taken)
     }
 }

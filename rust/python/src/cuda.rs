@@ -111,11 +111,18 @@ impl CudaBlock {
     }
 }
 
-/// Copies bytes between host or device memory, in stream order; both must stay valid until the stream has run the copy.
+/// Copies bytes between host or device memory, in stream order. Both must stay valid until the stream has run the copy, which
+/// `wait` waits for.
 #[pyfunction]
-fn cuda_copy(py: Python<'_>, device: i32, to: u64, source: u64, bytes: usize, stream: u64) -> PyResult<()> {
-    // SAFETY: the caller guarantees both ranges, as this module's documentation says.
-    py.detach(|| unsafe { Device::get(device)?.copy(to, source, bytes, stream) }).map_err(raised)
+#[pyo3(signature = (device, to, source, bytes, stream, wait=false))]
+fn cuda_copy(py: Python<'_>, device: i32, to: u64, source: u64, bytes: usize, stream: u64, wait: bool) -> PyResult<()> {
+    let copy = || {
+        let device = Device::get(device)?;
+        // SAFETY: the caller guarantees both ranges, as this module's documentation says.
+        unsafe { device.copy(to, source, bytes, stream)? };
+        if wait { device.synchronize(stream) } else { Ok(()) }
+    };
+    py.detach(copy).map_err(raised)
 }
 
 /// Fills device memory with a byte, in stream order.

@@ -36,11 +36,11 @@ pub struct Gradients {
 }
 
 impl Gradients {
-    /// Ends the step: sets gradients to zero that were converted, and so were not zeroed in it, with NumPy's own method, which
-    /// cannot fail on an array that was found writable.
-    pub fn release(mut self, py: Python<'_>, inner: &mut Inner) -> PyResult<()> {
+    /// Ends the step: sets gradients to zero that were converted, and so were not zeroed in it, with NumPy's own method. One that
+    /// another thread has made read-only meanwhile stays as it is: the step has been taken.
+    pub fn release(mut self, py: Python<'_>, inner: &mut Inner) {
         for gradient in self.converted {
-            PyUntypedArray::type_object(py).call_method1("fill", (gradient, 0))?;
+            _ = PyUntypedArray::type_object(py).call_method1("fill", (gradient, 0));
         }
         while let Some(gradient) = self.kept.pop() {
             if let Some(soon) = self.kept.len().checked_sub(DISTANCES[0]) {
@@ -49,7 +49,6 @@ impl Gradients {
             drop(gradient.into_bound(py));
         }
         inner.gradients = self.kept;
-        Ok(())
     }
 }
 

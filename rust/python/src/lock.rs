@@ -65,8 +65,8 @@ impl Drop for ExclusiveLock {
 }
 
 /// Changes that follow an optimizer's next step in this thread, in the same call; also those that wait for a step of `wrapper`,
-/// of which that step is a part. It is a context that starts at construction, and also ends on drop. No code of the user's may
-/// run between its start and the step: a step there would take the changes.
+/// of which that step is a part. It is a context that starts at construction, and also ends on drop. The optimizer's next step
+/// takes them, also one that a closure or a user's array makes before the step that is meant.
 #[pyclass(frozen, module = "schuss._schuss")]
 pub struct AfterStep {
     core: Py<Core>,

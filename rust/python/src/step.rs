@@ -126,7 +126,7 @@ pub fn take(optimizer: &Bound<'_, PyAny>, core: &Locked, inner: &mut Inner, take
                     restore_gradients(inner);
                     // SAFETY: as for the step below, which does not run.
                     unsafe { inner.work.zero_grads() };
-                    read.release(py, inner)?;
+                    read.release(py, inner);
                 }
                 return Ok(false);
             }
@@ -175,7 +175,7 @@ pub fn take(optimizer: &Bound<'_, PyAny>, core: &Locked, inner: &mut Inner, take
     if let Some(changes) = products {
         changes.get().make_checked(py)?;
     }
-    read.release(py, inner)?;
+    read.release(py, inner);
     Ok(true)
 }
 

@@ -210,8 +210,7 @@ impl Device {
     /// Copies bytes between host or device memory, in stream order.
     ///
     /// # Safety
-    /// Both ranges have this many bytes and stay valid until the stream has run the copy; so does pinned host memory. Pageable
-    /// host memory is read before this returns, and written before the stream is synchronized.
+    /// Both ranges have this many bytes and stay valid until the stream has run the copy.
     pub unsafe fn copy(&self, to: u64, from: u64, bytes: usize, stream: u64) -> Result<()> {
         if bytes == 0 {
             return Ok(());

@@ -352,7 +352,8 @@ impl Sums {
 fn upload<T>(device: &'static Device, table: &[T], stream: u64) -> Result<Block> {
     let bytes = size_of_val(table);
     let block = Block::on(device, bytes)?;
-    // SAFETY: the block is as large; pageable memory is read before the call returns.
+    // SAFETY: the block is as large; both stay until the stream has run the copy.
     unsafe { device.copy(block.pointer, table.as_ptr() as u64, bytes, stream)? };
+    device.synchronize(stream)?;
     Ok(block)
 }

@@ -14,7 +14,7 @@ use super::work_list::WorkList;
 use crate::cpu::Level;
 use crate::kernel::Tail;
 use crate::numeric::reduce::BLOCK;
-use crate::numeric::{Rounding, StateFormat, Storage, fpenv};
+use crate::numeric::{RandomBits, Rounding, StateFormat, Storage, fpenv};
 use crate::rule::{Kind, Scope, State};
 
 /// The settings of a step.
@@ -113,7 +113,7 @@ impl WorkList {
             let (start, end) = (units.start * BLOCK, len.min(units.end * BLOCK));
             let takes_part = item.present || !any_absent;
             let zero_grads = step.zero_grads && pass.reads_grad;
-            let call = Call::new(step.level, &step.scalars[item.group], step.rounding, i, zero_grads);
+            let call = Call::new(step.level, &step.scalars[item.group], this.random_bits(i, step.rounding), zero_grads);
             if len > item.len && item.format == StateFormat::Int8 {
                 // SAFETY: upheld by the caller; these arrays are this task's own, and have no followers.
                 return unsafe { this.run_together((i, len), pass, &call, step.rounding) };
@@ -274,9 +274,17 @@ impl WorkList {
             false => &step.scalars[item.group][..],
         };
         let zero_grads = step.zero_grads && stage.last_gradient;
-        let call = Call::new(step.level, scalars, step.rounding, i, zero_grads);
+        let call = Call::new(step.level, scalars, self.random_bits(i, step.rounding), zero_grads);
         // SAFETY: upheld by the caller.
         unsafe { self.pass(i, stage, &call, units, whole) };
+    }
+
+    /// The random bits of an array, which may be a copy of some rows.
+    fn random_bits<'a>(&'a self, i: usize, rounding: &'a Rounding) -> Option<RandomBits<'a>> {
+        match self.rows.get(i) {
+            Some(rows) => rows.random_bits(rounding),
+            None => rounding.of_array(i),
+        }
     }
 
     /// Copies the states of scope `all` into the scalars of every group.

@@ -8,7 +8,6 @@ use super::tiles::Call;
 use super::work_list::WorkList;
 use crate::cpu::Level;
 use crate::kernel::Tail;
-use crate::numeric::Rounding;
 use crate::numeric::reduce::BLOCK;
 use crate::rule::{Kind, Pass};
 
@@ -72,7 +71,7 @@ impl Follower<'_> {
     /// As for [`Item::call`].
     pub(super) unsafe fn call(&self, level: Level, i: usize, range: (usize, usize)) {
         let item = &self.work.items[i];
-        let call = Call::new(level, &self.scalars[item.group], &Rounding::Nearest, i, false);
+        let call = Call::new(level, &self.scalars[item.group], None, false);
         // SAFETY: upheld by the caller.
         unsafe { item.call(self.work.streams_of(i), self.pass, &call, range, Tail::NONE) };
     }

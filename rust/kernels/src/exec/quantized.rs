@@ -89,8 +89,24 @@ impl QuantizedState {
             StateFormat::Int8 => 5 + usize::from(self.nonnegative),
             _ => 1 + usize::from(bits.is_none()),
         };
-        // SAFETY: upheld by the caller.
-        unsafe { TABLE[level as usize][kind](&self.part(wide, (at, n), bits)) }
+        let mut done = 0;
+        while done < n {
+            let (element, run) = match bits.and_then(|bits| bits.rows) {
+                None => (at, n),
+                Some((rows, width)) => {
+                    let (row, col) = ((at + done) / width, (at + done) % width);
+                    (rows[row] * width + col, (width - col).min(n - done))
+                }
+            };
+            let part = Part {
+                block: element / QUANTIZATION_BLOCK,
+                offset: element % QUANTIZATION_BLOCK,
+                ..self.part(wide.wrapping_add(done), (at + done, run), bits)
+            };
+            // SAFETY: upheld by the caller.
+            unsafe { TABLE[level as usize][kind](&part) };
+            done += run;
+        }
     }
 
     fn part<'a>(&self, wide: *mut f32, (at, n): (usize, usize), bits: Option<RandomBits<'a>>) -> Part<'a> {

@@ -16,7 +16,7 @@ use super::work_list::WorkList;
 use crate::cpu::Level;
 use crate::kernel::{MAX_STREAMS, Tail};
 use crate::memory::try_collect;
-use crate::numeric::{Dtype, Squares, StateFormat, convert, fpenv};
+use crate::numeric::{Dtype, RandomBits, Rounding, Squares, StateFormat, convert, fpenv};
 use crate::rule::{Kind, Scope};
 
 /// Rows that one task copies.
@@ -44,7 +44,7 @@ unsafe impl Send for RowGradients {}
 
 /// The rows of an array that a step changes, each once and in order, and the sums of their gradients in the compute type.
 #[derive(Debug)]
-struct Rows {
+pub(super) struct Rows {
     array: usize,
     width: usize,
     rows: Vec<usize>,
@@ -92,8 +92,7 @@ unsafe impl Sync for Copied {}
 /// A step over some rows of some arrays of a work list, with all memory that it needs.
 #[derive(Debug, Default)]
 pub struct RowStep {
-    arrays: Vec<Rows>,
-    /// The sums of gradients as arrays of their own, with copies of the rows where a rule needs them.
+    /// The rows, and the sums of their gradients as arrays of their own, with copies of the rows where a rule needs them.
     compact: WorkList,
     copied: Vec<Copied>,
     extents: Vec<Extent>,
@@ -141,6 +140,11 @@ impl Rows {
     /// Elements of all rows.
     fn len(&self) -> usize {
         self.rows.len() * self.width
+    }
+
+    /// The random bits that a step over the whole array has for these rows.
+    pub fn random_bits<'a>(&'a self, rounding: &'a Rounding) -> Option<RandomBits<'a>> {
+        Some(rounding.of_array(self.array)?.of_rows(&self.rows, self.width))
     }
 }
 
@@ -210,18 +214,20 @@ impl WorkList {
         threads: usize,
     ) -> Result<RowStep, TryReserveError> {
         let mut step = RowStep::default();
-        step.arrays.try_reserve_exact(given.len())?;
+        let mut arrays = Vec::new();
+        arrays.try_reserve_exact(given.len())?;
+        step.compact.rows.try_reserve_exact(given.len())?;
         step.extents.try_reserve_exact(given.len())?;
         for (place, one) in given.iter().enumerate() {
             let compute = self.items[one.array].param_type.compute();
             // SAFETY: upheld by the caller.
             let rows = unsafe { Rows::new(one, compute, level, threads)? };
-            let array = self.compact(place, &rows, &mut step.copied)?;
-            step.compact.extend([array])?;
+            arrays.push(self.compact(place, &rows, &mut step.copied)?);
             let units = if self.runs_in_place(one.array) { rows.rows.len() } else { 0 };
             step.extents.push(Extent { unit: rows.width.max(1), first: 0, units, whole: false });
-            step.arrays.push(rows);
+            step.compact.rows.push(rows);
         }
+        step.compact.extend(arrays)?;
         step.chunks = cut(&step.extents, step.len())?;
         Ok(step)
     }
@@ -267,7 +273,7 @@ impl WorkList {
     /// # Safety
     /// As for [`WorkList::run`], of the rows that the step changes.
     pub unsafe fn run_rows(&mut self, rows: &mut RowStep, step: &mut Step<'_>) {
-        for own in &mut rows.arrays {
+        for own in &mut rows.compact.rows {
             let item = &mut self.items[own.array];
             item.grad_type = own.compute;
             // What lies behind a row is not needed next.
@@ -275,12 +281,12 @@ impl WorkList {
         }
         // SAFETY: upheld by the caller.
         unsafe { self.run_in_place(rows, step) };
-        rows.arrays.iter().for_each(|own| self.items[own.array].prefetches = own.prefetches);
+        rows.compact.rows.iter().for_each(|own| self.items[own.array].prefetches = own.prefetches);
         if rows.copied.is_empty() {
             return;
         }
-        for (place, own) in rows.arrays.iter().enumerate() {
-            if self.runs_in_place(own.array) {
+        for place in 0..rows.compact.rows.len() {
+            if self.runs_in_place(rows.compact.rows[place].array) {
                 rows.compact.set_absent(place);
             }
         }
@@ -297,10 +303,11 @@ impl WorkList {
     unsafe fn run_in_place(&self, rows: &RowStep, step: &Step<'_>) {
         pool::in_parallel(rows.chunks.len(), rows.len(), step.threads, &|chunk| {
             let part = |place: usize, units: std::ops::Range<usize>| {
-                let own = &rows.arrays[place];
+                let own = &rows.compact.rows[place];
                 let item = &self.items[own.array];
                 let Kind::Pass(pass) = &item.compiled.rule.programs[0].stages[0].kind else { return };
-                let call = Call::new(step.level, &step.scalars[item.group], step.rounding, own.array, false);
+                let bits = step.rounding.of_array(own.array);
+                let call = Call::new(step.level, &step.scalars[item.group], bits, false);
                 let states = item.compiled.rule.streams().map(|(_, state)| item.state_size(state.exact));
                 let mut sizes = [0; MAX_STREAMS];
                 (sizes[0], sizes[1]) = (item.param_type.size(), own.compute.size());
@@ -326,7 +333,7 @@ impl WorkList {
 impl RowStep {
     /// Elements of all rows.
     pub fn len(&self) -> usize {
-        self.arrays.iter().map(Rows::len).sum()
+        self.compact.rows.iter().map(Rows::len).sum()
     }
 
     /// Whether there are none.
@@ -336,7 +343,7 @@ impl RowStep {
 
     /// Whether the array of this index is among those of the step.
     pub fn has(&self, array: usize) -> bool {
-        self.arrays.iter().any(|own| own.array == array)
+        self.compact.rows.iter().any(|own| own.array == array)
     }
 
     /// The sum of squares of the rows' gradients; see [`WorkList::sum_of_squares`].
@@ -352,7 +359,7 @@ impl RowStep {
     pub fn first_nonfinite(&mut self) -> Option<(usize, usize)> {
         // SAFETY: the sums are this step's own.
         let (place, at) = unsafe { self.compact.first_nonfinite() }?;
-        let own = &self.arrays[place];
+        let own = &self.compact.rows[place];
         Some((own.array, own.rows[at / own.width] * own.width + at % own.width))
     }
 
@@ -362,8 +369,9 @@ impl RowStep {
     /// As for [`WorkList::run_rows`].
     unsafe fn copy(&self, threads: usize, from_tables: bool) {
         for one in &self.copied {
-            let (rows, bytes) = (&self.arrays[one.place].rows, one.bytes);
-            pool::in_parallel(rows.len().div_ceil(RANGE), self.arrays[one.place].len(), threads, &|range| {
+            let (own, bytes) = (&self.compact.rows[one.place], one.bytes);
+            let rows = &own.rows;
+            pool::in_parallel(rows.len().div_ceil(RANGE), own.len(), threads, &|range| {
                 let range = range * RANGE..rows.len().min((range + 1) * RANGE);
                 for (k, row) in range.clone().zip(&rows[range]) {
                     let (row, copy) = (one.table.wrapping_add(row * bytes), one.copy.at(k * bytes));

@@ -12,7 +12,7 @@ use super::work_list::WHOLE;
 use crate::cpu::Level;
 use crate::kernel::{self, Extras, Kernel, MAX_STREAMS, States, Tail, Types};
 use crate::numeric::reduce::BLOCK;
-use crate::numeric::{Dtype, QUANTIZATION_BLOCK, RandomBits, Rounding, StateFormat, convert};
+use crate::numeric::{Dtype, QUANTIZATION_BLOCK, RandomBits, StateFormat, convert};
 use crate::rule::{Pass, Scope, State};
 
 /// Elements that go through tiles at a time, few enough for the L1 cache.
@@ -97,8 +97,8 @@ pub(super) struct Call<'a> {
 }
 
 impl<'a> Call<'a> {
-    pub fn new(level: Level, scalars: &'a [f64], rounding: &'a Rounding, array: usize, zero_grads: bool) -> Call<'a> {
-        Call { level, scalars, zero_grads, bits: rounding.of_array(array), first: 0 }
+    pub fn new(level: Level, scalars: &'a [f64], bits: Option<RandomBits<'a>>, zero_grads: bool) -> Call<'a> {
+        Call { level, scalars, zero_grads, bits, first: 0 }
     }
 }
 
@@ -179,9 +179,10 @@ impl Item {
         tail: Tail,
     ) {
         let extras = self.extras(call, at, tail);
-        // Random bits are those of whole blocks, which pieces of rows may cut.
+        // Kernels take random bits of whole blocks, which pieces of rows may cut.
         let cut =
-            !(call.first + at).is_multiple_of(QUANTIZATION_BLOCK) && call.bits.is_some() && self.uses_states(pass);
+            call.bits.is_some_and(|bits| bits.rows.is_some() || !(call.first + at).is_multiple_of(QUANTIZATION_BLOCK))
+                && self.uses_states(pass);
         if let Some(kernel) = self.direct(pass, call).filter(|_| !cut) {
             // SAFETY: upheld by the caller.
             unsafe { kernel(streams, at, n, call.scalars, &extras) };

@@ -11,6 +11,7 @@ use super::peers::Peers;
 use super::plan::{Plan, plans};
 use super::pool;
 use super::reductions::{by_cells, stage_places};
+use super::rows::Rows;
 use super::scratch::Scratch;
 use super::stretches::{Stretches, may_join};
 use crate::memory::{try_box, zeros};
@@ -75,6 +76,8 @@ pub struct WorkList {
     pub(super) plain: bool,
     /// Whether the next pass over all arrays goes in reverse order.
     pub(super) reverse: bool,
+    /// For a step over rows, those that each array has a copy of; otherwise empty.
+    pub(super) rows: Vec<Rows>,
 }
 
 // SAFETY: the pointers are only dereferenced in functions whose callers guarantee their validity.

@@ -50,7 +50,7 @@ impl Rounding {
         match self {
             Rounding::Nearest => None,
             Rounding::Stochastic { key, bits, places, first } => {
-                Some(RandomBits { key: mix(key ^ (first + array) as u64), bits: *bits, places })
+                Some(RandomBits { key: mix(key ^ (first + array) as u64), bits: *bits, places, rows: None })
             }
         }
     }
@@ -62,9 +62,16 @@ pub(crate) struct RandomBits<'a> {
     key: u64,
     bits: u32,
     pub places: &'a [u32; QUANTIZATION_BLOCK],
+    /// The rows of the array whose elements a copy has, and their width, if it is about a copy of some rows.
+    pub rows: Option<(&'a [usize], usize)>,
 }
 
-impl RandomBits<'_> {
+impl<'a> RandomBits<'a> {
+    /// The same for a copy of some rows of the array.
+    pub fn of_rows(self, rows: &'a [usize], width: usize) -> RandomBits<'a> {
+        RandomBits { rows: Some((rows, width)), ..self }
+    }
+
     /// The block's random bits for each of the first `count` states.
     #[inline(always)]
     pub fn of_block<const N: usize>(&self, block: usize, count: usize) -> [u32; N] {

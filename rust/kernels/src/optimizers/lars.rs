@@ -18,7 +18,8 @@ rules! {
     }
 
     /// LARS (arXiv:1708.03888): for each array `ratio = trust_coefficient*|p| / (|g| + wd*|p| + eps)`;
-    /// `b = mu*b + lr*ratio*(g + wd*p); p -= b`. Step 1 copies into the buffer, so dampening does not act then.
+    /// `d = ratio*(g + wd*p); b = mu*b + (1-dampening)*d; p -= lr*b`, with Nesterov `p -= lr*(d + mu*b)`; or, with the rate in the
+    /// momentum, `d = lr*ratio*(g + wd*p)` without the later `lr`. Step 1 copies into the buffer, so dampening does not act then.
     lars {
         element b;
         pass(p, g) {
