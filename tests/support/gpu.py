@@ -76,13 +76,13 @@ class Array:
     def host(self):
         """A copy of its current values."""
         values = np.empty(self.shape, self.dtype, self.order)
-        _schuss.cuda_copy(self.device, values.ctypes.data, self.pointer, self.nbytes, 1)
+        _schuss.cuda_copy(self.device, values.ctypes.data, self.pointer, self.nbytes, 1, True)
         return values
 
     @host.setter
     def host(self, values):
         values = np.asarray(values, self.dtype, order=self.order)
-        _schuss.cuda_copy(self.device, self.pointer, values.ctypes.data, self.nbytes, 1)
+        _schuss.cuda_copy(self.device, self.pointer, values.ctypes.data, self.nbytes, 1, True)
 
     @property
     def __cuda_array_interface__(self):

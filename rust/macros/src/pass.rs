@@ -4,7 +4,7 @@ use proc_macro2::TokenStream;
 use quote::{format_ident, quote};
 use syn::Ident;
 
-use crate::analyze::tested_for_nan;
+use crate::analyze::{PROLOGUE, tested_for_nan};
 use crate::loops::{addition, iterations, iterations_of_row, lane_start, lane_type};
 use crate::streams::{Domain, Stream, StreamKind, Variant, stored, stores_state, streams};
 use crate::terms::{Factors, counts, fused};
@@ -20,14 +20,15 @@ pub fn kernel(rule: &Rule, stage: &Stage, domain: Domain, carrier: &Ident, varia
         Kind::Text(_) => Arguments::default(),
     };
     let exponents = exponents(rule, stage);
-    let scalars = rule.scalars.iter().enumerate().skip(3).filter(|(_, name)| stage.reads(name)).map(|(i, name)| {
-        let name = format_ident!("{name}");
-        let value = match exponents.contains(&i) {
-            true => quote!(match POWERS { 1 => 0.5, 2 => 1.0, _ => scalars[#i] }),
-            false => quote!(scalars[#i]),
-        };
-        quote!(let #name = <P::Compute as Real>::from_f64(#value);)
-    });
+    let scalars =
+        rule.scalars.iter().enumerate().skip(PROLOGUE.len()).filter(|(_, name)| stage.reads(name)).map(|(i, name)| {
+            let name = format_ident!("{name}");
+            let value = match exponents.contains(&i) {
+                true => quote!(match POWERS { 1 => 0.5, 2 => 1.0, _ => scalars[#i] }),
+                false => quote!(scalars[#i]),
+            };
+            quote!(let #name = <P::Compute as Real>::from_f64(#value);)
+        });
     let mut loads = Vec::new();
     for stream in streams.iter().filter(|stream| stream.read) {
         let (name, slice) = (&stream.name, &stream.slice);
@@ -264,14 +265,13 @@ pub fn kernel(rule: &Rule, stage: &Stage, domain: Domain, carrier: &Ident, varia
             }
         }
     };
-    let reads_l2 = decays;
     quote! {
         #[doc(hidden)]
         #[allow(non_camel_case_types)] // named after the rule
         pub(crate) enum #carrier {}
 
         impl crate::kernel::Pass for #carrier {
-            const DECAYS: bool = #reads_l2;
+            const DECAYS: bool = #decays;
             const DIVIDES: bool = #divides;
 
             #[inline(always)]
@@ -347,7 +347,7 @@ fn exponents(rule: &Rule, stage: &Stage) -> Vec<usize> {
             }
         });
     });
-    (crate::analyze::PROLOGUE.len()..rule.scalars.len()).filter(|&i| found.contains(&rule.scalars[i])).collect()
+    (PROLOGUE.len()..rule.scalars.len()).filter(|&i| found.contains(&rule.scalars[i])).collect()
 }
 
 /// An expression in the compute type.

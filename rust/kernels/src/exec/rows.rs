@@ -11,6 +11,7 @@ use super::driver::Step;
 use super::matrix::Matrix;
 use super::partition::{Chunk, Extent, cut};
 use super::pool;
+use super::shards::add;
 use super::tiles::{Call, TILE, with_tail_tiles};
 use super::work_list::WorkList;
 use crate::cpu::Level;
@@ -166,20 +167,12 @@ unsafe fn add_row(level: Level, (from, source): (Dtype, *const u8), (to, sum): (
             unsafe {
                 convert::load(level, (from, source.wrapping_add(at * from.size())), (to, tile), n);
                 match to {
-                    Dtype::F64 => add::<f64>(sum.cast(), tile.cast(), n),
-                    _ => add::<f32>(sum.cast(), tile.cast(), n),
+                    Dtype::F64 => add::<f64>(sum, tile, n),
+                    _ => add::<f32>(sum, tile, n),
                 }
             }
         }
     });
-}
-
-/// # Safety
-/// Both must be valid for `n` numbers and not overlap.
-unsafe fn add<T: Copy + std::ops::AddAssign>(sum: *mut T, other: *const T, n: usize) {
-    // SAFETY: upheld by the caller.
-    let (sum, other) = unsafe { (std::slice::from_raw_parts_mut(sum, n), std::slice::from_raw_parts(other, n)) };
-    sum.iter_mut().zip(other).for_each(|(sum, x)| *sum += *x);
 }
 
 impl WorkList {

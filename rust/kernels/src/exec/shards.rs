@@ -269,7 +269,7 @@ impl WorkList {
 ///
 /// # Safety
 /// Both must be valid and aligned for `n` numbers of the type, and not overlap.
-unsafe fn add<T: Copy + std::ops::AddAssign>(target: *mut u8, source: *const u8, n: usize) {
+pub(super) unsafe fn add<T: Copy + std::ops::AddAssign>(target: *mut u8, source: *const u8, n: usize) {
     // SAFETY: upheld by the caller.
     let (target, source) = unsafe {
         (std::slice::from_raw_parts_mut(target.cast::<T>(), n), std::slice::from_raw_parts(source.cast::<T>(), n))
