@@ -16,7 +16,7 @@ from schuss._core.declaration import Field
 from schuss._core.group import ParamGroup
 
 
-def _setting(name: str, doc: str) -> Any:
+def setting(name: str, doc: str) -> Any:
     """A property for an option that can be changed later; setting it checks the value."""
     return property(lambda self: self._option(name), lambda self, value: self._change(name, value), doc=doc)
 
@@ -125,9 +125,9 @@ class Settings(Callbacks):
             attributes = [change for own, _ in changes for change in own]
             _schuss.Changes(attributes, copies=[copy for _, own in changes for copy in own]).make()
 
-        track_grad_norm = _setting("track_grad_norm", "Whether steps measure the norm also without a bound on it.")
-        max_grad_norm = _setting("max_grad_norm", "The bound on the global gradient norm, or None.")
-        nonfinite = _setting(
+        track_grad_norm = setting("track_grad_norm", "Whether steps measure the norm also without a bound on it.")
+        max_grad_norm = setting("max_grad_norm", "The bound on the global gradient norm, or None.")
+        nonfinite = setting(
             "nonfinite", 'What a step does about NaN and infinities in gradients: "propagate", "skip" or "error".'
         )
 

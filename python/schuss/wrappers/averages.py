@@ -16,14 +16,10 @@ from schuss._backends.protocol import Change
 from schuss._core import validate
 from schuss._core.hyperparameters import ClosedFraction, Fraction, Range, check_of
 from schuss._core.optimizer import Optimizer
+from schuss._core.settings import setting
 from schuss.wrappers.base import Wrapper
 
 _START = check_of(Annotated[int, Range(low=0.0)])
-
-
-def _setting(name: str, doc: str) -> Any:
-    """A property for a setting that can be changed; setting it checks the value."""
-    return property(lambda self: self._option(name), lambda self, value: self._change(name, value), doc=doc)
 
 
 class _Average(Wrapper):
@@ -217,10 +213,10 @@ class EMA(_Average):
             decayed=1.0,
         )
 
-    decay = _setting("decay", "The weight of the average in an update, in [0, 1).")
-    warmup = _setting("warmup", "Whether the decay is smaller at first.")
-    bias_correction = _setting("bias_correction", "Whether the average starts from zero and is corrected for that.")
-    update_every = _setting("update_every", "Steps from one update to the next.")
+    decay = setting("decay", "The weight of the average in an update, in [0, 1).")
+    warmup = setting("warmup", "Whether the decay is smaller at first.")
+    bias_correction = setting("bias_correction", "Whether the average starts from zero and is corrected for that.")
+    update_every = setting("update_every", "Steps from one update to the next.")
 
     def _weight(self, updates: int) -> float:
         if updates == 0:
@@ -305,8 +301,8 @@ class SWA(_Average):
     def __init__(self, optimizer: Optimizer, start: int = 0, update_every: int = 1) -> None:
         self._wrap(optimizer, start=start, update_every=update_every, updates=0)
 
-    start = _setting("start", "Steps before the first update.")
-    update_every = _setting("update_every", "Steps from one update to the next.")
+    start = setting("start", "Steps before the first update.")
+    update_every = setting("update_every", "Steps from one update to the next.")
 
     def _weight(self, updates: int) -> float:
         return 1.0 / (updates + 1)
@@ -361,7 +357,7 @@ class Polyak(_Average):
     def __init__(self, optimizer: Optimizer, gamma: float = 0.0) -> None:
         self._wrap(optimizer, gamma=gamma, updates=0)
 
-    gamma = _setting("gamma", "How much more later iterates weigh, >= 0.")
+    gamma = setting("gamma", "How much more later iterates weigh, >= 0.")
 
     def _weight(self, updates: int) -> float:
         return (1.0 + self._gamma) / (updates + 1 + self._gamma)
