@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from schuss._core import validate
 from schuss._core.hyperparameters import Layout as Layout
 from schuss._core.hyperparameters import check_of
 
@@ -44,11 +43,6 @@ def fans(sizes: tuple[int, ...], layout: Any) -> tuple[int, int]:
     else:
         field, inputs, outputs = math.prod(sizes[2:]), sizes[1], sizes[0]
     return max(field * inputs, 1), max(field * outputs, 1)
-
-
-def positive(place: str, value: Any) -> float:
-    """The value as a float > 0."""
-    return validate.number(place, value, open_low=True)
 
 
 def generator(rng: Any) -> np.random.Generator:

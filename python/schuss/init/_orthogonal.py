@@ -7,7 +7,8 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from schuss.init._draw import Layout, Seed, Shape, as_shape, as_target, fans, generator, positive
+from schuss._core import validate
+from schuss.init._draw import Layout, Seed, Shape, as_shape, as_target, fans, generator
 
 
 def orthogonal(
@@ -66,7 +67,7 @@ def orthogonal(
     """
     sizes = as_shape(shape)
     fans(sizes, layout)
-    factor = positive("gain", gain)
+    factor = validate.number("gain", gain, open_low=True)
     source, target = generator(rng), as_target(sizes, dtype, out)
     if target.size:
         rows = sizes[0] if layout == "out_in" else math.prod(sizes[:-1])

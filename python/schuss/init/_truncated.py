@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from schuss._core import validate
-from schuss.init._draw import Seed, Shape, as_shape, fill, positive
+from schuss.init._draw import Seed, Shape, as_shape, fill
 
 
 def truncated_normal(
@@ -73,7 +73,7 @@ def truncated_normal(
     True
     """
     sizes = as_shape(shape)
-    center, width = validate.real("mean", mean), positive("std", std)
+    center, width = validate.real("mean", mean), validate.number("std", std, open_low=True)
     low, high = validate.real("a", a, finite=False), validate.real("b", b, finite=False)
     if not low < high:
         raise ValueError(f"a must be less than b, got a={a!r} and b={b!r}")

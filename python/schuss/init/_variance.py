@@ -8,8 +8,9 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from schuss._core import validate
 from schuss._core.hyperparameters import check_of
-from schuss.init._draw import Layout, Seed, Shape, as_shape, fans, fill, positive
+from schuss.init._draw import Layout, Seed, Shape, as_shape, fans, fill
 from schuss.init._gain import Nonlinearity, gain
 
 Mode = Literal["fan_in", "fan_out"]
@@ -67,7 +68,7 @@ def xavier_uniform(
     """
     sizes = as_shape(shape)
     fan_in, fan_out = fans(sizes, layout)
-    bound = positive("gain", gain) * math.sqrt(6.0 / (fan_in + fan_out))
+    bound = validate.number("gain", gain, open_low=True) * math.sqrt(6.0 / (fan_in + fan_out))
     return _uniform(sizes, bound, rng, dtype, out)
 
 
@@ -124,7 +125,7 @@ def xavier_normal(
     """
     sizes = as_shape(shape)
     fan_in, fan_out = fans(sizes, layout)
-    std = positive("gain", gain) * math.sqrt(2.0 / (fan_in + fan_out))
+    std = validate.number("gain", gain, open_low=True) * math.sqrt(2.0 / (fan_in + fan_out))
     return _normal(sizes, std, rng, dtype, out)
 
 
