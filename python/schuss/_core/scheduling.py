@@ -20,7 +20,7 @@ from schuss import _schuss
 from schuss._backends.protocol import Change
 from schuss._core import validate
 
-Rate = Callable[[int], float]
+AnySchedule = Callable[[int], float]
 
 
 def initial_rate(place: str, schedule: Any) -> float:

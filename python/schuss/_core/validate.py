@@ -73,6 +73,15 @@ def rate(place: str, value: Any) -> Any:
     return number(place, value)
 
 
+class Frozen:
+    """The base of frozen dataclasses that check their fields."""
+
+    def _set_checked(self, **checked: Any) -> None:
+        """Replaces fields by their checked values, which a frozen dataclass allows only this way."""
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
+
+
 class Schedulable:
     """A check that also allows a schedule, a callable of the step, as it is; `check` is that of its values."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from schuss._core import scheduling, validate
-from schuss._core.scheduling import Rate
+from schuss._core.scheduling import AnySchedule
 from schuss.schedules._annealing import half_cosine
 from schuss.schedules._base import Composed, blend, inner, number, whole
 from schuss.schedules._cycle import ANNEAL, Anneal
@@ -56,7 +56,7 @@ class swalr(Composed):
     [1.0, 1.0, 1.0, 0.75, 0.5, 0.5]
     """
 
-    schedule: Rate
+    schedule: AnySchedule
     swa_lr: float
     start: int = 0
     anneal_steps: int = 10
@@ -72,7 +72,7 @@ class swalr(Composed):
         )
 
     @property
-    def _parts(self) -> tuple[Rate, ...]:
+    def _parts(self) -> tuple[AnySchedule, ...]:
         return (self.schedule,)
 
     def _at(self, step: int) -> float:

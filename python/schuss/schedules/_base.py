@@ -11,12 +11,12 @@ from typing import Any, cast
 import numpy as np
 
 from schuss._core import scheduling, validate
-from schuss._core.scheduling import Rate
+from schuss._core.scheduling import AnySchedule
 
 number = validate.number
 
 
-class Schedule(ABC):
+class Schedule(validate.Frozen, ABC):
     """The base class of all schedules: a learning rate as a function of the step.
 
     An optimizer accepts any function of the step as ``lr``; this class only adds argument checks. A subclass defines
@@ -85,18 +85,13 @@ class Schedule(ABC):
     def _momentum_at(self, step: int) -> float | None:
         return None
 
-    def _set_checked(self, **checked: Any) -> None:
-        """Replaces fields by their checked values, which a frozen dataclass allows only this way."""
-        for name, value in checked.items():
-            object.__setattr__(self, name, value)
-
 
 class Composed(Schedule):
     """A schedule made of others; its state is their states."""
 
     @property
     @abstractmethod
-    def _parts(self) -> tuple[Rate, ...]: ...
+    def _parts(self) -> tuple[AnySchedule, ...]: ...
 
     @property
     def sets_momentum(self) -> bool:
@@ -175,11 +170,11 @@ def increasing(place: str, values: Any) -> tuple[int, ...]:
     return result
 
 
-def inner(place: str, value: Any) -> Rate:
+def inner(place: str, value: Any) -> AnySchedule:
     """The value, if it can be called with a step."""
-    if not callable(value) or isinstance(value, type):  # a class is a schedule that was not instantiated
+    if not validate.is_schedule(value):
         raise TypeError(f"{place} must be a callable of the step, such as schedules.constant(0.1), got {value!r}")
-    return cast(Rate, value)
+    return cast(AnySchedule, value)
 
 
 def power(base: float, exponent: float) -> float:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from schuss._core import scheduling, validate
-from schuss._core.scheduling import Rate
+from schuss._core.scheduling import AnySchedule
 from schuss.schedules._base import Composed, increasing, inner, number
 
 
@@ -43,7 +43,7 @@ class join(Composed):
     [1.0, 1.0, 1.0, 0.5, 0.25, 0.0, 0.0]
     """
 
-    schedules: Sequence[Rate]
+    schedules: Sequence[AnySchedule]
     boundaries: Sequence[int]
 
     def __post_init__(self) -> None:
@@ -56,10 +56,10 @@ class join(Composed):
         self._set_checked(schedules=parts, boundaries=boundaries)
 
     @property
-    def _parts(self) -> tuple[Rate, ...]:
+    def _parts(self) -> tuple[AnySchedule, ...]:
         return tuple(self.schedules)
 
-    def _find(self, step: int) -> tuple[str, Rate, int]:
+    def _find(self, step: int) -> tuple[str, AnySchedule, int]:
         i = bisect.bisect_right(self.boundaries, step)
         return f"schedules[{i}]", self.schedules[i], step - self.boundaries[i - 1] if i else step
 
@@ -104,13 +104,13 @@ class chain(Composed):
     [0.25, 0.1875, 0.125, 0.0625]
     """
 
-    schedules: Sequence[Rate]
+    schedules: Sequence[AnySchedule]
 
     def __post_init__(self) -> None:
         self._set_checked(schedules=_inner(self.schedules))
 
     @property
-    def _parts(self) -> tuple[Rate, ...]:
+    def _parts(self) -> tuple[AnySchedule, ...]:
         return tuple(self.schedules)
 
     def _at(self, step: int) -> float:
@@ -127,7 +127,7 @@ class chain(Composed):
         return math.prod(scheduling.initial_rate(f"schedules[{i}]", part) for i, part in enumerate(self.schedules))
 
 
-def _inner(schedules: Any) -> tuple[Rate, ...]:
+def _inner(schedules: Any) -> tuple[AnySchedule, ...]:
     if not isinstance(schedules, (list, tuple)) or not schedules:
         raise TypeError(f"schedules must be a list of callables of the step, got {schedules!r}")
     return tuple(inner(f"schedules[{i}]", part) for i, part in enumerate(schedules))
@@ -159,14 +159,14 @@ class scale(Composed):
     [0.5, 0.25, 0.0, 0.0]
     """
 
-    schedule: Rate
+    schedule: AnySchedule
     factor: float
 
     def __post_init__(self) -> None:
         self._set_checked(schedule=inner("schedule", self.schedule), factor=number("factor", self.factor))
 
     @property
-    def _parts(self) -> tuple[Rate, ...]:
+    def _parts(self) -> tuple[AnySchedule, ...]:
         return (self.schedule,)
 
     def _at(self, step: int) -> float:

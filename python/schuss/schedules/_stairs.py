@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from schuss._core import validate
-from schuss._core.scheduling import Rate
+from schuss._core.scheduling import AnySchedule
 from schuss.schedules._base import Composed, Schedule, increasing, inner, number, power, whole
 
 
@@ -231,7 +231,7 @@ class multiplicative(Composed):
     """
 
     lr: float
-    factor: Rate
+    factor: AnySchedule
     #: The last step and its rate.
     _last: tuple[int, float] = field(default=(0, 0.0), init=False, repr=False, compare=False)
 
@@ -240,7 +240,7 @@ class multiplicative(Composed):
         self._set_checked(lr=lr, factor=inner("factor", self.factor), _last=(0, lr))
 
     @property
-    def _parts(self) -> tuple[Rate, ...]:
+    def _parts(self) -> tuple[AnySchedule, ...]:
         return (self.factor,)
 
     def _at(self, step: int) -> float:

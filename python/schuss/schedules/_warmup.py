@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from schuss._core import scheduling, validate
-from schuss._core.scheduling import Rate
+from schuss._core.scheduling import AnySchedule
 from schuss.schedules._annealing import cosine
 from schuss.schedules._base import Composed, fraction, inner, whole
 
@@ -60,7 +60,7 @@ class warmup(Composed):
     [0.25, 0.5, 0.75, 1.0, 1.0]
     """
 
-    schedule: Rate
+    schedule: AnySchedule
     steps: int
     start: float = 0.0
     skip_first: bool = False
@@ -74,7 +74,7 @@ class warmup(Composed):
         )
 
     @property
-    def _parts(self) -> tuple[Rate, ...]:
+    def _parts(self) -> tuple[AnySchedule, ...]:
         return (self.schedule,)
 
     def _at(self, step: int) -> float:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
 from schuss import _schuss
+from schuss._core import validate
 
 #: What a transform does in each step: a job or, if that is not always the same, a function of the step's number, the
 #: first of which is 1, of the number of calls since the last step, and of the transform's place in the list.
 Prepared = _schuss.Job | Callable[[int, int, int], None]
 
 
-class Transform(ABC):
+class Transform(validate.Frozen, ABC):
     """The base class of all transforms.
 
     Examples
@@ -33,8 +33,3 @@ class Transform(ABC):
     @abstractmethod
     def _prepare(self, grads: Mapping[int, np.ndarray], params: Sequence[np.ndarray]) -> Prepared | None:
         """What changes these gradients, by the number of their parameter, in place in each step."""
-
-    def _set_checked(self, **checked: Any) -> None:
-        """Replaces fields by their checked values, which a frozen dataclass allows only this way."""
-        for name, value in checked.items():
-            object.__setattr__(self, name, value)
