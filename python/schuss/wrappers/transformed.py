@@ -148,8 +148,9 @@ class Transformed(Wrapper):
         self, param: np.ndarray, states: Sequence[np.ndarray], rule_states: Sequence[State]
     ) -> list[np.ndarray]:
         """The mean of the gradients since the last step, if they are accumulated."""
-        mean = np.zeros(param.shape, checks.compute_dtype(param.dtype), checks.order(param))
-        return [mean] if self._accumulates else []
+        if not self._accumulates:
+            return []
+        return [np.zeros(param.shape, checks.compute_dtype(param.dtype), checks.order(param))]
 
     def _extra_names(self, i: int) -> list[str]:
         return ["accumulated"] if self._accumulates else []
