@@ -383,9 +383,14 @@ def are_groups(params: Any) -> bool:
 def listed(params: Any) -> Any:
     """Parameters that can be read several times: with lists in the place of iterators, also in groups."""
     params = trees.listed(params)
-    if not are_groups(params):
+    if not isinstance(params, (list, tuple)) or not any(map(is_group, params)):
         return params
-    return [{**entry, "params": trees.listed(entry["params"])} for entry in params]
+    return [listed_group(entry) if is_group(entry) else entry for entry in params]
+
+
+def listed_group(group: Mapping[str, Any]) -> dict[str, Any]:
+    """The same for a group."""
+    return {**group, "params": trees.listed(group["params"])}
 
 
 def check_group(entry: Any) -> None:

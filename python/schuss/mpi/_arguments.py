@@ -10,7 +10,9 @@ import numpy as np
 
 from schuss._arrays import checks, trees
 from schuss._backends.protocol import place
-from schuss._core.group import ParamGroup, is_group
+from schuss._core.group import ParamGroup
+from schuss._core.group import listed as listed
+from schuss._core.group import listed_group as listed_group
 from schuss._core.optimizer import Optimizer
 from schuss.mpi._communicators import mpi
 from schuss.optimizers import OPTIMIZERS
@@ -50,19 +52,6 @@ def check(kind: Any, params: Any, options: Mapping[str, Any], count: Any, bucket
             raise ValueError(f"{name} must be a whole number >= {least}, got {value!r}")
     if checks.any_on_gpu(params):
         raise TypeError("processes share NumPy arrays only; params has arrays on a GPU")
-
-
-def listed(params: Any) -> Any:
-    """Parameters that can be read several times: an iterator is a list from here on."""
-    params = trees.listed(params)
-    if not isinstance(params, (list, tuple)) or not any(map(is_group, params)):
-        return params
-    return [listed_group(entry) if is_group(entry) else entry for entry in params]
-
-
-def listed_group(group: Mapping[str, Any]) -> dict[str, Any]:
-    """The same for a group."""
-    return {**group, "params": trees.listed(group["params"])}
 
 
 def description(optimizer: Optimizer) -> dict[str, Any]:

@@ -173,17 +173,17 @@ class Sharded(Attributes):
 
         def take() -> bool:
             count = self._count if validate.flag("average", average) else 1
-            take = functools.partial(
+            step = functools.partial(
                 self._optimizer.step, grad_scale=validate.grad_scale(grad_scale) * count, partial=partial
             )
             several = callable(local_grads) and self._several
             if len(self._numbers) == 1 and not several:
-                return take(local_grads, zero_grads=zero_grads)
+                return step(local_grads, zero_grads=zero_grads)
             zero = validate.flag("zero_grads", zero_grads)
             if several:
                 if zero:
                     raise ValueError("zero_grads=True is for gradients that are passed themselves")
-                return take(lambda: self._sum(self._all(local_grads(), partial)))
+                return step(lambda: self._sum(self._all(local_grads(), partial)))
             sums = self._accumulated
             if _count(sums) + 1 < len(self._numbers):
                 raise ValueError(
@@ -194,7 +194,7 @@ class Sharded(Attributes):
             used = [(place, array) for place, array in self._leaves(local_grads, partial) if zero and array is not None]
             for place, array in used:
                 checks.check_zeroable(place, array)
-            taken = take(self._sum(sums))
+            taken = step(self._sum(sums))
             for _, array in used:
                 array.fill(0)
             return taken
