@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numbers
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from schuss._arrays import trees
 from schuss._arrays.formats import State
 from schuss._backends.protocol import Change, Copy
 from schuss._core import scheduling, validate
+from schuss._core.declaration import Field
 from schuss._core.kind import Kind
 from schuss._core.rules import RULES
 
@@ -398,6 +399,13 @@ def check_group(entry: Any) -> None:
     if not is_group(entry):
         got = "one without" if isinstance(entry, Mapping) else trees.kind(entry)
         raise TypeError(f"a group is a dict with a 'params' key, got {got}")
+
+
+def refuse_whole(group: int, names: Iterable[str], parameters: Mapping[str, Field]) -> None:
+    """Raises if a group has an option that cannot differ between groups."""
+    for name in names:
+        if name in parameters and parameters[name].whole:
+            raise TypeError(f"param_groups[{group}] has {name!r}, which is for the optimizer as a whole")
 
 
 def without_params(entry: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from schuss._backends.host import NEW
 from schuss._backends.protocol import Change, place
 from schuss._core import documentation, loading, options, rows, stepping
 from schuss._core import state as _state
-from schuss._core.group import ParamGroup, are_groups, check_group, is_group, listed, without_params
+from schuss._core.group import ParamGroup, are_groups, check_group, is_group, listed, refuse_whole, without_params
 from schuss._core.state_arrays import StateArrays
 
 
@@ -234,10 +234,9 @@ class Optimizer(StateArrays):
             given_in.append(structure)
             index = len(groups)
             where = f"param_groups[{index}]['params']" if grouped else "params"
+            refuse_whole(index, given, self._parameters)
             unknown = [name for name in given if name not in self._defaults]
             if unknown:
-                if unknown[0] in self._parameters and self._parameters[unknown[0]].whole:
-                    raise TypeError(f"param_groups[{index}] has {unknown[0]!r}, which is for the optimizer as a whole")
                 known = ", ".join(self._defaults)
                 raise TypeError(f"param_groups[{index}] has unknown {unknown[0]!r}; {self._name()} takes {known}")
             template, leaves = trees.flatten(structure, where, len(params))

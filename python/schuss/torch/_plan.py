@@ -18,6 +18,7 @@ import torch
 
 from schuss._backends import protocol
 from schuss._backends.protocol import Counters
+from schuss._core import group as _group
 from schuss._core import state as _state
 from schuss._core.optimizer import Optimizer
 from schuss._core.options import Options
@@ -49,9 +50,7 @@ def is_hyperparameter(kind: type[Optimizer], name: str) -> bool:
 def refuse_whole(groups: Sequence[Mapping[str, Any]]) -> None:
     """Raises if a group has an option that cannot differ between groups."""
     for g, group in enumerate(groups):
-        for name in group:
-            if name in Options._parameters and Options._parameters[name].whole:
-                raise TypeError(f"param_groups[{g}] has {name!r}, which is for the optimizer as a whole")
+        _group.refuse_whole(g, group, Options._parameters)
 
 
 def place(group: int, i: int, entry: Mapping[str, Any]) -> str:
