@@ -209,8 +209,7 @@ def split_groups(params: Any, **one_dimensional: Any) -> list[dict[str, Any]]:
     True
     """
     _, leaves = trees.flatten(params, "params")
-    if len({place for place, _ in leaves}) < len(leaves):
-        raise ValueError("two keys of params have the same repr, which names arrays here; make groups of your own")
+    trees.check_paths("params", leaves)
     many = {place: array for place, array in leaves if np.ndim(array) > 1}
     one = {place: array for place, array in leaves if np.ndim(array) <= 1}
     groups = [{"params": many}, {"params": one, "adapt": False, "weight_decay": 0.0, **one_dimensional}]

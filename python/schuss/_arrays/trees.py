@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import numbers
 import sys
-from collections.abc import Callable, ItemsView, Iterable, Iterator, Mapping, ValuesView
+from collections.abc import Callable, ItemsView, Iterable, Iterator, Mapping, Sequence, ValuesView
 from typing import Any
 
 _DEPTH = 100  # Structures are traversed recursively, and a list may contain itself.
@@ -37,6 +37,12 @@ def flatten(structure: Any, name: str, first: int = 0) -> tuple[Any, list[tuple[
         return first + len(leaves) - 1
 
     return walk(structure, "", 0), leaves
+
+
+def check_paths(name: str, leaves: Sequence[tuple[str, Any]]) -> None:
+    """Raises if two leaves of a structure have the same path."""
+    if len({place for place, _ in leaves}) < len(leaves):
+        raise ValueError(f"two keys of {name} have the same repr, which names arrays; give them others")
 
 
 def _like(node: Any, items: list[Any]) -> Any:

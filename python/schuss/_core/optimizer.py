@@ -245,8 +245,7 @@ class Optimizer(StateArrays):
                     f"{where} has no array, and an optimizer needs at least one; if layers make theirs in the first "
                     "forward pass, run one first"
                 )
-            if len({suffix for suffix, _ in leaves}) < len(leaves):
-                raise ValueError(f"two keys of {where} have the same repr, which names arrays; give them others")
+            trees.check_paths(where, leaves)
             arrays = [self._backend.adapt(where + suffix, array) for suffix, array in leaves]
             suffixes += [(index, suffix) for suffix, _ in leaves]
             params += arrays

@@ -71,8 +71,7 @@ def layer_lrs(params: Any, factors: Mapping[str, float], lr: Any) -> list[dict[s
             raise TypeError(f"the patterns of factors must be strings, got {pattern!r}")
     checked = [(pattern, validate.number(f"factors[{pattern!r}]", value)) for pattern, value in factors.items()]
     _, leaves = trees.flatten(params, "params")
-    if len({place for place, _ in leaves}) < len(leaves):
-        raise ValueError("two keys of params have the same repr, which names arrays here; make groups of your own")
+    trees.check_paths("params", leaves)
     found_as_it_is = {pattern for pattern in factors if any(pattern in place for place, _ in leaves)}
 
     def has(place: str, pattern: str) -> bool:
