@@ -18,8 +18,15 @@ _TOGETHER = 3
 
 
 def as_matrix(array: np.ndarray, layout: str) -> np.ndarray:
-    """An array of two or more axes as a matrix with the outputs first, or in "in_out" last; a copy if it must be."""
+    """An array as a matrix, outputs first or in "in_out" last, a vector as one column; a copy if it must be."""
+    if array.ndim < 2:
+        return array.reshape(-1, 1)
     return array.reshape((array.shape[0], -1) if layout == "out_in" else (-1, array.shape[-1]))
+
+
+def in_c_order(array: np.ndarray, layout: str) -> np.ndarray:
+    """The same in C order."""
+    return np.ascontiguousarray(as_matrix(array, layout))
 
 
 def norm(array: np.ndarray) -> float:

@@ -186,7 +186,7 @@ class _Side(NamedTuple):
 def _sides(hypers: Mapping[str, Any], array: np.ndarray) -> list[_Side]:
     if array.size == 0:
         return []
-    lengths = matrices.as_matrix(array, hypers["layout"]).shape if array.ndim > 1 else (array.size, 1)
+    lengths = matrices.as_matrix(array, hypers["layout"]).shape
     most = hypers["max_preconditioner_dim"]
     has_one = [hypers["blocking"] or length <= most for length in lengths]
     left, right = (
@@ -208,7 +208,7 @@ class _Work:
         """Replaces what the rule left in scratch by the step's direction; returns the new states."""
         # Without momentum, the gradient and what is preconditioned are one array.
         x, u, w = scratch[0], scratch[:2][-1], scratch[2] if len(scratch) > 2 else None
-        gradient = self._matrix(x)
+        gradient = matrices.in_c_order(x, self._hypers["layout"])
         statistics = [self._statistics(side, gradient) for side in self._sides]
         found = [(self._states[side.name], new) for side, new in zip(self._sides, statistics, strict=True)]
         roots = [self._states[f"{side.name}_root"] for side in self._sides]
@@ -217,7 +217,7 @@ class _Work:
             found += zip(old, roots, strict=True)
         if self._sides and roots[0].flat[0] != 0:  # a root has no zero in its diagonal
             length = None if self._hypers["grafting"] is None else matrices.norm(u if w is None else w)
-            matrix = self._matrix(u)
+            matrix = matrices.in_c_order(u, self._hypers["layout"])
             for side, root in zip(self._sides, roots, strict=True):
                 matrix = self._applied(side, root, matrix)
             u[...] = matrix.reshape(u.shape)
@@ -228,11 +228,6 @@ class _Work:
         elif w is not None:
             np.copyto(u, w)
         return found
-
-    def _matrix(self, array: np.ndarray) -> np.ndarray:
-        """The array as a matrix in C order; a vector is one column."""
-        matrix = matrices.as_matrix(array, self._hypers["layout"]) if array.ndim > 1 else array.reshape(-1, 1)
-        return np.ascontiguousarray(matrix)
 
     def _statistics(self, side: _Side, gradient: np.ndarray) -> np.ndarray:
         beta2, old = self._hypers["beta2"], self._states[side.name]

@@ -131,7 +131,7 @@ def _rotated(hypers: Mapping[str, Any], array: np.ndarray) -> list[tuple[int, in
     """The sides of an array's matrix that have eigenvectors, 0 for the left one, with their lengths."""
     if array.ndim < (1 if hypers["precondition_1d"] else 2) or array.size == 0:
         return []
-    shape = matrices.as_matrix(array, hypers["layout"]).shape if array.ndim > 1 else (array.size,)
+    shape = matrices.as_matrix(array, hypers["layout"]).shape[: array.ndim]
     return [(k, n) for k, n in enumerate(shape) if n <= hypers["max_precondition_dim"]]
 
 
@@ -159,7 +159,7 @@ class _Work:
     def _gather(self, t: int, found: list[tuple[np.ndarray, np.ndarray]]) -> None:
         given, every = self._hypers["shampoo_beta"], self._hypers["precondition_frequency"]
         beta = self._hypers["betas"][1] if given is None else given
-        gradient = self._matrix(self._x)
+        gradient = matrices.in_c_order(self._x, self._hypers["layout"])
         for k, old, basis in zip(self._sides, self._statistics, self._bases, strict=True):
             unfolded = gradient if k == 0 else gradient.T
             new = matrices.gram(unfolded)
@@ -175,16 +175,11 @@ class _Work:
             self._turn(self._x)
             self._turn(self._u)
 
-    def _matrix(self, array: np.ndarray) -> np.ndarray:
-        """The array as a matrix in C order; a vector is one column."""
-        matrix = matrices.as_matrix(array, self._hypers["layout"]) if array.ndim > 1 else array.reshape(-1, 1)
-        return np.ascontiguousarray(matrix)
-
     def _turn(self, array: np.ndarray, back: bool = False) -> None:
         """Rotates an array in place into the eigenbases, or back."""
         if not self._sides:
             return
-        matrix = self._matrix(array)
+        matrix = matrices.in_c_order(array, self._hypers["layout"])
         for k, basis in zip(self._sides, self._bases, strict=True):
             own = np.ascontiguousarray(basis)
             own = own if back else own.T
