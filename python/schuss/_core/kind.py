@@ -50,7 +50,7 @@ class Kind(Options):
     _fixed_momentum: ClassVar[str] = ""
     #: Whether the state can be stored as int8.
     _int8: ClassVar[bool] = False
-    #: Whether a step may be over some rows alone.
+    #: Whether a step may be over some rows alone: slices along the first axis, which its rule's rows are then too.
     _by_rows: ClassVar[bool] = False
     #: The hyperparameters that states saved by older versions lack, with their values there.
     _once_fixed: ClassVar[Mapping[str, Any]] = MappingProxyType({})
@@ -70,7 +70,10 @@ class Kind(Options):
     @classmethod
     def _array_states(cls, hypers: Mapping[str, Any], array: np.ndarray) -> tuple[formats.State, ...]:
         """The states of one array, in order; override it if they have shapes of their own."""
-        return RULES[cls._array_rule(hypers, array)].states
+        states, rows = RULES[cls._array_rule(hypers, array)].states, layout.rows_shape(array.shape)
+        if not cls._by_rows:
+            return states
+        return tuple(state._replace(own_shape=rows) if state.scope == "row" else state for state in states)
 
     @classmethod
     def _structure(cls, hypers: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -120,12 +123,13 @@ class Kind(Options):
     @classmethod
     def _matrix(cls, hypers: Mapping[str, Any], array: np.ndarray) -> layout.Matrix:
         """How a rule with rows or columns sees an array as a matrix."""
-        return layout.last_axes(array)
+        return layout.of_outputs(np.atleast_1d(array), "out_in") if cls._by_rows else layout.last_axes(array)
 
     @classmethod
     def _takes_int8(cls, hypers: Mapping[str, Any]) -> bool:
         """Whether the state can be stored as int8 with these hyperparameters."""
-        return cls._int8
+        # Repeated rounding would make the maxima grow.
+        return cls._int8 and not (hypers.get("amsgrad") or hypers.get("amsbound"))
 
     @classmethod
     def _takes_rows(cls, hypers: Mapping[str, Any], array: np.ndarray) -> bool:

@@ -61,6 +61,7 @@ class AdaBelief(Optimizer):
     unrectified: Literal["sgd", "frozen"] = "sgd"
 
     _eps_in_square = True
+    _int8 = True
 
     @classmethod
     def _rule(cls, hypers: Mapping[str, Any]) -> str:
@@ -69,7 +70,3 @@ class AdaBelief(Optimizer):
     @classmethod
     def _rule_values(cls, hypers: Mapping[str, Any]) -> Mapping[str, float]:
         return {**super()._rule_values(hypers), "frozen": hypers["unrectified"] == "frozen"}
-
-    @classmethod
-    def _takes_int8(cls, hypers: Mapping[str, Any]) -> bool:
-        return not hypers["amsgrad"]  # repeated rounding would make the maxima grow

@@ -55,6 +55,8 @@ class AdaBound(Optimizer):
     decoupled_weight_decay: bool = False
     amsbound: bool = False
 
+    _int8 = True
+
     @classmethod
     def _rule(cls, hypers: Mapping[str, Any]) -> str:
         return "amsbound" if hypers["amsbound"] else "adabound"
@@ -62,7 +64,3 @@ class AdaBound(Optimizer):
     @classmethod
     def _by_first_rate(cls, hypers: Mapping[str, Any]) -> str | None:
         return "final_lr"
-
-    @classmethod
-    def _takes_int8(cls, hypers: Mapping[str, Any]) -> bool:
-        return not hypers["amsbound"]  # repeated rounding would make the maxima grow

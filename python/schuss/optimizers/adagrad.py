@@ -6,10 +6,6 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, ClassVar
 
-import numpy as np
-
-from schuss._arrays.formats import State
-from schuss._arrays.layout import Matrix, of_outputs, rows_shape
 from schuss._core.hyperparameters import Rate, WeightDecay
 from schuss._core.optimizer import Optimizer
 
@@ -63,13 +59,3 @@ class Adagrad(Optimizer):
     @classmethod
     def _rule(cls, hypers: Mapping[str, Any]) -> str:
         return "adagrad_row_wise" if hypers["row_wise"] else "adagrad"
-
-    @classmethod
-    def _array_states(cls, hypers: Mapping[str, Any], array: np.ndarray) -> tuple[State, ...]:
-        states = super()._array_states(hypers, array)
-        shape = rows_shape(array.shape)
-        return tuple(state._replace(own_shape=shape) for state in states) if hypers["row_wise"] else states
-
-    @classmethod
-    def _matrix(cls, hypers: Mapping[str, Any], array: np.ndarray) -> Matrix:
-        return of_outputs(np.atleast_1d(array), "out_in")

@@ -8,8 +8,6 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from schuss._arrays.formats import State
-from schuss._arrays.layout import Matrix, of_outputs, rows_shape
 from schuss._core.hyperparameters import Betas, Cautious, Rate, WeightDecay
 from schuss._core.optimizer import Optimizer
 
@@ -64,6 +62,7 @@ class Adam(Optimizer):
     eps_form: Literal["torch", "keras"] = "torch"
     catch_up: bool = False
 
+    _int8 = True
     _by_rows = True
     _once_fixed: ClassVar[Mapping[str, Any]] = MappingProxyType({"catch_up": False})
 
@@ -75,16 +74,6 @@ class Adam(Optimizer):
     def _check(cls, hypers: Mapping[str, Any]) -> None:
         if hypers["catch_up"] and hypers["amsgrad"]:
             raise ValueError("catch_up=True has no amsgrad: the largest second moments do not decay")
-
-    @classmethod
-    def _array_states(cls, hypers: Mapping[str, Any], array: np.ndarray) -> tuple[State, ...]:
-        states = super()._array_states(hypers, array)
-        rows = rows_shape(array.shape)
-        return tuple(state._replace(own_shape=rows) if state.scope == "row" else state for state in states)
-
-    @classmethod
-    def _matrix(cls, hypers: Mapping[str, Any], array: np.ndarray) -> Matrix:
-        return of_outputs(np.atleast_1d(array), "out_in")
 
     @classmethod
     def _rule_values(cls, hypers: Mapping[str, Any]) -> Mapping[str, float]:
@@ -99,8 +88,7 @@ class Adam(Optimizer):
 
     @classmethod
     def _takes_int8(cls, hypers: Mapping[str, Any]) -> bool:
-        # Repeated rounding would make the maxima grow; steps over rows have no int8.
-        return not (hypers["amsgrad"] or hypers["catch_up"])
+        return super()._takes_int8(hypers) and not hypers["catch_up"]  # steps over rows have no int8
 
 
 class AdamW(Adam):

@@ -51,10 +51,8 @@ class PAdam(Optimizer):
     decoupled_weight_decay: bool = False
     amsgrad: bool = False
 
+    _int8 = True
+
     @classmethod
     def _rule(cls, hypers: Mapping[str, Any]) -> str:
         return "padam_amsgrad" if hypers["amsgrad"] else "padam"
-
-    @classmethod
-    def _takes_int8(cls, hypers: Mapping[str, Any]) -> bool:
-        return not hypers["amsgrad"]  # repeated rounding would make the maxima grow
