@@ -13,10 +13,8 @@ from schuss._arrays import checks, trees
 from schuss._backends import tools
 from schuss._backends.protocol import Change, Limits
 from schuss._core import validate
-from schuss._core.declaration import InitVar, option
-from schuss._core.hyperparameters import Rate, Seed
-from schuss._core.optimizer import Optimizer
-from schuss._core.options import Rounding, StateDtype
+from schuss._core.descent import Descent
+from schuss._core.hyperparameters import Rate
 from schuss._core.rules import RULES
 from schuss.optimizers.line_search import Point, strong_wolfe
 
@@ -50,7 +48,7 @@ class _Sums(NamedTuple):
     largest: np.ndarray
 
 
-class LBFGS(Optimizer):
+class LBFGS(Descent):
     r"""Limited-memory BFGS, with or without a strong Wolfe line search.
 
     A step takes up to `max_iter` iterations. With the gradient :math:`g`, each keeps :math:`s = t d` and the change
@@ -111,11 +109,6 @@ class LBFGS(Optimizer):
     tolerance_change: float = 1e-9
     history_size: int = 100
     line_search_fn: Literal["strong_wolfe"] | None = None
-    # The state is no arrays like the parameters, so it has no format.
-    state_dtype: InitVar[StateDtype | None] = option(default=None, kw_only=True, init=False)
-    state_rounding: InitVar[Rounding] = option(default="stochastic", kw_only=True, init=False)
-    state_seed: InitVar[Seed] = option(default=0, kw_only=True, init=False)
-    master_weights: InitVar[bool] = option(default=False, kw_only=True, init=False)
 
     _single_rule = False
     _shareable = False
@@ -203,16 +196,8 @@ class LBFGS(Optimizer):
         return []
 
     @classmethod
-    def _rule(cls, hypers: Mapping[str, Any]) -> str:
-        return "sgd"
-
-    @classmethod
     def _structure(cls, hypers: Mapping[str, Any]) -> tuple[Any, ...]:
         return "sgd", hypers["history_size"]
-
-    @classmethod
-    def _rule_values(cls, hypers: Mapping[str, Any]) -> Mapping[str, float]:
-        return dict.fromkeys(RULES["sgd"].hypers, 0.0)
 
 
 class _Run:

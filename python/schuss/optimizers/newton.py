@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -11,14 +10,11 @@ import numpy as np
 from schuss import _schuss
 from schuss._arrays import checks, linalg, trees
 from schuss._backends.protocol import Change, Limits
-from schuss._core.declaration import InitVar, option
-from schuss._core.hyperparameters import Rate, Seed
-from schuss._core.optimizer import Optimizer
-from schuss._core.options import Rounding, StateDtype
-from schuss._core.rules import RULES
+from schuss._core.descent import Descent
+from schuss._core.hyperparameters import Rate
 
 
-class Newton(Optimizer):
+class Newton(Descent):
     r"""Newton's method, damped if necessary: :math:`p \leftarrow p - \eta (H + \delta I)^{-1} g`.
 
     :math:`H` is the symmetric Hessian over all parameters, raveled in C order and concatenated. The system is solved in
@@ -57,11 +53,6 @@ class Newton(Optimizer):
     lr: Rate = 1.0
     damping: float = 0.0
     fallback: Literal["damp", "error"] = "damp"
-    # There is no state, so no state format either.
-    state_dtype: InitVar[StateDtype | None] = option(default=None, kw_only=True, init=False)
-    state_rounding: InitVar[Rounding] = option(default="stochastic", kw_only=True, init=False)
-    state_seed: InitVar[Seed] = option(default=0, kw_only=True, init=False)
-    master_weights: InitVar[bool] = option(default=False, kw_only=True, init=False)
 
     _single_rule = False
     _shareable = False
@@ -204,11 +195,3 @@ class Newton(Optimizer):
     def _limits_changed(self, limits: Limits) -> list[Change]:
         """None: clipping and the NaN check apply to the gradients, but the core gets the solution."""
         return []
-
-    @classmethod
-    def _rule(cls, hypers: Mapping[str, Any]) -> str:
-        return "sgd"
-
-    @classmethod
-    def _rule_values(cls, hypers: Mapping[str, Any]) -> Mapping[str, float]:
-        return dict.fromkeys(RULES["sgd"].hypers, 0.0)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 import numpy as np
@@ -19,6 +19,7 @@ from schuss._backends.cuda import Cuda
 from schuss._backends.cuda_arrays import DeviceArray
 from schuss._backends.cuda_gradients import as_given
 from schuss._backends.protocol import Counters
+from schuss._core.descent import Descent
 from schuss._core.group import are_groups, listed
 from schuss._core.hyperparameters import Rate
 from schuss._core.optimizer import Optimizer
@@ -30,18 +31,10 @@ _PIECE = 1 << 20  # elements per chunk; each chunk is copied while the previous 
 _Call = tuple[Callable[..., Any], tuple[Any, ...]]
 
 
-class _Device(Optimizer):
+class _Device(Descent):
     """Holds the parameters on the GPU and reads their gradients; it is never stepped."""
 
     lr: Rate = 0.0
-
-    @classmethod
-    def _rule(cls, hypers: Mapping[str, Any]) -> str:
-        return "sgd"
-
-    @classmethod
-    def _rule_values(cls, hypers: Mapping[str, Any]) -> Mapping[str, float]:
-        return dict.fromkeys(RULES["sgd"].hypers, 0.0)
 
 
 class Offload:
