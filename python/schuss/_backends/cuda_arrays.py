@@ -19,6 +19,7 @@ from schuss import _schuss
 from schuss._arrays.formats import State
 from schuss._arrays.layout import Matrix
 from schuss._backends import nvrtc
+from schuss._backends.protocol import packed
 
 LEGACY = 1  # the legacy default stream in `__cuda_array_interface__`
 _ALIGN = 256
@@ -259,7 +260,7 @@ def job(
     matrices: Sequence[Matrix] = (),
 ) -> tuple[Any, tuple[Any, ...]]:
     """A native function and arguments that run a tool."""
-    packed = [0.0] * 6 + list(values)
+    own = packed(values)
     given = tuple(
         (
             array.pointer,
@@ -270,9 +271,9 @@ def job(
         )
         for i, array in enumerate(arrays)
     )
-    work = _tool(arrays[0].device, tool, len(packed), given)
+    work = _tool(arrays[0].device, tool, len(own), given)
     others = list(grads or arrays)
     pointers, types = [other.pointer for other in others], [other.dtype.name for other in others]
     # In the stream of the library that made the arrays; the package's own memory has none.
     stream = next((array.stream() for array in (*others, *arrays) if array.framework), LEGACY)
-    return work.step, (program, [packed], [1], [], pointers, types, 1.0, None, False, False, False, stream)
+    return work.step, (program, [own], [1], [], pointers, types, 1.0, None, False, False, False, stream)

@@ -46,6 +46,11 @@ class Limits(NamedTuple):
 Copy = tuple[Any, Any]
 
 
+def packed(values: Sequence[float] = (), lr: float = 0.0) -> list[float]:
+    """A rule's values as groups lay them out: behind six that all groups have, of which tools use none."""
+    return [0.0, lr, 0.0, 0.0, 0.0, 0.0, *values]
+
+
 class GroupArrays(NamedTuple):
     """A group as a backend takes it: its rules with their values; then lists with an entry for each array."""
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from schuss import _schuss
 from schuss._arrays.layout import Matrix
+from schuss._backends.protocol import packed as packed
 
 
 def run(
@@ -54,8 +55,3 @@ def grouped(
     """A tool over NumPy arrays in groups, ready to run: each group has its own arguments."""
     arguments, plain = [np.array(packed(own)) for own in values], [np.asarray(grad) for grad in grads]
     return _schuss.Job(tool, "step", arguments, 1, arrays, plain, (), (), groups=groups)
-
-
-def packed(values: Sequence[float] = ()) -> list[float]:
-    """A tool's arguments in the layout of a group's, whose first six (schedule, learning rate, ...) no tool uses."""
-    return [0.0] * 6 + list(values)

@@ -403,6 +403,5 @@ def _combine(
 
 def _add(arrays: Sequence[np.ndarray], factor: float, others: Sequence[np.ndarray]) -> None:
     """Adds other arrays times a factor in place, by the rule of SGD: one pass."""
-    packed = np.zeros(6 + len(RULES["sgd"].hypers))
-    packed[1] = -factor
+    packed = np.array(tools.packed([0.0] * len(RULES["sgd"].hypers), lr=-factor))
     _schuss.Job("sgd", "step", [packed], 1, arrays, others, [[]] * len(arrays), [None] * len(arrays)).run()
