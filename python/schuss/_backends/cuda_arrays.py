@@ -158,13 +158,13 @@ class DeviceArray:
         else:
             self[...] = np.full(self.shape, value, self.dtype, self.order)
 
-    def astype(self, dtype: Any, order: Literal["C", "F"] | None = None) -> DeviceArray:
+    def astype(self, dtype: Any) -> DeviceArray:
         """A copy on the device, in the same order."""
         (result,) = allocate([self], [np.dtype(dtype)])
         result[...] = self
         return result
 
-    def copy(self, order: Literal["C", "F"] | None = None) -> DeviceArray:
+    def copy(self) -> DeviceArray:
         """A copy on the device, in the same order."""
         return self.astype(self.dtype)
 

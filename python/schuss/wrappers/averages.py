@@ -123,7 +123,7 @@ class _Average(Wrapper):
         self, param: np.ndarray, states: Sequence[np.ndarray], rule_states: Sequence[State]
     ) -> list[np.ndarray]:
         """A copy in the compute dtype: in bfloat16, small updates would be rounded away."""
-        return [param.astype(checks.compute_dtype(param.dtype), order=checks.order(param))]
+        return [param.astype(checks.compute_dtype(param.dtype))]
 
     def _extra_names(self, i: int) -> list[str]:
         return ["average"]

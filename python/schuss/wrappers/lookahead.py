@@ -137,7 +137,7 @@ class Lookahead(Wrapper):
     ) -> list[np.ndarray]:
         """Slow copies in the compute dtype: in bfloat16, small updates would be rounded away."""
         pulled = self._pulled(param, states, rule_states)
-        return [array.astype(checks.compute_dtype(array.dtype), order=checks.order(array)) for array in pulled]
+        return [array.astype(checks.compute_dtype(array.dtype)) for array in pulled]
 
     def _extra_names(self, i: int) -> list[str]:
         states = self._rule_states[i]
