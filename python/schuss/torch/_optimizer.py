@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +18,8 @@ from schuss.torch import _tensors
 from schuss.torch._names import BESIDES, BY_KEYWORD, NAMES
 from schuss.torch._plan import FIRST_RATE, Plan, is_hyperparameter, place, places, plain, refuse_whole
 from schuss.torch._stepping import Stepping
+
+T = TypeVar("T")
 
 #: How torch should compute a step, which is the package's business here.
 _IGNORED = ("foreach", "fused", "capturable", "differentiable")
@@ -334,10 +336,10 @@ class Optimizer(torch.optim.Optimizer):
         if field is not None:
             options = {**options, name: field.check(name, value)}
             plan.check_limits(options)
-        if plan.optimizer is not None:
-            plan.set(name, value, self.state)
-            self._keep_settings(plan)
-        self._options = options
+        if plan.optimizer is None:
+            self._options = options
+        else:
+            self._kept_after(plan, lambda: plan.set(name, value, self.state))
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_") or not hasattr(self._kind, name):
@@ -357,21 +359,31 @@ class Optimizer(torch.optim.Optimizer):
             plan, method = find()  # anew: there may have been steps and loads since
             assert plan.optimizer is not None
             before = plan.optimizer._changes
-            result = method(*_tensors.arrays(args), **_tensors.arrays(kwargs))
+            result = self._kept_after(plan, lambda: method(*_tensors.arrays(args), **_tensors.arrays(kwargs)))
             if plan.optimizer._changes != before and name not in ("train", "eval"):  # modes are kept in the groups
                 plan.unused = False
-            self._keep_settings(plan)
             torch.autograd.graph.increment_version(plan._parts)
             return _tensors.tensors(result)
 
         return call
 
-    def _keep_settings(self, plan: Plan) -> None:
-        """Writes to the groups what a call may have changed, for checkpoints and for the next plan."""
-        assert plan.optimizer is not None
-        for setting in plan.settings(plan.optimizer):
-            for group in self.param_groups:
-                group[setting] = getattr(plan.optimizer, setting)
+    def _kept_after(self, plan: Plan, call: Callable[[], T]) -> T:
+        """The result of a call; what it changes of the settings is kept for checkpoints and for the next plan."""
+        before = plan.settings()
+        try:
+            result = call()
+            self._keep_settings(before, plan.settings())
+        except BaseException:  # an interrupt may have come after the change, and before all of it was kept
+            self._keep_settings(before, plan.settings())
+            raise
+        return result
+
+    def _keep_settings(self, before: dict[str, Any], now: dict[str, Any]) -> None:
+        changed = {name: value for name, value in now.items() if value != before[name]}
+        options = {name: changed.pop(name) for name in list(changed) if name in Options._parameters}
+        self._options = {**self._options, **options}
+        for group in self.param_groups:
+            group.update(changed)
 
 
 def _add_besides(optimizer: Any, result: dict[str, Any]) -> None:

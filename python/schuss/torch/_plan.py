@@ -141,17 +141,20 @@ class Plan:
                     f"{tuple(self._parts[i].shape)} of {tuple(self._params[i].shape)}; use an optimizer that works "
                     "element by element"
                 )
-        kept = {name: self._groups[0][name] for name in self.settings(optimizer) if name in self._groups[0]}
+        # What groups have in common, and checkpoints of torch's form have there.
+        settings = [name for name in optimizer._settings if name not in Options._parameters]
+        kept = {name: self._groups[0][name] for name in settings if name in self._groups[0]}
         for name, own in kept.items():
             if any(group.get(name, own) != own for group in self._groups):
                 raise ValueError(f"{kind.__name__} has one {name}, but param_groups have several")
         optimizer._backend.changes(optimizer._changed(kept)).make()
         return optimizer
 
-    @staticmethod
-    def settings(optimizer: Optimizer) -> list[str]:
-        """What groups have in common, and checkpoints of torch's form have there: the mode, or Ranger's `k`."""
-        return [name for name in optimizer._settings if name not in Options._parameters]
+    def settings(self) -> dict[str, Any]:
+        """What the optimizer has one of: options that can be changed, and the mode or Ranger's `k`."""
+        own = self.optimizer
+        assert own is not None
+        return {name: own._option(name) for name in ("track_grad_norm", *own._settings)}
 
     def check_limits(self, options: Mapping[str, Any]) -> None:
         """Raises if an option is about all gradients, of which this process has only a part."""
