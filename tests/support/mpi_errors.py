@@ -7,8 +7,10 @@ import itertools
 import os
 import resource
 import signal
+import sys
 
 import numpy as np
+from interrupts import check_all_or_nothing
 from mpi4py import MPI
 from mpi_job import COMM, RANK, RANKS, SMALL, arrays, raised, same, tree
 
@@ -257,6 +259,42 @@ def interrupt():
     with contextlib.suppress(Stop):
         signal.setitimer(signal.ITIMER_REAL, 0)
     assert len(set(COMM.allgather(params.tobytes()))) == 1
+
+
+def interrupted_zeroing():
+    """Gradients are zeroed with the step that uses them, also with one that is skipped: in a process alone."""
+    shape, count = (5,), 300  # so many that zeroing them takes time
+
+    def make(kind, value):
+        params, grads = ([np.full(shape, one, np.float32) for _ in range(count)] for one in (1, value))
+        own = Sharded(kind, params, comm=MPI.COMM_SELF, microbatches=2, lr=0.1, nonfinite="skip")
+        own.accumulate([np.ones(shape, np.float32)] * count)
+        return own, params, grads
+
+    def step(made):
+        own, _, grads = made
+        if not own._accumulated:
+            own.accumulate(grads)
+        own.step(grads)
+
+    def image(made):
+        own, params, grads = made
+        return copy.deepcopy([*params, *grads]), f"{own.step_count} {own.skipped_steps} {len(own._accumulated)}"
+
+    for kind, value in ((schuss.SGD, 0.5), (schuss.SGD, np.nan), (schuss.Ranger, 0.5)):
+        with contextlib.redirect_stdout(sys.stderr):
+            check_all_or_nothing(
+                lambda kind=kind, value=value: make(kind, value),
+                lambda made: made[0].step(made[2], zero_grads=True),
+                step,
+                image,
+                f"{kind.__name__} {value}",
+            )
+    params = [np.ones(3)]
+    own = Sharded(schuss.SGD, params, comm=MPI.COMM_SELF, microbatches=2, lr=0.1)
+    own.accumulate(params)
+    raised(ValueError, "shares memory with a parameter or a state", lambda: own.step(params, zero_grads=True))
+    assert own.step(params) and own.step_count == 1
 
 
 def interrupted_files(folder):

@@ -41,6 +41,7 @@ CASES = {
     "groups": 3,
     "many": 1,
     "interrupt": 2,
+    "interrupted_zeroing": 1,
     "interrupted_files": 3,
     "model": 4,
     "overlap": 2,

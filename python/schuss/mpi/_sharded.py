@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from schuss import _schuss
-from schuss._arrays import checks, trees
+from schuss._arrays import trees
 from schuss._backends.host import NEW
 from schuss._core import validate
 from schuss._core.group import check_group
@@ -191,17 +191,18 @@ class Sharded(Attributes):
                     "last to accumulate()"
                 )
             sums = _sums.added(self._optimizer, sums, self._numbers[-1], local_grads, partial=partial)
-            used = [(place, array) for place, array in self._leaves(local_grads, partial) if zero and array is not None]
-            for place, array in used:
-                checks.check_zeroable(place, array)
-            taken = step(self._sum(sums))
-            for _, array in used:
-                array.fill(0)
-            return taken
+            zeroed = []
+            for i, _, array in self._leaves(local_grads, partial) if zero else ():
+                if array is not None:
+                    self._optimizer._stepped._gradient(i, array, False, zero)  # raises unless it can be zeroed
+                    zeroed.append((array, 0.0))
+            total = self._sum(sums)
+            with _schuss.AfterStep(self._optimizer, _schuss.Changes(fills=zeroed, if_skipped=True)):
+                return step(total)
 
         def arguments() -> dict[str, Any]:
             given = [] if callable(local_grads) else self._leaves(local_grads, partial)
-            absent = [place for place, array in given if array is None]
+            absent = [place for _, place, array in given if array is None]
             return {"average": average, "grad_scale": grad_scale, "the arrays without gradients": absent}
 
         return self._exchanged(take, arguments)
@@ -320,9 +321,8 @@ class Sharded(Attributes):
     def _all(self, gradients: Any, partial: bool = False) -> list[Sum]:
         return _sums.all_added(self._optimizer, self._numbers, gradients, partial)
 
-    def _leaves(self, grads: Any, partial: bool) -> Iterator[tuple[str, Any]]:
-        leaves = trees.leaves(self._optimizer._root(), grads, "grads", "params", partial=partial)
-        return ((place, leaf) for _, place, leaf in leaves)
+    def _leaves(self, grads: Any, partial: bool) -> Iterator[tuple[int, str, Any]]:
+        return trees.leaves(self._optimizer._root(), grads, "grads", "params", partial=partial)
 
     def _exchanged(self, function: Callable[[], T], arguments: Callable[[], dict[str, Any]] = dict) -> T:
         """The result of a function that exchanges a step."""
