@@ -18,7 +18,7 @@ import numpy as np
 
 from schuss._arrays import tensor_files, trees
 from schuss._arrays.tensor_files import Stored
-from schuss._backends.protocol import Copy
+from schuss._backends.protocol import Call, Copy
 from schuss._core import loading
 from schuss._core import state as _state
 from schuss._core.optimizer import Optimizer
@@ -248,9 +248,9 @@ class Prepared(NamedTuple):
     scalars: loading.ScalarChanges
     copies: list[Copy]
 
-    def load(self, optimizer: Optimizer) -> None:
-        """Restores the optimizer."""
-        self.scalars.make(optimizer, self.copies)
+    def load(self, optimizer: Optimizer, *calls: Call) -> None:
+        """Restores the optimizer after these calls of functions; see `Changes.make_after`."""
+        self.scalars.make(optimizer, self.copies, *calls)
 
 
 @contextlib.contextmanager

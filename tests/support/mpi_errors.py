@@ -195,6 +195,8 @@ def hostile(folder):
     again.load(path + "one")
     assert again.step_count == 1
 
+    fails_late(path)
+
     own = made(microbatches=2 * RANKS)
     own.accumulate({**here, "two": None})
     raised(ValueError, "grads['two'] is not None, but is in the gradients that it is added to", lambda: own.step(here))
@@ -208,6 +210,70 @@ def hostile(folder):
         lambda: nag.step(lambda: [here] * (3 if last else 2)),
     )
     assert nag.step(lambda: [here] * 2)
+
+
+class Fragile:
+    """A schedule whose state does not load in the last process, but in its copies, which are tried first."""
+
+    fails, state = True, "new"
+
+    def __call__(self, step):
+        return 0.01
+
+    def state_dict(self):
+        return {"state": self.state}
+
+    def load_state_dict(self, state):
+        self.state = state["state"]
+        if self.fails and state["state"] == "saved" and RANK == RANKS - 1:
+            raise MemoryError("for the schedule")
+
+    def __deepcopy__(self, memo):
+        copied = Fragile()
+        copied.fails = False
+        return copied
+
+
+def fails_late(path):
+    """What fails in one process after all have found nothing wrong: it is taken back in the others."""
+    last = RANK == RANKS - 1
+    rate, grads = Fragile(), [np.full(3000, 0.5, np.float32)]
+    params = [np.ones(3000, np.float32)]
+    own = Sharded(schuss.Adam, params, lr=rate)
+    own.step(grads)
+    rate.state = "saved"
+    own.save(path)
+    rate.state = "new"
+    own.step(grads)
+    before = params[0].copy()
+    raised(MemoryError, "for the schedule (in process 2)", lambda: own.load(path))
+    assert (rate.state, own.step_count) == ("new", 2) and np.array_equal(params[0], before)
+    rate.fails = False
+    own.load(path)
+    assert (rate.state, own.step_count) == ("saved", 1) and not np.array_equal(params[0], before)
+
+    inner, calls = own._optimizer, []
+    group_added = inner._group_added
+
+    def second(*given):
+        calls.append(given)
+        if last and len(calls) == 2:
+            raise MemoryError("for the group")
+        return group_added(*given)
+
+    new = np.full(2000, float(RANK), np.float32)
+    kept = {name: copy.copy(getattr(own._backend, name)) for name in ("_loads", "_parts", "_stored", "buffers")}
+    inner._group_added = second
+    raised(MemoryError, "for the group (in process 2)", lambda: own.add_param_group({"params": [new]}))
+    assert len(calls) == 2 and len(own.param_groups) == 1 and np.all(new == RANK)
+    assert all(getattr(own._backend, name) == value for name, value in kept.items())
+    assert own.step(grads)
+    own.add_param_group({"params": [new]})
+    assert own.step([grads, [np.full(2000, 0.5, np.float32)]])
+    assert np.all(new == new[0]) and len(set(COMM.allgather(new.tobytes()))) == 1 and new[0] < 0
+    path += "grown"
+    own.save(path)
+    own.load(path)
 
 
 class Stop(BaseException):

@@ -7,7 +7,7 @@ itself to every call, which avoids a reference cycle. Nothing here knows hyperpa
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -42,6 +42,8 @@ class Limits(NamedTuple):
     nonfinite: str
 
 
+#: A function written in Python, the argument with which it changes something, and that with which it takes this back.
+Call = tuple[Callable[[Any], Any], Any, Any]
 #: An array to change, and the array with its new elements.
 Copy = tuple[Any, Any]
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from schuss._arrays import checks, formats, trees
-from schuss._backends.protocol import Change, Copy, Counters
+from schuss._backends.protocol import Call, Change, Copy, Counters
 from schuss._core import options, scheduling, validate
 from schuss._core.state import SCHEDULE, format_options, named_states, names_of
 
@@ -163,10 +163,12 @@ class ScalarChanges(NamedTuple):
     #: The numbers of the arrays whose states can be loaded with it, and -1 for those that all share.
     fit: Collection[int]
 
-    def make(self, optimizer: Optimizer, copies: Sequence[Copy]) -> None:
-        """Loads it, together with arrays."""
+    def make(self, optimizer: Optimizer, copies: Sequence[Copy], *calls: Call) -> None:
+        """Loads it, together with arrays, after these calls of functions."""
         copies = [*self.copies, *copies]
-        self.schedules.make(lambda loaded: optimizer._backend.changes([*loaded, *self.attributes], copies=copies))
+        self.schedules.make(
+            lambda loaded: optimizer._backend.changes([*loaded, *self.attributes], copies=copies), *calls
+        )
 
 
 def check_scalars(

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import Any
 
 from schuss import _schuss
-from schuss._backends.protocol import Change
+from schuss._backends.protocol import Call, Change
 from schuss._core import validate
 
 AnySchedule = Callable[[int], float]
@@ -71,9 +71,13 @@ class Loading:
         except (TypeError, ValueError, LookupError) as error:
             raise ValueError(f"{place} does not fit {schedule!r}: {error}") from error
 
-    def make(self, prepare: Callable[[list[Change]], _schuss.Changes] = _schuss.Changes) -> None:
-        """Loads all states, together with other changes if `prepare` adds them to those of the schedules."""
+    def make(self, prepare: Callable[[list[Change]], _schuss.Changes] = _schuss.Changes, *calls: Call) -> None:
+        """Loads all states, together with other changes if `prepare` adds them to those of the schedules.
+
+        The changes come after the user's schedules and these calls.
+        """
         changes = prepare(self.changes)
-        changes.make_after(
-            [(schedule.load_state_dict, own, copy.deepcopy(schedule.state_dict())) for schedule, own in self._foreign]
-        )
+        loads = [
+            (schedule.load_state_dict, own, copy.deepcopy(schedule.state_dict())) for schedule, own in self._foreign
+        ]
+        changes.make_after([*loads, *calls])

@@ -12,7 +12,7 @@ from schuss import _schuss
 from schuss._arrays import checks, formats, layout
 from schuss._arrays.tensor_files import Stored
 from schuss._backends.host import Host
-from schuss._backends.protocol import GroupArrays, Owner
+from schuss._backends.protocol import Change, GroupArrays, Owner
 from schuss.mpi._cuts import cut
 
 
@@ -42,11 +42,13 @@ class ShardedHost(Host):
         self._stored: dict[int, Stored] = {}
 
     @contextlib.contextmanager
-    def tried(self) -> Iterator[None]:
-        """A context whose changes to the division of arrays are taken back."""
+    def tried(self) -> Iterator[list[Change]]:
+        """A context whose changes to the division of arrays are taken back; its list then says how to make them."""
         kept = {name: value.copy() if isinstance(value, (list, dict)) else value for name, value in vars(self).items()}
+        changes: list[Change] = []
         try:
-            yield
+            yield changes
+            changes += [(self, name, value) for name, value in vars(self).items()]
         finally:
             vars(self).update(kept)
 

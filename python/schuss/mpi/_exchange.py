@@ -5,12 +5,14 @@ from __future__ import annotations
 import builtins
 import functools
 import os
+import threading
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, cast
 
 import numpy as np
 
 from schuss import _schuss
+from schuss._backends.protocol import Call
 from schuss.mpi._communicators import abandon, mpi
 
 T = TypeVar("T")
@@ -100,6 +102,59 @@ def together(comm: Any, function: Callable[[], T], describe: Callable[[T], Mappi
         error = own
     raise_together(comm, error, lambda: describe(cast(T, result)), always=False)
     return cast(T, result)
+
+
+def change_together(comm: Any, change: Callable[[Call], None]) -> None:
+    """Makes changes in all processes or in none.
+
+    `change` gets a call for `Changes.make_after`, in which all agree. After it a process can only fail for lack of
+    a few bytes, and then alone.
+    """
+    told = False
+
+    def agree(ready: bool) -> None:
+        nonlocal told
+        if ready:  # else it is called to take its work back
+            told = True
+            raise_together(comm, None, dict, always=False)
+
+    try:
+        change((agree, True, False))
+    except BaseException as error:
+        if not told:
+            raise_together(comm, error, dict)
+        raise
+
+
+def uninterrupted(function: Callable[[threading.Event], None]) -> None:
+    """Runs a function that sends messages to its end, whatever signal arrives; an interrupt is raised after it.
+
+    It runs in a thread of its own, where no handler of a signal runs. It may end early if the event is set.
+    """
+    if mpi().Query_thread() < mpi().THREAD_SERIALIZED or threading.current_thread() is not threading.main_thread():
+        return function(threading.Event())
+    begun, stopped, ended = (threading.Event() for _ in range(3))
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        begun.set()
+        try:
+            if not stopped.is_set():
+                function(stopped)
+        except BaseException as error:
+            errors.append(error)
+        ended.set()
+
+    try:
+        threading.Thread(target=run, daemon=True).start()
+        ended.wait()
+    except BaseException:
+        stopped.set()
+        if begun.is_set():  # else it will not send anything
+            ended.wait()
+        raise
+    if errors:
+        raise errors[0]
 
 
 def step(shards: _schuss.Shards, comm: Any, function: Callable[[], T], describe: Callable[[], Mapping[str, Any]]) -> T:

@@ -6,7 +6,7 @@ import contextlib
 import os
 import threading
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,45 +19,14 @@ from schuss._core.loading import Unfit
 from schuss._core.optimizer import Optimizer
 from schuss.mpi._backend import ShardedHost
 from schuss.mpi._communicators import abandon, mpi
-from schuss.mpi._exchange import CHUNK, together
-
-
-def _uninterrupted(function: Callable[[threading.Event], None]) -> None:
-    """Runs a function that sends messages to its end, whatever signal arrives; an interrupt is raised after it.
-
-    It runs in a thread of its own, where no handler of a signal runs. It may end early if the event is set.
-    """
-    if mpi().Query_thread() < mpi().THREAD_SERIALIZED or threading.current_thread() is not threading.main_thread():
-        return function(threading.Event())
-    begun, stopped, ended = (threading.Event() for _ in range(3))
-    errors: list[BaseException] = []
-
-    def run() -> None:
-        begun.set()
-        try:
-            if not stopped.is_set():
-                function(stopped)
-        except BaseException as error:
-            errors.append(error)
-        ended.set()
-
-    try:
-        threading.Thread(target=run, daemon=True).start()
-        ended.wait()
-    except BaseException:
-        stopped.set()
-        if begun.is_set():  # else it will not send anything
-            ended.wait()
-        raise
-    if errors:
-        raise errors[0]
+from schuss.mpi._exchange import CHUNK, change_together, together, uninterrupted
 
 
 def save(
     comm: Any, optimizer: Optimizer, backend: ShardedHost, path: str | os.PathLike[str], include_params: bool
 ) -> None:
     """See :meth:`schuss.mpi.Sharded.save`."""
-    _uninterrupted(lambda stopped: _save(comm, optimizer, backend, path, include_params, stopped))
+    uninterrupted(lambda stopped: _save(comm, optimizer, backend, path, include_params, stopped))
 
 
 def _save(
@@ -142,13 +111,12 @@ def load(
     comm: Any, optimizer: Optimizer, backend: ShardedHost, path: str | os.PathLike[str], include_params: bool
 ) -> None:
     """See :meth:`schuss.mpi.Sharded.load`."""
-    _uninterrupted(lambda _: _load(comm, optimizer, backend, path, include_params))
+    uninterrupted(lambda _: _load(comm, optimizer, backend, path, include_params))
 
 
 def _load(
     comm: Any, optimizer: Optimizer, backend: ShardedHost, path: str | os.PathLike[str], include_params: bool
 ) -> None:
-    # After an error here nothing has changed.
     with contextlib.ExitStack() as stack:
         prepared = together(
             comm,
@@ -157,7 +125,7 @@ def _load(
             ),
             lambda found: {"include_params": include_params, "the file": _digest(found, backend)},
         )
-        together(comm, lambda: prepared.load(optimizer))
+        change_together(comm, lambda agree: prepared.load(optimizer, agree))
 
 
 def _digest(prepared: checkpoint.Prepared, backend: ShardedHost) -> str:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from schuss import _schuss
-from schuss._arrays import trees
+from schuss._arrays import checks, trees
 from schuss._backends.host import NEW
+from schuss._backends.protocol import Change, Copy
 from schuss._core import validate
 from schuss._core.group import check_group
 from schuss._core.optimizer import Optimizer
@@ -37,7 +39,8 @@ class Sharded(Attributes):
     kind : class
         One of ``schuss.OPTIMIZERS`` but `Newton`, `LBFGS`, `Muon`, `SOAP` and `Shampoo`.
     params : structure of arrays, or list of group dicts
-        As for the class itself; the same structure in every process. Process 0 sends its values to the others.
+        As for the class itself; the same structure in every process. Process 0 sends its values to the others, which
+        keep them if an error comes after that, such as a lack of memory for the state.
     comm : mpi4py communicator, default MPI.COMM_WORLD
         The processes. Messages are sent on a duplicate, which later optimizers use again, and which is freed with it.
     microbatches : int, optional
@@ -264,7 +267,8 @@ class Sharded(Attributes):
         Raises
         ------
         TypeError, ValueError
-            Wrong in one process, different among them, or there are accumulated gradients; nothing has changed.
+            Wrong in one process, different among them, or there are accumulated gradients; the same error in all, and
+            nothing has changed.
 
         Examples
         --------
@@ -274,23 +278,41 @@ class Sharded(Attributes):
         >>> opt.step([[np.ones(3)], [np.ones(2)]])
         True
         """
+        _exchange.uninterrupted(lambda _: self._add(group))
+
+    def _add(self, group: Mapping[str, Any]) -> None:
         optimizer, known = self._optimizer, len(self._optimizer._params)
 
-        def prepare() -> tuple[dict[str, Any], list[Any]]:
-            if self._accumulated:
-                raise ValueError("gradients of a step have been accumulated; add the group after the step")
-            check_group(group)
-            usable = _arguments.listed_group(group)
-            with self._backend.tried(), optimizer._exclusive():
-                changed = {name: value for _, name, value in optimizer._group_added(usable)}
-            return usable, [changed[name] for name in ("_suffixes", "_params", "_groups")]
+        def added(usable: Mapping[str, Any]) -> list[Change]:
+            with self._backend.tried() as divided:
+                changes = optimizer._group_added(usable)
+            return [*divided, *changes]
 
-        usable, arrays = _exchange.together(
-            self._comm, prepare, lambda found: _arguments.description_of_groups(optimizer, *found[1])
-        )
-        for array in arrays[1][known:]:
-            _exchange.broadcast(self._comm, array)
-        _exchange.together(self._comm, lambda: optimizer.add_param_group(usable))
+        with contextlib.ExitStack() as stack:
+
+            def prepare() -> tuple[dict[str, Any], list[Any], list[Copy]]:
+                if self._accumulated:
+                    raise ValueError("gradients of a step have been accumulated; add the group after the step")
+                check_group(group)
+                usable = _arguments.listed_group(group)
+                stack.enter_context(optimizer._exclusive())
+                changed = {name: value for _, name, value in added(usable)}
+                values = [(array, array.copy(checks.order(array))) for array in changed["_params"][known:]]
+                return usable, [changed[name] for name in ("_suffixes", "_params", "_groups")], values
+
+            usable, _, values = _exchange.together(
+                self._comm, prepare, lambda found: _arguments.description_of_groups(optimizer, *found[1])
+            )
+            try:
+                for array, _ in values:
+                    _exchange.broadcast(self._comm, array)
+                # Only now: states may depend on the values.
+                _exchange.change_together(
+                    self._comm, lambda agree: self._backend.changes(added(usable)).make_after([agree])
+                )
+            except Exception:
+                self._backend.changes(copies=values).make()
+                raise
 
     @property
     def _backend(self) -> ShardedHost:
