@@ -27,6 +27,7 @@ except ImportError as error:
     raise ImportError("schuss.flower needs Flower, flwr >= 1.21: pip install -U flwr") from error
 from flwr.app import Array, ArrayRecord
 
+from schuss import _schuss
 from schuss._arrays import checks
 from schuss._core.optimizer import Optimizer
 from schuss.checkpoint import load as _load
@@ -49,10 +50,47 @@ class _Server:
         self._params: dict[Any, np.ndarray] = {}
         self.optimizer: Optimizer | None = None
 
-    def begin(self, model: Mapping[Any, np.ndarray]) -> Optimizer:
-        """Takes over the values of a model: its arrays of floats are trained."""
-        floats = {name: array for name, array in model.items() if checks.known_dtype(array.dtype)}
-        if self.optimizer is None:
+    def load(self, path: str | os.PathLike[str], model: Mapping[Any, np.ndarray]) -> dict[Any, np.ndarray]:
+        """The model with the trained arrays of a file."""
+        params, optimizer = self._for(self._floats(model))
+        _load(path, optimizer)
+        self._kept(params, optimizer).make()
+        return self.trained(model)
+
+    def step(self, model: Mapping[Any, np.ndarray], average: Mapping[Any, np.ndarray]) -> dict[Any, np.ndarray]:
+        """The model after a step towards the clients' average; what is not trained is as it was."""
+        _check_same(average, "clients' arrays", model)
+        floats = self._floats(model)
+        params, optimizer = self._for(floats)
+        values = {name: floats[name].astype(param.dtype) for name, param in params.items()}
+        grads = {}
+        for name, value in values.items():
+            wide = checks.compute_dtype(value.dtype)
+            grads[name] = value.astype(wide) - average[name].astype(wide)
+        begin, back = (
+            optimizer._backend.changes(copies=[(param, given[name]) for name, param in params.items()])
+            for given in (values, {name: param.copy() for name, param in params.items()})
+        )
+        kept, before = self._kept(params, optimizer), optimizer._read_counters()
+        try:
+            begin.make()
+            with _schuss.AfterStep(optimizer, kept):
+                if not optimizer.step(grads):
+                    kept.make()
+        except BaseException:  # also an interrupt after the step
+            if optimizer._read_counters() == before:
+                back.make()
+            raise
+        return self.trained(model)
+
+    def _floats(self, model: Mapping[Any, np.ndarray]) -> dict[Any, np.ndarray]:
+        """The arrays of a model that are trained."""
+        return {name: array for name, array in model.items() if checks.known_dtype(array.dtype)}
+
+    def _for(self, floats: Mapping[Any, np.ndarray]) -> tuple[dict[Any, np.ndarray], Optimizer]:
+        """The arrays that are trained and their optimizer, which are new until they are kept."""
+        params, optimizer = self._params, self.optimizer
+        if optimizer is None:
             params = {name: np.array(array, order="C") for name, array in floats.items()}
             optimizer = self._make(params)
             if not isinstance(optimizer, Optimizer):
@@ -62,22 +100,12 @@ class _Server:
                 raise TypeError(f"make returned {name}, whose step takes more than gradients; use another optimizer")
             if self._steps_before:
                 optimizer.step_count = self._steps_before
-            self._params, self.optimizer = params, optimizer
-        _check_same(floats, "model's arrays", self._params)
-        for name, array in floats.items():
-            self._params[name][...] = array
-        return self.optimizer
+        _check_same(floats, "model's arrays", params)
+        return params, optimizer
 
-    def step(self, model: Mapping[Any, np.ndarray], average: Mapping[Any, np.ndarray]) -> dict[Any, np.ndarray]:
-        """The model after a step towards the clients' average; what is not trained is as it was."""
-        _check_same(average, "clients' arrays", model)
-        optimizer = self.begin(model)
-        grads = {}
-        for name, param in self._params.items():
-            wide = checks.compute_dtype(param.dtype)
-            grads[name] = param.astype(wide) - average[name].astype(wide)
-        optimizer.step(grads)
-        return self.trained(model)
+    def _kept(self, params: dict[Any, np.ndarray], optimizer: Optimizer) -> _schuss.Changes:
+        """What keeps them."""
+        return _schuss.Changes([(self, "_params", params), (self, "optimizer", optimizer)])
 
     def trained(self, model: Mapping[Any, np.ndarray]) -> dict[Any, np.ndarray]:
         """The model with the arrays that are trained here."""
@@ -113,7 +141,8 @@ class FedOpt(FedAvg):
     Parameters
     ----------
     make : callable
-        Called once with the model's arrays of floats, a dict by name; returns their optimizer.
+        Called in the first round or the first ``load`` with the model's arrays of floats, a dict by name; returns their
+        optimizer.
     steps_before : int, default 0
         Steps that the optimizer counts as taken before the first round.
     **options
@@ -164,7 +193,7 @@ class FedOpt(FedAvg):
         _save(path, _begun(self.optimizer))
 
     def load(self, path: str | os.PathLike[str], arrays: Any) -> Any:
-        """Loads what `save` wrote.
+        """Loads what `save` wrote; on an error nothing has changed.
 
         Parameters
         ----------
@@ -178,7 +207,7 @@ class FedOpt(FedAvg):
         ArrayRecord
             The model to go on with, in ``start``.
         """
-        loaded = _loaded(self._server, path, {name: array.numpy() for name, array in arrays.items()})
+        loaded = self._server.load(path, {name: array.numpy() for name, array in arrays.items()})
         return ArrayRecord({name: Array(np.asarray(array)) for name, array in loaded.items()})
 
 
@@ -188,7 +217,8 @@ class LegacyFedOpt(LegacyFedAvg):
     Parameters
     ----------
     make : callable
-        Called once with the model's arrays of floats, a dict by their place in the list; returns their optimizer.
+        Called in the first round or the first ``load`` with the model's arrays of floats, a dict by their place in the
+        list; returns their optimizer.
     steps_before : int, default 0
         Steps that the optimizer counts as taken before the first round.
     **options
@@ -232,7 +262,7 @@ class LegacyFedOpt(LegacyFedAvg):
 
     def load(self, path: str | os.PathLike[str], parameters: Any) -> Any:
         """Loads what `save` wrote, and returns the model to go on with; see `FedOpt.load`."""
-        self._current = _loaded(self._server, path, _numbered(parameters))
+        self._current = self._server.load(path, _numbered(parameters))
         return ndarrays_to_parameters(list(self._current.values()))
 
 
@@ -244,8 +274,3 @@ def _begun(optimizer: Optimizer | None) -> Optimizer:
     if optimizer is None:
         raise RuntimeError("there is nothing to save before the first round")
     return optimizer
-
-
-def _loaded(server: _Server, path: str | os.PathLike[str], model: Mapping[Any, np.ndarray]) -> dict[Any, np.ndarray]:
-    _load(path, server.begin(model))
-    return server.trained(model)

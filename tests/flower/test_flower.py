@@ -1,6 +1,8 @@
 """`schuss.flower` against Flower's own strategies, in both of its interfaces."""
 
+import copy
 import logging
+import signal
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from flwr.common import Code, FitRes, Status, ndarrays_to_parameters, parameters
 from flwr.server import strategy as legacy
 from flwr.serverapp import strategy as modern
 from flwr.supercore.task_identity import TaskIdentity
+from interrupts import check_all_or_nothing
 
 import schuss
 import schuss.flower
@@ -184,3 +187,52 @@ def test_a_round_without_replies_changes_nothing():
     strategy.configure_train(1, record(model()), ConfigRecord(), Grid())
     assert strategy.aggregate_train(1, []) == (None, None)
     assert strategy.optimizer is None
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_failed_call_changes_nothing(begun, tmp_path):
+    """Neither the optimizer nor the server's arrays, also if it is given another model."""
+    other = {name: array + 1 for name, array in model().items()}
+    server = schuss.flower.FedOpt(lambda arrays: schuss.SGD(arrays, lr=1.0, nonfinite="error"))._server
+    if begun:
+        server.step(model(), client(model(), 1))
+    optimizer, before = server.optimizer, {name: array.copy() for name, array in server._params.items()}
+    schuss.save(tmp_path / "other", schuss.Adam(model(), lr=1.0))
+    for call, error in (
+        (lambda: server.load(tmp_path / "none", other), FileNotFoundError),
+        (lambda: server.load(tmp_path / "other", other), ValueError),
+        (lambda: server.step(other, {name: np.nan * array for name, array in other.items()}), FloatingPointError),
+    ):
+        with pytest.raises(error):
+            call()
+        assert server.optimizer is optimizer and before.keys() == server._params.keys()
+        assert all(np.array_equal(server._params[name], array) for name, array in before.items())
+
+
+@pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning"
+)  # a file that an interrupt drops is closed
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs a timer that sends signals")
+@pytest.mark.parametrize("begun", [False, True])
+@pytest.mark.parametrize("call", ["step", "load"])
+@pytest.mark.parametrize("kind", [schuss.Adam, schuss.Ranger])
+def test_all_or_nothing(kind, call, begun, tmp_path):
+    """Of a model with so many arrays that assigning them takes time."""
+    path = tmp_path / "server"
+    one, other, average = ({str(i): np.full(5, value) for i in range(100)} for value in (1.0, 2.0, 3.0))
+
+    def make():
+        server = schuss.flower._Server(lambda arrays: kind(arrays, lr=0.1), 0)
+        if begun:
+            server.step(one, average)
+        return server
+
+    def image(server):
+        states = [] if server.optimizer is None else [a for own in server.optimizer._states for a in own]
+        return copy.deepcopy([*server._params.values(), *states]), str(server.optimizer and server.optimizer.step_count)
+
+    first = make()
+    first.step(one, average)
+    schuss.save(path, first.optimizer)
+    calls = {"step": lambda server: server.step(other, average), "load": lambda server: server.load(path, other)}
+    check_all_or_nothing(make, calls[call], calls["step"], image, f"{kind.__name__} {call}")
