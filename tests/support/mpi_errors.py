@@ -347,7 +347,7 @@ def interrupted_zeroing():
         own, params, grads = made
         return copy.deepcopy([*params, *grads]), f"{own.step_count} {own.skipped_steps} {len(own._accumulated)}"
 
-    for kind, value in ((schuss.SGD, 0.5), (schuss.SGD, np.nan), (schuss.Ranger, 0.5)):
+    for kind, value in itertools.product((schuss.SGD, schuss.Ranger), (0.5, np.nan)):
         with contextlib.redirect_stdout(sys.stderr):
             check_all_or_nothing(
                 lambda kind=kind, value=value: make(kind, value),
