@@ -94,9 +94,9 @@ def test_around_anything(kind):
     for _ in range(5):
         opt.step(lambda: gradients(params))
         moved = copy.deepcopy(twins)
-        with schuss.SAM(schuss.SGD(moved))._ascent(gradients(moved), 1.0, False):
-            grads = gradients(moved)
-        twin.step(grads)
+        ascent = schuss.SAM(schuss.SGD(moved))
+        ascent.first_step(gradients(moved))
+        twin.step(gradients(moved))
     assert_same(params, twins)
     outside, others = starts(np.float32), starts(np.float32)
     around, inside = schuss.EMA(schuss.SAM(schuss.SGD(outside, lr=0.1))), schuss.SAM(schuss.SGD(others, lr=0.1))
@@ -237,7 +237,7 @@ def test_wrong_calls():
         schuss.SAM(w)
     with refused(TypeError, "SAM wraps an optimizer whose step takes gradients, not NAG"):
         schuss.SAM(schuss.NAG(w))
-    with refused(TypeError, "SAM wraps an optimizer whose step takes gradients, not SAM"):
+    with refused(TypeError, "SAM wraps an optimizer whose step takes gradients, not SAM(SGD)"):
         schuss.SAM(schuss.SAM(schuss.SGD(w)))
     with refused(ValueError, "rho must be a number >= 0, got -1"):
         schuss.SAM(schuss.SGD(w), rho=-1)
@@ -266,6 +266,15 @@ def test_first_gradients_that_are_not_finite():
     calls = iter([bad, good])
     assert not opt.step(lambda: {"w": next(calls)})
     assert opt.skipped_steps == 1 and (w == 1.0).all() and next(calls) is good
+
+
+@pytest.mark.parametrize("transform", [schuss.transforms.zero_nans(), schuss.transforms.accumulate(2)])
+def test_a_step_is_skipped_also_where_a_wrapper_makes_gradients_finite(transform):
+    w = np.ones(2)
+    opt = schuss.SAM(schuss.Transformed(schuss.SGD(w, lr=0.1, nonfinite="skip"), [transform]))
+    assert not opt.step(lambda: np.array([np.nan, 1.0]))
+    assert (w == 1.0).all() and (opt.step_count, opt.skipped_steps) == (0, 1)
+    assert all(np.isfinite(mean).all() for mean in opt.state_dict()["state"][0].values())
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])

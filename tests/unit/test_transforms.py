@@ -275,7 +275,7 @@ def test_accumulate_needs_all():
     opt = schuss.Transformed(schuss.SGD(params, lr=0.1), [tf.apply_if_finite(2), tf.accumulate(2)])
     opt.step(waves(1))
     before = snapshot(opt)
-    message = "accumulate needs a gradient for each array; leave out what is frozen"
+    message = "grads[1] is None, but accumulate needs a gradient for each array; leave out what is frozen"
     for grad in (waves(2)[0], np.full((4, 3), np.nan)):
         with refused(TypeError, message):
             opt.step([grad, None])
@@ -426,9 +426,9 @@ def test_wrong_calls():
         (lambda: schuss.Transformed(schuss.NAG(w), []), TypeError,
          "Transformed wraps an optimizer whose step takes gradients, not NAG"),
         (lambda: schuss.Transformed(schuss.SAM(schuss.SGD(w)), []), TypeError,
-         "Transformed wraps an optimizer whose step takes gradients, not SAM"),
+         "Transformed wraps an optimizer whose step takes gradients, not SAM(SGD)"),
         (lambda: schuss.Transformed(schuss.SGD([w]), [tf.accumulate(2)]).step([None]), TypeError,
-         "accumulate needs a gradient for each array; leave out what is frozen"),
+         "grads[0] is None, but accumulate needs a gradient for each array; leave out what is frozen"),
         (lambda: schuss.Transformed(schuss.SGD(w), [tf.clip(1.0)]).load_state_dict(
             schuss.Transformed(schuss.SGD(w.copy()), []).state_dict()), ValueError,
          "state['counts'] has 0 entries, but there are 1 transforms; make the optimizer with the same transforms"),

@@ -60,6 +60,10 @@ def _read(optimizer: Optimizer, i: int, place: str, pair: Any) -> Rows:
             f"{param_place} is in Fortran order, in which rows are not contiguous; make it with order='C' for step_rows"
         )
     indices = _indices(f"{place}[0]", pair[0])
+    far = np.flatnonzero(indices > np.iinfo(np.int64).max) if indices.dtype == np.uint64 else []
+    if len(far):
+        optimizer._explain_index(i, int(far[0]), int(indices[far[0]]))
+    indices = np.ascontiguousarray(indices, np.int64)
     return i, indices, checks.as_rows(f"{place}[1]", pair[1], param_place, param, len(indices))
 
 
@@ -77,7 +81,7 @@ def _indices(place: str, given: Any) -> np.ndarray:
             f"{place} has shape {indices.shape}; indices have one axis: pass {place}.reshape(-1), and the values with "
             "one row for each"
         )
-    return np.ascontiguousarray(indices, np.int64)
+    return indices
 
 
 def _others() -> str:

@@ -116,8 +116,8 @@ class Lookahead(Wrapper):
         if "mode" in self._optimizer._settings:
             raise TypeError(f"{type(self._stepped).__name__} averages its parameters itself; use it without Lookahead")
         if self._pullback == "pullback" and not any(map(self._momenta, self._rule_states)):
-            kind = type(self._optimizer).__name__
-            raise ValueError(f'pullback="pullback" needs a momentum, and {kind} here has none')
+            name = self._stepped._name()
+            raise ValueError(f'pullback="pullback" needs a momentum, and {name} here has none')
         if self._pullback == "pullback" and self._state_format.dtype == "int8":
             raise ValueError('pullback="pullback" is not for state_dtype="int8"; use "bfloat16"')
 

@@ -92,7 +92,7 @@ class SAM(Wrapper):
         self._ascended: contextlib.AbstractContextManager[None] | None = None
         inner = self._stepped
         if not self._optimizer._takes_gradients:
-            raise TypeError(f"SAM wraps an optimizer whose step takes gradients, not {type(self._optimizer).__name__}")
+            raise TypeError(f"SAM wraps an optimizer whose step takes gradients, not {self._optimizer._name()}")
         if inner._params and not isinstance(inner._params[0], np.ndarray):
             raise TypeError("SAM works on NumPy arrays only; the optimizer's are on a GPU")
         self._of_groups("rho", self._rho)
@@ -173,12 +173,12 @@ class SAM(Wrapper):
         inner = self._stepped
         with _schuss.ExclusiveLock(inner, read_only=True):
             grads = closure()
-        if self.nonfinite == "skip" and not np.isfinite(
-            _schuss.sum_of_squares(list(self._usable(grads, part).values()))[0]
-        ):
-            with _schuss.AfterStep(self._optimizer, None, self):
-                return self._optimizer.step(grads, grad_scale=scale, partial=part)  # which skips it
-        with self._ascent(grads, scale, part):
+        usable = self._usable(grads, part)
+        if self.nonfinite == "skip" and not np.isfinite(_schuss.sum_of_squares(list(usable.values()))[0]):
+            # The optimizer inside skips it; a wrapper such as Transformed could make it a step without an ascent.
+            with _schuss.AfterStep(inner, None, self):
+                return inner.step(grads, grad_scale=scale, partial=part)
+        with self._ascent(usable, scale):
             grads = inner._apart(closure(), zero, part)
         with _schuss.AfterStep(self._optimizer, None, self):
             return self._optimizer.step(grads, grad_scale=scale, zero_grads=zero, partial=part)
@@ -221,7 +221,7 @@ class SAM(Wrapper):
         """
         self._refuse_shown()
         scale, _, part = self._step_options(grad_scale, None, partial)
-        ascent = self._ascent(grads, scale, part)
+        ascent = self._ascent(self._usable(grads, part), scale)
         ascent.__enter__()
         self._ascended = ascent  # an object that is dropped restores the parameters
 
@@ -249,12 +249,9 @@ class SAM(Wrapper):
             ascent.__exit__(None, None, None)
         return self._optimizer.step(grads, grad_scale=scale, zero_grads=zero, partial=part)
 
-    def _ascent(self, grads: Any, grad_scale: float, partial: bool) -> contextlib.AbstractContextManager[None]:
+    def _ascent(self, usable: Mapping[int, Any], grad_scale: float) -> contextlib.AbstractContextManager[None]:
         """The context of the ascended point for these gradients."""
-        self._refuse_added()
         inner = self._stepped
-        self._backend.refuse_changed(inner)
-        usable = self._usable(grads, partial)
         if self.nonfinite == "error":
             inner._refuse_nonfinite(usable)
         signs = {group["maximize"] for group in self.param_groups}
@@ -271,7 +268,9 @@ class SAM(Wrapper):
 
     def _usable(self, grads: Any, partial: bool) -> dict[int, Any]:
         """The gradients that there are, by the number of their array, converted or copied only if necessary."""
+        self._refuse_added()
         inner = self._stepped
+        self._backend.refuse_changed(inner)
         apart = None if grads is None else _schuss.apart(inner, grads, partial)
         if apart is not None:
             return {i: g for i, g in enumerate(apart) if g is not None}

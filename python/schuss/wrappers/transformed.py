@@ -97,8 +97,8 @@ class Transformed(Wrapper):
     def _check_wrapped(self) -> None:
         inner = self._stepped
         if not self._optimizer._takes_gradients:
-            kind = type(self._optimizer).__name__
-            raise TypeError(f"Transformed wraps an optimizer whose step takes gradients, not {kind}")
+            name = self._optimizer._name()
+            raise TypeError(f"Transformed wraps an optimizer whose step takes gradients, not {name}")
         if inner._params and not isinstance(inner._params[0], np.ndarray):
             raise TypeError("transforms work on NumPy arrays only; the optimizer's are on a GPU")
 
@@ -192,7 +192,11 @@ class Transformed(Wrapper):
             copies.step(grads, grad_scale=grad_scale, partial=partial)
         numbers = copies._present
         if numbers is not None and self._accumulates:
-            raise TypeError("accumulate needs a gradient for each array; leave out what is frozen")
+            missing = next(i for i in range(len(copies.arrays)) if i not in numbers)
+            place = inner._place("grads", *inner._suffixes[missing])
+            raise TypeError(
+                f"{place} is None, but accumulate needs a gradient for each array; leave out what is frozen"
+            )
         if numbers != work.numbers:
             work = self._prepared(copies, numbers)
         fills = self._zeroed(grads, partial) if zero_grads else []
