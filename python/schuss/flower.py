@@ -71,14 +71,14 @@ class _Server:
             optimizer._backend.changes(copies=[(param, given[name]) for name, param in params.items()])
             for given in (values, {name: param.copy() for name, param in params.items()})
         )
-        kept, before = self._kept(params, optimizer), optimizer._read_counters()
+        kept, before = self._kept(params, optimizer), _progress(optimizer)
         try:
             begin.make()
             with _schuss.AfterStep(optimizer, kept):
                 if not optimizer.step(grads):
                     kept.make()
         except BaseException:  # also an interrupt after the step
-            if optimizer._read_counters() == before:
+            if _progress(optimizer) == before:
                 back.make()
             raise
         return self.trained(model)
@@ -110,6 +110,11 @@ class _Server:
     def trained(self, model: Mapping[Any, np.ndarray]) -> dict[Any, np.ndarray]:
         """The model with the arrays that are trained here."""
         return {name: self._params[name].copy() if name in self._params else model[name] for name in model}
+
+
+def _progress(optimizer: Optimizer) -> Any:
+    """What a step changes besides arrays, also one that is not taken."""
+    return optimizer._read_counters(), [optimizer._option(name) for name in optimizer._settings]
 
 
 def _check_same(arrays: Mapping[Any, np.ndarray], what: str, model: Mapping[Any, np.ndarray]) -> None:

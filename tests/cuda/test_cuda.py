@@ -47,7 +47,7 @@ def driver():
     [
         (["."], {}),
         (
-            ["test_gpu_driver.py", "test_gpu_errors.py", "test_gpu_steps.py", "test_gpu_wrong_calls.py"],
+            [f"test_gpu_{name}.py" for name in ("driver", "errors", "offload", "steps", "wrong_calls")],
             {"EMULATOR_LAZY": "1"},
         ),
     ],

@@ -209,13 +209,18 @@ def test_a_failed_call_changes_nothing(begun, tmp_path):
         assert all(np.array_equal(server._params[name], array) for name, array in before.items())
 
 
+def accumulating(arrays, lr):
+    """An optimizer whose first step is not taken, but remembered."""
+    return schuss.Transformed(schuss.SGD(arrays, lr=lr), [schuss.transforms.accumulate(2)])
+
+
 @pytest.mark.filterwarnings(
     "ignore::pytest.PytestUnraisableExceptionWarning"
 )  # a file that an interrupt drops is closed
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs a timer that sends signals")
 @pytest.mark.parametrize("begun", [False, True])
 @pytest.mark.parametrize("call", ["step", "load"])
-@pytest.mark.parametrize("kind", [schuss.Adam, schuss.Ranger])
+@pytest.mark.parametrize("kind", [schuss.Adam, schuss.Ranger, accumulating])
 def test_all_or_nothing(kind, call, begun, tmp_path):
     """Of a model with so many arrays that assigning them takes time."""
     path = tmp_path / "server"
@@ -229,7 +234,8 @@ def test_all_or_nothing(kind, call, begun, tmp_path):
 
     def image(server):
         states = [] if server.optimizer is None else [a for own in server.optimizer._states for a in own]
-        return copy.deepcopy([*server._params.values(), *states]), str(server.optimizer and server.optimizer.step_count)
+        known = server.optimizer and (server.optimizer.step_count, server.optimizer)
+        return copy.deepcopy([*server._params.values(), *states]), repr(known)
 
     first = make()
     first.step(one, average)

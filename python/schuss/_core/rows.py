@@ -60,7 +60,7 @@ def _read(optimizer: Optimizer, i: int, place: str, pair: Any) -> Rows:
             f"{param_place} is in Fortran order, in which rows are not contiguous; make it with order='C' for step_rows"
         )
     indices = _indices(f"{place}[0]", pair[0])
-    far = np.flatnonzero(indices > np.iinfo(np.int64).max) if indices.dtype == np.uint64 else []
+    far = np.flatnonzero(indices > np.iinfo(np.int64).max) if indices.dtype.kind == "u" else []
     if len(far):
         optimizer._explain_index(i, int(far[0]), int(indices[far[0]]))
     indices = np.ascontiguousarray(indices, np.int64)

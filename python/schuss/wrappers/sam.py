@@ -140,7 +140,8 @@ class SAM(Wrapper):
     ) -> bool:
         """Takes one step with two calls of the closure; if it raises, parameters and state are unchanged.
 
-        With ``nonfinite="skip"`` there is one call if its gradients have a NaN or an infinity: the step is skipped.
+        With ``nonfinite="skip"`` there is one call if its gradients have a NaN or an infinity: the step is skipped,
+        also if transforms inside would make them finite.
 
         Parameters
         ----------

@@ -139,17 +139,10 @@ impl Changes {
     pub fn make_checked(&self, py: Python<'_>) -> PyResult<()> {
         // The old values live until all is done, since dropping one may run any code.
         let old = self.set_attributes(py)?;
-        let made = self.write(py);
-        if made.is_err() {
-            self.put_back(py, &old);
-        }
-        made
-    }
-
-    /// Makes all changes but those of attributes.
-    fn write(&self, py: Python<'_>) -> PyResult<()> {
         if !self.jobs_ran.load(Ordering::Relaxed) {
-            self.jobs.iter().try_for_each(|job| job.get().run_checked(py))?;
+            // One that runs already fails before it has written anything.
+            let ran = self.jobs.iter().try_for_each(|job| job.get().run_checked(py));
+            ran.inspect_err(|_| self.put_back(py, &old))?;
         }
         let is_large = |(target, _): &&(Bytes, Bytes)| target.len() >= RELEASE_GIL;
         // Small ones may be values that other threads read while they hold the GIL.
@@ -167,6 +160,7 @@ impl Changes {
         for (function, arguments) in &self.calls {
             function.call1(py, arguments.bind(py))?;
         }
+        drop(old);
         Ok(())
     }
 
