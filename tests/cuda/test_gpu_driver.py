@@ -96,8 +96,9 @@ def test_a_step_runs_in_the_current_stream_of_the_library(monkeypatch):
 
 
 def test_freeing_an_optimizer_waits_for_the_gpu():
-    opt = schuss.SGD(gpu.Array(normal(4)))
-    opt.step(gpu.Array(normal(4)))
+    param, grad = gpu.Array(normal(4)), gpu.Array(normal(4))  # not the optimizer's to free
+    opt = schuss.SGD(param)
+    opt.step(grad)
     gpu.log()
     del opt
     assert next(line for line in gpu.log() if line.startswith(("free", "wait"))) == "wait 0x1"
