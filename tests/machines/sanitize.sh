@@ -2,8 +2,8 @@
 # Runs tests under sanitizers: sanitize.sh [FOLDER]. All that it makes is in FOLDER. Needs a Rust of rustup, which has their runtime
 # libraries, and gcc for the one that Python is started with.
 # PARTS, all by default:
-#   crate      the crate's tests under AddressSanitizer, which TESTS, arguments of `cargo test`, chooses;
-#   extension  tests of the extension module under AddressSanitizer, with the Python of PYTHON and its packages;
+#   crate      the crate's tests under AddressSanitizer, all or what TESTS, arguments of `cargo test`, chooses;
+#   extension  tests/unit under AddressSanitizer, with the Python of PYTHON and its packages;
 #   races      the crate's tests under ThreadSanitizer, which also instruments the standard library: its source is the component
 #              rust-src of the Rust in use or, without that, Debian's package, with Debian's compiler;
 #   threads    tests of the extension module under ThreadSanitizer, which sees Python's locks, but nothing else of Python.
@@ -20,7 +20,7 @@ export CARGO_PROFILE_RELEASE_DEBUG=line-tables-only CARGO_PROFILE_RELEASE_STRIP=
 # Reports of the runtime libraries are not for pytest to keep.
 pytest="${PYTHON:-.venv/bin/python} -m pytest -p no:cacheprovider --capture=sys"
 
-# Of the longest file of tests, same_bits, those that differ most in what their threads do.
+# Without TESTS, of the longest file, same_bits, those that differ most in what their threads do.
 tests_of_the_crate() { # OPTIONS...
     local run="cargo test --locked --release --target $target -p schuss $*"
     if [ -n "${TESTS:-}" ]; then
@@ -49,7 +49,7 @@ address() {
 
 crate() {
     address
-    tests_of_the_crate
+    TESTS=${TESTS:---lib --tests} tests_of_the_crate
 }
 
 extension() {
@@ -58,7 +58,7 @@ extension() {
     # Python frees little of its own memory at exit, so leaks are not looked for.
     export ASAN_OPTIONS=$ASAN_OPTIONS:detect_leaks=0
     LD_PRELOAD=$(cc -print-file-name=libasan.so) PYTHONMALLOC=malloc \
-        $pytest tests/unit/test_{arrays,garbage,packing,seeing,stepping}.py
+        $pytest -n auto --maxprocesses 4 --dist worksteal tests/unit
 }
 
 thread() {
