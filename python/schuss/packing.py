@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from schuss._arrays import checks, trees
-from schuss._core.group import are_groups, listed
+from schuss._core.given_groups import are_groups, listed
 
 _LINE = 64
 

@@ -19,7 +19,8 @@ from schuss._backends.host import NEW
 from schuss._backends.protocol import Change, place
 from schuss._core import documentation, loading, options, rows, stepping
 from schuss._core import state as _state
-from schuss._core.group import ParamGroup, are_groups, check_group, is_group, listed, refuse_whole, without_params
+from schuss._core.given_groups import are_groups, check_group, is_group, listed, refuse_whole, without_params
+from schuss._core.group import ParamGroup
 from schuss._core.state_arrays import StateArrays
 
 

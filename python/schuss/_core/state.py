@@ -9,7 +9,7 @@ import numpy as np
 
 from schuss._arrays import checks, trees
 from schuss._core import scheduling
-from schuss._core.group import is_group
+from schuss._core.given_groups import is_group
 
 if TYPE_CHECKING:
     from schuss._core.optimizer import Optimizer

@@ -11,8 +11,6 @@ import numpy as np
 from schuss._arrays import checks, trees
 from schuss._backends.protocol import place
 from schuss._core.group import ParamGroup
-from schuss._core.group import listed as listed
-from schuss._core.group import listed_group as listed_group
 from schuss._core.optimizer import Optimizer
 from schuss.mpi._communicators import mpi
 from schuss.optimizers import OPTIMIZERS

@@ -13,7 +13,7 @@ from schuss._arrays import checks, trees
 from schuss._backends.host import NEW
 from schuss._backends.protocol import Change, Copy
 from schuss._core import validate
-from schuss._core.group import check_group
+from schuss._core.given_groups import check_group, listed, listed_group
 from schuss._core.optimizer import Optimizer
 from schuss.mpi import _arguments, _communicators, _exchange, _files, _sums
 from schuss.mpi._attributes import Attributes
@@ -102,7 +102,7 @@ class Sharded(Attributes):
             lambda: _arguments.check(kind, params, options, count, bucket_size, ranks),
             lambda _: {"the optimizer": kind.__name__, "microbatches": count, "bucket_size": bucket_size},
         )
-        params = _arguments.listed(params)
+        params = listed(params)
 
         def make() -> Optimizer:
             connect = functools.partial(_exchange.connect, self._comm)
@@ -294,7 +294,7 @@ class Sharded(Attributes):
                 if self._accumulated:
                     raise ValueError("gradients of a step have been accumulated; add the group after the step")
                 check_group(group)
-                usable = _arguments.listed_group(group)
+                usable = listed_group(group)
                 stack.enter_context(optimizer._exclusive())
                 changed = {name: value for _, name, value in added(usable)}
                 values = [(array, array.copy(checks.order(array))) for array in changed["_params"][known:]]

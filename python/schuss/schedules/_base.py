@@ -180,7 +180,7 @@ def inner(place: str, value: Any) -> AnySchedule:
 def power(base: float, exponent: float) -> float:
     """The power of a number >= 0; infinity on overflow, which the optimizer rejects with a message."""
     try:
-        return base**exponent
+        return float(base**exponent)
     except OverflowError:  # also if only the exponent is too large
         return math.inf if base > 1 else float(base == 1)
 

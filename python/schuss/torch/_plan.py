@@ -18,7 +18,7 @@ import torch
 
 from schuss._backends import protocol
 from schuss._backends.protocol import Counters
-from schuss._core import group as _group
+from schuss._core import given_groups
 from schuss._core import state as _state
 from schuss._core.optimizer import Optimizer
 from schuss._core.options import Options
@@ -50,7 +50,7 @@ def is_hyperparameter(kind: type[Optimizer], name: str) -> bool:
 def refuse_whole(groups: Sequence[Mapping[str, Any]]) -> None:
     """Raises if a group has an option that cannot differ between groups."""
     for g, group in enumerate(groups):
-        _group.refuse_whole(g, group, Options._parameters)
+        given_groups.refuse_whole(g, group, Options._parameters)
 
 
 def place(group: int, i: int, entry: Mapping[str, Any]) -> str:

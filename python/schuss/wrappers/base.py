@@ -20,7 +20,8 @@ from schuss._backends import tools
 from schuss._backends.host import HOST
 from schuss._backends.protocol import Change, Counters
 from schuss._core import state as _state
-from schuss._core.group import ParamGroup, check_group
+from schuss._core.given_groups import check_group
+from schuss._core.group import ParamGroup
 from schuss._core.optimizer import Optimizer
 from schuss._core.validate import Check
 

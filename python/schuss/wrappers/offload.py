@@ -20,7 +20,7 @@ from schuss._backends.cuda_arrays import DeviceArray
 from schuss._backends.cuda_gradients import as_given
 from schuss._backends.protocol import Counters
 from schuss._core.descent import Descent
-from schuss._core.group import are_groups, listed
+from schuss._core.given_groups import are_groups, listed
 from schuss._core.hyperparameters import Rate
 from schuss._core.optimizer import Optimizer
 from schuss._core.rules import RULES
