@@ -280,6 +280,7 @@ impl WorkList {
     }
 
     /// The random bits of an array, which may be a copy of some rows.
+    #[inline]
     fn random_bits<'a>(&'a self, i: usize, rounding: &'a Rounding) -> Option<RandomBits<'a>> {
         match self.rows.get(i) {
             Some(rows) => rows.random_bits(rounding),

@@ -2,7 +2,8 @@
 
 use crate::cpu::{self, LEVELS, Level};
 use crate::numeric::{
-    Bfloat16State, Dtype, QUANTIZATION_BLOCK, RandomBits, SCALES_ALIGN, StateFormat, StateStorage, quantized::int8,
+    Bfloat16State, CopiedRows, Dtype, QUANTIZATION_BLOCK, RandomBits, SCALES_ALIGN, StateFormat, StateStorage,
+    quantized::int8,
 };
 
 /// A range of a state's elements, for int8 states from the start of a block.
@@ -93,7 +94,7 @@ impl QuantizedState {
         while done < n {
             let (element, run) = match bits.and_then(|bits| bits.rows) {
                 None => (at, n),
-                Some((rows, width)) => {
+                Some(&CopiedRows { ref rows, width }) => {
                     let (row, col) = ((at + done) / width, (at + done) % width);
                     (rows[row] * width + col, (width - col).min(n - done))
                 }

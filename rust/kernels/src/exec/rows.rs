@@ -17,7 +17,7 @@ use super::work_list::WorkList;
 use crate::cpu::Level;
 use crate::kernel::{MAX_STREAMS, Tail};
 use crate::memory::try_collect;
-use crate::numeric::{Dtype, RandomBits, Rounding, Squares, StateFormat, convert, fpenv};
+use crate::numeric::{CopiedRows, Dtype, RandomBits, Rounding, Squares, StateFormat, convert, fpenv};
 use crate::rule::{Kind, Scope};
 
 /// Rows that one task copies.
@@ -47,8 +47,7 @@ unsafe impl Send for RowGradients {}
 #[derive(Debug)]
 pub(super) struct Rows {
     array: usize,
-    width: usize,
-    rows: Vec<usize>,
+    copied: CopiedRows,
     sums: Memory,
     compute: Dtype,
     /// Whether a step over the whole array prefetches.
@@ -135,17 +134,18 @@ impl Rows {
                 }
             });
         });
-        Ok(Rows { array: given.array, width, rows, sums, compute, prefetches: false })
+        let copied = CopiedRows { rows, width };
+        Ok(Rows { array: given.array, copied, sums, compute, prefetches: false })
     }
 
     /// Elements of all rows.
     fn len(&self) -> usize {
-        self.rows.len() * self.width
+        self.copied.rows.len() * self.copied.width
     }
 
     /// The random bits that a step over the whole array has for these rows.
     pub fn random_bits<'a>(&'a self, rounding: &'a Rounding) -> Option<RandomBits<'a>> {
-        Some(rounding.of_array(self.array)?.of_rows(&self.rows, self.width))
+        Some(rounding.of_array(self.array)?.of_rows(&self.copied))
     }
 }
 
@@ -216,8 +216,8 @@ impl WorkList {
             // SAFETY: upheld by the caller.
             let rows = unsafe { Rows::new(one, compute, level, threads)? };
             arrays.push(self.compact(place, &rows, &mut step.copied)?);
-            let units = if self.runs_in_place(one.array) { rows.rows.len() } else { 0 };
-            step.extents.push(Extent { unit: rows.width.max(1), first: 0, units, whole: false });
+            let units = if self.runs_in_place(one.array) { rows.copied.rows.len() } else { 0 };
+            step.extents.push(Extent { unit: rows.copied.width.max(1), first: 0, units, whole: false });
             step.compact.rows.push(rows);
         }
         step.compact.extend(arrays)?;
@@ -233,16 +233,16 @@ impl WorkList {
     /// The rows of an array as an array of its own.
     fn compact(&self, place: usize, rows: &Rows, copied: &mut Vec<Copied>) -> Result<Array, TryReserveError> {
         let item = &self.items[rows.array];
-        let (rule, compute, width) = (item.compiled.rule, item.param_type.compute(), rows.width);
+        let (rule, compute, width) = (item.compiled.rule, item.param_type.compute(), rows.copied.width);
         let mut array = Array::new(item.compiled, item.group, std::ptr::null_mut(), item.param_type, rows.len());
         (array.grad_type, array.grad, array.format) = (compute, rows.sums.at(0), item.format);
-        array.matrix = item.matrix().map(|matrix| Matrix { rows: rows.rows.len(), cols: width, ..matrix });
+        array.matrix = item.matrix().map(|matrix| Matrix { rows: rows.copied.rows.len(), cols: width, ..matrix });
         if self.runs_in_place(rows.array) {
             return Ok(array);
         }
         let mut copy = |table: *mut u8, bytes: usize| -> Result<*mut u8, TryReserveError> {
             copied.try_reserve(1)?;
-            let copy = Memory::new(rows.rows.len() * bytes)?;
+            let copy = Memory::new(rows.copied.rows.len() * bytes)?;
             let at = copy.at(0);
             copied.push(Copied { place, table, bytes, copy });
             Ok(at)
@@ -306,16 +306,18 @@ impl WorkList {
                 (sizes[0], sizes[1]) = (item.param_type.size(), own.compute.size());
                 sizes[2..].iter_mut().zip(states).for_each(|(size, own)| *size = own);
                 for unit in units {
-                    let first = own.rows[unit] * own.width;
+                    let first = own.copied.rows[unit] * own.copied.width;
                     let mut streams = [std::ptr::null_mut(); MAX_STREAMS];
                     for k in 0..2 + item.states {
                         streams[k] = match k {
-                            1 => own.sums.at(unit * own.width * sizes[1]),
+                            1 => own.sums.at(unit * own.copied.width * sizes[1]),
                             _ => self.streams[item.streams + k].wrapping_add(first * sizes[k]),
                         };
                     }
                     // SAFETY: upheld by the caller; each row is in one task.
-                    unsafe { item.call(streams.as_ptr(), pass, &Call { first, ..call }, (0, own.width), Tail::NONE) };
+                    unsafe {
+                        item.call(streams.as_ptr(), pass, &Call { first, ..call }, (0, own.copied.width), Tail::NONE)
+                    };
                 }
             };
             fpenv::standard(|| rows.chunks[chunk].each(&rows.extents, part));
@@ -353,7 +355,7 @@ impl RowStep {
         // SAFETY: the sums are this step's own.
         let (place, at) = unsafe { self.compact.first_nonfinite() }?;
         let own = &self.compact.rows[place];
-        Some((own.array, own.rows[at / own.width] * own.width + at % own.width))
+        Some((own.array, own.copied.rows[at / own.copied.width] * own.copied.width + at % own.copied.width))
     }
 
     /// Copies rows from the tables, or back.
@@ -363,7 +365,7 @@ impl RowStep {
     unsafe fn copy(&self, threads: usize, from_tables: bool) {
         for one in &self.copied {
             let (own, bytes) = (&self.compact.rows[one.place], one.bytes);
-            let rows = &own.rows;
+            let rows = &own.copied.rows;
             pool::in_parallel(rows.len().div_ceil(RANGE), own.len(), threads, &|range| {
                 let range = range * RANGE..rows.len().min((range + 1) * RANGE);
                 for (k, row) in range.clone().zip(&rows[range]) {

@@ -180,9 +180,8 @@ impl Item {
     ) {
         let extras = self.extras(call, at, tail);
         // Kernels take random bits of whole blocks, which pieces of rows may cut.
-        let cut =
-            call.bits.is_some_and(|bits| bits.rows.is_some() || !(call.first + at).is_multiple_of(QUANTIZATION_BLOCK))
-                && self.uses_states(pass);
+        let begins = (call.first + at).is_multiple_of(QUANTIZATION_BLOCK);
+        let cut = call.bits.as_ref().is_some_and(|bits| bits.rows.is_some() || !begins) && self.uses_states(pass);
         if let Some(kernel) = self.direct(pass, call).filter(|_| !cut) {
             // SAFETY: upheld by the caller.
             unsafe { kernel(streams, at, n, call.scalars, &extras) };

@@ -19,6 +19,6 @@ pub(crate) use nonfinite::first_nonfinite;
 pub(crate) use quantized::{Bfloat16State, StateStorage};
 pub use quantized::{QUANTIZATION_BLOCK, SCALES_ALIGN, StateFormat};
 pub use real::{Real, abs, atan2, cbrt, fma, host_log, host_pow, max, min, pow, select, sign, sqrt};
-pub(crate) use rounding::RandomBits;
 pub use rounding::Rounding;
+pub(crate) use rounding::{CopiedRows, RandomBits};
 pub use squares::Squares;

@@ -62,14 +62,22 @@ pub(crate) struct RandomBits<'a> {
     key: u64,
     bits: u32,
     pub places: &'a [u32; QUANTIZATION_BLOCK],
-    /// The rows of the array whose elements a copy has, and their width, if it is about a copy of some rows.
-    pub rows: Option<(&'a [usize], usize)>,
+    /// The rows of the array whose elements a copy has, if it is about such a copy. A reference, since there is one for each array.
+    pub rows: Option<&'a CopiedRows>,
+}
+
+/// Some rows of an array, whose elements lie one behind the other in a copy.
+#[derive(Debug)]
+pub(crate) struct CopiedRows {
+    pub rows: Vec<usize>,
+    /// Elements of a row.
+    pub width: usize,
 }
 
 impl<'a> RandomBits<'a> {
     /// The same for a copy of some rows of the array.
-    pub fn of_rows(self, rows: &'a [usize], width: usize) -> RandomBits<'a> {
-        RandomBits { rows: Some((rows, width)), ..self }
+    pub fn of_rows(self, rows: &'a CopiedRows) -> RandomBits<'a> {
+        RandomBits { rows: Some(rows), ..self }
     }
 
     /// The block's random bits for each of the first `count` states.
