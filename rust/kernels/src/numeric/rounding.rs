@@ -62,7 +62,7 @@ pub(crate) struct RandomBits<'a> {
     key: u64,
     bits: u32,
     pub places: &'a [u32; QUANTIZATION_BLOCK],
-    /// The rows of the array whose elements a copy has, if it is about such a copy. A reference, since there is one for each array.
+    /// The rows that a copy has of the array, if these are the bits of such a copy. A reference, because each call copies it.
     pub rows: Option<&'a CopiedRows>,
 }
 
