@@ -60,10 +60,8 @@ def _read(optimizer: Optimizer, i: int, place: str, pair: Any) -> Rows:
             f"{param_place} is in Fortran order, in which rows are not contiguous; make it with order='C' for step_rows"
         )
     indices = _indices(f"{place}[0]", pair[0])
-    far = indices > np.iinfo(np.int64).max
-    if far.any():
-        at = int(far.argmax())
-        optimizer._explain_index(i, at, int(indices[at]))
+    if indices.dtype.kind == "u" and len(far := np.flatnonzero(indices > np.iinfo(np.int64).max)):
+        optimizer._explain_index(i, int(far[0]), int(indices[far[0]]))
     indices = np.ascontiguousarray(indices, np.int64)
     return i, indices, checks.as_rows(f"{place}[1]", pair[1], param_place, param, len(indices))
 

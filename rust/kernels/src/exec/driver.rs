@@ -113,7 +113,8 @@ impl WorkList {
             let (start, end) = (units.start * BLOCK, len.min(units.end * BLOCK));
             let takes_part = item.present || !any_absent;
             let zero_grads = step.zero_grads && pass.reads_grad;
-            let call = Call::new(step.level, &step.scalars[item.group], this.random_bits(i, step.rounding), zero_grads);
+            let bits = this.random_bits(i, step.rounding);
+            let call = Call::new(step.level, &step.scalars[item.group], bits.as_ref(), zero_grads);
             if len > item.len && item.format == StateFormat::Int8 {
                 // SAFETY: upheld by the caller; these arrays are this task's own, and have no followers.
                 return unsafe { this.run_together((i, len), pass, &call, step.rounding) };
@@ -274,7 +275,8 @@ impl WorkList {
             false => &step.scalars[item.group][..],
         };
         let zero_grads = step.zero_grads && stage.last_gradient;
-        let call = Call::new(step.level, scalars, self.random_bits(i, step.rounding), zero_grads);
+        let bits = self.random_bits(i, step.rounding);
+        let call = Call::new(step.level, scalars, bits.as_ref(), zero_grads);
         // SAFETY: upheld by the caller.
         unsafe { self.pass(i, stage, &call, units, whole) };
     }

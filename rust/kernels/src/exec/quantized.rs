@@ -21,7 +21,7 @@ struct Part<'a> {
     /// Where in that block it begins.
     offset: usize,
     /// The random bits of the array, for stochastic rounding.
-    bits: Option<RandomBits<'a>>,
+    bits: Option<&'a RandomBits<'a>>,
 }
 
 /// Converts a part.
@@ -85,7 +85,7 @@ impl QuantizedState {
     ///
     /// # Safety
     /// As for [`Convert`].
-    pub unsafe fn quantize(&self, level: Level, wide: *mut f32, (at, n): (usize, usize), bits: Option<RandomBits<'_>>) {
+    pub unsafe fn quantize(&self, level: Level, wide: *mut f32, (at, n): (usize, usize), bits: Option<&RandomBits<'_>>) {
         let kind = match self.format {
             StateFormat::Int8 => 5 + usize::from(self.nonnegative),
             _ => 1 + usize::from(bits.is_none()),
@@ -110,7 +110,7 @@ impl QuantizedState {
         }
     }
 
-    fn part<'a>(&self, wide: *mut f32, (at, n): (usize, usize), bits: Option<RandomBits<'a>>) -> Part<'a> {
+    fn part<'a>(&self, wide: *mut f32, (at, n): (usize, usize), bits: Option<&'a RandomBits<'a>>) -> Part<'a> {
         let (block, first) = (at / QUANTIZATION_BLOCK, self.start / QUANTIZATION_BLOCK);
         let scales = self.data.wrapping_add(self.len.next_multiple_of(SCALES_ALIGN)).cast::<f32>();
         let scales = scales.wrapping_add(block - first);

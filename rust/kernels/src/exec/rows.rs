@@ -300,7 +300,7 @@ impl WorkList {
                 let item = &self.items[own.array];
                 let Kind::Pass(pass) = &item.compiled.rule.programs[0].stages[0].kind else { return };
                 let bits = step.rounding.of_array(own.array);
-                let call = Call::new(step.level, &step.scalars[item.group], bits, false);
+                let call = Call::new(step.level, &step.scalars[item.group], bits.as_ref(), false);
                 let states = item.compiled.rule.streams().map(|(_, state)| item.state_size(state.exact));
                 let mut sizes = [0; MAX_STREAMS];
                 (sizes[0], sizes[1]) = (item.param_type.size(), own.compute.size());

@@ -91,13 +91,13 @@ pub(super) struct Call<'a> {
     /// Whether the gradient is set to zero after use.
     pub zero_grads: bool,
     /// The random bits for rounding quantized states.
-    pub bits: Option<RandomBits<'a>>,
+    pub bits: Option<&'a RandomBits<'a>>,
     /// Where in the array the streams begin.
     pub first: usize,
 }
 
 impl<'a> Call<'a> {
-    pub fn new(level: Level, scalars: &'a [f64], bits: Option<RandomBits<'a>>, zero_grads: bool) -> Call<'a> {
+    pub fn new(level: Level, scalars: &'a [f64], bits: Option<&'a RandomBits<'a>>, zero_grads: bool) -> Call<'a> {
         Call { level, scalars, zero_grads, bits, first: 0 }
     }
 }
@@ -181,7 +181,7 @@ impl Item {
         let extras = self.extras(call, at, tail);
         // Kernels take random bits of whole blocks, which pieces of rows may cut.
         let begins = (call.first + at).is_multiple_of(QUANTIZATION_BLOCK);
-        let cut = call.bits.as_ref().is_some_and(|bits| bits.rows.is_some() || !begins) && self.uses_states(pass);
+        let cut = call.bits.is_some_and(|bits| bits.rows.is_some() || !begins) && self.uses_states(pass);
         if let Some(kernel) = self.direct(pass, call).filter(|_| !cut) {
             // SAFETY: upheld by the caller.
             unsafe { kernel(streams, at, n, call.scalars, &extras) };
@@ -194,7 +194,7 @@ impl Item {
     /// The extras of a kernel that starts at an element.
     pub(super) fn extras<'a>(&self, call: &'a Call<'_>, at: usize, tail: Tail) -> Extras<'a> {
         Extras {
-            bits: call.bits.as_ref(),
+            bits: call.bits,
             block: (call.first + at) / QUANTIZATION_BLOCK,
             states: self.states,
             tail,
@@ -218,7 +218,7 @@ impl Item {
         with_stream_tiles(&mut |tiles| {
             let end = at + n;
             for at in (at..end).step_by(TILE) {
-                let part = Part { item: self, streams, at, place: 0, n: TILE.min(end - at), bits: call.bits };
+                let part = Part { item: self, streams, at, place: 0, n: TILE.min(end - at), bits: call.bits.copied() };
                 // SAFETY: upheld by the caller, for a part of the elements.
                 unsafe { self.through_tiles(tiles, &[part], pass, call, extras) };
             }
@@ -332,7 +332,7 @@ impl Item {
                 for part in parts {
                     let wide = wide.cast::<f32>().add(part.place);
                     let own = part.state(k, state.nonnegative, call.first);
-                    own.quantize(level, wide, (call.first + part.at, part.n), part.bits);
+                    own.quantize(level, wide, (call.first + part.at, part.n), part.bits.as_ref());
                 }
             }
             if call.zero_grads {
