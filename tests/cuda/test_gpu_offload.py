@@ -148,3 +148,15 @@ def test_missing_gradients():
     for param, want in zip(params, here.param_groups[0]["params"], strict=True):
         assert param.host.tobytes() == want.tobytes()
     assert opt.optimizer.state_dict()["param_groups"] == here.state_dict()["param_groups"]
+
+
+def test_an_upload_is_complete_when_it_returns():
+    """The lazy emulator runs a copy when something waits for it: without that, it would copy the later values."""
+    _, params, opt = made(schuss.SGD, np.float32)
+    masters = opt.optimizer.param_groups[0]["params"]
+    for master in masters:
+        master[...] = 2.0
+    opt.upload()
+    for master in masters:
+        master[...] = 3.0
+    assert all((param.host == 2.0).all() for param in params)

@@ -12,6 +12,7 @@ from helpers import assert_same
 
 import schuss
 from schuss import _schuss
+from schuss._backends import tools
 from schuss._core.hyperparameters import Fraction, check_of
 from schuss.wrappers.base import Wrapper
 
@@ -333,3 +334,30 @@ def test_lookahead_around_an_average_resets_the_optimizer_alone():
     state = opt.state_dict()["state"][0]
     assert not state["b"].any()
     assert_same([state["average"], w], [twin.average, params])
+
+
+def test_attributes_are_put_back_if_the_work_beside_them_cannot_run():
+    target, source = np.zeros(1 << 21), np.ones(1 << 21)
+    job = tools.job("copy", [target], grads=[source])
+    _, opt = made()
+    stop, refused = threading.Event(), None
+
+    def run():
+        while not stop.is_set():
+            with contextlib.suppress(RuntimeError):
+                job.run()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        for _ in range(10_000):
+            opt._decay = 0.5
+            try:
+                _schuss.Changes([(opt, "_decay", 0.25)], jobs=[job]).make()
+            except RuntimeError as error:
+                refused = error
+                break
+    finally:
+        stop.set()
+        thread.join()
+    assert str(refused) == "it is running already" and opt._decay == 0.5
