@@ -1,22 +1,19 @@
 """Checkpoints: parameters and an optimizer's state in one safetensors file. It knows no optimizer class.
 
 Arrays are the file's tensors; hyperparameters, step counts and the structure are JSON in its metadata. There is no
-pickle, so loading an untrusted file executes no code. A save writes a temporary file and renames it, so an interrupted
-save leaves the old checkpoint.
+pickle, so loading an untrusted file executes no code. A save replaces the file as a whole: see `atomic_files`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
-import stat
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, Literal, NamedTuple, overload
 
 import numpy as np
 
-from schuss._arrays import tensor_files, trees
+from schuss._arrays import atomic_files, tensor_files, trees
 from schuss._arrays.tensor_files import Stored
 from schuss._backends.protocol import Call, Copy
 from schuss._core import loading
@@ -25,8 +22,6 @@ from schuss._core.optimizer import Optimizer
 
 _FORMAT = 1
 _METADATA = "schuss"
-#: The end of temporary files' names.
-_SUFFIX = ".schuss.tmp"
 
 
 def save(path: str | os.PathLike[str], optimizer: Optimizer, *, include_params: bool = True) -> None:
@@ -85,84 +80,8 @@ def write(
     tensors = stored_tensors(optimizer, include_params)
     header = {"format": _FORMAT, "include_params": include_params, "structure": _structure(optimizer)}
     metadata = {_METADATA: _json({**header, **_state.scalars(optimizer)})}
-    folder, name = os.path.split(path)
-    if not os.path.isdir(folder):
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), folder)
-    if os.path.exists(path) and not os.path.isfile(path):  # a rename would replace even a device
-        raise OSError(errno.EINVAL, "not a regular file", path)
-    with _temporary(folder, f".{name[:50]}.") as (temporary, file):
-        try:
-            tensor_files.write(file, tensors, metadata, content)
-            os.fsync(file.fileno())
-        except OSError as error:
-            raise OSError(f"{path} cannot be written: {error}") from error
-        if os.path.exists(path):
-            os.chmod(temporary, stat.S_IMODE(os.stat(path).st_mode))
-        if os.name == "nt":  # where an open file cannot be renamed
-            file.close()
-        os.replace(temporary, path)
-    _flush_folder(folder)
-
-
-@contextlib.contextmanager
-def _temporary(folder: str, start: str) -> Iterator[tuple[str, BinaryIO]]:
-    """A new file with the usual permissions, by its name and open; removes it after an error.
-
-    Its lock says that somebody is writing it: those without one were left by saves that were killed.
-    """
-    for entry in os.listdir(folder):
-        if entry.startswith(start) and entry.endswith(_SUFFIX) and len(entry) == len(start) + 16 + len(_SUFFIX):
-            _remove_if_left(os.path.join(folder, entry))
-    path, file = _created(folder, start)
-    try:
-        with file:
-            try:
-                yield path, file
-            except BaseException:
-                with contextlib.suppress(OSError):  # what is still to be written may not fit either
-                    file.close()
-                raise
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(path)
-        raise
-
-
-def _created(folder: str, start: str) -> tuple[str, BinaryIO]:
-    """The path of a new file, and the file, open and locked."""
-    while True:
-        path = os.path.join(folder, f"{start}{os.urandom(8).hex()}{_SUFFIX}")
-        try:
-            file = open(path, "xb")  # noqa: SIM115 - a file object: one that an interrupt drops is closed
-            # Another save may have found it before it was locked, and have taken it for one that was left.
-            if _lock(file.fileno()) is not False and os.path.exists(path):
-                return path, file
-            file.close()
-        except OSError:  # it was not created
-            raise
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(path)
-            raise
-
-
-def _lock(handle: int) -> bool | None:
-    """Locks a file until its handle is closed; false if somebody else has, None where files have no such locks."""
-    try:
-        import fcntl
-
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except (ImportError, OSError):
-        return None
-    return True
-
-
-def _remove_if_left(path: str) -> None:
-    with contextlib.suppress(OSError), open(path, "r+b") as file:
-        if _lock(file.fileno()):
-            os.unlink(path)
+    with atomic_files.replacing(path) as file:
+        tensor_files.write(file, tensors, metadata, content)
 
 
 def _json(state: dict[str, Any]) -> str:
@@ -408,15 +327,3 @@ def _read_metadata(path: str, metadata: dict[str, Any]) -> dict[str, Any]:
     if missing:
         raise ValueError(f"{path} is damaged: its metadata lacks {missing[0]!r}")
     return state
-
-
-def _flush_folder(folder: str) -> None:
-    """Flushes the rename itself to disk; not every system can open a folder."""
-    handles: list[int] = []
-    with contextlib.suppress(OSError):
-        try:
-            handles.extend(map(os.open, [folder], [os.O_RDONLY]))  # in one call, so that an interrupt loses none
-            os.fsync(handles[0])
-        finally:
-            for handle in handles:
-                os.close(handle)

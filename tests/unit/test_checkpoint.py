@@ -30,6 +30,7 @@ from helpers import (
 )
 
 import schuss
+from schuss._arrays import atomic_files
 
 SHAPES = [(33,), (5, 3), (), (0,)]
 posix = pytest.mark.skipif(os.name != "posix", reason="needs links, permissions or limits")
@@ -303,7 +304,7 @@ def test_saves_to_the_same_path_at_once(path, monkeypatch):
     import fcntl
 
     opt = schuss.SGD(np.ones(3))
-    real, cases = schuss.checkpoint._lock, ["removed", "about to be removed"]
+    real, cases = atomic_files._lock, ["removed", "about to be removed"]
 
     def lock(handle):
         if not cases:
@@ -318,7 +319,7 @@ def test_saves_to_the_same_path_at_once(path, monkeypatch):
             new.unlink()
             return locked
 
-    monkeypatch.setattr(schuss.checkpoint, "_lock", lock)
+    monkeypatch.setattr(atomic_files, "_lock", lock)
     schuss.save(path, opt)
     assert not cases and list(path.parent.iterdir()) == [path]
     schuss.load(path, opt)
