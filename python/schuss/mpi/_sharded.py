@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from schuss import _schuss
-from schuss._arrays import checks, trees
-from schuss._backends.host import NEW
-from schuss._backends.protocol import Change, Copy
+from schuss._arrays import trees
 from schuss._core import validate
-from schuss._core.given_groups import check_group, listed, listed_group
 from schuss._core.optimizer import Optimizer
-from schuss.mpi import _arguments, _communicators, _exchange, _files, _sums
+from schuss.mpi import _arguments, _communicators, _construction, _exchange, _files, _sums
 from schuss.mpi._attributes import Attributes
 from schuss.mpi._backend import ShardedHost
 from schuss.mpi._sums import Sum
@@ -102,32 +98,12 @@ class Sharded(Attributes):
             lambda: _arguments.check(kind, params, options, count, bucket_size, ranks),
             lambda _: {"the optimizer": kind.__name__, "microbatches": count, "bucket_size": bucket_size},
         )
-        params = listed(params)
-
-        def make() -> Optimizer:
-            connect = functools.partial(_exchange.connect, self._comm)
-            token = NEW.set(ShardedHost(rank, ranks, int(bucket_size), int(count), connect))
-            try:
-                return kind(params, **options)
-            finally:
-                NEW.reset(token)
-
-        self._make_together(make, _arguments.description)
+        self._optimizer = _construction.made(self._comm, kind, params, options, int(count), int(bucket_size))
         self._several = microbatches is not None
         self._numbers = range(count * rank // ranks, count * (rank + 1) // ranks)
         #: The sums of this process's gradients of the next step, the shards that send them, and when.
         self._sums: tuple[_schuss.Shards | None, int, list[Sum]] = (None, 0, [])
         _exchange.set_threads(self._comm)
-
-    def _make_together(self, make: Callable[[], Optimizer], describe: Callable[[Optimizer], Mapping[str, Any]]) -> None:
-        """Makes the optimizer in all processes or in none, with the parameters of process 0."""
-        optimizer = _exchange.together(self._comm, make, describe)
-        if self._comm.Get_size() > 1:
-            for array in optimizer._params:
-                _exchange.broadcast(self._comm, array)
-            del optimizer  # its state may depend on parameters
-            optimizer = _exchange.together(self._comm, make)
-        self._optimizer = optimizer
 
     # Steps.
 
@@ -278,41 +254,11 @@ class Sharded(Attributes):
         >>> opt.step([[np.ones(3)], [np.ones(2)]])
         True
         """
-        _exchange.uninterrupted(lambda _: self._add(group))
+        _construction.add(self._comm, self._optimizer, self._backend, group, self._refuse_accumulated)
 
-    def _add(self, group: Mapping[str, Any]) -> None:
-        optimizer, known = self._optimizer, len(self._optimizer._params)
-
-        def added(usable: Mapping[str, Any]) -> list[Change]:
-            with self._backend.tried() as divided:
-                changes = optimizer._group_added(usable)
-            return [*divided, *changes]
-
-        with contextlib.ExitStack() as stack:
-
-            def prepare() -> tuple[dict[str, Any], list[Any], list[Copy]]:
-                if self._accumulated:
-                    raise ValueError("gradients of a step have been accumulated; add the group after the step")
-                check_group(group)
-                usable = listed_group(group)
-                stack.enter_context(optimizer._exclusive())
-                changed = {name: value for _, name, value in added(usable)}
-                values = [(array, array.copy(checks.order(array))) for array in changed["_params"][known:]]
-                return usable, [changed[name] for name in ("_suffixes", "_params", "_groups")], values
-
-            usable, _, values = _exchange.together(
-                self._comm, prepare, lambda found: _arguments.description_of_groups(optimizer, *found[1])
-            )
-            try:
-                for array, _ in values:
-                    _exchange.broadcast(self._comm, array)
-                # Only now: states may depend on the values.
-                _exchange.change_together(
-                    self._comm, lambda agree: self._backend.changes(added(usable)).make_after([agree])
-                )
-            except Exception:
-                self._backend.changes(copies=values).make()
-                raise
+    def _refuse_accumulated(self) -> None:
+        if self._accumulated:
+            raise ValueError("gradients of a step have been accumulated; add the group after the step")
 
     @property
     def _backend(self) -> ShardedHost:
