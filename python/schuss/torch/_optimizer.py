@@ -15,8 +15,9 @@ from schuss._core import optimizer as core
 from schuss._core.group import ParamGroup
 from schuss._core.options import Options, state_format
 from schuss.torch import _tensors
+from schuss.torch._groups import FIRST_RATE, is_hyperparameter, place, places, plain, refuse_whole
 from schuss.torch._names import BESIDES, BY_KEYWORD, NAMES
-from schuss.torch._plan import FIRST_RATE, Plan, is_hyperparameter, place, places, plain, refuse_whole
+from schuss.torch._plan import Plan
 from schuss.torch._stepping import Stepping
 
 T = TypeVar("T")

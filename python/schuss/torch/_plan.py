@@ -9,61 +9,22 @@ from __future__ import annotations
 
 import operator
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain, pairwise
 from typing import Any
 
 import numpy as np
 import torch
 
-from schuss._backends import protocol
-from schuss._backends.protocol import Counters
-from schuss._core import given_groups
+from schuss._backends.protocol import Counters, place
 from schuss._core import state as _state
 from schuss._core.optimizer import Optimizer
 from schuss._core.options import Options
 from schuss._core.rules import RULES
 from schuss.torch import _tensors
+from schuss.torch._groups import FIRST_RATE, is_hyperparameter, places, plain, refuse_whole, sizes
 from schuss.torch._memory import Memory
 from schuss.torch._names import BESIDES, NAMES, TORCH_STATES, UNCOUNTED
-
-#: The key of a group under which its first learning rate is kept; torch's schedulers write to ``initial_lr``.
-FIRST_RATE = "first_lr"
-
-
-def plain(place: str, value: Any) -> Any:
-    """A hyperparameter as the package takes it: a number in the place of a tensor."""
-    if isinstance(value, torch.Tensor):
-        if value.numel() != 1:
-            raise ValueError(f"{place} is a tensor of shape {tuple(value.shape)}; it must have one element")
-        return value.item()
-    if isinstance(value, (tuple, list)):
-        return tuple(plain(place, entry) for entry in value)
-    return value
-
-
-def is_hyperparameter(kind: type[Optimizer], name: str) -> bool:
-    """Whether groups may have their own value of it."""
-    return name in kind._parameters and not kind._parameters[name].whole
-
-
-def refuse_whole(groups: Sequence[Mapping[str, Any]]) -> None:
-    """Raises if a group has an option that cannot differ between groups."""
-    for g, group in enumerate(groups):
-        given_groups.refuse_whole(g, group, Options._parameters)
-
-
-def place(group: int, i: int, entry: Mapping[str, Any]) -> str:
-    """What messages call a parameter: its name, if the model's named parameters were given."""
-    names = entry.get("param_names")
-    return f"param_groups[{group}]['params'][{i}]" if names is None else f"parameter {names[i]!r}"
-
-
-def places(groups: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, Any]]:
-    """Every parameter with what messages call it."""
-    for g, group in enumerate(groups):
-        for i, param in enumerate(group["params"]):
-            yield place(g, i, group), param
 
 
 class Plan:
@@ -78,7 +39,7 @@ class Plan:
         before: Plan | None = None,
     ) -> None:
         refuse_whole(groups)
-        self._all_groups, self._sizes = list(groups), _sizes(groups)
+        self._all_groups, self._sizes = list(groups), sizes(groups)
         self._places = [where for where, _ in places(groups)]
         #: A group without parameters is allowed in torch: with sharded states a process may have none of them.
         self._groups = [group for group in groups if group["params"]]
@@ -178,7 +139,7 @@ class Plan:
         def named(name: str, group: int, suffix: str) -> str:
             where = found.get((group, suffix))
             if where is None or name not in ("params", "grads"):
-                return protocol.place(grouped, name, group, suffix)
+                return place(grouped, name, group, suffix)
             return where if name == "params" else f"the gradient of {where}"
 
         optimizer._place = named  # type: ignore[method-assign]
@@ -305,12 +266,12 @@ class Plan:
 
     def fits(self, groups: Sequence[Mapping[str, Any]], state: Mapping[Any, Any]) -> bool:
         """Whether groups, parameters, their memory and states are those that this was made for."""
-        sizes = _sizes(groups)
-        if sizes != self._sizes:
+        now = sizes(groups)
+        if now != self._sizes:
             refuse_whole(groups)
-            if [size for _, size in sizes] != [size for _, size in self._sizes]:
+            if [size for _, size in now] != [size for _, size in self._sizes]:
                 return False
-            self._sizes = sizes  # a scheduler has put something in
+            self._sizes = now  # a scheduler has put something in
         params = [param for group in groups for param in group["params"]]
         return (
             _same(groups, self._all_groups)
@@ -401,11 +362,6 @@ class Plan:
             self._new.difference_update(started)
             self._look(state)
         self._followed = counters.steps
-
-
-def _sizes(groups: Sequence[Mapping[str, Any]]) -> list[tuple[int, int]]:
-    """The numbers of keys and of parameters of each group."""
-    return [(len(group), len(group["params"])) for group in groups]
 
 
 def _same(one: Any, other: Any) -> bool:

@@ -1,0 +1,58 @@
+"""The groups of a torch optimizer as the package takes them: their options, and what messages call their parameters.
+
+It knows no optimizer of torch and no plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from schuss._core import given_groups
+from schuss._core.optimizer import Optimizer
+from schuss._core.options import Options
+
+#: The key of a group under which its first learning rate is kept; torch's schedulers write to ``initial_lr``.
+FIRST_RATE = "first_lr"
+
+
+def plain(place: str, value: Any) -> Any:
+    """A hyperparameter as the package takes it: a number in the place of a tensor."""
+    if isinstance(value, torch.Tensor):
+        if value.numel() != 1:
+            raise ValueError(f"{place} is a tensor of shape {tuple(value.shape)}; it must have one element")
+        return value.item()
+    if isinstance(value, (tuple, list)):
+        return tuple(plain(place, entry) for entry in value)
+    return value
+
+
+def is_hyperparameter(kind: type[Optimizer], name: str) -> bool:
+    """Whether groups may have their own value of it."""
+    return name in kind._parameters and not kind._parameters[name].whole
+
+
+def refuse_whole(groups: Sequence[Mapping[str, Any]]) -> None:
+    """Raises if a group has an option that cannot differ between groups."""
+    for g, group in enumerate(groups):
+        given_groups.refuse_whole(g, group, Options._parameters)
+
+
+def place(group: int, i: int, entry: Mapping[str, Any]) -> str:
+    """What messages call a parameter: its name, if the model's named parameters were given."""
+    names = entry.get("param_names")
+    return f"param_groups[{group}]['params'][{i}]" if names is None else f"parameter {names[i]!r}"
+
+
+def places(groups: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, Any]]:
+    """Every parameter with what messages call it."""
+    for g, group in enumerate(groups):
+        for i, param in enumerate(group["params"]):
+            yield place(g, i, group), param
+
+
+def sizes(groups: Sequence[Mapping[str, Any]]) -> list[tuple[int, int]]:
+    """The numbers of keys and of parameters of each group."""
+    return [(len(group), len(group["params"])) for group in groups]
