@@ -28,8 +28,8 @@ from torch.optim import swa_utils as swa_utils
 
 from schuss.optimizers import OPTIMIZERS
 from schuss.optimizers.lbfgs import LBFGS as _LBFGS
+from schuss.torch._classes import made_from
 from schuss.torch._optimizer import Optimizer as Optimizer
-from schuss.torch._optimizer import made_from
 
 # LBFGS is not in the registry: the package imports it on first use.
 _classes = {name: made_from(kind) for name, kind in {**OPTIMIZERS, "LBFGS": _LBFGS}.items()}

@@ -1,26 +1,24 @@
-"""The base of the classes in `schuss.torch`, and how one is made from a class of the package."""
+"""The base of the classes in `schuss.torch`: making one, its steps, and states in torch's form."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch.optim import optimizer as torch_optimizer
 
 from schuss._arrays.formats import check_params
-from schuss._core import optimizer as core
 from schuss._core.group import ParamGroup
 from schuss._core.options import Options, state_format
 from schuss.torch import _tensors
+from schuss.torch._attributes import Attributes
 from schuss.torch._groups import FIRST_RATE, is_hyperparameter, place, places, plain, refuse_whole
-from schuss.torch._names import BESIDES, BY_KEYWORD, NAMES
+from schuss.torch._names import BESIDES
 from schuss.torch._plan import Plan
 from schuss.torch._stepping import Stepping
-
-T = TypeVar("T")
 
 #: How torch should compute a step, which is the package's business here.
 _IGNORED = ("foreach", "fused", "capturable", "differentiable")
@@ -30,7 +28,7 @@ def _array(param: Any) -> np.ndarray:
     return _tensors.array(_tensors.local(param))
 
 
-class Optimizer(torch.optim.Optimizer):
+class Optimizer(Attributes):
     """The base of all classes in ``schuss.torch``: a ``torch.optim.Optimizer`` that works like one of the package.
 
     Options, equations and errors are those of the class of the same name in ``schuss``; ``torch.optim.Optimizer`` says
@@ -72,7 +70,6 @@ class Optimizer(torch.optim.Optimizer):
     ['exp_avg', 'exp_avg_sq', 'step']
     """
 
-    _kind: ClassVar[type[core.Optimizer]]
     _made_with: ClassVar[inspect.Signature]
     _plan: Plan | None = None
     #: Whether a block of `stepping` has begun.
@@ -322,70 +319,6 @@ class Optimizer(torch.optim.Optimizer):
             for name, default in self.defaults.items():
                 group.setdefault(name, default)
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        kind = self._kind
-        public = not name.startswith("_") and (hasattr(kind, name) or name in kind._parameters)
-        if not public or hasattr(type(self), name) or name == "param_groups":  # torch's, or a user's own
-            return super().__setattr__(name, value)
-        field = kind._parameters.get(name)
-        if field is not None and not field.whole:
-            raise AttributeError(f"{name} is a hyperparameter; set it in optimizer.param_groups[i][{name!r}]")
-        if getattr(getattr(kind, name, None), "fset", None) is None:
-            advice = "give your own attribute another name" if field is None else "give it to the constructor"
-            raise AttributeError(f"{name} of {type(self).__name__} cannot be set; {advice}")
-        plan, options = self._planned(), self._options
-        if field is not None:
-            options = {**options, name: field.check(name, value)}
-            plan.check_limits(options)
-        if plan.optimizer is None:
-            self._options = options
-        else:
-            self._kept_after(plan, lambda: plan.set(name, value, self.state))
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_") or not hasattr(self._kind, name):
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-
-        def find() -> tuple[Plan, Any]:
-            plan = self._planned()
-            if plan.optimizer is None:
-                raise ValueError(f"{name} needs parameters, and this process has none")
-            return plan, getattr(plan.optimizer, name)
-
-        found = find()[1]
-        if not callable(found):
-            return found
-
-        def call(*args: Any, **kwargs: Any) -> Any:
-            plan, method = find()  # anew: there may have been steps and loads since
-            assert plan.optimizer is not None
-            before = plan.optimizer._changes
-            result = self._kept_after(plan, lambda: method(*_tensors.arrays(args), **_tensors.arrays(kwargs)))
-            if plan.optimizer._changes != before and name not in ("train", "eval"):  # modes are kept in the groups
-                plan.unused = False
-            torch.autograd.graph.increment_version(plan._parts)
-            return _tensors.tensors(result)
-
-        return call
-
-    def _kept_after(self, plan: Plan, call: Callable[[], T]) -> T:
-        """The result of a call; what it changes of the settings is kept for checkpoints and for the next plan."""
-        before = plan.settings()
-        try:
-            result = call()
-            self._keep_settings(before, plan.settings())
-        except BaseException:  # an interrupt may have come after the change, and before all of it was kept
-            self._keep_settings(before, plan.settings())
-            raise
-        return result
-
-    def _keep_settings(self, before: dict[str, Any], now: dict[str, Any]) -> None:
-        changed = {name: value for name, value in now.items() if value != before[name]}
-        options = {name: changed.pop(name) for name in list(changed) if name in Options._parameters}
-        self._options = {**self._options, **options}
-        for group in self.param_groups:
-            group.update(changed)
-
 
 def _add_besides(optimizer: Any, result: dict[str, Any]) -> None:
     """Adds what torch's class saves besides to a result of `state_dict`."""
@@ -396,33 +329,3 @@ def _add_besides(optimizer: Any, result: dict[str, Any]) -> None:
             if "step" in own:
                 more = besides(group, float(own["step"]))
                 result["state"][i] = {**own, **{name: torch.tensor(value) for name, value in more.items()}}
-
-
-def _signature(kind: type[core.Optimizer]) -> inspect.Signature:
-    """How the class is called; options that torch has in another order must be named."""
-    own = inspect.signature(kind)
-    if kind.__name__ not in BY_KEYWORD:
-        return own
-    first, *rest = own.parameters.values()
-    named = [entry if entry.name == "lr" else entry.replace(kind=inspect.Parameter.KEYWORD_ONLY) for entry in rest]
-    return own.replace(parameters=[first, *named])
-
-
-def made_from(kind: type[core.Optimizer]) -> type[Optimizer]:
-    """The class of torch's for a class of the package."""
-    name = kind.__name__
-    step = inspect.signature(kind.step)
-    docs = "torch has it too: checkpoints load both ways." if name in NAMES or name in BESIDES else ""
-    return type(
-        name,
-        (Optimizer,),
-        {
-            "_kind": kind,
-            "_made_with": _signature(kind),
-            "_takes_closure": "closure" in step.parameters,
-            "_takes_loss": step.return_annotation in (float, "float"),
-            "__module__": "schuss.torch",
-            "__doc__": f"`schuss.{name}` as a ``torch.optim.Optimizer``; see `schuss.torch.Optimizer`. {docs}".strip(),
-            "__signature__": _signature(kind),
-        },
-    )
