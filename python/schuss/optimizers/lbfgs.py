@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, NoReturn
 
@@ -17,19 +16,10 @@ from schuss._core.descent import Descent
 from schuss._core.hyperparameters import Rate
 from schuss._core.rules import RULES
 from schuss.optimizers.line_search import Point, strong_wolfe
+from schuss.optimizers.two_loop import History, Pair, combine
 
-#: The least curvature along a step for a pair to be kept.
-_CURVED = 1e-10
 #: Of the array of numbers: what its first entries are. The others are 1 / (y * s) of each pair.
 _NUMBERS = ("iterations", "evaluations", "pairs", "scale", "length", "loss")
-
-
-class _Pair(NamedTuple):
-    """A step, how the gradient changed along it, and 1 over their product."""
-
-    s: np.ndarray
-    y: np.ndarray
-    rho: float
 
 
 class _Gradient(NamedTuple):
@@ -38,14 +28,6 @@ class _Gradient(NamedTuple):
     values: np.ndarray
     slope: float
     largest: float
-
-
-class _Sums(NamedTuple):
-    """Of each of several vectors: its product with another, that with itself, and its largest absolute value."""
-
-    product: np.ndarray
-    square: np.ndarray
-    largest: np.ndarray
 
 
 class LBFGS(Descent):
@@ -206,23 +188,14 @@ class _Run:
     def __init__(self, optimizer: LBFGS, closure: Callable[[], Any]) -> None:
         self._optimizer, self._closure = optimizer, closure
         state, hypers = optimizer._shared, optimizer.param_groups[0].hypers
-        self._hypers, numbers = hypers, state["numbers"]
-        for name, value in zip(_NUMBERS, numbers.tolist(), strict=False):
-            setattr(self, name, value)
-        self.iterations: float
-        self.evaluations: float
-        self.pairs: float
-        self.scale: float
-        self.length: float
-        self.loss: float
-        steps = optimizer.step_count
-        self._rate = optimizer.param_groups[0].packed_at(steps)[0][1]
+        self._hypers, most = hypers, hypers["history_size"]
+        numbers: list[float] = state["numbers"].tolist()
+        self.iterations, self.evaluations, count, scale, self.length, self.loss = numbers[: len(_NUMBERS)]
+        self._rate = optimizer.param_groups[0].packed_at(optimizer.step_count)[0][1]
         self._sign = -1.0 if hypers["maximize"] else 1.0
-        most, count = hypers["history_size"], int(self.pairs)
-        slots = [k % most for k in range(max(0, count - most), count)]
-        rhos = numbers[len(_NUMBERS) :].tolist()
-        self._kept = [_Pair(state["s"][k], state["y"][k], rhos[k]) for k in slots]
-        self._new: list[tuple[int, _Pair]] = []
+        rhos, end = numbers[len(_NUMBERS) :], int(count)
+        slots = [k % most for k in range(max(0, end - most), end)]
+        self._history = History([Pair(state["s"][k], state["y"][k], rhos[k]) for k in slots], end, scale, most)
         # Copies, because pairs are computed in their place.
         self._d, self._before = state["d"].copy(), state["gradient"].copy()
         #: Where a line search starts; memory that all searches use.
@@ -241,8 +214,9 @@ class _Run:
         for number in range(1, hypers["max_iter"] + 1):
             self.iterations += 1
             if self.iterations > 1:
-                self._remember(gradient.values)
-            slope = self._turn(gradient.values)
+                tools.run("scale", [self._d], [self.length])
+                self._history.add(self._d, self._before, gradient.values)
+            self._d, slope, self._longest = self._history.direction(gradient.values)
             self._before, self.loss = gradient.values, loss
             self.length = self._rate
             if self.iterations == 1:
@@ -269,12 +243,13 @@ class _Run:
 
     def copies(self) -> list[tuple[np.ndarray, np.ndarray]]:
         """What of the optimizer's state changes."""
-        state, most = self._optimizer._shared, self._hypers["history_size"]
+        state, history = self._optimizer._shared, self._history
         numbers = state["numbers"].copy()
-        numbers[: len(_NUMBERS)] = [getattr(self, name) for name in _NUMBERS]
+        own = self.iterations, self.evaluations, history.count, history.scale, self.length, self.loss
+        numbers[: len(_NUMBERS)] = own
         result = [(state["d"], self._d), (state["gradient"], self._before)]
-        for number, pair in self._new[-most:]:
-            slot = number % most
+        for number, pair in history.new:
+            slot = number % self._hypers["history_size"]
             numbers[len(_NUMBERS) + slot] = pair.rho
             result += [(state["s"][slot], pair.s), (state["y"][slot], pair.y)]
         return [*result, (state["numbers"], numbers)]
@@ -300,47 +275,11 @@ class _Run:
             numbers.append(i)
             parts.append(optimizer._gradient(i, leaf, False, False).ravel("K"))
         places = [optimizer._places[i] for i in numbers]
-        sums = _combine([vector[at] for at in places], 0.0, self._sign, parts, [self._d[at] for at in places])
+        sums = combine([vector[at] for at in places], 0.0, self._sign, parts, [self._d[at] for at in places])
         for i, at, most in zip(numbers, places, sums.largest, strict=True):
             if optimizer.nonfinite == "error" and not np.isfinite(most):
                 optimizer._explain_nonfinite(i, int(np.flatnonzero(~np.isfinite(vector[at]))[0]))
         return self._sign * loss, _Gradient(vector, float(sums.product.sum()), float(sums.largest.max()))
-
-    def _remember(self, gradient: np.ndarray) -> None:
-        """Keeps the pair of the last iteration, if the loss was curved along it."""
-        y, s = self._before, self._d
-        tools.run("scale", [s], [self.length])
-        sums = _combine([y], -1.0, 1.0, [gradient], [s])
-        product, square = float(sums.product[0]), float(sums.square[0])
-        if product > _CURVED:
-            most = self._hypers["history_size"]
-            pair = _Pair(s, y, 1.0 / product)
-            self._new = [*self._new, (int(self.pairs), pair)][-most:]
-            self._kept = [*self._kept, pair][-most:]
-            self.pairs += 1
-            self.scale = product / square
-
-    def _turn(self, gradient: np.ndarray) -> float:
-        """Sets the direction, by the two-loop recursion; returns the slope along it.
-
-        Each pass over the vectors computes the next product too.
-        """
-        pairs, d = self._kept, np.empty_like(gradient)
-        self._d = d
-        if not pairs:
-            return self._turned(_combine([d], 0.0, -1.0, [gradient], [gradient]))
-        product, along = _combine_along(d, 0.0, -1.0, gradient, pairs[-1].s), []
-        for k in reversed(range(len(pairs))):
-            along.append(product * pairs[k].rho)
-            scale, following = (1.0, pairs[k - 1].s) if k > 0 else (self.scale, pairs[0].y)
-            product = _combine_along(d, scale, -scale * along[-1], pairs[k].y, following)
-        for k, (pair, after) in enumerate(itertools.pairwise(pairs)):
-            product = _combine_along(d, 1.0, along[-1 - k] - product * pair.rho, pair.s, after.y)
-        return self._turned(_combine([d], 1.0, along[0] - product * pairs[-1].rho, [pairs[-1].s], [gradient]))
-
-    def _turned(self, sums: _Sums) -> float:
-        self._longest = float(sums.largest[0])
-        return float(sums.product[0])
 
     def _search(self, loss: float, gradient: _Gradient, slope: float, most: float) -> tuple[float, _Gradient]:
         """Moves to where the line search ends."""
@@ -378,27 +317,6 @@ class _Run:
             for place, param in zip(optimizer._places, optimizer._params, strict=True)
         ]
         _add(optimizer._params, length, parts)
-
-
-def _combine_along(vector: np.ndarray, kept: float, factor: float, other: np.ndarray, along: np.ndarray) -> float:
-    """``vector = kept*vector + factor*other``, and its product with `along`: one pass."""
-    product = np.zeros(())
-    tools.run("combine_along", [vector], [kept, factor], grads=[other], states=[[along, product]])
-    return float(product)
-
-
-def _combine(
-    vectors: Sequence[np.ndarray],
-    kept: float,
-    factor: float,
-    others: Sequence[np.ndarray],
-    along: Sequence[np.ndarray],
-) -> _Sums:
-    """``vectors = kept*vectors + factor*others``, and sums of these and their products with `along`: one pass."""
-    sums = np.zeros((3, len(vectors)))
-    states = [[w, *(own[k : k + 1].reshape(()) for own in sums)] for k, w in enumerate(along)]
-    tools.run("combine", vectors, [kept, factor], grads=others, states=states)
-    return _Sums(*sums)
 
 
 def _add(arrays: Sequence[np.ndarray], factor: float, others: Sequence[np.ndarray]) -> None:
