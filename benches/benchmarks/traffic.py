@@ -69,7 +69,7 @@ OPERATORS = {"+": operator.add, "-": operator.sub, "*": operator.mul, "/": opera
 def divider(rule, hypers):
     """Divisions and square roots per element of each pass of a step; ``hypers`` are the rule's.
 
-    A power whose exponent is 0.5 is a root, and ``atan2`` divides twice. Values that a later pass uses again count
+    A power whose exponent is 0.5 is a root, and ``atan2`` divides once. Values that a later pass uses again count
     once: they are stored while the array is in cache.
     """
     names = {name: value for name, _, value in _schuss.rule_tree(rule)["each_step"]} | hypers
@@ -79,7 +79,7 @@ def divider(rule, hypers):
         seen += statements
         counted = list(expressions({**stage, "statements": statements}))
         divisions = sum(part[:2] == ("binary", "/") for part in counted)
-        divisions += 2 * sum(part[:2] == ("call", "atan2") for part in counted)
+        divisions += sum(part[:2] == ("call", "atan2") for part in counted)
         roots = sum(part[:2] == ("call", "sqrt") for part in counted)
         roots += sum(part[:2] == ("call", "pow") and number(part[3], names) == 0.5 for part in counted)
         found.append((divisions, roots))

@@ -10,7 +10,7 @@ ELEMENTS = 16_384
 ARITHMETIC = (
     " Five rules of one pass, among those furthest below 1, were looked at: they compute for longer than either loop "
     "takes. llvm-mca counts for 16 elements with AVX-512: Rprop 49 instructions in 26 cycles, SophiaG 24 in 12, "
-    "SophiaH 25 in 14, MADGRAD 62 in 60, AdamAtan2 91 in 78. Rules of several passes also wait for sums, which are "
+    "SophiaH 25 in 14, MADGRAD 62 in 60, AdamAtan2 57 in 46. Rules of several passes also wait for sums, which are "
     "added in a fixed order."
 )
 
@@ -105,7 +105,7 @@ def tables(data):
         text = (
             f"Float32, {ELEMENTS:,} elements, one thread, without the call overhead. The bound of a pass is the "
             "time of the slower of two loops: one with only its loads and stores, one with only its divisions and "
-            "square roots; a power of 0.5 counts as a root, and an angle as two divisions. The last column is the sum "
+            "square roots; a power of 0.5 counts as a root, and an angle as a division. The last column is the sum "
             "of these bounds divided by our time: at 1, the rest of the arithmetic costs nothing."
         )
         text += ARITHMETIC

@@ -70,9 +70,10 @@ class Kind(Options):
     @classmethod
     def _array_states(cls, hypers: Mapping[str, Any], array: np.ndarray) -> tuple[formats.State, ...]:
         """The states of one array, in order; override it if they have shapes of their own."""
-        states, rows = RULES[cls._array_rule(hypers, array)].states, layout.rows_shape(array.shape)
+        states = RULES[cls._array_rule(hypers, array)].states
         if not cls._by_rows:
             return states
+        rows = layout.rows_shape(array.shape)
         return tuple(state._replace(own_shape=rows) if state.scope == "row" else state for state in states)
 
     @classmethod

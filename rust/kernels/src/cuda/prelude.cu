@@ -80,8 +80,11 @@ template <> struct Constants<float> {
     static METHOD float below() { return of_bits(0x21800000u); }
     static METHOD float grow() { return of_bits(0x6f800000u); }
     static METHOD float shrink() { return of_bits(0x2f800000u); }
-    static METHOD float atan(float square) {
-        return polynomial(square, -0.3333333, 0.19999914, -0.14282088, 0.110440224, -0.084659435, 0.04712779);
+    static METHOD float even(float fourth) {
+        return polynomial(fourth, -0.33333153, -0.1421106, -0.07552247, -0.016368112);
+    }
+    static METHOD float odd(float fourth) {
+        return polynomial(fourth, 0.19993773, 0.106660217, 0.0432122, 0.002920732);
     }
 };
 template <> struct Constants<double> {
@@ -90,11 +93,18 @@ template <> struct Constants<double> {
     static METHOD double below() { return of_bits(0x07b0000000000000ull); }
     static METHOD double grow() { return of_bits(0x52b0000000000000ull); }
     static METHOD double shrink() { return of_bits(0x39b0000000000000ull); }
-    static METHOD double atan(double square) {
+    static METHOD double even(double fourth) {
         return polynomial(
-            square, -0.3333333333333333, 0.19999999999998538, -0.14285714285469026, 0.11111111091865893,
-            -0.09090908238965688, 0.07692284199271236, -0.0666623979234526, 0.05877084114305777, -0.052184625322544864,
-            0.04502641038537611, -0.03343131193230102, 0.015132810683865943
+            fourth, -0.33333333333333068, -0.14285714282574818, -0.09090907002881665, -0.06666404050456302,
+            -0.052535184298041047, -0.04219178299287726, -0.029903848144904608, -0.013900558059105383,
+            -0.002884920692055098, -0.00015216122608927192
+        );
+    }
+    static METHOD double odd(double fourth) {
+        return polynomial(
+            fourth, 0.19999999999951455, 0.11111111007018754, 0.07692279838232124, 0.058805277801486567,
+            0.04722321888441468, 0.036641901183334705, 0.021984846192131976, 0.007196504774637391,
+            0.0008313230949771489, 1.3225119973714734e-5
         );
     }
 };
@@ -214,39 +224,22 @@ template <class C> DEVICE C pow(C x, C y) {
     return result + (y - y);
 }
 template <class C> DEVICE C atan2(C y, C x) {
-    const C EIGHTH = C(1.4142135623730951 - 1.0), QUARTER = C(0.7853981633974483);
-    const C QUARTER_LOW = C((0.7853981633974483 - (double)QUARTER) + 3.061616997868383e-17);
+    const C HALF = C(1.5707963267948966);
+    const C HALF_LOW = C((1.5707963267948966 - (double)HALF) + 6.123233995736766e-17);
     C a = abs(y), b = abs(x);
     bool steep = a > b;
     C large = steep ? a : b, small = steep ? b : a;
-    C scale = large > C(18446744073709551616.0) ? C(0.5) : C(1152921504606846976.0);
-    large = large * scale;
-    small = small * scale;
-    bool diagonal = large == small;
-    bool far = (large * EIGHTH < small) | (diagonal & (large > C(0)));
-    C above = far ? small - large : small;
-    C below = far ? small + large : large;
-    C above_low = far ? small - (above + large) : C(0);
-    C below_low = far ? small - (below - large) : C(0);
-    C t = above / below;
-    C low = (fma(-t, below, above) + (above_low - t * below_low)) / below;
-    bool whole = diagonal | ((large == Constants<C>::infinity()) & (small < large));
-    t = whole ? C(0) : t;
-    low = whole ? C(0) : low;
+    C diagonal = large > C(0) ? C(1) : C(0);
+    C t = large == small ? diagonal : small / large;
     C square = t * t;
-    C rest = fma(t * square, Constants<C>::atan(square), low - low * square);
-    C quarters = far ? C(1) : C(0), sign = C(1);
-    quarters = steep ? C(2) - quarters : quarters;
-    sign = steep ? -sign : sign;
+    C fourth = square * square;
+    C series = fma(Constants<C>::odd(fourth), square, Constants<C>::even(fourth));
+    C halves = steep ? C(1) : C(0), sign = steep ? C(-1) : C(1);
     bool back = copysign(C(1), x) < C(0);
-    quarters = back ? C(4) - quarters : quarters;
+    halves = back ? C(2) - halves : halves;
     sign = back ? -sign : sign;
-    t = t * sign;
-    rest = rest * sign;
-    C base = quarters * QUARTER;
-    C base_low = fma(quarters, QUARTER_LOW, fma(quarters, QUARTER, -base));
-    C sum = base + t;
-    return copysign(sum + (((base - sum) + t) + (rest + base_low)), y);
+    C angle = t + fma(halves * HALF_LOW, sign, t * square * series);
+    return copysign(fma(sign, angle, halves * HALF), y);
 }
 #undef INTEGER
 

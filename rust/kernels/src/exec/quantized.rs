@@ -85,7 +85,13 @@ impl QuantizedState {
     ///
     /// # Safety
     /// As for [`Convert`].
-    pub unsafe fn quantize(&self, level: Level, wide: *mut f32, (at, n): (usize, usize), bits: Option<&RandomBits<'_>>) {
+    pub unsafe fn quantize(
+        &self,
+        level: Level,
+        wide: *mut f32,
+        (at, n): (usize, usize),
+        bits: Option<&RandomBits<'_>>,
+    ) {
         let kind = match self.format {
             StateFormat::Int8 => 5 + usize::from(self.nonnegative),
             _ => 1 + usize::from(bits.is_none()),
