@@ -17,6 +17,7 @@ __all__ = [
     "CudaWork",
     "ExclusiveLock",
     "Job",
+    "Memory",
     "OtherValues",
     "Shards",
     "Stepper",
@@ -207,6 +208,12 @@ class Changes:
     ) -> Self: ...
     def make(self) -> None: ...
     def make_after(self, calls: Sequence[tuple[Callable[[Any], Any], Any, Any]]) -> None: ...
+
+@final
+class Memory:
+    def __new__(cls, array: np.ndarray) -> Self: ...
+    @property
+    def __array_interface__(self) -> dict[str, Any]: ...
 
 @final
 class AfterStep:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from schuss._arrays import checks, trees
+from schuss._arrays import checks, layout, trees
 from schuss._core.given_groups import are_groups, listed
 
 _LINE = 64
@@ -79,8 +79,7 @@ def _block(arrays: list[np.ndarray]) -> dict[int, np.ndarray]:
     """Copies of arrays that follow each other, those of each dtype by themselves."""
     dtypes = dict.fromkeys(array.dtype for array in arrays)
     size = sum(array.nbytes for array in arrays) + _LINE * len(dtypes)
-    # Through a memoryview, so that nobody reaches the array that owns the memory, as base of a view, and resizes it.
-    block = np.frombuffer(memoryview(np.empty(size, np.uint8)), np.uint8)  # type: ignore[arg-type]
+    block = layout.owned(np.empty(size, np.uint8))
     views, at = {}, 0
     for dtype in dtypes:
         at += -(block.ctypes.data + at) % _LINE

@@ -8,6 +8,7 @@ from __future__ import annotations
 import bisect
 import functools
 import itertools
+import sys
 from collections.abc import ItemsView, Iterable, Iterator, Mapping, Sequence, ValuesView
 from typing import Any, Literal
 
@@ -26,6 +27,10 @@ def known_dtype(dtype: np.dtype[Any]) -> bool:
     if not dtype.isnative:
         return False
     if dtype.name == "bfloat16":
+        ml_dtypes = sys.modules.get("ml_dtypes")
+        # Other types may be called so, and anybody can give a copy of a dtype another size.
+        if ml_dtypes is None or dtype.type is not ml_dtypes.bfloat16 or dtype.itemsize != 2:
+            return False
         _schuss.register_bfloat16(dtype)
         return True
     return dtype.name in _NATIVE

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from schuss import _schuss
 from schuss._arrays import checks, formats
 
 _LINE, _PAGE = 64, 4096
@@ -48,8 +49,7 @@ def zeros(
         for stretch in _stretches(own, follows)
     ]
     bytes_needed = sum(sum(sizes) + (_PAGE if sum(sizes) >= _LARGE else _LINE) for *_, sizes in stretches)
-    # Through a memoryview, so that nobody reaches the array that owns the memory, as base of a state, and resizes it.
-    block = np.frombuffer(memoryview(np.zeros(bytes_needed + _LINE, np.uint8)), np.uint8)  # type: ignore[arg-type]
+    block = owned(np.zeros(bytes_needed + _LINE, np.uint8))
     base = block.ctypes.data
     made: list[list[np.ndarray]] = [[] for _ in params]
     at = 0
@@ -66,6 +66,11 @@ def zeros(
         if state_format.keeps_copy(param):
             arrays[-1][...] = param
     return made
+
+
+def owned(array: np.ndarray) -> np.ndarray:
+    """An array with the memory of a new one, which its user can neither resize nor release, through its base either."""
+    return np.asarray(_schuss.Memory(array))
 
 
 def following(arrays: Sequence[np.ndarray]) -> list[bool]:
@@ -102,7 +107,7 @@ def buffers(params: Sequence[np.ndarray]) -> list[np.ndarray]:
             continue
         own = params[first : last + 1]
         zeros = np.zeros(max(sum(param.size for param in own), 1), checks.compute_dtype(own[0].dtype))
-        block = np.frombuffer(memoryview(zeros), zeros.dtype)  # type: ignore[arg-type]
+        block = owned(zeros)
         at = 0
         for param in own:
             result.append(block[at : at + param.size].reshape(param.shape, order=checks.order(param)))

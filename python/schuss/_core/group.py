@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from schuss import _schuss
+from schuss._arrays import layout
 from schuss._arrays.formats import State
 from schuss._backends.protocol import Change, Copy
 from schuss._core import scheduling, validate
@@ -175,8 +176,7 @@ class ParamGroup(MutableMapping[str, Any]):
         variant = (rule, dtype)
         if variant not in self._packed:
             values = np.array(self._layout(variant, self.resting), dtype=np.float64)
-            # Through a memoryview: an array that does not own its memory cannot be resized.
-            self._packed[variant] = np.frombuffer(memoryview(values), np.float64)  # type: ignore[arg-type]
+            self._packed[variant] = layout.owned(values)
         return self._packed[variant]
 
     def current(self, name: str) -> Any:

@@ -8,10 +8,10 @@ use pyo3::prelude::*;
 use schuss::WorkList;
 use schuss::rule::{Rule, Scope};
 
-use crate::arrays::{self, Pinned};
 use crate::group::{Entry, Format, MatrixShape, array};
 use crate::inner::{Inner, MATRIX_PROGRAMS};
 use crate::memory::{List, collect, no_memory, push};
+use crate::pinned::{self, Pinned};
 use crate::sharded::Shards;
 use crate::tree::Tree;
 
@@ -65,6 +65,9 @@ impl Arrangement {
             }
             for (i, param) in params.iter().enumerate() {
                 let param = Pinned::new(param)?;
+                if inner.shards.as_ref().is_some_and(|shards| !shards.get().is_at(arrays.len(), param.data)) {
+                    return Err(PyRuntimeError::new_err("an array has been re-pointed since it was divided"));
+                }
                 let own = collect(states[i].0.iter().map(Pinned::new))?;
                 let place = first + rule_of[i];
                 let entry = inner.entries.get(place).ok_or_else(|| PyRuntimeError::new_err("no such rule"))?;
@@ -91,7 +94,7 @@ impl Arrangement {
             inner.agreed = entry.rule.rule.all_depends_on();
         }
         inner.tree = Tree::new(tree)?;
-        inner.block = arrays::block(tree.py(), &inner.params);
+        inner.block = pinned::block(tree.py(), &inner.params);
         let all = inner.params.iter().chain(&inner.states);
         let ranges = all.map(Pinned::bytes).filter(|range| range.0 < range.1);
         inner.written = schuss::try_collect(ranges).map_err(no_memory)?;

@@ -4,10 +4,10 @@ use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use schuss::Backup;
 
-use crate::arrays::Pinned;
 use crate::group::{RELEASE_GIL, detach_if};
 use crate::inner::Inner;
 use crate::memory::no_memory;
+use crate::pinned::Pinned;
 
 /// Memory for a copy of all parameters.
 pub fn backup(params: &[Pinned]) -> PyResult<Backup> {

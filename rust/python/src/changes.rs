@@ -15,6 +15,7 @@ use pyo3::{PyTypeInfo, ffi};
 use crate::arrays::{Known, is_writable};
 use crate::bytes::Bytes;
 use crate::callbacks::call_object;
+use crate::collector::Paused;
 use crate::functional::Job;
 use crate::group::detach_if;
 use crate::memory::{List, collect, no_memory};
@@ -24,6 +25,9 @@ const RELEASE_GIL: usize = 1 << 16;
 
 /// An object, the name of its attribute, and the new value.
 type Attribute = (Py<PyAny>, Py<PyString>, Py<PyAny>);
+
+/// What attributes had before. Dropping a value may run any code, so they live until all is done.
+pub type Old<'py> = Vec<Option<Bound<'py, PyAny>>>;
 
 /// Changes to make together: ``attributes`` of objects, set as ``object.__setattr__`` does; ``jobs`` to run; ``copies`` of
 /// arrays, each a target and a source of the same layout; ``fills`` of arrays with a number; and native functions to call with
@@ -77,8 +81,9 @@ impl Changes {
 
     /// Makes the changes. On an error nothing has changed.
     pub fn make(&self, py: Python<'_>) -> PyResult<()> {
+        let _paused = Paused::new(py);
         self.check(py)?;
-        self.make_checked(py)
+        self.make_checked(py).map(drop)
     }
 
     /// Calls functions written in Python, each with an argument, then makes the changes. If any of this fails, all functions are
@@ -135,9 +140,9 @@ impl Changes {
         self.jobs_ran.store(true, Ordering::Relaxed);
     }
 
-    /// Makes the changes, which were just checked.
-    pub fn make_checked(&self, py: Python<'_>) -> PyResult<()> {
-        // The old values live until all is done, since dropping one may run any code.
+    /// Makes the changes, which were checked: no code of anybody else's has run since, and none runs here.
+    pub fn make_checked<'py>(&self, py: Python<'py>) -> PyResult<Old<'py>> {
+        let _paused = Paused::new(py);
         let old = self.set_attributes(py)?;
         if !self.jobs_ran.load(Ordering::Relaxed) {
             // One that runs already fails before it has written anything.
@@ -160,8 +165,7 @@ impl Changes {
         for (function, arguments) in &self.calls {
             function.call1(py, arguments.bind(py))?;
         }
-        drop(old);
-        Ok(())
+        Ok(old)
     }
 
     /// Sets the first attributes to these values again.
@@ -176,7 +180,7 @@ impl Changes {
     }
 
     /// Sets all attributes or, on an error, none; returns their old values.
-    fn set_attributes<'py>(&self, py: Python<'py>) -> PyResult<Vec<Option<Bound<'py, PyAny>>>> {
+    fn set_attributes<'py>(&self, py: Python<'py>) -> PyResult<Old<'py>> {
         let mut old = Vec::new();
         old.try_reserve_exact(self.attributes.len()).map_err(no_memory)?;
         for (object, name, value) in &self.attributes {

@@ -11,7 +11,7 @@ use pyo3::types::{PyDict, PyList, PyTuple};
 use schuss::level;
 
 use crate::arrangement::Arrangement;
-use crate::arrays::{Known, Pinned};
+use crate::arrays::Known;
 use crate::callbacks;
 use crate::changes::Changes;
 use crate::fingerprint::fingerprint;
@@ -20,9 +20,10 @@ use crate::group::MOST_STEPS;
 use crate::inner::{Locked, NO_NORM, Nonfinite};
 use crate::memory::{List, collect, no_memory};
 use crate::options::{plain_flag, plain_scale};
+use crate::pinned::Pinned;
 use crate::rows::Given;
 use crate::step::scheduled_values;
-use crate::step::{self, Taken, Then, add_gradients, fill_scalars, restore_gradients, run};
+use crate::step::{self, Ended, Taken, Then, add_gradients, fill_scalars, restore_gradients, run};
 use crate::tree;
 
 /// The message where a step cannot start.
@@ -244,10 +245,12 @@ impl Core {
         }
         let lead = fill_scalars(py, inner, scheduled.as_deref(), 1.0);
         run(py, inner, (program, false), Then::Followers(Vec::new()), steps, false, lead)?;
-        read.release(py, inner);
         let _changing = core.changing(&guard);
         drop(guard);
-        changes.get().make_checked(py)
+        let old = changes.get().make_checked(py)?;
+        // Only now: both may run any code.
+        drop((old, read.release(py)));
+        Ok(())
     }
 
     /// Takes a step with gradients of whole arrays and of rows; `grads` has None for all others.
@@ -267,7 +270,7 @@ impl Core {
             return Err(PyRuntimeError::new_err("steps over rows are for arrays in host memory"));
         }
         let taken = Taken { grads: Some(grads), rows: &rows.0, grad_scale, partial, ..Taken::default() };
-        step::take(slf.as_any(), core, &mut inner, taken)
+        Ok(step::take(slf.as_any(), core, &mut inner, taken)?.taken)
     }
 
     /// Raises an exception if the optimizer is in use.
@@ -377,11 +380,16 @@ impl Core {
         let (grad_scale, zero_grads, partial) = options;
         let (grads, own) = (own.as_ref().or(grads), own.is_some());
         let taken = Taken { grads, own, grad_scale, zero_grads, partial, waiting: &waiting, rows: &[] };
-        let taken = step::take(optimizer, core, inner, taken)?;
-        let _changing = (!waiting.is_empty()).then(|| core.changing(&guard));
+        let mut old = Vec::new();
+        old.try_reserve_exact(waiting.len()).map_err(no_memory)?;
+        let Ended { taken, left } = step::take(optimizer, core, inner, taken)?;
+        let Some((read, products)) = left else { return Ok(taken) };
+        let _changing = core.changing(&guard);
         drop(guard);
-        let mut due = waiting.iter().map(Py::get).filter(|changes| taken || changes.if_skipped);
-        due.try_for_each(|changes| changes.make_checked(slf.py()))?;
+        for changes in waiting.iter().map(Py::get).filter(|changes| taken || changes.if_skipped) {
+            old.push(changes.make_checked(slf.py())?);
+        }
+        drop((old, products, read.release(slf.py())));
         Ok(taken)
     }
 }

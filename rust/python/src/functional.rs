@@ -9,9 +9,10 @@ use pyo3::prelude::*;
 use schuss::rule::Scope;
 use schuss::{Array, CompiledRule, Dtype, Rounding, Squares, Step, WorkList, level, optimizers};
 
-use crate::arrays::{Known, Pinned};
+use crate::arrays::Known;
 use crate::group::{Format, GroupValues, MOST_STEPS, MatrixShape, RELEASE_GIL, array, detach_if, find_rule};
 use crate::memory::{List, collect, no_memory, push};
+use crate::pinned::Pinned;
 
 /// A work list, and the scalars of its rule.
 pub type Work = (WorkList, Vec<Vec<f64>>);

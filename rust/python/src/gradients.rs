@@ -8,12 +8,13 @@ use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use schuss::{Dtype, WorkList};
 
-use crate::arrays::{self, Known, Pinned};
+use crate::arrays::{self, Known};
 use crate::callbacks::{self, Problem, explain};
 use crate::group::RELEASE_GIL;
 use crate::inner::Inner;
 use crate::lists;
 use crate::memory::{List, no_memory, push};
+use crate::pinned::Pinned;
 use crate::tree;
 
 /// Prefetch distances, in arrays: for objects, and then for what they point to.
@@ -36,9 +37,27 @@ pub struct Gradients {
 }
 
 impl Gradients {
+    /// Raises an exception if foreign code has changed gradients after they were read. The memory of the optimizer's own, and of
+    /// those that processes have added up, does not change.
+    pub fn check(&self, py: Python<'_>, inner: &Inner, zero_grads: bool) -> PyResult<()> {
+        let known = Known::new(py);
+        let moved = inner.shards.is_none()
+            && self.kept.iter().zip(&inner.params).enumerate().any(|(i, (usable, param))| {
+                let (grad, dtype, _) = inner.work.gradient(i);
+                !inner.work.is_absent(i) && param.gradient(usable, zero_grads, &known) != Some((grad, dtype))
+            });
+        let fixed = |gradient: &Py<PyAny>| !arrays::is_writable(gradient.bind(py));
+        if moved || self.converted.iter().any(fixed) {
+            return Err(PyValueError::new_err("gradients changed while they were being read; nothing was updated"));
+        }
+        Ok(())
+    }
+
     /// Ends the step: sets gradients to zero that were converted, and so were not zeroed in it, with NumPy's own method. One that
     /// another thread has made read-only meanwhile stays as it is: the step has been taken.
-    pub fn release(mut self, py: Python<'_>, inner: &mut Inner) {
+    ///
+    /// Dropping gradients may run any code. Returns the empty list.
+    pub fn release(mut self, py: Python<'_>) -> Vec<Py<PyAny>> {
         for gradient in self.converted {
             _ = PyUntypedArray::type_object(py).call_method1("fill", (gradient, 0));
         }
@@ -48,7 +67,7 @@ impl Gradients {
             }
             drop(gradient.into_bound(py));
         }
-        inner.gradients = self.kept;
+        self.kept
     }
 }
 
@@ -271,15 +290,8 @@ fn one_by_one(
     }
     // A conversion may run any code, also code that changes what was checked before it.
     if foreign {
+        read.check(py, inner, zero_grads)?;
         let known = Known::new(py);
-        let moved = inner.params.iter().zip(&read.kept).enumerate().any(|(i, (param, usable))| {
-            let (grad, dtype, _) = inner.work.gradient(i);
-            !inner.work.is_absent(i) && param.gradient(usable, zero_grads, &known) != Some((grad, dtype))
-        });
-        let fixed = |gradient: &Py<PyAny>| !arrays::is_writable(gradient.bind(py));
-        if moved || read.converted.iter().any(fixed) {
-            return Err(PyValueError::new_err("gradients changed while they were being read; nothing was updated"));
-        }
         changed = inner.params.iter().position(|param| !param.unchanged(&known));
     }
     Ok(changed)

@@ -10,7 +10,7 @@ use pyo3::prelude::*;
 use schuss::rule::{Rule, Scope, State};
 use schuss::{Array, Common, CompiledRule, Decay, Dtype, Matrix, StateFormat, optimizers};
 
-use crate::arrays::Pinned;
+use crate::pinned::Pinned;
 
 /// Minimum elements of a step for releasing the GIL.
 pub const RELEASE_GIL: usize = 16_384;
@@ -141,12 +141,18 @@ pub fn matrix_of(rule: &CompiledRule, shape: Option<MatrixShape>, len: usize) ->
         shape.map(|(batch, rows, cols, transposed, interleaved)| Matrix { batch, rows, cols, transposed, interleaved });
     let fits = |matrix: Matrix| {
         let whole = matrix.interleaved > 0 && matrix.cols.is_multiple_of(matrix.interleaved);
-        whole && matrix.batch * matrix.rows * matrix.cols == len
+        whole && product([matrix.batch, matrix.rows, matrix.cols]) == Some(len)
     };
     if matrix.map_or(rule.rule.needs_matrix(), |matrix| !fits(matrix)) {
         return Err(PyTypeError::new_err("the matrix does not fit the parameter"));
     }
     Ok(matrix)
+}
+
+/// The product; None if that of all factors but zeros is too large for an array.
+fn product(factors: [usize; 3]) -> Option<usize> {
+    let all = factors.iter().try_fold(1_usize, |product, &factor| product.checked_mul(factor.max(1)))?;
+    if factors.contains(&0) { Some(0) } else { Some(all) }
 }
 
 /// A group's state format, and whether the states of a parameter of 16 bits are followed by a float32 copy of it, which is updated

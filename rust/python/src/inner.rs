@@ -7,13 +7,13 @@ use numpy::PyArray1;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
-use pyo3::types::PyMemoryView;
 use schuss::{Backup, Dtype, WorkList};
 
-use crate::arrays::Pinned;
 use crate::changes::Waiting;
 use crate::group::{Entry, MOST_STEPS, ScalarSets};
 use crate::memory::{List, collect, no_memory};
+use crate::own_memory::Memory;
+use crate::pinned::Pinned;
 use crate::sharded::Shards;
 use crate::tree::{Given, Tree};
 
@@ -74,7 +74,7 @@ pub struct Inner {
     /// Keeps a step's gradients alive; empty between steps.
     pub gradients: Vec<Py<PyAny>>,
     /// What owns the memory of parameters that are packed, and the first range of them that the next step looks at.
-    pub block: Option<Py<PyMemoryView>>,
+    pub block: Option<Py<Memory>>,
     pub turn: usize,
     /// The optimizer's own gradients, and what owns their memory, while they are those in the work list.
     pub own: Vec<Py<PyAny>>,
@@ -339,7 +339,8 @@ impl Drop for Changing<'_> {
     }
 }
 
-fn in_use() -> PyErr {
+/// The exception for an optimizer that somebody else uses.
+pub fn in_use() -> PyErr {
     PyRuntimeError::new_err(
         "this optimizer is in the middle of a step, or of being saved or loaded (in another thread, or around this call), or its \
          parameters have other values inside swap() or evaluate(); use it from one place at a time",

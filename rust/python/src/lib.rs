@@ -10,6 +10,7 @@ mod blas;
 mod bytes;
 mod callbacks;
 mod changes;
+mod collector;
 mod core;
 #[cfg(feature = "cuda")]
 mod cuda;
@@ -23,6 +24,8 @@ mod lock;
 mod look_ahead;
 mod memory;
 mod options;
+mod own_memory;
+mod pinned;
 mod rows;
 mod rules;
 mod sharded;
@@ -71,6 +74,7 @@ fn _schuss(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<look_ahead::AtLookAhead>()?;
     module.add_class::<look_ahead::OtherValues>()?;
     module.add_class::<changes::Changes>()?;
+    module.add_class::<own_memory::Memory>()?;
     module.add_class::<lock::AfterStep>()?;
     module.add_class::<arrangement::Arrangement>()?;
     module.add_class::<functional::Job>()?;

@@ -19,6 +19,8 @@ use crate::gradients::refuse_replaced;
 use crate::group::{RELEASE_GIL, detach_if};
 use crate::inner::{Inner, LookAhead};
 use crate::lock::ExclusiveLock;
+use crate::memory::collect;
+use crate::pinned::Pinned;
 use crate::step::{fill_scalars, scheduled_values};
 
 /// The parameters at their look-ahead point: a context that starts at construction. The optimizer's step restores them and ends
@@ -130,6 +132,8 @@ pub struct OtherValues {
 
 /// The parameters' own values, and the lock while others are shown.
 struct Saved {
+    /// For itself: the garbage collector may have cleared the optimizer.
+    params: Vec<Pinned>,
     backup: Backup,
     lock: ExclusiveLock,
 }
@@ -152,10 +156,11 @@ impl OtherValues {
             drop(inner);
             return Err(explain(core.as_any(), Problem::Changed(i)));
         }
-        let mut backup = backup(&inner.params)?;
-        save(py, &inner.params, &mut backup)?;
+        let params = collect(inner.params.iter().map(|param| param.again(py)))?;
+        let mut backup = backup(&params)?;
+        save(py, &params, &mut backup)?;
         drop(inner);
-        *self.saved.lock().unwrap_or_else(PoisonError::into_inner) = Some(Saved { backup, lock });
+        *self.saved.lock().unwrap_or_else(PoisonError::into_inner) = Some(Saved { params, backup, lock });
         self.job.get().run(py).inspect_err(|_| _ = self.restore(py))
     }
 
@@ -171,7 +176,10 @@ impl OtherValues {
         self.wrappers.iter().chain([&self.core]).try_for_each(|core| visit.call(core))?;
         visit.call(&self.job)?;
         match self.saved.try_lock() {
-            Ok(saved) => saved.iter().try_for_each(|saved| saved.lock.traverse(&visit)),
+            Ok(saved) => saved.iter().try_for_each(|saved| {
+                saved.params.iter().try_for_each(|param| param.traverse(&visit))?;
+                saved.lock.traverse(&visit)
+            }),
             Err(_) => Ok(()),
         }
     }
@@ -187,7 +195,7 @@ impl OtherValues {
         // First: where it is in use, they can still be restored later.
         let inner = self.core.bind(py).get().0.lock_as_holder()?;
         let Some(mut saved) = saved().take() else { return Ok(None) };
-        let moved = restore(py, &inner.params, &mut saved.backup);
+        let moved = restore(py, &saved.params, &mut saved.backup);
         drop(inner);
         drop(saved.lock);
         moved

@@ -6,11 +6,11 @@ use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::prelude::*;
 use schuss::{RowGradients, RowStep, level};
 
-use crate::arrays::Pinned;
 use crate::callbacks::{Problem, explain};
 use crate::group::{RELEASE_GIL, detach_if};
 use crate::inner::Inner;
 use crate::memory::{collect, no_memory, push};
+use crate::pinned::Pinned;
 
 /// The number of an array, indices of its rows, and a gradient for each.
 pub type Given<'py> = (usize, Bound<'py, PyArray1<i64>>, Bound<'py, PyUntypedArray>);

@@ -13,10 +13,10 @@ use pyo3::prelude::*;
 use pyo3::types::PyList;
 use schuss::{Peers, padded_length, try_collect};
 
-use crate::arrays::Pinned;
 use crate::callbacks::call;
 use crate::group::MatrixShape;
 use crate::memory::{List, collect, no_memory, push};
+use crate::pinned::Pinned;
 
 mod gradients;
 mod params;
@@ -219,6 +219,11 @@ impl Shards {
     /// The part of an array that this process updates.
     pub fn part(&self, array: usize) -> std::ops::Range<usize> {
         self.layout.part(array)
+    }
+
+    /// Whether an array is where it was when this was made.
+    pub fn is_at(&self, array: usize, data: *const u8) -> bool {
+        self.params.0.get(array).is_some_and(|own| own.cast_const() == data)
     }
 
     /// The processes as the driver sees them.

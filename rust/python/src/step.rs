@@ -16,10 +16,10 @@ use schuss::{Follower, Rounding, RowStep, Step, WorkList, level, unscale_factor}
 use crate::arrays::Known;
 use crate::backup::put_back_absent;
 use crate::callbacks::{self, Problem, explain};
-use crate::changes::Changes;
+use crate::changes::{Changes, Old};
 use crate::fingerprint::fingerprint;
 use crate::functional::{Job, Work};
-use crate::gradients;
+use crate::gradients::{self, Gradients};
 use crate::group::{Entry, GroupValues, MOST_STEPS, RELEASE_GIL, detach_if, disagreement};
 use crate::inner::{Inner, Locked, MATRIX_PROGRAMS, NO_NORM, Nonfinite};
 use crate::memory::{List, collect, no_memory, push};
@@ -41,8 +41,31 @@ pub struct Taken<'a, 'py> {
     pub waiting: &'a [Py<Changes>],
 }
 
+/// A step that has ended.
+pub struct Ended<'py> {
+    pub taken: bool,
+    /// What the caller ends after the changes that wait for the step: dropping it may run any code.
+    pub left: Option<(Gradients, Old<'py>)>,
+}
+
+impl<'py> Ended<'py> {
+    fn new(inner: &mut Inner, py: Python<'py>, waits: bool, taken: bool, read: Gradients, old: Old<'py>) -> Ended<'py> {
+        if waits {
+            return Ended { taken, left: Some((read, old)) };
+        }
+        drop(old);
+        inner.gradients = read.release(py);
+        Ended { taken, left: None }
+    }
+}
+
 /// Takes a step.
-pub fn take(optimizer: &Bound<'_, PyAny>, core: &Locked, inner: &mut Inner, taken: Taken<'_, '_>) -> PyResult<bool> {
+pub fn take<'py>(
+    optimizer: &Bound<'py, PyAny>,
+    core: &Locked,
+    inner: &mut Inner,
+    taken: Taken<'_, 'py>,
+) -> PyResult<Ended<'py>> {
     let Taken { grads, own, rows, grad_scale, zero_grads, partial, waiting } = taken;
     let py = optimizer.py();
     let moved = inner.look_ahead.as_ref().is_some_and(|look_ahead| look_ahead.moved);
@@ -126,9 +149,8 @@ pub fn take(optimizer: &Bound<'_, PyAny>, core: &Locked, inner: &mut Inner, take
                     restore_gradients(inner);
                     // SAFETY: as for the step below, which does not run.
                     unsafe { inner.work.zero_grads() };
-                    read.release(py, inner);
                 }
-                return Ok(false);
+                return Ok(Ended::new(inner, py, !waiting.is_empty(), false, read, Vec::new()));
             }
         }
     }
@@ -144,7 +166,14 @@ pub fn take(optimizer: &Bound<'_, PyAny>, core: &Locked, inner: &mut Inner, take
         }
     }
     let lead = fill_scalars(py, inner, scheduled.as_deref(), factor);
-    let products = if inner.multiplies { matrix_work(optimizer, inner, steps, lead)? } else { None };
+    let products = if inner.multiplies {
+        let products = matrix_work(optimizer, inner, (&read, zero_grads), (steps, lead))?;
+        // No foreign code runs from here on.
+        waiting.iter().try_for_each(|changes| changes.get().check(py))?;
+        products
+    } else {
+        None
+    };
     if sharing.is_some() {
         put_back_absent(py, inner)?;
     }
@@ -172,11 +201,11 @@ pub fn take(optimizer: &Bound<'_, PyAny>, core: &Locked, inner: &mut Inner, take
     core.steps.store(MOST_STEPS.min(steps + 1), Ordering::Relaxed);
     core.norm.store(norm, Ordering::Relaxed);
     core.bound.store(bound, Ordering::Relaxed);
-    if let Some(changes) = products {
-        changes.get().make_checked(py)?;
-    }
-    read.release(py, inner);
-    Ok(true)
+    let old = match products {
+        Some(changes) => changes.get().make_checked(py)?,
+        None => Vec::new(),
+    };
+    Ok(Ended::new(inner, py, !waiting.is_empty(), true, read, old))
 }
 
 /// The programs that wait for the step, if all of them can run in its tasks.
@@ -195,11 +224,11 @@ fn following<'a>(work: &WorkList, jobs: &[&'a Job], locked: &'a [MutexGuard<'_, 
 fn matrix_work(
     optimizer: &Bound<'_, PyAny>,
     inner: &mut Inner,
-    steps: u64,
-    lead: usize,
+    (read, zero_grads): (&Gradients, bool),
+    (steps, lead): (u64, usize),
 ) -> PyResult<Option<Py<Changes>>> {
     let py = optimizer.py();
-    let (mut ran, mut changes) = (false, None);
+    let mut changes = None;
     for program in MATRIX_PROGRAMS {
         if !inner.entries.iter().any(|entry| entry.rule.rule.program(program).is_some()) {
             continue;
@@ -212,18 +241,14 @@ fn matrix_work(
         };
         let present = schuss::try_collect(present.map(step_of)).map_err(no_memory)?;
         changes = callbacks::matrix_work(optimizer, program, present)?.extract::<Option<Py<Changes>>>()?;
-        ran = true;
-    }
-    if ran {
-        // Other code has run meanwhile.
+        // Schedules, and so any code, have run meanwhile.
+        read.check(py, inner, zero_grads)?;
         let known = Known::new(py);
         if let Some(i) = inner.params.iter().position(|param| !param.unchanged(&known)) {
             return Err(explain(optimizer, Problem::Changed(i)));
         }
-        if let Some(changes) = &changes {
-            changes.get().check(py)?;
-        }
     }
+    changes.iter().try_for_each(|changes| changes.get().check(py))?;
     Ok(changes)
 }
 

@@ -9,8 +9,8 @@ use pyo3::types::PyTuple;
 
 use crate::core::{Core, EVALUATING};
 use crate::group::MOST_STEPS;
-use crate::inner::{IN_STEP, NO_NORM};
-use crate::memory::List;
+use crate::inner::{IN_STEP, NO_NORM, in_use};
+use crate::memory::{List, no_memory};
 
 /// A step of `owner` that its `arrays` take one by one, each once or not at all: a context that starts at construction. Meanwhile
 /// nobody may use the owner. It ends on drop too. If updates still run in other threads, the last of them ends it.
@@ -18,6 +18,8 @@ use crate::memory::List;
 pub struct Stepping {
     owner: Py<Core>,
     arrays: Vec<Py<Core>>,
+    /// For each array, whether an update runs or has been taken.
+    claimed: Vec<AtomicBool>,
     /// Whether its end has been asked for, and has come.
     closed: AtomicBool,
     over: AtomicBool,
@@ -33,9 +35,10 @@ impl Stepping {
     fn new(owner: Bound<'_, Core>, arrays: List<Py<Core>>) -> PyResult<Stepping> {
         let core = &owner.get().0;
         core.hold(IN_STEP)?;
-        let stepping = Stepping {
+        let mut stepping = Stepping {
             owner: owner.clone().unbind(),
             arrays: arrays.0,
+            claimed: Vec::new(),
             closed: AtomicBool::new(false),
             over: AtomicBool::new(false),
             running: AtomicUsize::new(0),
@@ -43,6 +46,8 @@ impl Stepping {
         // Before all that may fail: none of them has taken this step.
         let steps = core.steps.load(Ordering::Relaxed);
         stepping.arrays.iter().for_each(|array| array.get().0.steps.store(steps, Ordering::Relaxed));
+        let claimed = stepping.arrays.iter().map(|_| AtomicBool::new(false));
+        stepping.claimed = schuss::try_collect(claimed).map_err(no_memory)?;
         if core.evaluating.load(Ordering::Relaxed) {
             return Err(PyRuntimeError::new_err(EVALUATING));
         }
@@ -79,10 +84,12 @@ impl Stepping {
         self.running.fetch_add(1, Ordering::SeqCst);
         let updated = if self.closed.load(Ordering::SeqCst) {
             Err(PyRuntimeError::new_err("the step is over; begin the next with opt.stepping()"))
-        } else if self.took(&self.arrays[i]) {
-            Ok(false)
+        } else if self.claimed[i].swap(true, Ordering::Acquire) {
+            if self.took(&self.arrays[i]) { Ok(false) } else { Err(in_use()) }
         } else {
-            Core::step(self.arrays[i].bind(py), Some(gradient), Some(grad_scale), None, None).map(|_| true)
+            let updated = Core::step(self.arrays[i].bind(py), Some(gradient), Some(grad_scale), None, None);
+            self.claimed[i].store(updated.is_ok(), Ordering::Release);
+            updated.map(|_| true)
         };
         self.running.fetch_sub(1, Ordering::SeqCst);
         self.end().and(updated)
