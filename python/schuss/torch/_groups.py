@@ -5,17 +5,20 @@ It knows no optimizer of torch and no plan.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from typing import Any
 
 import torch
 
-from schuss._core import given_groups
+from schuss._core import given_groups, validate
 from schuss._core.optimizer import Optimizer
 from schuss._core.options import Options
 
 #: The key of a group under which its first learning rate is kept; torch's schedulers write to ``initial_lr``.
 FIRST_RATE = "first_lr"
+
+#: The key of each group under which is how many steps no parameter has taken: each lacked a gradient in some of them.
+MISSED = "missed_steps"
 
 
 def plain(place: str, value: Any) -> Any:
@@ -56,3 +59,18 @@ def places(groups: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, Any]]:
 def sizes(groups: Sequence[Mapping[str, Any]]) -> list[tuple[int, int]]:
     """The numbers of keys and of parameters of each group."""
     return [(len(group), len(group["params"])) for group in groups]
+
+
+def missed_steps(groups: Sequence[Mapping[str, Any]]) -> int:
+    """How many steps no parameter has taken; earlier versions and torch do not save it, and a new group lacks it."""
+    kept = [validate.steps(f"param_groups[{g}][{MISSED!r}]", group.get(MISSED, 0)) for g, group in enumerate(groups)]
+    return max(kept, default=0)
+
+
+def keep_missed(groups: Sequence[MutableMapping[str, Any]], missed: int) -> None:
+    """Keeps in each group how many steps no parameter has taken, if there are any."""
+    for group in groups:
+        if missed:
+            group[MISSED] = missed
+        else:
+            group.pop(MISSED, None)

@@ -135,6 +135,8 @@ class Optimizer(Attributes):
         if plan is not None:
             plan.follow(self.state)  # an exception may have come between a step and this
         if plan is None or plan.unused or not plan.fits(self.param_groups, self.state):
+            if plan is not None:
+                plan.keep_count(self.param_groups, self.state)
             plan = Plan(self._kind, self._options, self.param_groups, self.state, plan)
             plan.follow(self.state)
             self._plan = plan
@@ -253,7 +255,7 @@ class Optimizer(Attributes):
         """The state in torch's form; that of a class that torch has too, but LBFGS and Muon, loads into torch's."""
         self._check_idle()
         if self._plan is not None:
-            self._plan.follow(self.state)
+            self._plan.keep_count(self.param_groups, self.state)
         if self._kind.__name__ not in BESIDES:
             return super().state_dict()
         # Hooks of a user see the whole, and may return something else.
@@ -309,7 +311,7 @@ class Optimizer(Attributes):
     def __getstate__(self) -> dict[str, Any]:
         self._check_idle()
         if self._plan is not None:
-            self._plan.follow(self.state)
+            self._plan.keep_count(self.param_groups, self.state)
         return {**super().__getstate__(), "_options": self._options}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

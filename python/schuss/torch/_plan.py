@@ -22,7 +22,16 @@ from schuss._core.optimizer import Optimizer
 from schuss._core.options import Options
 from schuss._core.rules import RULES
 from schuss.torch import _tensors
-from schuss.torch._groups import FIRST_RATE, is_hyperparameter, places, plain, refuse_whole, sizes
+from schuss.torch._groups import (
+    FIRST_RATE,
+    is_hyperparameter,
+    keep_missed,
+    missed_steps,
+    places,
+    plain,
+    refuse_whole,
+    sizes,
+)
 from schuss.torch._memory import Memory
 from schuss.torch._names import BESIDES, NAMES, TORCH_STATES, UNCOUNTED
 
@@ -182,7 +191,10 @@ class Plan:
         self._new = set(range(len(self._params)))
         groups = [max(steps[a:b]) for a, b in self._bounds]
         missed = [groups[g] - step for g, (a, b) in enumerate(self._bounds) for step in steps[a:b]]
-        counted = Counters(max(groups), skipped, groups, missed if any(missed) else [])
+        taken = max(groups)
+        if taken:  # else a user has cleared the states, to begin anew
+            taken += missed_steps(self._all_groups)
+        counted = Counters(taken, skipped, groups, missed if any(missed) else [])
         optimizer._backend.changes(optimizer._counted(counted)).make()
         self._followed = -1
         self._look(state)
@@ -349,10 +361,7 @@ class Plan:
         if self.optimizer is None or self.optimizer.step_count == self._followed:
             return
         counters = self.optimizer._read_counters()
-        for (a, b), steps in zip(self._bounds, counters.groups, strict=True):
-            self._counts[a:b] = steps
-        if counters.missed:
-            self._counts -= counters.missed
+        self._counts[:] = self._steps(counters)
         started = [i for i in self._new if self._counts[i] > 0]
         if started:
             self.unused = False
@@ -362,6 +371,25 @@ class Plan:
             self._new.difference_update(started)
             self._look(state)
         self._followed = counters.steps
+
+    def _steps(self, counters: Counters) -> np.ndarray:
+        """The steps that each parameter has taken."""
+        steps = np.repeat(counters.groups, [b - a for a, b in self._bounds])
+        return steps - counters.missed if counters.missed else steps
+
+    def keep_count(self, groups: Sequence[dict[str, Any]], state: Any) -> None:
+        """Keeps in the states and in `groups`, which may have changed, all that counts, for checkpoints and new plans.
+
+        Steps that a parameter has missed are those that it has taken less than the optimizer; so what is in the groups
+        is the rest: the steps that none of their parameters has taken.
+        """
+        self.follow(state)
+        if self.optimizer is None:
+            return
+        counters = self.optimizer._read_counters()
+        steps = dict(zip(map(id, self._params), self._steps(counters).tolist(), strict=True))
+        present = (id(param) for group in groups for param in group["params"])
+        keep_missed(groups, counters.steps - max(map(lambda param: steps.get(param, 0), present), default=0))
 
 
 def _same(one: Any, other: Any) -> bool:

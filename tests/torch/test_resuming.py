@@ -1,0 +1,122 @@
+"""Training goes on bit for bit after a copy, a checkpoint, or a change for which a new plan is made."""
+
+import copy
+import io
+import pickle
+
+import pytest
+import torch
+
+import schuss.torch
+from schuss import schedules
+from schuss.torch import AdamW
+
+
+def ones(*shape, **options):
+    return torch.nn.Parameter(torch.ones(*shape, **options))
+
+
+def alternate(optimizer, steps, first=0):
+    """Steps in which the parameters take turns, so that each misses some."""
+    params = optimizer.param_groups[0]["params"]
+    for t in range(first, first + steps):
+        optimizer.zero_grad()
+        params[t % 2].grad = torch.full_like(params[0], 1.0 + t % 3)
+        optimizer.step()
+
+
+ALTERNATING = {
+    "a schedule": lambda params: schuss.torch.Adam(params, lr=schedules.linear(1.0, 0.0, 20)),
+    "random bits": lambda params: schuss.torch.AdamW(
+        params, lr=0.1, state_dtype="bfloat16", state_rounding="stochastic"
+    ),
+    "int8": lambda params: AdamW(params, lr=0.1, state_dtype="int8", state_rounding="stochastic"),
+    "every kth step": lambda params: schuss.torch.Ranger(params, lr=0.1, k=4),
+}
+
+
+def loaded(optimizer, make):
+    file = io.BytesIO()
+    torch.save(optimizer.state_dict(), file)
+    file.seek(0)
+    other = make([torch.nn.Parameter(param.detach().clone()) for param in optimizer.param_groups[0]["params"]])
+    other.load_state_dict(torch.load(file, weights_only=False))
+    return other
+
+
+def moved(optimizer, _):
+    other = copy.deepcopy(optimizer)
+    other.step_count  # noqa: B018  # makes a plan
+    for param in other.param_groups[0]["params"]:
+        param.data = param.data.clone()
+    return other
+
+
+def extended(optimizer, _):
+    other = copy.deepcopy(optimizer)
+    other.step_count  # noqa: B018
+    other.add_param_group({"params": [ones(2)]})
+    return other
+
+
+WAYS = {
+    "load": loaded,
+    "deepcopy": lambda optimizer, _: copy.deepcopy(optimizer),
+    "pickle": lambda optimizer, _: pickle.loads(pickle.dumps(optimizer)),
+    "moved": moved,
+    "a group": extended,
+    "twice": lambda optimizer, make: loaded(loaded(optimizer, make), make),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("what", ALTERNATING)
+def test_steps_that_every_parameter_has_missed_some_of_count(what, way):
+    make = ALTERNATING[what]
+    optimizer = make([ones(300), ones(300)])
+    alternate(optimizer, 10)
+    other = WAYS[way](optimizer, make)
+    assert other.step_count == optimizer.step_count == 10
+    for own in (optimizer, other):
+        alternate(own, 7, 10)
+    assert other.step_count == 17
+    for one, two in zip(optimizer.param_groups[0]["params"], other.param_groups[0]["params"], strict=True):
+        assert torch.equal(one, two)
+    assert [float(entry["step"]) for entry in other.state.values()][:2] == [9, 8]
+
+
+def test_missed_steps_in_checkpoints():
+    """They are beside the states, where torch's class keeps them; without them the count is that of the states."""
+    params = [ones(3), ones(3)]
+    optimizer = schuss.torch.Adam(params, lr=0.1)
+    alternate(optimizer, 10)
+    saved = copy.deepcopy(optimizer.state_dict())
+    theirs = torch.optim.Adam(params, lr=0.1)
+    theirs.load_state_dict(copy.deepcopy(saved))  # it keeps the very step counts
+    alternate(theirs, 2)
+    again = schuss.torch.Adam(params, lr=0.1)
+    again.load_state_dict(theirs.state_dict())
+    assert again.step_count == 11  # torch has counted one more for each parameter
+    assert saved["param_groups"][0].pop("missed_steps") == 5
+    again.load_state_dict(saved)
+    assert again.step_count == 5
+    for param in params:
+        param.grad = torch.ones(3)
+    again.step()
+    assert again.step_count == 6 and "missed_steps" not in again.state_dict()["param_groups"][0]
+    saved["param_groups"][0]["missed_steps"] = -1
+    with pytest.raises(ValueError, match=r"^param_groups\[0\]\['missed_steps'\] must be a whole number >= 0"):
+        again.load_state_dict(saved)
+    assert again.step_count == 6
+
+
+def test_the_count_without_the_parameter_that_took_every_step():
+    a, b = ones(3), ones(3)
+    optimizer = schuss.torch.Adam([a, b], lr=0.1)
+    for t in range(6):
+        a.grad, b.grad = torch.ones(3), torch.ones(3) if t % 2 else None
+        optimizer.step()
+    del optimizer.param_groups[0]["params"][0]
+    assert optimizer.step_count == 6
+    optimizer.state.clear()  # begins anew
+    assert optimizer.step_count == 0
