@@ -16,6 +16,7 @@ from schuss.torch import _tensors
 
 if TYPE_CHECKING:
     from schuss.torch._plan import Plan
+    from schuss.torch._turns import Turns
 
 T = TypeVar("T")
 
@@ -27,6 +28,7 @@ class Attributes(torch.optim.Optimizer):
     _kind: ClassVar[type[Optimizer]]
     #: The values of those that hold for all groups.
     _options: dict[str, Any]
+    _turns: Turns
 
     def _planned(self) -> Plan:
         """The plan of the next step."""
@@ -43,14 +45,15 @@ class Attributes(torch.optim.Optimizer):
         if getattr(getattr(kind, name, None), "fset", None) is None:
             advice = "give your own attribute another name" if field is None else "give it to the constructor"
             raise AttributeError(f"{name} of {type(self).__name__} cannot be set; {advice}")
-        plan, options = self._planned(), self._options
-        if field is not None:
-            options = {**options, name: field.check(name, value)}
-            plan.check_limits(options)
-        if plan.optimizer is None:
-            self._options = options
-        else:
-            self._kept_after(plan, lambda: plan.set(name, value, self.state))
+        with self._turns:
+            plan, options = self._planned(), self._options
+            if field is not None:
+                options = {**options, name: field.check(name, value)}
+                plan.check_limits(options)
+            if plan.optimizer is None:
+                self._options = options
+            else:
+                self._kept_after(plan, lambda: plan.set(name, value, self.state))
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_") or not hasattr(self._kind, name):
@@ -62,19 +65,21 @@ class Attributes(torch.optim.Optimizer):
                 raise ValueError(f"{name} needs parameters, and this process has none")
             return plan, getattr(plan.optimizer, name)
 
-        found = find()[1]
+        with self._turns:
+            found = find()[1]
         if not callable(found):
             return found
 
         def call(*args: Any, **kwargs: Any) -> Any:
-            plan, method = find()  # anew: there may have been steps and loads since
-            assert plan.optimizer is not None
-            before = plan.optimizer._changes
-            result = self._kept_after(plan, lambda: method(*_tensors.arrays(args), **_tensors.arrays(kwargs)))
-            if plan.optimizer._changes != before and name not in ("train", "eval"):  # modes are kept in the groups
-                plan.unused = False
-            torch.autograd.graph.increment_version(plan._parts)
-            return _tensors.tensors(result)
+            with self._turns:
+                plan, method = find()  # anew: there may have been steps and loads since
+                assert plan.optimizer is not None
+                before = plan.optimizer._changes
+                result = self._kept_after(plan, lambda: method(*_tensors.arrays(args), **_tensors.arrays(kwargs)))
+                if plan.optimizer._changes != before and name not in ("train", "eval"):  # modes are kept in the groups
+                    plan.unused = False
+                torch.autograd.graph.increment_version(plan._parts)
+                return _tensors.tensors(result)
 
         return call
 

@@ -19,6 +19,7 @@ from schuss.torch._groups import FIRST_RATE, is_hyperparameter, place, places, p
 from schuss.torch._names import BESIDES
 from schuss.torch._plan import Plan
 from schuss.torch._stepping import Stepping
+from schuss.torch._turns import Turns, in_turn
 
 #: How torch should compute a step, which is the package's business here.
 _IGNORED = ("foreach", "fused", "capturable", "differentiable")
@@ -84,6 +85,7 @@ class Optimizer(Attributes):
             raise TypeError("Optimizer is what all classes of schuss.torch have in common; make one of those")
         if options.get("differentiable"):
             raise ValueError("differentiable=True: a step of schuss.torch cannot be differentiated; use torch.optim")
+        self._turns = Turns()
         given = {name: value for name, value in options.items() if name not in _IGNORED}
         bound = self._made_with.bind(params, *args, **given)
         bound.apply_defaults()
@@ -94,6 +96,7 @@ class Optimizer(Attributes):
         named = [(where, _array(param)) for where, param in places(self.param_groups)]
         check_params(state_format(self._options), named)
 
+    @in_turn
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Adds a group of parameters; see ``torch.optim.Optimizer.add_param_group``."""
         self._check_idle()
@@ -129,7 +132,10 @@ class Optimizer(Attributes):
             group.setdefault(FIRST_RATE, group.get("initial_lr", checked.initial_lr))
 
     def _planned(self) -> Plan:
-        """The optimizer of the package with everything that a step needs, made anew if it no longer fits."""
+        """The optimizer of the package with everything that a step needs, made anew if it no longer fits.
+
+        Only in turn.
+        """
         self._check_idle()
         plan = self._plan
         if plan is not None:
@@ -177,13 +183,14 @@ class Optimizer(Attributes):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        plan = self._planned()
-        gradients, parts = plan.gradients()
-        if plan.optimizer is not None and parts:
-            plan.optimizer.step(gradients, **(_tensors.arrays(options) if options else options))
-            plan.follow(self.state)
-            # What was written through NumPy is unknown to autograd, which must refuse a stale backward pass.
-            torch.autograd.graph.increment_version(parts)
+        with self._turns:
+            plan = self._planned()
+            gradients, parts = plan.gradients()
+            if plan.optimizer is not None and parts:
+                plan.optimizer.step(gradients, **(_tensors.arrays(options) if options else options))
+                plan.follow(self.state)
+                # What was written through NumPy is unknown to autograd, which must refuse a stale backward pass.
+                torch.autograd.graph.increment_version(parts)
         return loss
 
     def stepping(self, *, grad_scale: float = 1.0) -> Stepping:
@@ -232,6 +239,7 @@ class Optimizer(Attributes):
     #: Whether its closure returns the loss too, before the gradients; its step then returns the first loss.
     _takes_loss: ClassVar[bool] = False
 
+    @in_turn
     def _step_with(self, closure: Callable[[], Any] | None, options: dict[str, Any]) -> Any:
         if closure is None:
             raise TypeError(
@@ -251,6 +259,7 @@ class Optimizer(Attributes):
             torch.autograd.graph.increment_version(plan._parts)
         return losses[0] if losses else None
 
+    @in_turn
     def state_dict(self) -> dict[str, Any]:
         """The state in torch's form; that of a class that torch has too, but LBFGS and Muon, loads into torch's."""
         self._check_idle()
@@ -265,6 +274,7 @@ class Optimizer(Attributes):
         finally:
             handle.remove()
 
+    @in_turn
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Loads the result of :meth:`state_dict`, or of torch's class of the same name, but LBFGS and Muon.
 
@@ -308,6 +318,7 @@ class Optimizer(Attributes):
             for handle in handles:
                 handle.remove()
 
+    @in_turn
     def __getstate__(self) -> dict[str, Any]:
         self._check_idle()
         if self._plan is not None:
@@ -316,6 +327,7 @@ class Optimizer(Attributes):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
+        self.__dict__.setdefault("_turns", Turns())  # torch calls this on an optimizer that loads, too
         self._plan = None
         for group in self.param_groups:  # torch's classes have other options
             for name, default in self.defaults.items():

@@ -21,6 +21,10 @@ class Stepping:
         self._context: Any = None
 
     def __enter__(self) -> None:
+        with self._optimizer._turns:
+            self._begin()
+
+    def _begin(self) -> None:
         self._plan = plan = self._optimizer._planned()
         _refuse_local(plan)
         if plan.optimizer is None:
@@ -66,9 +70,11 @@ class Stepping:
             if kind is None:
                 self._finish()
         finally:
-            self._optimizer._in_step = False
-            self._context.__exit__(kind, *raised)
-            self._plan.follow(self._optimizer.state)
+            try:
+                self._context.__exit__(kind, *raised)
+                self._plan.follow(self._optimizer.state)
+            finally:
+                self._optimizer._in_step = False  # at last: until then it keeps other threads out
             # torch's learning-rate schedulers warn if there was no step before theirs.
             self._optimizer._opt_called = True
 
