@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -298,8 +299,8 @@ class Optimizer(Attributes):
             saved = (i for group in loaded["param_groups"] for i in group["params"])
             params = (param for group in self.param_groups for param in group["params"])
             for i, param in zip(saved, params, strict=True):
-                if loaded["state"].get(i):
-                    self.state[param] = dict(loaded["state"][i])
+                if i in loaded["state"]:
+                    self.state[param] = copy.copy(loaded["state"][i])
 
         # After a user's hooks before loading, and before those after it.
         handles = [

@@ -21,7 +21,7 @@ from schuss._core import state as _state
 from schuss._core.optimizer import Optimizer
 from schuss._core.options import Options
 from schuss._core.rules import RULES
-from schuss.torch import _tensors
+from schuss.torch import _saved, _tensors
 from schuss.torch._groups import (
     FIRST_RATE,
     is_hyperparameter,
@@ -223,8 +223,11 @@ class Plan:
 
     def _restored(self, i: int, saved: Any, shared: set[str]) -> int:
         """Copies a parameter's saved state, if there is any, and returns its step count."""
-        if not saved:
+        where = self._places[i]
+        if saved is None:
             return 0
+        if not isinstance(saved, Mapping):
+            raise TypeError(f"the state of {where} must be a dict, got {type(saved).__name__}")
         own, steps = self._own[i], saved.get("step")
         if not any(name in own or name in TORCH_STATES or name == "master" for name in saved):
             return 0  # it has only what a user has put there
@@ -236,22 +239,22 @@ class Plan:
         if "master" in saved and "master" not in own:
             half = self._parts[i].element_size() == 2
             advice = "make the optimizer with it" if half else "the parameter had 16 bits then: use that dtype"
-            raise ValueError(
-                f"the state of {self._places[i]} was saved with master_weights=True; {advice} to load this state"
-            )
+            raise ValueError(f"the state of {where} was saved with master_weights=True; {advice} to load this state")
         # torch saves no master copy; one that is new begins at the parameter.
-        wanted = [name for name in own if name != "step" and (name != "master" or name in saved)]
+        apart = {"step", *(() if "master" in saved else ("master",))}
+        wanted = [name for name in own if name not in apart]
         missing = [name for name in wanted if saved.get(name) is None]
         if missing or steps is None:
             raise ValueError(
-                f"the state of {self._places[i]} lacks {(*missing, 'step')[0]!r}: it has "
+                f"the state of {where} lacks {(*missing, 'step')[0]!r}: it has "
                 f"{', '.join(map(str, saved))}; it must come from the same optimizer, with the same options"
             )
+        taken = _saved.steps(f"'step' of {where}", steps)
         for name in wanted:
             if name not in self._copied:
-                self._copy(f"{name!r} of {self._places[i]}", self._parts[i], _tensors.local(own[name]), saved[name])
+                _saved.copy(f"{name!r} of {where}", self._parts[i], _tensors.local(own[name]), saved[name])
         self._copied |= shared
-        return int(steps)
+        return taken
 
     def _carry(self, i: int, saved: Mapping[str, Any]) -> None:
         """Keeps what a user has put into a parameter's state."""
@@ -259,22 +262,6 @@ class Plan:
         known = {"master", *NAMES.get(kind, {}).values(), *(("mu",) if kind in BESIDES else ())}
         own = self._entries[i]
         own.update((name, value) for name, value in saved.items() if name not in own and name not in known)
-
-    @staticmethod
-    def _copy(where: str, param: Any, target: Any, value: Any) -> None:
-        value = _tensors.local(torch.as_tensor(value))
-        if value.numel() == target.numel() == 1:
-            value = value.reshape(target.shape)
-        if value.shape != target.shape:
-            raise ValueError(f"{where} has shape {tuple(value.shape)}, but here it has {tuple(target.shape)}")
-        # States of torch's own classes have the parameter's dtype; any other of 16 bits or less is a state_dtype.
-        unpacked = target.element_size() > 2 and (value.element_size() > 2 or value.dtype == param.dtype)
-        if value.dtype != target.dtype and not unpacked:
-            raise ValueError(
-                f"{where} was saved as {value.dtype}, but here it is {target.dtype}; load it for a parameter of the "
-                "same dtype, with the same state_dtype"
-            )
-        target.copy_(value.detach())
 
     def fits(self, groups: Sequence[Mapping[str, Any]], state: Mapping[Any, Any]) -> bool:
         """Whether groups, parameters, their memory and states are those that this was made for."""

@@ -1,0 +1,46 @@
+"""What a parameter's state in ``optimizer.state`` may be: a user or a checkpoint may have put anything there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from schuss._core import validate
+from schuss.torch import _tensors
+from schuss.torch._groups import plain
+
+
+def steps(where: str, value: Any) -> int:
+    """A step count, which torch has as a tensor of floating-point numbers."""
+    number = plain(where, torch.as_tensor(value) if isinstance(value, (np.ndarray, np.generic)) else value)
+    return validate.steps(where, int(number) if isinstance(number, float) and number.is_integer() else number)
+
+
+def numbers(where: str, value: Any) -> Any:
+    """A state as a tensor of which this process has all."""
+    try:
+        tensor = _tensors.local(torch.as_tensor(value))
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f"{where} must be a tensor, got {type(value).__name__}") from None
+    if tensor.is_complex() or tensor.layout != torch.strided:
+        raise TypeError(f"{where} must be a dense tensor of real numbers, got {tensor.dtype}, {tensor.layout}")
+    return tensor.detach()
+
+
+def copy(where: str, param: Any, target: Any, value: Any) -> None:
+    """Copies a state that was saved for the parameter."""
+    value = numbers(where, value)
+    if value.numel() == target.numel() == 1:
+        value = value.reshape(target.shape)
+    if value.shape != target.shape:
+        raise ValueError(f"{where} has shape {tuple(value.shape)}, but here it has {tuple(target.shape)}")
+    # States of torch's own classes have the parameter's dtype; any other of 16 bits or less is a state_dtype.
+    unpacked = target.element_size() > 2 and (value.element_size() > 2 or value.dtype == param.dtype)
+    if value.dtype != target.dtype and not unpacked:
+        raise ValueError(
+            f"{where} was saved as {value.dtype}, but here it is {target.dtype}; load it for a parameter of the "
+            "same dtype, with the same state_dtype"
+        )
+    target.copy_(value)

@@ -1,0 +1,86 @@
+"""States that a user or a checkpoint has set: what they must be, and what is refused by name."""
+
+import copy
+import warnings
+
+import numpy as np
+import pytest
+import torch
+
+import schuss.torch
+
+
+def ones(*shape, **options):
+    return torch.nn.Parameter(torch.ones(*shape, **options))
+
+
+def step(optimizer, seed):
+    generator = torch.Generator().manual_seed(seed)
+    for group in optimizer.param_groups:
+        for param in group["params"]:
+            param.grad = torch.randn(param.shape, generator=generator) + 1.0
+    optimizer.step()
+
+
+PLACE = "param_groups[0]['params'][1]"
+COUNT = f"'step' of {PLACE} must be a whole number >= 0 and < 2**63, got "
+DAMAGED = [
+    ("step", float("nan"), COUNT + "nan"),
+    ("step", torch.tensor(float("nan")), COUNT + "nan"),
+    ("step", torch.tensor(float("inf")), COUNT + "inf"),
+    ("step", -1, COUNT + "-1"),
+    ("step", torch.tensor(-1.0), COUNT + "-1"),
+    ("step", 2.5, COUNT + "2.5"),
+    ("step", "x", COUNT + "'x'"),
+    ("step", 1e30, COUNT + str(int(1e30))),
+    ("step", torch.ones(2), f"'step' of {PLACE} is a tensor of shape (2,); it must have one element"),
+    ("exp_avg", "x", f"'exp_avg' of {PLACE} must be a tensor, got str"),
+    (
+        "exp_avg",
+        torch.ones(3, dtype=torch.complex64),
+        f"'exp_avg' of {PLACE} must be a dense tensor of real numbers, got torch.complex64, torch.strided",
+    ),
+    (
+        "exp_avg",
+        torch.ones(3).to_sparse(),
+        f"'exp_avg' of {PLACE} must be a dense tensor of real numbers, got torch.float32, torch.sparse_coo",
+    ),
+    (None, "x", f"the state of {PLACE} must be a dict, got str"),
+    (None, torch.ones(3), f"the state of {PLACE} must be a dict, got Tensor"),
+]
+
+
+@pytest.mark.parametrize("way", ["load", "set"])
+@pytest.mark.parametrize(("name", "value", "message"), DAMAGED)
+def test_damaged_states_are_named(name, value, message, way):
+    params = [ones(3), ones(3)]
+    optimizer = schuss.torch.Adam(params, lr=0.1)
+    step(optimizer, 1)
+    saved = copy.deepcopy(optimizer.state_dict())
+    damaged = copy.deepcopy(saved)
+    if name is None:
+        damaged["state"][1] = value
+    else:
+        damaged["state"][1][name] = value
+    with pytest.raises((TypeError, ValueError)) as raised, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch casts states to the dtype of their parameter
+        if way == "load":
+            optimizer.load_state_dict(damaged)
+        else:
+            optimizer.state[params[1]] = damaged["state"][1]
+            step(optimizer, 2)
+    assert str(raised.value) == message
+    assert optimizer._plan.optimizer.step_count == 1
+    optimizer.load_state_dict(saved)
+    step(optimizer, 2)
+    assert optimizer.state[params[1]]["step"] == 2
+
+
+@pytest.mark.parametrize("value", [7, 7.0, np.float32(7), np.array(7.0), torch.tensor(7), torch.tensor([7.0])])
+def test_a_step_count_may_be_any_number(value):
+    w = ones(3)
+    optimizer = schuss.torch.Adam([w], lr=0.1)
+    step(optimizer, 1)
+    optimizer.state[w]["step"] = value
+    step(optimizer, 2)
+    assert optimizer.step_count == optimizer.state[w]["step"] == 8
