@@ -22,6 +22,70 @@ def step(optimizer, seed):
     optimizer.step()
 
 
+def channels_last(tensor):
+    return tensor.contiguous(memory_format=torch.channels_last)
+
+
+def transposed(tensor):
+    return tensor.transpose(0, 1).contiguous().transpose(0, 1)
+
+
+#: A shape, two memory orders, and what messages call these.
+ORDERS = [
+    ((16, 8, 3, 3), torch.Tensor.contiguous, channels_last, "[0, 1, 2, 3]", "[0, 2, 3, 1]"),
+    ((16, 8, 3, 3), channels_last, torch.Tensor.contiguous, "[0, 2, 3, 1]", "[0, 1, 2, 3]"),
+    ((40, 30), torch.Tensor.contiguous, transposed, "[0, 1]", "[1, 0]"),
+]
+
+
+@pytest.mark.parametrize(("shape", "one", "other", "was", "now"), ORDERS)
+def test_int8_states_in_another_memory_order(shape, one, other, was, now):
+    """Their scales belong to elements that lie together."""
+    w = torch.nn.Parameter(one(torch.randn(shape)))
+    optimizer = schuss.torch.AdamW([("conv.weight", w)], lr=0.01, state_dtype="int8")
+    step(optimizer, 1)
+    message = (
+        f"the state of parameter 'conv.weight' is for a parameter in another memory order (its axes are in the order "
+        f"{was}, here {now}), to which its scales belong; give the parameter that order, as with "
+        "memory_format=torch.channels_last, or begin without its state"
+    )
+    saved = copy.deepcopy(optimizer.state_dict())
+    results = []
+    for order in (one, other):
+        twin = torch.nn.Parameter(order(w.detach().clone()))
+        again = schuss.torch.AdamW([("conv.weight", twin)], lr=0.01, state_dtype="int8")
+        if order is other:
+            with pytest.raises(ValueError) as raised:
+                again.load_state_dict(saved)
+            assert str(raised.value) == message and not again.state
+        else:
+            again.load_state_dict(saved)
+            step(again, 2)
+            results.append(twin.detach())
+    before = w.detach().clone()
+    w.data = other(w.data)
+    with pytest.raises(ValueError) as raised:
+        step(optimizer, 2)
+    assert str(raised.value) == message and torch.equal(w, before)
+    w.data = one(w.data)
+    step(optimizer, 2)
+    assert torch.equal(w, results[0])
+
+
+def test_axes_of_length_one_and_earlier_checkpoints():
+    w = torch.nn.Parameter(torch.randn(16, 8, 1, 1))
+    optimizer = schuss.torch.AdamW([w], lr=0.01, state_dtype="int8")
+    step(optimizer, 1)
+    w.data = channels_last(w.data.clone())
+    step(optimizer, 2)
+    saved = copy.deepcopy(optimizer.state_dict())
+    del saved["state"][0]["memory_order"]
+    again = schuss.torch.AdamW([torch.nn.Parameter(w.detach().clone())], lr=0.01, state_dtype="int8")
+    again.load_state_dict(saved)
+    assert torch.equal(again.state_dict()["state"][0]["exp_avg"], saved["state"][0]["exp_avg"])
+    assert again.state_dict()["state"][0]["memory_order"].tolist() == [0, 1]
+
+
 PLACE = "param_groups[0]['params'][1]"
 COUNT = f"'step' of {PLACE} must be a whole number >= 0 and < 2**63, got "
 DAMAGED = [

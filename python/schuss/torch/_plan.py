@@ -180,6 +180,7 @@ class Plan:
                 "step": counts[i],
                 **{names.get(name, name): self._shown(i, array) for name, array in own.items()},
                 **shared,
+                **_saved.order_of(self._parts[i], own),
             }
             for i, own in enumerate(named)
         ]
@@ -241,7 +242,7 @@ class Plan:
             advice = "make the optimizer with it" if half else "the parameter had 16 bits then: use that dtype"
             raise ValueError(f"the state of {where} was saved with master_weights=True; {advice} to load this state")
         # torch saves no master copy; one that is new begins at the parameter.
-        apart = {"step", *(() if "master" in saved else ("master",))}
+        apart = {"step", _saved.ORDER, *(() if "master" in saved else ("master",))}
         wanted = [name for name in own if name not in apart]
         missing = [name for name in wanted if saved.get(name) is None]
         if missing or steps is None:
@@ -250,6 +251,8 @@ class Plan:
                 f"{', '.join(map(str, saved))}; it must come from the same optimizer, with the same options"
             )
         taken = _saved.steps(f"'step' of {where}", steps)
+        if _saved.ORDER in own:
+            _saved.check_order(where, own[_saved.ORDER], saved.get(_saved.ORDER))
         for name in wanted:
             if name not in self._copied:
                 _saved.copy(f"{name!r} of {where}", self._parts[i], _tensors.local(own[name]), saved[name])
@@ -259,7 +262,7 @@ class Plan:
     def _carry(self, i: int, saved: Mapping[str, Any]) -> None:
         """Keeps what a user has put into a parameter's state."""
         kind = type(self.optimizer).__name__
-        known = {"master", *NAMES.get(kind, {}).values(), *(("mu",) if kind in BESIDES else ())}
+        known = {"master", _saved.ORDER, *NAMES.get(kind, {}).values(), *(("mu",) if kind in BESIDES else ())}
         own = self._entries[i]
         own.update((name, value) for name, value in saved.items() if name not in own and name not in known)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,28 @@ import torch
 from schuss._core import validate
 from schuss.torch import _tensors
 from schuss.torch._groups import plain
+
+#: The name in a state of the order of axes in memory, to which the scales of int8 states belong.
+ORDER = "memory_order"
+
+
+def order_of(param: Any, states: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    """The axes of a parameter as they lie in memory, if it has int8 states; without those of length one."""
+    if param.dim() < 2 or not any(f"{name}_scale" in states for name in states):
+        return {}
+    axes = [axis for axis in range(param.dim()) if param.shape[axis] > 1]
+    return {ORDER: torch.tensor(sorted(axes, key=lambda axis: -param.stride(axis)), dtype=torch.int64)}
+
+
+def check_order(where: str, own: Any, saved: Any) -> None:
+    """Raises if a state was saved for other axes; earlier versions do not save them."""
+    kept = own if saved is None else numbers(f"{ORDER!r} of {where}", saved)
+    if not torch.equal(own, kept.to(own.dtype)):
+        raise ValueError(
+            f"the state of {where} is for a parameter in another memory order (its axes are in the order "
+            f"{kept.tolist()}, here {own.tolist()}), to which its scales belong; give the parameter that order, as "
+            "with memory_format=torch.channels_last, or begin without its state"
+        )
 
 
 def steps(where: str, value: Any) -> int:
