@@ -120,3 +120,91 @@ def test_the_count_without_the_parameter_that_took_every_step():
     assert optimizer.step_count == 6
     optimizer.state.clear()  # begins anew
     assert optimizer.step_count == 0
+
+
+def saved_and_read(optimizer):
+    file = io.BytesIO()
+    torch.save(optimizer.state_dict(), file)
+    file.seek(0)
+    return torch.load(file, weights_only=False)
+
+
+def on_plateau():
+    rate, w = schedules.reduce_on_plateau(0.1, patience=0), ones(1)
+    w.grad = torch.ones(1)
+    return rate, schuss.torch.SGD([w], lr=rate)
+
+
+def test_a_schedule_with_state_stays_in_use():
+    rate, optimizer = on_plateau()
+    for loss in (1.0, 2.0):
+        rate.update(loss)
+        optimizer.step()
+    assert optimizer.lr == pytest.approx(0.01)
+    saved = saved_and_read(optimizer)
+    rate, optimizer = on_plateau()
+    seen = []
+    optimizer.register_load_state_dict_post_hook(lambda own: seen.append(own.param_groups[0]["lr"]))
+    optimizer.load_state_dict(saved)
+    assert optimizer.param_groups[0]["lr"] is rate is seen[0] and optimizer.lr == rate(0) == pytest.approx(0.01)
+    for loss in (3.0, 4.0, 5.0):
+        rate.update(loss)
+        optimizer.step()
+    assert optimizer.lr == rate(0) == pytest.approx(1e-5)
+    # The checkpoint's own has not changed.
+    assert saved["param_groups"][0]["lr"](0) == pytest.approx(0.01)
+
+
+class Other:
+    """A schedule of a user's, with another state."""
+
+    def __call__(self, step):
+        return 0.5
+
+    def state_dict(self):
+        return {"best": "x"}
+
+    def load_state_dict(self, state):
+        raise AssertionError
+
+
+def test_a_load_that_fails_leaves_the_schedule_alone():
+    rate, optimizer = on_plateau()
+    rate.update(1.0)
+    optimizer.step()
+    saved = saved_and_read(optimizer)
+    rate.update(2.0)
+    optimizer.step()
+    saved["state"][0]["step"] = -1
+    with pytest.raises(ValueError, match=r"^'step' of param_groups"):
+        optimizer.load_state_dict(saved)
+    assert optimizer.param_groups[0]["lr"] is rate and optimizer.lr == pytest.approx(0.01)
+    saved["state"][0]["step"] = 1
+    saved["param_groups"][0]["lr"] = Other()
+    with pytest.raises(ValueError, match=r"^param_groups\[0\]\['lr'\] does not fit"):
+        optimizer.load_state_dict(saved)
+    assert optimizer.lr == pytest.approx(0.01)
+
+
+def test_schedules_and_numbers():
+    """What has a schedule keeps it; a number becomes what the checkpoint has. So in every group and hyperparameter."""
+    cosine, linear = schedules.cosine(0.5, 0.0, 10), schedules.linear(0.1, 0.0, 5)
+
+    def made(**options):
+        params = [ones(1), ones(1)]
+        optimizer = schuss.torch.AdamW([{"params": [params[0]]}, {"params": [params[1]], **options}], lr=0.25)
+        for param in params:
+            param.grad = torch.ones(1)
+        optimizer.step()
+        return optimizer
+
+    numbers = made()
+    planned = made(lr=cosine, weight_decay=linear)
+    planned.load_state_dict(saved_and_read(numbers))
+    groups = planned.param_groups
+    assert groups[0]["lr"] == 0.25 and groups[1]["lr"] is cosine and groups[1]["weight_decay"] is linear
+    planned.step()
+    assert planned.step_count == 2
+    numbers.load_state_dict(saved_and_read(planned))
+    assert numbers.param_groups[1]["lr"](3) == cosine(3) and numbers.param_groups[0]["lr"] == 0.25
+    numbers.step()

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from schuss._core import given_groups, validate
+from schuss._core import given_groups, scheduling, validate
 from schuss._core.optimizer import Optimizer
 from schuss._core.options import Options
 
@@ -35,6 +35,26 @@ def plain(place: str, value: Any) -> Any:
 def is_hyperparameter(kind: type[Optimizer], name: str) -> bool:
     """Whether groups may have their own value of it."""
     return name in kind._parameters and not kind._parameters[name].whole
+
+
+def schedules(kind: type[Optimizer], group: Mapping[str, Any]) -> dict[str, Any]:
+    """A group's hyperparameters that are functions of the step."""
+    return {name: value for name, value in group.items() if is_hyperparameter(kind, name) and callable(value)}
+
+
+def keep_schedules(
+    kind: type[Optimizer], groups: Sequence[MutableMapping[str, Any]], own: Sequence[Mapping[str, Any]]
+) -> scheduling.Loading:
+    """Gives groups that were loaded their own schedules again; returns the loading of the states of those saved."""
+    loading = scheduling.Loading()
+    for g, (group, kept) in enumerate(zip(groups, own, strict=True)):
+        saved = schedules(kind, group)
+        for name, schedule in kept.items():
+            state = scheduling.state(saved[name]) if name in saved else None
+            if state is not None and scheduling.state(schedule) is not None:
+                loading.add(f"param_groups[{g}][{name!r}]", schedule, state)
+        group.update(kept)
+    return loading
 
 
 def refuse_whole(groups: Sequence[Mapping[str, Any]]) -> None:

@@ -14,9 +14,19 @@ from torch.optim import optimizer as torch_optimizer
 from schuss._arrays.formats import check_params
 from schuss._core.group import ParamGroup
 from schuss._core.options import Options, state_format
+from schuss._core.scheduling import Loading
 from schuss.torch import _tensors
 from schuss.torch._attributes import Attributes
-from schuss.torch._groups import FIRST_RATE, is_hyperparameter, place, places, plain, refuse_whole
+from schuss.torch._groups import (
+    FIRST_RATE,
+    is_hyperparameter,
+    keep_schedules,
+    place,
+    places,
+    plain,
+    refuse_whole,
+    schedules,
+)
 from schuss.torch._names import BESIDES
 from schuss.torch._plan import Plan
 from schuss.torch._stepping import Stepping
@@ -279,7 +289,8 @@ class Optimizer(Attributes):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Loads the result of :meth:`state_dict`, or of torch's class of the same name, but LBFGS and Muon.
 
-        Values are copied. On an error nothing has changed.
+        Values are copied. Schedules of this optimizer stay, and those with state have it restored. On an error nothing
+        has changed.
 
         Raises
         ------
@@ -288,14 +299,17 @@ class Optimizer(Attributes):
         """
         self._check_idle()
         before = self.__dict__.copy()
-        loaded = state_dict
+        own = [schedules(self._kind, group) for group in self.param_groups]
+        loaded, loading = state_dict, Loading()
 
         def last(_: Any, final: dict[str, Any]) -> None:
             nonlocal loaded
             loaded = final
 
-        def uncast(_: Any) -> None:
-            """Sets states as they were saved: torch has cast them to the dtypes of parameters."""
+        def mend(_: Any) -> None:
+            """Sets states as they were saved, which torch has cast to parameters' dtypes, and this one's schedules."""
+            nonlocal loading
+            loading = keep_schedules(self._kind, self.param_groups, own)
             saved = (i for group in loaded["param_groups"] for i in group["params"])
             params = (param for group in self.param_groups for param in group["params"])
             for i, param in zip(saved, params, strict=True):
@@ -305,13 +319,14 @@ class Optimizer(Attributes):
         # After a user's hooks before loading, and before those after it.
         handles = [
             self.register_load_state_dict_pre_hook(last),
-            self.register_load_state_dict_post_hook(uncast, prepend=True),
+            self.register_load_state_dict_post_hook(mend, prepend=True),
         ]
         try:
             super().load_state_dict(state_dict)
             for g in range(len(self.param_groups)):
                 self._check_group(g)
             self._planned()
+            loading.make()
         except BaseException:
             self.__dict__.update(before)
             raise
