@@ -451,13 +451,6 @@ def test_sparse_gradients_are_refused():
         optimizer.step()
 
 
-def test_channels_last_needs_rules_by_element():
-    net = torch.nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)
-    net(torch.ones(1, 3, 5, 5)).sum().backward()
-    with pytest.raises(ValueError, match="is in channels-last order, but Adafactor works on its last two axes"):
-        schuss.torch.Adafactor(net.parameters(), lr=0.1).step()
-
-
 def test_the_signature_is_that_of_the_package():
     import inspect
 

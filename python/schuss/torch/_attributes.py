@@ -12,7 +12,6 @@ import torch
 
 from schuss._core.optimizer import Optimizer
 from schuss._core.options import Options
-from schuss.torch import _tensors
 
 if TYPE_CHECKING:
     from schuss.torch._plan import Plan
@@ -75,11 +74,12 @@ class Attributes(torch.optim.Optimizer):
                 plan, method = find()  # anew: there may have been steps and loads since
                 assert plan.optimizer is not None
                 before = plan.optimizer._changes
-                result = self._kept_after(plan, lambda: method(*_tensors.arrays(args), **_tensors.arrays(kwargs)))
+                given, named = plan.arguments(name, args), plan.arguments(name, kwargs)
+                result = self._kept_after(plan, lambda: method(*given, **named))
                 if plan.optimizer._changes != before and name not in ("train", "eval"):  # modes are kept in the groups
                     plan.unused = False
                 torch.autograd.graph.increment_version(plan._parts)
-                return _tensors.tensors(result)
+                return plan.result(result)
 
         return call
 

@@ -198,7 +198,7 @@ class Optimizer(Attributes):
             plan = self._planned()
             gradients, parts = plan.gradients()
             if plan.optimizer is not None and parts:
-                plan.optimizer.step(gradients, **(_tensors.arrays(options) if options else options))
+                plan.optimizer.step(gradients, **(plan.arguments("step", options) if options else options))
                 plan.follow(self.state)
                 # What was written through NumPy is unknown to autograd, which must refuse a stale backward pass.
                 torch.autograd.graph.increment_version(parts)
@@ -265,7 +265,7 @@ class Optimizer(Attributes):
             return (plain("the loss", losses[-1]), found) if self._takes_loss else found
 
         if plan.optimizer is not None:
-            plan.optimizer.step(gradients, **_tensors.arrays(options))
+            plan.optimizer.step(gradients, **plan.arguments("step", options))
             plan.follow(self.state)
             torch.autograd.graph.increment_version(plan._parts)
         return losses[0] if losses else None

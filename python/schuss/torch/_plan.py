@@ -21,7 +21,7 @@ from schuss._core import state as _state
 from schuss._core.optimizer import Optimizer
 from schuss._core.options import Options
 from schuss._core.rules import RULES
-from schuss.torch import _saved, _tensors
+from schuss.torch import _axes, _saved, _tensors
 from schuss.torch._groups import (
     FIRST_RATE,
     is_hyperparameter,
@@ -58,10 +58,9 @@ class Plan:
         self._parts = [self._part(*named) for named in places(groups)]
         self._memory = Memory(self._params)
         self._axes = [_tensors.axes(part) or () for part in self._parts]
-        self._moved = [axes != tuple(range(len(axes))) for axes in self._axes]
         arrays = [_tensors.array(part.permute(axes)) for part, axes in zip(self._parts, self._axes, strict=True)]
         #: Whether every gradient can be an array as it is.
-        self._simple = not any(self._moved) and all(
+        self._simple = not any(map(_axes.permuted, self._axes)) and all(
             part is param and part.dtype != torch.bfloat16
             for part, param in zip(self._parts, self._params, strict=True)
         )
@@ -98,13 +97,9 @@ class Plan:
         else:
             groups = [{"params": arrays[a:b], **hypers} for (a, b), hypers in zip(self._bounds, given, strict=True)]
             optimizer = kind(groups, **given[0], **options)
+        _axes.check_rules(optimizer, self._places, self._axes)
         rules = [RULES[rule] for group in optimizer.param_groups for rule in group.rules]
         for i, rule in enumerate(rules):
-            if rule.needs_matrix and self._moved[i]:
-                raise ValueError(
-                    f"{self._places[i]} is in channels-last order, but {kind.__name__} works on its last two axes; "
-                    "make it contiguous"
-                )
             if not rule.elementwise and self._parts[i].shape != self._params[i].shape:
                 raise ValueError(
                     f"{kind.__name__} measures whole arrays, but {self._places[i]} is sharded: this process has "
@@ -212,9 +207,7 @@ class Plan:
 
     def _shown(self, i: int, array: np.ndarray) -> Any:
         """A state as a tensor with the axes of its parameter, distributed like it."""
-        tensor = _tensors.tensor(array)
-        if self._moved[i] and tensor.dim() == len(self._axes[i]):
-            tensor = tensor.permute(tuple(np.argsort(self._axes[i]).tolist()))
+        tensor = _axes.own_order(_tensors.tensor(array), self._axes[i])
         param = self._params[i]
         if self._parts[i] is param or tensor.shape != self._parts[i].shape:
             return tensor
@@ -334,6 +327,14 @@ class Plan:
             params = self.optimizer._params
             found = [np.zeros_like(param) if own is None else own for param, own in zip(params, found, strict=True)]
         return self._structure(found), parts
+
+    def arguments(self, name: str, given: Any) -> Any:
+        """The arguments of a method of the optimizer, with arrays in the place of tensors."""
+        return _axes.arguments(name, given, self._places, self._axes)
+
+    def result(self, found: Any) -> Any:
+        """Its result, with tensors in the place of arrays."""
+        return _axes.result(found, self._axes)
 
     def _gradient(self, i: int, param: Any) -> np.ndarray:
         gradient = _tensors.local(param.grad)
