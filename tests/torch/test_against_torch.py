@@ -222,6 +222,8 @@ SCHEDULERS = {
     ),
     "OneCycleLR, with momentum": lambda opt: torch.optim.lr_scheduler.OneCycleLR(opt, 0.1, total_steps=10),
     "CyclicLR, with momentum": lambda opt: torch.optim.lr_scheduler.CyclicLR(opt, 0.01, 0.1, step_size_up=3),
+    # It ends at -7e-19.
+    "LinearLR, to 0": lambda opt: torch.optim.lr_scheduler.LinearLR(opt, end_factor=0.0, total_iters=5),
     "ReduceLROnPlateau": lambda opt: torch.optim.lr_scheduler.ReduceLROnPlateau(opt, patience=1),
 }
 

@@ -256,6 +256,27 @@ def test_a_scheduler_leaves_the_first_rate_alone(name, options):
     assert torch.equal(*results)
 
 
+@pytest.mark.parametrize("tensor", [False, True])
+def test_rounding_errors_below_a_rate_of_zero(tensor):
+    """torch's schedulers leave them, and they are in checkpoints; a rate that is really negative is refused."""
+    w = ones(3)
+    optimizer = schuss.torch.SGD([w], lr=torch.tensor(0.1) if tensor else 0.1)
+    scheduler = torch.optim.lr_scheduler.LinearLR(optimizer, end_factor=0.0, total_iters=5)
+    for _ in range(5):
+        step(optimizer)
+        scheduler.step()
+    assert optimizer.param_groups[0]["lr"] < 0
+    before = w.detach().clone()
+    step(optimizer)
+    assert torch.equal(w, before) and optimizer.lr == 0
+    resumed = schuss.torch.SGD([w], lr=0.1)
+    resumed.load_state_dict(optimizer.state_dict())
+    assert resumed.lr == 0
+    optimizer.param_groups[0]["lr"] = -1e-9
+    with pytest.raises(ValueError, match=r"^lr must be a number >= 0, got -1e-09"):
+        step(optimizer)
+
+
 def test_the_first_rate_of_an_earlier_version():
     w = ones(3)
     optimizer = schuss.torch.AdaBound([w], lr=0.01)

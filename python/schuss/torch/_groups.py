@@ -16,6 +16,8 @@ from schuss._core.options import Options
 
 #: The key of a group under which its first learning rate is kept; torch's schedulers write to ``initial_lr``.
 FIRST_RATE = "first_lr"
+#: The part of ``initial_lr`` below which a negative rate is an error of rounding.
+_ROUNDING = 1e-9
 
 #: The key of each group under which is how many steps no parameter has taken: each lacked a gradient in some of them.
 MISSED = "missed_steps"
@@ -29,6 +31,14 @@ def plain(place: str, value: Any) -> Any:
         return value.item()
     if isinstance(value, (tuple, list)):
         return tuple(plain(place, entry) for entry in value)
+    return value
+
+
+def hyperparameter(place: str, group: Mapping[str, Any], name: str) -> Any:
+    """A hyperparameter of a group as the package takes it; a rounding error of torch's schedulers below 0 is 0."""
+    value = plain(place, group[name])
+    if name == "lr" and isinstance(value, float) and value < 0 and "initial_lr" in group:
+        return 0.0 if value > -_ROUNDING * plain("initial_lr", group["initial_lr"]) else value
     return value
 
 

@@ -19,6 +19,7 @@ from schuss.torch import _tensors
 from schuss.torch._attributes import Attributes
 from schuss.torch._groups import (
     FIRST_RATE,
+    hyperparameter,
     is_hyperparameter,
     keep_schedules,
     place,
@@ -128,9 +129,8 @@ class Optimizer(Attributes):
             _tensors.check(where, param)
             check_params(kept, [(where, _array(param))])
         where = f"param_groups[{g}]: " if g else ""
-        hypers = {
-            name: plain(where + name, group[name]) for name in self.defaults if is_hyperparameter(self._kind, name)
-        }
+        names = [name for name in self.defaults if is_hyperparameter(self._kind, name)]
+        hypers = {name: hyperparameter(where + name, group, name) for name in names}
         checked = ParamGroup(self._kind, [], hypers, where)
         # An option of torch's Adam, with which it is AdamW.
         if group.get("decoupled_weight_decay") and hypers.get("weight_decay") and self._kind._decay(hypers) == "l2":

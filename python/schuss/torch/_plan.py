@@ -24,6 +24,7 @@ from schuss._core.rules import RULES
 from schuss.torch import _axes, _saved, _tensors
 from schuss.torch._groups import (
     FIRST_RATE,
+    hyperparameter,
     is_hyperparameter,
     keep_missed,
     missed_steps,
@@ -66,7 +67,7 @@ class Plan:
         )
         self._names = [[name for name in group if is_hyperparameter(kind, name)] for group in self._groups]
         self._values = [operator.itemgetter(*names) for names in self._names]
-        self._hypers = [plain("params", self._values[g](group)) for g, group in enumerate(self._groups)]
+        self._hypers = [self._given(g) for g in range(len(self._groups))]
         #: Whether no call has changed anything yet: parameters may then still be loaded, and the plan is made anew.
         self.unused = True
         self.optimizer = self._made(kind, options, arrays) if arrays else None
@@ -81,6 +82,9 @@ class Plan:
     def _part(where: str, param: Any) -> Any:
         _tensors.check(where, param)
         return _tensors.local(param)
+
+    def _given(self, g: int) -> tuple[Any, ...]:
+        return tuple(hyperparameter(name, self._groups[g], name) for name in self._names[g])
 
     def _made(self, kind: type[Optimizer], options: Mapping[str, Any], arrays: list[np.ndarray]) -> Optimizer:
         """The optimizer; its learning rates are the first ones where something is relative to them."""
@@ -292,9 +296,8 @@ class Plan:
         """Takes hyperparameters that were changed in the groups of the torch optimizer."""
         assert self.optimizer is not None
         for g, group in enumerate(self._groups):
-            given = self._values[g](group)
-            if given != self._hypers[g]:  # a tensor equals the number in it
-                now = tuple(plain(name, value) for name, value in zip(self._names[g], given, strict=True))
+            if self._values[g](group) != self._hypers[g]:  # a tensor equals the number in it
+                now = self._given(g)
                 named = zip(self._names[g], now, self._hypers[g], strict=True)
                 try:
                     self.optimizer.param_groups[g].update({name: new for name, new, old in named if new != old})
