@@ -340,6 +340,32 @@ def test_options_of_muon_have_names():
         schuss.torch.Muon([w], 0.5, 0.1)
 
 
+@pytest.mark.parametrize("kind", ["OneCycleLR", "CyclicLR"])
+def test_schedulers_cycle_the_momentum_of_muon(kind):
+    """As that of torch's, which has no betas; they are for the steps of AdamW."""
+    w, b = ones(3, 3), ones(3)
+    optimizer = schuss.torch.Muon([w], momentum=0.9, betas=(0.8, 0.9))
+    optimizer.add_param_group({"params": [b], "fallback": True})
+    optimizer = copy.deepcopy(optimizer)
+    w, b = (group["params"][0] for group in optimizer.param_groups)
+    more = dict(total_steps=10) if kind == "OneCycleLR" else dict(base_lr=0.01)
+    scheduler = getattr(torch.optim.lr_scheduler, kind)(optimizer, max_lr=0.1, **more)
+    found = []
+    for _ in range(4):
+        w.grad, b.grad = torch.eye(3), torch.ones(3)
+        optimizer.step()
+        scheduler.step()
+        found.append(optimizer.param_groups[0]["momentum"])
+    theirs = torch.optim.SGD([w], lr=0.1, momentum=0.9)
+    scheduler = getattr(torch.optim.lr_scheduler, kind)(theirs, max_lr=0.1, **more)
+    for momentum in found:
+        theirs.step()
+        scheduler.step()
+        assert momentum == theirs.param_groups[0]["momentum"]
+    assert len(set(found)) == 4
+    assert [group["betas"] for group in optimizer.param_groups] == [(0.8, 0.9)] * 2
+
+
 def test_a_frozen_parameter_of_lbfgs():
     """It sees all parameters as one vector; what has no gradient stays, as in torch."""
     results = []

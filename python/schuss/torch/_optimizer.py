@@ -85,6 +85,8 @@ class Optimizer(Attributes):
 
     _made_with: ClassVar[inspect.Signature]
     _plan: Plan | None = None
+    #: Defaults of groups that torch shall not know: schedulers cycle ``betas`` if there are any, else ``momentum``.
+    _beside: dict[str, Any]
     #: Whether a block of `stepping` has begun.
     _in_step = False
 
@@ -104,7 +106,9 @@ class Optimizer(Attributes):
         values = {name: value for name, value in bound.arguments.items() if name != "params"}
         whole = [name for name, field in Options._parameters.items() if field.whole and name in values]
         self._options = {name: self._kind._parameters[name].check(name, values[name]) for name in whole}
-        super().__init__(params, {name: value for name, value in values.items() if name not in self._options})
+        values = {name: value for name, value in values.items() if name not in self._options}
+        self._beside = {name: values.pop(name) for name in ("betas",) if "momentum" in values and name in values}
+        super().__init__(params, values)
         named = [(where, _array(param)) for where, param in places(self.param_groups)]
         check_params(state_format(self._options), named)
 
@@ -112,6 +116,8 @@ class Optimizer(Attributes):
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Adds a group of parameters; see ``torch.optim.Optimizer.add_param_group``."""
         self._check_idle()
+        for name, default in self._beside.items():
+            param_group.setdefault(name, default)  # as torch does with its defaults
         super().add_param_group(param_group)
         try:
             self._check_group(len(self.param_groups) - 1)
@@ -129,7 +135,7 @@ class Optimizer(Attributes):
             _tensors.check(where, param)
             check_params(kept, [(where, _array(param))])
         where = f"param_groups[{g}]: " if g else ""
-        names = [name for name in self.defaults if is_hyperparameter(self._kind, name)]
+        names = [name for name in (*self.defaults, *self._beside) if is_hyperparameter(self._kind, name)]
         hypers = {name: hyperparameter(where + name, group, name) for name in names}
         checked = ParamGroup(self._kind, [], hypers, where)
         # An option of torch's Adam, with which it is AdamW.
@@ -339,14 +345,14 @@ class Optimizer(Attributes):
         self._check_idle()
         if self._plan is not None:
             self._plan.keep_count(self.param_groups, self.state)
-        return {**super().__getstate__(), "_options": self._options}
+        return {**super().__getstate__(), "_options": self._options, "_beside": self._beside}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self.__dict__.setdefault("_turns", Turns())  # torch calls this on an optimizer that loads, too
         self._plan = None
         for group in self.param_groups:  # torch's classes have other options
-            for name, default in self.defaults.items():
+            for name, default in (self.defaults | self._beside).items():
                 group.setdefault(name, default)
 
 
