@@ -114,9 +114,9 @@ def refused():
     return {
         "ddp": message(together.stepping().__enter__),
         "fsdp": message(own(flat.parameters(), **OPTIONS).stepping().__enter__),
-        "clipped": message(own(network.parameters(), max_grad_norm=1.0).step),
-        "measured": message(own(network.named_parameters(), track_grad_norm=True).step),
-        "skipped": message(own(network.parameters(), nonfinite="skip").step),
+        "clipped": message(lambda: own(network.parameters(), max_grad_norm=1.0)),
+        "measured": message(lambda: own(network.named_parameters(), track_grad_norm=True)),
+        "skipped": message(lambda: own(network.parameters(), nonfinite="skip")),
         "later": message(lambda: setattr(later, "max_grad_norm", 1.0)),
         "none": message(later.step),
     }

@@ -87,6 +87,8 @@ class Optimizer(Attributes):
     _plan: Plan | None = None
     #: Defaults of groups that torch shall not know: schedulers cycle ``betas`` if there are any, else ``momentum``.
     _beside: dict[str, Any]
+    #: Whether the constructor is adding its groups.
+    _in_constructor = False
     #: Whether a block of `stepping` has begun.
     _in_step = False
 
@@ -108,9 +110,12 @@ class Optimizer(Attributes):
         self._options = {name: self._kind._parameters[name].check(name, values[name]) for name in whole}
         values = {name: value for name, value in values.items() if name not in self._options}
         self._beside = {name: values.pop(name) for name in ("betas",) if "momentum" in values and name in values}
+        self._in_constructor = True
         super().__init__(params, values)
+        self._in_constructor = False
         named = [(where, _array(param)) for where, param in places(self.param_groups)]
         check_params(state_format(self._options), named)
+        self._check_together()
 
     @in_turn
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -121,9 +126,15 @@ class Optimizer(Attributes):
         super().add_param_group(param_group)
         try:
             self._check_group(len(self.param_groups) - 1)
+            if not self._in_constructor:
+                self._check_together()
         except BaseException:
             del self.param_groups[-1]
             raise
+
+    def _check_together(self) -> None:
+        """Raises what the next step would, by a plan that is not kept: parameters may still get other memory."""
+        Plan(self._kind, self._options, self.param_groups, {})
 
     def _check_group(self, g: int) -> None:
         group = self.param_groups[g]

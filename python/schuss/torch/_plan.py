@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from schuss._arrays import checks
 from schuss._backends.protocol import Counters, place
 from schuss._core import state as _state
 from schuss._core.optimizer import Optimizer
@@ -60,6 +61,10 @@ class Plan:
         self._memory = Memory(self._params)
         self._axes = [_tensors.axes(part) or () for part in self._parts]
         arrays = [_tensors.array(part.permute(axes)) for part, axes in zip(self._parts, self._axes, strict=True)]
+        named = list(zip(self._places, arrays, strict=True))
+        for where, array in named:  # the package checks it too, and does not know the names
+            checks.check_written(where, array)
+        checks.check_apart(named)
         #: Whether every gradient can be an array as it is.
         self._simple = not any(map(_axes.permuted, self._axes)) and all(
             part is param and part.dtype != torch.bfloat16

@@ -1,0 +1,138 @@
+"""What the classes of schuss.torch refuse, and what they say then."""
+
+import copy
+
+import pytest
+import torch
+
+import schuss
+import schuss.torch
+
+NAMES = [*schuss.OPTIMIZERS, "LBFGS"]
+
+
+def ones(*shape, **options):
+    return torch.nn.Parameter(torch.ones(*shape, **options))
+
+
+MEMORY = torch.ones(6)
+WRONG = {
+    "device": (
+        lambda: schuss.torch.SGD([ones(3, device="meta")]),
+        "param_groups[0]['params'][0] is on meta; schuss.torch updates parameters in host memory: use .cpu()",
+    ),
+    "complex": (
+        lambda: schuss.torch.SGD([("w", ones(3, dtype=torch.complex64))]),
+        "parameter 'w' has dtype torch.complex64; it must be float32, float64, float16 or bfloat16; hold a real "
+        "parameter and use torch.view_as_complex in forward",
+    ),
+    "gaps": (
+        lambda: schuss.torch.SGD([torch.nn.Parameter(torch.ones(4, 6)[:, :3])]),
+        "param_groups[0]['params'][0] has gaps in memory (shape (4, 3), strides (6, 1)); make it dense once with "
+        ".contiguous(), and use that tensor in the model too",
+    ),
+    "rate": (lambda: schuss.torch.SGD([ones(3)], lr=-1), "lr must be a number >= 0, got -1"),
+    "master copy": (
+        lambda: schuss.torch.SGD([ones(3), ones(2)], master_weights=True),
+        "master_weights=True is for float16 and bfloat16, which no parameter has (param_groups[0]['params'][0] is "
+        "float32); leave it out",
+    ),
+    "option": (
+        lambda: schuss.torch.SGD([ones(3)], max_grad_norm=-1),
+        "max_grad_norm must be a number > 0, got -1",
+    ),
+    "state": (
+        lambda: schuss.torch.Adagrad([ones(3)], state_dtype="int8"),
+        'Adagrad with these hyperparameters has no state_dtype="int8"; use "bfloat16"',
+    ),
+    "clipping": (
+        lambda: schuss.torch.LBFGS([ones(3)], max_grad_norm=1.0),
+        "LBFGS has no max_grad_norm; return clipped gradients from the closure",
+    ),
+    "groups": (
+        lambda: schuss.torch.LBFGS([{"params": [ones(3)]}, {"params": [ones(2)]}]),
+        "LBFGS takes one structure of arrays, no groups: all parameters are one vector",
+    ),
+    "memory order": (
+        lambda: schuss.torch.SM3([("conv", torch.ones(4, 3, 5, 5).contiguous(memory_format=torch.channels_last))]),
+        "parameter 'conv' has its axes in another order in memory, as in channels-last, but SM3 works on matrices; "
+        "make it contiguous",
+    ),
+    "overlap": (
+        lambda: schuss.torch.SGD([("a", MEMORY[1:4]), ("b", MEMORY[3:])]),
+        "parameter 'b' overlaps the memory of parameter 'a'; pass arrays that share no memory",
+    ),
+    "overlap of groups": (
+        lambda: schuss.torch.SGD([MEMORY[1:4]]).add_param_group({"params": [MEMORY[3:]]}),
+        "param_groups[1]['params'][0] overlaps the memory of param_groups[0]['params'][0]; pass arrays that share no "
+        "memory",
+    ),
+    "alignment": (
+        lambda: schuss.torch.SGD([("a", torch.frombuffer(bytearray(401), dtype=torch.float32, count=2, offset=1))]),
+        "parameter 'a' is not aligned to its 4-byte elements; copy it once and use that array in the model too",
+    ),
+    "rate of a group": (
+        lambda: schuss.torch.SGD([{"params": [ones(3)]}, {"params": [ones(3)], "lr": -1}]),
+        "param_groups[1]: lr must be a number >= 0, got -1",
+    ),
+    "unknown option": (
+        lambda: schuss.torch.SGD([ones(3)], momentun=0.9),
+        "got an unexpected keyword argument 'momentun'",
+    ),
+    "differentiable": (
+        lambda: schuss.torch.SGD([ones(3)], differentiable=True),
+        "differentiable=True: a step of schuss.torch cannot be differentiated; use torch.optim",
+    ),
+    "no closure": (
+        lambda: schuss.torch.NAG([ones(3)]).step(),
+        "NAG needs a closure that computes the gradients: optimizer.step(closure)",
+    ),
+    "name": (
+        lambda: schuss.torch.Adan2,
+        f"module 'schuss.torch' has no optimizer 'Adan2'; it has {', '.join(NAMES)}",
+    ),
+    "base class": (
+        lambda: schuss.torch.Optimizer([ones(3)]),
+        "Optimizer is what all classes of schuss.torch have in common; make one of those",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_wrong_calls(what):
+    call, message = WRONG[what]
+    with pytest.raises((TypeError, ValueError, AttributeError)) as raised:
+        call()
+    assert str(raised.value) == message
+
+
+def test_a_group_that_does_not_fit_the_others_is_not_added():
+    first = torch.nn.Parameter(torch.ones(3))
+    optimizer = schuss.torch.LBFGS([first])
+    with pytest.raises(TypeError, match="LBFGS takes one structure of arrays, no groups"):
+        copy.deepcopy(optimizer).add_param_group({"params": [ones(2)]})
+    with pytest.raises(TypeError, match="LBFGS takes one structure of arrays, no groups"):
+        optimizer.add_param_group({"params": [ones(2)]})
+    assert len(optimizer.param_groups) == 1
+    optimizer.step(lambda: (first**2).sum())  # the group is gone
+
+
+def test_a_parameter_with_other_memory_after_the_constructor_is_named():
+    a, b = ones(3), ones(3)
+    optimizer = schuss.torch.SGD([("a", a), ("b", b)], lr=0.1)
+    b.data = a.data
+    with pytest.raises(ValueError, match=r"^parameter 'b' is the same memory as parameter 'a'; list a shared"):
+        optimizer.step()
+
+
+def test_the_constructor_keeps_no_states():
+    optimizer = schuss.torch.AdamW([ones(3)])
+    assert optimizer._plan is None and not optimizer.state
+
+
+def test_sparse_gradients_are_refused():
+    table = torch.nn.Embedding(5, 2, sparse=True)
+    optimizer = schuss.torch.SGD(table.parameters(), lr=0.1)
+    table(torch.tensor([1])).sum().backward()
+    with pytest.raises(RuntimeError, match=r"the gradient of param_groups.* is sparse; make it dense: sparse=False"):
+        optimizer.step()
