@@ -1,6 +1,7 @@
 """What the classes of schuss.torch refuse, and what they say then."""
 
 import copy
+import re
 
 import pytest
 import torch
@@ -96,6 +97,25 @@ WRONG = {
         "Optimizer is what all classes of schuss.torch have in common; make one of those",
     ),
 }
+
+
+FROZEN = {
+    "quantized": torch.zeros(3, dtype=torch.int8),
+    "expanded": torch.ones(1, 3).expand(4, 3),
+    "meta": torch.ones(3, device="meta"),
+    "sparse": torch.eye(3).to_sparse(),
+}
+
+
+@pytest.mark.parametrize("what", FROZEN)
+def test_frozen_parameters_are_to_be_left_out(what):
+    param = torch.nn.Parameter(FROZEN[what], requires_grad=False)
+    advice = (
+        "; it requires no gradient: if it is frozen, pass [p for p in model.parameters() if p.requires_grad] instead"
+    )
+    with pytest.raises((TypeError, ValueError), match=r"^parameter 'w' .*" + re.escape(advice) + "$"):
+        schuss.torch.AdamW([("bias", ones(3)), ("w", param)])
+    schuss.torch.AdamW([("bias", ones(3)), ("w", torch.ones(3))])  # a usable one may have no gradient
 
 
 @pytest.mark.parametrize("what", WRONG)

@@ -10,6 +10,7 @@ import torch
 from schuss._arrays import trees
 
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+_FROZEN = "it requires no gradient: if it is frozen, pass [p for p in model.parameters() if p.requires_grad] instead"
 _bfloat16: Any = None
 
 
@@ -41,23 +42,29 @@ def is_sharded(tensor: Any) -> bool:
 
 def check(place: str, tensor: Any) -> None:
     """Raises unless a parameter can be updated in place."""
+    frozen = "" if tensor.requires_grad else f"; {_FROZEN}"
     tensor = local(tensor)
     if tensor.layout != torch.strided:
-        raise TypeError(f"{place} is {tensor.layout}; schuss.torch updates dense tensors only")
+        raise TypeError(f"{place} is {tensor.layout}; schuss.torch updates dense tensors only{frozen}")
     if tensor.device.type == "cuda":
         raise ValueError(
             f"{place} is on {tensor.device}, and schuss.torch updates parameters in host memory: move the model with "
             ".cpu(), or give the tensors themselves to the class in schuss, which works on NVIDIA GPUs"
+            f"{frozen}"
         )
     if tensor.device.type != "cpu":
-        raise ValueError(f"{place} is on {tensor.device}; schuss.torch updates parameters in host memory: use .cpu()")
+        raise ValueError(
+            f"{place} is on {tensor.device}; schuss.torch updates parameters in host memory: use .cpu(){frozen}"
+        )
     if tensor.dtype not in _DTYPES:
         advice = "; hold a real parameter and use torch.view_as_complex in forward" if tensor.dtype.is_complex else ""
-        raise TypeError(f"{place} has dtype {tensor.dtype}; it must be float32, float64, float16 or bfloat16{advice}")
+        raise TypeError(
+            f"{place} has dtype {tensor.dtype}; it must be float32, float64, float16 or bfloat16{advice}{frozen}"
+        )
     if axes(tensor) is None:
         raise ValueError(
             f"{place} has gaps in memory (shape {tuple(tensor.shape)}, strides {tensor.stride()}); make it dense once "
-            "with .contiguous(), and use that tensor in the model too"
+            f"with .contiguous(), and use that tensor in the model too{frozen}"
         )
 
 
