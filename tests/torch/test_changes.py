@@ -327,6 +327,26 @@ def test_names_in_errors_of_a_step():
         optimizer.step()
 
 
+@pytest.mark.parametrize("shape", [(), (1,)])
+def test_tensors_of_one_element_in_the_place_of_numbers(shape):
+    """As torch's optimizers take a rate."""
+    results = []
+    for number in (float, lambda value: torch.full(shape, value)):
+        w = ones(4)
+        optimizer = schuss.torch.AdamW([w], lr=number(0.125), max_grad_norm=number(2.0))
+        w.grad = torch.arange(4.0)
+        optimizer.step(grad_scale=number(0.25))
+        optimizer.max_grad_norm = number(0.5)
+        optimizer.step(grad_scale=number(0.25))
+        assert type(optimizer.max_grad_norm) is float
+        assert optimizer.step_rows([torch.ones(4)], grad_scale=number(4.0))
+        optimizer.max_grad_norm = None
+        with optimizer.stepping(grad_scale=number(4.0)):
+            (w**2).sum().backward()
+        results.append(w.detach())
+    assert torch.equal(*results)
+
+
 def test_what_is_beside_the_optimizers():
     assert schuss.torch.lr_scheduler is torch.optim.lr_scheduler
     assert schuss.torch.swa_utils is torch.optim.swa_utils

@@ -78,7 +78,12 @@ WRONG = {
     ),
     "unknown option": (
         lambda: schuss.torch.SGD([ones(3)], momentun=0.9),
-        "got an unexpected keyword argument 'momentun'",
+        "SGD: got an unexpected keyword argument 'momentun'",
+    ),
+    "missing option": (lambda: schuss.torch.LARS([ones(3)]), "LARS: missing a required argument: 'lr'"),
+    "scale": (
+        lambda: schuss.torch.SGD([ones(3)]).stepping(grad_scale=torch.ones(2)),
+        "grad_scale is a tensor of shape (2,); it must have one element",
     ),
     "differentiable": (
         lambda: schuss.torch.SGD([ones(3)], differentiable=True),

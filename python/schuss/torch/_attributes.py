@@ -12,6 +12,7 @@ import torch
 
 from schuss._core.optimizer import Optimizer
 from schuss._core.options import Options
+from schuss.torch._groups import plain
 
 if TYPE_CHECKING:
     from schuss.torch._plan import Plan
@@ -45,7 +46,7 @@ class Attributes(torch.optim.Optimizer):
             advice = "give your own attribute another name" if field is None else "give it to the constructor"
             raise AttributeError(f"{name} of {type(self).__name__} cannot be set; {advice}")
         with self._turns:
-            plan, options = self._planned(), self._options
+            value, plan, options = plain(name, value), self._planned(), self._options
             if field is not None:
                 options = {**options, name: field.check(name, value)}
                 plan.check_limits(options)

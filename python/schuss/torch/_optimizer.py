@@ -103,11 +103,14 @@ class Optimizer(Attributes):
             raise ValueError("differentiable=True: a step of schuss.torch cannot be differentiated; use torch.optim")
         self._turns = Turns()
         given = {name: value for name, value in options.items() if name not in _IGNORED}
-        bound = self._made_with.bind(params, *args, **given)
+        try:
+            bound = self._made_with.bind(params, *args, **given)
+        except TypeError as error:
+            raise TypeError(f"{type(self).__name__}: {error}") from None
         bound.apply_defaults()
         values = {name: value for name, value in bound.arguments.items() if name != "params"}
         whole = [name for name, field in Options._parameters.items() if field.whole and name in values]
-        self._options = {name: self._kind._parameters[name].check(name, values[name]) for name in whole}
+        self._options = {name: self._kind._parameters[name].check(name, plain(name, values[name])) for name in whole}
         values = {name: value for name, value in values.items() if name not in self._options}
         self._beside = {name: values.pop(name) for name in ("betas",) if "momentum" in values and name in values}
         self._in_constructor = True
@@ -186,7 +189,8 @@ class Optimizer(Attributes):
         closure : callable, optional
             Computes the gradients anew and returns the loss. NAG needs it, and calls it at its look-ahead point.
         **options
-            Further arguments of the ``step`` of the class in ``schuss``, such as ``grad_scale``.
+            Further arguments of the ``step`` of the class in ``schuss``, such as ``grad_scale``, which may be a
+            tensor of one element.
 
         Returns
         -------
@@ -221,7 +225,7 @@ class Optimizer(Attributes):
                 torch.autograd.graph.increment_version(parts)
         return loss
 
-    def stepping(self, *, grad_scale: float = 1.0) -> Stepping:
+    def stepping(self, *, grad_scale: float | torch.Tensor = 1.0) -> Stepping:
         """Takes a step within the backward pass: each parameter is updated as soon as its gradient is complete.
 
         The gradient, which ``param.grad`` then no longer holds, is still in the cache, and all of them are never in
@@ -235,7 +239,7 @@ class Optimizer(Attributes):
 
         Parameters
         ----------
-        grad_scale : float, default 1.0
+        grad_scale : float or tensor of one element, default 1.0
             What gradients are divided by first.
 
         Returns
@@ -259,7 +263,7 @@ class Optimizer(Attributes):
         >>> model.weight.grad is None
         True
         """
-        return Stepping(self, grad_scale)
+        return Stepping(self, plain("grad_scale", grad_scale))
 
     # torch.compiler.disable would import the compiler at once.
     _watched_step = torch.optim.Optimizer.profile_hook_step(torch._disable_dynamo(_step))

@@ -337,7 +337,9 @@ class Plan:
         return self._structure(found), parts
 
     def arguments(self, name: str, given: Any) -> Any:
-        """The arguments of a method of the optimizer, with arrays in the place of tensors."""
+        """The arguments of a method of the optimizer, with arrays in the place of tensors, and a number as scale."""
+        if isinstance(given, Mapping) and "grad_scale" in given:
+            given = {**given, "grad_scale": plain("grad_scale", given["grad_scale"])}
         return _axes.arguments(name, given, self._places, self._axes)
 
     def result(self, found: Any) -> Any:
