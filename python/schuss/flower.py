@@ -185,11 +185,15 @@ class FedOpt(FedAvg):
         RuntimeError
             ``configure_train`` was not called before.
         """
+        if self._current is None:
+            raise RuntimeError("aggregate_train needs the model of the round: call configure_train first")
+        replies = list(replies)
+        for reply in replies:  # Flower's average would broadcast them
+            for record in () if reply.has_error() else reply.content.array_records.values():
+                _check_same({name: array.numpy() for name, array in record.items()}, "clients' arrays", self._current)
         average, metrics = super().aggregate_train(server_round, replies)
         if average is None:
             return average, metrics
-        if self._current is None:
-            raise RuntimeError("aggregate_train needs the model of the round: call configure_train first")
         arrays = self._server.step(self._current, {name: array.numpy() for name, array in average.items()})
         return ArrayRecord({name: Array(np.asarray(array)) for name, array in arrays.items()}), metrics
 
@@ -253,11 +257,13 @@ class LegacyFedOpt(LegacyFedAvg):
 
     def aggregate_fit(self, server_round: int, results: Any, failures: Any) -> tuple[Any, dict[str, Any]]:
         """Averages the clients' models, and takes a step; see `FedOpt.aggregate_train`."""
+        if self._current is None:
+            raise RuntimeError("aggregate_fit needs the model of the round: call configure_fit first")
+        for _, result in results:
+            _check_same(_numbered(result.parameters), "clients' arrays", self._current)
         average, metrics = super().aggregate_fit(server_round, results, failures)
         if average is None:
             return average, metrics
-        if self._current is None:
-            raise RuntimeError("aggregate_fit needs the model of the round: call configure_fit first")
         self._current = self._server.step(self._current, _numbered(average))
         return ndarrays_to_parameters(list(self._current.values())), metrics
 

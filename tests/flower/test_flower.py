@@ -182,6 +182,57 @@ def test_wrong_calls():
         assert str(raised.value) == message and server.optimizer is None
 
 
+WRONG_CLIENTS = {
+    "one element": (
+        {"w": np.ones(1)},
+        "the clients' arrays have {w} with shape (1,), but the server has it with (4, 3)",
+    ),
+    "a row": (
+        {"b": np.ones((1, 3))},
+        "the clients' arrays have {b} with shape (1, 3), but the server has it with (3,)",
+    ),
+    "no bias": ({"b": None}, "the clients' arrays lack {b}; they must be those of the server: {w}, {b}"),
+}
+
+
+@pytest.mark.parametrize("at", [0, 2])
+@pytest.mark.parametrize("what", WRONG_CLIENTS)
+@pytest.mark.parametrize("begun", [False, True])
+@pytest.mark.parametrize("play", [modern_round, legacy_round])
+def test_a_client_with_another_model_is_refused(play, begun, what, at, monkeypatch):
+    """Also one whose arrays could be broadcast: the average would have other values, and the server's shapes."""
+    changed, message = WRONG_CLIENTS[what]
+    kind = schuss.flower.FedOpt if play is modern_round else schuss.flower.LegacyFedOpt
+    start = model()
+    first = ndarrays_to_parameters(list(start.values()))
+    options = {} if play is modern_round else {"initial_parameters": first}
+    strategy = kind(lambda a: schuss.Adam(a, lr=0.1), **options)
+    if begun:
+        start = run(play, strategy, start, range(1, 2))
+    before, own, seen = repr(strategy.optimizer and strategy.optimizer.state_dict()), client, []
+
+    def wrong(arrays, seed):
+        seen.append(seed)
+        given = {**own(arrays, seed), **(changed if len(seen) == at + 1 else {})}
+        return {name: array for name, array in given.items() if array is not None}
+
+    monkeypatch.setitem(globals(), "client", wrong)
+    with pytest.raises(ValueError) as raised:
+        play(strategy, 2, start)
+    names = {name: repr(name if play is modern_round else i) for i, name in enumerate(start)}
+    assert str(raised.value) == message.format(**names)
+    assert repr(strategy.optimizer and strategy.optimizer.state_dict()) == before
+
+
+def test_a_round_before_the_model_is_known():
+    for call in (
+        lambda: schuss.flower.FedOpt(schuss.Adam).aggregate_train(1, []),
+        lambda: schuss.flower.LegacyFedOpt(schuss.Adam).aggregate_fit(1, [], []),
+    ):
+        with pytest.raises(RuntimeError, match=r"^aggregate_\w+ needs the model of the round: call configure_"):
+            call()
+
+
 def test_a_round_without_replies_changes_nothing():
     strategy = schuss.flower.FedOpt(lambda arrays: schuss.SGD(arrays, lr=1.0))
     strategy.configure_train(1, record(model()), ConfigRecord(), Grid())
