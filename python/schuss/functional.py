@@ -105,8 +105,9 @@ def _make(kind: type[Optimizer]) -> Callable[..., None]:
         for own, state in zip(wanted, states, strict=True):
             checks.check_written(own.name, state)
             checks.check_like(own.name, state, "p's state", own.shape(p.shape), own.dtype(p))
-            if own.scope == "element" and checks.order(state) != checks.order(p):
-                raise ValueError(f"{own.name} must lie in memory as p does; make it with order={checks.order(p)!r}")
+            order = checks.order(p)
+            if not (state.flags.c_contiguous if order == "C" else state.flags.f_contiguous):
+                raise ValueError(f"{own.name} must lie in memory as p does; make it with order={order!r}")
         checks.check_apart(
             zip(["p", *(own.name for own in wanted)], [p, *states], strict=True), "pass arrays that share no memory"
         )

@@ -174,6 +174,10 @@ _REFUSED = [
         lambda s: s.multiplicative(0.1, lambda t: -1)(2), ValueError,
         "factor returned -1 at step 1; it must return a number >= 0",
     ),
+    (
+        lambda s: s.multiplicative(0.1, s.reduce_on_plateau(0.9)), ValueError,
+        "factor keeps state; multiply a rate by it with schedules.chain",
+    ),
     (lambda s: s.chain([]), TypeError, "schedules must be a list of callables of the step, got []"),
     (lambda s: s.swalr(s.constant(0.1), -1), ValueError, "swa_lr must be a number >= 0, got -1"),
     (lambda s: s.swalr(s.constant(0.1), 0.1, -1), ValueError, "start must be a whole number >= 0, got -1"),

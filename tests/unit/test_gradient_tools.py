@@ -355,3 +355,15 @@ def test_subclasses_of_arrays(tool, dtype):
     TOOLS[tool](plain)
     TOOLS[tool](others)
     assert_same(others, plain)
+
+
+def test_own_gradients_in_a_list_are_not_extended():
+    opt = schuss.SGD([np.ones(2), np.ones(2)], lr=0.1)
+    with pytest.raises(
+        AttributeError, match=r"^grads cannot be replaced; write into its arrays: opt.grads\[0\]\[...\] = g$"
+    ):
+        opt.grads += (np.ones(2), np.ones(2))
+    assert len(opt.grads) == 2 and opt.step()
+    single = schuss.SGD(np.ones(2), lr=0.1)
+    single.grads += 1.0
+    assert single.grads.tolist() == [1.0, 1.0]

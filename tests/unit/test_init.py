@@ -313,3 +313,10 @@ def test_a_wrong_call_leaves_the_generator_and_out_alone():
         with pytest.raises(ValueError):
             init.xavier_uniform(**{"shape": (2, 3), "rng": rng, "out": out, **kwargs})
     assert rng.bit_generator.state == before and np.all(out == 7.0)
+
+
+def test_a_warning_that_is_an_exception_leaves_out_as_it_was():
+    out = np.ones((4, 4), F32)
+    with np.errstate(over="raise"), pytest.raises(FloatingPointError):
+        init.orthogonal((4, 4), gain=1e39, rng=0, out=out)
+    assert (out == 1.0).all()

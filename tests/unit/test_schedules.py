@@ -223,3 +223,20 @@ def test_arguments_of_nested_schedules_are_checked():
                 error, match=r"^schedule(s\[1\])? returned .* at step \d; it must return a number >= 0$"
             ):
                 outer(1)
+
+
+@pytest.mark.parametrize(
+    "rate", [sch.exponential(0.0, 1.1), sch.step(0.0, 1, 2.0), sch.multi_step(0.0, [1, 2], 1e308)], ids=repr
+)
+def test_a_rate_of_zero_stays(rate):
+    assert rate(10**6) == 0.0
+
+
+@pytest.mark.parametrize("first", ["x", math.inf, math.nan, -1.0, True])
+def test_a_wrong_initial_lr(first):
+    def rate(step):
+        return 0.1
+
+    rate.initial_lr = first
+    with pytest.raises((TypeError, ValueError), match=r"^lr\.initial_lr must be a number >= 0"):
+        schuss.AdamW(np.ones(2), lr=rate, decay_form="independent")

@@ -359,6 +359,19 @@ def test_a_group_is_added(transform):
     assert_same(params, twins)
 
 
+def test_a_group_is_not_added_to_a_mean():
+    w, x = np.zeros(1), np.zeros(1)
+    opt = schuss.Transformed(schuss.SGD([{"params": w}], lr=1.0), [tf.accumulate(2)])
+    opt.step([np.ones(1)])
+    with pytest.raises(ValueError, match=r"^gradients have been accumulated for the next step, and new arrays have"):
+        opt.add_param_group({"params": x})
+    opt.step([np.ones(1)])
+    opt.add_param_group({"params": x})
+    for _ in range(2):
+        opt.step([np.ones(1), np.ones(1)])
+    assert (w, x) == (-2.0, -1.0)
+
+
 def test_a_skipped_step_zeroes_gradients():
     for transform in (tf.clip_by_block_rms(1.0), tf.apply_if_finite(1)):
         w = np.ones(2)

@@ -315,3 +315,25 @@ def test_flags_that_are_arrays(kind):
     more = (np.eye(3),) if kind is schuss.Newton else ()
     with pytest.raises(TypeError, match=r"^zero_grads must be True or False, got array"):
         kind(w).step(grads, *more, zero_grads=np.ones(3))
+
+
+@pytest.mark.parametrize("function", ["adafactor", "adafactorhf", "came", "sm3"])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_states_of_functions_in_another_memory_order(function, order):
+    """Also those with a number for each row or column."""
+    kind = {"adafactor": "Adafactor", "adafactorhf": "AdafactorHF", "came": "CAME", "sm3": "SM3"}[function]
+    p = np.array(np.random.default_rng(0).standard_normal((3, 4, 5)), order=order)
+    opt, g = getattr(schuss, kind)(p.copy(order), lr=0.1), np.array(np.ones((3, 4, 5)), order=order)
+    opt.step(g)
+    states = list(opt.state_dict()["state"][0].values())
+    call = getattr(schuss.functional, f"{function}_")
+    for k, state in enumerate(states):
+        given = [one.copy(order) for one in states]
+        given[k] = state.copy("F" if order == "C" else "C")
+        if given[k].flags.c_contiguous and given[k].flags.f_contiguous:
+            continue
+        before = p.copy()
+        with pytest.raises(ValueError, match=f"must lie in memory as p does; make it with order='{order}'$"):
+            call(p, g, *given, step=2, lr=0.1)
+        assert (p == before).all()
+    call(p, g, *[one.copy(order) for one in states], step=2, lr=0.1)

@@ -68,7 +68,8 @@ class Optimizer(Construction):
         `FTRL` can. A call is one step of the optimizer and of the arrays that have any gradient: schedules and bias
         corrections count it for all of their rows. Momentum, averages and weight decay act in the steps in which a row
         has a gradient, with the same bits as in a step over the whole array; with ``catch_up=True``, `Adam` makes up
-        for the decay of the moments in the others. Norms for clipping are those of the sums.
+        for the decay of the moments in the others. Norms for clipping are those of the sums, added up after those of
+        whole arrays.
 
         Examples
         --------
@@ -192,7 +193,11 @@ class Optimizer(Construction):
 
     @grads.setter
     def grads(self, value: Any) -> None:
-        if value is None or value is not self._grads:  # `opt.grads += g` assigns the same object back
+        # `opt.grads += g` assigns the same object back; that of a list has appended to it.
+        longer = isinstance(value, list) and value is self._grads and len(value) > len(self._root())
+        if longer:
+            del value[len(self._root()) :]
+        if value is None or value is not self._grads or longer:
             place = self._place("opt.grads", *self._suffixes[0])
             raise AttributeError(f"grads cannot be replaced; write into its arrays: {place}[...] = g")
 

@@ -26,7 +26,9 @@ AnySchedule = Callable[[int], float]
 def initial_rate(place: str, schedule: Any) -> float:
     """The base rate: the schedule's `initial_lr`, or its rate at step 0."""
     first = getattr(schedule, "initial_lr", None)
-    return validate.scheduled_rate(place, schedule, 0) if first is None else float(first)
+    if first is None:
+        return validate.scheduled_rate(place, schedule, 0)
+    return validate.number(f"{place}.initial_lr", first)
 
 
 def sets_momentum(schedule: Any) -> bool:

@@ -75,5 +75,6 @@ def orthogonal(
         normal = source.standard_normal((max(rows, columns), min(rows, columns)))
         q, r = np.linalg.qr(normal)
         q *= np.copysign(factor, np.diagonal(r))
-        target[...] = (q if rows >= columns else q.T).reshape(sizes)
+        values = (q if rows >= columns else q.T).reshape(sizes).astype(target.dtype)  # a warning may be an exception
+        target[...] = values
     return target

@@ -185,6 +185,11 @@ def power(base: float, exponent: float) -> float:
         return math.inf if base > 1 else float(base == 1)
 
 
+def scaled_power(factor: float, base: float, exponent: float) -> float:
+    """A factor times such a power; 0 stays 0."""
+    return factor * power(base, exponent) if factor else 0.0
+
+
 def blend(start: float, end: float, weight: float) -> float:
     """`end + (start - end) * weight`: exactly `start` at 1, exactly `end` at 0, monotone and never outside."""
     if weight == 1.0:

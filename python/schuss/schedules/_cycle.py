@@ -9,7 +9,7 @@ from typing import Any, Literal
 from schuss._core import validate
 from schuss._core.hyperparameters import Pair, check_of
 from schuss.schedules._annealing import half_cosine
-from schuss.schedules._base import Schedule, blend, fraction, number, power, whole
+from schuss.schedules._base import Schedule, blend, fraction, number, scaled_power, whole
 
 Anneal = Literal["cos", "linear"]
 ANNEAL = check_of(Anneal)
@@ -273,7 +273,7 @@ class cyclic(Schedule):
         part = place / up if place <= up else (up + down - place) / down
         if self.mode == "triangular2":
             return math.ldexp(part, -min(cycle, 2000))
-        return part * power(self.gamma, step) if self.mode == "exp_range" else part
+        return scaled_power(part, self.gamma, step) if self.mode == "exp_range" else part
 
     def _at(self, step: int) -> float:
         return blend(self.max_lr, self.base_lr, self._height(step))

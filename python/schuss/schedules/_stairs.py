@@ -6,9 +6,9 @@ import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from schuss._core import validate
+from schuss._core import scheduling, validate
 from schuss._core.scheduling import AnySchedule
-from schuss.schedules._base import Composed, Schedule, increasing, inner, number, power, whole
+from schuss.schedules._base import Schedule, increasing, inner, number, scaled_power, whole
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class step(Schedule):
         )
 
     def _at(self, step: int) -> float:
-        return self.lr * power(self.gamma, step // self.step_size)
+        return scaled_power(self.lr, self.gamma, step // self.step_size)
 
     @property
     def initial_lr(self) -> float:
@@ -144,7 +144,7 @@ class multi_step(Schedule):
         )
 
     def _at(self, step: int) -> float:
-        return self.lr * power(self.gamma, bisect.bisect_right(self.milestones, step))
+        return scaled_power(self.lr, self.gamma, bisect.bisect_right(self.milestones, step))
 
     @property
     def initial_lr(self) -> float:
@@ -189,7 +189,7 @@ class exponential(Schedule):
         self._set_checked(lr=number("lr", self.lr), gamma=number("gamma", self.gamma, open_low=True))
 
     def _at(self, step: int) -> float:
-        return self.lr * power(self.gamma, step)
+        return scaled_power(self.lr, self.gamma, step)
 
     @property
     def initial_lr(self) -> float:
@@ -198,7 +198,7 @@ class exponential(Schedule):
 
 
 @dataclass(frozen=True)
-class multiplicative(Composed):
+class multiplicative(Schedule):
     r"""The rate is multiplied by a factor at every step, which a function of the step returns.
 
     .. math:: \eta_t = \eta \prod_{i=1}^{t} f(i)
@@ -211,7 +211,7 @@ class multiplicative(Composed):
     lr : float
         The first rate :math:`\eta`, >= 0.
     factor : callable
-        The function :math:`f`, which returns a number >= 0; it is not called with 0.
+        The function :math:`f`, which returns a number >= 0; it is not called with 0. It keeps no state.
 
     Raises
     ------
@@ -237,11 +237,10 @@ class multiplicative(Composed):
 
     def __post_init__(self) -> None:
         lr = number("lr", self.lr)
-        self._set_checked(lr=lr, factor=inner("factor", self.factor), _last=(0, lr))
-
-    @property
-    def _parts(self) -> tuple[AnySchedule, ...]:
-        return (self.factor,)
+        factor = inner("factor", self.factor)
+        if scheduling.state(factor) is not None:  # its values of earlier steps would not be the same
+            raise ValueError("factor keeps state; multiply a rate by it with schedules.chain")
+        self._set_checked(lr=lr, factor=factor, _last=(0, lr))
 
     def _at(self, step: int) -> float:
         last = self._last  # read once: another thread may set it
@@ -250,14 +249,6 @@ class multiplicative(Composed):
             rate *= validate.scheduled_rate("factor", self.factor, i)
         self._set_checked(_last=(step, rate))
         return rate
-
-    def _momentum_at(self, step: int) -> float | None:
-        return None
-
-    @property
-    def sets_momentum(self) -> bool:
-        """False: the function is no schedule."""
-        return False
 
     @property
     def initial_lr(self) -> float:

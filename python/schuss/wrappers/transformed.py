@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +12,7 @@ from schuss import _schuss
 from schuss._arrays import checks, trees
 from schuss._arrays.formats import State
 from schuss._backends import tools
+from schuss._backends.protocol import Change
 from schuss._core import state as _state
 from schuss._core import validate
 from schuss._core.optimizer import Optimizer
@@ -143,6 +144,15 @@ class Transformed(Wrapper):
     @property
     def _accumulates(self) -> bool:
         return any(isinstance(transform, accumulate) for transform in self._transforms)
+
+    def _group_added(self, group: Mapping[str, Any], others: Sequence[Any] = ()) -> list[Change]:
+        if any(
+            count and isinstance(one, accumulate) for count, one in zip(self._counts, self._transforms, strict=True)
+        ):
+            raise ValueError(
+                "gradients have been accumulated for the next step, and new arrays have none; add the group after it"
+            )
+        return super()._group_added(group, others)
 
     def _new_extra(
         self, param: np.ndarray, states: Sequence[np.ndarray], rule_states: Sequence[State]
