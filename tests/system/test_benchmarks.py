@@ -76,7 +76,7 @@ def test_divisions_and_square_roots_are_counted(jobs):
     cases = {"SGD": [(0, 0)], "AdamW": [(1, 1)], "LAMB": [(0, 0), (1, 1), (0, 0)]}
     cases["LAMB, no clipping"] = [(1, 1), (0, 0)]
     # Powers that are roots or none by default, and the quotients inside of an angle.
-    cases |= {"PAdam": [(1, 2)], "FTRL": [(1, 2)], "AdamAtan2": [(2, 1)]}
+    cases |= {"PAdam": [(1, 2)], "FTRL": [(1, 2)], "AdamAtan2": [(1, 1)]}
     made = {case: jobs.Job(case, [jobs.shape(case, 1024)]) for case in jobs.CASES}
     assert {case: made[case].divider() for case in cases} == cases
     for case, job in made.items():
@@ -115,7 +115,7 @@ def test_the_suite_has_a_version(jobs):
     files += [BENCHES / "sections" / f"{name}.py" for name in ("products", "systems", "tail")]
     files += [BENCHES / "sharded.py", BENCHES / "floor/src/lib.rs"]
     text = "".join(file.read_text(encoding="utf-8") for file in files)
-    assert (version, hashlib.sha256(text.encode()).hexdigest()[:16]) == ("2", "0bb7a90a670d89c1"), (
+    assert (version, hashlib.sha256(text.encode()).hexdigest()[:16]) == ("2", "aa8189b208bc816b"), (
         "the suite has changed: if what is measured has, raise SUITE in timing.py; then put version and hash here"
     )
 
