@@ -208,3 +208,72 @@ def test_schedules_and_numbers():
     numbers.load_state_dict(saved_and_read(planned))
     assert numbers.param_groups[1]["lr"](3) == cosine(3) and numbers.param_groups[0]["lr"] == 0.25
     numbers.step()
+
+
+def test_parameters_that_are_replaced_with_their_states_count_once():
+    """As in models that grow: a new parameter in the place of the old one, with the old one's state."""
+    param = ones(3)
+    optimizer = schuss.torch.Adam([param], lr=schedules.linear(1.0, 0.0, 100))
+    for t in range(1, 41):
+        param.grad = torch.ones_like(param)
+        optimizer.step()
+        assert optimizer.step_count == t
+        if t % 10 == 0:
+            state = optimizer.state.pop(param)
+            param = torch.nn.Parameter(torch.cat([param.detach(), torch.ones(1)]))
+            longer = {name: torch.cat([state[name], torch.zeros(1)]) for name in ("exp_avg", "exp_avg_sq")}
+            optimizer.param_groups[0]["params"] = [param]
+            optimizer.state[param] = {**state, **longer}
+            assert "missed_steps" not in optimizer.state_dict()["param_groups"][0]
+
+
+def test_groups_have_the_count_after_each_step():
+    """ZeroRedundancyOptimizer saves the groups as they are."""
+    optimizer = schuss.torch.Adam([ones(3), ones(3)], lr=0.1)
+    alternate(optimizer, 10)
+    assert optimizer.param_groups[0]["missed_steps"] == 5
+    optimizer.param_groups[0]["missed_steps"] = torch.tensor(5.0)  # as it broadcasts them
+    again = schuss.torch.Adam([ones(3), ones(3)], lr=0.1)
+    again.load_state_dict(optimizer.state_dict())
+    assert again.step_count == 10
+
+
+@pytest.mark.parametrize("kind", [schuss.torch.Adam, schuss.torch.Muon])
+def test_pickles_of_earlier_versions(kind):
+    """They have neither the defaults that schedulers do not see, nor turns."""
+    optimizer = kind([ones(3, 3)], lr=0.1)
+    optimizer.param_groups[0]["params"][0].grad = torch.eye(3)
+    optimizer.step()
+    state = optimizer.__getstate__()
+    state["defaults"] = {**state["defaults"], **state.pop("_beside")}
+    older = kind.__new__(kind)
+    older.__setstate__(copy.deepcopy(state))
+    assert older.step_count == 1 and ("betas" in older.defaults) == ("betas" in optimizer.defaults)
+    assert older.param_groups[0]["betas"] == optimizer.param_groups[0]["betas"]
+
+
+class WithAll(AdamW):
+    def __getstate__(self):
+        return self.__dict__
+
+
+def test_copies_of_a_class_that_saves_all_it_has():
+    optimizer = WithAll([ones(3)], lr=0.1)
+    optimizer.param_groups[0]["params"][0].grad = torch.ones(3)
+    optimizer.step()
+    other = copy.deepcopy(optimizer)
+    assert other.step_count == 1 and other._turns is not optimizer._turns
+
+
+def test_a_hook_that_adds_the_groups_of_a_checkpoint():
+    one, two = ones(3), ones(2)
+    saved = schuss.torch.Adam([{"params": [one]}, {"params": [two]}], lr=0.5).state_dict()
+    optimizer = schuss.torch.Adam([one], lr=0.1)
+    optimizer.register_load_state_dict_pre_hook(lambda own, _: own.add_param_group({"params": [two]}))
+    optimizer.load_state_dict(saved)
+    assert [group["lr"] for group in optimizer.param_groups] == [0.5, 0.5]
+
+
+def test_a_group_that_is_no_dict():
+    with pytest.raises(TypeError, match="param_group must be a dict"):
+        schuss.torch.Muon([ones(3, 3)], lr=0.1).add_param_group([ones(3, 3)])

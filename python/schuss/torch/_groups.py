@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from schuss._core import given_groups, scheduling, validate
@@ -79,9 +80,9 @@ def place(group: int, i: int, entry: Mapping[str, Any]) -> str:
     return f"param_groups[{group}]['params'][{i}]" if names is None else f"parameter {names[i]!r}"
 
 
-def places(groups: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, Any]]:
-    """Every parameter with what messages call it."""
-    for g, group in enumerate(groups):
+def places(groups: Sequence[Mapping[str, Any]], numbers: Sequence[int] | None = None) -> Iterator[tuple[str, Any]]:
+    """Every parameter with what messages call it; `numbers` are those of the groups, if they are not all."""
+    for g, group in zip(range(len(groups)) if numbers is None else numbers, groups, strict=True):
         for i, param in enumerate(group["params"]):
             yield place(g, i, group), param
 
@@ -91,9 +92,15 @@ def sizes(groups: Sequence[Mapping[str, Any]]) -> list[tuple[int, int]]:
     return [(len(group), len(group["params"])) for group in groups]
 
 
+def as_steps(where: str, value: Any) -> int:
+    """A step count, which torch has as a tensor of floating-point numbers."""
+    number = plain(where, torch.as_tensor(value) if isinstance(value, (np.ndarray, np.generic)) else value)
+    return validate.steps(where, int(number) if isinstance(number, float) and number.is_integer() else number)
+
+
 def missed_steps(groups: Sequence[Mapping[str, Any]]) -> int:
     """How many steps no parameter has taken; earlier versions and torch do not save it, and a new group lacks it."""
-    kept = [validate.steps(f"param_groups[{g}][{MISSED!r}]", group.get(MISSED, 0)) for g, group in enumerate(groups)]
+    kept = [as_steps(f"param_groups[{g}][{MISSED!r}]", group.get(MISSED, 0)) for g, group in enumerate(groups)]
     return max(kept, default=0)
 
 

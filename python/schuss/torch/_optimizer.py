@@ -118,26 +118,24 @@ class Optimizer(Attributes):
         self._in_constructor = False
         named = [(where, _array(param)) for where, param in places(self.param_groups)]
         check_params(state_format(self._options), named)
-        self._check_together()
+        Plan(self._kind, self._options, self.param_groups, {})  # raises what the first step would; it is not kept
 
     @in_turn
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Adds a group of parameters; see ``torch.optim.Optimizer.add_param_group``."""
         self._check_idle()
-        for name, default in self._beside.items():
-            param_group.setdefault(name, default)  # as torch does with its defaults
+        if isinstance(param_group, dict):  # else torch has an error for it
+            for name, default in self._beside.items():
+                param_group.setdefault(name, default)  # as torch does with its defaults
         super().add_param_group(param_group)
         try:
             self._check_group(len(self.param_groups) - 1)
-            if not self._in_constructor:
-                self._check_together()
+            if not self._in_constructor:  # with the first alone, since many groups may be added one by one
+                numbers = sorted({0, len(self.param_groups) - 1})
+                Plan(self._kind, self._options, [self.param_groups[g] for g in numbers], {}, None, numbers)
         except BaseException:
             del self.param_groups[-1]
             raise
-
-    def _check_together(self) -> None:
-        """Raises what the next step would, by a plan that is not kept: parameters may still get other memory."""
-        Plan(self._kind, self._options, self.param_groups, {})
 
     def _check_group(self, g: int) -> None:
         group = self.param_groups[g]
@@ -320,12 +318,12 @@ class Optimizer(Attributes):
         """
         self._check_idle()
         before = self.__dict__.copy()
-        own = [schedules(self._kind, group) for group in self.param_groups]
+        own: list[dict[str, Any]] = []
         loaded, loading = state_dict, Loading()
 
         def last(_: Any, final: dict[str, Any]) -> None:
-            nonlocal loaded
-            loaded = final
+            nonlocal loaded, own
+            loaded, own = final, [schedules(self._kind, group) for group in self.param_groups]
 
         def mend(_: Any) -> None:
             """Sets states as they were saved, which torch has cast to parameters' dtypes, and this one's schedules."""
@@ -366,6 +364,9 @@ class Optimizer(Attributes):
         super().__setstate__(state)
         self.__dict__.setdefault("_turns", Turns())  # torch calls this on an optimizer that loads, too
         self._plan = None
+        if "_beside" not in self.__dict__:  # earlier versions had them among the defaults
+            names = [name for name in ("betas",) if name in self.defaults and "momentum" in self.defaults]
+            self._beside = {name: self.defaults.pop(name) for name in names}
         for group in self.param_groups:  # torch's classes have other options
             for name, default in (self.defaults | self._beside).items():
                 group.setdefault(name, default)

@@ -25,6 +25,7 @@ from schuss._core.rules import RULES
 from schuss.torch import _axes, _saved, _tensors
 from schuss.torch._groups import (
     FIRST_RATE,
+    as_steps,
     hyperparameter,
     is_hyperparameter,
     keep_missed,
@@ -48,16 +49,18 @@ class Plan:
         groups: Sequence[dict[str, Any]],
         state: Mapping[Any, Any],
         before: Plan | None = None,
+        numbers: Sequence[int] | None = None,
     ) -> None:
         refuse_whole(groups)
         self._all_groups, self._sizes = list(groups), sizes(groups)
-        self._places = [where for where, _ in places(groups)]
+        named = list(places(groups, numbers))
+        self._places = [where for where, _ in named]
         #: A group without parameters is allowed in torch: with sharded states a process may have none of them.
         self._groups = [group for group in groups if group["params"]]
         self._params = [param for group in self._groups for param in group["params"]]
         ends = np.cumsum([0, *(len(group["params"]) for group in self._groups)]).tolist()
         self._bounds = list(pairwise(ends))
-        self._parts = [self._part(*named) for named in places(groups)]
+        self._parts = [self._part(*one) for one in named]
         self._memory = Memory(self._params)
         self._axes = [_tensors.axes(part) or () for part in self._parts]
         arrays = [_tensors.array(part.permute(axes)) for part, axes in zip(self._parts, self._axes, strict=True)]
@@ -252,7 +255,7 @@ class Plan:
                 f"the state of {where} lacks {(*missing, 'step')[0]!r}: it has "
                 f"{', '.join(map(str, saved))}; it must come from the same optimizer, with the same options"
             )
-        taken = _saved.steps(f"'step' of {where}", steps)
+        taken = as_steps(f"'step' of {where}", steps)
         if _saved.ORDER in own:
             _saved.check_order(where, own[_saved.ORDER], saved.get(_saved.ORDER))
         for name in wanted:
@@ -362,7 +365,12 @@ class Plan:
         if self.optimizer is None or self.optimizer.step_count == self._followed:
             return
         counters = self.optimizer._read_counters()
-        self._counts[:] = self._steps(counters)
+        for (a, b), steps in zip(self._bounds, counters.groups, strict=True):
+            self._counts[a:b] = steps
+        if counters.missed:
+            self._counts -= counters.missed
+            # Also here: some wrappers of torch save the groups as they are after a step.
+            keep_missed(self._all_groups, counters.steps - int(self._counts.max()))
         started = [i for i in self._new if self._counts[i] > 0]
         if started:
             self.unused = False
@@ -373,11 +381,6 @@ class Plan:
             self._look(state)
         self._followed = counters.steps
 
-    def _steps(self, counters: Counters) -> np.ndarray:
-        """The steps that each parameter has taken."""
-        steps = np.repeat(counters.groups, [b - a for a, b in self._bounds])
-        return steps - counters.missed if counters.missed else steps
-
     def keep_count(self, groups: Sequence[dict[str, Any]], state: Any) -> None:
         """Keeps in the states and in `groups`, which may have changed, all that counts, for checkpoints and new plans.
 
@@ -387,10 +390,12 @@ class Plan:
         self.follow(state)
         if self.optimizer is None:
             return
-        counters = self.optimizer._read_counters()
-        steps = dict(zip(map(id, self._params), self._steps(counters).tolist(), strict=True))
-        present = (id(param) for group in groups for param in group["params"])
-        keep_missed(groups, counters.steps - max(map(lambda param: steps.get(param, 0), present), default=0))
+        known = dict(zip(map(id, self._params), self._counts.tolist(), strict=True))
+        taken = [known.get(id(param)) for group in groups for param in group["params"]]
+        if None in taken:  # one may have come in the place of another, with its state
+            taken += [_saved.taken(state.get(param)) for group in groups for param in group["params"]]
+        most = max((steps for steps in taken if steps is not None), default=0)
+        keep_missed(groups, max(0, self.optimizer.step_count - most))
 
 
 def _same(one: Any, other: Any) -> bool:

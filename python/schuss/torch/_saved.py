@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import torch
 
-from schuss._core import validate
 from schuss.torch import _tensors
-from schuss.torch._groups import plain
+from schuss.torch._groups import as_steps
 
 #: The name in a state of the order of axes in memory, to which the scales of int8 states belong.
 ORDER = "memory_order"
@@ -35,10 +33,13 @@ def check_order(where: str, own: Any, saved: Any) -> None:
         )
 
 
-def steps(where: str, value: Any) -> int:
-    """A step count, which torch has as a tensor of floating-point numbers."""
-    number = plain(where, torch.as_tensor(value) if isinstance(value, (np.ndarray, np.generic)) else value)
-    return validate.steps(where, int(number) if isinstance(number, float) and number.is_integer() else number)
+def taken(state: Any) -> int:
+    """The steps that a parameter's state says it has taken; 0 where it says nothing that is one."""
+    value = state.get("step", 0) if isinstance(state, Mapping) else 0
+    try:
+        return as_steps("step", value)
+    except (TypeError, ValueError):  # refused by name when the state is used
+        return 0
 
 
 def numbers(where: str, value: Any) -> Any:

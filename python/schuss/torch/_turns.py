@@ -20,11 +20,15 @@ class Turns:
         self._lock = threading.RLock()
 
     def __enter__(self) -> None:
-        if not self._lock.acquire(timeout=PATIENCE):
+        # At first without a time, which takes longer.
+        if not (self._lock.acquire(False) or self._lock.acquire(timeout=PATIENCE)):
             raise RuntimeError(
                 "this optimizer is in the middle of a step, or of being saved or loaded, in another thread; use it "
                 "from one place at a time"
             )
+
+    def __reduce__(self) -> tuple[type[Turns], tuple[()]]:
+        return Turns, ()  # a copy of an optimizer has its own
 
     def __exit__(self, *_: object) -> None:
         self._lock.release()
