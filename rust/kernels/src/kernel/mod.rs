@@ -94,6 +94,7 @@ pub(crate) trait Pass {
     /// Whether weight decay may be added to the gradient.
     const DECAYS: bool;
     /// Whether it divides or takes roots.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))] // for the choice among levels that only x86-64 has
     const DIVIDES: bool;
     /// # Safety
     /// As for [`Kernel`]: parameters are `P`, gradients `G`, states `S`.
