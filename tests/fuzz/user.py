@@ -107,10 +107,10 @@ class User:
     def give(self, thing, own=(), kept=True):
         """Notes an argument, to be compared after the call, and returns it.
 
-        Left out are arrays that share memory with `own`: code of the user may change those.
+        Left out are those of `own`, and arrays that share memory with them: code of the user may change those.
         """
         arrays = hostile.arrays(thing)
-        apart = [array for array in arrays if not any(np.may_share_memory(one, array) for one in own)]
+        apart = [array for array in arrays if not any(one is array or np.may_share_memory(one, array) for one in own)]
         noted = thing if len(apart) == len(arrays) else apart
         self.given.append((noted, image(noted), kept))
         return thing
