@@ -29,7 +29,6 @@ extensions = [
     "sphinx_copybutton",
     "docstrings",
     "optimizer_pages",
-    "porting",
 ]
 exclude_patterns = ["_ext", "_templates", "**/*.inc", "gallery/**/*.py", "gallery/**/*.ipynb"]
 templates_path = ["_templates"]

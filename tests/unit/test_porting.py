@@ -3,8 +3,6 @@
 import copy
 import gc
 import pickle
-import re
-import sys
 import weakref
 from collections import OrderedDict, defaultdict
 from types import SimpleNamespace
@@ -12,14 +10,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from helpers import ROOT, assert_unchanged, refused, snapshot
+from helpers import assert_unchanged, refused, snapshot
+from porting_tables import TABLES
 
 import schuss
-
-sys.path.insert(0, str(ROOT / "docs" / "_ext"))
-
-import peers
-import porting
 
 REPLACED = (
     " is not the array that this optimizer updates: it was replaced. Write into the array in place, {0}[...] = values, "
@@ -185,7 +179,6 @@ def test_layers_that_make_their_arrays_later():
         schuss.AdamW(layers)
 
 
-TABLES = {name: rows for name, (rows, _) in peers.TABLES.items()}
 ADVISED = [
     ("keras", "Muon", "fallback=True"),
     ("pytorch_optimizer", "LARS", "adapt=False, weight_decay=0.0"),
@@ -196,19 +189,12 @@ ADVISED = [
 
 @pytest.mark.parametrize(("table", "peer", "advised"), ADVISED)
 def test_options_that_remarks_of_the_porting_tables_advise_for_a_group(table, peer, advised):
-    (row,) = [row for row in TABLES[table] if row[0] == peer]
-    assert f"``{advised}``" in row[-1]
-    options, group = eval(f"dict({row[2]})"), eval(f"dict({advised})", {"lr": 0.1})
-    opt = schuss.OPTIMIZERS[row[1]]([{"params": np.ones((2, 2))}, {"params": np.ones(3), **group}], **options)
+    (row,) = [row for row in TABLES[table] if row.peer == peer]
+    assert f"``{advised}``" in row.remark
+    options, group = eval(f"dict({row.options})"), eval(f"dict({advised})", {"lr": 0.1})
+    opt = schuss.OPTIMIZERS[row.name]([{"params": np.ones((2, 2))}, {"params": np.ones(3), **group}], **options)
     assert {name: opt.param_groups[1][name] for name in group} == group
     assert opt.step([np.ones((2, 2)), np.ones(3)])
-
-
-@pytest.mark.parametrize("name", TABLES)
-def test_roles_in_the_porting_tables_are_no_literals(name):
-    table = porting.table(name)
-    assert not re.search(r":\w+:``", table)
-    assert len(re.findall(r":\w+:`[^`]+`", table)) == sum(len(re.findall(r":\w+:`", row[-1])) for row in TABLES[name])
 
 
 class Layers(list):
