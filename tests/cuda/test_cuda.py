@@ -116,7 +116,7 @@ def written_in(stage):
 @pytest.mark.parametrize(("rule", "program"), nvrtc_units.programs())
 def test_compiled_code_has_only_the_operations_of_the_rule(rule, program, grads):
     """No float32 arithmetic becomes float64, and the compiler fuses or reorders no roundings."""
-    nvrtc.load(99)
+    nvrtc.load(99, 90)
     stages = _schuss.rule_tree(rule)["programs"][program]
     dtypes = nvrtc_units.DTYPES
     one = {param: param if param != "float64" else "float32" for param in dtypes}
@@ -165,14 +165,14 @@ def test_local_memory_is_seen_in_machine_code(target):
 
 @LINUX
 def test_the_compiler_fuses_no_multiply_add():
-    nvrtc.load(99)
+    nvrtc.load(99, 90)
     source = 'extern "C" __global__ void f(float* x) { x[0] = x[1] * x[2] + x[3]; }'
     assert "fma" not in _schuss.cuda_compile(source, "compute_80").decode()
 
 
 @LINUX
 def test_compiler_messages_are_in_the_error():
-    nvrtc.load(99)
+    nvrtc.load(99, 90)
     with pytest.raises(RuntimeError, match=r"(?s)^NVRTC \d+\.\d+ for sm_90: .*nonsense.* is undefined"):
         _schuss.cuda_compile("int f() { return nonsense; }", "sm_90")
 
@@ -264,14 +264,33 @@ def test_without_a_compiler(tmp_path):
 
 
 @LINUX
-def test_a_compiler_newer_than_the_driver():
+@pytest.mark.parametrize(
+    ("newest", "arch", "advice", "why"),
+    [
+        (
+            11,
+            90,
+            "the NVIDIA driver is for CUDA 11, and the CUDA compiler of pip needs 12: update the driver",
+            "newer than the driver",
+        ),
+        (99, 10, "pip install nvidia-cuda-nvrtc-cu12, ", "too new for sm_10"),
+    ],
+)
+def test_a_compiler_too_new_for_the_driver_or_the_device(newest, arch, advice, why):
     script = (
         "from schuss._backends import nvrtc\n"
-        "try: nvrtc.load(11)\nexcept RuntimeError as e: print(e, e.__cause__, sep='\\n')"
+        f"try: nvrtc.load({newest}, {arch})\nexcept RuntimeError as e: print(e, e.__cause__, sep='\\n')"
     )
     first, second = run(script).stdout.strip().split("\n")
-    assert "pip install nvidia-cuda-nvrtc-cu12, " in first
-    assert re.search(r"is version \d+, newer than the driver", second)
+    assert advice in first
+    assert re.search(rf"is version \d+, {why}", second)
+
+
+@LINUX
+@pytest.mark.skipif(shutil.which("g++") is None, reason="the emulator needs g++")
+def test_a_device_that_is_too_old():
+    script = EMULATED + "import schuss\ntry: schuss._schuss.CudaBlock(0, 8, False)\nexcept RuntimeError as e: print(e)"
+    assert run(script, EMULATOR_MAJOR="6").stdout == "device 0 has compute capability 6.0; schuss needs 7.0 or more\n"
 
 
 def test_import_loads_nothing_of_cuda():

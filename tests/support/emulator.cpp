@@ -20,13 +20,14 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <sstream>
 #include <string>
 #include <vector>
 
 typedef unsigned long long u64;
 typedef u64 Pointer;
-enum { SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, INVALID_IMAGE = 200, INVALID_CONTEXT = 201, NOT_FOUND = 500, NOT_READY = 600 };
+enum { SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, INVALID_IMAGE = 200, INVALID_CONTEXT = 201, INVALID_HANDLE = 400, NOT_FOUND = 500, NOT_READY = 600 };
 
 static std::recursive_mutex mutex;
 static std::string text;
@@ -46,6 +47,9 @@ static bool call(const char* name, const std::string& rest = "") {
 #define CALL(...) \
     std::lock_guard<std::recursive_mutex> guard(mutex); \
     if (call(__VA_ARGS__)) return OUT_OF_MEMORY
+
+// A stream that has been destroyed is an error here; a driver may do anything with it.
+#define USES(stream) if (destroyed.count(stream)) return INVALID_HANDLE
 
 template <class... T> static std::string join(T... values) {
     std::ostringstream out;
@@ -140,6 +144,7 @@ static void run_block(const Function& f, unsigned threads, void* args) {
 struct Stream { std::deque<std::function<void()>> queue; u64 given = 0, done = 0; };
 struct Event { void* stream = nullptr; u64 at = 0; };
 static std::map<void*, Stream> streams;
+static std::set<void*> destroyed, captured;
 
 static void drain(void* stream, u64 until = ~0ull) {
     Stream& s = streams[stream];
@@ -197,6 +202,7 @@ extern "C" {
 
 const char* emulator_log() { return text.c_str(); }
 void emulator_clear() { std::lock_guard<std::recursive_mutex> guard(mutex); text.clear(); }
+void emulator_capture(void* stream, bool begins) { if (begins) captured.insert(stream); else captured.erase(stream); }
 void emulator_fail(const char* name, int nth) { std::lock_guard<std::recursive_mutex> guard(mutex); failing = name; failing_in = nth; }
 
 int cuInit(unsigned) { return getenv("EMULATOR_BROKEN") ? 999 : SUCCESS; }
@@ -234,11 +240,13 @@ int cuMemcpyAsync(Pointer to, Pointer from, size_t bytes, void* stream) {
     const Range *target = find(to), *source = find(from);
     const char* kind = !target || target->host ? "to-host" : !source || source->host ? "to-device" : "on-device";
     CALL("copy", join(bytes, kind, stream));
+    USES(stream);
     give(stream, [=] { memcpy((void*)to, (void*)from, bytes); }); // pageable memory too: a driver may wait for it or not
     return SUCCESS;
 }
 int cuMemsetD8Async(Pointer to, unsigned char byte, size_t bytes, void* stream) {
     CALL("fill", join(bytes, stream));
+    USES(stream);
     give(stream, [=] { memset((void*)to, byte, bytes); });
     return SUCCESS;
 }
@@ -250,10 +258,12 @@ int cuCtxSynchronize() {
     return SUCCESS;
 }
 int cuStreamCreate(void** out, unsigned) { static size_t next = 0x100; *out = (void*)next++; return SUCCESS; }
-int cuStreamDestroy_v2(void*) { return SUCCESS; }
-int cuStreamSynchronize(void* stream) { CALL("synchronize", join(stream)); drain(stream); return SUCCESS; }
+int cuStreamDestroy_v2(void* stream) { destroyed.insert(stream); return SUCCESS; }
+int cuStreamIsCapturing(void* stream, int* status) { *status = captured.count(stream); return SUCCESS; }
+int cuStreamSynchronize(void* stream) { CALL("synchronize", join(stream)); USES(stream); drain(stream); return SUCCESS; }
 int cuStreamWaitEvent(void* stream, Event* event, unsigned) {
     CALL("order", join(event->stream, "before", stream));
+    USES(stream);
     Event at = *event;
     if (at.at) give(stream, [=] { drain(at.stream, at.at); });
     return SUCCESS;
@@ -262,6 +272,7 @@ int cuEventCreate(Event** out, unsigned) { *out = new Event(); return SUCCESS; }
 int cuEventDestroy_v2(Event* event) { delete event; return SUCCESS; }
 int cuEventRecord(Event* event, void* stream) {
     CALL("record", join(stream));
+    USES(stream);
     give(stream, [] {});
     *event = {stream, streams[stream].given};
     return SUCCESS;
@@ -300,6 +311,7 @@ int cuModuleGetFunction(Function** out, void* module, const char* name) {
 int cuLaunchKernel(Function* f, unsigned x, unsigned, unsigned, unsigned threads, unsigned, unsigned, unsigned, void* stream,
                    void** parameters, void**) {
     CALL("launch", join(f->name, x, stream));
+    USES(stream);
     if (!x) return INVALID_VALUE;
     auto args = std::make_shared<std::vector<char>>((char*)parameters[0], (char*)parameters[0] + f->bytes);
     give(stream, [=] {

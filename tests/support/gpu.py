@@ -91,6 +91,26 @@ class Array:
         return dict(shape=self.shape, typestr=code, data=data, strides=self.strides, version=3, stream=self.stream)
 
 
+def cupy(streams):
+    """What is asked of CuPy: its current stream of each device, from a list."""
+    now = [0]
+
+    class Device:
+        def __init__(self, number):
+            self.number = number
+
+        def __enter__(self):
+            self.before, now[0] = now[0], self.number
+
+        def __exit__(self, *_):
+            now[0] = self.before
+
+    def get_current_stream():
+        return SimpleNamespace(ptr=streams[now[0]])
+
+    return SimpleNamespace(cuda=SimpleNamespace(Device=Device, get_current_stream=get_current_stream))
+
+
 def torch():
     """What benches/cuda.py uses of PyTorch, for an emulated GPU. Its optimizer does nothing."""
 

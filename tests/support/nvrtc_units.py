@@ -27,7 +27,7 @@ def sources(rule, program, param, grad):
 
 @cache
 def compiler():
-    nvrtc.load(99)
+    nvrtc.load(99, 90)
     return _schuss.cuda_compile
 
 

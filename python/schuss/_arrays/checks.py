@@ -50,10 +50,11 @@ def is_on_gpu(thing: Any) -> bool:
     """Whether an object is an array on an NVIDIA GPU."""
     if type(thing) is np.ndarray:
         return False
-    if hasattr(thing, "__cuda_array_interface__"):
-        return True
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(thing, torch.Tensor):  # one that requires a gradient has no interface
+        return bool(thing.is_cuda)
     try:
-        return int(thing.__dlpack_device__()[0]) == 2
+        return hasattr(thing, "__cuda_array_interface__") or int(thing.__dlpack_device__()[0]) == 2
     except Exception:  # not an array, or one without device information
         return False
 

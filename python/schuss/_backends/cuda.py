@@ -7,6 +7,7 @@ whether the step was taken.
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -30,7 +31,11 @@ class Cuda:
         cuda_arrays.prepare()
         self.device = 0
         self.work: Any = None
-        self._last_stream = cuda_arrays.LEGACY
+        #: The library in whose current stream steps run, and the parameters that are of others.
+        self._framework = ""
+        self._foreign: list[Any] = []
+        #: PyTorch's parameters, which it counts the changes of.
+        self._tensors: list[Any] = []
         self._group_steps: list[int] = []
         #: How many of its group's steps each array has missed; empty if none has.
         self._missed: list[int] = []
@@ -87,9 +92,13 @@ class Cuda:
     def arranged(
         self, owner: Owner, groups: Sequence[GroupArrays], first: int, root: Any, shared: np.ndarray | None
     ) -> list[Change]:
-        new = groups[first:]
+        new, params = groups[first:], [param for group in groups for param in group.params]
         self.norms(owner)  # read now, since the device forgets it
+        framework = next((param.framework for param in params if param.framework), "")
         changes: list[Change] = [
+            (self, "_framework", framework),
+            (self, "_foreign", cuda_interop.arrays_of_others(params, framework)),
+            (self, "_tensors", cuda_interop.counted_tensors(params)),
             (self, "_group_steps", [*self._group_steps, *(0 for _ in new)]),
             (self, "_missed", [*self._missed, *(0 for group in new for _ in group.params)] if self._missed else []),
             (self, "_rules_of_group", [*self._rules_of_group, *(len(group.rules) for group in new)]),
@@ -162,6 +171,10 @@ class Cuda:
             else:
                 kept.append(target.like(np.full(target.shape, value, target.dtype, target.order)))
                 calls.append((_schuss.cuda_copy, target.copy_arguments(kept[-1])))
+        # The stream is the last argument of each call. Later work waits for the first, and that for the others.
+        streams = list(dict.fromkeys(arguments[-1] for _, arguments in calls))
+        calls += [(_schuss.cuda_order, (self.device, other, streams[0])) for other in streams[1:]]
+        calls += [(self.work.mark, (stream,)) for stream in streams[:1]]
         return _schuss.Changes(attributes, copies=on_host, fills=fills_on_host, calls=calls, kept=kept)
 
     def job(
@@ -180,7 +193,7 @@ class Cuda:
 
     def counters(self, owner: Owner) -> Counters:
         steps, skipped, *_ = owner._counters
-        self._follow(owner)
+        self._follow()
         self._read_shared(owner)
         return Counters(steps, skipped, list(self._group_steps), list(self._missed))
 
@@ -201,7 +214,7 @@ class Cuda:
 
     def check_idle(self, owner: Owner) -> None:
         _schuss.Core._check_idle(owner)
-        self._follow(owner)
+        self._follow()
 
     def exclusive(self, owner: Owner, *others: _schuss.Core) -> contextlib.AbstractContextManager[None]:
         return self._exclusive(owner, *others)
@@ -209,22 +222,29 @@ class Cuda:
     @contextlib.contextmanager
     def _exclusive(self, owner: Owner, *others: _schuss.Core, read_only: bool = False) -> Iterator[None]:
         with _schuss.ExclusiveLock(owner, *others, read_only=read_only):
-            self._follow(owner)
+            self._follow()
             self._read_shared(owner)
             yield
 
-    def _follow(self, owner: Owner) -> int:
-        """The current stream to work in; work there waits for earlier work in the previous stream."""
-        stream = self._stream(owner)
-        if stream != self._last_stream:
-            _schuss.cuda_order(self.device, self._last_stream, stream)
-            self._last_stream = stream
-        return stream
+    def _stream(self) -> int:
+        """The current stream, in which this optimizer works."""
+        return cuda_arrays.current_stream(self._framework, self.device)
 
-    def _stream(self, owner: Owner) -> int:
-        """The current stream of the library that the parameters come from."""
-        frameworks = (param.framework for param in owner._params)
-        return cuda_arrays.current_stream(next((name for name in frameworks if name), ""), self.device)
+    def _follow(self) -> None:
+        """Makes the current stream wait for all that was started before; a step waits by itself."""
+        stream = self._stream()
+        self.work.hold(stream)
+        for other in self._foreign_streams(stream):
+            _schuss.cuda_order(self.device, other, stream)
+
+    def _foreign_streams(self, stream: int) -> set[int]:
+        """The streams in which other libraries use parameters of this optimizer, without the one that it works in."""
+        return {cuda_interop.describe("params", param).stream for param in self._foreign} - {0, stream}
+
+    def _count_changes(self) -> None:
+        """Tells PyTorch that its parameters have changed, so that a graph which needs them as they were is refused."""
+        if self._tensors:
+            sys.modules["torch"].autograd.graph.increment_version(self._tensors)
 
     # The step.
 
@@ -248,7 +268,8 @@ class Cuda:
         self.norms(owner)  # other tables do not have the last step's
         if arrays is None:  # such a program reads no gradients, but all have a place in the work list
             given = [p.pointer for p in owner._params], [p.dtype.name for p in owner._params]
-            stream, foreign = self._follow(owner), set[int]()
+            stream = self._stream()
+            foreign = self._foreign_streams(stream)
         else:
             gradients, stream, foreign = self.read(owner, arrays, False)
             given = as_given(gradients)
@@ -256,6 +277,7 @@ class Cuda:
         with self._ordered(foreign, stream):
             counts = self._counts(), self._missed
             self.work.step(program, values, *counts, *given, 1.0, None, False, False, False, stream, made)
+        self._count_changes()
 
     def _counts(self) -> list[int]:
         """The number of the next step for each rule of each group."""
@@ -272,6 +294,7 @@ class Cuda:
             try:
                 for other in foreign:
                     _schuss.cuda_order(self.device, stream, other)
+                self._gradients.started(self.device, stream)
             except (MemoryError, RuntimeError):
                 _schuss.cuda_synchronize(self.device, stream)  # the host waits instead
 
@@ -334,15 +357,17 @@ class Cuda:
             counted: Change = (owner, "_counters", (steps, skipped + 1, [], []))
             _schuss.Changes([counted, (self, "_norm", norm if measures else None), (self, "_bound", None)]).make()
             return False
+        self._count_changes()
         return True
 
     def read(
         self, owner: Owner, grads: Any, zero_grads: bool, partial: bool = False
     ) -> tuple[list[Description | None], int, set[int]]:
-        """The checked gradients, the stream to work in, and the other streams that produced gradients."""
+        """The checked gradients, the stream to work in, and the other streams that make gradients or use parameters."""
         gradients = self._gradients.read(owner, self.device, grads, zero_grads, partial)
-        stream = self._follow(owner)
+        stream = self._stream()
         present = [one for one in gradients if one is not None]
         frameworks = {one.framework for one in present if one.framework}
         streams = {cuda_arrays.current_stream(name, self.device) for name in frameworks}
-        return gradients, stream, (streams | {one.stream for one in present if not one.framework}) - {stream}
+        streams |= {one.stream for one in present if not one.framework} | self._foreign_streams(stream)
+        return gradients, stream, streams - {0, stream}

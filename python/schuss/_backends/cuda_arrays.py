@@ -34,15 +34,17 @@ def prepare() -> None:
         version = _schuss.cuda_driver()
     except RuntimeError as error:
         raise RuntimeError(f"{error}: arrays on a GPU need the NVIDIA driver on this machine") from None
-    nvrtc.load(version // 1000)
+    nvrtc.load(version // 1000, _schuss.cuda_least_arch())
 
 
 def current_stream(framework: str, device: int) -> int:
-    """A framework's current stream."""
+    """A framework's current stream on a device."""
     if framework == "torch":
         return int(sys.modules["torch"].cuda.current_stream(device).cuda_stream) or LEGACY
     if framework == "cupy":
-        return int(sys.modules["cupy"].cuda.get_current_stream().ptr) or LEGACY
+        cuda = sys.modules["cupy"].cuda
+        with cuda.Device(device):  # each device has its own
+            return int(cuda.get_current_stream().ptr) or LEGACY
     return LEGACY
 
 

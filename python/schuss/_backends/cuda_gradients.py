@@ -26,8 +26,10 @@ class Gradients:
         self._template: Any = None
         #: For each parameter the key of its last gradient and its description; None before the first step.
         self._known: list[Any] = []
-        #: Gradients that must outlive the step.
+        #: Those of the step that is being started which must outlive it, and those of earlier steps, each with the
+        #: event of its end. PyTorch and CuPy reuse freed memory in stream order, other libraries may do it earlier.
         self._alive: list[Any] = []
+        self._queued: list[tuple[_schuss.CudaEvent, list[Any]]] = []
 
     def arranged(self, root: Any, new: int) -> list[Change]:
         """What changes when there are `new` more parameters, and this is the structure of all."""
@@ -47,11 +49,19 @@ class Gradients:
         described = [entry[1] for entry in self._known]
         if zero_grads:
             _check_zeroable(owner, described)
-        # PyTorch and CuPy reuse freed memory in stream order; gradients of other libraries must outlive the step.
         self._alive = [
             leaf for leaf, one in zip(leaves, described, strict=True) if one is not None and not one.framework
         ]
         return described
+
+    def started(self, device: int, stream: int) -> None:
+        """Keeps gradients alive until this stream has run the work that it has been given."""
+        self._queued = [(end, leaves) for end, leaves in self._queued if not end.reached()]
+        if self._alive:
+            end = _schuss.CudaEvent(device)
+            end.record(stream)
+            self._queued.append((end, self._alive))
+            self._alive = []
 
 
 def as_given(gradients: Sequence[Description | None]) -> tuple[list[int], list[str]]:

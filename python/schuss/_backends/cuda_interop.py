@@ -25,6 +25,11 @@ def adapt(place: str, array: Any) -> DeviceArray:
     """Another library's array as a view to update in place; raises if that is impossible."""
     if array is None:
         raise TypeError(f"{place} is None; every entry must be an array")
+    if _library(array) == "jax":
+        raise TypeError(
+            f"{place} is an array of JAX, which cannot be changed in place; keep the parameters in arrays of CuPy or "
+            "PyTorch, and pass JAX's gradients"
+        )
     if not checks.is_on_gpu(array):
         raise ValueError(
             f"{place} is in host memory, but others are on a GPU; all arrays of an optimizer must lie on one device"
@@ -69,7 +74,7 @@ class Description(NamedTuple):
     dtype: str
     order: Literal["C", "F"] | None  # None: not contiguous
     writable: bool
-    stream: int  # its producer's stream
+    stream: int  # its producer's stream; 0 if nothing needs to be waited for
     framework: str
 
 
@@ -86,10 +91,13 @@ def describe(place: str, array: Any) -> Description:
         kind, shape = str(array.dtype).removeprefix("torch."), tuple(array.shape)
         stream = current_stream("torch", array.device.index)
         return Description(array.data_ptr(), shape, kind, _order(shape, array.stride()), True, stream, "torch")
+    library = _library(array)
+    if library == "jax":  # its interface does not say in which stream it is made
+        return _through_dlpack(place, array, library)
     try:
         interface = array.__cuda_array_interface__
-    except Exception:  # JAX and CuPy have bfloat16, which the interface cannot express
-        return _through_dlpack(place, array)
+    except Exception:  # CuPy has bfloat16, which the interface cannot express
+        return _through_dlpack(place, array, library)
     if interface.get("mask") is not None:
         raise TypeError(f"{place} is a masked array; pass its data")
     shape, named = tuple(interface["shape"]), str(interface["typestr"])
@@ -99,10 +107,27 @@ def describe(place: str, array: Any) -> Description:
     steps = interface.get("strides")
     strides = None if steps is None else tuple(step // size for step in steps)
     pointer, read_only = interface["data"]
-    framework = "cupy" if type(array).__module__.partition(".")[0] == "cupy" else ""
-    return Description(
-        pointer, shape, kind, _order(shape, strides), not read_only, interface.get("stream") or LEGACY, framework
-    )
+    stream = interface.get("stream", LEGACY) or 0
+    return Description(pointer, shape, kind, _order(shape, strides), not read_only, stream, library)
+
+
+def arrays_of_others(params: Iterable[DeviceArray], framework: str) -> list[Any]:
+    """The arrays of other libraries than this one."""
+    others = (param.owner for param in params if param.framework != framework)
+    return [owner for owner in others if not isinstance(owner, _schuss.CudaBlock)]
+
+
+def counted_tensors(params: Iterable[DeviceArray]) -> list[Any]:
+    """The tensors among parameters whose changes PyTorch counts."""
+    torch = sys.modules.get("torch")
+    owners = [] if torch is None else [param.owner for param in params if isinstance(param.owner, torch.Tensor)]
+    return [owner for owner in owners if not owner.is_inference()]
+
+
+def _library(array: Any) -> str:
+    """The library that an array is of, if it has something of its own: "cupy", "jax", or ""."""
+    name = type(array).__module__.partition(".")[0]
+    return {"cupy": "cupy", "jax": "jax", "jaxlib": "jax"}.get(name, "")
 
 
 def _order(shape: Sequence[int], strides: Sequence[int] | None) -> Literal["C", "F"] | None:
@@ -136,7 +161,7 @@ class _Tensor(ctypes.Structure):
     ]  # fmt: skip
 
 
-def _through_dlpack(place: str, array: Any) -> Description:
+def _through_dlpack(place: str, array: Any, library: str) -> Description:
     try:
         capsule = array.__dlpack__(stream=LEGACY)  # the producer makes that stream wait for it
     except Exception as error:
@@ -148,4 +173,7 @@ def _through_dlpack(place: str, array: Any) -> Description:
     shape = tuple(tensor.shape[: tensor.ndim])
     strides = tuple(tensor.strides[: tensor.ndim]) if tensor.strides else None
     kind = _DLPACK.get((tensor.code, tensor.bits), f"of type code {tensor.code} with {tensor.bits} bits")
-    return Description((tensor.data or 0) + tensor.byte_offset, shape, kind, _order(shape, strides), True, LEGACY, "")
+    framework = "cupy" if library == "cupy" else ""  # JAX has no current stream
+    stream = current_stream(framework, tensor.device_id)
+    pointer, writable = (tensor.data or 0) + tensor.byte_offset, library != "jax"
+    return Description(pointer, shape, kind, _order(shape, strides), writable, stream, framework)

@@ -37,6 +37,12 @@ fn cuda_driver() -> PyResult<i32> {
     schuss::cuda::driver().map_err(raised)
 }
 
+/// The least architecture among the devices that can be used, such as 90 for sm_90.
+#[pyfunction]
+fn cuda_least_arch() -> PyResult<i32> {
+    schuss::cuda::least_arch().map_err(raised)
+}
+
 /// The number of devices.
 #[pyfunction]
 fn cuda_count() -> PyResult<i32> {
@@ -51,8 +57,8 @@ fn cuda_device_of(pointer: u64) -> PyResult<Option<i32>> {
 
 /// Loads the first of these files or names that is an NVRTC with a major version of at most `newest`; returns its version.
 #[pyfunction]
-fn cuda_nvrtc(candidates: Vec<String>, newest: i32) -> PyResult<(i32, i32)> {
-    nvrtc::load(&candidates, newest).map(|nvrtc| nvrtc.version).map_err(raised)
+fn cuda_nvrtc(candidates: Vec<String>, newest: i32, arch: i32) -> PyResult<(i32, i32)> {
+    nvrtc::load(&candidates, newest, arch).map(|nvrtc| nvrtc.version).map_err(raised)
 }
 
 /// Compiles a source with the loaded NVRTC: to machine code for sm_90, to PTX for compute_90.
@@ -154,6 +160,11 @@ impl CudaEvent {
         self.0.record(stream).map_err(raised)
     }
 
+    /// Whether it has been reached.
+    fn reached(&self) -> bool {
+        self.0.reached()
+    }
+
     /// Waits for it.
     fn wait(&self, py: Python<'_>) -> PyResult<()> {
         py.detach(|| self.0.wait()).map_err(raised)
@@ -183,7 +194,12 @@ struct Inner {
 }
 
 impl Inner {
-    fn set_gradients(&mut self, List(grads): List<u64>, types: &List<Bound<'_, PyString>>) -> PyResult<()> {
+    fn set_gradients(
+        &mut self,
+        py: Python<'_>,
+        List(grads): List<u64>,
+        types: &List<Bound<'_, PyString>>,
+    ) -> PyResult<()> {
         let known = |name: &Bound<'_, PyString>| match name.to_str()? {
             "" => Ok(None),
             name => dtype(name).map(Some),
@@ -192,14 +208,12 @@ impl Inner {
         if grads.len() != self.work.arrays().len() || types.len() != grads.len() {
             return Err(PyValueError::new_err("there must be as many gradients as there are arrays"));
         }
-        for (i, (grad, dtype)) in grads.into_iter().zip(types).enumerate() {
-            match dtype {
-                Some(dtype) => self.work.set_gradient(i, grad as *mut u8, dtype),
-                None => self.work.set_absent(i),
-            }
-            .map_err(raised)?;
-        }
-        Ok(())
+        // It may wait for the device, whose work may wait for other threads of Python.
+        let set = |(i, (grad, dtype)): (usize, (u64, Option<Dtype>))| match dtype {
+            Some(dtype) => self.work.set_gradient(i, grad as *mut u8, dtype),
+            None => self.work.set_absent(i),
+        };
+        py.detach(|| grads.into_iter().zip(types).enumerate().try_for_each(set)).map_err(raised)
     }
 }
 
@@ -301,12 +315,12 @@ impl CudaWork {
             if values.len() != inner.rules.len() || steps.len() != inner.rules.len() {
                 return Err(PyValueError::new_err("a step needs values for each rule"));
             }
-            inner.set_gradients(grads, &types)?;
+            inner.set_gradients(py, grads, &types)?;
             let missed = (0..inner.sets.entry_of.len()).map(|i| missed.get(i).copied().unwrap_or(0));
             let missed = schuss::try_collect(missed).map_err(no_memory)?;
             let (sets, groups) = inner.sets.formed(values.len(), &missed).map_err(no_memory)?;
             inner.sets.sets = sets;
-            inner.work.set_groups(&groups).map_err(raised)?;
+            py.detach(|| inner.work.set_groups(&groups)).map_err(raised)?;
             let mut present = schuss::try_collect(inner.sets.sets.iter().map(|_| false)).map_err(no_memory)?;
             let with_gradient = groups.iter().enumerate().filter(|(i, _)| !inner.work.is_absent(*i));
             with_gradient.for_each(|(_, &group)| present[group] = true);
@@ -353,7 +367,7 @@ impl CudaWork {
         stream: u64,
     ) -> PyResult<Measured> {
         self.locked(|inner| {
-            inner.set_gradients(grads, &types)?;
+            inner.set_gradients(py, grads, &types)?;
             let step = DeviceStep {
                 scalars: &[],
                 zero_grads: false,
@@ -367,6 +381,16 @@ impl CudaWork {
             // SAFETY: the caller guarantees the pointers, as this module's documentation says.
             py.detach(|| unsafe { inner.work.measure(&step) }).map_err(raised)
         })?
+    }
+
+    /// Lets later work on these arrays, in any stream, wait for all that this stream has been given so far.
+    fn mark(&self, stream: u64) -> PyResult<()> {
+        self.locked(|inner| inner.work.mark(stream))?.map_err(raised)
+    }
+
+    /// Makes a stream wait for what was marked last; a step is marked.
+    fn hold(&self, stream: u64) -> PyResult<()> {
+        self.locked(|inner| inner.work.hold(stream))?.map_err(raised)
     }
 
     /// The states of scope `all`; waits for the last step.
@@ -392,6 +416,7 @@ pub fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<CudaWork>()?;
     module.add_function(wrap_pyfunction!(cuda_driver, module)?)?;
     module.add_function(wrap_pyfunction!(cuda_count, module)?)?;
+    module.add_function(wrap_pyfunction!(cuda_least_arch, module)?)?;
     module.add_function(wrap_pyfunction!(cuda_device_of, module)?)?;
     module.add_function(wrap_pyfunction!(cuda_nvrtc, module)?)?;
     module.add_function(wrap_pyfunction!(cuda_compile, module)?)?;

@@ -41,10 +41,36 @@ pub fn count() -> Result<i32> {
     result::device::get_count().map_err(describe("counting devices"))
 }
 
-/// The device on which memory is allocated, or `None` when the driver does not know the pointer or it is host memory.
+/// The stream that exists on every device, and waits for those that are not non-blocking.
+pub(super) const LEGACY: u64 = 1;
+
+/// The least architecture that the kernels compile for, such as 90 for sm_90.
+const LEAST_ARCH: i32 = 70;
+
+/// A device's architecture.
+fn arch_of(device: sys::CUdevice) -> std::result::Result<i32, DriverError> {
+    use sys::CUdevice_attribute::{
+        CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR as MAJOR, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR as MINOR,
+    };
+    // SAFETY: the driver has found the device.
+    unsafe { Ok(result::device::get_attribute(device, MAJOR)? * 10 + result::device::get_attribute(device, MINOR)?) }
+}
+
+/// The least architecture among the devices that can be used; the greatest number if there is none.
 ///
 /// # Errors
 /// There is no driver.
+pub fn least_arch() -> Result<i32> {
+    let arch = |ordinal| arch_of(result::device::get(ordinal)?);
+    let archs = (0..count()?).map(arch).collect::<std::result::Result<Vec<_>, _>>();
+    let archs = archs.map_err(describe("asking devices for their architecture"))?;
+    Ok(archs.into_iter().filter(|&arch| arch >= LEAST_ARCH).min().unwrap_or(i32::MAX))
+}
+
+/// The device on which memory is allocated, or `None` when the driver does not know the pointer or it is host memory.
+///
+/// # Errors
+/// There is no driver, or it has failed before.
 pub fn device_of(pointer: u64) -> Result<Option<i32>> {
     driver()?;
     let mut found = [0u32; 2];
@@ -55,9 +81,10 @@ pub fn device_of(pointer: u64) -> Result<Option<i32>> {
     for (value, attribute) in found.iter_mut().zip(wanted) {
         // SAFETY: both attributes are four bytes.
         let status = unsafe { sys::cuPointerGetAttribute((value as *mut u32).cast(), attribute, pointer) };
-        if status != sys::CUresult::CUDA_SUCCESS {
+        if status == sys::CUresult::CUDA_ERROR_INVALID_VALUE {
             return Ok(None);
         }
+        status.result().map_err(describe("asking where an array is"))?;
     }
     Ok((found[0] == sys::CUmemorytype::CU_MEMORYTYPE_DEVICE as u32).then_some(found[1] as i32))
 }
@@ -100,18 +127,18 @@ impl Device {
         driver()?;
         let open = || {
             let device = result::device::get(ordinal as c_int)?;
-            use sys::CUdevice_attribute::{
-                CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR as MAJOR,
-                CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR as MINOR,
-            };
-            // SAFETY: the device was just found; its context is never released.
-            unsafe {
-                let arch = [MAJOR, MINOR].map(|which| result::device::get_attribute(device, which));
-                let [major, minor] = arch;
-                Ok((result::primary_ctx::retain(device)?, major? * 10 + minor?))
-            }
+            Ok((device, arch_of(device)?))
         };
-        let (context, arch) = open().map_err(describe(format_args!("opening device {ordinal}")))?;
+        let opening = || describe(format_args!("opening device {ordinal}").to_string());
+        let (device, arch) = open().map_err(opening())?;
+        if arch < LEAST_ARCH {
+            let (major, minor) = (arch / 10, arch % 10);
+            return Err(
+                format!("device {ordinal} has compute capability {major}.{minor}; schuss needs 7.0 or more").into()
+            );
+        }
+        // SAFETY: the device was just found; its context is never released.
+        let context = unsafe { result::primary_ctx::retain(device) }.map_err(opening())?;
         let device = Box::leak(Box::new(Device { ordinal, arch, context, units: Mutex::default() }));
         devices.push(device);
         Ok(device)
@@ -241,6 +268,19 @@ impl Device {
     pub fn synchronize(&self, stream: u64) -> Result<()> {
         // SAFETY: a stream of the caller; an invalid one is a driver error.
         self.with("waiting for a stream", || unsafe { result::stream::synchronize(stream as sys::CUstream) })
+    }
+
+    /// Raises if a stream records its work into a CUDA graph: a replay would repeat the same step count and rate.
+    pub(super) fn refuse_capture(&self, stream: u64) -> Result<()> {
+        let mut status = sys::CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_NONE;
+        self.with("asking whether a stream is captured", || {
+            // SAFETY: writes the status; an invalid stream is a driver error.
+            unsafe { sys::cuStreamIsCapturing(stream as sys::CUstream, &mut status) }.result()
+        })?;
+        if status == sys::CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_NONE {
+            return Ok(());
+        }
+        Err("the current stream is captured into a CUDA graph, which would repeat one step's count and rates; step outside".into())
     }
 
     /// Makes a stream wait for all work so far submitted to another. The host does not wait.

@@ -42,8 +42,22 @@ pub(super) fn describe(doing: impl std::fmt::Display) -> impl FnOnce(DriverError
             text.map(|text| text.to_string_lossy().into_owned()).unwrap_or_default()
         };
         let message = format!("{doing}: CUDA error {} ({})", words(error.error_name()), words(error.error_string()));
+        use sys::CUresult::*;
         match error.0 {
-            sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY => Error::Memory(message),
+            CUDA_ERROR_OUT_OF_MEMORY => Error::Memory(message),
+            // After these every call of the process fails.
+            CUDA_ERROR_ILLEGAL_ADDRESS
+            | CUDA_ERROR_LAUNCH_FAILED
+            | CUDA_ERROR_LAUNCH_TIMEOUT
+            | CUDA_ERROR_MISALIGNED_ADDRESS
+            | CUDA_ERROR_ILLEGAL_INSTRUCTION
+            | CUDA_ERROR_INVALID_PC
+            | CUDA_ERROR_INVALID_ADDRESS_SPACE
+            | CUDA_ERROR_HARDWARE_STACK_ERROR
+            | CUDA_ERROR_ASSERT
+            | CUDA_ERROR_ECC_UNCORRECTABLE => {
+                Error::Other(format!("{message}; something before it has failed on the GPU: restart the process"))
+            }
             _ => Error::Other(message),
         }
     }

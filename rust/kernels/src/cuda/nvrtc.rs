@@ -1,4 +1,4 @@
-//! NVRTC, the compiler of CUDA C++: loaded at run time, any version from 11.2 on. Knows no rule.
+//! NVRTC, the compiler of CUDA C++: loaded at run time, any version from 11.7 on. Knows no rule.
 //!
 //! It needs no GPU. The options below keep results bit-identical to the CPU's: no contraction of `a * b + c`, subnormals kept,
 //! division and square root correctly rounded.
@@ -59,19 +59,24 @@ pub fn loaded() -> Option<&'static Nvrtc> {
 }
 
 /// Loads the first of these files, or names known to the system's loader, that is an NVRTC whose major version is at most
-/// `newest`; it stays loaded for the life of the process.
+/// `newest`, and that compiles for the architecture `arch`; it stays loaded for the life of the process.
 ///
 /// # Errors
 /// None of them can be used; the message has the reason for each.
-pub fn load(candidates: &[String], newest: i32) -> Result<&'static Nvrtc, String> {
+pub fn load(candidates: &[String], newest: i32, arch: i32) -> Result<&'static Nvrtc, String> {
     let mut tried = Vec::new();
     for candidate in candidates {
         if let Some(nvrtc) = LOADED.get() {
             return Ok(nvrtc);
         }
         match Nvrtc::open(candidate) {
-            Ok(nvrtc) if nvrtc.version.0 <= newest => return Ok(LOADED.get_or_init(|| nvrtc)),
-            Ok(nvrtc) => tried.push(format!("{candidate} is version {}, newer than the driver", nvrtc.version.0)),
+            Ok(nvrtc) if nvrtc.version.0 > newest => {
+                tried.push(format!("{candidate} is version {}, newer than the driver", nvrtc.version.0));
+            }
+            Ok(nvrtc) if nvrtc.archs.iter().all(|&known| known > arch) => {
+                tried.push(format!("{candidate} is version {}, too new for sm_{arch}", nvrtc.version.0));
+            }
+            Ok(nvrtc) => return Ok(LOADED.get_or_init(|| nvrtc)),
             Err(error) => tried.push(error),
         }
     }

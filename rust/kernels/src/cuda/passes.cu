@@ -89,7 +89,7 @@ template <class T> DEVICE void elements(const Args& args) {
     one.Scalars(args, array);
     bool aligned = (!T::PARAM || (u64)at.p % (4 * sizeof(P)) == 0) && (!T::GRAD || (u64)at.g % (4 * sizeof(G)) == 0);
     for (int k = 0; k < T::STATES; k++) {
-        aligned = aligned && (!(T::READS >> k & 1) || (u64)at.s[k] % (4 * sizeof(S)) == 0);
+        aligned = aligned && (!((T::READS | T::WRITES) >> k & 1) || (u64)at.s[k] % (4 * sizeof(S)) == 0);
     }
     u64 i = (u64)chunk.index * CHUNK, end = least(i + CHUNK, array.len);
     if (aligned) {

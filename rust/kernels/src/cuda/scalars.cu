@@ -1,6 +1,19 @@
 // Scalar stages over one array or all arrays, in float64 on one thread, and the reductions before them. Knows no rule.
 namespace schuss {
 
+// A thread's sum or maximum of numbers, in order. Sixteen are read before the first is added: each addition waits for the one
+// before it, and should not wait for memory too.
+template <int FORM> DEVICE double folded(double sum, const double* numbers, u32 count) {
+    u32 whole = count / 16 * 16;
+    for (u32 i = 0; i < whole; i += 16) {
+        double next[16];
+        for (int k = 0; k < 16; k++) next[k] = numbers[i + k];
+        for (int k = 0; k < 16; k++) sum = combine(FORM, sum, next[k]);
+    }
+    for (u32 i = whole; i < count; i++) sum = combine(FORM, sum, numbers[i]);
+    return sum;
+}
+
 // Reduces up to eight arrays of numbers, a stride apart, in order, each in its own thread; all threads must call it.
 template <int N> DEVICE void fold(const double* numbers, u64 stride, u64 n, int largest, double* found) {
     SHARED double here[N][THREADS];
@@ -15,7 +28,7 @@ template <int N> DEVICE void fold(const double* numbers, u64 stride, u64 n, int 
             if (threadIdx.x < count) here[k][threadIdx.x] = get(numbers + k * stride + at + threadIdx.x);
         }
         __syncthreads();
-        for (u32 i = 0; folds && i < count; i++) sum = combine(form, sum, here[own][i]);
+        if (folds) sum = form == MAX ? folded<MAX>(sum, here[own], count) : folded<PLAIN>(sum, here[own], count);
     }
     if (folds) found[own] = sum;
     __syncthreads();

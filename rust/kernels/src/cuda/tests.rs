@@ -226,7 +226,7 @@ fn rules() -> impl Iterator<Item = &'static CompiledRule> {
 fn same_bits_in_the_emulator() {
     use Dtype::{Bf16, F16, F32, F64};
     let library = std::env::var("SCHUSS_NVRTC").expect("is set by the other test");
-    nvrtc::load(&[library], 99).unwrap();
+    nvrtc::load(&[library], 99, 90).unwrap();
     let staged = |rule: &CompiledRule| rule.rule.programs.iter().any(|program| program.stages.len() > 1);
     let part = std::env::var("SCHUSS_EMULATED_PART").expect("is set by the other test");
     let (part, parts) = part.split_once(' ').expect("two numbers");
@@ -247,7 +247,7 @@ fn same_bits_in_the_emulator() {
 #[ignore = "is run by the other test, in a process with the emulator"]
 fn steps_are_skipped_in_the_emulator() {
     let library = std::env::var("SCHUSS_NVRTC").expect("is set by the other test");
-    nvrtc::load(&[library], 99).unwrap();
+    nvrtc::load(&[library], 99, 90).unwrap();
     let rule = crate::optimizers::lamb::lamb();
     let case = Case { types: (Dtype::F32, Dtype::F32), ..PLAIN };
     let mut arrays = arrays(rule, &case, &LARGE);

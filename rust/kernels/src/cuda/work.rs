@@ -3,7 +3,7 @@
 //! Nothing here waits for the device, except when the step depends on whether gradients are finite. The clipping factor, and
 //! everything that scalar stages compute, stays on the device.
 
-use super::device::{Block, Device, Event};
+use super::device::{Block, Device, Event, LEGACY};
 use super::error::Result;
 use super::gradients::Gradients;
 use super::norm::Norm;
@@ -73,8 +73,8 @@ pub struct Work {
     /// The states of scope `all`, and how many there are.
     shared: Option<Block>,
     shared_count: usize,
-    /// The last step's stream, and its end there.
-    last: Option<(u64, Event)>,
+    /// The end of what was started last. Its stream is not kept: it may no longer exist when the next work starts.
+    last: Option<Event>,
 }
 
 // SAFETY: the pointers are only dereferenced on the device, by `run`, whose callers guarantee their validity.
@@ -183,10 +183,9 @@ impl Work {
         let Some(block) = &self.shared else { return Ok(()) };
         self.rest()?;
         let (to, from) = places(block.pointer);
-        let stream = self.last.as_ref().map_or(0, |(stream, _)| *stream);
         // SAFETY: both are as long, and stay until the stream has been waited for.
-        unsafe { self.device.copy(to, from, 8 * self.shared_count, stream)? };
-        self.device.synchronize(stream)
+        unsafe { self.device.copy(to, from, 8 * self.shared_count, LEGACY)? };
+        self.device.synchronize(LEGACY)
     }
 
     /// Sets the states of scope `all`, which are initially zero; waits for the last step.
@@ -221,6 +220,7 @@ impl Work {
     /// Prepares tables, kernels and the gradients' pointers: if this fails, nothing has changed.
     fn prepare(&mut self, program: Option<&str>, step: &DeviceStep<'_>, sums: bool) -> Result<()> {
         let (device, stream) = (self.device, step.stream);
+        device.refuse_capture(stream)?;
         if self.ready.is_none() {
             let gradients = Gradients::new(device, self.arrays.len())?;
             self.ready = Some(Ready { gradients, step: Tables::new(device, &self.arrays, stream)?, norm: None });
@@ -235,11 +235,7 @@ impl Work {
             }
             ready.norm.as_mut().expect("was just made").prepare()?;
         }
-        if let Some((last, end)) = &self.last
-            && *last != stream
-        {
-            end.hold(stream)?;
-        }
+        self.last.as_ref().map_or(Ok(()), |end| end.hold(stream))?;
         ready.gradients.send(device, &self.arrays, stream)
     }
 
@@ -267,14 +263,13 @@ impl Work {
                             let bytes = array.len * array.grad_type.size();
                             self.device.fill(array.grad as u64, 0, bytes, step.stream)?;
                         }
+                        self.mark(step.stream)?;
                     }
                     return Ok(Outcome::NotFinite { place: self.place(position), norm: found });
                 }
                 norm = Some(found);
             }
-            if self.last.is_none() {
-                self.last = Some((step.stream, Event::new(self.device)?));
-            }
+            self.end()?; // before anything is written
             let ready = self.ready.as_ref().expect("is prepared");
             let factor = match &ready.norm {
                 Some(norm) if step.max_norm.is_some() => norm.factor(),
@@ -282,9 +277,7 @@ impl Work {
             };
             ready.step.run(self.device, program, &self.values(step, step.scalars, factor))?;
         }
-        let last = self.last.as_mut().expect("was made before the step");
-        last.0 = step.stream;
-        last.1.record(step.stream)?;
+        self.mark(step.stream)?;
         Ok(Outcome::Taken { norm })
     }
 
@@ -314,9 +307,33 @@ impl Work {
         self.ready.as_mut().and_then(|ready| ready.norm.as_mut()).expect("is prepared")
     }
 
+    /// The event for the end of what was started last.
+    fn end(&mut self) -> Result<&Event> {
+        if self.last.is_none() {
+            self.last = Some(Event::new(self.device)?);
+        }
+        Ok(self.last.as_ref().expect("was just made"))
+    }
+
+    /// Lets later work on these arrays, in any stream, wait for all that this stream has been given so far.
+    ///
+    /// # Errors
+    /// The driver's.
+    pub fn mark(&mut self, stream: u64) -> Result<()> {
+        self.end()?.record(stream)
+    }
+
+    /// Makes a stream wait for what was marked last.
+    ///
+    /// # Errors
+    /// The driver's.
+    pub fn hold(&self, stream: u64) -> Result<()> {
+        self.last.as_ref().map_or(Ok(()), |end| end.hold(stream))
+    }
+
     /// Waits for the last step, after which its memory may be freed.
     fn rest(&self) -> Result<()> {
-        self.last.as_ref().map_or(Ok(()), |(_, end)| end.wait())
+        self.last.as_ref().map_or(Ok(()), Event::wait)
     }
 
     /// The norm that the last step measured for clipping; waits for it.
@@ -324,9 +341,10 @@ impl Work {
     /// # Errors
     /// The driver's.
     pub fn norm(&mut self) -> Result<Option<f64>> {
-        match (&mut self.ready, &self.last) {
-            // SAFETY: the last step has started it.
-            (Some(Ready { norm: Some(norm), .. }), Some((stream, _))) => Ok(Some(unsafe { norm.read(*stream)? }.1)),
+        self.rest()?;
+        match &mut self.ready {
+            // SAFETY: the last step has measured it.
+            Some(Ready { norm: Some(norm), .. }) => Ok(Some(unsafe { norm.read(LEGACY)? }.1)),
             _ => Ok(None),
         }
     }
