@@ -22,7 +22,7 @@ class Adai(Optimizer):
        & p \leftarrow p - \eta \beta_0^{1 - d} \frac{m}{w}
 
     with the dampening :math:`d`. The momentum of an element is :math:`1 - c`, and the mean is over all elements of all
-    arrays. The state `w` is one minus the product of all momenta so far.
+    arrays that have a gradient in the step. The state `w` is one minus the product of all momenta so far.
 
     Parameters
     ----------

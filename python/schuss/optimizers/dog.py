@@ -24,9 +24,10 @@ class DoG(Optimizer):
     with :math:`x_0`, the parameters that the optimizer was made with, in the state `x0`, and :math:`\bar r`, :math:`G`
     in `rbar` and `total`. Leave ``lr`` at 1, and use an average of the parameters: the last ones are noisy.
 
-    The norms are over all arrays of all groups, as in Optax, and are under ``shared`` in ``state_dict()``; all groups
-    must have the same `reps_rel` and `eps`. The authors' package has norms of each group: make an optimizer for each.
-    With ``layerwise=True``, which is LDoG, each array has its own.
+    The norms are over all arrays of all groups that have a gradient in the step, as in Optax, and are under ``shared``
+    in ``state_dict()``; all groups must have the same `reps_rel` and `eps`. In step 1 let every array have one: what
+    is missing then is missing in the first distance. The authors' package has norms of each group: make an optimizer
+    for each. With ``layerwise=True``, which is LDoG, each array has its own.
 
     Parameters
     ----------
