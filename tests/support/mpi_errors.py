@@ -70,7 +70,6 @@ def errors(folder):
     resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
     assert os.listdir(folder) == []
     raised(AttributeError, "use save", lambda: own.state_dict())
-    raised(AttributeError, "has no zero_grad", lambda: own.zero_grad())
     assert own.clip_factor is None and own.metrics() == {"step": 0, "skipped_steps": 0, "lr": 0.01}
     raised(AttributeError, "AdamW has no attribute 'rate'; did you mean opt.lr", lambda: setattr(own, "rate", 1.0))
     for wrap in (schuss.Lookahead, schuss.SAM, schuss.EMA, lambda opt: schuss.Transformed(opt, [])):
@@ -104,6 +103,79 @@ def errors(folder):
     raised(ZeroDivisionError, "in the loss", lambda: nag.step(closure))
     assert same(params, before)
     assert nag.step(lambda: here)
+
+
+def settings(folder):
+    """Settings of a wrapper, which act after the step, are compared before it; any number of processes may set them."""
+    last, path = RANK == RANKS - 1, os.path.join(folder, "state")
+    alone, shared = arrays(SMALL, 1), arrays(SMALL, 1)
+    grads = arrays(SMALL, 5)
+    plain = schuss.Ranger(alone, lr=0.01, k=2)
+    own = Sharded(schuss.Ranger, shared, lr=0.01, k=2)
+    assert own.step(grads) and own.step(grads)
+    own.save(path)
+    for setting, value, other in (("k", 2, 3), ("alpha", 0.5, 0.25), ("pullback", "none", "reset")):
+        before = {name: x.copy() for name, x in shared.items()}
+        setattr(own, setting, other if last else value)
+        text = f"the processes differ in {setting}: {value} in process 0, {other} in process {RANKS - 1}"
+        for _ in range(2):
+            raised(ValueError, text, lambda: own.step(grads))
+        raised(ValueError, "grads", lambda: own.step({} if RANK == 0 else grads))
+        assert same(shared, before) and own.step_count == 2
+        setattr(own, setting, value)
+    own.k, own.alpha = 3, 0.25
+    raised(ValueError, "grads", lambda: own.step({} if RANK == 0 else grads))
+    raised(ValueError, "differ in grad_scale", lambda: own.step(grads, grad_scale=2 if last else 1))
+    assert own.step(grads)
+    own.load(path)
+    assert own.k == 2 and own.step(grads)
+    for _ in range(3):
+        plain.step(grads)
+    raised(AttributeError, "a sharded optimizer has no optimizer; use it itself", lambda: own.optimizer)
+    # The mean of equal gradients has their bits but for RANKS.
+    assert all(np.allclose(shared[name], alone[name], rtol=1e-5, atol=1e-7) for name in shared)
+
+
+def accumulated(folder):
+    """Accumulated gradients are used up by a step, kept by an error, and discarded by `load` and `zero_grad`."""
+    path, last = os.path.join(folder, "state"), RANK == RANKS - 1
+    params = [np.zeros(4), np.zeros(3)]
+    grads = [np.ones(4), np.ones(3)]
+
+    many = Sharded(schuss.SGD, [np.zeros(3)], lr=1.0, microbatches=np.int8(100), bucket_size=np.int8(100))
+    assert many.microbatches == range(100 * RANK // RANKS, 100 * (RANK + 1) // RANKS)
+
+    own = Sharded(schuss.SGD, params, lr=1.0, microbatches=2 * RANKS, nonfinite="error")
+    own.save(path)
+    own.accumulate([5 * x for x in grads])
+    for call, function in (
+        ("save", lambda: own.save(path)),
+        ("add the group", lambda: own.add_param_group({"params": np.ones(2)})),
+    ):
+        raised(ValueError, f"{call} after the step, or discard them with zero_grad()", function)
+    raised(ValueError, "or discard the others with zero_grad()", lambda: own.accumulate(grads))
+    raised(FileNotFoundError, "", lambda: own.load(f"{path}none"))
+    raised(FloatingPointError, "nothing was updated", lambda: own.step([np.full(4, np.nan if last else 1.0), grads[1]]))
+    assert own.step(grads) and np.all(params[0] == -3)
+    own.accumulate([np.full(4, 100.0), grads[1]])
+    own.load(path)
+    raised(ValueError, "this process has accumulated 0 of 2 gradients", lambda: own.step(grads))
+    own.accumulate(grads)
+    assert own.step(grads) and np.all(params[0] == -1)
+
+    # No step can use these.
+    for kind, text, wrong, step in (
+        (ValueError, "differ in the arrays without gradients", [grads[0], None], [grads[0], None]),
+        (ValueError, "discard those with zero_grad()", [grads[0], None], grads),
+        (FloatingPointError, "nothing was updated", [np.full(4, np.nan), grads[1]], grads),
+    ):
+        own.accumulate(wrong if last else grads)
+        for _ in range(2):
+            raised(kind, text, lambda step=step: own.step(step if last else grads))
+        own.zero_grad()
+        own.accumulate(grads)
+        assert own.step(grads)
+    assert np.all(params[0] == -4) and np.all(params[1] == -4)
 
 
 class Silent(Exception):

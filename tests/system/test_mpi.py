@@ -38,6 +38,8 @@ CASES = {
     "files": 3,
     "errors": 3,
     "hostile": 3,
+    "settings": 3,
+    "accumulated": 3,
     "groups": 3,
     "many": 1,
     "interrupt": 2,
@@ -50,9 +52,12 @@ CASES = {
 }
 
 
+FILES = ("files", "errors", "hostile", "settings", "accumulated", "interrupted_files", "save_memory")
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_a_job_passes(case, tmp_path):
-    folder = [tmp_path] if case in ("files", "errors", "hostile", "interrupted_files", "save_memory") else []
+    folder = [tmp_path] if case in FILES else []
     done = run(CASES[case], case, *folder)
     assert (done.returncode, done.stdout) == (0, "passed\n"), done.stderr
 

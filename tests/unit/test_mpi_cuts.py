@@ -1,5 +1,6 @@
 """How arrays are cut among processes, and the model of a step; needs no MPI."""
 
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -31,3 +32,10 @@ def test_without_shards_no_parameters_are_sent():
     messages = Machine(1e-6, 1e9, float("inf"))
     wide, narrow = (predict(messages, 4, 1e6, param_bytes=size) for size in (4, 2))
     assert narrow.exchange < wide.exchange and narrow.unsharded == wide.unsharded == wide.exchange
+
+
+def test_numpys_integers_do_not_overflow_in_the_model():
+    machine = Machine(latency=1e-6, bandwidth=1e9, memory_bandwidth=1e9)
+    ranks, elements, bucket = np.int8(100), np.int32(2**30), np.int32(2**30)
+    same = predict(machine, 100, 2**30, bucket_size=2**30)
+    assert predict(machine, ranks, elements, bucket_size=bucket) == same

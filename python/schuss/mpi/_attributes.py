@@ -27,12 +27,13 @@ class Attributes:
         raise NotImplementedError
 
     def __getattr__(self, name: str) -> Any:
-        hidden = name.startswith("_") or name == "grads"
+        hidden = name.startswith("_") or name in ("grads", "optimizer")
         value: Any = None if hidden else getattr(self._optimizer, name)
         if name in _TOGETHER:
             return lambda *args, **named: self._run_together(value, args, named)
         if hidden or (callable(value) and name not in _READING):
             hint = {"state_dict": "; use save", "load_state_dict": "; use load", "grads": "; pass gradients to step"}
+            hint["optimizer"] = "; use it itself"
             raise AttributeError(f"a sharded optimizer has no {name}{hint.get(name, '')}")
         return value
 

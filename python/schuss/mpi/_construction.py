@@ -44,14 +44,14 @@ def made(
 
 
 def add(
-    comm: Any, optimizer: Optimizer, backend: ShardedHost, group: Mapping[str, Any], refuse: Callable[[], None]
+    comm: Any, optimizer: Optimizer, backend: ShardedHost, group: Mapping[str, Any], refuse: Callable[[str], None]
 ) -> None:
-    """See :meth:`schuss.mpi.Sharded.add_param_group`; `refuse` raises if a group cannot be added now."""
+    """See :meth:`schuss.mpi.Sharded.add_param_group`; `refuse` raises if it cannot be called now."""
     uninterrupted(lambda _: _add(comm, optimizer, backend, group, refuse))
 
 
 def _add(
-    comm: Any, optimizer: Optimizer, backend: ShardedHost, group: Mapping[str, Any], refuse: Callable[[], None]
+    comm: Any, optimizer: Optimizer, backend: ShardedHost, group: Mapping[str, Any], refuse: Callable[[str], None]
 ) -> None:
     known = len(optimizer._params)
 
@@ -63,7 +63,7 @@ def _add(
     with contextlib.ExitStack() as stack:
 
         def prepare() -> tuple[dict[str, Any], list[Any], list[Copy]]:
-            refuse()
+            refuse("add the group")
             check_group(group)
             usable = listed_group(group)
             stack.enter_context(optimizer._exclusive())

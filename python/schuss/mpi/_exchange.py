@@ -173,6 +173,13 @@ def step(shards: _schuss.Shards, comm: Any, function: Callable[[], T], describe:
         raise
 
 
+def compare(shards: _schuss.Shards, comm: Any, describe: Callable[[], Mapping[str, Any]]) -> None:
+    """Raises unless all descriptions are the same, in the place of a step: the others learn that theirs is wanted."""
+    shards.begin([])
+    shards.refuse()
+    raise_together(comm, None, describe, always=False)
+
+
 def raise_together(
     comm: Any, error: BaseException | None, describe: Callable[[], Mapping[str, Any]], *, always: bool = True
 ) -> None:

@@ -6,7 +6,7 @@ import contextlib
 import os
 import threading
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,10 +23,15 @@ from schuss.mpi._exchange import CHUNK, change_together, together, uninterrupted
 
 
 def save(
-    comm: Any, optimizer: Optimizer, backend: ShardedHost, path: str | os.PathLike[str], include_params: bool
+    comm: Any,
+    optimizer: Optimizer,
+    backend: ShardedHost,
+    path: str | os.PathLike[str],
+    include_params: bool,
+    refuse: Callable[[str], None],
 ) -> None:
-    """See :meth:`schuss.mpi.Sharded.save`."""
-    uninterrupted(lambda stopped: _save(comm, optimizer, backend, path, include_params, stopped))
+    """See :meth:`schuss.mpi.Sharded.save`; `refuse` raises if it cannot be called now."""
+    uninterrupted(lambda stopped: _save(comm, optimizer, backend, path, include_params, refuse, stopped))
 
 
 def _save(
@@ -35,9 +40,11 @@ def _save(
     backend: ShardedHost,
     path: str | os.PathLike[str],
     include_params: bool,
+    refuse: Callable[[str], None],
     stopped: threading.Event,
 ) -> None:
     def parts() -> list[Stored]:
+        refuse("save")
         tensors = checkpoint.stored_tensors(optimizer, validate.flag("include_params", include_params))
         return [tensor for tensor in tensors.values() if backend.is_part(tensor.array)]
 
@@ -108,14 +115,24 @@ def _turned(tensor: Stored, pieces: Iterator[np.ndarray]) -> Iterator[np.ndarray
 
 
 def load(
-    comm: Any, optimizer: Optimizer, backend: ShardedHost, path: str | os.PathLike[str], include_params: bool
+    comm: Any,
+    optimizer: Optimizer,
+    backend: ShardedHost,
+    path: str | os.PathLike[str],
+    include_params: bool,
+    loaded: Callable[[], None],
 ) -> None:
-    """See :meth:`schuss.mpi.Sharded.load`."""
-    uninterrupted(lambda _: _load(comm, optimizer, backend, path, include_params))
+    """See :meth:`schuss.mpi.Sharded.load`; `loaded` is called after it."""
+    uninterrupted(lambda _: _load(comm, optimizer, backend, path, include_params, loaded))
 
 
 def _load(
-    comm: Any, optimizer: Optimizer, backend: ShardedHost, path: str | os.PathLike[str], include_params: bool
+    comm: Any,
+    optimizer: Optimizer,
+    backend: ShardedHost,
+    path: str | os.PathLike[str],
+    include_params: bool,
+    loaded: Callable[[], None],
 ) -> None:
     with contextlib.ExitStack() as stack:
         prepared = together(
@@ -126,6 +143,7 @@ def _load(
             lambda found: {"include_params": include_params, "the file": _digest(found, backend)},
         )
         change_together(comm, lambda agree: prepared.load(optimizer, agree))
+        loaded()
 
 
 def _digest(prepared: checkpoint.Prepared, backend: ShardedHost) -> str:

@@ -102,6 +102,8 @@ def predict(
     >>> round(found.state / 1e6), round(found.traffic / 1e9, 1)
     (125, 7.9)
     """
+    # NumPy's integers overflow.
+    ranks, elements, bucket_size = int(ranks), float(elements), int(bucket_size)
     share, others = elements / ranks, ranks - 1
     buckets = -(-elements // bucket_size)
     traffic = (gradient_bytes + param_bytes) * share * others

@@ -98,7 +98,10 @@ class Sharded(Attributes):
             lambda: _arguments.check(kind, params, options, count, bucket_size, ranks),
             lambda _: {"the optimizer": kind.__name__, "microbatches": count, "bucket_size": bucket_size},
         )
-        self._optimizer = _construction.made(self._comm, kind, params, options, int(count), int(bucket_size))
+        count, bucket_size = int(count), int(bucket_size)  # NumPy's integers overflow
+        self._optimizer = _construction.made(self._comm, kind, params, options, count, bucket_size)
+        #: The wrapper's settings, such as Ranger's, when processes last compared them: messages of steps lack these.
+        self._compared = self._wrapper_settings()
         self._several = microbatches is not None
         self._numbers = range(count * rank // ranks, count * (rank + 1) // ranks)
         #: The sums of this process's gradients of the next step, the shards that send them, and when.
@@ -145,7 +148,8 @@ class Sharded(Attributes):
             In one process, gradients do not fit, or hyperparameters differ from the others'; it is the same error in
             all, and nothing has changed.
         FloatingPointError
-            The sum has a NaN or an infinity and ``nonfinite="error"``; the place is the same in all.
+            The sum has a NaN or an infinity and ``nonfinite="error"``; the place is the same in all, and nothing has
+            changed.
         RuntimeError
             A message failed in the middle of the step; then parameters and state are not usable.
         """
@@ -163,21 +167,25 @@ class Sharded(Attributes):
                 if zero:
                     raise ValueError("zero_grads=True is for gradients that are passed themselves")
                 return step(lambda: self._sum(self._all(local_grads(), partial)))
-            sums = self._accumulated
-            if _count(sums) + 1 < len(self._numbers):
+            accumulated = self._accumulated
+            if _count(accumulated) + 1 < len(self._numbers):
                 raise ValueError(
-                    f"this process has accumulated {_count(sums)} of {len(self._numbers)} gradients; pass all but the "
-                    "last to accumulate()"
+                    f"this process has accumulated {_count(accumulated)} of {len(self._numbers)} gradients; pass all "
+                    "but the last to accumulate()"
                 )
-            sums = _sums.added(self._optimizer, sums, self._numbers[-1], local_grads, partial=partial)
+            sums = _sums.added(self._optimizer, accumulated, self._numbers[-1], local_grads, partial=partial)
             zeroed = []
             for i, _, array in self._leaves(local_grads, partial) if zero else ():
                 if array is not None:
                     self._optimizer._stepped._gradient(i, array, False, zero)  # raises unless it can be zeroed
                     zeroed.append((array, 0.0))
             total = self._sum(sums)
-            with _schuss.AfterStep(self._optimizer, _schuss.Changes(fills=zeroed, if_skipped=True)):
-                return step(total)
+            try:
+                with _schuss.AfterStep(self._optimizer, _schuss.Changes(fills=zeroed, if_skipped=True)):
+                    return step(total)
+            except FloatingPointError:  # which comes after the exchange
+                self._sums = (self._shards, self._shards.rounds, accumulated)
+                raise
 
         def arguments() -> dict[str, Any]:
             given = [] if callable(local_grads) else self._leaves(local_grads, partial)
@@ -195,7 +203,8 @@ class Sharded(Attributes):
         """Adds one of this process's gradients of the next step; it is copied, and nothing is sent.
 
         With ``microbatches`` gradients a step, a process passes all of its own but the last to this method, in order,
-        and the last to :meth:`step`. An error here is this process's alone.
+        and the last to :meth:`step`. They are used up by a step that is taken or skipped, kept after an error, and
+        discarded by :meth:`zero_grad` and :meth:`load`. An error here is this process's alone.
 
         Parameters
         ----------
@@ -222,13 +231,20 @@ class Sharded(Attributes):
         """
         sums, rounds = self._accumulated, self._shards.rounds
         if _count(sums) + 1 >= len(self._numbers):
+            instead = "discard the others with zero_grad()"
+            if not sums:
+                instead = "make the optimizer with microbatches= the number of all"
             raise ValueError(
                 f"this process has {len(self._numbers)} of the {self._count} gradients of a step; pass the last to "
-                "step(), or make the optimizer with microbatches= the number of all"
+                f"step(), or {instead}"
             )
         number = self._numbers[_count(sums)]
         sums = _sums.added(self._optimizer, sums, number, local_grads, partial=partial)
         self._sums = (self._shards, rounds, sums)
+
+    def zero_grad(self) -> None:
+        """Discards this process's accumulated gradients; nothing is sent. Call it in every process."""
+        self._sums = (None, 0, [])
 
     def add_param_group(self, group: Mapping[str, Any]) -> None:
         """Adds a group, as :meth:`schuss.Optimizer.add_param_group` does; every process calls it, between steps.
@@ -256,9 +272,11 @@ class Sharded(Attributes):
         """
         _construction.add(self._comm, self._optimizer, self._backend, group, self._refuse_accumulated)
 
-    def _refuse_accumulated(self) -> None:
+    def _refuse_accumulated(self, call: str) -> None:
         if self._accumulated:
-            raise ValueError("gradients of a step have been accumulated; add the group after the step")
+            raise ValueError(
+                f"gradients of a step have been accumulated; {call} after the step, or discard them with zero_grad()"
+            )
 
     @property
     def _backend(self) -> ShardedHost:
@@ -295,7 +313,19 @@ class Sharded(Attributes):
     def _exchanged(self, function: Callable[[], T], arguments: Callable[[], dict[str, Any]] = dict) -> T:
         """The result of a function that exchanges a step."""
         describe = lambda: {**_arguments.description(self._optimizer), **arguments()}  # noqa: E731
+        if (settings := self._wrapper_settings()) != self._compared:
+            _exchange.uninterrupted(lambda _: self._compare(settings, describe))
         return _exchange.step(self._shards, self._comm, function, describe)
+
+    def _compare(self, settings: list[Any], describe: Callable[[], dict[str, Any]]) -> None:
+        _exchange.compare(self._shards, self._comm, describe)
+        self._compared = settings
+
+    def _wrapper_settings(self) -> list[Any]:
+        """What acts in Python, after the step itself."""
+        optimizer = self._optimizer
+        known = optimizer._stepped._settings
+        return [optimizer._option(name) for name in optimizer._settings if name not in known]
 
     # Checkpoints.
 
@@ -314,15 +344,17 @@ class Sharded(Attributes):
 
         Raises
         ------
-        OSError, TypeError, RuntimeError
-            As for :func:`schuss.save`; the same error in all processes.
+        OSError, TypeError, ValueError, RuntimeError
+            As for :func:`schuss.save`, or there are accumulated gradients, which no file has; the same error in all
+            processes.
         """
-        _files.save(self._comm, self._optimizer, self._backend, path, include_params)
+        _files.save(self._comm, self._optimizer, self._backend, path, include_params, self._refuse_accumulated)
 
     def load(self, path: str | os.PathLike[str], *, include_params: bool = True) -> None:
         """Restores parameters and state from a file of :meth:`save` or :func:`schuss.save`; every process calls it.
 
-        Each process reads its own parts. The file may be from any number of processes.
+        Each process reads its own parts. The file may be from any number of processes. Accumulated gradients are
+        discarded.
 
         Parameters
         ----------
@@ -336,7 +368,7 @@ class Sharded(Attributes):
         OSError, TypeError, ValueError, RuntimeError
             As for :func:`schuss.load`, if it fails in any process; the same error in all, and nothing has changed.
         """
-        _files.load(self._comm, self._optimizer, self._backend, path, include_params)
+        _files.load(self._comm, self._optimizer, self._backend, path, include_params, self.zero_grad)
 
     # What the optimizer has.
 

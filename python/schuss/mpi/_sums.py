@@ -82,4 +82,7 @@ def _check_same(optimizer: Optimizer, before: Sum, new: Sum) -> None:
         if (one is None) != (other is None):
             place = optimizer._place("grads", *optimizer._suffixes[i])
             is_, was = ("None", "is not") if other is None else ("not None", "is")
-            raise ValueError(f"{place} is {is_}, but {was} in the gradients that it is added to; pass zeros instead")
+            raise ValueError(
+                f"{place} is {is_}, but {was} in the gradients that it is added to; pass zeros instead, or discard "
+                "those with zero_grad()"
+            )
