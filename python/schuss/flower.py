@@ -28,7 +28,8 @@ except ImportError as error:
 from flwr.app import Array, ArrayRecord
 
 from schuss import _schuss
-from schuss._arrays import checks
+from schuss._arrays import checks, trees
+from schuss._core import validate
 from schuss._core.optimizer import Optimizer
 from schuss.checkpoint import load as _load
 from schuss.checkpoint import save as _save
@@ -46,7 +47,7 @@ class _Server:
                 f"make is a {type(make).__name__}; it must be a function of a dict of arrays that returns their "
                 "optimizer, such as lambda arrays: schuss.Adam(arrays, lr=0.01)"
             )
-        self._make, self._steps_before = make, steps_before
+        self._make, self._steps_before = make, validate.steps("steps_before", steps_before)
         self._params: dict[Any, np.ndarray] = {}
         self.optimizer: Optimizer | None = None
 
@@ -63,6 +64,7 @@ class _Server:
         floats = self._floats(model)
         params, optimizer = self._for(floats)
         values = {name: floats[name].astype(param.dtype) for name, param in params.items()}
+        _check_result(params, values, optimizer)
         grads = {}
         for name, value in values.items():
             wide = checks.compute_dtype(value.dtype)
@@ -84,8 +86,8 @@ class _Server:
         return self.trained(model)
 
     def _floats(self, model: Mapping[Any, np.ndarray]) -> dict[Any, np.ndarray]:
-        """The arrays of a model that are trained."""
-        return {name: array for name, array in model.items() if checks.known_dtype(array.dtype)}
+        """The arrays of a model that are trained; the optimizer refuses those that it cannot train."""
+        return {name: array for name, array in model.items() if array.dtype.kind not in "biu"}
 
     def _for(self, floats: Mapping[Any, np.ndarray]) -> tuple[dict[Any, np.ndarray], Optimizer]:
         """The arrays that are trained and their optimizer, which are new until they are kept."""
@@ -98,6 +100,12 @@ class _Server:
             if not optimizer._takes_gradients:
                 name = type(optimizer).__name__
                 raise TypeError(f"make returned {name}, whose step takes more than gradients; use another optimizer")
+            updated = trees.build(optimizer._root(), lambda i: id(optimizer._params[i]))
+            if updated != {name: id(param) for name, param in params.items()}:
+                raise ValueError(
+                    "make returned an optimizer of other arrays than those of the dict that it was given, or in "
+                    "another structure; it must update these in place, as in lambda arrays: schuss.Adam(arrays)"
+                )
             if self._steps_before:
                 optimizer.step_count = self._steps_before
         _check_same(floats, "model's arrays", params)
@@ -115,6 +123,19 @@ class _Server:
 def _progress(optimizer: Optimizer) -> Any:
     """What a step changes besides arrays, also one that is not taken."""
     return optimizer._read_counters(), [optimizer._option(name) for name in optimizer._settings]
+
+
+def _check_result(params: dict[Any, np.ndarray], model: dict[Any, np.ndarray], optimizer: Optimizer) -> None:
+    """Raises if a model is not what the last step has made, and the optimizer would go on from a copy of that."""
+    if all(model[name].tobytes() == param.tobytes() for name, param in params.items()):
+        return
+    copies = {state.name for own in optimizer._rule_states for state in own if state.initial == "p"}
+    for i in range(len(params)):
+        for name in ({"master", "slow"} | copies).intersection(optimizer._state_names(i)):
+            raise ValueError(
+                f"the server's model is not the result of the last round, of which {optimizer._name()} has a copy in "
+                f"its state, {name!r}; go on with that result, or make a new strategy"
+            )
 
 
 def _check_same(arrays: Mapping[Any, np.ndarray], what: str, model: Mapping[Any, np.ndarray]) -> None:

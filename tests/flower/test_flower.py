@@ -260,6 +260,60 @@ def test_a_failed_call_changes_nothing(begun, tmp_path):
         assert all(np.array_equal(server._params[name], array) for name, array in before.items())
 
 
+COPIES = {
+    "master": lambda arrays: schuss.SGD(arrays, lr=1.0, master_weights=True),
+    "slow": lambda arrays: schuss.EMA(schuss.Lookahead(schuss.SGD(arrays, lr=1.0))),
+    "z": lambda arrays: schuss.ScheduleFreeSGD(arrays, lr=1.0),
+    "x0": lambda arrays: schuss.MADGRAD(arrays, lr=1.0),
+}
+
+
+@pytest.mark.parametrize("name", COPIES)
+def test_a_model_that_is_not_the_last_result_is_refused_where_the_optimizer_has_a_copy_of_that(name):
+    average = {"w": np.ones(2, np.float16)}
+    server = schuss.flower._Server(COPIES[name], 0)
+    result = server.step({"w": np.zeros(2, np.float16)}, average)
+    message = rf"^the server's model is not the result of the last round, .* in its state, '{name}'; go on with that"
+    before = server.optimizer.step_count, server._params["w"].copy()
+    with pytest.raises(ValueError, match=message):
+        server.step({"w": np.array([1.0, 10.0], np.float16)}, average)
+    assert (server.optimizer.step_count, before[1].tobytes()) == (before[0], server._params["w"].tobytes())
+    server.step(result, average)
+    assert server.optimizer.step_count == 2
+
+
+@pytest.mark.parametrize("dtype", [">f4", ">f2", np.longdouble, np.complex64, "U3"])
+def test_what_no_optimizer_can_train_is_no_counter(dtype):
+    start = {"w": np.zeros(2, dtype), "b": np.zeros(1, np.float32), "seen": np.array(3), "mask": np.array([True])}
+    server = schuss.flower._Server(lambda arrays: schuss.SGD(arrays, lr=1.0), 0)
+    with pytest.raises((TypeError, ValueError), match=r"^params\['w'\] "):
+        server.step(start, start)
+    assert server.optimizer is None
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        lambda arrays: {name: array.copy() for name, array in arrays.items()},
+        lambda arrays: {"b": arrays["b"]},
+        lambda arrays: list(arrays.values()),
+        lambda arrays: [{"params": arrays}],
+    ],
+)
+def test_make_returns_an_optimizer_of_what_it_was_given(given):
+    server = schuss.flower._Server(lambda arrays: schuss.SGD(given(arrays), lr=1.0), 0)
+    with pytest.raises(ValueError, match=r"^make returned an optimizer of other arrays than those of the dict"):
+        server.step(model(), client(model(), 1))
+    assert server.optimizer is None
+
+
+@pytest.mark.parametrize("kind", [schuss.flower.FedOpt, schuss.flower.LegacyFedOpt])
+@pytest.mark.parametrize("steps", [-1, 1.5, True, "1"])
+def test_steps_before_are_checked_at_once(kind, steps):
+    with pytest.raises(ValueError, match=r"^steps_before must be a whole number >= 0"):
+        kind(lambda arrays: schuss.SGD(arrays, lr=1.0), steps_before=steps)
+
+
 def accumulating(arrays, lr):
     """An optimizer whose first step is not taken, but remembered."""
     return schuss.Transformed(schuss.SGD(arrays, lr=lr), [schuss.transforms.accumulate(2)])
@@ -289,7 +343,11 @@ def test_all_or_nothing(kind, call, begun, tmp_path):
         return copy.deepcopy([*server._params.values(), *states]), repr(known)
 
     first = make()
-    first.step(one, average)
+    first.step(first.trained(one), average)
     schuss.save(path, first.optimizer)
-    calls = {"step": lambda server: server.step(other, average), "load": lambda server: server.load(path, other)}
+    calls = {
+        # Ranger goes on from the last result alone.
+        "step": lambda server: server.step(server.trained(other) if kind is schuss.Ranger else other, average),
+        "load": lambda server: server.load(path, other),
+    }
     check_all_or_nothing(make, calls[call], calls["step"], image, f"{kind.__name__} {call}")
