@@ -78,6 +78,7 @@ def test_lookahead_evaluates_at_the_slow_weights(tmp_path):
     start = w.copy()
     opt.step({"w": np.ones(3)})
     fast, state = w.copy(), opt.state_dict()
+    another = schuss.Lookahead(opt.optimizer)
     with opt.evaluate():
         assert_same([w], [start])
         inside = "the parameters are at the slow weights; leave evaluate() first"
@@ -93,7 +94,7 @@ def test_lookahead_evaluates_at_the_slow_weights(tmp_path):
         with refused(RuntimeError, inside), opt.evaluate():
             pass
         # The wrapped optimizer, and another wrapper around it, refuse too.
-        for other in (opt.optimizer, schuss.Lookahead(opt.optimizer)):
+        for other in (opt.optimizer, another):
             with pytest.raises(RuntimeError, match=r"^this optimizer is in the middle of a step"):
                 other.step({"w": np.ones(3)})
         assert opt.state_dict()["step"] == 1

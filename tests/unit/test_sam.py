@@ -293,3 +293,19 @@ def test_same_bits(threads):
     finally:
         schuss.set_num_threads(before)
     assert_same(*results)
+
+
+@pytest.mark.parametrize("between", [lambda opt: opt, lambda opt: schuss.Transformed(opt, [])])
+def test_of_a_schedule_free_optimizer_for_evaluation_nothing_is_computed(between):
+    w, calls = np.array([3.0, -4.0]), []
+    inner = schuss.ScheduleFreeSGD(w, lr=0.5)
+    opt = schuss.SAM(between(inner), rho=1.0)
+    assert opt.step(w.copy)
+    inner.eval()
+    average = w.copy()
+    for call in (lambda: opt.step(lambda: calls.append(1) or w.copy()), lambda: opt.first_step(w.copy())):
+        with pytest.raises(RuntimeError, match=r"^the parameters are those for evaluation; call train\(\) before"):
+            call()
+        assert np.array_equal(w, average) and not calls
+    inner.train()
+    assert opt.step(w.copy)

@@ -238,6 +238,39 @@ def test_steps_of_wrapped_optimizers_in_a_closure(between, call):
     assert opt.followed == opt.optimizer.followed == [1, 2]
 
 
+@pytest.mark.parametrize("where", ["swap", "evaluate", "ascended", "closure", "array by array"])
+def test_no_wrapper_is_made_while_parameters_have_other_values(where):
+    w = np.array([3.0, -4.0])
+    inner = schuss.NAG(w, lr=0.5) if where == "closure" else schuss.SGD(w, lr=0.5)
+    outer = {"swap": schuss.SWA, "evaluate": schuss.Lookahead, "ascended": schuss.SAM}.get(where, lambda opt: opt)(
+        inner
+    )
+
+    def attempts():
+        wrapped = [(schuss.Lookahead, inner), (schuss.EMA, inner), (schuss.EMA, outer), (Ema, outer)]
+        for kind, opt in wrapped:
+            with pytest.raises(RuntimeError, match=r"inside swap\(\)|the parameters are at .* first$"):
+                kind(opt)
+        return w.copy()
+
+    if where == "closure":
+        inner.step(attempts)
+    elif where == "array by array":
+        with inner.stepping():
+            attempts()
+    elif where == "ascended":
+        outer.step(attempts)
+        outer.first_step(w.copy())
+        attempts()
+        outer.second_step(w.copy())
+    else:
+        outer.step(w.copy())
+        with getattr(outer, where)():
+            attempts()
+    average = schuss.EMA(inner).average  # now it is made
+    assert np.array_equal(average, w)
+
+
 def test_what_follows_a_step_is_not_for_those_of_other_threads():
     class Slow(schuss.SGD):
         def step(self, grads):

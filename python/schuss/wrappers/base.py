@@ -63,6 +63,7 @@ class Wrapper(Optimizer):
             raise TypeError(f"{type(self).__name__} wraps an optimizer, got {trees.kind(optimizer)}{advice}")
         if not optimizer._wrappable:
             raise TypeError(f"{type(self).__name__} cannot wrap {type(optimizer).__name__}, whose step is many updates")
+        optimizer._check_idle()  # what the wrapper adds starts from the parameters, which may be other values
         self._optimizer = optimizer
         #: By tool, the lists that its job was made for, and the job.
         self._jobs: dict[str, tuple[Any, ...]] = {}
@@ -175,6 +176,10 @@ class Wrapper(Optimizer):
         if self._read_only:
             shown, leave = self._stepped._shown_now
             raise RuntimeError(f"the parameters are at {shown}; {leave} first")
+
+    def _refuse_evaluating(self) -> None:
+        if getattr(self._stepped, "mode", "train") != "train":
+            raise RuntimeError(_schuss.EVALUATING)
 
     def _refuse_added(self) -> None:
         if len(self._extra) != len(self._optimizer._params):

@@ -170,6 +170,7 @@ class SAM(Wrapper):
         if not callable(closure):
             raise TypeError("SAM needs a closure: opt.step(lambda: the gradients at the present parameters)")
         self._refuse_shown()
+        self._refuse_evaluating()
         scale, zero, part = self._step_options(grad_scale, zero_grads, partial)
         inner = self._stepped
         with _schuss.ExclusiveLock(inner, read_only=True):
@@ -221,6 +222,7 @@ class SAM(Wrapper):
         array([ 1.2, -1.6])
         """
         self._refuse_shown()
+        self._refuse_evaluating()
         scale, _, part = self._step_options(grad_scale, None, partial)
         ascent = self._ascent(self._usable(grads, part), scale)
         ascent.__enter__()

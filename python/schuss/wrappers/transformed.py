@@ -179,8 +179,7 @@ class Transformed(Wrapper):
         self._refuse_shown()
         scale, zero, part = self._step_options(grad_scale, zero_grads, partial)
         inner = self._stepped
-        if getattr(inner, "mode", "train") != "train":
-            raise RuntimeError(_schuss.EVALUATING)
+        self._refuse_evaluating()
         with _schuss.ExclusiveLock(self):
             self._refuse_added()
             given = inner._own_grads() if grads is None else grads
