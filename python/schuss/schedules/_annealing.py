@@ -143,7 +143,7 @@ class cosine_restarts(Schedule):
             lr_min=fraction("lr_min", self.lr_min, lr_max),
             T_0=whole("T_0", self.T_0, 1),
             T_mult=number("T_mult", self.T_mult, 1.0),
-            decay=fraction("decay", number("decay", self.decay, open_low=True)),
+            decay=number("decay", self.decay, high=1.0, open_low=True, closed_high=True),
         )
 
     def _at(self, step: int) -> float:

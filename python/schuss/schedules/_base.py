@@ -148,16 +148,7 @@ def whole(place: str, value: Any, least: int = 0) -> int:
 
 def fraction(place: str, value: Any, most: float = 1.0) -> float:
     """The value as a float in [0, most]."""
-    allowed = f"{place} must be a number >= 0 and <= {most:g}, got {value!r}"
-    try:
-        result = number(place, value)
-    except TypeError:
-        raise TypeError(allowed) from None
-    except ValueError:
-        raise ValueError(allowed) from None
-    if result > most:
-        raise ValueError(allowed)
-    return result
+    return number(place, value, high=most, closed_high=True)
 
 
 def increasing(place: str, values: Any) -> tuple[int, ...]:

@@ -254,7 +254,7 @@ class cyclic(Schedule):
             step_size_up=whole("step_size_up", step_size_up, 1),
             step_size_down=None if step_size_down is None else whole("step_size_down", step_size_down, 1),
             mode=_MODE("mode", mode),
-            gamma=fraction("gamma", number("gamma", gamma, open_low=True)),
+            gamma=number("gamma", gamma, high=1.0, open_low=True, closed_high=True),
             momentum_range=None if momentum is None else _momenta(momentum),
         )
 
