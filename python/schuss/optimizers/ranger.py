@@ -108,8 +108,8 @@ class Ranger(Lookahead):
     betas: Betas = (0.95, 0.999)
     eps: float = 1e-5
     weight_decay: WeightDecay = 0.0
-    k: int = option(default=6, whole=True)  # pyright: ignore[reportIncompatibleMethodOverride]
-    alpha: SlowStep = option(default=0.5, whole=True)  # pyright: ignore[reportIncompatibleMethodOverride]
+    k: int = option(default=6, whole=True)
+    alpha: SlowStep = option(default=0.5, whole=True)
     threshold: Threshold = 5.0
     gradient_centralization: bool = True
     gc_conv_only: bool = False

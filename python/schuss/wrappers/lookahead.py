@@ -13,6 +13,7 @@ from schuss._arrays import checks
 from schuss._arrays.formats import State
 from schuss._core.hyperparameters import Range, check_of
 from schuss._core.optimizer import Optimizer
+from schuss._core.settings import setting
 from schuss.wrappers.base import Wrapper
 
 _MOMENTA = ("m", "b")
@@ -71,37 +72,17 @@ class Lookahead(Wrapper):
     def __init__(self, optimizer: Optimizer, k: int = 5, alpha: float = 0.5, pullback: Pullback = "none") -> None:
         if isinstance(optimizer, Lookahead):
             raise TypeError("Lookahead cannot wrap another Lookahead: give one of them k and alpha to suit")
-        self._k: int
+        self._k: int  # not in the class: Ranger's constructor would take it
         self._alpha: float
         self._pullback: Pullback
         self._wrap(optimizer, k=k, alpha=alpha, pullback=pullback)
 
-    @property
-    def k(self) -> int:
-        """Fast steps between synchronizations: one follows every step whose number is a multiple of k."""
-        return self._k
-
-    @k.setter
-    def k(self, value: int) -> None:
-        self._change("k", value)
-
-    @property
-    def alpha(self) -> float:
-        """Step size of the slow weights, in (0, 1]."""
-        return self._alpha
-
-    @alpha.setter
-    def alpha(self, value: float) -> None:
-        self._change("alpha", value)
-
-    @property
-    def pullback(self) -> Pullback:
-        """What a synchronization does to the fast optimizer's state; "pullback" cannot be switched on or off later."""
-        return self._pullback
-
-    @pullback.setter
-    def pullback(self, value: Pullback) -> None:
-        self._change("pullback", value)
+    k = setting("k", "Fast steps between synchronizations: one follows every step whose number is a multiple of k.")
+    alpha = setting("alpha", "Step size of the slow weights, in (0, 1].")
+    pullback = setting(
+        "pullback",
+        """What a synchronization does to the fast optimizer's state; "pullback" cannot be switched on or off later.""",
+    )
 
     def _checked(self, name: str, value: Any, place: str | None = None) -> Any:
         checked = super()._checked(name, value, place)

@@ -15,6 +15,7 @@ from schuss._backends.protocol import Change
 from schuss._core import validate
 from schuss._core.hyperparameters import check_of
 from schuss._core.optimizer import Optimizer
+from schuss._core.settings import setting
 from schuss.wrappers.base import Wrapper
 
 
@@ -76,6 +77,8 @@ class SAM(Wrapper):
     _shown = "SAM's ascended point"
     _leave = "call second_step()"
 
+    _rho: float | tuple[float, ...]
+
     def __init__(
         self,
         optimizer: Optimizer,
@@ -84,7 +87,6 @@ class SAM(Wrapper):
         eps: float = 1e-12,
         eta: float = 0.0,
     ) -> None:
-        self._rho: float | tuple[float, ...]
         self._wrap(optimizer, rho=rho, adaptive=adaptive, eps=eps, eta=eta)
 
     def _check_wrapped(self) -> None:
@@ -97,14 +99,7 @@ class SAM(Wrapper):
             raise TypeError("SAM works on NumPy arrays only; the optimizer's are on a GPU")
         self._of_groups("rho", self._rho)
 
-    @property
-    def rho(self) -> float | tuple[float, ...]:
-        """The distance, or one for each group."""
-        return self._rho
-
-    @rho.setter
-    def rho(self, value: float | Sequence[float]) -> None:
-        self._change("rho", value)
+    rho = setting("rho", "The distance, or one for each group.")
 
     def _checked(self, name: str, value: Any, place: str | None = None) -> Any:
         checked = super()._checked(name, value, place)
