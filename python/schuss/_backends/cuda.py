@@ -177,17 +177,7 @@ class Cuda:
         calls += [(self.work.mark, (stream,)) for stream in streams[:1]]
         return _schuss.Changes(attributes, copies=on_host, fills=fills_on_host, calls=calls, kept=kept)
 
-    def job(
-        self,
-        tool: str,
-        arrays: Sequence[Any],
-        values: Sequence[float] = (),
-        *,
-        program: str = "step",
-        grads: Sequence[Any] = (),
-        states: Sequence[Sequence[Any]] = (),
-    ) -> tuple[Any, tuple[Any, ...]]:
-        return cuda_arrays.job(tool, arrays, values, program=program, grads=grads, states=states)
+    job = staticmethod(cuda_arrays.job)
 
     # One caller at a time.
 

@@ -146,7 +146,8 @@ class DeviceArray:
         if key is not Ellipsis:
             raise TypeError("arrays on a GPU are set as a whole: array[...] = values")
         if isinstance(value, DeviceArray) and value.dtype != self.dtype:
-            run("copy", [self], grads=[value])
+            function, arguments = job("copy", [self], grads=[value])
+            function(*arguments)
         elif isinstance(value, DeviceArray):
             _schuss.cuda_copy(*self.copy_arguments(value))
         else:
@@ -234,21 +235,6 @@ def _tool(device: int, tool: str, values: int, arrays: tuple[tuple[int, str, int
     given = [(0, pointer, dtype, size, list(states), matrix) for pointer, dtype, size, states, matrix in arrays]
     work.add_group([(tool, values)], given)
     return work
-
-
-def run(
-    tool: str,
-    arrays: Sequence[DeviceArray],
-    values: Sequence[float] = (),
-    *,
-    program: str = "step",
-    grads: Sequence[DeviceArray] = (),
-    states: Sequence[Sequence[DeviceArray]] = (),
-    matrices: Sequence[Matrix] = (),
-) -> None:
-    """Runs a tool in place over arrays on one device, as `schuss._backends.tools.run` does on the host."""
-    function, arguments = job(tool, arrays, values, program=program, grads=grads, states=states, matrices=matrices)
-    function(*arguments)
 
 
 def job(

@@ -143,17 +143,7 @@ class Host:
         laid_out = [(target, np.asarray(source, order=checks.order(target))) for target, source in copies]
         return _schuss.Changes(attributes, copies=laid_out, fills=fills, jobs=jobs)
 
-    def job(
-        self,
-        tool: str,
-        arrays: Sequence[Any],
-        values: Sequence[float] = (),
-        *,
-        program: str = "step",
-        grads: Sequence[Any] = (),
-        states: Sequence[Sequence[Any]] = (),
-    ) -> _schuss.Job:
-        return tools.job(tool, arrays, values, program=program, grads=grads, states=states)
+    job = staticmethod(tools.job)
 
 
 HOST = Host()

@@ -17,7 +17,6 @@ def run(
     arrays: Sequence[Any],
     values: Sequence[float] = (),
     *,
-    program: str = "step",
     grads: Sequence[Any] = (),
     states: Sequence[Sequence[Any]] = (),
     matrices: Sequence[Matrix] = (),
@@ -25,12 +24,13 @@ def run(
     """Runs a tool in place over NumPy or GPU arrays, which must have been checked; `values` are its arguments."""
     if not arrays:
         return
-    if not isinstance(arrays[0], np.ndarray):
-        from schuss._backends import cuda_arrays
-
-        cuda_arrays.run(tool, arrays, values, program=program, grads=grads, states=states, matrices=matrices)
+    if isinstance(arrays[0], np.ndarray):
+        job(tool, arrays, values, grads=grads, states=states, matrices=matrices).run()
         return
-    job(tool, arrays, values, program=program, grads=grads, states=states, matrices=matrices).run()
+    from schuss._backends import cuda_arrays
+
+    function, arguments = cuda_arrays.job(tool, arrays, values, grads=grads, states=states, matrices=matrices)
+    function(*arguments)
 
 
 def job(
