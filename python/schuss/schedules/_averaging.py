@@ -71,10 +71,6 @@ class swalr(Composed):
             anneal=ANNEAL("anneal", self.anneal),
         )
 
-    @property
-    def _parts(self) -> tuple[AnySchedule, ...]:
-        return (self.schedule,)
-
     def _at(self, step: int) -> float:
         passed = step - self.start
         if passed >= self.anneal_steps:

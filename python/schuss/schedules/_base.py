@@ -86,12 +86,25 @@ class Schedule(validate.Frozen, ABC):
         return None
 
 
-class Composed(Schedule):
-    """A schedule made of others; its state is their states."""
+class StartsAtLr(Schedule):
+    """A schedule whose base rate is its parameter ``lr``."""
+
+    lr: float
 
     @property
-    @abstractmethod
-    def _parts(self) -> tuple[AnySchedule, ...]: ...
+    def initial_lr(self) -> float:
+        """The first rate."""
+        return self.lr
+
+
+class Composed(Schedule):
+    """A schedule made of others, or of the one `schedule`; its state is their states."""
+
+    schedule: AnySchedule
+
+    @property
+    def _parts(self) -> tuple[AnySchedule, ...]:
+        return (self.schedule,)
 
     @property
     def sets_momentum(self) -> bool:

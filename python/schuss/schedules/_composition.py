@@ -165,10 +165,6 @@ class scale(Composed):
     def __post_init__(self) -> None:
         self._set_checked(schedule=inner("schedule", self.schedule), factor=number("factor", self.factor))
 
-    @property
-    def _parts(self) -> tuple[AnySchedule, ...]:
-        return (self.schedule,)
-
     def _at(self, step: int) -> float:
         return self.factor * validate.scheduled_rate("schedule", self.schedule, step)
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any, Literal
+from abc import abstractmethod
+from dataclasses import dataclass, fields
+from typing import Any, Literal, cast
 
 from schuss._core import validate
 from schuss._core.hyperparameters import Pair, check_of
@@ -18,8 +19,37 @@ Mode = Literal["triangular", "triangular2", "exp_range"]
 _MODE = check_of(Mode)
 
 
+class _Cycle(Schedule):
+    """The base of cycles: a dataclass whose field `momentum_range` is its parameter ``momentum``."""
+
+    max_lr: float
+    momentum_range: tuple[float, float] | None
+
+    def __repr__(self) -> str:
+        values = [(field.name, getattr(self, field.name)) for field in fields(cast(Any, self))]
+        listed = ", ".join(f"{name.removesuffix('_range')}={value!r}" for name, value in values)
+        return f"{type(self).__name__}({listed})"
+
+    @property
+    def initial_lr(self) -> float:
+        """The largest rate."""
+        return self.max_lr
+
+    @property
+    def sets_momentum(self) -> bool:
+        """Whether a momentum range was given."""
+        return self.momentum_range is not None
+
+    def _momentum_at(self, step: int) -> float | None:
+        return None if self.momentum_range is None else self._momentum_between(*self.momentum_range, step)
+
+    @abstractmethod
+    def _momentum_between(self, low: float, high: float, step: int) -> float:
+        """The momentum of a step, between these two."""
+
+
 @dataclass(frozen=True, init=False, repr=False)
-class one_cycle(Schedule):
+class one_cycle(_Cycle):
     r"""The one-cycle policy: the rate goes up to a maximum and down to almost nothing, the momentum down and up.
 
     Between two boundaries, with :math:`w` the remaining fraction of the phase,
@@ -119,13 +149,6 @@ class one_cycle(Schedule):
             momentum_range=None if momentum is None else _momenta(momentum),
         )
 
-    def __repr__(self) -> str:
-        return (
-            f"one_cycle(max_lr={self.max_lr!r}, total_steps={self.total_steps!r}, pct_start={self.pct_start!r}, "
-            f"div_factor={self.div_factor!r}, final_div_factor={self.final_div_factor!r}, anneal={self.anneal!r}, "
-            f"three_phase={self.three_phase!r}, momentum={self.momentum_range!r})"
-        )
-
     def _phase(self, step: int) -> tuple[int, float]:
         """The phase of a step, counted backwards from the last, -1, and the remaining part of it, 1 to 0."""
         last = self.total_steps - 1
@@ -148,27 +171,14 @@ class one_cycle(Schedule):
         turns.append(first / self.final_div_factor)
         return blend(turns[phase - 1], turns[phase], left)
 
-    @property
-    def sets_momentum(self) -> bool:
-        """Whether a momentum range was given."""
-        return self.momentum_range is not None
-
-    def _momentum_at(self, step: int) -> float | None:
-        if self.momentum_range is None:
-            return None
+    def _momentum_between(self, low: float, high: float, step: int) -> float:
         phase, left = self._phase(step)
-        low, high = self.momentum_range
         turns = [high, low, high, high] if self.three_phase else [high, low, high]
         return blend(turns[phase - 1], turns[phase], left)
 
-    @property
-    def initial_lr(self) -> float:
-        """The largest rate."""
-        return self.max_lr
-
 
 @dataclass(frozen=True, init=False, repr=False)
-class cyclic(Schedule):
+class cyclic(_Cycle):
     r"""Cyclical learning rates: up from a base rate along a line, down again, and so on; the momentum down and up.
 
     With the part :math:`x` of the way up, from 0 at the base to 1 at the peak, and the number :math:`c` of the cycle,
@@ -258,13 +268,6 @@ class cyclic(Schedule):
             momentum_range=None if momentum is None else _momenta(momentum),
         )
 
-    def __repr__(self) -> str:
-        return (
-            f"cyclic(base_lr={self.base_lr!r}, max_lr={self.max_lr!r}, step_size_up={self.step_size_up!r}, "
-            f"step_size_down={self.step_size_down!r}, mode={self.mode!r}, gamma={self.gamma!r}, "
-            f"momentum={self.momentum_range!r})"
-        )
-
     def _height(self, step: int) -> float:
         """The height of a step between base and first peak, 0 to 1."""
         up = self.step_size_up
@@ -278,21 +281,8 @@ class cyclic(Schedule):
     def _at(self, step: int) -> float:
         return blend(self.max_lr, self.base_lr, self._height(step))
 
-    @property
-    def sets_momentum(self) -> bool:
-        """Whether a momentum range was given."""
-        return self.momentum_range is not None
-
-    def _momentum_at(self, step: int) -> float | None:
-        if self.momentum_range is None:
-            return None
-        low, high = self.momentum_range
+    def _momentum_between(self, low: float, high: float, step: int) -> float:
         return blend(low, high, self._height(step))
-
-    @property
-    def initial_lr(self) -> float:
-        """The largest rate."""
-        return self.max_lr
 
 
 def _momenta(value: Any) -> tuple[float, float]:

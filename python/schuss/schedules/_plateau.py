@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from schuss._core import scheduling, validate
 from schuss._core.hyperparameters import check_of
-from schuss.schedules._base import Schedule, fraction, number, whole
+from schuss.schedules._base import StartsAtLr, fraction, number, whole
 
 Mode = Literal["min", "max"]
 ThresholdMode = Literal["rel", "abs"]
@@ -27,7 +27,7 @@ class _Progress:
 
 
 @dataclass(frozen=True, eq=False)
-class reduce_on_plateau(Schedule):
+class reduce_on_plateau(StartsAtLr):
     r"""The rate is multiplied by a factor whenever a metric has stopped improving.
 
     .. math:: \eta \leftarrow \max(\gamma \, \eta, \eta_{min})
@@ -110,11 +110,6 @@ class reduce_on_plateau(Schedule):
 
     def _at(self, step: int) -> float:
         return self.progress.rate
-
-    @property
-    def initial_lr(self) -> float:
-        """The first rate."""
-        return self.lr
 
     def update(self, metric: float) -> float:
         """Records a metric, and lowers the rate if the patience has run out.

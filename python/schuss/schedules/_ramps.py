@@ -6,11 +6,11 @@ import math
 from dataclasses import dataclass
 
 from schuss._core import validate
-from schuss.schedules._base import Schedule, blend, number, whole
+from schuss.schedules._base import Schedule, StartsAtLr, blend, number, whole
 
 
 @dataclass(frozen=True)
-class polynomial(Schedule):
+class polynomial(StartsAtLr):
     r"""From one rate to another along a power of the remaining steps; then the last rate is kept.
 
     .. math:: \eta_t = \eta_{end} + (\eta - \eta_{end}) \left( 1 - \frac{\min(t, T)}{T} \right)^{k}
@@ -63,11 +63,6 @@ class polynomial(Schedule):
     def _at(self, step: int) -> float:
         left = self.total_steps - min(step, self.total_steps)
         return blend(self.lr, self.end, (left / self.total_steps) ** self.power)
-
-    @property
-    def initial_lr(self) -> float:
-        """The first rate."""
-        return self.lr
 
 
 @dataclass(frozen=True)
@@ -124,7 +119,7 @@ class linear(Schedule):
 
 
 @dataclass(frozen=True)
-class inverse_time(Schedule):
+class inverse_time(StartsAtLr):
     r"""The inverse of a number that grows with the step, evenly or in stairs.
 
     .. math:: \eta_t = \frac{\eta}{1 + k \, t / T}
@@ -174,11 +169,6 @@ class inverse_time(Schedule):
         step = min(step, self.decay_steps * 10**300)  # its quotient is a float for any step
         passed = step // self.decay_steps if self.staircase else step / self.decay_steps
         return self.lr / (1.0 + self.decay_rate * passed)
-
-    @property
-    def initial_lr(self) -> float:
-        """The first rate."""
-        return self.lr
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 
 from schuss._core import scheduling, validate
 from schuss._core.scheduling import AnySchedule
-from schuss.schedules._base import Schedule, increasing, inner, number, scaled_power, whole
+from schuss.schedules._base import StartsAtLr, increasing, inner, number, scaled_power, whole
 
 
 @dataclass(frozen=True)
-class constant(Schedule):
+class constant(StartsAtLr):
     r"""The same rate at every step, for use inside other schedules.
 
     .. math:: \eta_t = \eta
@@ -42,14 +42,9 @@ class constant(Schedule):
     def _at(self, step: int) -> float:
         return self.lr
 
-    @property
-    def initial_lr(self) -> float:
-        """The rate."""
-        return self.lr
-
 
 @dataclass(frozen=True)
-class step(Schedule):
+class step(StartsAtLr):
     r"""Step decay: the rate is multiplied by a factor every `step_size` steps.
 
     .. math:: \eta_t = \eta \, \gamma^{\lfloor t / S \rfloor}
@@ -94,14 +89,9 @@ class step(Schedule):
     def _at(self, step: int) -> float:
         return scaled_power(self.lr, self.gamma, step // self.step_size)
 
-    @property
-    def initial_lr(self) -> float:
-        """The first rate."""
-        return self.lr
-
 
 @dataclass(frozen=True)
-class multi_step(Schedule):
+class multi_step(StartsAtLr):
     r"""The rate is multiplied by a factor at given steps.
 
     .. math:: \eta_t = \eta \, \gamma^{n(t)}, \qquad n(t) = \text{the number of milestones} \le t
@@ -146,14 +136,9 @@ class multi_step(Schedule):
     def _at(self, step: int) -> float:
         return scaled_power(self.lr, self.gamma, bisect.bisect_right(self.milestones, step))
 
-    @property
-    def initial_lr(self) -> float:
-        """The first rate."""
-        return self.lr
-
 
 @dataclass(frozen=True)
-class exponential(Schedule):
+class exponential(StartsAtLr):
     r"""The rate is multiplied by a factor at every step.
 
     .. math:: \eta_t = \eta \, \gamma^t
@@ -191,14 +176,9 @@ class exponential(Schedule):
     def _at(self, step: int) -> float:
         return scaled_power(self.lr, self.gamma, step)
 
-    @property
-    def initial_lr(self) -> float:
-        """The first rate."""
-        return self.lr
-
 
 @dataclass(frozen=True)
-class multiplicative(Schedule):
+class multiplicative(StartsAtLr):
     r"""The rate is multiplied by a factor at every step, which a function of the step returns.
 
     .. math:: \eta_t = \eta \prod_{i=1}^{t} f(i)
@@ -249,8 +229,3 @@ class multiplicative(Schedule):
             rate *= validate.scheduled_rate("factor", self.factor, i)
         self._set_checked(_last=(step, rate))
         return rate
-
-    @property
-    def initial_lr(self) -> float:
-        """The first rate."""
-        return self.lr

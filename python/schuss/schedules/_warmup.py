@@ -73,10 +73,6 @@ class warmup(Composed):
             skip_first=validate.flag("skip_first", self.skip_first),
         )
 
-    @property
-    def _parts(self) -> tuple[AnySchedule, ...]:
-        return (self.schedule,)
-
     def _at(self, step: int) -> float:
         if step >= self.steps:
             return validate.scheduled_rate("schedule", self.schedule, step - self.steps)
