@@ -304,7 +304,7 @@ class _Run:
 
         start = Point(0.0, loss, slope, gradient)
         least = self._hypers["tolerance_change"]
-        found, _ = strong_wolfe(evaluate, start, self.length, length=self._longest, least=least, most=most)
+        found = strong_wolfe(evaluate, start, self.length, length=self._longest, least=least, most=most)
         go_to(found.at)
         self.length = found.at
         return found.loss, found.gradient

@@ -20,33 +20,52 @@ class Point(NamedTuple):
 
 def strong_wolfe(
     evaluate: Callable[[float], Point], start: Point, first: float, *, length: float, least: float, most: float
-) -> tuple[Point, int]:
-    """A point that satisfies both conditions, or the best that was found, and the number of evaluations.
+) -> Point:
+    """A point that satisfies both conditions, or the best that was found.
 
     `first` is where to look first, `length` the largest element of the direction, and intervals in which no element
     changes by `least` are not divided further. There are at most `most` evaluations besides the first.
     """
+    low, high, count = _bracket(evaluate, start, first, most)
+    return low if high is None else _zoom(evaluate, start, low, high, count, length, least, most)
+
+
+def _bracket(
+    evaluate: Callable[[float], Point], start: Point, first: float, most: float
+) -> tuple[Point, Point | None, int]:
+    """Goes further until two points enclose one that satisfies both conditions.
+
+    Returns the points and the number of evaluations; instead of the second None if the first satisfies them.
+    """
     before, here, count = start, evaluate(first), 1
-    low, high, found = start, here, False
-    while True:
-        if count > most:
-            low, high = start, here
-            break
+    while count <= most:
         if _too_high(here, start) or (count > 2 and here.loss >= before.loss):
-            low, high = before, here
-            break
-        if abs(here.slope) <= -_CURVATURE * start.slope:
-            return here, count
+            return before, here, count
+        if _is_flat(here, start):
+            return here, None, count
         if here.slope >= 0:
-            low, high = before, here
-            break
+            return before, here, count
         bounds = here.at + 0.01 * (here.at - before.at), here.at * 10
         before, here = here, evaluate(_minimum(before, here, bounds))
         count += 1
+    return start, here, count
+
+
+def _zoom(
+    evaluate: Callable[[float], Point],
+    start: Point,
+    low: Point,
+    high: Point,
+    count: int,
+    length: float,
+    least: float,
+    most: float,
+) -> Point:
+    """Divides the interval between two points until one satisfies both conditions, or the interval is too short."""
     if high.loss < low.loss:
         low, high = high, low
     slow = False
-    while not found and count <= most and abs(high.at - low.at) * length >= least:
+    while count <= most and abs(high.at - low.at) * length >= least:
         left, right = sorted((low.at, high.at))
         # The points in the order in which they are on the line.
         one, other = (low, high) if low.at == left else (high, low)
@@ -65,11 +84,16 @@ def strong_wolfe(
             if high.loss < low.loss:
                 low, high = high, low
             continue
-        found = abs(here.slope) <= -_CURVATURE * start.slope
-        if not found and here.slope * (high.at - low.at) >= 0:
+        if _is_flat(here, start):
+            return here
+        if here.slope * (high.at - low.at) >= 0:
             high = low
         low = here
-    return low, count
+    return low
+
+
+def _is_flat(here: Point, start: Point) -> bool:
+    return abs(here.slope) <= -_CURVATURE * start.slope
 
 
 def _too_high(here: Point, start: Point) -> bool:
