@@ -152,7 +152,37 @@ def _check_same(arrays: Mapping[Any, np.ndarray], what: str, model: Mapping[Any,
             )
 
 
-class FedOpt(FedAvg):
+class _Strategy:
+    """The base of both strategies, before Flower's own."""
+
+    #: The model that the round's clients start from.
+    _current: dict[Any, np.ndarray] | None = None
+
+    def __init__(self, make: Make, *, steps_before: int = 0, **options: Any) -> None:
+        self._server = _Server(make, steps_before)
+        super().__init__(**options)
+
+    @property
+    def optimizer(self) -> Optimizer | None:
+        """The optimizer, once there is one: after the first round, or after loading."""
+        return self._server.optimizer
+
+    def _model(self, method: str, before: str, clients: Iterable[Mapping[Any, np.ndarray]]) -> Mapping[Any, np.ndarray]:
+        """The model of the round; raises if there is none, or the clients' arrays are not like its own."""
+        if self._current is None:
+            raise RuntimeError(f"{method} needs the model of the round: call {before} first")
+        for arrays in clients:  # Flower's average would broadcast them
+            _check_same(arrays, "clients' arrays", self._current)
+        return self._current
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Saves the model's trained arrays and the optimizer's state, as `schuss.save` does."""
+        if self.optimizer is None:
+            raise RuntimeError("there is nothing to save before the first round")
+        _save(path, self.optimizer)
+
+
+class FedOpt(_Strategy, FedAvg):
     """A strategy for ``flwr.serverapp``: FedAvg, then a step of an optimizer towards the average.
 
     Arrays keep their dtype: a float32 model stays float32. Arrays of integers, such as the counters of BatchNorm, stay
@@ -180,19 +210,9 @@ class FedOpt(FedAvg):
     >>> strategy = schuss.flower.FedOpt(lambda arrays: schuss.Yogi(arrays, lr=0.01), fraction_evaluate=0.5)
     """
 
-    def __init__(self, make: Make, *, steps_before: int = 0, **options: Any) -> None:
-        self._server = _Server(make, steps_before)
-        self._current: dict[str, np.ndarray] | None = None
-        super().__init__(**options)
-
-    @property
-    def optimizer(self) -> Optimizer | None:
-        """The optimizer, once there is one: after the first round, or after loading."""
-        return self._server.optimizer
-
     def configure_train(self, server_round: int, arrays: Any, config: Any, grid: Any) -> Iterable[Any]:
         """Remembers the model that the clients start from."""
-        self._current = {name: array.numpy() for name, array in arrays.items()}
+        self._current = _named(arrays)
         result: Iterable[Any] = super().configure_train(server_round, arrays, config, grid)
         return result
 
@@ -206,21 +226,13 @@ class FedOpt(FedAvg):
         RuntimeError
             ``configure_train`` was not called before.
         """
-        if self._current is None:
-            raise RuntimeError("aggregate_train needs the model of the round: call configure_train first")
         replies = list(replies)
-        for reply in replies:  # Flower's average would broadcast them
-            for record in () if reply.has_error() else reply.content.array_records.values():
-                _check_same({name: array.numpy() for name, array in record.items()}, "clients' arrays", self._current)
+        records = [record for r in replies if not r.has_error() for record in r.content.array_records.values()]
+        model = self._model("aggregate_train", "configure_train", map(_named, records))
         average, metrics = super().aggregate_train(server_round, replies)
         if average is None:
             return average, metrics
-        arrays = self._server.step(self._current, {name: array.numpy() for name, array in average.items()})
-        return ArrayRecord({name: Array(np.asarray(array)) for name, array in arrays.items()}), metrics
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Saves the model's trained arrays and the optimizer's state, as `schuss.save` does."""
-        _save(path, _begun(self.optimizer))
+        return _record(self._server.step(model, _named(average))), metrics
 
     def load(self, path: str | os.PathLike[str], arrays: Any) -> Any:
         """Loads what `save` wrote; on an error nothing has changed.
@@ -237,12 +249,11 @@ class FedOpt(FedAvg):
         ArrayRecord
             The model to go on with, in ``start``.
         """
-        loaded = self._server.load(path, {name: array.numpy() for name, array in arrays.items()})
-        return ArrayRecord({name: Array(np.asarray(array)) for name, array in loaded.items()})
+        return _record(self._server.load(path, _named(arrays)))
 
 
-class LegacyFedOpt(LegacyFedAvg):
-    """The same for ``flwr.server``, whose models are lists of arrays.
+class LegacyFedOpt(_Strategy, LegacyFedAvg):
+    """A strategy for ``flwr.server``, whose models are lists of arrays; it works like `FedOpt`.
 
     Parameters
     ----------
@@ -261,14 +272,8 @@ class LegacyFedOpt(LegacyFedAvg):
     """
 
     def __init__(self, make: Make, *, steps_before: int = 0, **options: Any) -> None:
-        self._server = _Server(make, steps_before)
-        super().__init__(**options)
+        super().__init__(make, steps_before=steps_before, **options)
         self._current = None if self.initial_parameters is None else _numbered(self.initial_parameters)
-
-    @property
-    def optimizer(self) -> Optimizer | None:
-        """The optimizer, once there is one: after the first round, or after loading."""
-        return self._server.optimizer
 
     def configure_fit(self, server_round: int, parameters: Any, client_manager: Any) -> list[Any]:
         """Remembers the model that the clients start from."""
@@ -278,19 +283,13 @@ class LegacyFedOpt(LegacyFedAvg):
 
     def aggregate_fit(self, server_round: int, results: Any, failures: Any) -> tuple[Any, dict[str, Any]]:
         """Averages the clients' models, and takes a step; see `FedOpt.aggregate_train`."""
-        if self._current is None:
-            raise RuntimeError("aggregate_fit needs the model of the round: call configure_fit first")
-        for _, result in results:
-            _check_same(_numbered(result.parameters), "clients' arrays", self._current)
+        clients = (_numbered(result.parameters) for _, result in results)
+        model = self._model("aggregate_fit", "configure_fit", clients)
         average, metrics = super().aggregate_fit(server_round, results, failures)
         if average is None:
             return average, metrics
-        self._current = self._server.step(self._current, _numbered(average))
+        self._current = self._server.step(model, _numbered(average))
         return ndarrays_to_parameters(list(self._current.values())), metrics
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Saves the model's trained arrays and the optimizer's state, as `schuss.save` does."""
-        _save(path, _begun(self.optimizer))
 
     def load(self, path: str | os.PathLike[str], parameters: Any) -> Any:
         """Loads what `save` wrote, and returns the model to go on with; see `FedOpt.load`."""
@@ -298,11 +297,13 @@ class LegacyFedOpt(LegacyFedAvg):
         return ndarrays_to_parameters(list(self._current.values()))
 
 
+def _named(record: Any) -> dict[Any, np.ndarray]:
+    return {name: array.numpy() for name, array in record.items()}
+
+
+def _record(arrays: Mapping[Any, np.ndarray]) -> ArrayRecord:
+    return ArrayRecord({name: Array(np.asarray(array)) for name, array in arrays.items()})
+
+
 def _numbered(parameters: Any) -> dict[Any, np.ndarray]:
     return dict(enumerate(parameters_to_ndarrays(parameters)))
-
-
-def _begun(optimizer: Optimizer | None) -> Optimizer:
-    if optimizer is None:
-        raise RuntimeError("there is nothing to save before the first round")
-    return optimizer
