@@ -7,7 +7,8 @@ itself to every call, which avoids a reference cycle. Nothing here knows hyperpa
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -99,13 +100,18 @@ class Owner(_schuss.Core):
     nonfinite: Nonfinite
     #: What messages call the arrays that are being read.
     _arguments: str = "grads"
+    #: The names of parameters in messages, by group and path, where a framework has its own.
+    _array_names: Mapping[tuple[int, str], str] = MappingProxyType({})
 
     def _root(self) -> Any:
         return self._templates if self._grouped else self._templates[0]
 
     def _place(self, name: str, group: int, suffix: str) -> str:
         """The name of an array in messages."""
-        return place(self._grouped, name, group, suffix)
+        own = self._array_names.get((group, suffix))
+        if own is None or name not in ("params", "grads"):
+            return place(self._grouped, name, group, suffix)
+        return own if name == "params" else f"the gradient of {own}"
 
     if TYPE_CHECKING:
 

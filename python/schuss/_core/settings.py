@@ -32,6 +32,9 @@ class Settings(Callbacks):
     _track_grad_norm: bool
     _nonfinite: str
     _label: ClassVar[str | None]
+    #: The numbers of steps taken and skipped when this optimizer took the place of another, and the norms of the
+    #: other's last step.
+    _earlier_norms: tuple[tuple[int, ...], tuple[float | None, float | None]] = ((), (None, None))
 
     def _name(self) -> str:
         return self._label or type(self).__name__
@@ -62,6 +65,11 @@ class Settings(Callbacks):
         """The norm of the last step's gradients and its bound."""
         return self._backend.norms(self)
 
+    def _norms_now(self) -> tuple[float | None, float | None]:
+        """The norm and its bound, of the last step here or of one that another optimizer took before."""
+        counts, norms = self._earlier_norms
+        return norms if (self.step_count, self.skipped_steps) == counts else self._norms_of_step()
+
     @property
     def grad_norm(self) -> float | None:
         """The global norm of the last step's gradients, before clipping; also of a step that was skipped.
@@ -69,7 +77,7 @@ class Settings(Callbacks):
         None unless ``max_grad_norm`` or ``track_grad_norm`` is set. The gradients are divided by ``grad_scale`` first.
         On a GPU this waits for the step to finish.
         """
-        return self._norms_of_step()[0]
+        return self._norms_now()[0]
 
     @property
     def clip_factor(self) -> float | None:
@@ -77,7 +85,7 @@ class Settings(Callbacks):
 
         None if there was no bound, or the step was skipped.
         """
-        norm, bound = self._norms_of_step()
+        norm, bound = self._norms_now()
         if norm is None or bound is None:
             return None
         factor = bound / (norm + 1e-6)

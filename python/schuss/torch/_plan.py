@@ -8,7 +8,6 @@ are then views of the plan's arrays.
 from __future__ import annotations
 
 import operator
-import weakref
 from collections.abc import Mapping, Sequence
 from itertools import chain, pairwise
 from typing import Any
@@ -17,7 +16,7 @@ import numpy as np
 import torch
 
 from schuss._arrays import checks
-from schuss._backends.protocol import Counters, place
+from schuss._backends.protocol import Counters
 from schuss._core import state as _state
 from schuss._core.optimizer import Optimizer
 from schuss._core.options import Options
@@ -80,11 +79,13 @@ class Plan:
         self.unused = True
         self.optimizer = self._made(kind, options, arrays) if arrays else None
         if self.optimizer is not None:
-            self._name_places(self.optimizer)
+            if any("param_names" in group for group in self._groups):
+                self.optimizer._array_names = dict(zip(self.optimizer._suffixes, self._places, strict=True))
             counted = None if before is None or before.optimizer is None else before.optimizer
             self._arrange(self.optimizer, state, 0 if counted is None else counted.skipped_steps)
             if counted is not None:
-                self._keep_norms(self.optimizer, counted._norms_of_step())
+                counts = self.optimizer.step_count, self.optimizer.skipped_steps
+                self.optimizer._earlier_norms = counts, counted._norms_now()
 
     @staticmethod
     def _part(where: str, param: Any) -> Any:
@@ -145,35 +146,6 @@ class Plan:
                     f"{given[0]} is about the gradients of all parameters, but {where} is sharded, and each process "
                     f"sees only its part; leave it out{clip}"
                 )
-
-    def _name_places(self, optimizer: Optimizer) -> None:
-        """Lets messages call named parameters by their names."""
-        if not any("param_names" in group for group in self._groups):
-            return
-        found, grouped = dict(zip(optimizer._suffixes, self._places, strict=True)), optimizer._grouped
-
-        def named(name: str, group: int, suffix: str) -> str:
-            where = found.get((group, suffix))
-            if where is None or name not in ("params", "grads"):
-                return place(grouped, name, group, suffix)
-            return where if name == "params" else f"the gradient of {where}"
-
-        optimizer._place = named  # type: ignore[method-assign]
-
-    @staticmethod
-    def _keep_norms(optimizer: Optimizer, norms: tuple[float | None, float | None]) -> None:
-        """Keeps the norms of the last step, which another optimizer took, until this one's next step."""
-        owner, made = weakref.ref(optimizer), optimizer._read_counters()
-
-        def last() -> tuple[float | None, float | None]:
-            own = owner()
-            assert own is not None
-            now = own._read_counters()
-            if (now.steps, now.skipped) == (made.steps, made.skipped):
-                return norms
-            return type(own)._norms_of_step(own)
-
-        optimizer._norms_of_step = last  # type: ignore[method-assign]
 
     def _arrange(self, optimizer: Optimizer, state: Mapping[Any, Any], skipped: int) -> None:
         """Makes the tensors of the states, with the values of those that there are."""
