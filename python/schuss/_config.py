@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import operator
 import platform
 from collections.abc import Callable
 
 import numpy as np
 
 from schuss import _schuss
+from schuss._core import validate
 
 
 def get_num_threads() -> int:
@@ -49,16 +49,7 @@ def set_num_threads(threads: int) -> None:
     >>> import schuss
     >>> schuss.set_num_threads(1)
     """
-    wrong = f"threads must be a whole number >= 1 and < 65536, got {threads!r}"
-    try:
-        count = operator.index(threads)
-    except TypeError:
-        raise TypeError(wrong) from None
-    if isinstance(threads, bool):
-        raise TypeError(wrong)
-    if not 1 <= count < 2**16:
-        raise ValueError(wrong)
-    _schuss.set_num_threads(count)
+    _schuss.set_num_threads(validate.whole_number("threads", threads, 1, 2**16))
 
 
 def cpu_level() -> str:

@@ -94,8 +94,7 @@ def _make(kind: type[Optimizer]) -> Callable[..., None]:
             stepper = steppers.get(p.dtype)
             if stepper is not None and stepper(step, p, g, states):
                 return
-        if isinstance(step, bool) or not isinstance(step, (int, np.integer)) or not 1 <= step < 2**63:
-            raise ValueError(f"step must be a whole number >= 1 and < 2**63, got {step!r}")
+        step = validate.whole_number("step", step, 1, 2**63)
         checks.check_written("p", p)
         rule = group.rule_for(p)
         wanted = group.states_for(p)
@@ -116,7 +115,7 @@ def _make(kind: type[Optimizer]) -> Callable[..., None]:
             gradient = gradient.copy(checks.order(gradient))
         matrix = kind._matrix(group.hypers, p) if RULES[rule].needs_matrix else None
         packed = group._packed_values(rule, p.dtype)
-        _schuss.Job(rule, "step", [packed], int(step), [p], [gradient], [states], [matrix]).run()
+        _schuss.Job(rule, "step", [packed], step, [p], [gradient], [states], [matrix]).run()
         one_rule = kind._array_rule.__func__ is Optimizer._array_rule.__func__  # type: ignore[attr-defined]
         if one_rule and not RULES[rule].needs_matrix and not RULES[rule].shared:
             steppers[p.dtype] = _schuss.Stepper(rule, packed.tolist(), p)

@@ -175,7 +175,7 @@ def test_settings_can_be_assigned():
     fixed += "optimizer with pullback='pullback'"
     for name, value, error, message in [
         ("k", 0, ValueError, "k must be a whole number >= 1, got 0"),
-        ("k", 2.5, ValueError, "k must be a whole number >= 1, got 2.5"),
+        ("k", 2.5, TypeError, "k must be a whole number >= 1, got 2.5"),
         ("alpha", 2, ValueError, "alpha must be a number > 0 and <= 1, got 2"),
         ("alpha", np.nan, ValueError, "alpha must be a number > 0 and <= 1, got nan"),
         ("pullback", "all", ValueError, "pullback must be 'none' or 'reset' or 'pullback', got 'all'"),
@@ -204,9 +204,9 @@ def test_lookahead_wrong_calls():
         (lambda: schuss.Lookahead(schuss.Ranger(np.ones(3))), TypeError, nested),
         (lambda: schuss.Lookahead(np.ones(3)), TypeError, "Lookahead wraps an optimizer, got ndarray of shape (3,)"),
         (lambda: schuss.Lookahead(opt, k=0), ValueError, "k must be a whole number >= 1, got 0"),
-        (lambda: schuss.Lookahead(opt, k=2.0), ValueError, "k must be a whole number >= 1, got 2.0"),
-        (lambda: schuss.Lookahead(opt, k=True), ValueError, "k must be a whole number >= 1, got True"),
-        (lambda: schuss.Ranger(np.ones(3), k=None), ValueError, "k must be a whole number >= 1, got None"),
+        (lambda: schuss.Lookahead(opt, k=2.0), TypeError, "k must be a whole number >= 1, got 2.0"),
+        (lambda: schuss.Lookahead(opt, k=True), TypeError, "k must be a whole number >= 1, got True"),
+        (lambda: schuss.Ranger(np.ones(3), k=None), TypeError, "k must be a whole number >= 1, got None"),
         (lambda: schuss.Lookahead(opt, alpha=0.0), ValueError, "alpha must be a number > 0 and <= 1, got 0.0"),
         (lambda: schuss.Lookahead(opt, alpha=1.5), ValueError, "alpha must be a number > 0 and <= 1, got 1.5"),
         (lambda: schuss.Lookahead(opt, alpha="1"), TypeError, "alpha must be a number > 0 and <= 1, got '1'"),

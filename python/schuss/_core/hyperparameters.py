@@ -80,7 +80,7 @@ def check_of(hint: Any, limits: Range | None = None) -> validate.Check:
     if hint is bool:
         return validate.flag
     if hint is int:
-        return functools.partial(validate.count, low=int(limits.low)) if limits else validate.count
+        return functools.partial(validate.whole_number, low=int(limits.low) if limits else 1)
     if get_origin(hint) is Literal:
         return validate.choice(*arguments)
     numbers = limits or Range()
@@ -129,3 +129,7 @@ def plain(hint: Any) -> Any:
         first, *others = map(plain, get_args(hint))
         return functools.reduce(operator.or_, others, first)
     return hint
+
+
+#: The check of a layout.
+check_layout = check_of(Layout)

@@ -98,20 +98,27 @@ def is_schedule(value: Any) -> bool:
     return callable(value) and not isinstance(value, type)
 
 
-def count(place: str, value: Any, low: int = 1) -> int:
-    """The value as an int that is at least `low`."""
-    result = whole(value)
-    if result is None or result < low:
-        raise ValueError(f"{place} must be a whole number >= {low}, got {value!r}")
+def whole_number(place: str, value: Any, low: int = 0, high: int | None = None) -> int:
+    """The value as an int that is at least `low` and, unless that is None, less than `high`."""
+    try:
+        result = None if isinstance(value, (bool, np.bool_)) else operator.index(value)
+    except TypeError:  # also arrays and classes, whose __index__ raises
+        result = None
+    if result is None or result < low or (high is not None and result >= high):
+        below = "" if high is None else f" and < {high if high < 2**32 else f'2**{high.bit_length() - 1}'}"
+        error = TypeError if result is None else ValueError
+        raise error(f"{place} must be a whole number >= {low}{below}, got {value!r}")
     return result
 
 
 def steps(place: str, value: Any) -> int:
     """The value as a number of steps."""
-    result = whole(value)
-    if result is None or not 0 <= result < 2**63:
-        raise ValueError(f"{place} must be a whole number >= 0 and < 2**63, got {value!r}")
-    return result
+    return whole_number(place, value, high=2**63)
+
+
+def seed(place: str, value: Any) -> int:
+    """The value as a seed, an int in [0, 2**64)."""
+    return whole_number(place, value, high=2**64)
 
 
 def several(place: str, value: Any, allowed: str, checks: Sequence[Check]) -> tuple[Any, ...]:
@@ -158,14 +165,6 @@ def plain(value: Any) -> float | None:
         return None
 
 
-def whole(value: Any) -> int | None:
-    """The value as an int, or None if it is not a whole number."""
-    try:
-        return None if isinstance(value, (bool, np.bool_)) else operator.index(value)
-    except TypeError:  # also arrays and classes, whose __index__ raises
-        return None
-
-
 def grad_scale(value: Any) -> float:
     """The divisor of gradients; they are multiplied by its inverse, which must be finite in float32."""
     scale = plain(value) if isinstance(value, numbers.Real) else None
@@ -173,14 +172,3 @@ def grad_scale(value: Any) -> float:
         return scale
     error = TypeError if scale is None else ValueError
     raise error(f"grad_scale must be a finite number > 0 whose inverse is finite in float32, got {value!r}")
-
-
-def seed(place: str, value: Any) -> int:
-    """The value as a seed, an int in [0, 2**64)."""
-    wrong = f"{place} must be a whole number >= 0 and < 2**64, got {value!r}"
-    result = whole(value)
-    if result is None:
-        raise TypeError(wrong)
-    if not 0 <= result < 2**64:
-        raise ValueError(wrong)
-    return result

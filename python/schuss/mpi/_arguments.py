@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from schuss._arrays import checks, trees
 from schuss._backends.protocol import place
+from schuss._core import validate
 from schuss._core.group import ParamGroup
 from schuss._core.optimizer import Optimizer
 from schuss.mpi._communicators import mpi
@@ -42,12 +42,7 @@ def check(kind: Any, params: Any, options: Mapping[str, Any], count: Any, bucket
             f"the slow weights of {kind.__name__} are whole, so there are no master_weights, which are shared"
         )
     for name, value, least in (("microbatches", count, ranks), ("bucket_size", bucket, 1)):
-        try:
-            usable = not isinstance(value, bool) and operator.index(value) >= least
-        except TypeError:
-            usable = False
-        if not usable:
-            raise ValueError(f"{name} must be a whole number >= {least}, got {value!r}")
+        validate.whole_number(name, value, least)
     if checks.any_on_gpu(params):
         raise TypeError("processes share NumPy arrays only; params has arrays on a GPU")
 

@@ -16,10 +16,12 @@ from schuss._core.optimizer import Optimizer
 
 def _blocks(place: str, value: Any) -> Any:
     """The check of `blocks`: a name, or a number of blocks."""
-    count = validate.whole(value)
-    if (isinstance(value, str) and value in ("rows", "cols", "array")) or (count is not None and count >= 1):
-        return value if count is None else count
-    raise ValueError(f"{place} must be 'rows', 'cols', 'array' or a whole number >= 1, got {value!r}")
+    if isinstance(value, str) and value in ("rows", "cols", "array"):
+        return value
+    try:
+        return validate.whole_number(place, value, 1)
+    except (TypeError, ValueError):
+        raise ValueError(f"{place} must be 'rows', 'cols', 'array' or a whole number >= 1, got {value!r}") from None
 
 
 class AdamMini(Optimizer):

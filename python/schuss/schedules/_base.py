@@ -14,6 +14,7 @@ from schuss._core import scheduling, validate
 from schuss._core.scheduling import AnySchedule
 
 number = validate.number
+whole = validate.whole_number
 
 
 class Schedule(validate.Frozen, ABC):
@@ -147,16 +148,6 @@ class Composed(Schedule):
             if given is not None:
                 loading.add("the state", part, given)
         return loading
-
-
-def whole(place: str, value: Any, least: int = 0) -> int:
-    """The value as an int >= least."""
-    result = validate.whole(value)
-    if result is None:
-        raise TypeError(f"{place} must be a whole number >= {least}, got {value!r}")
-    if result < least:
-        raise ValueError(f"{place} must be a whole number >= {least}, got {value!r}")
-    return result
 
 
 def fraction(place: str, value: Any, most: float = 1.0) -> float:

@@ -52,7 +52,7 @@ class accumulate(Gate):
     k: int
 
     def __post_init__(self) -> None:
-        self._set_checked(k=validate.count("k", self.k))
+        self._set_checked(k=validate.whole_number("k", self.k, 1))
 
     @property
     def _most_counted(self) -> float:
@@ -88,7 +88,7 @@ class apply_if_finite(Gate):
 
     def __post_init__(self) -> None:
         name = "max_consecutive_errors"
-        self._set_checked(max_consecutive_errors=validate.count(name, self.max_consecutive_errors, 0))
+        self._set_checked(max_consecutive_errors=validate.whole_number(name, self.max_consecutive_errors))
 
     @property
     def _most_counted(self) -> float:

@@ -25,7 +25,7 @@ from schuss.wrappers.gradient_copies import GradientCopies
 def _counts(place: str, value: Any) -> list[int]:
     if not isinstance(value, (list, tuple)):
         raise TypeError(f"{place} must be a list of whole numbers, got {value!r}")
-    return [validate.count(f"{place}[{i}]", one, 0) for i, one in enumerate(value)]
+    return [validate.whole_number(f"{place}[{i}]", one) for i, one in enumerate(value)]
 
 
 class _Work(NamedTuple):
