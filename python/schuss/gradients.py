@@ -17,9 +17,7 @@ from schuss._arrays import checks, trees
 from schuss._arrays.layout import of_outputs
 from schuss._backends import tools
 from schuss._core import validate
-from schuss._core.hyperparameters import Layout, check_of
-
-_LAYOUT = check_of(Layout)
+from schuss._core.hyperparameters import Layout, check_layout
 
 
 def _writable(grads: Any) -> list[np.ndarray]:
@@ -172,7 +170,7 @@ def centralize_(grads: Any, *, conv_only: bool = False, layout: Layout = "in_out
            [ 1.,  0.]])
     """
     least = 3 if validate.flag("conv_only", conv_only) else 1
-    axes = _LAYOUT("layout", layout)
+    axes = check_layout("layout", layout)
     arrays = [array for array in _writable(grads) if array.ndim > least]
     tools.run("centralize", arrays, matrices=[of_outputs(array, axes) for array in arrays])
 

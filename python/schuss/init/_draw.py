@@ -11,12 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from schuss._core.hyperparameters import Layout as Layout
-from schuss._core.hyperparameters import check_of
+from schuss._core.hyperparameters import check_layout
 
 Shape = int | tuple[int, ...]
 Seed = int | np.random.Generator | np.random.BitGenerator | np.random.SeedSequence | None
 
-_LAYOUT = check_of(Layout)
 _DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 _CHUNK = 1 << 16  # values drawn at a time: a large float32 array needs no float64 copy of its size
 
@@ -35,7 +34,7 @@ def as_shape(shape: Any) -> tuple[int, ...]:
 
 def fans(sizes: tuple[int, ...], layout: Any) -> tuple[int, int]:
     """Fan-in and fan-out; at least 1, even if a dimension is 0 and nothing is drawn."""
-    layout = _LAYOUT("layout", layout)
+    layout = check_layout("layout", layout)
     if len(sizes) < 2:
         raise ValueError(f"shape must have at least two dimensions, inputs and outputs, got {sizes!r}")
     if layout == "in_out":

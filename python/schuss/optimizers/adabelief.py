@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from schuss._core.hyperparameters import Betas, Rate, WeightDecay
 from schuss._core.optimizer import Optimizer
-from schuss.optimizers.radam import Threshold
+from schuss.optimizers.radam import RectificationThreshold
 
 
 class AdaBelief(Optimizer):
@@ -57,7 +57,7 @@ class AdaBelief(Optimizer):
     decoupled_weight_decay: bool = True
     amsgrad: bool = False
     rectify: bool = False
-    threshold: Threshold = 5.0
+    threshold: RectificationThreshold = 5.0
     unrectified: Literal["sgd", "frozen"] = "sgd"
 
     _eps_in_square = True

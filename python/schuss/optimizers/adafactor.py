@@ -13,8 +13,8 @@ from schuss._core.hyperparameters import Falling, Fraction, Positive, Range, Rat
 from schuss._core.kind import LEAST_ADDED, smallest_square
 from schuss._core.optimizer import Optimizer
 
-#: At least 1.
-Threshold = Annotated[float, Range(low=1.0)]
+#: A bound on the root mean square of an update.
+UpdateBound = Annotated[float, Range(low=1.0)]
 
 
 class Adafactor(Optimizer):
@@ -71,7 +71,7 @@ class Adafactor(Optimizer):
     lr: Rate = 1e-2
     beta2_decay: Falling = -0.8
     eps: tuple[float | None, float] = (None, 1e-3)
-    d: Threshold = 1.0
+    d: UpdateBound = 1.0
     weight_decay: WeightDecay = 0.0
     relative_step: bool = False
 

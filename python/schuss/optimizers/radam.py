@@ -10,7 +10,7 @@ from schuss._core.hyperparameters import Betas, Range, Rate, WeightDecay
 from schuss._core.optimizer import Optimizer
 
 #: The length of the moving average above which a step is rectified; the variance is undefined at 4 and below.
-Threshold = Annotated[float, Range(low=4.0)]
+RectificationThreshold = Annotated[float, Range(low=4.0)]
 
 
 class RAdam(Optimizer):
@@ -61,7 +61,7 @@ class RAdam(Optimizer):
     eps: float = 1e-8
     weight_decay: WeightDecay = 0.0
     decoupled_weight_decay: bool = False
-    threshold: Threshold = 5.0
+    threshold: RectificationThreshold = 5.0
     unrectified: Literal["sgd", "frozen"] = "sgd"
     eps_form: Literal["torch", "corrected"] = "torch"
 

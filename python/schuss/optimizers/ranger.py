@@ -11,7 +11,7 @@ import numpy as np
 from schuss._arrays.layout import Matrix, of_outputs
 from schuss._core.declaration import option
 from schuss._core.hyperparameters import Betas, Layout, Rate, WeightDecay
-from schuss.optimizers.radam import RAdam, Threshold
+from schuss.optimizers.radam import RAdam, RectificationThreshold
 from schuss.wrappers.lookahead import Lookahead, SlowStep
 
 
@@ -110,7 +110,7 @@ class Ranger(Lookahead):
     weight_decay: WeightDecay = 0.0
     k: int = option(default=6, whole=True)
     alpha: SlowStep = option(default=0.5, whole=True)
-    threshold: Threshold = 5.0
+    threshold: RectificationThreshold = 5.0
     gradient_centralization: bool = True
     gc_conv_only: bool = False
     layout: Layout = "in_out"

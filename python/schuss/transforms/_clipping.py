@@ -12,10 +12,8 @@ from schuss import _schuss
 from schuss._arrays.layout import Matrix, of_outputs
 from schuss._backends import tools
 from schuss._core import validate
-from schuss._core.hyperparameters import Layout, check_of
+from schuss._core.hyperparameters import Layout, check_layout
 from schuss.transforms._base import Prepared, Transform
-
-_LAYOUT = check_of(Layout)
 
 
 @dataclass(frozen=True)
@@ -64,7 +62,7 @@ class agc(Transform):
         self._set_checked(
             clipping=validate.number("clipping", self.clipping, open_low=True),
             eps=validate.number("eps", self.eps),
-            layout=_LAYOUT("layout", self.layout),
+            layout=check_layout("layout", self.layout),
         )
 
     def _matrix(self, array: np.ndarray) -> Matrix:

@@ -11,12 +11,9 @@ import numpy as np
 from schuss._arrays.layout import of_outputs
 from schuss._backends import tools
 from schuss._core import validate
-from schuss._core.hyperparameters import Layout, Seed, check_of
+from schuss._core.hyperparameters import Layout, check_layout
 from schuss.schedules._base import power
 from schuss.transforms._base import Prepared, Transform
-
-_LAYOUT = check_of(Layout)
-_SEED = check_of(Seed)
 
 
 @dataclass(frozen=True)
@@ -83,7 +80,7 @@ class add_noise(Transform):
         self._set_checked(
             eta=validate.number("eta", self.eta),
             gamma=validate.number("gamma", self.gamma),
-            seed=_SEED("seed", self.seed),
+            seed=validate.seed("seed", self.seed),
         )
 
     def _prepare(self, grads: Mapping[int, np.ndarray], params: Sequence[np.ndarray]) -> Prepared:
@@ -127,7 +124,7 @@ class centralize(Transform):
     layout: Layout = "in_out"
 
     def __post_init__(self) -> None:
-        self._set_checked(layout=_LAYOUT("layout", self.layout))
+        self._set_checked(layout=check_layout("layout", self.layout))
 
     def _prepare(self, grads: Mapping[int, np.ndarray], params: Sequence[np.ndarray]) -> Prepared:
         arrays = [array for array in grads.values() if array.ndim > 1]
