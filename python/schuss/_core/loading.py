@@ -74,45 +74,50 @@ def load_state_dict(optimizer: Optimizer, state: Mapping[str, Any], strict: bool
         raise TypeError(f"a state is a dict from state_dict(), got {type(state).__name__}")
     unfit = Unfit(strict)
     with optimizer._exclusive():
-        (_load if strict else _load_fitting)(optimizer, state, unfit)
+        # First if all must fit: it says whose state this is.
+        changes = check_scalars(optimizer, state, unfit, extra=("state",)) if strict else None
+        named = named_states(optimizer)
+        found = _matching_arrays(optimizer, state, named) if strict else _all_arrays(state)
+        targets = [
+            Target(i, f"state['state'][{g}][{name!r}]{suffix}", own)
+            for i, (g, suffix) in enumerate(optimizer._suffixes)
+            for name, own in named[i].items()
+        ]
+        targets += [Target(-1, f"state['shared'][{name!r}]", value) for name, value in optimizer._shared.items()]
+
+        def check(target: Target) -> None:
+            if target.name not in found:
+                raise ValueError(f"the state has no {target.name}")
+            given, own = found[target.name], target.value
+            checks.check_like(target.name, given, "this optimizer's", own.shape, own.dtype)
+
+        loaded, kept = unfit.fitting(targets, found, check)
+        changes = changes or check_scalars(optimizer, state, unfit, kept, extra=("state",))
+        copies = [(target.value, found[target.name]) for target in loaded if target.array in changes.fit]
+        changes.make(optimizer, _without_overlap(copies))
     return unfit.messages
 
 
-def _load_fitting(optimizer: Optimizer, state: Mapping[str, Any], unfit: Unfit) -> None:
+def _all_arrays(state: Mapping[str, Any]) -> dict[str, Any]:
+    """The arrays of a state by their places."""
     groups, shared = state.get("state"), state.get("shared", {})
     if not isinstance(groups, (list, tuple)) or not all(isinstance(one, Mapping) for one in (*groups, shared)):
         raise ValueError("state['state'] must be a list with a dict for each group, and state['shared'] a dict")
-    named, found = named_states(optimizer), {f"state['shared'][{name!r}]": value for name, value in shared.items()}
+    found = {f"state['shared'][{name!r}]": value for name, value in shared.items()}
     for g, group in enumerate(groups):
         for name in group:
             place = f"state['state'][{g}][{name!r}]"
             found |= {place + suffix: array for suffix, array in trees.flatten(group[name], place)[1]}
-    targets = [
-        Target(i, f"state['state'][{g}][{name!r}]{suffix}", own)
-        for i, (g, suffix) in enumerate(optimizer._suffixes)
-        for name, own in named[i].items()
-    ]
-    targets += [Target(-1, f"state['shared'][{name!r}]", value) for name, value in optimizer._shared.items()]
-
-    def check(target: Target) -> None:
-        if target.name not in found:
-            raise ValueError(f"the state has no {target.name}")
-        checks.check_like(target.name, found[target.name], "this optimizer's", target.value.shape, target.value.dtype)
-
-    loaded, kept = unfit.fitting(targets, found, check)
-    changes = check_scalars(optimizer, state, unfit, kept, extra=("state",))
-    copies = [(target.value, found[target.name]) for target in loaded if target.array in changes.fit]
-    changes.make(optimizer, _apart(copies))
+    return found
 
 
-def _load(optimizer: Optimizer, state: Mapping[str, Any], unfit: Unfit) -> None:
-    changes = check_scalars(optimizer, state, unfit, extra=("state",))
-    given = state["state"]
+def _matching_arrays(optimizer: Optimizer, state: Mapping[str, Any], named: list[dict[str, Any]]) -> dict[str, Any]:
+    """The arrays of a state by their places; raises unless they are in the structures of the optimizer's states."""
+    given, shared = state["state"], state.get("shared", {})
     if not isinstance(given, (list, tuple)) or len(given) != len(optimizer.param_groups):
         groups = len(optimizer.param_groups)
         raise ValueError(f"state['state'] must be a list with a dict for each group, {groups} in all")
-    copies = []
-    named = named_states(optimizer)
+    found = {}
     for g, template in enumerate(optimizer._templates):
         names = names_of(template, named)
         if not isinstance(given[g], Mapping) or set(given[g]) != set(names):
@@ -120,26 +125,19 @@ def _load(optimizer: Optimizer, state: Mapping[str, Any], unfit: Unfit) -> None:
         for name in names:
             place = f"state['state'][{g}][{name!r}]"
             for i, where, array in trees.leaves(template, given[g][name], place, f"param_groups[{g}]['params']"):
-                target = named[i].get(name)
-                if target is None:
-                    if array is not None:
-                        raise ValueError(f"{where} must be None: this parameter has no {name}")
-                    continue
-                checks.check_like(where, array, "this optimizer's", target.shape, target.dtype)
-                copies.append((target, array))
-    shared = state.get("shared", {})
+                if name in named[i]:
+                    found[where] = array
+                elif array is not None:
+                    raise ValueError(f"{where} must be None: this parameter has no {name}")
     if not isinstance(shared, Mapping) or set(shared) != set(optimizer._shared):
         raise ValueError(
             f"state['shared'] must be a dict with the keys {list(optimizer._shared)}, got {_found(shared)}"
         )
-    for name, target in optimizer._shared.items():
-        checks.check_like(f"state['shared'][{name!r}]", shared[name], "this optimizer's", target.shape, target.dtype)
-        copies.append((target, shared[name]))
-    changes.make(optimizer, _apart(copies))
+    return found | {f"state['shared'][{name!r}]": value for name, value in shared.items()}
 
 
-def _apart(copies: Sequence[Copy]) -> list[Copy]:
-    """The same with copies of sources that share memory with a target, unless the source is its own target."""
+def _without_overlap(copies: Sequence[Copy]) -> list[Copy]:
+    """Copies whose sources share no memory with another's target: those that do are copied first."""
     hosts = [(target, source) for target, source in copies if isinstance(target, np.ndarray)]
     ranges = checks.byte_ranges(target for target, _ in hosts)
     same = {id(source) for target, source in hosts if _is_same(target, source)}
