@@ -112,7 +112,7 @@ class _Server:
         return params, optimizer
 
     def _kept(self, params: dict[Any, np.ndarray], optimizer: Optimizer) -> _schuss.Changes:
-        """What keeps them."""
+        """The changes that keep these arrays and their optimizer for the next steps."""
         return _schuss.Changes([(self, "_params", params), (self, "optimizer", optimizer)])
 
     def trained(self, model: Mapping[Any, np.ndarray]) -> dict[Any, np.ndarray]:

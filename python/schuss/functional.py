@@ -107,7 +107,7 @@ def _make(kind: type[Optimizer]) -> Callable[..., None]:
             order = checks.order(p)
             if not (state.flags.c_contiguous if order == "C" else state.flags.f_contiguous):
                 raise ValueError(f"{own.name} must lie in memory as p does; make it with order={order!r}")
-        checks.check_apart(
+        checks.check_no_overlap(
             zip(["p", *(own.name for own in wanted)], [p, *states], strict=True), "pass arrays that share no memory"
         )
         gradient = checks.as_gradient("g", g, "p", p)

@@ -26,7 +26,7 @@ def _writable(grads: Any) -> list[np.ndarray]:
         _, leaves = trees.flatten(grads, "grads")
         for suffix, array in leaves:
             checks.check_written(f"grads{suffix}", array)
-        checks.check_apart((f"grads{suffix}", array) for suffix, array in leaves)
+        checks.check_no_overlap((f"grads{suffix}", array) for suffix, array in leaves)
         arrays = [array for _, array in leaves]
     return arrays
 

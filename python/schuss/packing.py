@@ -67,7 +67,7 @@ def pack(params: Any) -> Any:
         templates.append(template)
     for place, array in named:
         checks.check_known(place, array)
-    checks.check_apart(named)
+    checks.check_no_overlap(named)
     views = _block([array for _, array in named])
     built = [trees.build(template, views.__getitem__) for template in templates]
     if not grouped:

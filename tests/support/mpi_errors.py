@@ -517,7 +517,7 @@ def killed():
 
 
 def raising():
-    """The same for an exception in one process's own code."""
+    """An exception in one process's own code ends the job."""
     own = Sharded(schuss.SGD, np.ones(5000, np.float32), lr=0.1)
     if RANK == 1:
         raise ValueError("in the program")

@@ -79,7 +79,7 @@ def made(kind, *, dtype=np.float32, around=None, **options):
 
 
 def averaged(average, **options):
-    """The same with an average around it."""
+    """What makes an optimizer with an average around it, after steps."""
 
     def make():
         opt = average(made(schuss.AdamW, **options)())
@@ -90,7 +90,7 @@ def averaged(average, **options):
 
 
 def with_grads(make):
-    """The same with gradients in the optimizer's own buffers."""
+    """What makes the optimizer of `make` with gradients in its own buffers."""
 
     def make_with_grads():
         opt = make()
@@ -102,7 +102,7 @@ def with_grads(make):
 
 
 def before_step(make):
-    """The same with gradients for a step, which it sets to zero."""
+    """What makes the optimizer of `make` with gradients for a step, which the step sets to zero."""
 
     def make_before_step():
         opt = make()

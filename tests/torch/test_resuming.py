@@ -262,7 +262,7 @@ def test_copies_of_a_class_that_saves_all_it_has():
     optimizer.param_groups[0]["params"][0].grad = torch.ones(3)
     optimizer.step()
     other = copy.deepcopy(optimizer)
-    assert other.step_count == 1 and other._turns is not optimizer._turns
+    assert other.step_count == 1 and other._lock is not optimizer._lock
 
 
 def test_a_hook_that_adds_the_groups_of_a_checkpoint():

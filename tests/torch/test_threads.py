@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import schuss.torch
-from schuss.torch import _turns
+from schuss.torch import _lock
 
 
 def ones(*shape, **options):
@@ -97,7 +97,7 @@ USES = {
 @pytest.mark.parametrize("use", USES)
 def test_a_thread_that_the_step_waits_for(use, monkeypatch):
     """It is refused after a while, and the thread of the step can read what it could without others."""
-    monkeypatch.setattr(_turns, "PATIENCE", 0.05)
+    monkeypatch.setattr(_lock, "PATIENCE", 0.05)
     w = ones(3)
     optimizer, counts = schuss.torch.NAG([w], lr=0.5), []
 

@@ -111,7 +111,7 @@ def check_written(place: str, array: Any) -> None:
         raise ValueError(f"{place} is not aligned to its {array.itemsize}-byte elements; copy it once {_USE_IT}")
 
 
-def check_apart(
+def check_no_overlap(
     named: Iterable[tuple[str, np.ndarray]], same: str = "list a shared array once and add its gradients up"
 ) -> None:
     """Raises if two arrays share memory; `same` is the advice if one array is listed twice."""

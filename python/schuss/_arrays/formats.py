@@ -48,7 +48,7 @@ class State(NamedTuple):
         return shape if self.scope == "element" else ()
 
     def dtype(self, param: Any) -> np.dtype[Any]:
-        """Its dtype if not quantized: the compute dtype, but float64 for a state with one value for each array."""
+        """The state's dtype if not quantized: the compute dtype, or float64 if it has one value for each array."""
         return np.dtype(np.float64) if self.scope == "array" else checks.compute_dtype(param.dtype)
 
 

@@ -25,7 +25,7 @@ def as_matrix(array: np.ndarray, layout: str) -> np.ndarray:
 
 
 def in_c_order(array: np.ndarray, layout: str) -> np.ndarray:
-    """The same in C order."""
+    """An array as a matrix, as `as_matrix` returns it, in C order."""
     return np.ascontiguousarray(as_matrix(array, layout))
 
 

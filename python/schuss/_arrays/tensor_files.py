@@ -22,7 +22,7 @@ class Stored(NamedTuple):
     """A tensor of a file, and the array that has its elements in memory: all, or those from `start` on."""
 
     array: Any
-    #: That of the tensor. It is stored in C order; `start` counts in this order or, for "F", in Fortran order.
+    #: The shape of the tensor. It is stored in C order; `start` counts in this order or, for "F", in Fortran order.
     shape: tuple[int, ...]
     start: int
     order: Literal["C", "F"]

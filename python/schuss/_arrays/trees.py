@@ -53,7 +53,7 @@ def _like(node: Any, items: list[Any]) -> Any:
 
 
 def importable(template: Any) -> Any:
-    """The same template; a named tuple whose class is not at the top level of its module becomes a tuple."""
+    """A template with tuples in the place of named tuples whose class is not at the top level of its module."""
     if isinstance(template, dict):
         return {key: importable(value) for key, value in template.items()}
     if isinstance(template, (list, tuple)):
@@ -94,7 +94,7 @@ def _plain(key: Any) -> Any:
 
 
 def in_order(template: Any) -> Any:
-    """The same template with its leaves in the order of their numbers."""
+    """A template with its leaves in the order of their numbers."""
     if isinstance(template, dict):
         return {key: in_order(template[key]) for key in _sorted(template)}
     if isinstance(template, (list, tuple)):

@@ -104,13 +104,13 @@ class DeviceArray:
 
     @property
     def flags(self) -> SimpleNamespace:
-        """As NumPy's."""
+        """The flags of NumPy's arrays."""
         c = self.order == "C"
         return SimpleNamespace(c_contiguous=c, f_contiguous=not c, contiguous=True, writeable=True, aligned=True)
 
     @property
     def ctypes(self) -> SimpleNamespace:
-        """As NumPy's: where the memory begins."""
+        """Where the memory begins, as in this attribute of NumPy's arrays."""
         return SimpleNamespace(data=self.pointer)
 
     @property

@@ -28,7 +28,7 @@ class Callbacks(Owner):
     #: The structures that the groups' parameters were given in.
     _given_in: list[Any]
     #: The wrappers around the optimizer.
-    _around: list[weakref.ref[Any]]
+    _wrapped_by: list[weakref.ref[Any]]
     #: What a wrapper has set the parameters to last, and what ends that, for messages.
     _shown_now: tuple[str, str]
     #: The memory that a step writes, as sorted byte ranges; computed when first needed.
@@ -55,7 +55,7 @@ class Callbacks(Owner):
                 )
         return usable
 
-    def _apart(self, grads: Any, zero_grads: bool, partial: bool) -> Any:
+    def _without_overlap(self, grads: Any, zero_grads: bool, partial: bool) -> Any:
         """Gradients that restoring the parameters cannot change: those that share memory with them are copied."""
         # To a step, None would mean the optimizer's own gradients.
         if grads is not None and _schuss.apart(self, grads, partial) is not None:
@@ -69,9 +69,9 @@ class Callbacks(Owner):
 
     def _is_written(self, array: np.ndarray) -> bool:
         """Whether an array may share memory with a parameter or a state, also of a wrapper."""
-        wrappers = [wrapper() for wrapper in self._around]
+        wrappers = [wrapper() for wrapper in self._wrapped_by]
         if None in wrappers:
-            self._around = [weakref.ref(wrapper) for wrapper in wrappers if wrapper is not None]
+            self._wrapped_by = [weakref.ref(wrapper) for wrapper in wrappers if wrapper is not None]
             self._written = None
         if self._written is None:
             extra = [own for wrapper in wrappers if wrapper is not None for own in wrapper._extra]

@@ -52,7 +52,7 @@ class Construction(StateArrays):
         self._grads: Any = None
         #: Of a copy: what it is one of.
         self._origin: Origin | None = None
-        self._around = []
+        self._wrapped_by = []
         self._written: list[tuple[int, int]] | None = None
         self._grouped = are_groups(params)
         if not self._grouped and is_group(params) and any(name in hypers for name in params):
@@ -111,7 +111,7 @@ class Construction(StateArrays):
             templates.append(template)
         named = [(place(grouped, "params", *at), array) for at, array in zip(suffixes, params, strict=True)]
         self._backend.check_together(named)
-        checks.check_apart(named)
+        checks.check_no_overlap(named)
         buffers = [] if self._grads is None else [leaf for _, leaf in trees.flatten(self._grads, "grads")[1]]
         own = checks.byte_ranges([*(state for states in self._states for state in states), *buffers, *others])
         for where, array in named[first:]:

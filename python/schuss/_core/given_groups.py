@@ -39,7 +39,7 @@ def listed(params: Any) -> Any:
 
 
 def listed_group(group: Mapping[str, Any]) -> dict[str, Any]:
-    """The same for a group."""
+    """A group whose parameters can be read several times."""
     return {**group, "params": trees.listed(group["params"])}
 
 

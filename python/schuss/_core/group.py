@@ -35,7 +35,7 @@ class ParamGroup(MutableMapping[str, Any]):
     """
 
     #: Attributes that are set once.
-    _own = frozenset({"arrays", "shown", "resting", "rules", "initial_lr", "variants"})
+    _own = frozenset({"arrays", "shown", "initial_hypers", "rules", "initial_lr", "variants"})
 
     def __init__(
         self,
@@ -56,8 +56,8 @@ class ParamGroup(MutableMapping[str, Any]):
         self.shown = tuple(params) if shown is None else shown
         self._where = where
         self._hypers = self.checked(hypers)
-        #: The same with values in the place of schedules, other than lr's: for what does not depend on the step.
-        self.resting = self._at_rest(self._hypers)
+        #: The hyperparameters with values in the place of schedules other than lr's: what does not depend on the step.
+        self.initial_hypers = self._at_step_0(self._hypers)
         #: The rule of each array.
         self.rules = [self.rule_for(array) for array in params]
         self.initial_lr = self._first_rate() if initial_lr is None else initial_lr
@@ -67,21 +67,21 @@ class ParamGroup(MutableMapping[str, Any]):
 
     def rule_for(self, array: np.ndarray) -> str:
         """The rule of an array under the group's hyperparameters."""
-        return self._kind._array_rule(self.resting, array)
+        return self._kind._array_rule(self.initial_hypers, array)
 
     def states_for(self, array: np.ndarray) -> tuple[State, ...]:
         """The states of an array under the group's hyperparameters."""
-        return self._kind._array_states(self.resting, array)
+        return self._kind._array_states(self.initial_hypers, array)
 
     def _fixed(self, hypers: Mapping[str, Any]) -> tuple[Any, ...]:
         """The properties that cannot change once the optimizer is made."""
-        hypers = self._at_rest(hypers)
+        hypers = self._at_step_0(hypers)
         states = [self._kind._array_states(hypers, array) for array in self.arrays]
         return states, self._kind._structure(hypers)
 
     def _first_rate(self) -> float:
         rate = self._hypers["lr"]
-        divides = self._kind._by_first_rate(self.resting)
+        divides = self._kind._by_first_rate(self.initial_hypers)
         if divides is None:
             return _constant(rate)
         first = scheduling.initial_rate(f"{self._where}lr", rate) if callable(rate) else rate
@@ -96,15 +96,15 @@ class ParamGroup(MutableMapping[str, Any]):
         """The hyperparameters, checked one by one and against each other; `where` is their prefix in messages."""
         where = self._where if where is None else where
         result = {name: self._kind._parameters[name].check(f"{where}{name}", value) for name, value in hypers.items()}
-        rest = self._at_rest(result, where)
-        self._kind._check(rest)
+        initial = self._at_step_0(result, where)
+        self._kind._check(initial)
         if scheduling.sets_momentum(result["lr"]):
             if any(callable(result.get(name)) for name in ("momentum", "betas")):
                 raise ValueError(f"{where}lr is a schedule that sets the momentum, which is a schedule too; use one")
-            self._check_momentum(rest, where)
+            self._check_momentum(initial, where)
         return result
 
-    def _at_rest(self, hypers: Mapping[str, Any], where: str | None = None) -> dict[str, Any]:
+    def _at_step_0(self, hypers: Mapping[str, Any], where: str | None = None) -> dict[str, Any]:
         """Hyperparameters as they are at step 0, but with a momentum above 0 if it has a schedule."""
         return self._without_zero(hypers, self._at(hypers, 0, self._where if where is None else where))
 
@@ -175,7 +175,7 @@ class ParamGroup(MutableMapping[str, Any]):
         """A rule's values as the extension module reads them; it holds on to the array, so only the contents change."""
         variant = (rule, dtype)
         if variant not in self._packed:
-            values = np.array(self._layout(variant, self.resting), dtype=np.float64)
+            values = np.array(self._layout(variant, self.initial_hypers), dtype=np.float64)
             self._packed[variant] = layout.owned(values)
         return self._packed[variant]
 
@@ -200,9 +200,9 @@ class ParamGroup(MutableMapping[str, Any]):
         return {**hypers, "lr": rate}[name]
 
     def _scheduled(self, step: int) -> tuple[dict[str, Any], float]:
-        """The hyperparameters at a step, and the learning rate: `resting` if only that has a schedule, or none."""
+        """The hyperparameters at a step, `initial_hypers` if none but lr has a schedule, and the learning rate."""
         rate, place = self._hypers["lr"], f"{self._where}lr"
-        hypers = self.resting
+        hypers = self.initial_hypers
         if any(callable(value) for name, value in self._hypers.items() if name != "lr"):
             hypers = self._values_at(step)
         if callable(rate):
@@ -217,7 +217,11 @@ class ParamGroup(MutableMapping[str, Any]):
         hypers, rate = self._scheduled(step)
         values = []
         for variant in dict.fromkeys(self.variants):
-            own = self._packed_values(*variant).tolist() if hypers is self.resting else self._layout(variant, hypers)
+            own = (
+                self._packed_values(*variant).tolist()
+                if hypers is self.initial_hypers
+                else self._layout(variant, hypers)
+            )
             own[1] = 0.0 if rate is None else rate
             values.append(own)
         return values
@@ -231,7 +235,7 @@ class ParamGroup(MutableMapping[str, Any]):
             self._kind._check(normal)
         except ValueError as error:
             raise ValueError(f"{self._where}{names} at step {step}: {error}") from None
-        if self._fixed(normal) != self._fixed(self.resting):
+        if self._fixed(normal) != self._fixed(self.initial_hypers):
             raise ValueError(f"{self._where}{names} at step {step} needs other state arrays than at step 0")
         return values
 
@@ -269,18 +273,18 @@ class ParamGroup(MutableMapping[str, Any]):
         if callable(rate) or callable(self._hypers["lr"]):
             return self.prepare({**self._hypers, "lr": rate})
         checked = {**self._hypers, "lr": self._kind._parameters["lr"].check(f"{self._where}lr", rate)}
-        self._kind._check({**self.resting, "lr": checked["lr"]})
+        self._kind._check({**self.initial_hypers, "lr": checked["lr"]})
         return checked
 
     def changes(self, checked: dict[str, Any], initial_lr: float | None = None) -> tuple[list[Change], list[Copy]]:
         """What changes when hyperparameters that :meth:`prepare` has checked replace the current ones."""
         initial_lr = self.initial_lr if initial_lr is None else initial_lr
-        rest, scheduled = self._at_rest(checked), any(map(callable, checked.values()))
+        initial, scheduled = self._at_step_0(checked), any(map(callable, checked.values()))
         copies = [
-            (values, np.array(self._layout(variant, rest, initial_lr, scheduled)))
+            (values, np.array(self._layout(variant, initial, initial_lr, scheduled)))
             for variant, values in self._packed.items()
         ]
-        own = [("_hypers", checked), ("resting", rest), ("initial_lr", initial_lr)]
+        own = [("_hypers", checked), ("initial_hypers", initial), ("initial_lr", initial_lr)]
         return [(self, name, value) for name, value in own], copies
 
     @property
@@ -289,9 +293,9 @@ class ParamGroup(MutableMapping[str, Any]):
         return [self.states_for(array) for array in self.arrays]
 
     @property
-    def once_fixed(self) -> Mapping[str, Any]:
+    def old_defaults(self) -> Mapping[str, Any]:
         """The hyperparameters that states saved by older versions lack, with their values there."""
-        return self._kind._once_fixed
+        return self._kind._old_defaults
 
     @property
     def hypers(self) -> dict[str, Any]:

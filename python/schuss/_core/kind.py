@@ -53,7 +53,7 @@ class Kind(Options):
     #: Whether a step may be over some rows alone: slices along the first axis, which its rule's rows are then too.
     _by_rows: ClassVar[bool] = False
     #: The hyperparameters that states saved by older versions lack, with their values there.
-    _once_fixed: ClassVar[Mapping[str, Any]] = MappingProxyType({})
+    _old_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType({})
 
     @classmethod
     def _rule(cls, hypers: Mapping[str, Any]) -> str:
@@ -95,7 +95,7 @@ class Kind(Options):
 
     @classmethod
     def _typed_rule_values(cls, hypers: Mapping[str, Any], dtype: np.dtype[Any]) -> Mapping[str, float]:
-        """The same for parameters of one dtype; override it if other values than eps depend on the dtype.
+        """The values of `_rule_values` for parameters of one dtype; override it if more than eps depends on the dtype.
 
         An eps is at least the root of the smallest square, or the smallest square: 0 / (0 + eps) is 0.
         """

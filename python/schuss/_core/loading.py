@@ -258,7 +258,7 @@ def _check_hypers(
     place: str, group: ParamGroup, given: Mapping[str, Any], name: str, loading: scheduling.Loading
 ) -> tuple[list[Change], list[Copy]]:
     """What changes when the hyperparameters of a saved group are loaded."""
-    entry = {**group.once_fixed, **given}
+    entry = {**group.old_defaults, **given}
     for counter in ("step", "missed_steps"):
         entry.pop(counter, None)
     initial_lr = validate.number(f"{place}['initial_lr']", entry.pop("initial_lr", group.initial_lr))

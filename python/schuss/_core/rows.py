@@ -46,7 +46,7 @@ def _read(optimizer: Optimizer, i: int, place: str, pair: Any) -> Rows:
     """The indices and values of an array's rows."""
     group, suffix = optimizer._suffixes[i]
     param, param_place = optimizer._params[i], optimizer._place("params", group, suffix)
-    if not optimizer._takes_rows(optimizer._groups[group].resting, param):
+    if not optimizer._takes_rows(optimizer._groups[group].initial_hypers, param):
         name = f"{optimizer._name()} with these hyperparameters" if optimizer._by_rows else optimizer._name()
         raise TypeError(f"{name} cannot step over rows of {param_place}; {_others()}")
     if optimizer._state_format.dtype == "int8":

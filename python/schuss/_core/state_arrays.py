@@ -34,13 +34,13 @@ class StateArrays(Settings, Kind):
     def _matrices(self, group: ParamGroup) -> list[Matrix | None]:
         """The shapes of a group's parameters that their rules see as matrices."""
         return [
-            self._matrix(group.resting, array) if RULES[rule].needs_matrix else None
+            self._matrix(group.initial_hypers, array) if RULES[rule].needs_matrix else None
             for rule, array in zip(group.rules, group.arrays, strict=True)
         ]
 
     def _new_states(self, group: ParamGroup) -> tuple[list[list[Any]], list[list[Any]]]:
         """The states of a new group's arrays, at their initial values, and the scratch of each array."""
-        if self._state_format.dtype == "int8" and not self._takes_int8(group.resting):
+        if self._state_format.dtype == "int8" and not self._takes_int8(group.initial_hypers):
             raise ValueError(f'{self._name()} with these hyperparameters has no state_dtype="int8"; use "bfloat16"')
         matrices = self._matrices(group)
         made: list[list[Any]] = self._backend.zeros(group.arrays, group.states, matrices, self._state_format)
@@ -102,7 +102,7 @@ class StateArrays(Settings, Kind):
     def _first_value(self, state: formats.State, group: ParamGroup) -> float:
         """The initial value of a state."""
         first = state.initial
-        return float(self._rule_values(group.resting)[first] if isinstance(first, str) else first)
+        return float(self._rule_values(group.initial_hypers)[first] if isinstance(first, str) else first)
 
     def _state_names(self, i: int) -> list[str]:
         """The names of the state arrays of a parameter, in order."""

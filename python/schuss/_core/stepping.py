@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from schuss._core.optimizer import Optimizer
 
 
-class _One(_schuss.Core):
+class _SingleArray(_schuss.Core):
     """One array of an optimizer with its states, as an optimizer of its own; its owner answers what Rust asks."""
 
     #: It has no gradient buffers.
@@ -58,7 +58,7 @@ class _One(_schuss.Core):
 
 
 #: The optimizers of single arrays, with the lists of parameters and states that they were made for.
-Kept = tuple[tuple[list[np.ndarray], list[list[np.ndarray]]], list[_One]]
+Kept = tuple[tuple[list[np.ndarray], list[list[np.ndarray]]], list[_SingleArray]]
 
 
 class Stepping:
@@ -144,7 +144,7 @@ def _refuse(optimizer: Optimizer) -> None:
         )
 
 
-def _arrays(optimizer: Optimizer) -> list[_One]:
+def _arrays(optimizer: Optimizer) -> list[_SingleArray]:
     """The optimizers of single arrays, kept until the optimizer gets other arrays."""
     given = (optimizer._params, optimizer._states)
     kept = optimizer._by_array
@@ -153,6 +153,6 @@ def _arrays(optimizer: Optimizer) -> list[_One]:
             optimizer._groups, optimizer._states, optimizer._step_scratch, optimizer._rule_states
         )
         at = [(group, k) for group in groups for k in range(len(group.params))]
-        kept = given, [_One(optimizer, i, group, k) for i, (group, k) in enumerate(at)]
+        kept = given, [_SingleArray(optimizer, i, group, k) for i, (group, k) in enumerate(at)]
         optimizer._by_array = kept
     return kept[1]

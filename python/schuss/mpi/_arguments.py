@@ -60,7 +60,7 @@ def description_of_groups(
     params: Sequence[np.ndarray],
     groups: Sequence[ParamGroup],
 ) -> dict[str, Any]:
-    """The same of groups and their arrays, which the optimizer has or is to get."""
+    """What must be the same in all processes of groups and their arrays, which the optimizer has or is to get."""
     grouped = optimizer._grouped or len(groups) > len(optimizer.param_groups)
     places = [place(grouped, "params", *at) for at in suffixes]
     own: dict[str, Any] = {where: _layout(array) for where, array in zip(places, params, strict=True)}

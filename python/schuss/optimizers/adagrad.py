@@ -54,7 +54,7 @@ class Adagrad(Optimizer):
     row_wise: bool = False
 
     _by_rows = True
-    _once_fixed: ClassVar[Mapping[str, Any]] = MappingProxyType({"row_wise": False})
+    _old_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType({"row_wise": False})
 
     @classmethod
     def _rule(cls, hypers: Mapping[str, Any]) -> str:

@@ -64,7 +64,7 @@ class Adam(Optimizer):
 
     _int8 = True
     _by_rows = True
-    _once_fixed: ClassVar[Mapping[str, Any]] = MappingProxyType({"catch_up": False})
+    _old_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType({"catch_up": False})
 
     @classmethod
     def _rule(cls, hypers: Mapping[str, Any]) -> str:
@@ -126,7 +126,7 @@ class AdamW(Adam):
     cautious: Cautious = None
     scale_by_rms: bool = False
 
-    _once_fixed: ClassVar[Mapping[str, Any]] = MappingProxyType(
+    _old_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType(
         {"cautious": None, "scale_by_rms": False, "catch_up": False}
     )
 

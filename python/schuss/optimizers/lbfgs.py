@@ -242,7 +242,7 @@ class _Run:
         return self._sign * first
 
     def copies(self) -> list[tuple[np.ndarray, np.ndarray]]:
-        """What of the optimizer's state changes."""
+        """The arrays of the optimizer's state, each with its new values."""
         state, history = self._optimizer._shared, self._history
         numbers = state["numbers"].copy()
         own = self.iterations, self.evaluations, history.count, history.scale, self.length, self.loss

@@ -47,7 +47,7 @@ class Lion(Optimizer):
     weight_decay: WeightDecay = 0.0
     cautious: Cautious = None
 
-    _once_fixed: ClassVar[Mapping[str, Any]] = MappingProxyType({"cautious": None})
+    _old_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType({"cautious": None})
     _decay_form = "decoupled"
     _int8 = True
     _by_rows = True

@@ -158,7 +158,7 @@ class Muon(Optimizer):
         with np.errstate(all="ignore"):
             for i, _ in steps:
                 for u in self._step_scratch[i]:  # none where AdamW takes the step
-                    self._orthogonalize(u, self._groups[self._suffixes[i][0]].resting)
+                    self._orthogonalize(u, self._groups[self._suffixes[i][0]].initial_hypers)
         return None
 
     @staticmethod

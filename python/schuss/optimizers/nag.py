@@ -99,7 +99,9 @@ class NAG(Optimizer):
         with self._exclusive(), _schuss.AtLookAhead(self):
             grads = closure()
             # The step itself restores the parameters, chunk by chunk while it updates them.
-            return super().step(self._apart(grads, zero, part), grad_scale=scale, zero_grads=zero, partial=part)
+            return super().step(
+                self._without_overlap(grads, zero, part), grad_scale=scale, zero_grads=zero, partial=part
+            )
 
     @classmethod
     def _rule_values(cls, hypers: Mapping[str, Any]) -> Mapping[str, float]:

@@ -65,7 +65,7 @@ class RAdam(Optimizer):
     unrectified: Literal["sgd", "frozen"] = "sgd"
     eps_form: Literal["torch", "corrected"] = "torch"
 
-    _once_fixed: ClassVar[Mapping[str, Any]] = MappingProxyType({"eps_form": "torch"})
+    _old_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType({"eps_form": "torch"})
     _int8 = True
 
     @classmethod

@@ -19,7 +19,7 @@ class _CentralizedRAdam(RAdam):
     """RAdam with decoupled decay on centralized gradients."""
 
     _label = "Ranger"
-    _once_fixed: ClassVar[Mapping[str, Any]] = MappingProxyType({"layout": "out_in"})
+    _old_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType({"layout": "out_in"})
 
     gradient_centralization: bool = True
     gc_conv_only: bool = False

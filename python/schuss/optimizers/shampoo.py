@@ -153,7 +153,7 @@ class Shampoo(Optimizer):
                 group, param = self._groups[self._suffixes[i][0]], self._params[i]
                 if param.size:
                     states = dict(zip(self._state_names(i), self._states[i], strict=True))
-                    work = _Work(group.resting, param, states)  # nothing here may have a schedule
+                    work = _Work(group.initial_hypers, param, states)  # nothing here may have a schedule
                     found += work.precondition(self._step_scratch[i], t)
         return self._backend.changes(copies=found)
 

@@ -124,7 +124,7 @@ class SOAP(Optimizer):
         """What the products of an array need of the hyperparameters in this step: only betas may have a schedule."""
         group = self._groups[self._suffixes[i][0]]
         betas = group["betas"]
-        return {**group.resting, "betas": betas(self.step_count)} if callable(betas) else group.resting
+        return {**group.initial_hypers, "betas": betas(self.step_count)} if callable(betas) else group.initial_hypers
 
 
 def _rotated(hypers: Mapping[str, Any], array: np.ndarray) -> list[tuple[int, int]]:

@@ -15,8 +15,8 @@ from schuss._core.options import Options
 from schuss.torch._groups import plain
 
 if TYPE_CHECKING:
+    from schuss.torch._lock import Lock
     from schuss.torch._plan import Plan
-    from schuss.torch._turns import Turns
 
 T = TypeVar("T")
 
@@ -28,7 +28,7 @@ class Attributes(torch.optim.Optimizer):
     _kind: ClassVar[type[Optimizer]]
     #: The values of those that hold for all groups.
     _options: dict[str, Any]
-    _turns: Turns
+    _lock: Lock
 
     def _planned(self) -> Plan:
         """The plan of the next step."""
@@ -45,7 +45,7 @@ class Attributes(torch.optim.Optimizer):
         if getattr(getattr(kind, name, None), "fset", None) is None:
             advice = "give your own attribute another name" if field is None else "give it to the constructor"
             raise AttributeError(f"{name} of {type(self).__name__} cannot be set; {advice}")
-        with self._turns:
+        with self._lock:
             value, plan, options = plain(name, value), self._planned(), self._options
             if field is not None:
                 options = {**options, name: field.check(name, value)}
@@ -65,13 +65,13 @@ class Attributes(torch.optim.Optimizer):
                 raise ValueError(f"{name} needs parameters, and this process has none")
             return plan, getattr(plan.optimizer, name)
 
-        with self._turns:
+        with self._lock:
             found = find()[1]
         if not callable(found):
             return found
 
         def call(*args: Any, **kwargs: Any) -> Any:
-            with self._turns:
+            with self._lock:
                 plan, method = find()  # anew: there may have been steps and loads since
                 assert plan.optimizer is not None
                 before = plan.optimizer._changes

@@ -28,10 +28,10 @@ from schuss.torch._groups import (
     refuse_whole,
     schedules,
 )
+from schuss.torch._lock import Lock, locked
 from schuss.torch._names import BESIDES
 from schuss.torch._plan import Plan
 from schuss.torch._stepping import Stepping
-from schuss.torch._turns import Turns, in_turn
 
 #: How torch should compute a step, which is the package's business here.
 _IGNORED = ("foreach", "fused", "capturable", "differentiable")
@@ -101,7 +101,7 @@ class Optimizer(Attributes):
             raise TypeError("Optimizer is what all classes of schuss.torch have in common; make one of those")
         if options.get("differentiable"):
             raise ValueError("differentiable=True: a step of schuss.torch cannot be differentiated; use torch.optim")
-        self._turns = Turns()
+        self._lock = Lock()
         given = {name: value for name, value in options.items() if name not in _IGNORED}
         try:
             bound = self._made_with.bind(params, *args, **given)
@@ -120,7 +120,7 @@ class Optimizer(Attributes):
         check_params(state_format(self._options), named)
         Plan(self._kind, self._options, self.param_groups, {})  # raises what the first step would; it is not kept
 
-    @in_turn
+    @locked
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Adds a group of parameters; see ``torch.optim.Optimizer.add_param_group``."""
         self._check_idle()
@@ -163,7 +163,7 @@ class Optimizer(Attributes):
     def _planned(self) -> Plan:
         """The optimizer of the package with everything that a step needs, made anew if it no longer fits.
 
-        Only in turn.
+        The caller holds the lock.
         """
         self._check_idle()
         plan = self._plan
@@ -213,7 +213,7 @@ class Optimizer(Attributes):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        with self._turns:
+        with self._lock:
             plan = self._planned()
             gradients, parts = plan.gradients()
             if plan.optimizer is not None and parts:
@@ -269,7 +269,7 @@ class Optimizer(Attributes):
     #: Whether its closure returns the loss too, before the gradients; its step then returns the first loss.
     _takes_loss: ClassVar[bool] = False
 
-    @in_turn
+    @locked
     def _step_with(self, closure: Callable[[], Any] | None, options: dict[str, Any]) -> Any:
         if closure is None:
             raise TypeError(
@@ -289,7 +289,7 @@ class Optimizer(Attributes):
             torch.autograd.graph.increment_version(plan._parts)
         return losses[0] if losses else None
 
-    @in_turn
+    @locked
     def state_dict(self) -> dict[str, Any]:
         """The state in torch's form; that of a class that torch has too, but LBFGS and Muon, loads into torch's."""
         self._check_idle()
@@ -304,7 +304,7 @@ class Optimizer(Attributes):
         finally:
             handle.remove()
 
-    @in_turn
+    @locked
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Loads the result of :meth:`state_dict`, or of torch's class of the same name, but LBFGS and Muon.
 
@@ -353,7 +353,7 @@ class Optimizer(Attributes):
             for handle in handles:
                 handle.remove()
 
-    @in_turn
+    @locked
     def __getstate__(self) -> dict[str, Any]:
         self._check_idle()
         if self._plan is not None:
@@ -362,7 +362,7 @@ class Optimizer(Attributes):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self.__dict__.setdefault("_turns", Turns())  # torch calls this on an optimizer that loads, too
+        self.__dict__.setdefault("_lock", Lock())  # torch calls this on an optimizer that loads, too
         self._plan = None
         if "_beside" not in self.__dict__:  # earlier versions had them among the defaults
             names = [name for name in ("betas",) if name in self.defaults and "momentum" in self.defaults]

@@ -66,7 +66,7 @@ class Plan:
         named = list(zip(self._places, arrays, strict=True))
         for where, array in named:  # the package checks it too, and does not know the names
             checks.check_written(where, array)
-        checks.check_apart(named)
+        checks.check_no_overlap(named)
         #: Whether every gradient can be an array as it is.
         self._simple = not any(map(_axes.permuted, self._axes)) and all(
             part is param and part.dtype != torch.bfloat16
@@ -219,8 +219,8 @@ class Plan:
             advice = "make the optimizer with it" if half else "the parameter had 16 bits then: use that dtype"
             raise ValueError(f"the state of {where} was saved with master_weights=True; {advice} to load this state")
         # torch saves no master copy; one that is new begins at the parameter.
-        apart = {"step", _saved.ORDER, *(() if "master" in saved else ("master",))}
-        wanted = [name for name in own if name not in apart]
+        excluded = {"step", _saved.ORDER, *(() if "master" in saved else ("master",))}
+        wanted = [name for name in own if name not in excluded]
         missing = [name for name in wanted if saved.get(name) is None]
         if missing or steps is None:
             raise ValueError(
@@ -318,7 +318,7 @@ class Plan:
         return _axes.arguments(name, given, self._places, self._axes)
 
     def result(self, found: Any) -> Any:
-        """Its result, with tensors in the place of arrays."""
+        """The result of a method of the optimizer, with tensors in the place of arrays."""
         return _axes.result(found, self._axes)
 
     def _gradient(self, i: int, param: Any) -> np.ndarray:
@@ -341,7 +341,7 @@ class Plan:
             self._counts[a:b] = steps
         if counters.missed:
             self._counts -= counters.missed
-            # Also here: some wrappers of torch save the groups as they are after a step.
+            # Kept after each step, since some wrappers of torch save the groups as they are then.
             keep_missed(self._all_groups, counters.steps - int(self._counts.max()))
         started = [i for i in self._new if self._counts[i] > 0]
         if started:

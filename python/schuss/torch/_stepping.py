@@ -21,7 +21,7 @@ class Stepping:
         self._context: Any = None
 
     def __enter__(self) -> None:
-        with self._optimizer._turns:
+        with self._optimizer._lock:
             self._begin()
 
     def _begin(self) -> None:

@@ -77,8 +77,8 @@ class Wrapper(Optimizer):
             for arrays in zip(optimizer._params, self._stepped._states, optimizer._rule_states, strict=True)
         ]
         stepped = self._stepped
-        around = [*stepped._around, weakref.ref(self)]
-        self._backend.changes([(stepped, "_around", around), *self._reserving(self._extra)]).make()
+        wrappers = [*stepped._wrapped_by, weakref.ref(self)]
+        self._backend.changes([(stepped, "_wrapped_by", wrappers), *self._reserving(self._extra)]).make()
 
     def _refuse_same_names(self) -> None:
         """Raises if the wrapped optimizer's settings or states have names of this wrapper's: each is saved once."""

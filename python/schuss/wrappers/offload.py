@@ -80,21 +80,21 @@ class Offload:
         grouped = are_groups(params)
         if not checks.any_on_gpu(params):
             raise TypeError("Offload is for parameters on a GPU; NumPy arrays need none")
-        self._there = _Device([{"params": entry["params"]} for entry in params] if grouped else params)
-        self._gpu = cast(Cuda, self._there._backend)
+        self._gpu_params = _Device([{"params": entry["params"]} for entry in params] if grouped else params)
+        self._gpu = cast(Cuda, self._gpu_params._backend)
         self._device: int = self._gpu.device
-        masters = [np.asarray(p).astype(checks.compute_dtype(p.dtype), order="K") for p in self._there._params]
-        built = [trees.build(template, masters.__getitem__) for template in self._there._templates]
+        masters = [np.asarray(p).astype(checks.compute_dtype(p.dtype), order="K") for p in self._gpu_params._params]
+        built = [trees.build(template, masters.__getitem__) for template in self._gpu_params._templates]
         if grouped:
             groups = [{**entry, "params": own} for entry, own in zip(params, built, strict=True)]
-            self._here = kind(groups, **hypers)
+            self._optimizer = kind(groups, **hypers)
         else:
-            self._here = kind(built[0], **hypers)
-        if not self._here._state_format.plain:
+            self._optimizer = kind(built[0], **hypers)
+        if not self._optimizer._state_format.plain:
             raise TypeError(
                 "Offload keeps master copies by itself, and its state in full: no state_dtype, no master_weights"
             )
-        self._rules = [rule for group in self._here.param_groups for rule in group.rules]
+        self._rules = [rule for group in self._optimizer.param_groups for rule in group.rules]
         if any(RULES[rule].shared for rule in self._rules):
             raise TypeError(f"Offload takes a class whose step is a rule on each array, not {kind.__name__}")
         self._streams = [_schuss.cuda_stream(self._device) for _ in range(2)]  # from the device, and to it
@@ -105,7 +105,7 @@ class Offload:
     @property
     def optimizer(self) -> Optimizer:
         """The optimizer on the host, over the master weights."""
-        return self._here
+        return self._optimizer
 
     @property
     def grad_norm(self) -> float | None:
@@ -114,57 +114,60 @@ class Offload:
 
     def step(self, grads: Any, *, grad_scale: float = 1.0, zero_grads: bool = False) -> bool:
         """Takes one step; arguments, result and errors are those of an optimizer on the GPU."""
-        scale, zero, _ = self._here._step_options(grad_scale, zero_grads, None)
-        with self._here._exclusive():
+        scale, zero, _ = self._optimizer._step_options(grad_scale, zero_grads, None)
+        with self._optimizer._exclusive():
             return self._step(grads, scale, zero)
 
     def _step(self, grads: Any, scale: float, zero: bool) -> bool:
-        here, there = self._here, self._there
-        counters = here._read_counters()
-        steps, missed = counters.steps, counters.missed or [0] * len(here._params)
+        optimizer, gpu_params = self._optimizer, self._gpu_params
+        counters = optimizer._read_counters()
+        steps, missed = counters.steps, counters.missed or [0] * len(optimizer._params)
         values: list[np.ndarray] = []
-        for group in here.param_groups:
+        for group in optimizer.param_groups:
             own = dict(zip(dict.fromkeys(group.variants), group.packed_at(steps), strict=True))
             values += [np.array(own[variant]) for variant in group.variants]
-        gradients, stream, foreign = self._gpu.read(there, grads, zero)
+        gradients, stream, foreign = self._gpu.read(gpu_params, grads, zero)
         inward, outward = self._streams
         factor, norm, bad = 1.0 / scale, None, None
-        if here.max_grad_norm is not None or here.track_grad_norm or here.nonfinite != "propagate":
+        if optimizer.max_grad_norm is not None or optimizer.track_grad_norm or optimizer.nonfinite != "propagate":
             for other in foreign:
                 _schuss.cuda_order(self._device, other, stream)
-            bad, measured, clipped = self._gpu.work.measure(*as_given(gradients), scale, here.max_grad_norm, stream)
-            if here.max_grad_norm is not None:
+            bad, measured, clipped = self._gpu.work.measure(
+                *as_given(gradients), scale, optimizer.max_grad_norm, stream
+            )
+            if optimizer.max_grad_norm is not None:
                 factor = clipped
-            if here.max_grad_norm is not None or here.track_grad_norm:
+            if optimizer.max_grad_norm is not None or optimizer.track_grad_norm:
                 norm = measured
-        if bad is not None and here.nonfinite == "error":
-            there._explain_nonfinite(*bad)
+        if bad is not None and optimizer.nonfinite == "error":
+            gpu_params._explain_nonfinite(*bad)
         for other in {stream, *foreign}:
             _schuss.cuda_order(self._device, other, inward)
             _schuss.cuda_order(self._device, other, outward)
-        taken = bad is None or here.nonfinite == "propagate"
+        taken = bad is None or optimizer.nonfinite == "propagate"
         calls: list[_Call] = []
         if taken:
             self._reserve()
             numbers = [
-                counters.groups[group] - count + 1 for (group, _), count in zip(here._suffixes, missed, strict=True)
+                counters.groups[group] - count + 1
+                for (group, _), count in zip(optimizer._suffixes, missed, strict=True)
             ]
             calls += self._update(gradients, values, numbers, factor)
             groups = [count + 1 for count in counters.groups]
             if None in gradients:
                 missed = [count + (one is None) for count, one in zip(missed, gradients, strict=True)]
-            counted = [*here._counted(Counters(steps + 1, counters.skipped, groups, missed)), (self, "_norm", norm)]
+            counted = optimizer._counted(Counters(steps + 1, counters.skipped, groups, missed))
         else:
-            counted = [*here._counted(counters._replace(skipped=counters.skipped + 1)), (self, "_norm", norm)]
+            counted = optimizer._counted(counters._replace(skipped=counters.skipped + 1))
         if zero:
-            for one, param in zip(gradients, there._params, strict=True):
+            for one, param in zip(gradients, gpu_params._params, strict=True):
                 if one is None:
                     continue
                 size = param.size * cuda_arrays.dtype_of(one.dtype).itemsize
                 calls.append((_schuss.cuda_fill, (self._device, one.pointer, 0, size, inward)))
         for other in {stream, *foreign}:
             calls += [(_schuss.cuda_order, (self._device, own, other)) for own in (inward, outward)]
-        calls.append((_schuss.Changes(counted).make, ()))
+        calls.append((_schuss.Changes([*counted, (self, "_norm", norm)]).make, ()))
         try:
             _schuss.Changes(calls=calls).make()
         except (MemoryError, RuntimeError):  # the driver's; copies that have been started end before any others
@@ -176,20 +179,20 @@ class Offload:
 
     def upload(self) -> None:
         """Copies the master weights to the GPU, after something other than a step has changed them."""
-        there = cast(list[DeviceArray], self._there._params)
+        gpu_params = cast(list[DeviceArray], self._gpu_params._params)
         values = [
             np.asarray(master, param.dtype, order=param.order)
-            for param, master in zip(there, self._here._params, strict=True)
+            for param, master in zip(gpu_params, self._optimizer._params, strict=True)
         ]
         copies = [
             (_schuss.cuda_copy, (self._device, param.pointer, own.ctypes.data, param.nbytes, param.stream(), True))
-            for param, own in zip(there, values, strict=True)
+            for param, own in zip(gpu_params, values, strict=True)
         ]
         _schuss.Changes(calls=copies, kept=values).make()
 
     def _pieces(self) -> Iterator[tuple[int, int, int]]:
         """Array number, start and length of each chunk; arrays whose rule is not elementwise are one chunk."""
-        for i, (rule, param) in enumerate(zip(self._rules, self._here._params, strict=True)):
+        for i, (rule, param) in enumerate(zip(self._rules, self._optimizer._params, strict=True)):
             n = param.size
             size = _PIECE if RULES[rule].elementwise else max(n, 1)
             yield from ((i, at, min(size, n - at)) for at in range(0, n, size))
@@ -203,7 +206,7 @@ class Offload:
 
     def _update(self, gradients: Any, values: list[np.ndarray], numbers: list[int], factor: float) -> list[_Call]:
         """The calls that update all chunks; no code in Python, which could be interrupted, comes between them."""
-        inward, outward = self._streams
+        optimizer, (inward, outward) = self._optimizer, self._streams
         pieces = [piece for piece in self._pieces() if gradients[piece[0]] is not None]
         calls: list[_Call] = []
 
@@ -220,11 +223,11 @@ class Offload:
             if k + 1 < len(pieces):
                 copy_in(k + 1)  # into the buffer that the previous update has finished reading
             rule, place = self._rules[i], slice(at, at + n)
-            param: Any = self._there._params[i]
+            param: Any = self._gpu_params._params[i]
             gradient = self._buffers[k % 2].view(n, gradients[i].dtype)
-            master, *states = (a.ravel(order="K")[place] for a in (self._here._params[i], *self._here._states[i]))
-            group = self._here.param_groups[self._here._suffixes[i][0]]
-            matrix = self._here._matrix(group.resting, self._here._params[i]) if RULES[rule].needs_matrix else None
+            master, *states = (a.ravel(order="K")[place] for a in (optimizer._params[i], *optimizer._states[i]))
+            group = optimizer.param_groups[optimizer._suffixes[i][0]]
+            matrix = optimizer._matrix(group.initial_hypers, optimizer._params[i]) if RULES[rule].needs_matrix else None
             given = ([master], [gradient], [states], [matrix])
             out = self._buffers[2 + k % 2]
             rounded = tools.job("copy", [out.view(n, param.dtype.name)], grads=[master])
@@ -240,7 +243,7 @@ class Offload:
         return calls
 
     def __repr__(self) -> str:
-        return f"Offload from device {self._device} to {self._here!r}"
+        return f"Offload from device {self._device} to {self._optimizer!r}"
 
 
 class _Pinned:

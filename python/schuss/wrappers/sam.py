@@ -176,7 +176,7 @@ class SAM(Wrapper):
             with _schuss.AfterStep(inner, None, self):
                 return inner.step(grads, grad_scale=scale, partial=part)
         with self._ascent(usable, scale):
-            grads = inner._apart(closure(), zero, part)
+            grads = inner._without_overlap(closure(), zero, part)
         with _schuss.AfterStep(self._optimizer, None, self):
             return self._optimizer.step(grads, grad_scale=scale, zero_grads=zero, partial=part)
 
@@ -241,7 +241,7 @@ class SAM(Wrapper):
         ascent = self._ascended
         try:
             scale, zero, part = self._step_options(grad_scale, zero_grads, partial)
-            grads = self._stepped._apart(grads, zero, part)
+            grads = self._stepped._without_overlap(grads, zero, part)
         finally:
             self._ascended = None
             ascent.__exit__(None, None, None)
@@ -269,9 +269,9 @@ class SAM(Wrapper):
         self._refuse_added()
         inner = self._stepped
         self._backend.refuse_changed(inner)
-        apart = None if grads is None else _schuss.apart(inner, grads, partial)
-        if apart is not None:
-            return {i: g for i, g in enumerate(apart) if g is not None}
+        separate = None if grads is None else _schuss.apart(inner, grads, partial)
+        if separate is not None:
+            return {i: g for i, g in enumerate(separate) if g is not None}
         inner._explain_structure(grads, partial)
         leaves = {i: g for i, _, g in trees.leaves(inner._root(), grads, "grads", "params", partial=partial)}
         return {

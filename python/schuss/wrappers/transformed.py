@@ -258,9 +258,9 @@ class Transformed(Wrapper):
     def _zeroed(self, grads: Any, partial: bool) -> list[tuple[Any, float]]:
         """The gradients that there are, checked, to be set to zero."""
         inner = self._stepped
-        apart = [g for g in _schuss.apart(inner, grads, partial) or [] if g is not None]
-        if apart and _schuss.are_plain(apart, written=True):
-            return [(leaf, 0.0) for leaf in apart]
+        separate = [g for g in _schuss.apart(inner, grads, partial) or [] if g is not None]
+        if separate and _schuss.are_plain(separate, written=True):
+            return [(leaf, 0.0) for leaf in separate]
         found = [(i, g) for i, _, g in trees.leaves(inner._root(), grads, "grads", "params", partial=partial)]
         leaves = [(i, g) for i, g in sorted(found, key=operator.itemgetter(0)) if g is not None]
         for i, leaf in leaves:

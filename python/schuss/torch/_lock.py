@@ -1,4 +1,4 @@
-"""Turns of threads at an optimizer of torch's: a plan that one of them makes has the memory of the present one."""
+"""The lock of a torch optimizer: one thread uses it at a time."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any, TypeVar
 
 R = TypeVar("R")
 
-#: Seconds for which a thread waits for its turn. There is an end, since the other may be waiting for this thread.
+#: Seconds for which a thread waits for the lock. There is an end, since the other may be waiting for this thread.
 PATIENCE = 10.0
 
 
-class Turns:
+class Lock:
     """A context in which no other thread uses the optimizer; within it, its own may enter again, as hooks do."""
 
     def __init__(self) -> None:
@@ -27,19 +27,19 @@ class Turns:
                 "from one place at a time"
             )
 
-    def __reduce__(self) -> tuple[type[Turns], tuple[()]]:
-        return Turns, ()  # a copy of an optimizer has its own
+    def __reduce__(self) -> tuple[type[Lock], tuple[()]]:
+        return Lock, ()  # a copy of an optimizer has its own
 
     def __exit__(self, *_: object) -> None:
         self._lock.release()
 
 
-def in_turn(method: Callable[..., R]) -> Callable[..., R]:
-    """A method of an optimizer that waits for its turn."""
+def locked(method: Callable[..., R]) -> Callable[..., R]:
+    """A method of an optimizer that holds its lock while it runs."""
 
     @functools.wraps(method)
     def waiting(self: Any, *args: Any, **kwargs: Any) -> R:
-        with self._turns:
+        with self._lock:
             return method(self, *args, **kwargs)
 
     return waiting
