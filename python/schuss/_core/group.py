@@ -11,7 +11,7 @@ from schuss import _schuss
 from schuss._arrays import layout
 from schuss._arrays.formats import State
 from schuss._backends.protocol import Change, Copy
-from schuss._core import scheduling, validate
+from schuss._core import scheduled_hypers, scheduling, validate
 from schuss._core.kind import Kind
 from schuss._core.rules import RULES
 
@@ -57,7 +57,7 @@ class ParamGroup(MutableMapping[str, Any]):
         self._where = where
         self._hypers = self.checked(hypers)
         #: The hyperparameters with values in the place of schedules other than lr's: what does not depend on the step.
-        self.initial_hypers = self._at_step_0(self._hypers)
+        self.initial_hypers = scheduled_hypers.at_step_0(kind, self._hypers, where)
         #: The rule of each array.
         self.rules = [self.rule_for(array) for array in params]
         self.initial_lr = self._first_rate() if initial_lr is None else initial_lr
@@ -75,7 +75,7 @@ class ParamGroup(MutableMapping[str, Any]):
 
     def _fixed(self, hypers: Mapping[str, Any]) -> tuple[Any, ...]:
         """The properties that cannot change once the optimizer is made."""
-        hypers = self._at_step_0(hypers)
+        hypers = scheduled_hypers.at_step_0(self._kind, hypers, self._where)
         states = [self._kind._array_states(hypers, array) for array in self.arrays]
         return states, self._kind._structure(hypers)
 
@@ -96,60 +96,16 @@ class ParamGroup(MutableMapping[str, Any]):
         """The hyperparameters, checked one by one and against each other; `where` is their prefix in messages."""
         where = self._where if where is None else where
         result = {name: self._kind._parameters[name].check(f"{where}{name}", value) for name, value in hypers.items()}
-        initial = self._at_step_0(result, where)
+        initial = scheduled_hypers.at_step_0(self._kind, result, where)
         self._kind._check(initial)
         if scheduling.sets_momentum(result["lr"]):
             if any(callable(result.get(name)) for name in ("momentum", "betas")):
                 raise ValueError(f"{where}lr is a schedule that sets the momentum, which is a schedule too; use one")
-            self._check_momentum(initial, where)
+            scheduled_hypers.check_momentum(self._kind, initial, where)
         return result
-
-    def _at_step_0(self, hypers: Mapping[str, Any], where: str | None = None) -> dict[str, Any]:
-        """Hyperparameters as they are at step 0, but with a momentum above 0 if it has a schedule."""
-        return self._without_zero(hypers, self._at(hypers, 0, self._where if where is None else where))
-
-    def _at(self, hypers: Mapping[str, Any], step: int, where: str) -> dict[str, Any]:
-        """Hyperparameters with the values that schedules, other than lr's, have at a step."""
-        values = dict(hypers)
-        for name, schedule in hypers.items():
-            if name != "lr" and callable(schedule):
-                check = self._kind._parameters[name].check
-                if isinstance(check, validate.Schedulable):
-                    values[name] = check.check(f"{where}{name} at step {step}", schedule(step))
-        return values
-
-    @staticmethod
-    def _without_zero(hypers: Mapping[str, Any], values: dict[str, Any]) -> dict[str, Any]:
-        """The values with another momentum than 0 where it has a schedule, since 0 would need no buffer."""
-        zero = callable(hypers.get("momentum")) and values["momentum"] == 0
-        return {**values, "momentum": 0.5} if zero else values
-
-    def _check_momentum(self, hypers: Mapping[str, Any], where: str) -> None:
-        """Raises unless there is a momentum for the schedule to set, and the state array that it needs."""
-        if "momentum" not in hypers and "betas" not in hypers:
-            raise ValueError(
-                f"{where}lr is a schedule that sets the momentum too, but {self._label} has neither "
-                "momentum nor betas; use a schedule that does not (one_cycle: momentum=None)"
-            )
-        if self._kind._fixed_momentum:
-            raise ValueError(
-                f"{where}lr is a schedule that sets the momentum too, but {self._label} {self._kind._fixed_momentum}; "
-                "use a schedule that does not (one_cycle: momentum=None)"
-            )
-        if self._kind._rule(self._with_momentum(hypers, 0.5)) != self._kind._rule(hypers):
-            raise ValueError(
-                f"{where}lr is a schedule that sets the momentum too, but momentum=0 keeps no buffer for it; "
-                "make the optimizer with momentum > 0, or use a schedule that does not (one_cycle: momentum=None)"
-            )
 
     def _unknown(self, name: str) -> str:
         return f"{self._label} has no hyperparameter {name!r}; it has {', '.join(self._hypers)}"
-
-    @staticmethod
-    def _with_momentum(hypers: Mapping[str, Any], value: float) -> dict[str, Any]:
-        if "momentum" in hypers:
-            return {**hypers, "momentum": value}
-        return {**hypers, "betas": (value, *hypers["betas"][1:])}
 
     def _layout(
         self,
@@ -208,7 +164,7 @@ class ParamGroup(MutableMapping[str, Any]):
         if callable(rate):
             momentum = scheduling.momentum(place, rate, step)
             if momentum is not None:
-                hypers = self._with_momentum(hypers, momentum)
+                hypers = scheduled_hypers.with_momentum(hypers, momentum)
             rate = validate.scheduled_rate(place, rate, step)
         return hypers, rate
 
@@ -228,8 +184,8 @@ class ParamGroup(MutableMapping[str, Any]):
 
     def _values_at(self, step: int) -> dict[str, Any]:
         """The hyperparameters at a step, checked like those of an optimizer that is made with them."""
-        values = self._at(self._hypers, step, self._where)
-        normal = self._without_zero(self._hypers, values)
+        values = scheduled_hypers.at(self._kind, self._hypers, step, self._where)
+        normal = scheduled_hypers.without_zero(self._hypers, values)
         names = ", ".join(name for name, value in self._hypers.items() if name != "lr" and callable(value))
         try:
             self._kind._check(normal)
@@ -279,7 +235,8 @@ class ParamGroup(MutableMapping[str, Any]):
     def changes(self, checked: dict[str, Any], initial_lr: float | None = None) -> tuple[list[Change], list[Copy]]:
         """What changes when hyperparameters that :meth:`prepare` has checked replace the current ones."""
         initial_lr = self.initial_lr if initial_lr is None else initial_lr
-        initial, scheduled = self._at_step_0(checked), any(map(callable, checked.values()))
+        initial = scheduled_hypers.at_step_0(self._kind, checked, self._where)
+        scheduled = any(map(callable, checked.values()))
         copies = [
             (values, np.array(self._layout(variant, initial, initial_lr, scheduled)))
             for variant, values in self._packed.items()
