@@ -82,7 +82,7 @@ def process_environment(**extra):
 
 
 def leaves(structure):
-    """The arrays of a nested structure, in order."""
+    """The arrays of a nested structure, in order; written out, since the suite also runs on older versions."""
     if isinstance(structure, np.ndarray):
         return [structure]
     children = structure.values() if hasattr(structure, "values") else structure
