@@ -46,6 +46,10 @@ def gradients(params: dict[str, Layer]) -> dict[str, Layer]:
     return {name: {key: np.ones_like(array) for key, array in layer.items()} for name, layer in params.items()}
 
 
+def set_rate(opt: schuss.Optimizer, rate: float) -> None:
+    opt.lr = min(opt.lr, rate)
+
+
 def training() -> float:
     params = model()
     opt = schuss.AdamW(params, lr=1e-3, betas=(0.9, 0.99), weight_decay=0.01, max_grad_norm=1.0, nonfinite="skip")
@@ -58,6 +62,10 @@ def training() -> float:
     with opt.stepping() as update:
         update(params["output"]["b"], np.ones(2), grad_scale=2.0)
     opt.zero_grad()
+    opt.lr *= 0.5
+    rate: float = opt.lr
+    opt.lr = Halving()
+    set_rate(opt, rate)
     norm: float | None = opt.grad_norm
     opt.param_groups[0]["lr"] = 1e-4
     steps: int = opt.step_count + opt.skipped_steps
@@ -161,6 +169,7 @@ def mistakes() -> None:
     schuss.AdamW(np.ones(2), 1e-3, (0.9, 0.99), 1e-8, 0.01, False, True, "torch", False, "lr", None, False, True)  # type: ignore[call-arg]
     schuss.Adam(np.ones(2), betas=0.9)  # type: ignore[arg-type]
     schuss.Adam(np.ones(2), state_dtype="float16")  # type: ignore[arg-type]
+    schuss.Adam(np.ones(2)).learning_rate = 0.1  # type: ignore[attr-defined]
     schuss.Adam(np.ones(2)).nonfinite = "ignore"  # type: ignore[assignment]
     schuss.Adam(np.ones(2)).skipped_steps = 3  # type: ignore[misc]
     schuss.centralize_(np.ones((2, 2)), layout="rows")  # type: ignore[arg-type]

@@ -9,14 +9,14 @@
 
 has the constructor ``Lion(params, lr=1e-4, betas=(0.9, 0.99), weight_decay=0.0, *, maximize=False, ...)``. Type
 checkers see it through ``dataclass_transform``; `Declaration` builds it when the class is created. Nothing here knows
-an optimizer, or an option by name.
+an optimizer, and of options only what others call them.
 """
 
 from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, get_origin
 
@@ -154,7 +154,53 @@ def _declared(cls: type[Declaration], kw_only: bool, whole: bool) -> list[Field]
     return result
 
 
+#: What Keras, Optax and others call options, without underscores, and what does so here.
+_OTHER_NAMES = {
+    "learningrate": "lr",
+    **dict.fromkeys(("beta1", "beta2", "b1", "b2"), "betas"),
+    "epsilon": "eps",
+    **dict.fromkeys(("clipnorm", "globalclipnorm", "clipgradnorm", "gradclip"), "max_grad_norm"),
+}
+#: What to do without options of PyTorch that have no other name here.
+_WITHOUT = {
+    **dict.fromkeys(("foreach", "fused", "capturable", "differentiable"), "leave it out"),
+    "decoupled_weight_decay": "use a class that decouples it, such as AdamW",
+}
+
+
+def meant(name: str, known: Sequence[str]) -> str:
+    """Which of the known names is probably meant; empty if none is."""
+    import difflib
+
+    same = [own for own in known if own.lower() == name.lower() or own == _OTHER_NAMES.get(name.replace("_", ""))]
+    if same:
+        return same[0]
+    return next(iter(difflib.get_close_matches(name, known)), "lr" * ("rate" in name and "lr" in known))
+
+
+def unknown_option(kind: str, name: str, known: Sequence[str]) -> TypeError:
+    """The error for an option that a class does not have."""
+    near = meant(name, known)
+    advice = _WITHOUT.get(name, f"use {near}" if near else "")
+    return TypeError(f"{kind} has no option {name!r}{': ' * bool(advice)}{advice}; it takes {', '.join(known)}")
+
+
 def _constructor(cls: type[Declaration]) -> Any:
+    """An ``__init__`` with the class's parameters, which explains unknown ones."""
+    inner = _compiled(cls)
+    known = [field.name for field in cls._parameters.values() if field.init]
+
+    @functools.wraps(inner)
+    def constructor(self: Any, *args: Any, **given: Any) -> None:
+        unknown = [name for name in given if name not in known and name != "params"]
+        if unknown:
+            raise unknown_option(cls.__name__, unknown[0], known)
+        inner(self, *args, **given)
+
+    return constructor
+
+
+def _compiled(cls: type[Declaration]) -> Any:
     """An ``__init__`` with the class's parameters, compiled from source text as dataclasses do."""
     fields = [field for field in cls._parameters.values() if field.init]
     defaults = {f"_{field.name}": field.default for field in fields if field.default is not REQUIRED}

@@ -14,7 +14,7 @@ import operator
 import types
 from collections import abc
 from collections.abc import Callable
-from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
 from schuss._core import validate
 
@@ -34,7 +34,10 @@ class Range(NamedTuple):
 
 
 #: A learning rate, or a schedule: a callable from the step to a rate.
-Rate = Annotated[float | Callable[[int], float], validate.rate]
+if TYPE_CHECKING:  # an attribute of this type takes schedules, and is a number when it is read
+    Rate = float | Any
+else:
+    Rate = Annotated[float | Callable[[int], float], validate.rate]
 #: A number in [0, 1).
 Fraction = Annotated[float, Range(high=1.0)]
 #: A number in [0, 1].

@@ -6,12 +6,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from schuss._arrays import formats
 from schuss._backends.protocol import Nonfinite
 from schuss._core.declaration import Declaration, InitVar
-from schuss._core.hyperparameters import Bound, Seed
+from schuss._core.hyperparameters import Bound, Rate, Seed
 
 StateDtype = Literal["float32", "bfloat16", "int8"]
 Rounding = Literal["stochastic", "nearest"]
@@ -19,6 +19,8 @@ Rounding = Literal["stochastic", "nearest"]
 
 class _Arrays(Declaration):
     params: InitVar[Any]
+    if TYPE_CHECKING:  # each class declares its own
+        lr: Rate
 
 
 class _PerGroup(_Arrays, kw_only=True):

@@ -12,7 +12,7 @@ from schuss import _schuss
 from schuss._backends.protocol import Backend, Change, Counters, Limits
 from schuss._core import validate
 from schuss._core.callbacks import Callbacks
-from schuss._core.declaration import Field
+from schuss._core.declaration import Field, meant
 from schuss._core.group import ParamGroup
 
 
@@ -116,7 +116,8 @@ class Settings(Callbacks):
         known = {name: value for name, value in found.items() if value is not None}
         return {"step": self.step_count, "skipped_steps": self.skipped_steps, **known}
 
-    if not TYPE_CHECKING:  # type checkers know these by the declarations in Options and in each class
+    # Type checkers know these by the declarations in Options and in each class, and refuse unknown attributes.
+    if not TYPE_CHECKING:
 
         @property
         def lr(self):
@@ -139,24 +140,23 @@ class Settings(Callbacks):
             "nonfinite", 'What a step does about NaN and infinities in gradients: "propagate", "skip" or "error".'
         )
 
+        def __setattr__(self, name, value):
+            # A user's subclass may have attributes of its own.
+            own = name.startswith("_") or hasattr(type(self), name)
+            if not own and type(self).__module__.startswith("schuss."):
+                self._refuse_attribute(name)
+            super().__setattr__(name, value)
+
     def _one_rate(self, rate_of: Callable[[ParamGroup], Any]) -> Any:
         rates = [rate_of(group) for group in self.param_groups]
         if any(rate != rates[0] for rate in rates[1:]):
             raise AttributeError(f'lr is {rates} in the groups; read and set opt.param_groups[i]["lr"]')
         return rates[0]
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        # A user's subclass may have attributes of its own.
-        if not name.startswith("_") and not hasattr(type(self), name) and type(self).__module__.startswith("schuss."):
-            self._refuse_attribute(name)
-        super().__setattr__(name, value)
-
     def _refuse_attribute(self, name: str) -> None:
-        import difflib
-
         known = [own for own in dir(type(self)) if isinstance(getattr(type(self), own), property)]
         known = [own for own in (*known, *self._defaults) if not own.startswith("_")]
-        near = name if name in known else next(iter(difflib.get_close_matches(name, known)), "lr" * ("rate" in name))
+        near = meant(name, known)
         advice = f"; did you mean opt.{near}?" if hasattr(type(self), near) else f"; set opt.param_groups[i][{near!r}]"
         raise AttributeError(f"{self._name()} has no attribute {name!r}{advice if near else ''}")
 
