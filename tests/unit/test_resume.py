@@ -214,25 +214,6 @@ def test_no_copy_while_the_parameters_are_others(how):
     assert_unchanged(how(lbfgs), snapshot(lbfgs))
 
 
-def test_a_shallow_copy_is_of_one_moment(monkeypatch):
-    """It shares the parameters, and has a state of its own."""
-    opt, grad = schuss.Adam(np.ones(3)), np.ones(3)
-    opt.step(grad)
-    other = copy.copy(opt)
-    assert_unchanged(other, snapshot(opt))
-    for wrapped in (schuss.EMA(opt), schuss.Lookahead(schuss.SGD(grad.copy(), lr=0.1))):
-        assert_unchanged(copy.copy(wrapped), snapshot(wrapped))
-    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="while it was copied"):
-        wrapped, wrap = schuss.EMA(opt), schuss.EMA._wrap
-        patch.setattr(schuss.EMA, "_wrap", lambda *args, **named: (wrap(*args, **named), opt.step(grad)))
-        copy.copy(wrapped)
-    assert opt.step_count == 2, "it was not set back"
-    load = schuss.Adam.load_state_dict
-    monkeypatch.setattr(schuss.Adam, "load_state_dict", lambda *args: (load(*args), opt.step(grad)))
-    with pytest.raises(RuntimeError, match="was changed or saved while it was copied"):
-        copy.copy(opt)
-
-
 @each_copy
 def test_copies_keep_accumulated_gradients(how):
     opt = start(TYPICAL["Adam"])

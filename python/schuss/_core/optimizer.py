@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from typing import Any, Literal, overload
+from typing import Any, Literal, NoReturn, overload
 
 from schuss import _schuss
 from schuss._arrays import trees
@@ -295,20 +295,20 @@ class Optimizer(Construction):
         unfit = loading.load_state_dict(self, state, strict)
         return None if strict else unfit
 
+    def __copy__(self) -> NoReturn:
+        name = self._name()
+        raise TypeError(f"a shallow copy of {name} would be a second optimizer of the same arrays; use copy.deepcopy")
+
     def __reduce__(self) -> tuple[Any, ...]:
         self._backend.check_picklable()
         end = _state.End(self)
         arguments = (type(self), *_state.constructor_arguments(self))
         return _state.rebuild, arguments, (_state.state_dict(self), self._grads, end)
 
-    def __setstate__(self, state: tuple[Mapping[str, Any], Any, _state.End | _state.Origin]) -> None:
-        kept, grads, end = state
+    def __setstate__(self, state: tuple[Mapping[str, Any], Any, _state.Origin]) -> None:
+        kept, grads, self._origin = state
         self.load_state_dict(kept)
         self._grads = None if grads is None else _state.writable(grads)
-        if isinstance(end, _state.End):  # of a shallow copy, for which the arrays were read just now
-            end.check()
-        else:
-            self._origin = end
 
     def __repr__(self) -> str:
         elements = sum(array.size for array in self._params)

@@ -116,12 +116,9 @@ class End:
         self._optimizer, self._changes = optimizer, optimizer._changes
         self._origin = Origin(id(optimizer._stepped), optimizer._stepped._changes)
 
-    def check(self) -> None:
+    def __reduce__(self) -> tuple[Any, ...]:
         if self._optimizer._changes != self._changes:
             raise RuntimeError(_CHANGED)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        self.check()
         return Origin, tuple(self._origin)
 
 

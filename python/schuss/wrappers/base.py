@@ -333,10 +333,7 @@ class Wrapper(Optimizer):
 
     def __setstate__(self, state: Any) -> None:
         kept, end = state
-        if isinstance(end, _state.End):  # of a shallow copy, which has the same optimizer: loading changes that
-            end.check()
-        else:
-            end.check(self._stepped._origin)
+        end.check(self._stepped._origin)
         self.load_state_dict(kept)
 
     def __repr__(self) -> str:
