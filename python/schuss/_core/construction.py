@@ -89,6 +89,8 @@ class Construction(StateArrays):
             index = len(groups)
             where = f"param_groups[{index}]['params']" if grouped else "params"
             refuse_whole(index, given, self._parameters)
+            if given.get("adapt") is False and "adapt" not in self._defaults:  # of `split_groups`: nothing adapts here
+                given = {name: value for name, value in given.items() if name != "adapt"}
             unknown = [name for name in given if name not in self._defaults]
             if unknown:
                 known = ", ".join(self._defaults)
