@@ -25,13 +25,15 @@ def _writable(grads: Any) -> list[np.ndarray]:
     if not _schuss.are_plain(arrays, written=True):
         _, leaves = trees.flatten(grads, "grads")
         for suffix, array in leaves:
-            checks.check_written(f"grads{suffix}", array)
+            checks.check_written(f"grads{suffix}", array, checks.STEP_WITH_IT)
         checks.check_no_overlap((f"grads{suffix}", array) for suffix, array in leaves)
         arrays = [array for _, array in leaves]
     return arrays
 
 
 def _readable(place: str, array: Any) -> np.ndarray:
+    if type(array) in (float, int):  # the gradient of a 0-d array
+        array = np.float64(array)
     if not isinstance(array, np.ndarray) and not hasattr(array, "__array__"):
         raise TypeError(f"{place} must be an array, got {trees.kind(array)}")
     array = np.asanyarray(array)
@@ -78,6 +80,9 @@ def clip_grad_norm_(grads: Any, max_norm: float) -> float:
 
     as in PyTorch, with one norm over the whole structure (Keras's ``global_clipnorm``; for its ``clipnorm``, call this
     for each array). ``max_grad_norm`` does the same inside a step, without a separate scaling pass over memory.
+
+    PyTorch's ``norm_type`` and ``error_if_nonfinite`` do not exist here. As there without them, an infinite norm makes
+    infinities NaN and all else 0, and a NaN makes all NaN: look at the result, or use ``nonfinite`` of the optimizer.
 
     Parameters
     ----------
@@ -176,14 +181,17 @@ def centralize_(grads: Any, *, conv_only: bool = False, layout: Layout = "in_out
 
 
 def split_groups(params: Any, **one_dimensional: Any) -> list[dict[str, Any]]:
-    """Two groups for `schuss.LARS` and `schuss.LAMB`: matrices and convolutions; the rest, not adapted or decayed.
+    """Two groups: matrices and convolutions; and the rest, such as biases, without weight decay.
+
+    For `schuss.LARS` and `schuss.LAMB` the rest is not adapted either: it has ``adapt=False``, which all other classes
+    take too, since they adapt nothing.
 
     Parameters
     ----------
     params : array, list, tuple or dict
         The parameters.
     **one_dimensional
-        Hyperparameters of the second group besides ``adapt=False, weight_decay=0.0``.
+        Hyperparameters of the second group besides ``weight_decay=0.0`` and ``adapt=False``, or in their place.
 
     Returns
     -------
@@ -198,7 +206,9 @@ def split_groups(params: Any, **one_dimensional: Any) -> list[dict[str, Any]]:
     >>> groups = schuss.split_groups(params)
     >>> [(list(group["params"]), group.get("adapt", True)) for group in groups]
     [(["['w']"], True), (["['b']"], False)]
-    >>> opt = schuss.LARS(groups, lr=0.1, weight_decay=1e-4)
+    >>> opt = schuss.AdamW(groups, lr=1e-3, weight_decay=0.1)
+    >>> [group["weight_decay"] for group in opt.param_groups]
+    [0.1, 0.0]
 
     Gradients in the structure of `params` get that of the groups from the same function, if none is None:
 

@@ -229,21 +229,21 @@ STRUCTURES = [
     (
         lambda: [1.5], TypeError,
         "grads[1][0] is a float, not a NumPy array; put the numbers into np.array(..., dtype=np.float32 or "
-        "np.float64) and update the model from that array",
+        "np.float64) and step with that array",
     ),
     (
         lambda: {"w": np.ones(3, int)}, TypeError,
-        "grads[1]['w'] has dtype int64; it must be float32, float64, float16 or bfloat16 (ml_dtypes): leave it out if "
-        "it is not trained, or convert it with .astype(np.float32 or np.float64) and use that array in the model too",
+        "grads[1]['w'] has dtype int64; it must be float32, float64, float16 or bfloat16 (ml_dtypes): convert it "
+        "with .astype(np.float32 or np.float64) and step with that array",
     ),
     (
         read_only, ValueError,
-        "grads[1] is read-only; pass a writable array, or copy it once and use that array in the model too",
+        "grads[1] is read-only; pass a writable array, or copy it once and step with that array",
     ),
     (
         lambda: np.ones((4, 4))[:, ::2], ValueError,
         "grads[1] is not contiguous (shape (4, 2), strides (32, 16)); make it so once with np.ascontiguousarray and "
-        "use that array in the model too; or list the array that it is a slice of, once",
+        "step with that array; or list the array that it is a slice of, once",
     ),
     (
         overlapping, ValueError,
@@ -310,6 +310,17 @@ def test_split_groups():
     assert list(first) == ["params"] and first["params"]["['a'][1]"] is w
     assert second["params"] == {"['a'][0]": b, "['b']": b}
     assert (second["lr"], second["adapt"], second["weight_decay"]) == (0.5, False, 0.0)
+    opt = schuss.AdamW(schuss.split_groups([b, w], lr=0.5))
+    assert [(own["lr"], own["weight_decay"], "adapt" in own) for own in opt.param_groups] == [
+        (0.001, 0.01, False), (0.5, 0.0, False)
+    ]  # fmt: skip
+    opt.add_param_group({"params": w.copy(), "adapt": False})
+    with pytest.raises(TypeError, match="has unknown 'adapt'"):
+        schuss.AdamW(schuss.split_groups([b, w], adapt=True))
+
+
+def test_a_number_is_the_gradient_of_a_scalar():
+    assert schuss.global_norm({"a": 3.0, "b": 4, "c": np.zeros(2)}) == 5.0
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,8 @@ from schuss import _schuss
 
 _NATIVE = {"float32", "float64", "float16"}
 _USE_IT = "and use that array in the model too"
+#: The same for gradients that are changed in place.
+STEP_WITH_IT = "and step with that array"
 _NAMES = "float32, float64, float16 or bfloat16 (ml_dtypes)"
 
 
@@ -73,42 +75,43 @@ def shown(array: Any) -> np.ndarray:
     return result
 
 
-def check_known(place: str, array: Any) -> None:
-    """Raises unless it is a NumPy array of a supported dtype."""
+def check_known(place: str, array: Any, use_it: str = _USE_IT) -> None:
+    """Raises unless it is a NumPy array of a supported dtype; advice to make another one ends with `use_it`."""
     if array is None:
         raise TypeError(f"{place} is None; it must be a NumPy array")
     if not isinstance(array, np.ndarray):
         if is_on_gpu(array):
             raise TypeError(f"{place} is on a GPU; here it must be a NumPy array, in host memory")
-        raise TypeError(f"{place} is {_a(array)}, not a NumPy array; {_advice(place, array)}")
+        update = "and update the model from that array" if use_it == _USE_IT else use_it
+        raise TypeError(f"{place} is {_a(array)}, not a NumPy array; {_advice(place, array, update)}")
     refuse_masked(place, array)
     if not known_dtype(array.dtype):
         if array.dtype.kind == "f" and not array.dtype.isnative:
             native = array.dtype.newbyteorder("=")
             raise ValueError(
-                f"{place} is big-endian ({array.dtype.str}); convert it once with .astype(np.{native.name}) {_USE_IT}"
+                f"{place} is big-endian ({array.dtype.str}); convert it once with .astype(np.{native.name}) {use_it}"
             )
         advice = _conversion(place, array.dtype, "float32 or np.float64")
         if advice and array.dtype.kind != "O":
-            advice = f"{advice} {_USE_IT}"
-        if array.dtype.kind in "biu":  # a counter or a mask among weights
+            advice = f"{advice} {use_it}"
+        if array.dtype.kind in "biu" and use_it == _USE_IT:  # a counter or a mask among weights
             advice = f": leave it out if it is not trained, or{advice.removeprefix(':')}"
         raise TypeError(f"{place} has dtype {array.dtype}; it must be {_NAMES}{advice}")
 
 
-def check_written(place: str, array: Any) -> None:
+def check_written(place: str, array: Any, use_it: str = _USE_IT) -> None:
     """Raises unless the array can be updated in place."""
-    check_known(place, array)
+    check_known(place, array, use_it)
     if not array.flags.writeable:
-        raise ValueError(f"{place} is read-only; pass a writable array, or copy it once {_USE_IT}")
+        raise ValueError(f"{place} is read-only; pass a writable array, or copy it once {use_it}")
     if not (array.flags.c_contiguous or array.flags.f_contiguous):
         whole = isinstance(array.base, np.ndarray) and array.base.size > array.size
         raise ValueError(
             f"{place} is not contiguous (shape {array.shape}, strides {array.strides}); make it so once with "
-            f"np.ascontiguousarray {_USE_IT}{'; or list the array that it is a slice of, once' if whole else ''}"
+            f"np.ascontiguousarray {use_it}{'; or list the array that it is a slice of, once' if whole else ''}"
         )
     if not array.flags.aligned:
-        raise ValueError(f"{place} is not aligned to its {array.itemsize}-byte elements; copy it once {_USE_IT}")
+        raise ValueError(f"{place} is not aligned to its {array.itemsize}-byte elements; copy it once {use_it}")
 
 
 def check_no_overlap(
@@ -256,9 +259,9 @@ def _conversion(place: str, dtype: np.dtype[Any], wanted: str) -> str:
     return f": convert it with .astype(np.{'float64' if dtype.kind == 'f' else wanted})"
 
 
-def _advice(place: str, thing: Any) -> str:
+def _advice(place: str, thing: Any, update: str) -> str:
     if isinstance(thing, np.generic) or type(thing).__module__.startswith("jax"):  # neither can be written
-        return f"make an array once, np.array({place}), and update the model from that array"
+        return f"make an array once, np.array({place}), {update}"
     if hasattr(thing, "detach"):
         return f"pass a NumPy view of its memory, {place}.detach().numpy()"
     if hasattr(thing, "__dlpack__") or hasattr(thing, "__array__"):
@@ -271,4 +274,4 @@ def _advice(place: str, thing: Any) -> str:
         return "structures of arrays are lists, tuples and dicts"
     if any(isinstance(value, np.ndarray) for value in getattr(thing, "__dict__", {}).values()):
         return f"pass vars({place}), a dict of its arrays; dataclasses.asdict would copy them"
-    return "put the numbers into np.array(..., dtype=np.float32 or np.float64) and update the model from that array"
+    return f"put the numbers into np.array(..., dtype=np.float32 or np.float64) {update}"
