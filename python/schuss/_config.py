@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable
+from typing import TypeVar
 
 import numpy as np
 
 from schuss import _schuss
 from schuss._core import validate
+
+T = TypeVar("T")
 
 
 def get_num_threads() -> int:
@@ -21,6 +24,11 @@ def get_num_threads() -> int:
     -------
     int
 
+    Raises
+    ------
+    RuntimeError
+        The variable is not a whole number >= 1 and < 65536. Making an optimizer, and all that computes, raise it too.
+
     Examples
     --------
     >>> import schuss
@@ -28,7 +36,7 @@ def get_num_threads() -> int:
     >>> schuss.get_num_threads()
     2
     """
-    return _schuss.get_num_threads()
+    return _checked(_schuss.get_num_threads)
 
 
 def set_num_threads(threads: int) -> None:
@@ -61,13 +69,18 @@ def cpu_level() -> str:
     -------
     str
 
+    Raises
+    ------
+    RuntimeError
+        The variable is not one of `cpu_levels`. Making an optimizer, and all that computes, raise it too.
+
     Examples
     --------
     >>> import schuss
     >>> schuss.cpu_level() in schuss.cpu_levels()
     True
     """
-    return _schuss.cpu_level()
+    return _checked(_schuss.cpu_level)
 
 
 def cpu_levels() -> list[str]:
@@ -102,9 +115,17 @@ def show_config() -> None:
     print(f"Python      {platform.python_version()} on {platform.system()} {platform.machine()}")
 
 
+def _checked(value: Callable[[], T]) -> T:
+    """A value; an error in the environment variable that it comes from is a RuntimeError, as in steps."""
+    try:
+        return value()
+    except ValueError as error:
+        raise RuntimeError(str(error)) from None
+
+
 def _or_error(value: Callable[[], object]) -> object:
     """A value, or what is wrong with the environment variable that it comes from."""
     try:
         return value()
-    except ValueError as error:
+    except RuntimeError as error:
         return error
