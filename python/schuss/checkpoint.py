@@ -246,6 +246,8 @@ def _path(path: str | os.PathLike[str]) -> str:
 def _check_optimizer(optimizer: Any) -> None:
     if not isinstance(optimizer, Optimizer):
         advice = getattr(optimizer, "_refusal", "")
+        if not advice and type(optimizer).__module__.startswith("torch."):
+            advice = " of torch; save it with torch.save(optimizer.state_dict(), path)"
         raise TypeError(f"the optimizer must be one of schuss, got {type(optimizer).__name__}{advice}")
 
 

@@ -16,7 +16,17 @@ def ones(*shape, **options):
     return torch.nn.Parameter(torch.ones(*shape, **options))
 
 
+def with_gradient():
+    param = ones(3)
+    param.grad = torch.ones(3)
+    return param
+
+
 MEMORY = torch.ones(6)
+SGD = (
+    "lr, momentum, dampening, weight_decay, nesterov, momentum_form, debias, maximize, max_grad_norm, track_grad_norm, "
+    "nonfinite, state_dtype, state_rounding, state_seed, master_weights"
+)
 WRONG = {
     "device": (
         lambda: schuss.torch.SGD([ones(3, device="meta")]),
@@ -44,7 +54,7 @@ WRONG = {
     ),
     "state": (
         lambda: schuss.torch.Adagrad([ones(3)], state_dtype="int8"),
-        'Adagrad with these hyperparameters has no state_dtype="int8"; use "bfloat16"',
+        'Adagrad has no state_dtype="int8"; use "bfloat16"',
     ),
     "clipping": (
         lambda: schuss.torch.LBFGS([ones(3)], max_grad_norm=1.0),
@@ -78,7 +88,28 @@ WRONG = {
     ),
     "unknown option": (
         lambda: schuss.torch.SGD([ones(3)], momentun=0.9),
-        "SGD: got an unexpected keyword argument 'momentun'",
+        f"SGD has no option 'momentun': use momentum; it takes {SGD}",
+    ),
+    "option of others": (
+        lambda: schuss.torch.SGD([ones(3)], learning_rate=0.9),
+        f"SGD has no option 'learning_rate': use lr; it takes {SGD}",
+    ),
+    "Hessian": (
+        lambda: schuss.torch.Newton([with_gradient()]).step(),
+        "Newton needs the Hessian: step(..., hessian=...)",
+    ),
+    "wrapped": (
+        lambda: schuss.EMA(schuss.torch.SGD([ones(3)])),
+        "EMA wraps an optimizer, got SGD of schuss.torch, not of schuss itself; save it with "
+        "torch.save(optimizer.state_dict(), path), and average with schuss.torch.swa_utils",
+    ),
+    "saved": (
+        lambda: schuss.save("state", torch.optim.SGD([ones(3)])),
+        "the optimizer must be one of schuss, got SGD of torch; save it with torch.save(optimizer.state_dict(), path)",
+    ),
+    "wrapper": (
+        lambda: schuss.torch.EMA,
+        "module 'schuss.torch' has no EMA: schuss.EMA wraps optimizers over arrays only",
     ),
     "missing option": (lambda: schuss.torch.LARS([ones(3)]), "LARS: missing a required argument: 'lr'"),
     "scale": (
@@ -95,7 +126,7 @@ WRONG = {
     ),
     "name": (
         lambda: schuss.torch.Adan2,
-        f"module 'schuss.torch' has no optimizer 'Adan2'; it has {', '.join(NAMES)}",
+        f"module 'schuss.torch' has no optimizer 'Adan2'; did you mean Adan? It has {', '.join(NAMES)}",
     ),
     "base class": (
         lambda: schuss.torch.Optimizer([ones(3)]),
@@ -148,6 +179,10 @@ def test_a_parameter_with_other_memory_after_the_constructor_is_named():
     b.data = a.data
     with pytest.raises(ValueError, match=r"^parameter 'b' is the same memory as parameter 'a'; list a shared"):
         optimizer.step()
+
+
+def test_only_public_names_are_shown():
+    assert dir(schuss.torch) == sorted([*NAMES, "Optimizer", "lr_scheduler", "swa_utils"])
 
 
 def test_the_constructor_keeps_no_states():

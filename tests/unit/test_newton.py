@@ -129,7 +129,7 @@ def test_wrong_calls_change_nothing():
     for call, error, message in [
         (
             lambda: opt.step(good), TypeError,
-            "Newton needs the Hessian: opt.step(grads, hessian), or a closure that returns both",
+            "Newton needs the Hessian: step(..., hessian=...)",
         ),
         (
             lambda: opt.step(lambda: good), TypeError,

@@ -164,7 +164,7 @@ class Newton(Descent):
 
     def _dense(self, hessian: Any, n: int) -> np.ndarray:
         if hessian is None:
-            raise TypeError("Newton needs the Hessian: opt.step(grads, hessian), or a closure that returns both")
+            raise TypeError("Newton needs the Hessian: step(..., hessian=...)")
         checks.refuse_masked("hessian", hessian)
         matrix = np.asarray(hessian)
         if matrix.dtype.kind not in "fiu" and not checks.known_dtype(matrix.dtype):

@@ -26,10 +26,13 @@ except ImportError:
 from torch.optim import lr_scheduler as lr_scheduler
 from torch.optim import swa_utils as swa_utils
 
+from schuss._core.declaration import meant
 from schuss.optimizers import OPTIMIZERS
 from schuss.optimizers.lbfgs import LBFGS as _LBFGS
 from schuss.torch._classes import made_from
 from schuss.torch._optimizer import Optimizer as Optimizer
+
+_WRAPPERS = ("EMA", "Lookahead", "Offload", "Polyak", "SAM", "SWA", "Transformed")
 
 # LBFGS is not in the registry: the package imports it on first use.
 _classes = {name: made_from(kind) for name, kind in {**OPTIMIZERS, "LBFGS": _LBFGS}.items()}
@@ -37,4 +40,12 @@ globals().update(_classes)
 
 
 def __getattr__(name: str) -> type[Optimizer]:  # also declares the classes to type checkers
-    raise AttributeError(f"module 'schuss.torch' has no optimizer {name!r}; it has {', '.join(_classes)}")
+    if name in _WRAPPERS:
+        raise AttributeError(f"module 'schuss.torch' has no {name}: schuss.{name} wraps optimizers over arrays only")
+    near = meant(name, list(_classes))
+    advice = f"did you mean {near}? It" if near else "it"
+    raise AttributeError(f"module 'schuss.torch' has no optimizer {name!r}; {advice} has {', '.join(_classes)}")
+
+
+def __dir__() -> list[str]:
+    return ["Optimizer", *_classes, "lr_scheduler", "swa_utils"]

@@ -12,6 +12,7 @@ import torch
 from torch.optim import optimizer as torch_optimizer
 
 from schuss._arrays.formats import check_params
+from schuss._core.declaration import unknown_option
 from schuss._core.group import ParamGroup
 from schuss._core.options import Options, state_format
 from schuss._core.scheduling import Loading
@@ -83,6 +84,11 @@ class Optimizer(Attributes):
     ['exp_avg', 'exp_avg_sq', 'step']
     """
 
+    #: For messages of functions that take optimizers.
+    _refusal = (
+        " of schuss.torch, not of schuss itself; save it with torch.save(optimizer.state_dict(), path), and average "
+        "with schuss.torch.swa_utils"
+    )
     _made_with: ClassVar[inspect.Signature]
     _plan: Plan | None = None
     #: Defaults of groups that torch shall not know: schedulers cycle ``betas`` if there are any, else ``momentum``.
@@ -103,6 +109,10 @@ class Optimizer(Attributes):
             raise ValueError("differentiable=True: a step of schuss.torch cannot be differentiated; use torch.optim")
         self._lock = Lock()
         given = {name: value for name, value in options.items() if name not in _IGNORED}
+        known = list(self._made_with.parameters)[1:]
+        unknown = [name for name in given if name not in known and name != "params"]
+        if unknown:
+            raise unknown_option(type(self).__name__, unknown[0], known)
         try:
             bound = self._made_with.bind(params, *args, **given)
         except TypeError as error:
