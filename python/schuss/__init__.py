@@ -8,6 +8,7 @@ True
 """
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
 
 from schuss._blas import share_threads_with_blas as share_threads_with_blas
@@ -61,9 +62,18 @@ _LATER = {
 
 def __getattr__(name: str) -> Any:
     if name not in _LATER:
-        raise AttributeError(f"module 'schuss' has no attribute {name!r}")
+        raise AttributeError(f"module 'schuss' has no attribute {name!r}{_instead(name)}")
     module = importlib.import_module(_LATER[name])
     return getattr(module, name, module)
+
+
+def _instead(name: str) -> str:
+    from schuss._core.declaration import meant
+
+    if name in ("flower", "mpi", "torch"):
+        return f"; import schuss.{name} first"
+    near = "" if name.startswith("_") else meant(name, dir(sys.modules[__name__]))
+    return f"; did you mean {near}?" if near else ""
 
 
 # Leaves out the modules that this one imports. Type checkers understand only literal lists; without one they take the

@@ -38,8 +38,8 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -95,6 +95,8 @@ def _make(kind: type[Optimizer]) -> Callable[..., None]:
             if stepper is not None and stepper(step, p, g, states):
                 return
         step = validate.whole_number("step", step, 1, 2**63)
+        if isinstance(p, Mapping) or (isinstance(p, (list, tuple)) and any(hasattr(entry, "shape") for entry in p)):
+            raise TypeError(f"p is a {type(p).__name__}, but {name} takes one array; call it for each")
         checks.check_written("p", p)
         rule = group.rule_for(p)
         wanted = group.states_for(p)
@@ -149,3 +151,9 @@ globals().update(_functions)
 
 def __getattr__(name: str) -> Callable[..., None]:  # also declares the functions to type checkers
     raise AttributeError(f"module 'schuss.functional' has no function {name!r}; it has {', '.join(_functions)}")
+
+
+if not TYPE_CHECKING:
+
+    def __dir__() -> list[str]:
+        return list(_functions)

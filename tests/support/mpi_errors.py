@@ -75,6 +75,9 @@ def errors(folder):
     for wrap in (schuss.Lookahead, schuss.SAM, schuss.EMA, lambda opt: schuss.Transformed(opt, [])):
         raised(TypeError, "got Sharded; it has its own save() and load(), and no wrapper", lambda wrap=wrap: wrap(own))
     raised(TypeError, "got Sharded; it has its own save()", lambda: schuss.save(os.path.join(folder, "state"), own))
+    text = "got an instance of AdamW; pass the class schuss.AdamW, then its arguments"
+    raised(TypeError, text, lambda: Sharded(schuss.AdamW(arrays(SMALL, 1)), arrays(SMALL, 1)))
+    raised(TypeError, "grads is a function, not a structure like params", lambda: own.step(lambda: here))
     raised(TypeError, "cannot be copied or pickled", lambda: copy.deepcopy(own))
     raised(ValueError, "pass the last to step()", lambda: own.accumulate(here))
     assert same(params, like) and own.step_count == 0

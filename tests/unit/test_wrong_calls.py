@@ -268,6 +268,7 @@ def test_attributes_that_cannot_be_set():
             setattr(opt, name, None)
     with pytest.raises(AttributeError, match="no function 'no_such_'; it has sgd_, "):
         getattr(schuss.functional, "no_such_")  # noqa: B009
+    assert "adam_" in dir(schuss.functional) and all(name.endswith("_") for name in dir(schuss.functional))
 
 
 @each_plain_class

@@ -43,6 +43,10 @@ class Callbacks(Owner):
         # The memory may be that of a wrapper that is gone.
         shared = shared and not (isinstance(gradient, np.ndarray) and not self._is_written(gradient))
         place, param_place = self._place(self._arguments, *self._suffixes[i]), self._place("params", *self._suffixes[i])
+        self._refuse_loss(place, gradient)
+        pair: Any = gradient
+        if isinstance(pair, (tuple, list)) and len(pair) == 2 and hasattr(pair[1], "shape"):
+            raise TypeError(f"{place} is a pair; pass indices and values of rows to step_rows, and whole arrays here")
         usable = checks.as_gradient(place, gradient, param_place, self._params[i], copy=shared)
         # The extension module checks for shared memory only where the gradient can be used unconverted.
         if not shared and self._is_written(usable):
@@ -54,6 +58,13 @@ class Callbacks(Owner):
                     f"{place} shares memory with a parameter or a state, so zero_grads=True cannot zero it; pass a copy"
                 )
         return usable
+
+    @staticmethod
+    def _refuse_loss(place: str, grads: Any) -> None:
+        """Raises if it is a loss and gradients; only where it does not fit, since a number may be a gradient."""
+        if isinstance(grads, tuple) and len(grads) == 2 and isinstance(grads[0], numbers.Real):
+            advice = "pass, or return from the closure, the gradients alone"
+            raise TypeError(f"{place} is a number and more; {advice}") from None
 
     def _without_overlap(self, grads: Any, zero_grads: bool, partial: bool) -> Any:
         """Gradients that restoring the parameters cannot change: those that share memory with them are copied."""
@@ -109,6 +120,9 @@ class Callbacks(Owner):
         name = self._arguments
         if grads is None:
             raise TypeError(f"{name} is None; pass a structure like params, in which None leaves an array alone")
+        if callable(grads):
+            kind = type(grads).__name__
+            raise TypeError(f"{name} is a {kind}, not a structure like params; call it, and pass what it returns")
         if not self._grouped:
             pairs = [(grads, name, "params")]
         elif isinstance(grads, (list, tuple)) and len(grads) == len(self._groups):
@@ -118,15 +132,17 @@ class Callbacks(Owner):
             raise ValueError(
                 f"{name} must be a list with an entry for each group, {len(self._groups)} in all, got {got}"
             )
+        wrong = False
         try:
             for template, (own, place, like) in zip(self._templates, pairs, strict=True):
-                for _ in trees.leaves(template, own, place, like, partial=partial):
-                    pass
+                for i, _, leaf in trees.leaves(template, own, place, like, partial=partial):
+                    # In a list, a loss and gradients would be those of two arrays.
+                    wrong = wrong or (isinstance(leaf, numbers.Real) and self._params[i].ndim > 0)
         except (TypeError, ValueError):
-            if isinstance(grads, tuple) and len(grads) == 2 and isinstance(grads[0], numbers.Real):
-                advice = "pass, or return from the closure, the gradients alone"
-                raise TypeError(f"{name} is a number and more; {advice}") from None
+            self._refuse_loss(name, grads)
             raise
+        if wrong:
+            self._refuse_loss(name, grads)
 
     def _explain_changed(self, i: int) -> None:
         raise ValueError(

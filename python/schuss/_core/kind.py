@@ -6,13 +6,14 @@ Groups read it from the class; nothing here knows arrays' memory, groups or step
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, ClassVar
 
 import numpy as np
 
 from schuss._arrays import checks, formats, layout
+from schuss._core.declaration import REQUIRED
 from schuss._core.options import Options
 from schuss._core.rules import RULES
 
@@ -136,6 +137,16 @@ class Kind(Options):
     def _takes_rows(cls, hypers: Mapping[str, Any], array: np.ndarray) -> bool:
         """Whether a step may be over some rows of an array alone with these hyperparameters."""
         return cls._by_rows
+
+    @classmethod
+    def _with_obstacles(cls, hypers: Mapping[str, Any], can: Callable[[Mapping[str, Any]], bool]) -> str:
+        """The class's name, and those of the values because of which it cannot do what it can with its defaults."""
+        name = cls._label or cls.__name__
+        usual = {key: field.default for key in hypers if (field := cls._parameters[key]).default is not REQUIRED}
+        if not can({**hypers, **usual}):
+            return name
+        wrong = [f"{key}={hypers[key]!r}" for key in usual if not can({**hypers, **usual, key: hypers[key]})]
+        return f"{name} with {', '.join(wrong)}" if wrong else name
 
     @classmethod
     def _check(cls, hypers: Mapping[str, Any]) -> None:

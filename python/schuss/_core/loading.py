@@ -191,6 +191,8 @@ def check_scalars(
             if inner is not optimizer and state["optimizer"] == inner._name()
             else ""
         )
+        if str(state["optimizer"]).endswith(f"({name})"):
+            advice = "; load it into the same wrapper around this optimizer, then use that one's .optimizer"
         raise ValueError(f"this is the state of {state['optimizer']!r}, but the optimizer is {name!r}{advice}")
     counters = optimizer._read_counters()
     steps, missed = list(counters.groups), counters.missed or [0] * len(optimizer._params)

@@ -46,8 +46,9 @@ def _read(optimizer: Optimizer, i: int, place: str, pair: Any) -> Rows:
     """The indices and values of an array's rows."""
     group, suffix = optimizer._suffixes[i]
     param, param_place = optimizer._params[i], optimizer._place("params", group, suffix)
-    if not optimizer._takes_rows(optimizer._groups[group].initial_hypers, param):
-        name = f"{optimizer._name()} with these hyperparameters" if optimizer._by_rows else optimizer._name()
+    initial = optimizer._groups[group].initial_hypers
+    if not optimizer._takes_rows(initial, param):
+        name = optimizer._with_obstacles(initial, lambda hypers: optimizer._takes_rows(hypers, param))
         raise TypeError(f"{name} cannot step over rows of {param_place}; {_others()}")
     if optimizer._state_format.dtype == "int8":
         raise TypeError('an int8 state has no rows: its blocks of 256 elements cross them; use state_dtype="bfloat16"')

@@ -45,4 +45,12 @@ def _described(rule: _schuss._Rule) -> Rule:
     return Rule(tuple(rule["hypers"]), own, tuple(scratch), shared, *kinds)
 
 
-RULES = {name: _described(rule) for name, rule in _schuss.rules().items()}
+class _Rules(dict[str, Rule]):
+    def __missing__(self, name: str) -> Rule:
+        raise TypeError(
+            f"there is no rule {name!r}; derive the class from one in schuss.OPTIMIZERS, or let its _rule return the "
+            "name of one of their rules"
+        )
+
+
+RULES = _Rules({name: _described(rule) for name, rule in _schuss.rules().items()})

@@ -19,7 +19,8 @@ def at(kind: type[Kind], hypers: Mapping[str, Any], step: int, where: str) -> di
         if name != "lr" and callable(schedule):
             check = kind._parameters[name].check
             if isinstance(check, validate.Schedulable):
-                values[name] = check.check(f"{where}{name} at step {step}", schedule(step))
+                value = validate.called(f"{where}{name}", schedule, step)
+                values[name] = check.check(f"{where}{name} at step {step}", value)
     return values
 
 

@@ -41,7 +41,8 @@ class StateArrays(Settings, Kind):
     def _new_states(self, group: ParamGroup) -> tuple[list[list[Any]], list[list[Any]]]:
         """The states of a new group's arrays, at their initial values, and the scratch of each array."""
         if self._state_format.dtype == "int8" and not self._takes_int8(group.initial_hypers):
-            raise ValueError(f'{self._name()} with these hyperparameters has no state_dtype="int8"; use "bfloat16"')
+            name = self._with_obstacles(group.initial_hypers, self._takes_int8)
+            raise ValueError(f'{name} has no state_dtype="int8"; use "bfloat16"')
         matrices = self._matrices(group)
         made: list[list[Any]] = self._backend.zeros(group.arrays, group.states, matrices, self._state_format)
         for states, arrays, param in zip(group.states, made, group.arrays, strict=True):

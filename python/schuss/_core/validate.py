@@ -147,9 +147,19 @@ def choice(*names: str) -> Check:
     return check
 
 
+def called(place: str, schedule: Callable[[int], Any], step: int) -> Any:
+    """What a schedule returns for a step."""
+    try:
+        return schedule(step)
+    except TypeError as error:
+        if error.__traceback__ is not None and error.__traceback__.tb_next is None:  # it was not even entered
+            raise TypeError(f"{place} must be a callable of the step alone: {error}") from None
+        raise
+
+
 def scheduled_rate(place: str, schedule: Callable[[int], Any], step: int) -> float:
     """The rate that a schedule returns for a step, checked."""
-    value = schedule(step)
+    value = called(place, schedule, step)
     rate = plain(value)
     if rate is None or not 0.0 <= rate < math.inf:
         error = TypeError if rate is None else ValueError

@@ -30,7 +30,11 @@ def communicator(comm: Any) -> Any:
 def check(kind: Any, params: Any, options: Mapping[str, Any], count: Any, bucket: Any, ranks: int) -> None:
     """Raises unless an optimizer of this class can be shared."""
     if not (isinstance(kind, type) and issubclass(kind, Optimizer)):
-        raise TypeError(f"the first argument is a class of schuss.OPTIMIZERS, got {trees.kind(kind)}")
+        name = kind._name() if isinstance(kind, Optimizer) else ""
+        advice = (
+            f"an instance of {name}; pass the class schuss.{name}, then its arguments" if name else trees.kind(kind)
+        )
+        raise TypeError(f"the first argument is a class of schuss.OPTIMIZERS, got {advice}")
     if not kind._shareable:
         raise TypeError(f"{kind.__name__} needs every array whole, so processes cannot share them")
     if not issubclass(kind, tuple(OPTIMIZERS.values())):
