@@ -10,19 +10,17 @@ use crate::terms::{Factors, Memory, fused, in_memory, term};
 use crate::tree::*;
 
 pub fn rule(family: &Family, rule: &Rule, programs: &[TokenStream], host: &Ident) -> TokenStream {
-    let (name, doc) = (rule.name.to_string(), rule.docs.join("\n"));
+    let name = rule.name.to_string();
     let hypers = rule.hypers.iter().map(Ident::to_string);
-    let (rate, step) = (family.rate.to_string(), family.step.to_string());
+    let rate = family.rate.to_string();
     let (scalars, rows, cols, array_scalars) = (&rule.scalars, &rule.rows, &rule.cols, rule.array_scalars);
     let states = rule.states.iter().map(|own| state(own, scalars));
     let each_step = statements(&rule.host);
     quote! {
         crate::rule::Rule {
             name: #name,
-            doc: #doc,
             hypers: &[#(#hypers),*],
             rate: #rate,
-            step: #step,
             states: &[#(#states),*],
             scalars: &[#(#scalars),*],
             array_scalars: #array_scalars,

@@ -32,15 +32,8 @@ pub fn rules(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
 pub fn rule_tree<'py>(py: Python<'py>, name: &str) -> PyResult<Option<Bound<'py, PyDict>>> {
     let Some(CompiledRule { rule, .. }) = optimizers::find(name) else { return Ok(None) };
     let one = PyDict::new(py);
-    one.set_item("name", rule.name)?;
-    one.set_item("doc", rule.doc)?;
     one.set_item("hypers", rule.hypers)?;
-    one.set_item("rate", rule.rate)?;
-    one.set_item("step", rule.step)?;
     one.set_item("states", states(py, rule)?)?;
-    one.set_item("scalars", rule.scalars)?;
-    one.set_item("rows", rule.rows)?;
-    one.set_item("cols", rule.cols)?;
     one.set_item("each_step", statements(py, rule.each_step)?)?;
     let programs = PyDict::new(py);
     for program in rule.programs {
@@ -90,7 +83,6 @@ fn stage<'py>(py: Python<'py>, rule: &Rule, stage: &Stage) -> PyResult<Bound<'py
             one.set_item("reads_param", pass.reads_param)?;
             one.set_item("writes_param", pass.writes_param)?;
             one.set_item("reads_grad", pass.reads_grad)?;
-            one.set_item("raw", pass.raw)?;
             one.set_item("reads", streams(rule, pass.reads))?;
             one.set_item("writes", streams(rule, pass.writes))?;
             one.set_item("recalls", pass.recalls.is_some())?;

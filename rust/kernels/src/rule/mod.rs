@@ -13,14 +13,10 @@ pub use tree::{Expr, Statement};
 pub struct Rule {
     /// Its name, in snake case.
     pub name: &'static str,
-    /// Its documentation: the equation and the source.
-    pub doc: &'static str,
     /// Names of its hyperparameters besides [`Common`], in the order of the values given to [`Rule::scalars`].
     pub hypers: &'static [&'static str],
     /// The name of the learning rate in `each_step`.
     pub rate: &'static str,
-    /// The name of the step in `each_step`, counted from 1.
-    pub step: &'static str,
     /// Its states, in order.
     pub states: &'static [State],
     /// Names of its float64 scalars, in order: the prologue's, those of `each_step`, then of scope `all` and `array`.
