@@ -167,7 +167,7 @@ class Cuda:
             if isinstance(target, np.ndarray):
                 fills_on_host.append((target, value))
             elif value == 0:
-                calls.append((_schuss.cuda_fill, (self.device, target.pointer, 0, target.nbytes, target.stream())))
+                calls.append((_schuss.cuda_zero, (self.device, target.pointer, target.nbytes, target.stream())))
             else:
                 kept.append(target.like(np.full(target.shape, value, target.dtype, target.order)))
                 calls.append((_schuss.cuda_copy, target.copy_arguments(kept[-1])))

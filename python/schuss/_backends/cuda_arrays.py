@@ -157,7 +157,7 @@ class DeviceArray:
     def fill(self, value: float) -> None:
         """Sets all elements to a number."""
         if value == 0:
-            _schuss.cuda_fill(self.device, self.pointer, 0, self.nbytes, self.stream())
+            _schuss.cuda_zero(self.device, self.pointer, self.nbytes, self.stream())
         else:
             self[...] = np.full(self.shape, value, self.dtype, self.order)
 

@@ -164,7 +164,7 @@ class Offload:
                 if one is None:
                     continue
                 size = param.size * cuda_arrays.dtype_of(one.dtype).itemsize
-                calls.append((_schuss.cuda_fill, (self._device, one.pointer, 0, size, inward)))
+                calls.append((_schuss.cuda_zero, (self._device, one.pointer, size, inward)))
         for other in {stream, *foreign}:
             calls += [(_schuss.cuda_order, (self._device, own, other)) for own in (inward, outward)]
         calls.append((_schuss.Changes([*counted, (self, "_norm", norm)]).make, ()))

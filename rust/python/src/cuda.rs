@@ -43,12 +43,6 @@ fn cuda_least_arch() -> PyResult<i32> {
     schuss::cuda::least_arch().map_err(raised)
 }
 
-/// The number of devices.
-#[pyfunction]
-fn cuda_count() -> PyResult<i32> {
-    schuss::cuda::count().map_err(raised)
-}
-
 /// The device on which memory is allocated, or None for host memory.
 #[pyfunction]
 fn cuda_device_of(pointer: u64) -> PyResult<Option<i32>> {
@@ -131,11 +125,11 @@ fn cuda_copy(py: Python<'_>, device: i32, to: u64, source: u64, bytes: usize, st
     py.detach(copy).map_err(raised)
 }
 
-/// Fills device memory with a byte, in stream order.
+/// Sets device memory to zero, in stream order.
 #[pyfunction]
-fn cuda_fill(device: i32, to: u64, byte: u8, bytes: usize, stream: u64) -> PyResult<()> {
+fn cuda_zero(device: i32, to: u64, bytes: usize, stream: u64) -> PyResult<()> {
     // SAFETY: the caller guarantees the range, as this module's documentation says.
-    Device::get(device).and_then(|device| unsafe { device.fill(to, byte, bytes, stream) }).map_err(raised)
+    Device::get(device).and_then(|device| unsafe { device.fill(to, 0, bytes, stream) }).map_err(raised)
 }
 
 /// A new non-blocking stream; never released.
@@ -341,7 +335,7 @@ impl CudaWork {
                 DeviceStep { scalars: &scalars, zero_grads, grad_scale, max_norm, finite, tracked, lead, stream };
             // SAFETY: the caller guarantees the pointers, as this module's documentation says.
             match py.detach(|| unsafe { inner.work.run(program, &step) }).map_err(raised)? {
-                Outcome::Taken { .. } => Ok(None),
+                Outcome::Taken => Ok(None),
                 Outcome::NotFinite { place: (i, at), norm } => Ok(Some((i, at, norm))),
             }
         })?
@@ -415,7 +409,6 @@ pub fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<CudaEvent>()?;
     module.add_class::<CudaWork>()?;
     module.add_function(wrap_pyfunction!(cuda_driver, module)?)?;
-    module.add_function(wrap_pyfunction!(cuda_count, module)?)?;
     module.add_function(wrap_pyfunction!(cuda_least_arch, module)?)?;
     module.add_function(wrap_pyfunction!(cuda_device_of, module)?)?;
     module.add_function(wrap_pyfunction!(cuda_nvrtc, module)?)?;
@@ -423,7 +416,7 @@ pub fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(cuda_units, module)?)?;
     module.add_function(wrap_pyfunction!(cuda_source, module)?)?;
     module.add_function(wrap_pyfunction!(cuda_copy, module)?)?;
-    module.add_function(wrap_pyfunction!(cuda_fill, module)?)?;
+    module.add_function(wrap_pyfunction!(cuda_zero, module)?)?;
     module.add_function(wrap_pyfunction!(cuda_stream, module)?)?;
     module.add_function(wrap_pyfunction!(cuda_synchronize, module)?)?;
     module.add_function(wrap_pyfunction!(cuda_order, module)?)

@@ -32,15 +32,6 @@ pub fn driver() -> Result<i32> {
     Ok(version)
 }
 
-/// The number of devices.
-///
-/// # Errors
-/// There is no driver.
-pub fn count() -> Result<i32> {
-    driver()?;
-    result::device::get_count().map_err(describe("counting devices"))
-}
-
 /// The stream that exists on every device, and waits for those that are not non-blocking.
 pub(super) const LEGACY: u64 = 1;
 
@@ -61,9 +52,10 @@ fn arch_of(device: sys::CUdevice) -> std::result::Result<i32, DriverError> {
 /// # Errors
 /// There is no driver.
 pub fn least_arch() -> Result<i32> {
+    driver()?;
     let arch = |ordinal| arch_of(result::device::get(ordinal)?);
-    let archs = (0..count()?).map(arch).collect::<std::result::Result<Vec<_>, _>>();
-    let archs = archs.map_err(describe("asking devices for their architecture"))?;
+    let archs = || (0..result::device::get_count()?).map(arch).collect::<std::result::Result<Vec<_>, _>>();
+    let archs = archs().map_err(describe("asking devices for their architecture"))?;
     Ok(archs.into_iter().filter(|&arch| arch >= LEAST_ARCH).min().unwrap_or(i32::MAX))
 }
 

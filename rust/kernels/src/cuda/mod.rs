@@ -19,6 +19,6 @@ mod tests;
 mod translate;
 mod work;
 
-pub use device::{Block, Device, Event, count, device_of, driver, least_arch};
+pub use device::{Block, Device, Event, device_of, driver, least_arch};
 pub use error::{Error, Result};
 pub use work::{DeviceStep, Measured, Outcome, Work};

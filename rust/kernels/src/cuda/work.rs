@@ -38,10 +38,7 @@ pub struct DeviceStep<'a> {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Outcome {
     /// It has been started.
-    Taken {
-        /// The norm of the gradients before clipping, if the host has read it.
-        norm: Option<f64>,
-    },
+    Taken,
     /// It was skipped.
     NotFinite {
         /// The first gradient that is not finite, by array and flat index.
@@ -249,14 +246,13 @@ impl Work {
     pub unsafe fn run(&mut self, program: &str, step: &DeviceStep<'_>) -> Result<Outcome> {
         let sums = step.max_norm.is_some() || step.finite || step.tracked;
         self.prepare(Some(program), step, sums)?;
-        let mut norm = None;
         // SAFETY: upheld by the caller; tables stay until the device has finished with them, see `Block`.
         unsafe {
             if sums {
                 self.start_norm(step)?;
             }
             if step.finite {
-                let (nonfinite, found, _) = self.measured().read(step.stream)?;
+                let (nonfinite, norm, _) = self.measured().read(step.stream)?;
                 if let Some(position) = nonfinite {
                     if step.zero_grads {
                         for array in &self.arrays {
@@ -265,9 +261,8 @@ impl Work {
                         }
                         self.mark(step.stream)?;
                     }
-                    return Ok(Outcome::NotFinite { place: self.place(position), norm: found });
+                    return Ok(Outcome::NotFinite { place: self.place(position), norm });
                 }
-                norm = Some(found);
             }
             self.end()?; // before anything is written
             let ready = self.ready.as_ref().expect("is prepared");
@@ -278,7 +273,7 @@ impl Work {
             ready.step.run(self.device, program, &self.values(step, step.scalars, factor))?;
         }
         self.mark(step.stream)?;
-        Ok(Outcome::Taken { norm })
+        Ok(Outcome::Taken)
     }
 
     fn values<'a>(&self, step: &DeviceStep<'_>, scalars: &'a [Vec<f64>], factor: u64) -> Values<'a> {
