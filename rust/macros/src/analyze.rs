@@ -112,7 +112,7 @@ fn lay_out(family: &Family, host: &[String], rule: &mut Rule) -> Result<()> {
     }
     // Hyperparameters that scalar statements read directly.
     let mut used = HashSet::new();
-    for stage in rule.programs.iter().flat_map(|program| &program.stages) {
+    for stage in rule.stages() {
         stage.each_expr(|expr| expr.names(&mut |name| _ = used.insert(name.to_string())));
     }
     for name in rule.hypers.iter().map(Ident::to_string) {
@@ -137,7 +137,7 @@ fn lay_out(family: &Family, host: &[String], rule: &mut Rule) -> Result<()> {
             }
         };
         rule.states.iter().filter(|state| state.scope == scope).for_each(|state| add(&state.name));
-        for stage in rule.programs.iter().flat_map(|program| &program.stages) {
+        for stage in rule.stages() {
             for reduction in &stage.reductions {
                 // A mean over the matrix is stored once for each of its rows or columns.
                 let kept = match (reduction.scope, &stage.kind) {

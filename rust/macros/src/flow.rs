@@ -51,7 +51,7 @@ fn scopes(rule: &Rule, given: &HashSet<String>) -> Result<HashMap<String, Scope>
         }
     };
     rule.states.iter().try_for_each(|state| add(&state.name, state.scope))?;
-    for stage in rule.programs.iter().flat_map(|program| &program.stages) {
+    for stage in rule.stages() {
         let text = match stage.kind {
             Kind::Pass(_) => None,
             Kind::Text(scope) => Some(scope),

@@ -32,6 +32,13 @@ pub struct Rule {
     pub cols: Vec<String>,
 }
 
+impl Rule {
+    /// The stages of all its programs, in order.
+    pub fn stages(&self) -> impl Iterator<Item = &Stage> {
+        self.programs.iter().flat_map(|program| &program.stages)
+    }
+}
+
 pub struct State {
     pub scope: Scope,
     pub name: Ident,

@@ -11,7 +11,7 @@ use crate::tree::*;
 pub fn share(family: &Family, rule: &mut Rule) {
     let mut needed: HashSet<String> = PROLOGUE.map(String::from).into();
     let mut need = |name: &Ident| _ = needed.insert(name.to_string());
-    for stage in rule.programs.iter().flat_map(|program| &program.stages) {
+    for stage in rule.stages() {
         stage.each_expr(|expr| expr.names(&mut need));
     }
     for state in &rule.states {

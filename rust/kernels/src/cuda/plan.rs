@@ -6,7 +6,7 @@
 use std::collections::TryReserveError;
 
 use super::source::Unit;
-use super::stages::{Kernel, Part, kernels, last_gradient, stores, text_kernels};
+use super::stages::{Kernel, Part, kernels, stores, text_kernels};
 use crate::Array;
 use crate::exec::Cells;
 use crate::memory::try_extend;
@@ -115,7 +115,7 @@ impl Plan {
                 try_extend(&mut keys, [key])?;
             }
         }
-        let zeroes = last_gradient(program) == Some(kernel.stage);
+        let zeroes = program.last_gradient() == Some(kernel.stage);
         let stage = &program.stages[kernel.stage];
         let only_zeroes = kernel.part == Part::Elements && matches!(&stage.kind, Kind::Pass(pass) if !stores(pass));
         for (unit_of, group) in keys {

@@ -66,7 +66,7 @@ impl fmt::Display for Kernel {
 /// The kernels of a program's passes and of its stages over rows and columns, in launch order. Within a stage, kernels that
 /// store something come last, so that the others read the values from before the stage.
 pub fn kernels(program: &Program) -> Vec<Kernel> {
-    let last = last_gradient(program);
+    let last = program.last_gradient();
     let mut kernels = Vec::new();
     for (place, stage) in program.stages.iter().enumerate() {
         let mut add = |parts: &[Part]| kernels.extend(parts.iter().map(|&part| Kernel { stage: place, part }));
@@ -111,11 +111,6 @@ pub fn texts_at(program: &Program, stage: usize) -> Option<usize> {
         Kind::Text(_) => None,
         _ => is_text(stage + 1).then_some(stage + 1),
     }
-}
-
-/// The last pass of a program that reads gradients.
-pub fn last_gradient(program: &Program) -> Option<usize> {
-    program.stages.iter().rposition(|stage| matches!(&stage.kind, Kind::Pass(pass) if pass.reads_grad))
 }
 
 /// Whether a pass stores anything.
@@ -180,7 +175,7 @@ pub fn source(rule: &Rule, place: usize) -> Source {
             || (matches!(stage.kind, Kind::Text(Scope::All)) && assigns(stage, name))
     };
     match place {
-        _ if rule.programs.iter().flat_map(|program| program.stages).any(computed) => Source::Group(place),
+        _ if rule.stages().any(computed) => Source::Group(place),
         0 => Source::Factor,
         _ => Source::Host(place),
     }
@@ -220,7 +215,7 @@ pub fn check(rule: &Rule) -> Result<(), String> {
     if rule.states_of(Scope::Backup).next().is_some() {
         return refuse("it looks ahead, which only the host does");
     }
-    for stage in rule.programs.iter().flat_map(|program| program.stages) {
+    for stage in rule.stages() {
         let of_gradient = |reduction: &Reduction| {
             let fast = reduction.operation == Operation::FastSum;
             fast && !reduction.fused && reduction.left.memory == Some(Stream::Grad)

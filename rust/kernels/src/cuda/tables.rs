@@ -328,9 +328,8 @@ impl Sums {
 
     /// Assigns an offset from `next` on to each kind of sums, with the size that the rule's stages need.
     fn lay_out(&mut self, next: &mut usize) {
-        let stages = || self.rule.programs.iter().flat_map(|program| program.stages);
         let passes = |stages: &'static [Stage]| stages.iter().filter(|stage| matches!(stage.kind, Kind::Pass(_)));
-        let most = |count: &dyn Fn(&Stage) -> usize| stages().map(count).max().unwrap_or(0);
+        let most = |count: &dyn Fn(&Stage) -> usize| self.rule.stages().map(count).max().unwrap_or(0);
         let in_all =
             self.rule.programs.iter().map(|program| passes(program.stages).map(|stage| summed(stage).len()).sum());
         let partials: usize = in_all.max().unwrap_or(0);

@@ -99,8 +99,7 @@ pub(super) fn plans(compiled: &'static CompiledRule) -> Plan {
 }
 
 fn rounds(program: &'static Program, first: usize) -> Vec<Round> {
-    let reads = |stage: &Stage| matches!(&stage.kind, Kind::Pass(pass) if pass.reads_grad);
-    let last = program.stages.iter().rposition(reads);
+    let last = program.last_gradient();
     let mut rounds = Vec::new();
     let mut stages = Vec::new();
     let mut finish = |stages: Vec<Numbered>, text| {

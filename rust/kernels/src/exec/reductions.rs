@@ -111,15 +111,9 @@ pub(super) unsafe fn finish_vector(
     (compute, vector): (Dtype, *mut u8),
 ) {
     let (form, matrix) = (form(reduction), cells.matrix);
-    let count =
-        if reduction.operation == Operation::Mean { matrix.of_one(reduction.scope.other()) as f64 } else { 1.0 };
+    let count = matrix.of_one(reduction.scope.other());
     // SAFETY: upheld by the caller; each index is within the vector.
-    let set = |i: usize, x: f64| unsafe {
-        match compute {
-            Dtype::F64 => *vector.cast::<f64>().add(i) = x / count,
-            _ => *vector.cast::<f32>().add(i) = (x / count) as f32,
-        }
-    };
+    let set = |i: usize, sum: f64| unsafe { put(compute, vector, i, reduction.divided(sum, count)) };
     let in_rows = layout(reduction, Some(matrix)) == Layout::Rows;
     if in_rows && matrix.interleaved > 1 {
         let of_row = matrix.interleaved;
@@ -148,6 +142,20 @@ pub(super) unsafe fn finish_vector(
         }
         for (i, &x) in total.iter().enumerate() {
             set(of_matrix * n + i, x);
+        }
+    }
+}
+
+/// Stores a number of a vector.
+///
+/// # Safety
+/// The vector must be valid for writing the number of this index in the compute type.
+pub(super) unsafe fn put(compute: Dtype, vector: *mut u8, i: usize, x: f64) {
+    // SAFETY: upheld by the caller.
+    unsafe {
+        match compute {
+            Dtype::F64 => vector.cast::<f64>().add(i).write(x),
+            _ => vector.cast::<f32>().add(i).write(x as f32),
         }
     }
 }

@@ -5,7 +5,7 @@ use super::reductions::{finish_vector, first_places, fold, form};
 use super::work_list::WorkList;
 use crate::cpu::Level;
 use crate::numeric::reduce::neutral;
-use crate::rule::{Kind, Operation, Scope};
+use crate::rule::{Kind, Scope};
 
 impl WorkList {
     /// Combines the partial results of a pass into scalars and vectors of the array; reductions over all arrays stay partial.
@@ -27,8 +27,7 @@ impl WorkList {
                     }
                     Scope::Array => {
                         let result = fold(form, &self.partials, first..first + item.units(stage), neutral(form));
-                        let count = if reduction.operation == Operation::Mean { item.len as f64 } else { 1.0 };
-                        self.scalars.set(item.scalars + reduction.place, result / count);
+                        self.scalars.set(item.scalars + reduction.place, reduction.divided(result, item.len));
                     }
                     _ => {}
                 }

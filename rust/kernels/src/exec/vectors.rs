@@ -1,14 +1,14 @@
 //! Runs a stage over the rows or columns of an array. Starts no thread.
 
 use super::plan::Numbered;
-use super::reductions::{form, sums_at_once};
+use super::reductions::{form, put, sums_at_once};
 use super::tiles::{MAX_TAIL, TILE, with_tail_tiles};
 use super::work_list::WorkList;
 use crate::cpu::Level;
 use crate::kernel::{Extras, Tail, find_vector};
 use crate::numeric::Dtype;
 use crate::numeric::reduce::{self, Rows, combine, neutral};
-use crate::rule::{Operation, Reduction, Right, Scope};
+use crate::rule::{Reduction, Right, Scope};
 
 impl WorkList {
     /// # Safety
@@ -58,18 +58,11 @@ impl WorkList {
                 }
                 for (k, reduction) in stage.reductions.iter().enumerate() {
                     if reduction.scope == Scope::Matrix {
-                        let count =
-                            if reduction.operation == Operation::Mean { matrix.of_one(scope) as f64 } else { 1.0 };
                         let vector = self.vector(i, scope, reduction.place);
                         for place in 0..length {
-                            let x = sums_of(k)[place % together] / count;
+                            let x = reduction.divided(sums_of(k)[place % together], matrix.of_one(scope));
                             // SAFETY: upheld by the caller; the run's indices are within the vector.
-                            unsafe {
-                                match compute {
-                                    Dtype::F64 => vector.cast::<f64>().add(start + place).write(x),
-                                    _ => vector.cast::<f32>().add(start + place).write(x as f32),
-                                }
-                            }
+                            unsafe { put(compute, vector, start + place, x) };
                         }
                     } else {
                         let form = form(reduction);
@@ -79,8 +72,7 @@ impl WorkList {
             }
         });
         for (k, reduction) in stage.reductions.iter().enumerate().filter(|(_, r)| r.scope == Scope::Array) {
-            let mean = reduction.operation == Operation::Mean;
-            scalars[reduction.place] = if mean { of_array[k] / matrix.vector(scope) as f64 } else { of_array[k] };
+            scalars[reduction.place] = reduction.divided(of_array[k], matrix.vector(scope));
         }
     }
 }

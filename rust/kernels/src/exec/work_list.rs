@@ -107,8 +107,7 @@ impl WorkList {
         self.partials.grow(self.partial_count.max(self.block_count))?;
         self.reserve_exchanged()?;
         let recalls = |stage: &Stage| matches!(&stage.kind, Kind::Pass(pass) if pass.recalls.is_some());
-        let mut stages =
-            self.plans.iter().flat_map(|plan| plan.compiled.rule.programs).flat_map(|program| program.stages);
+        let mut stages = self.plans.iter().flat_map(|plan| plan.compiled.rule.stages());
         if self.total > KEPT {
             self.terms = Scratch::default();
         } else if stages.any(recalls) {
@@ -166,12 +165,12 @@ impl WorkList {
             .filter(|(_, (_, state))| state.scope == Scope::Element)
             .map(|(k, _)| 1 << k)
             .sum();
-        let stages = || rule.programs.iter().flat_map(|program| program.stages);
-        let staged = stages().any(|stage| !stage.reductions.is_empty()) || stages().count() > rule.programs.len();
+        let staged =
+            rule.stages().any(|stage| !stage.reductions.is_empty()) || rule.stages().count() > rule.programs.len();
         let mut partials = Vec::new();
         if staged {
-            partials.try_reserve_exact(stages().count())?;
-            for stage in stages() {
+            partials.try_reserve_exact(rule.stages().count())?;
+            for stage in rule.stages() {
                 partials.push(self.partial_count);
                 let units = cells.as_ref().filter(|_| by_cells(stage)).map_or(array.len.div_ceil(BLOCK), Cells::units);
                 self.partial_count += stage_places(stage, units, cells.as_ref());

@@ -107,8 +107,7 @@ fn passes_store_the_canonical_nan() {
     for compiled in optimizers::ALL.iter().chain(optimizers::TOOLS) {
         let rule = compiled.rule;
         // A pass that reuses a term has a second kernel, with one more operand.
-        let stages = rule.programs.iter().flat_map(|program| program.stages);
-        let passes = stages.filter_map(|stage| Some((stage, pass_of(stage)?)));
+        let passes = rule.stages().filter_map(|stage| Some((stage, pass_of(stage)?)));
         let kernels = passes
             .flat_map(|(stage, pass)| (0..=usize::from(pass.recalls.is_some())).map(move |more| (stage, pass, more)));
         for (stage, pass, more) in kernels {
@@ -172,7 +171,7 @@ fn passes_store_the_canonical_nan() {
 fn texts_over_rows_and_columns_store_the_canonical_nan() {
     for compiled in optimizers::ALL.iter().chain(optimizers::TOOLS) {
         let rule = compiled.rule;
-        for stage in rule.programs.iter().flat_map(|program| program.stages) {
+        for stage in rule.stages() {
             let Kind::Vector { scope, kernel } = stage.kind else { continue };
             let vectors = if scope == Scope::Row { rule.rows } else { rule.cols };
             for (compute, level) in

@@ -256,6 +256,11 @@ impl Rule {
         self.programs.iter().find(|program| program.name == name)
     }
 
+    /// The stages of all its programs, in order.
+    pub fn stages(&self) -> impl Iterator<Item = &'static Stage> + use<> {
+        self.programs.iter().flat_map(|program| program.stages)
+    }
+
     /// The states that kernels have as streams, with their indices among all states.
     pub(crate) fn streams(&self) -> impl Iterator<Item = (usize, &'static State)> + use<> {
         self.states.iter().enumerate().filter(|(_, state)| state.scope.is_stream())
@@ -276,8 +281,7 @@ impl Rule {
                 names.push(name);
             }
         }
-        let stages = self.programs.iter().flat_map(|program| program.stages);
-        let texts = stages.filter(|stage| matches!(stage.kind, Kind::Text(Scope::All)));
+        let texts = self.stages().filter(|stage| matches!(stage.kind, Kind::Text(Scope::All)));
         let statements: Vec<&Statement> = texts.flat_map(|stage| stage.statements).collect();
         add_sources(&mut names, &statements);
         let hypers = self.hypers.iter().enumerate().filter(|(_, name)| names.contains(name)).map(|(k, _)| k).collect();
@@ -298,8 +302,7 @@ impl Rule {
 
     /// Whether an array's update depends on the other arrays.
     pub fn is_joint(&self) -> bool {
-        let mut stages = self.programs.iter().flat_map(|program| program.stages);
-        stages.any(|stage| stage.reductions.iter().any(|reduction| reduction.scope == Scope::All))
+        self.stages().any(|stage| stage.reductions.iter().any(|reduction| reduction.scope == Scope::All))
             || self.states_of(Scope::All).next().is_some()
     }
 
@@ -309,7 +312,7 @@ impl Rule {
             stage.reductions.iter().any(|reduction| matches!(reduction.scope, Scope::Row | Scope::Col))
                 && matches!(&stage.kind, Kind::Pass(pass) if pass.reads | pass.writes != 0)
         };
-        !self.programs.iter().flat_map(|program| program.stages).any(cuts_blocks)
+        !self.stages().any(cuts_blocks)
     }
 
     /// Whether some stage needs the array's shape as a matrix.
@@ -335,10 +338,22 @@ fn add_sources(names: &mut Vec<&str>, statements: &[&Statement]) {
     }
 }
 
+impl Reduction {
+    /// Its result for a sum over this many numbers, by which a mean is divided.
+    pub(crate) fn divided(&self, sum: f64, count: usize) -> f64 {
+        if self.operation == Operation::Mean { sum / count as f64 } else { sum }
+    }
+}
+
 impl Program {
     /// Whether it reads gradients.
     pub fn reads_gradient(&self) -> bool {
-        self.stages.iter().any(|stage| matches!(&stage.kind, Kind::Pass(pass) if pass.reads_grad))
+        self.last_gradient().is_some()
+    }
+
+    /// The index of its last pass that reads gradients.
+    pub(crate) fn last_gradient(&self) -> Option<usize> {
+        self.stages.iter().rposition(|stage| matches!(&stage.kind, Kind::Pass(pass) if pass.reads_grad))
     }
 }
 
