@@ -38,7 +38,7 @@ pub use exec::{
 };
 pub use kernel::CompiledRule;
 #[doc(hidden)]
-pub use memory::{try_collect, try_extend};
+pub use memory::{NO_MEMORY, try_collect, try_extend};
 pub use numeric::{Dtype, QUANTIZATION_BLOCK, Real, Rounding, SCALES_ALIGN, Squares, StateFormat, Storage};
 pub use optimizer::{Error, Optimizer};
 pub use optimizers::clip_factor;

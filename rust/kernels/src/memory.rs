@@ -3,6 +3,9 @@
 
 use std::collections::TryReserveError;
 
+/// What an error says about it.
+pub const NO_MEMORY: &str = "no memory for what a step over these arrays needs besides them";
+
 /// Collects items into a vector.
 ///
 /// # Errors

@@ -7,7 +7,7 @@ use crate::cpu::level;
 use crate::exec::{Array, Step, WorkList, num_threads};
 use crate::kernel::CompiledRule;
 use crate::memory::try_box;
-use crate::numeric::{Real, Rounding, Storage};
+use crate::numeric::{Real, Storage};
 use crate::rule::{Common, Initial, Scope, State};
 
 /// Why a call failed; nothing was changed.
@@ -178,15 +178,7 @@ impl<P: Storage> Optimizer<P> {
             array
         }))?;
         self.rule.rule.scalars(&self.common, &self.hypers, self.steps + 1, 1.0, &mut self.scalars[0]);
-        let mut step = Step {
-            level,
-            threads,
-            scalars: &mut self.scalars,
-            zero_grads: false,
-            rounding: &Rounding::Nearest,
-            shared: &mut self.shared,
-            lead: 0,
-        };
+        let mut step = Step { shared: &mut self.shared, ..Step::new(level, threads, &mut self.scalars) };
         // SAFETY: slices of checked lengths, the mutable ones exclusively borrowed; gradients are not written.
         unsafe { work.run("step", &mut step) };
         self.steps += 1;

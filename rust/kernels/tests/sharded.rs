@@ -117,16 +117,8 @@ fn steps(
         seen.push(unsafe { work.first_nonfinite() }.map_or(0, |(i, at)| (1 + i as u64) << 32 | at as u64));
         let mut of_groups = [1.0, 0.37].map(|factor| scalars(rule.rule, &common, &hypers, t, factor));
         let rounding = if case.nearest { Rounding::Nearest } else { Rounding::stochastic(5, t, case.format) };
-        let (scalars, shared) = (&mut of_groups[..], &mut shared[..]);
-        let mut step = Step {
-            level: Level::Baseline,
-            threads: 1,
-            scalars,
-            zero_grads: false,
-            rounding: &rounding,
-            shared,
-            lead: 0,
-        };
+        let basic = Step::new(Level::Baseline, 1, &mut of_groups);
+        let mut step = Step { rounding: &rounding, shared: &mut shared, ..basic };
         for program in rule.rule.programs.iter().rev() {
             // SAFETY: every pointer is to a separate buffer that is long enough.
             unsafe { work.run(program.name, &mut step) };

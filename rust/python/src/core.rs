@@ -8,15 +8,13 @@ use pyo3::exceptions::PyRuntimeError;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
-use schuss::level;
 
 use crate::arrangement::Arrangement;
-use crate::arrays::Known;
 use crate::callbacks;
 use crate::changes::Changes;
 use crate::fingerprint::fingerprint;
 use crate::gradients;
-use crate::group::MOST_STEPS;
+use crate::group::{MOST_STEPS, level_and_threads};
 use crate::inner::{Locked, NO_NORM, Nonfinite};
 use crate::memory::{List, collect, no_memory};
 use crate::options::{plain_flag, plain_scale};
@@ -41,8 +39,7 @@ impl Core {
     #[new]
     #[pyo3(signature = (*_args, **_kwargs))]
     fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> PyResult<Core> {
-        level::in_use().map_err(PyRuntimeError::new_err)?;
-        schuss::num_threads().map_err(PyRuntimeError::new_err)?;
+        level_and_threads()?;
         Ok(Core(Locked::new()))
     }
 
@@ -298,9 +295,7 @@ impl Core {
 
     /// The number of the first parameter that has changed, if any.
     fn _changed_param(&self, py: Python<'_>) -> PyResult<Option<usize>> {
-        let inner = self.0.lock_to_read()?;
-        let known = Known::new(py);
-        Ok(inner.params.iter().position(|param| !param.unchanged(&known)))
+        Ok(self.0.lock_to_read()?.changed_param(py))
     }
 
     /// Takes one step: updates every parameter in place.

@@ -13,7 +13,7 @@ use schuss::{Array, CompiledRule, Dtype};
 
 use crate::changes::Changes;
 use crate::core::Core;
-use crate::group::{GroupValues, MatrixShape, ScalarSets, disagreement, find_rule, matrix_of};
+use crate::group::{GroupValues, MatrixShape, ScalarSets, disagreement, find_rule, matrix_of, zeros};
 use crate::memory::{List, collect, no_memory};
 
 const DTYPES: [(&str, Dtype); 4] =
@@ -318,19 +318,9 @@ impl CudaWork {
             let mut present = schuss::try_collect(inner.sets.sets.iter().map(|_| false)).map_err(no_memory)?;
             let with_gradient = groups.iter().enumerate().filter(|(i, _)| !inner.work.is_absent(*i));
             with_gradient.for_each(|(_, &group)| present[group] = true);
-            let zeros = |&(entry, _): &(usize, u64)| {
-                schuss::try_collect(inner.rules[entry].rule.scalars.iter().map(|_| 0.0)).map_err(no_memory)
-            };
-            let mut scalars = collect(inner.sets.sets.iter().map(zeros))?;
-            let (mut lead, mut largest) = (0, f64::NEG_INFINITY);
-            for (i, &(entry, missed)) in inner.sets.sets.iter().enumerate() {
-                let own = GroupValues(&values[entry].0);
-                let t = steps[entry].saturating_sub(missed).max(1);
-                own.scalars(inner.rules[entry], t, schuss::unscale_factor(grad_scale), &mut scalars[i]);
-                if own.rate() > largest && present[i] {
-                    (lead, largest) = (i, own.rate());
-                }
-            }
+            let mut scalars = zeros(&inner.sets.sets, |entry| inner.rules[entry])?;
+            let of = |entry: usize| (inner.rules[entry], GroupValues(&values[entry].0), steps[entry].saturating_sub(1));
+            let lead = inner.sets.fill(&mut scalars, schuss::unscale_factor(grad_scale), of, |i| present[i]);
             let step =
                 DeviceStep { scalars: &scalars, zero_grads, grad_scale, max_norm, finite, tracked, lead, stream };
             // SAFETY: the caller guarantees the pointers, as this module's documentation says.

@@ -7,10 +7,12 @@ use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use schuss::rule::Scope;
-use schuss::{Array, CompiledRule, Dtype, Rounding, Squares, Step, WorkList, level, optimizers};
+use schuss::{Array, CompiledRule, Dtype, Squares, Step, WorkList, optimizers};
 
 use crate::arrays::Known;
-use crate::group::{Format, GroupValues, MOST_STEPS, MatrixShape, RELEASE_GIL, array, detach_if, find_rule};
+use crate::group::{
+    Format, GroupValues, MOST_STEPS, MatrixShape, RELEASE_GIL, array, detach_if, find_rule, level_and_threads,
+};
 use crate::memory::{List, collect, no_memory, push};
 use crate::pinned::Pinned;
 
@@ -131,8 +133,7 @@ impl Job {
 
     /// Runs it over arrays that were just checked.
     pub fn run_checked(&self, py: Python<'_>) -> PyResult<()> {
-        let level = level::in_use().map_err(PyRuntimeError::new_err)?;
-        let threads = schuss::num_threads().map_err(PyRuntimeError::new_err)?;
+        let (level, threads) = level_and_threads()?;
         let mut guard = self.locked()?;
         let (work, scalars) = &mut *guard;
         let mut none = [];
@@ -141,8 +142,7 @@ impl Job {
             Some(shared) => unsafe { shared.bind(py).as_slice_mut()? },
             None => &mut none[..],
         };
-        let mut step =
-            Step { level, threads, scalars, zero_grads: false, rounding: &Rounding::Nearest, shared, lead: 0 };
+        let mut step = Step { shared, ..Step::new(level, threads, scalars) };
         let release = work.total() >= RELEASE_GIL;
         // SAFETY: Python has checked that written memory does not overlap; types, shapes and order were checked, a rule that
         // reads gradients has them, and the arrays are kept alive and were found unchanged.
@@ -209,8 +209,7 @@ impl Stepper {
         if written[..=kinds.len()].iter().any(|other| grad.bytes().overlap(other)) {
             return Ok(false);
         }
-        let level = level::in_use().map_err(PyRuntimeError::new_err)?;
-        let threads = schuss::num_threads().map_err(PyRuntimeError::new_err)?;
+        let (level, threads) = level_and_threads()?;
         let Ok(mut guard) = self.work.try_lock() else { return Ok(false) };
         let (work, scalars) = &mut *guard;
         GroupValues(&self.values).scalars(self.rule, step, 1.0, &mut scalars[0]);
@@ -225,8 +224,7 @@ impl Stepper {
         };
         work.set_pointers(0, param.data, &pointers[..kinds.len()]);
         work.set_gradient(0, grad.data, grad.dtype);
-        let mut step =
-            Step { level, threads, scalars, zero_grads: false, rounding: &Rounding::Nearest, shared: &mut [], lead: 0 };
+        let mut step = Step::new(level, threads, scalars);
         // SAFETY: the arrays have the right types, shapes and order, and what is written overlaps nothing. The caller keeps them
         // alive.
         detach_if(py, param.len >= RELEASE_GIL, || unsafe { work.run("step", &mut step) })?;
@@ -247,8 +245,7 @@ pub fn sum_of_squares(py: Python<'_>, arrays: List<Bound<'_, PyUntypedArray>>) -
         ..Array::new(optimizers::tools::clip_norm(), 0, std::ptr::null_mut(), array.dtype, array.len)
     }))
     .map_err(no_memory)?;
-    let level = level::in_use().map_err(PyRuntimeError::new_err)?;
-    let threads = schuss::num_threads().map_err(PyRuntimeError::new_err)?;
+    let (level, threads) = level_and_threads()?;
     // SAFETY: the arrays were checked, are only read, and the caller holds references to them during the call.
     let squares = detach_if(py, work.total() >= RELEASE_GIL, || unsafe { work.sum_of_squares(level, threads) })?;
     Ok((squares.sum, squares.unit))

@@ -86,11 +86,7 @@ pub fn read(
     let Some(grads) = grads else {
         refuse_replaced(optimizer, inner)?;
         inner.work.include_all();
-        let known = Known::new(optimizer.py());
-        return match inner.params.iter().position(|param| !param.unchanged(&known)) {
-            Some(i) => Err(explain(optimizer, Problem::Changed(i))),
-            None => Ok(read),
-        };
+        return inner.check_params(optimizer).map(|()| read);
     };
     let (py, known) = (optimizer.py(), Known::new(optimizer.py()));
     let remembered = own && !inner.own.is_empty();
@@ -291,8 +287,7 @@ fn one_by_one(
     // A conversion may run any code, also code that changes what was checked before it.
     if foreign {
         read.check(py, inner, zero_grads)?;
-        let known = Known::new(py);
-        changed = inner.params.iter().position(|param| !param.unchanged(&known));
+        changed = inner.changed_param(py);
     }
     Ok(changed)
 }

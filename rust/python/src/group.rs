@@ -7,9 +7,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use numpy::{PyArray1, PyArrayMethods};
 use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
+use schuss::level::{self, Level};
 use schuss::rule::{Rule, Scope, State};
 use schuss::{Array, Common, CompiledRule, Decay, Dtype, Matrix, StateFormat, optimizers};
 
+use crate::memory::{collect, no_memory};
 use crate::pinned::Pinned;
 
 /// Minimum elements of a step for releasing the GIL.
@@ -72,6 +74,32 @@ impl ScalarSets {
         }
         Ok((sets, of_arrays))
     }
+
+    /// Fills the scalars of each set for the next step of its entry, for which `of` has the rule, the values and the steps taken.
+    /// Of those that may lead it returns the one with the largest learning rate.
+    pub fn fill<'a>(
+        &self,
+        scalars: &mut [Vec<f64>],
+        factor: f64,
+        of: impl Fn(usize) -> (&'static CompiledRule, GroupValues<'a>, u64),
+        may_lead: impl Fn(usize) -> bool,
+    ) -> usize {
+        let (mut lead, mut largest) = (0, f64::NEG_INFINITY);
+        for (i, (&(entry, missed), scalars)) in self.sets.iter().zip(scalars).enumerate() {
+            let (rule, values, steps) = of(entry);
+            values.scalars(rule, steps.saturating_sub(missed) + 1, factor, scalars);
+            if values.rate() > largest && may_lead(i) {
+                (lead, largest) = (i, values.rate());
+            }
+        }
+        lead
+    }
+}
+
+/// Zeros in the place of each set's scalars.
+pub fn zeros(sets: &[ScalarSet], rule: impl Fn(usize) -> &'static CompiledRule) -> PyResult<Vec<Vec<f64>>> {
+    let of = |&(entry, _): &ScalarSet| schuss::try_collect(rule(entry).rule.scalars.iter().map(|_| 0.0));
+    collect(sets.iter().map(|set| of(set).map_err(no_memory)))
 }
 
 /// A value that groups do not agree on, with its name: of what a rule's states of scope `all` are computed from, which
@@ -135,10 +163,14 @@ pub fn find_rule(name: &str, values: usize) -> PyResult<&'static CompiledRule> {
 /// number of interleaved matrices.
 pub type MatrixShape = (usize, usize, usize, bool, usize);
 
+/// It as the driver has it.
+pub fn matrix((batch, rows, cols, transposed, interleaved): MatrixShape) -> Matrix {
+    Matrix { batch, rows, cols, transposed, interleaved }
+}
+
 /// The matrix shape of an array of `len` elements, which a rule with rows or columns needs.
 pub fn matrix_of(rule: &CompiledRule, shape: Option<MatrixShape>, len: usize) -> PyResult<Option<Matrix>> {
-    let matrix =
-        shape.map(|(batch, rows, cols, transposed, interleaved)| Matrix { batch, rows, cols, transposed, interleaved });
+    let matrix = shape.map(matrix);
     let fits = |matrix: Matrix| {
         let whole = matrix.interleaved > 0 && matrix.cols.is_multiple_of(matrix.interleaved);
         whole && product([matrix.batch, matrix.rows, matrix.cols]) == Some(len)
@@ -237,6 +269,12 @@ pub fn array(
     array.matrix = matrix;
     array.part = part.unwrap_or(0..param.len);
     Ok(array)
+}
+
+/// The CPU level and the number of threads that a step uses.
+pub fn level_and_threads() -> PyResult<(Level, usize)> {
+    let level = level::in_use().map_err(PyRuntimeError::new_err)?;
+    Ok((level, schuss::num_threads().map_err(PyRuntimeError::new_err)?))
 }
 
 /// Runs `f`, without the GIL if `release` is set. A panic in it becomes an exception.

@@ -9,9 +9,11 @@ use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use schuss::{Backup, Dtype, WorkList};
 
+use crate::arrays::Known;
+use crate::callbacks::{Problem, explain};
 use crate::changes::Waiting;
-use crate::group::{Entry, MOST_STEPS, ScalarSets};
-use crate::memory::{List, collect, no_memory};
+use crate::group::{Entry, MOST_STEPS, ScalarSets, zeros};
+use crate::memory::{List, no_memory};
 use crate::own_memory::Memory;
 use crate::pinned::Pinned;
 use crate::sharded::Shards;
@@ -153,10 +155,7 @@ impl Inner {
     pub fn sharing(&self, missed: impl Iterator<Item = u64>) -> PyResult<Sharing> {
         let missed = schuss::try_collect(missed).map_err(no_memory)?;
         let (sets, of_arrays) = self.sets.formed(self.entries.len(), &missed).map_err(no_memory)?;
-        let zeros = |&(entry, _): &(usize, u64)| {
-            schuss::try_collect(self.entries[entry].rule.rule.scalars.iter().map(|_| 0.0)).map_err(no_memory)
-        };
-        let scalars = collect(sets.iter().map(zeros))?;
+        let scalars = zeros(&sets, |entry| self.entries[entry].rule)?;
         Ok(Sharing { missed, sets, of_arrays, scalars })
     }
 
@@ -170,6 +169,17 @@ impl Inner {
     pub fn share(&mut self, sharing: Sharing) {
         (self.missed, self.sets.sets, self.scalars) = (sharing.missed, sharing.sets, sharing.scalars);
         sharing.of_arrays.into_iter().enumerate().for_each(|(i, group)| self.work.set_group(i, group));
+    }
+
+    /// The number of the first parameter that has changed, if any.
+    pub fn changed_param(&self, py: Python<'_>) -> Option<usize> {
+        let known = Known::new(py);
+        self.params.iter().position(|param| !param.unchanged(&known))
+    }
+
+    /// Raises the exception for a parameter that has changed.
+    pub fn check_params(&self, optimizer: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.changed_param(optimizer.py()).map_or(Ok(()), |i| Err(explain(optimizer, Problem::Changed(i))))
     }
 
     pub fn overlaps(&self, grad: *mut u8, bytes: usize) -> bool {

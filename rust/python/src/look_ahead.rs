@@ -3,11 +3,10 @@
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
 
-use pyo3::exceptions::PyRuntimeError;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyTuple};
-use schuss::{Backup, Rounding, Step, level};
+use schuss::{Backup, Step};
 
 use crate::arrays::Known;
 use crate::backup::{backup, restore, save};
@@ -16,7 +15,7 @@ use crate::core::Core;
 use crate::fingerprint::fingerprint;
 use crate::functional::Job;
 use crate::gradients::refuse_replaced;
-use crate::group::{RELEASE_GIL, detach_if};
+use crate::group::{RELEASE_GIL, detach_if, level_and_threads};
 use crate::inner::{Inner, LookAhead};
 use crate::lock::ExclusiveLock;
 use crate::memory::collect;
@@ -36,15 +35,11 @@ impl AtLookAhead {
         let mut inner = core.get().0.lock_as_holder()?;
         let inner = &mut *inner;
         let scheduled = scheduled_values(optimizer, &inner.entries, core.get().0.steps.load(Ordering::Relaxed))?;
-        let known = Known::new(py);
-        if let Some(i) = inner.params.iter().position(|param| !param.unchanged(&known)) {
-            return Err(explain(optimizer, Problem::Changed(i)));
-        }
+        inner.check_params(optimizer)?;
         if inner.look_ahead.is_none() {
             inner.look_ahead = Some(prepare(inner)?);
         }
-        let level = level::in_use().map_err(PyRuntimeError::new_err)?;
-        let threads = schuss::num_threads().map_err(PyRuntimeError::new_err)?;
+        let (level, threads) = level_and_threads()?;
         inner.work.include_all();
         let steps = core.get().0.steps.load(Ordering::Relaxed);
         if let Some(shards) = &inner.shards {
@@ -58,8 +53,7 @@ impl AtLookAhead {
         let Inner { scalars, work, shards, look_ahead: Some(look_ahead), .. } = inner else {
             unreachable!("just prepared")
         };
-        let mut step =
-            Step { level, threads, scalars, zero_grads: false, rounding: &Rounding::Nearest, shared: &mut [], lead };
+        let mut step = Step { lead, ..Step::new(level, threads, scalars) };
         look_ahead.scheduled = scheduled;
         // SAFETY: parameters were found unchanged, and are pinned like the states; backups have separate memory. The lock
         // excludes other users.
@@ -151,8 +145,7 @@ impl OtherValues {
         let core = self.core.bind(py);
         let mut inner = core.get().0.lock_as_holder()?;
         refuse_replaced(core.as_any(), &mut inner)?;
-        let known = Known::new(py);
-        if let Some(i) = inner.params.iter().position(|param| !param.unchanged(&known)) {
+        if let Some(i) = inner.changed_param(py) {
             drop(inner);
             return Err(explain(core.as_any(), Problem::Changed(i)));
         }

@@ -46,5 +46,5 @@ pub fn push<T>(items: &mut Vec<T>, item: T) -> PyResult<()> {
 
 /// The exception for a failed allocation.
 pub fn no_memory(_: TryReserveError) -> PyErr {
-    PyMemoryError::new_err("no memory for what a step over these arrays needs besides them")
+    PyMemoryError::new_err(schuss::NO_MEMORY)
 }

@@ -2,12 +2,12 @@
 //! errors. Runs no kernel of a rule.
 
 use numpy::{PyArray1, PyArrayMethods, PyUntypedArray};
-use pyo3::exceptions::{PyRuntimeError, PyTypeError};
+use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
-use schuss::{RowGradients, RowStep, level};
+use schuss::{RowGradients, RowStep};
 
 use crate::callbacks::{Problem, explain};
-use crate::group::{RELEASE_GIL, detach_if};
+use crate::group::{RELEASE_GIL, detach_if, level_and_threads};
 use crate::inner::Inner;
 use crate::memory::{collect, no_memory, push};
 use crate::pinned::Pinned;
@@ -46,8 +46,7 @@ pub fn read(optimizer: &Bound<'_, PyAny>, inner: &Inner, given: &[Given<'_>]) ->
         let one = RowGradients { array: *array, indices: own, width, values: values.data, dtype: values.dtype };
         push(&mut gradients, one)?;
     }
-    let level = level::in_use().map_err(PyRuntimeError::new_err)?;
-    let threads = schuss::num_threads().map_err(PyRuntimeError::new_err)?;
+    let (level, threads) = level_and_threads()?;
     // SAFETY: the arrays were just checked and are kept alive by the caller; this CPU supports the level.
     detach_if(py, elements >= RELEASE_GIL, || unsafe { inner.work.over_rows(&gradients, level, threads) })?
         .map_err(no_memory)

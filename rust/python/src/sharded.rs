@@ -14,7 +14,7 @@ use pyo3::types::PyList;
 use schuss::{Peers, padded_length, try_collect};
 
 use crate::callbacks::call;
-use crate::group::MatrixShape;
+use crate::group::{self, MatrixShape};
 use crate::memory::{List, collect, no_memory, push};
 use crate::pinned::Pinned;
 
@@ -336,11 +336,5 @@ impl Shards {
 #[pyfunction]
 #[pyo3(signature = (matrix))]
 pub fn cut_size(matrix: Option<MatrixShape>) -> usize {
-    schuss::cut_size(matrix.map(|(batch, rows, cols, transposed, interleaved)| schuss::Matrix {
-        batch,
-        rows,
-        cols,
-        transposed,
-        interleaved,
-    }))
+    schuss::cut_size(matrix.map(group::matrix))
 }

@@ -11,16 +11,15 @@ use numpy::PyArrayMethods;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use schuss::rule::Kind;
-use schuss::{Follower, Rounding, RowStep, Step, WorkList, level, unscale_factor};
+use schuss::{Follower, Rounding, RowStep, Step, WorkList, unscale_factor};
 
-use crate::arrays::Known;
 use crate::backup::put_back_absent;
 use crate::callbacks::{self, Problem, explain};
 use crate::changes::{Changes, Old};
 use crate::fingerprint::fingerprint;
 use crate::functional::{Job, Work};
 use crate::gradients::{self, Gradients};
-use crate::group::{Entry, GroupValues, MOST_STEPS, RELEASE_GIL, detach_if, disagreement};
+use crate::group::{Entry, GroupValues, MOST_STEPS, RELEASE_GIL, detach_if, disagreement, level_and_threads};
 use crate::inner::{Inner, Locked, MATRIX_PROGRAMS, NO_NORM, Nonfinite};
 use crate::memory::{List, collect, no_memory, push};
 use crate::rows::{self, Given};
@@ -95,8 +94,7 @@ pub fn take<'py>(
     }
     waiting.iter().try_for_each(|changes| changes.get().check(py))?;
     // Nothing below runs foreign Python code, so the checks above stay valid.
-    let level = level::in_use().map_err(PyRuntimeError::new_err)?;
-    let threads = schuss::num_threads().map_err(PyRuntimeError::new_err)?;
+    let (level, threads) = level_and_threads()?;
     // Before processes agree on the step, so that memory cannot run out in one of them only.
     let sharing = if inner.work.any_absent() {
         Some(inner.missing_one(|i| rows.as_ref().is_some_and(|rows| rows.has(i)))?)
@@ -243,10 +241,7 @@ fn matrix_work(
         changes = callbacks::matrix_work(optimizer, program, present)?.extract::<Option<Py<Changes>>>()?;
         // Schedules, and so any code, have run meanwhile.
         read.check(py, inner, zero_grads)?;
-        let known = Known::new(py);
-        if let Some(i) = inner.params.iter().position(|param| !param.unchanged(&known)) {
-            return Err(explain(optimizer, Problem::Changed(i)));
-        }
+        inner.check_params(optimizer)?;
     }
     changes.iter().try_for_each(|changes| changes.get().check(py))?;
     Ok(changes)
@@ -272,8 +267,7 @@ pub fn run(
     zero_grads: bool,
     lead: usize,
 ) -> PyResult<()> {
-    let level = level::in_use().map_err(PyRuntimeError::new_err)?;
-    let threads = schuss::num_threads().map_err(PyRuntimeError::new_err)?;
+    let (level, threads) = level_and_threads()?;
     let release = inner.work.total() >= RELEASE_GIL;
     // An optimizer keeps all of its states in the same format.
     let rounding = match inner.seed {
@@ -338,8 +332,7 @@ pub fn restore_gradients(inner: &mut Inner) {
 
 /// Adds the gradients of all processes.
 pub fn add_gradients(py: Python<'_>, inner: &mut Inner, shards: &Shards) -> PyResult<()> {
-    let level = level::in_use().map_err(PyRuntimeError::new_err)?;
-    let threads = schuss::num_threads().map_err(PyRuntimeError::new_err)?;
+    let (level, threads) = level_and_threads()?;
     shards.add_gradients(py, (level, threads), &mut inner.work, |_, _| Ok(()))
 }
 
@@ -356,17 +349,11 @@ pub fn scheduled_values(
 /// Fills the scalars of each set for its next step; the one with the largest learning rate, among those of arrays that have a
 /// gradient, is the lead.
 pub fn fill_scalars(py: Python<'_>, inner: &mut Inner, scheduled: Option<&[List<f64>]>, factor: f64) -> usize {
-    let (mut lead, mut largest) = (0, f64::NEG_INFINITY);
-    for (i, (&(entry, missed), scalars)) in inner.sets.sets.iter().zip(&mut inner.scalars).enumerate() {
-        let own = &inner.entries[entry];
-        let values = match scheduled {
-            Some(values) => GroupValues(&values[entry].0),
-            None => own.values(py),
-        };
-        values.scalars(own.rule, inner.group_steps[own.group].saturating_sub(missed) + 1, factor, scalars);
-        if values.rate() > largest && inner.shared.is_some() && inner.work.uses_group(i) {
-            (lead, largest) = (i, values.rate());
-        }
-    }
-    lead
+    let Inner { entries, group_steps, sets, scalars, shared, work, .. } = inner;
+    let of = |entry: usize| {
+        let own = &entries[entry];
+        let values = scheduled.map_or_else(|| own.values(py), |values| GroupValues(&values[entry].0));
+        (own.rule, values, group_steps[own.group])
+    };
+    sets.fill(scalars, factor, of, |i| shared.is_some() && work.uses_group(i))
 }

@@ -5,6 +5,8 @@ use std::collections::TryReserveError;
 use cudarc::driver::result::DriverError;
 use cudarc::driver::sys;
 
+use crate::memory::NO_MEMORY;
+
 /// Why something failed: a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Error {
@@ -31,7 +33,7 @@ impl From<&str> for Error {
 
 impl From<TryReserveError> for Error {
     fn from(_: TryReserveError) -> Error {
-        Error::Memory("no memory for what a step over these arrays needs besides them".into())
+        Error::Memory(NO_MEMORY.into())
     }
 }
 

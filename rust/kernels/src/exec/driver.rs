@@ -36,6 +36,13 @@ pub struct Step<'a> {
     pub lead: usize,
 }
 
+impl<'a> Step<'a> {
+    /// Without gradients to set to zero, states to quantize and states of scope `all`.
+    pub fn new(level: Level, threads: usize, scalars: &'a mut [Vec<f64>]) -> Step<'a> {
+        Step { level, threads, scalars, zero_grads: false, rounding: &Rounding::Nearest, shared: &mut [], lead: 0 }
+    }
+}
+
 impl WorkList {
     /// Runs the program of this name over every array; arrays whose rule has no such program are left alone.
     ///

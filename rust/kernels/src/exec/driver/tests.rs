@@ -40,15 +40,9 @@ fn two_steps(rule: &'static CompiledRule, case: &Case, mut arrays: Vec<Owned>, c
         let common = Common { weight_decay: 0.1 * case.flags, decay, ..Common::default() };
         let mut of_groups = [1.0, 0.37].map(|factor| scalars(rule.rule, &common, &hypers, t, factor));
         let rounding = if case.nearest { Rounding::Nearest } else { Rounding::stochastic(5, t, case.format) };
-        let mut step = Step {
-            level: Level::Baseline,
-            threads: 2,
-            scalars: &mut of_groups,
-            zero_grads: case.zero_grads && t == 2,
-            rounding: &rounding,
-            shared: &mut shared,
-            lead: 0,
-        };
+        let zero_grads = case.zero_grads && t == 2;
+        let basic = Step::new(Level::Baseline, 2, &mut of_groups);
+        let mut step = Step { zero_grads, rounding: &rounding, shared: &mut shared, ..basic };
         // SAFETY: every pointer is to a separate buffer that is long enough.
         rule.rule.programs.iter().rev().for_each(|program| unsafe { work.run(program.name, &mut step) });
     }
