@@ -11,10 +11,10 @@ use crate::used;
 
 /// The scalars of every rule, which come before its own; `each_step` may set them.
 pub const PROLOGUE: [&str; 3] = ["gradient_factor", "l2", "decay"];
-/// The maximum number of element streams in a pass: parameter, gradient and states.
-const MOST_STREAMS: usize = 16;
-/// The maximum number of states of a rule; drivers have room for that many.
-const MOST_STATES: usize = 24;
+/// Limits, with the drivers' names for them: every family asserts that they are the same.
+pub const MAX_STREAMS: usize = 16;
+pub const MAX_STATES: usize = 24;
+pub const MAX_TERMS: usize = 14;
 
 /// Checks a family and assigns the indices of its scalars and vectors.
 pub fn check(mut family: Family) -> Result<Family> {
@@ -97,11 +97,11 @@ fn lay_out(family: &Family, host: &[String], rule: &mut Rule) -> Result<()> {
         }
     }
     let streams = 2 + rule.states.iter().filter(|state| state.scope.is_stream()).count();
-    if streams > MOST_STREAMS {
-        return Err(Error::new(rule.name.span(), format!("a rule has at most {} element states", MOST_STREAMS - 2)));
+    if streams > MAX_STREAMS {
+        return Err(Error::new(rule.name.span(), format!("a rule has at most {} element states", MAX_STREAMS - 2)));
     }
-    if rule.states.len() > MOST_STATES {
-        return Err(Error::new(rule.name.span(), format!("a rule has at most {MOST_STATES} states")));
+    if rule.states.len() > MAX_STATES {
+        return Err(Error::new(rule.name.span(), format!("a rule has at most {MAX_STATES} states")));
     }
     let mut scalars: Vec<String> = PROLOGUE.map(String::from).into();
     for statement in rule.host.iter().filter(|statement| !statement.local) {

@@ -4,7 +4,9 @@ use proc_macro2::TokenStream;
 use quote::{format_ident, quote};
 use syn::{Ident, Result};
 
+use crate::analyze::{MAX_STATES, MAX_STREAMS, MAX_TERMS, PROLOGUE};
 use crate::constants;
+use crate::expressions::{Precision, statements};
 use crate::pass;
 use crate::streams::{Domain, Variant, recalled, stored};
 use crate::terms::has_row_kernel;
@@ -13,7 +15,14 @@ use crate::tree::*;
 /// Generates all code of a family.
 pub fn family(family: &Family) -> Result<TokenStream> {
     let rules = family.rules.iter().map(|one| rule(family, one)).collect::<Result<Vec<_>>>()?;
-    Ok(quote!(#(#rules)*))
+    Ok(quote! {
+        const _: () = {
+            assert!(crate::kernel::MAX_STREAMS == #MAX_STREAMS);
+            assert!(crate::kernel::MAX_STATES == #MAX_STATES);
+            assert!(crate::kernel::MAX_TERMS == #MAX_TERMS);
+        };
+        #(#rules)*
+    })
 }
 
 fn rule(family: &Family, rule: &Rule) -> Result<TokenStream> {
@@ -94,7 +103,7 @@ fn text(rule: &Rule, stage: &Stage, function: &Ident) -> TokenStream {
             after.push(quote!(scalars[#i] = #place;));
         }
     }
-    let statements = statements(&stage.statements);
+    let statements = statements(&stage.statements, Precision::Double);
     quote! {
         #[allow(unused_mut, unused_assignments, unused_imports, clippy::assign_op_pattern)]
         fn #function(scalars: &mut [f64]) {
@@ -110,7 +119,7 @@ fn text(rule: &Rule, stage: &Stage, function: &Ident) -> TokenStream {
 fn host(family: &Family, rule: &Rule, function: &Ident) -> TokenStream {
     let (hypers, rate, step) = (&rule.hypers, &family.rate, &family.step);
     let mut before = Vec::new();
-    for (i, name) in crate::analyze::PROLOGUE.iter().enumerate() {
+    for (i, name) in PROLOGUE.iter().enumerate() {
         let place = format_ident!("{name}");
         before.push(quote!(let mut #place = scalars[#i];));
     }
@@ -118,18 +127,19 @@ fn host(family: &Family, rule: &Rule, function: &Ident) -> TokenStream {
     let declared: Vec<_> = rule
         .scalars
         .iter()
-        .skip(crate::analyze::PROLOGUE.len())
+        .skip(PROLOGUE.len())
         .filter(|name| assigned(name) && !hypers.iter().any(|hyper| hyper == name.as_str()))
         .map(|name| format_ident!("{name}"))
         .collect();
-    let after = rule.scalars.iter().enumerate().filter(|(i, name)| {
-        *i < crate::analyze::PROLOGUE.len() || assigned(name) || hypers.iter().any(|hyper| hyper == name.as_str())
-    });
+    let after =
+        rule.scalars.iter().enumerate().filter(|(i, name)| {
+            *i < PROLOGUE.len() || assigned(name) || hypers.iter().any(|hyper| hyper == name.as_str())
+        });
     let after = after.map(|(i, name)| {
         let place = format_ident!("{name}");
         quote!(scalars[#i] = #place;)
     });
-    let statements = statements(&rule.host);
+    let statements = statements(&rule.host, Precision::Double);
     quote! {
         #[allow(unused_mut, unused_variables, unused_assignments, unused_imports, clippy::assign_op_pattern)]
         #[allow(clippy::needless_late_init, clippy::too_many_lines)]
@@ -141,42 +151,6 @@ fn host(family: &Family, rule: &Rule, function: &Ident) -> TokenStream {
             #(let mut #declared;)*
             #statements
             #(#after)*
-        }
-    }
-}
-
-fn statements(statements: &[Statement]) -> TokenStream {
-    let each = statements.iter().map(|statement| {
-        let (name, value) = (&statement.name, double(&statement.value));
-        if statement.local { quote!(let #name = #value;) } else { quote!(#name = #value;) }
-    });
-    quote!(#(#each)*)
-}
-
-/// An expression in float64. Of a `select`, only the taken branch is evaluated.
-fn double(expr: &Expr) -> TokenStream {
-    match expr {
-        Expr::Number(text, span) => {
-            let literal = syn::LitFloat::new(&format!("{text}f64"), *span);
-            quote!(#literal)
-        }
-        Expr::Name(name) => quote!(#name),
-        Expr::Unary(operator, a) => {
-            let (operator, a) = (operator.parse::<TokenStream>().expect("an operator"), double(a));
-            quote!((#operator #a))
-        }
-        Expr::Binary(operator, a, b) => {
-            let operator: TokenStream = operator.parse().expect("an operator");
-            let (a, b) = (double(a), double(b));
-            quote!((#a #operator #b))
-        }
-        Expr::Call(name, arguments) if name == "select" => {
-            let [condition, yes, no] = [0, 1, 2].map(|i| double(&arguments[i]));
-            quote!((if #condition { #yes } else { #no }))
-        }
-        Expr::Call(name, arguments) => {
-            let arguments = arguments.iter().map(double);
-            quote!(#name(#(#arguments),*))
         }
     }
 }

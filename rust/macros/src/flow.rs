@@ -4,13 +4,10 @@ use std::collections::{HashMap, HashSet};
 
 use syn::{Error, Ident, Result};
 
+use crate::analyze::MAX_TERMS;
 use crate::streams::{operands, recalled};
 use crate::terms::Factors;
 use crate::tree::*;
-
-/// The maximum number of row and column operands, reduction terms and sums of columns in a pass; drivers have scratch for that
-/// many.
-const MOST_TERMS: usize = 14;
 
 /// Checks the programs of a rule. `given` are the names that have a value for the whole step: hyperparameters and the results
 /// of `each_step`.
@@ -23,8 +20,8 @@ pub fn check(rule: &Rule, given: &HashSet<String>) -> Result<()> {
             flow.stage(stage)?;
             let of_cols = stage.reductions.iter().filter(|reduction| reduction.scope == Scope::Col).count();
             let terms = operands(rule, stage).len() + Factors::new(stage).tiles.len() + of_cols;
-            if terms + usize::from(recalled(stage).is_some()) > MOST_TERMS {
-                let message = format!("a pass has at most {MOST_TERMS} row and column operands and reduced terms");
+            if terms + usize::from(recalled(stage).is_some()) > MAX_TERMS {
+                let message = format!("a pass has at most {MAX_TERMS} row and column operands and reduced terms");
                 return Err(Error::new(program.name.span(), message));
             }
         }

@@ -6,13 +6,16 @@
 
 mod analyze;
 mod constants;
+mod element;
 mod expand;
+mod expressions;
 mod flow;
 mod loops;
 mod parse;
 mod pass;
 mod statements;
 mod streams;
+mod sums;
 mod terms;
 #[cfg(test)]
 mod tests;

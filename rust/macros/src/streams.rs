@@ -46,41 +46,42 @@ pub fn stored(rule: &Rule, stage: &Stage, domain: Domain) -> Vec<String> {
     names.into_iter().filter(|name| stage.assigns(name)).collect()
 }
 
-/// One stream of a loop: its slice, element type and whether it is written.
+/// One stream of a loop: its slice, element type, place among the driver's streams of its kind, and whether it is written.
 pub struct Stream {
     pub name: Ident,
     pub slice: Ident,
     pub kind: StreamKind,
+    pub place: usize,
     pub written: bool,
     pub read: bool,
 }
 
 #[derive(Clone, Copy, PartialEq)]
 pub enum StreamKind {
-    Param(usize),
-    Grad(usize),
-    State(usize),
-    Backup(usize),
-    Vector(usize),
-    Operand(usize),
+    Param,
+    Grad,
+    State,
+    Backup,
+    Vector,
+    Operand,
     /// An operand with one value for all elements.
-    OfRow(usize),
-    Tile(usize),
+    OfRow,
+    Tile,
     /// Sums of columns.
-    Sums(usize),
+    Sums,
 }
 
 impl Stream {
-    fn new(name: &str, kind: StreamKind, written: bool, read: bool) -> Stream {
-        Stream { name: format_ident!("{name}"), slice: format_ident!("slice_of_{name}"), kind, written, read }
+    fn new(name: &str, (kind, place): (StreamKind, usize), written: bool, read: bool) -> Stream {
+        Stream { name: format_ident!("{name}"), slice: format_ident!("slice_of_{name}"), kind, place, written, read }
     }
 
     fn element(&self) -> TokenStream {
         match self.kind {
-            StreamKind::Param(_) | StreamKind::Backup(_) | StreamKind::Vector(_) => quote!(P),
-            StreamKind::Grad(_) => quote!(G),
-            StreamKind::State(_) => quote!(S),
-            StreamKind::Sums(_) => quote!(f64),
+            StreamKind::Param | StreamKind::Backup | StreamKind::Vector => quote!(P),
+            StreamKind::Grad => quote!(G),
+            StreamKind::State => quote!(S),
+            StreamKind::Sums => quote!(f64),
             _ => quote!(P::Compute),
         }
     }
@@ -92,17 +93,23 @@ impl Stream {
 
     /// Where the stream is at `done`, relative to the kernel's start.
     pub fn pointer(&self) -> TokenStream {
-        let element = self.element();
+        let (element, place) = (self.element(), self.place);
         match self.kind {
-            StreamKind::Operand(i) | StreamKind::Tile(i) | StreamKind::Sums(i) => {
-                quote!((*extras.tail.streams.add(#i)).cast::<#element>().add(done))
+            StreamKind::Operand | StreamKind::Tile | StreamKind::Sums => {
+                quote!((*extras.tail.streams.add(#place)).cast::<#element>().add(done))
             }
-            StreamKind::OfRow(i) => quote!((*extras.tail.streams.add(#i)).cast::<#element>()),
-            StreamKind::Param(i)
-            | StreamKind::Grad(i)
-            | StreamKind::State(i)
-            | StreamKind::Backup(i)
-            | StreamKind::Vector(i) => quote!((*streams.add(#i)).cast::<#element>().wrapping_add(at + done)),
+            StreamKind::OfRow => quote!((*extras.tail.streams.add(#place)).cast::<#element>()),
+            _ => quote!((*streams.add(#place)).cast::<#element>().wrapping_add(at + done)),
+        }
+    }
+
+    /// Tells the compiler how long the slice is.
+    pub fn cut(&self) -> TokenStream {
+        let slice = &self.slice;
+        match (self.kind, self.written) {
+            (StreamKind::OfRow, _) => quote!(let #slice = &#slice[..1];),
+            (_, true) => quote!(let #slice = &mut #slice[..n];),
+            (_, false) => quote!(let #slice = &#slice[..n];),
         }
     }
 
@@ -110,7 +117,7 @@ impl Stream {
     pub fn argument(&self) -> TokenStream {
         let pointer = self.pointer();
         match (self.kind, self.written) {
-            (StreamKind::OfRow(_), _) => quote!(std::slice::from_raw_parts(#pointer.cast_const(), 1)),
+            (StreamKind::OfRow, _) => quote!(std::slice::from_raw_parts(#pointer.cast_const(), 1)),
             (_, true) => quote!(std::slice::from_raw_parts_mut(#pointer, m)),
             (_, false) => quote!(std::slice::from_raw_parts(#pointer.cast_const(), m)),
         }
@@ -122,11 +129,6 @@ pub fn recalled(stage: &Stage) -> Option<&Ident> {
     stage.statements.iter().find(|statement| statement.recall).map(|statement| &statement.name)
 }
 
-/// Whether the loop stores states.
-pub fn stores_state(streams: &[Stream], stored: &[String]) -> bool {
-    streams.iter().any(|s| matches!(s.kind, StreamKind::State(_)) && stored.iter().any(|name| s.name == name))
-}
-
 /// The streams of a loop, in the order of the drivers' tables.
 pub fn streams(rule: &Rule, stage: &Stage, domain: Domain, variant: Variant) -> Vec<Stream> {
     let mut result = Vec::new();
@@ -136,48 +138,48 @@ pub fn streams(rule: &Rule, stage: &Stage, domain: Domain, variant: Variant) -> 
     if domain == Domain::Elements {
         let Kind::Pass(arguments) = &stage.kind else { unreachable!("elements have passes") };
         if arguments.param {
-            result.push(Stream::new("p", StreamKind::Param(0), stores("p"), true));
+            result.push(Stream::new("p", (StreamKind::Param, 0), stores("p"), true));
         }
         if arguments.grad {
-            result.push(Stream::new("g", StreamKind::Grad(1), false, true));
+            result.push(Stream::new("g", (StreamKind::Grad, 1), false, true));
         }
         for (k, state) in rule.states.iter().filter(|state| state.scope.is_stream()).enumerate() {
             let (name, k) = (state.name.to_string(), k + 2);
             if state.scope == Scope::Backup {
                 let (saves, restores) = (&arguments.save, &arguments.restore);
                 if saves.as_ref() == Some(&state.name) || restores.as_ref() == Some(&state.name) {
-                    result.push(Stream::new(&name, StreamKind::Backup(k), saves.is_some(), false));
+                    result.push(Stream::new(&name, (StreamKind::Backup, k), saves.is_some(), false));
                 }
             } else if stage.reads(&name) || stores(&name) {
-                result.push(Stream::new(&name, StreamKind::State(k), stores(&name), true));
+                result.push(Stream::new(&name, (StreamKind::State, k), stores(&name), true));
             }
         }
         for (scope, _, name) in operands(rule, stage) {
             let kind = match (variant, scope) {
-                (Variant::OneRow, Scope::Row) => StreamKind::OfRow(tail),
-                _ => StreamKind::Operand(tail),
+                (Variant::OneRow, Scope::Row) => StreamKind::OfRow,
+                _ => StreamKind::Operand,
             };
-            result.push(Stream::new(name, kind, false, true));
+            result.push(Stream::new(name, (kind, tail), false, true));
             tail += 1;
         }
         if let Some(name) = recalled(stage).filter(|_| variant == Variant::Recalls) {
-            result.push(Stream::new(&name.to_string(), StreamKind::Operand(tail), false, true));
+            result.push(Stream::new(&name.to_string(), (StreamKind::Operand, tail), false, true));
             tail += 1;
         }
     } else {
         let names = if domain == Domain::Rows { &rule.rows } else { &rule.cols };
         for (i, name) in names.iter().enumerate().filter(|(_, name)| stage.reads(name) || stores(name)) {
-            result.push(Stream::new(name, StreamKind::Vector(i), stores(name), true));
+            result.push(Stream::new(name, (StreamKind::Vector, i), stores(name), true));
         }
     }
     if variant == Variant::OneRow {
         for (k, _) in stage.reductions.iter().enumerate().filter(|(_, reduction)| reduction.scope == Scope::Col) {
-            result.push(Stream::new(&format!("sums_{k}"), StreamKind::Sums(tail), true, false));
+            result.push(Stream::new(&format!("sums_{k}"), (StreamKind::Sums, tail), true, false));
             tail += 1;
         }
     }
     for k in 0..Factors::new(stage).tiles.len() {
-        result.push(Stream::new(&format!("tile_{k}"), StreamKind::Tile(tail + k), true, false));
+        result.push(Stream::new(&format!("tile_{k}"), (StreamKind::Tile, tail + k), true, false));
     }
     result
 }

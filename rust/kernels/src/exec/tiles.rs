@@ -10,7 +10,7 @@ use super::item::Item;
 use super::quantized::QuantizedState;
 use super::work_list::WHOLE;
 use crate::cpu::Level;
-use crate::kernel::{self, Extras, Kernel, MAX_STREAMS, States, Tail, Types};
+use crate::kernel::{self, Extras, Kernel, MAX_STREAMS, MAX_TERMS, States, Tail, Types};
 use crate::numeric::reduce::BLOCK;
 use crate::numeric::{Dtype, QUANTIZATION_BLOCK, RandomBits, StateFormat, convert};
 use crate::rule::{Pass, Scope, State};
@@ -30,8 +30,8 @@ impl Tile {
     }
 }
 
-/// The maximum number of operands and terms of a pass.
-pub(super) const MAX_TAIL: usize = 16;
+/// The tiles of a pass's operands and terms, and two for factors in memory that are converted before they are reduced.
+pub(super) const MAX_TAIL: usize = MAX_TERMS + 2;
 
 /// Tiles of a buffer for a term of each element of a whole array.
 const KEPT: usize = WHOLE / TILE;

@@ -14,6 +14,8 @@ pub(crate) use table::{States, Table, Types, VectorTable, find, find_vector, row
 pub(crate) const MAX_STREAMS: usize = 16;
 /// The maximum number of states of a rule; the macro rejects rules with more.
 pub(crate) const MAX_STATES: usize = 24;
+/// The maximum number of row and column operands, reduced terms and sums of columns of a pass; the macro rejects passes with more.
+pub(crate) const MAX_TERMS: usize = 14;
 
 /// A rule with its kernels.
 pub struct CompiledRule {
