@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering;
 use numpy::PyArrayMethods;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
+use schuss::level::Level;
 use schuss::rule::Kind;
 use schuss::{Follower, Rounding, RowStep, Step, WorkList, unscale_factor};
 
@@ -20,7 +21,7 @@ use crate::fingerprint::fingerprint;
 use crate::functional::{Job, Work};
 use crate::gradients::{self, Gradients};
 use crate::group::{Entry, GroupValues, MOST_STEPS, RELEASE_GIL, detach_if, disagreement, level_and_threads};
-use crate::inner::{Inner, Locked, MATRIX_PROGRAMS, NO_NORM, Nonfinite};
+use crate::inner::{Inner, Locked, MATRIX_PROGRAMS, NO_NORM, Nonfinite, Sharing};
 use crate::memory::{List, collect, no_memory, push};
 use crate::rows::{self, Given};
 use crate::sharded::Shards;
@@ -78,20 +79,10 @@ pub fn take<'py>(
         Some(look_ahead) if look_ahead.moved => look_ahead.scheduled.take(),
         _ => scheduled_values(optimizer, &inner.entries, steps)?,
     };
-    let release = inner.work.total() >= RELEASE_GIL;
     restore_gradients(inner);
     let read = gradients::read(optimizer, inner, grads, zero_grads, partial, own)?;
     let mut rows = if rows.is_empty() { None } else { Some(rows::read(optimizer, inner, rows)?) };
-    if inner.shared.is_some() {
-        let values = inner.entries.iter().enumerate().map(|(i, entry)| match &scheduled {
-            Some(values) => &values[i].0[..],
-            None => entry.values(py).0,
-        });
-        let values = schuss::try_collect(values).map_err(no_memory)?;
-        if let Some((name, one, other)) = disagreement(inner.entries[0].rule.rule, &inner.agreed, &values) {
-            return Err(explain(optimizer, Problem::Disagreement(name, one, other)));
-        }
-    }
+    check_groups_agree(optimizer, inner, scheduled.as_deref())?;
     waiting.iter().try_for_each(|changes| changes.get().check(py))?;
     // Nothing below runs foreign Python code, so the checks above stay valid.
     let (level, threads) = level_and_threads()?;
@@ -103,11 +94,7 @@ pub fn take<'py>(
     };
     let shards = inner.shards.as_ref().map(|shards| shards.clone_ref(py));
     // Where nothing is measured before the step, each bucket is updated while the next is on its way.
-    let by_bucket = shards.is_some()
-        && inner.work.is_plain()
-        && inner.max_grad_norm.is_none()
-        && !inner.track_norm
-        && inner.nonfinite == Nonfinite::Propagate;
+    let by_bucket = shards.is_some() && inner.work.is_plain() && !measures(inner);
     if let Some(shards) = &shards {
         shards.get().check_sums()?;
         shards.get().agree(py, fingerprint(py, inner, "step", steps, scheduled.as_deref(), grad_scale))?;
@@ -116,41 +103,20 @@ pub fn take<'py>(
             add_gradients(py, inner, shards.get())?;
         }
     }
-    let mut factor = unscale_factor(grad_scale);
-    let (mut norm, bound) = (NO_NORM, inner.max_grad_norm.map_or(NO_NORM, f64::to_bits));
-    if inner.max_grad_norm.is_some() || inner.track_norm || inner.nonfinite != Nonfinite::Propagate {
-        let work = &mut inner.work;
-        // SAFETY: the gradients were just checked, and are kept alive; this CPU supports the level.
-        let mut squares = detach_if(py, release, || unsafe { work.sum_of_squares(level, threads) })?;
-        if let Some(rows) = &mut rows {
-            // SAFETY: this CPU supports the level.
-            squares = squares.plus(unsafe { rows.sum_of_squares(level, threads) });
+    let Measured { norm, factor, nonfinite } = measure(py, inner, rows.as_mut(), grad_scale, (level, threads))?;
+    if let Some((i, at)) = nonfinite {
+        if inner.nonfinite == Nonfinite::Error {
+            return Err(explain(optimizer, Problem::Nonfinite(i, at)));
         }
-        shards.as_ref().map_or(Ok(()), |shards| shards.get().check(py))?;
-        if inner.max_grad_norm.is_some() || inner.track_norm {
-            let max_norm = inner.max_grad_norm.unwrap_or(f64::INFINITY);
-            let (measured, clipped) = schuss::clip_factor(squares, grad_scale, max_norm);
-            norm = measured.to_bits();
-            factor = if inner.max_grad_norm.is_some() { clipped } else { factor };
+        core.skipped.store(MOST_STEPS.min(core.skipped.load(Ordering::Relaxed) + 1), Ordering::Relaxed);
+        core.norm.store(norm, Ordering::Relaxed);
+        core.bound.store(NO_NORM, Ordering::Relaxed);
+        if zero_grads {
+            restore_gradients(inner);
+            // SAFETY: as for the step below, which does not run.
+            unsafe { inner.work.zero_grads() };
         }
-        if inner.nonfinite != Nonfinite::Propagate && !squares.sum.is_finite() {
-            // SAFETY: as above.
-            let first = unsafe { inner.work.first_nonfinite() };
-            if let Some((i, at)) = first.or_else(|| rows.as_mut().and_then(RowStep::first_nonfinite)) {
-                if inner.nonfinite == Nonfinite::Error {
-                    return Err(explain(optimizer, Problem::Nonfinite(i, at)));
-                }
-                core.skipped.store(MOST_STEPS.min(core.skipped.load(Ordering::Relaxed) + 1), Ordering::Relaxed);
-                core.norm.store(norm, Ordering::Relaxed);
-                core.bound.store(NO_NORM, Ordering::Relaxed);
-                if zero_grads {
-                    restore_gradients(inner);
-                    // SAFETY: as for the step below, which does not run.
-                    unsafe { inner.work.zero_grads() };
-                }
-                return Ok(Ended::new(inner, py, !waiting.is_empty(), false, read, Vec::new()));
-            }
-        }
+        return Ok(Ended::new(inner, py, !waiting.is_empty(), false, read, Vec::new()));
     }
     let (jobs, locked);
     let mut followers = Vec::new();
@@ -189,6 +155,81 @@ pub fn take<'py>(
         // SAFETY: the caller's gradients, which are kept alive, were found writable.
         unsafe { inner.work.zero_grads() };
     }
+    count(core, inner, sharing, norm);
+    let old = match products {
+        Some(changes) => changes.get().make_checked(py)?,
+        None => Vec::new(),
+    };
+    Ok(Ended::new(inner, py, !waiting.is_empty(), true, read, old))
+}
+
+/// Checks that groups agree on what the states that they share are computed from.
+fn check_groups_agree(optimizer: &Bound<'_, PyAny>, inner: &Inner, scheduled: Option<&[List<f64>]>) -> PyResult<()> {
+    if inner.shared.is_none() {
+        return Ok(());
+    }
+    let values = inner.entries.iter().enumerate().map(|(i, entry)| match scheduled {
+        Some(values) => &values[i].0[..],
+        None => entry.values(optimizer.py()).0,
+    });
+    let values = schuss::try_collect(values).map_err(no_memory)?;
+    match disagreement(inner.entries[0].rule.rule, &inner.agreed, &values) {
+        Some((name, one, other)) => Err(explain(optimizer, Problem::Disagreement(name, one, other))),
+        None => Ok(()),
+    }
+}
+
+/// What a step finds out about its gradients before it writes.
+struct Measured {
+    /// The bits of the norm, or [`NO_NORM`].
+    norm: u64,
+    /// What multiplies the gradients.
+    factor: f64,
+    /// Array and flat index of the first that is not finite, where the step may not use it.
+    nonfinite: Option<(usize, usize)>,
+}
+
+/// Whether a step reads all gradients before it writes.
+fn measures(inner: &Inner) -> bool {
+    inner.max_grad_norm.is_some() || inner.track_norm || inner.nonfinite != Nonfinite::Propagate
+}
+
+/// Measures gradients that were just checked and are kept alive, if the step needs that.
+fn measure(
+    py: Python<'_>,
+    inner: &mut Inner,
+    mut rows: Option<&mut RowStep>,
+    grad_scale: f64,
+    (level, threads): (Level, usize),
+) -> PyResult<Measured> {
+    let mut measured = Measured { norm: NO_NORM, factor: unscale_factor(grad_scale), nonfinite: None };
+    if !measures(inner) {
+        return Ok(measured);
+    }
+    let (release, work) = (inner.work.total() >= RELEASE_GIL, &mut inner.work);
+    // SAFETY: upheld by the caller; this CPU supports the level.
+    let mut squares = detach_if(py, release, || unsafe { work.sum_of_squares(level, threads) })?;
+    if let Some(rows) = &mut rows {
+        // SAFETY: this CPU supports the level.
+        squares = squares.plus(unsafe { rows.sum_of_squares(level, threads) });
+    }
+    inner.shards.as_ref().map_or(Ok(()), |shards| shards.get().check(py))?;
+    if inner.max_grad_norm.is_some() || inner.track_norm {
+        let max_norm = inner.max_grad_norm.unwrap_or(f64::INFINITY);
+        let (norm, clipped) = schuss::clip_factor(squares, grad_scale, max_norm);
+        measured.norm = norm.to_bits();
+        measured.factor = if inner.max_grad_norm.is_some() { clipped } else { measured.factor };
+    }
+    if inner.nonfinite != Nonfinite::Propagate && !squares.sum.is_finite() {
+        // SAFETY: upheld by the caller.
+        let first = unsafe { inner.work.first_nonfinite() };
+        measured.nonfinite = first.or_else(|| rows.and_then(RowStep::first_nonfinite));
+    }
+    Ok(measured)
+}
+
+/// Counts a step that has been taken.
+fn count(core: &Locked, inner: &mut Inner, sharing: Option<Sharing>, norm: u64) {
     inner.group_steps.iter_mut().for_each(|steps| *steps = MOST_STEPS.min(*steps + 1));
     if let Some(sharing) = sharing {
         inner.share(sharing);
@@ -196,14 +237,9 @@ pub fn take<'py>(
     if let Some(look_ahead) = &mut inner.look_ahead {
         look_ahead.moved = false;
     }
-    core.steps.store(MOST_STEPS.min(steps + 1), Ordering::Relaxed);
+    core.steps.store(MOST_STEPS.min(core.steps.load(Ordering::Relaxed) + 1), Ordering::Relaxed);
     core.norm.store(norm, Ordering::Relaxed);
-    core.bound.store(bound, Ordering::Relaxed);
-    let old = match products {
-        Some(changes) => changes.get().make_checked(py)?,
-        None => Vec::new(),
-    };
-    Ok(Ended::new(inner, py, !waiting.is_empty(), true, read, old))
+    core.bound.store(inner.max_grad_norm.map_or(NO_NORM, f64::to_bits), Ordering::Relaxed);
 }
 
 /// The programs that wait for the step, if all of them can run in its tasks.

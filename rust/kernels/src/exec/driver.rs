@@ -4,18 +4,18 @@
 //! Only a scalar stage over all arrays is a barrier for every array. Safety rests on the caller: see [`WorkList::run`]. Knows
 //! no optimizer and no binding.
 
-use super::followers::{Follower, TURN};
+use super::followers::{FOLLOWED, Follower};
 use super::item::Item;
 use super::plan::{Numbered, Plan, Round};
-use super::reductions::{by_cells, first_places, fold, form, neutral_of};
+use super::reductions::by_cells;
 use super::shards::Shards;
 use super::tiles::Call;
 use super::work_list::WorkList;
 use crate::cpu::Level;
 use crate::kernel::Tail;
 use crate::numeric::reduce::BLOCK;
-use crate::numeric::{RandomBits, Rounding, StateFormat, Storage, fpenv};
-use crate::rule::{Kind, Scope, State};
+use crate::numeric::{RandomBits, Rounding, StateFormat, fpenv};
+use crate::rule::Kind;
 
 /// The settings of a step.
 #[derive(Debug)]
@@ -126,10 +126,10 @@ impl WorkList {
                 // SAFETY: upheld by the caller; these arrays are this task's own, and have no followers.
                 return unsafe { this.run_together((i, len), pass, &call, step.rounding) };
             }
-            let turn = if followers.is_empty() { usize::MAX } else { TURN };
+            let most = if followers.is_empty() { usize::MAX } else { FOLLOWED };
             let mut at = start;
             while at < end {
-                let range = (at, turn.min(end - at));
+                let range = (at, most.min(end - at));
                 // SAFETY: upheld by the caller; the range lies within the array.
                 unsafe {
                     if takes_part {
@@ -181,75 +181,103 @@ impl WorkList {
         let round_of = |item: &Item| {
             if item.len == 0 || !item.present { None } else { plans[item.plan].running().get(round) }
         };
-        // The stages before the first pass run here, for arrays that no single task takes whole and for those without passes.
         if self.any_large || rounds().any(|round| round.passes.is_empty()) {
-            for (i, item) in self.items.iter().enumerate() {
-                let Some(round) = round_of(item) else { continue };
-                if round.passes.is_empty() || !item.whole {
-                    let first = round.passes.first().copied().unwrap_or(round.stages.len());
-                    // SAFETY: upheld by the caller; no task runs.
-                    round.stages[..first].iter().for_each(|stage| unsafe { self.text(i, stage, step.level) });
-                }
-            }
+            // SAFETY: upheld by the caller; no task runs.
+            unsafe { self.texts_before_passes(&round_of, step.level) };
         }
         for number in 0..rounds().map(|round| round.passes.len()).max().unwrap_or(0) {
-            // SAFETY: no task runs.
-            unsafe { self.before_pass(&round_of, number) };
-            // Rows and columns are reduced cell by cell; everything else runs block by block.
-            for cells in [true, false] {
-                let here = |item: &Item| {
-                    let round = round_of(item)?;
-                    if item.whole {
-                        return (number == 0 && !cells && !round.passes.is_empty()).then_some((round, 0));
-                    }
-                    let &place = round.passes.get(number)?;
-                    (by_cells(round.stages[place].stage) == cells).then_some((round, place))
-                };
-                if !self.items.iter().any(|item| here(item).is_some()) {
-                    continue;
-                }
-                self.reverse = !self.reverse;
-                let this = &*self;
-                let (chunks, extents) =
-                    if cells { (&this.chunks, &this.extents) } else { (&this.block_chunks, &this.blocks) };
-                this.share(step.threads, chunks, extents, &|i, units| {
-                    let Some((round, place)) = here(&this.items[i]) else { return };
-                    let (whole, len) = (this.items[i].whole, this.items[i].len);
-                    let last = round.ends && (whole || round.passes.last() == Some(&place));
-                    let followers = if last { followers } else { &[] };
-                    let most = if whole || followers.is_empty() { units.len() } else { TURN / BLOCK };
-                    for start in units.clone().step_by(most) {
-                        let turn = start..units.end.min(start + most);
-                        let range = (turn.start * BLOCK, len.min(turn.end * BLOCK) - turn.start * BLOCK);
-                        // SAFETY: upheld by the caller; only this task accesses the array, or these units.
-                        unsafe {
-                            match whole {
-                                true => this.run_whole(i, round, step),
-                                false => this.run_pass(i, &round.stages[place], step, turn, false),
-                            }
-                            followers.iter().for_each(|follower| follower.call(step.level, i, range));
-                        }
-                    }
-                });
+            // SAFETY: upheld by the caller; no task runs between the passes.
+            unsafe {
+                self.before_pass(&round_of, number);
+                // Rows and columns are reduced cell by cell; everything else runs block by block.
+                self.run_passes(&round_of, (number, true), step, followers);
+                self.run_passes(&round_of, (number, false), step, followers);
+                self.after_pass(&round_of, number);
             }
-            // SAFETY: no task runs.
-            unsafe { self.after_pass(&round_of, number) };
             // Whole arrays have been through all passes.
             if !self.any_large {
                 break;
             }
-            let this = &*self;
-            for (i, item) in this.items.iter().enumerate().filter(|(_, item)| !item.whole) {
-                let Some(round) = round_of(item) else { continue };
-                let Some(&place) = round.passes.get(number) else { continue };
-                let next = round.passes.get(number + 1).copied().unwrap_or(round.stages.len());
-                // SAFETY: upheld by the caller; no task runs.
+            // SAFETY: as above.
+            unsafe { self.texts_after_pass(&round_of, number, step.level) };
+        }
+    }
+
+    /// Runs the stages before the first pass, of arrays that no single task takes whole and of those without passes.
+    ///
+    /// # Safety
+    /// As for [`WorkList::run`]; no task may run.
+    unsafe fn texts_before_passes<'p>(&self, round_of: &impl Fn(&Item) -> Option<&'p Round>, level: Level) {
+        for (i, item) in self.items.iter().enumerate() {
+            let Some(round) = round_of(item) else { continue };
+            if round.passes.is_empty() || !item.whole {
+                let first = round.passes.first().copied().unwrap_or(round.stages.len());
+                // SAFETY: upheld by the caller.
+                round.stages[..first].iter().for_each(|stage| unsafe { self.text(i, stage, level) });
+            }
+        }
+    }
+
+    /// Runs the passes of this number that go cell by cell, or those that go block by block. With the first of the latter, arrays
+    /// that one task takes whole run all their stages.
+    ///
+    /// # Safety
+    /// As for [`WorkList::run_followed`].
+    unsafe fn run_passes<'p>(
+        &mut self,
+        round_of: &(impl Fn(&Item) -> Option<&'p Round> + Sync),
+        (number, cells): (usize, bool),
+        step: &Step<'_>,
+        followers: &[Follower<'_>],
+    ) {
+        let here = |item: &Item| {
+            let round = round_of(item)?;
+            if item.whole {
+                return (number == 0 && !cells && !round.passes.is_empty()).then_some((round, 0));
+            }
+            let &place = round.passes.get(number)?;
+            (by_cells(round.stages[place].stage) == cells).then_some((round, place))
+        };
+        if !self.items.iter().any(|item| here(item).is_some()) {
+            return;
+        }
+        self.reverse = !self.reverse;
+        let this = &*self;
+        let (chunks, extents) = if cells { (&this.chunks, &this.extents) } else { (&this.block_chunks, &this.blocks) };
+        this.share(step.threads, chunks, extents, &|i, units| {
+            let Some((round, place)) = here(&this.items[i]) else { return };
+            let (whole, len) = (this.items[i].whole, this.items[i].len);
+            let last = round.ends && (whole || round.passes.last() == Some(&place));
+            let followers = if last { followers } else { &[] };
+            let most = if whole || followers.is_empty() { units.len() } else { FOLLOWED / BLOCK };
+            for start in units.clone().step_by(most) {
+                let units = start..units.end.min(start + most);
+                let range = (units.start * BLOCK, len.min(units.end * BLOCK) - units.start * BLOCK);
+                // SAFETY: upheld by the caller; only this task accesses the array, or these units.
                 unsafe {
-                    this.finish_pass(i, &round.stages[place]);
-                    for stage in &round.stages[place + 1..next] {
-                        this.text(i, stage, step.level);
+                    match whole {
+                        true => this.run_whole(i, round, step),
+                        false => this.run_pass(i, &round.stages[place], step, units, false),
                     }
+                    followers.iter().for_each(|follower| follower.call(step.level, i, range));
                 }
+            }
+        });
+    }
+
+    /// Ends the pass of this number, and runs the stages before the next, of arrays that no single task takes whole.
+    ///
+    /// # Safety
+    /// As for [`WorkList::run`]; no task may run.
+    unsafe fn texts_after_pass<'p>(&self, round_of: &impl Fn(&Item) -> Option<&'p Round>, number: usize, level: Level) {
+        for (i, item) in self.items.iter().enumerate().filter(|(_, item)| !item.whole) {
+            let Some(round) = round_of(item) else { continue };
+            let Some(&place) = round.passes.get(number) else { continue };
+            let next = round.passes.get(number + 1).copied().unwrap_or(round.stages.len());
+            // SAFETY: upheld by the caller.
+            unsafe {
+                self.finish_pass(i, &round.stages[place]);
+                round.stages[place + 1..next].iter().for_each(|stage| self.text(i, stage, level));
             }
         }
     }
@@ -296,98 +324,6 @@ impl WorkList {
             None => rounding.of_array(i),
         }
     }
-
-    /// Copies the states of scope `all` into the scalars of every group.
-    fn load_shared(&self, step: &mut Step<'_>) {
-        for item in &self.items {
-            let rule = item.compiled.rule;
-            for (k, (_, state)) in rule.states_of(Scope::All).enumerate() {
-                let place = place_of(state);
-                step.scalars[item.group][place] = step.shared[k];
-            }
-        }
-    }
-
-    /// Fills an array's scalars from its group's; scalars of scope `array` persist from one round to the next.
-    ///
-    /// # Safety
-    /// No task may run.
-    unsafe fn load_scalars(&self, i: usize, group: &[f64], first: bool) {
-        let item = &self.items[i];
-        let rule = item.compiled.rule;
-        // SAFETY: upheld by the caller.
-        let own = unsafe { self.scalars.slice(item.scalars, rule.scalars.len()) };
-        own[..rule.array_scalars].copy_from_slice(&group[..rule.array_scalars]);
-        if first {
-            for (k, (_, state)) in rule.states_of(Scope::Array).enumerate() {
-                // SAFETY: an array state is one valid float64.
-                own[place_of(state)] = unsafe { *self.array_states[item.array_states + k] };
-            }
-        }
-    }
-
-    /// # Safety
-    /// As for [`WorkList::finish_pass`].
-    pub(super) unsafe fn store_array_states(&self, i: usize) {
-        let item = &self.items[i];
-        let rule = item.compiled.rule;
-        for (k, (_, state)) in rule.states_of(Scope::Array).enumerate() {
-            // SAFETY: upheld by the caller; an array state is one valid float64.
-            unsafe {
-                let value = self.scalars.get(item.scalars + place_of(state));
-                self.array_states[item.array_states + k].write(Storage::store(value));
-            }
-        }
-    }
-
-    /// Combines the reductions over all arrays, and runs the scalar stage that follows for each group.
-    ///
-    /// # Safety
-    /// No task may run; the passes of the round must be done.
-    unsafe fn text_over_all(
-        &self,
-        (place, plan): (usize, &Plan),
-        round: &Round,
-        groups: &mut Vec<usize>,
-        step: &mut Step<'_>,
-    ) {
-        let mine = |item: &&Item| item.plan == place && item.present;
-        let (rule, Some(text)) = (plan.compiled.rule, round.text) else { return };
-        // It has room for a number for each array.
-        groups.clear();
-        groups.extend(self.items.iter().filter(mine).map(|item| item.group));
-        groups.sort_unstable();
-        groups.dedup();
-        if groups.is_empty() {
-            return;
-        }
-        for &place in &round.passes {
-            let numbered = &round.stages[place];
-            let reductions = numbered.stage.reductions.iter().enumerate();
-            for (k, reduction) in reductions.filter(|(_, one)| one.scope == Scope::All) {
-                let mut result = neutral_of(reduction);
-                for item in self.items.iter().filter(mine) {
-                    let first = first_places(item, numbered).nth(k).expect("one for each reduction");
-                    let places = first..first + item.units(numbered.stage);
-                    // SAFETY: upheld by the caller.
-                    result = unsafe { fold(form(reduction), &self.partials, places, result) };
-                }
-                groups.iter().for_each(|&group| step.scalars[group][reduction.place] = result);
-            }
-        }
-        groups.iter().for_each(|&group| (text.text)(&mut step.scalars[group]));
-        // The groups share these states.
-        let lead = if groups.contains(&step.lead) { step.lead } else { groups[0] };
-        for (k, (_, state)) in rule.states_of(Scope::All).enumerate() {
-            let place = place_of(state);
-            step.shared[k] = Storage::store(step.scalars[lead][place]);
-            groups.iter().for_each(|&group| step.scalars[group][place] = step.shared[k]);
-        }
-    }
-}
-
-fn place_of(state: &State) -> usize {
-    state.scalar.expect("states of whole arrays are scalars")
 }
 
 #[cfg(test)]

@@ -11,8 +11,8 @@ use crate::kernel::Tail;
 use crate::numeric::reduce::BLOCK;
 use crate::rule::{Kind, Pass};
 
-/// Elements that a step and its followers take in turns.
-pub(super) const TURN: usize = 4 * BLOCK;
+/// Elements that a step updates before its followers do: they are still in the cache.
+pub(super) const FOLLOWED: usize = 4 * BLOCK;
 
 /// A program of one pass over the same parameters as a step's.
 pub struct Follower<'a> {

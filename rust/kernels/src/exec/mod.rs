@@ -3,6 +3,7 @@
 mod array;
 mod backup;
 mod driver;
+mod extend;
 mod followers;
 mod from_memory;
 mod item;
@@ -17,6 +18,7 @@ mod pool;
 mod quantized;
 mod reductions;
 mod rows;
+mod scalars;
 mod scratch;
 mod shards;
 mod stages;

@@ -1,43 +1,29 @@
-//! All arrays of an optimizer, where their data is, and how they are split into tasks. Runs no rule.
+//! All arrays of an optimizer, where their data is, and how they are split into tasks. Runs no rule, and adds no array.
 
-use std::collections::TryReserveError;
-
-use super::array::Array;
 use super::item::Item;
-use super::matrix::Cells;
 use super::norm::Runs;
-use super::partition::{Chunk, Extent, cut};
+use super::partition::{Chunk, Extent};
 use super::peers::Peers;
-use super::plan::{Plan, plans};
+use super::plan::Plan;
 use super::pool;
-use super::reductions::{by_cells, stage_places};
 use super::rows::Rows;
 use super::scratch::Scratch;
-use super::stretches::{Stretches, may_join};
-use crate::memory::{try_box, zeros};
-use crate::numeric::reduce::BLOCK;
+use super::stretches::Stretches;
 use crate::numeric::{Dtype, StateFormat, first_nonfinite, fpenv};
-use crate::rule::{Kind, Rule, Scope, Stage};
+use crate::rule::Scope;
 
 /// The longest array that one task takes through all its stages, so that later stages find it in that CPU's cache.
 pub(super) const WHOLE: usize = 32_768;
-
-/// The most elements of all arrays for which terms that a later pass recalls are kept in memory. Past the caches it moves fewer
-/// bytes to compute them again.
-const KEPT: usize = 131_072;
-/// The bytes of all parameters, gradients and states from which on kernels prefetch. It saves 5 to 15 % of the time there, and
-/// costs up to 8 % in the caches.
-const PAST_CACHES: usize = 32 << 20;
 
 /// All arrays of an optimizer, and how a step over them is divided among threads.
 #[derive(Debug, Default)]
 pub struct WorkList {
     pub(super) items: Vec<Item>,
     pub(super) streams: Vec<*mut u8>,
-    vectors: Vec<*mut u8>,
+    pub(super) vectors: Vec<*mut u8>,
     pub(super) array_states: Vec<*mut f64>,
     /// Memory of vectors that are not states; never moved.
-    vector_memory: Vec<Box<[u64]>>,
+    pub(super) vector_memory: Vec<Box<[u64]>>,
     pub(super) scalars: Scratch,
     pub(super) partials: Scratch,
     /// Terms that a later pass recalls, of all arrays; empty where they are many.
@@ -61,9 +47,9 @@ pub struct WorkList {
     pub(super) peers: Option<Peers>,
     /// What they exchange at a time.
     pub(super) exchanged: Vec<f64>,
-    partial_count: usize,
+    pub(super) partial_count: usize,
     pub(super) block_count: usize,
-    scalar_count: usize,
+    pub(super) scalar_count: usize,
     /// Number of arrays without a gradient.
     absent: usize,
     /// Whether any array follows the one before it, and the stretches of those that do; None when something has changed.
@@ -86,153 +72,6 @@ unsafe impl Send for WorkList {}
 unsafe impl Sync for WorkList {}
 
 impl WorkList {
-    /// Appends arrays.
-    ///
-    /// # Errors
-    /// There is no memory for what steps over them need; the work list is then useless.
-    pub fn extend(&mut self, arrays: impl IntoIterator<Item = Array>) -> Result<(), TryReserveError> {
-        for array in arrays {
-            self.add(array)?;
-        }
-        self.total = self.items.iter().map(|item| item.len).sum();
-        self.own = self.items.iter().map(|item| item.part.len()).sum();
-        self.past_caches = self.items.iter().map(Item::bytes).sum::<usize>() >= PAST_CACHES;
-        self.items.iter_mut().for_each(|item| item.prefetches = self.past_caches && item.len > WHOLE);
-        self.any_large = self.items.iter().any(|item| !item.whole && item.len > 0);
-        self.stretches = None;
-        self.chunks = cut(&self.extents, self.own)?;
-        self.block_chunks = cut(&self.blocks, self.own)?;
-        self.runs.reserve(self.items.len(), self.block_chunks.len())?;
-        self.plain = self.plans.iter().all(|plan| plan.plain) && !self.items.iter().any(Item::has_scalars);
-        self.partials.grow(self.partial_count.max(self.block_count))?;
-        self.reserve_exchanged()?;
-        let recalls = |stage: &Stage| matches!(&stage.kind, Kind::Pass(pass) if pass.recalls.is_some());
-        let mut stages = self.plans.iter().flat_map(|plan| plan.compiled.rule.stages());
-        if self.total > KEPT {
-            self.terms = Scratch::default();
-        } else if stages.any(recalls) {
-            self.terms.grow(self.block_count * BLOCK)?;
-        }
-        self.scalars.grow(self.scalar_count)
-    }
-
-    /// Memory for the entries of one more array.
-    fn reserve(&mut self, rule: &Rule) -> Result<(), TryReserveError> {
-        self.items.try_reserve(1)?;
-        self.groups.try_reserve(self.items.len() + 1)?;
-        self.vector_memory.try_reserve(rule.rows.len() + rule.cols.len())?;
-        self.blocks.try_reserve(1)?;
-        self.extents.try_reserve(1)?;
-        self.streams.try_reserve(2 + rule.streams().count())?;
-        self.vectors.try_reserve(rule.rows.len() + rule.cols.len())?;
-        self.array_states.try_reserve(rule.states.len())
-    }
-
-    fn add(&mut self, array: Array) -> Result<(), TryReserveError> {
-        let rule = array.rule.rule;
-        let cells = array.matrix.filter(|_| rule.needs_matrix()).map(Cells::new);
-        assert!(
-            cells.is_none() || array.format != StateFormat::Int8 || rule.takes_int8(),
-            "{rule:?}: a pass cannot both sum rows or columns and use int8 states, whose blocks do not begin with rows"
-        );
-        self.reserve(rule)?;
-        let (streams, vectors, array_states) = (self.streams.len(), self.vectors.len(), self.array_states.len());
-        let (part, compute) = (array.part.clone(), array.param_type.compute());
-        // Where a stream would begin that has only this part.
-        let whole = |stream: *mut u8, size: usize| stream.wrapping_sub(part.start * size);
-        let param = if array.rounded.is_some() { whole(array.param, compute.size()) } else { array.param };
-        self.streams.extend([param, whole(array.grad, array.grad_type.size())]);
-        self.streams.extend(rule.streams().map(|(place, state)| match state.scope {
-            Scope::Element if state.exact => whole(array.states[place], compute.size()),
-            Scope::Element => whole(array.states[place], array.format.size(compute)),
-            _ => array.states[place],
-        }));
-        for scope in [Scope::Row, Scope::Col] {
-            let names = if scope == Scope::Row { rule.rows } else { rule.cols };
-            let states = rule.states_of(scope).map(|(place, _)| array.states[place]);
-            let length = array.matrix.map_or(0, |matrix| matrix.vector(scope));
-            self.vectors.extend(states);
-            for _ in rule.states_of(scope).count()..names.len() {
-                let mut memory = zeros((length * compute.size()).div_ceil(8))?.into_boxed_slice();
-                self.vectors.push(memory.as_mut_ptr().cast());
-                self.vector_memory.push(memory);
-            }
-        }
-        self.array_states.extend(rule.states_of(Scope::Array).map(|(place, _)| array.states[place].cast::<f64>()));
-        let state_bits = rule
-            .streams()
-            .enumerate()
-            .filter(|(_, (_, state))| state.scope == Scope::Element)
-            .map(|(k, _)| 1 << k)
-            .sum();
-        let staged =
-            rule.stages().any(|stage| !stage.reductions.is_empty()) || rule.stages().count() > rule.programs.len();
-        let mut partials = Vec::new();
-        if staged {
-            partials.try_reserve_exact(rule.stages().count())?;
-            for stage in rule.stages() {
-                partials.push(self.partial_count);
-                let units = cells.as_ref().filter(|_| by_cells(stage)).map_or(array.len.div_ceil(BLOCK), Cells::units);
-                self.partial_count += stage_places(stage, units, cells.as_ref());
-            }
-        }
-        let known = self.plans.iter().position(|plan| std::ptr::eq(plan.compiled, array.rule));
-        let plan = known.unwrap_or_else(|| {
-            self.plans.push(plans(array.rule));
-            self.plans.len() - 1
-        });
-        let item = Item {
-            compiled: array.rule,
-            group: array.group,
-            len: array.len,
-            part: part.clone(),
-            param_type: array.param_type,
-            grad_type: array.grad_type,
-            format: array.format,
-            rounded: array.rounded,
-            cells: cells.map(try_box).transpose()?,
-            streams,
-            vectors,
-            states: rule.streams().count(),
-            state_bits,
-            exact_bits: rule.streams().enumerate().filter(|(_, (_, state))| state.exact).map(|(k, _)| 1 << k).sum(),
-            array_states,
-            scalars: self.scalar_count,
-            partials: partials.into(),
-            first_block: self.block_count,
-            whole: staged && array.len <= WHOLE && self.peers.is_none(),
-            prefetches: false,
-            present: true,
-            follows: false,
-            plan,
-        };
-        self.block_lens.try_reserve(array.len.div_ceil(BLOCK))?;
-        self.block_lens.extend((0..array.len).step_by(BLOCK).map(|at| BLOCK.min(array.len - at) as u16));
-        self.block_count += array.len.div_ceil(BLOCK);
-        self.scalar_count += rule.scalars.len();
-        let units = |before: &dyn Fn(usize) -> usize| (before(part.start), before(part.end) - before(part.start));
-        let (first, count) = units(&|element| element.div_ceil(BLOCK));
-        let blocks = Extent { whole: item.whole, first, units: count, ..Extent::blocks(array.len) };
-        self.blocks.push(blocks);
-        self.extents.push(match &cells {
-            Some(cells) => {
-                let before = |element| if element == array.len { cells.units() } else { cells.units_before(element) };
-                let (first, count) = units(&before);
-                Extent { unit: array.len.div_ceil(cells.units().max(1)).max(1), first, units: count, ..blocks }
-            }
-            None => blocks,
-        });
-        self.items.push(item);
-        let last = self.items.len() - 1;
-        if last > 0 && self.is_behind(last, &[self.items[last].param_type.size()]) {
-            let (before, item) = (&self.items[last - 1], &self.items[last]);
-            let kind = |item: &Item| (item.plan, item.param_type, item.format);
-            self.items[last].follows = kind(before) == kind(item) && may_join(before) && may_join(item);
-            self.any_follow |= self.items[last].follows;
-        }
-        Ok(())
-    }
-
     /// Number of arrays.
     pub fn len(&self) -> usize {
         self.items.len()

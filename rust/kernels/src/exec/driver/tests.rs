@@ -10,7 +10,7 @@ use super::*;
 use crate::kernel::CompiledRule;
 use crate::numeric::{Dtype, StateFormat};
 use crate::optimizers;
-use crate::rule::{Common, Decay};
+use crate::rule::{Common, Decay, Scope};
 use crate::support::{
     Case, Owned, PLAIN, SHAPES, Settings, arrays, first_shared, hypers, len, run, scalars, work_list,
 };
