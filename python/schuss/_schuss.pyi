@@ -17,8 +17,8 @@ __all__ = [
     "CudaWork",
     "ExclusiveLock",
     "Job",
-    "Memory",
     "OtherValues",
+    "OwnedMemory",
     "Shards",
     "Stepper",
     "Stepping",
@@ -210,7 +210,7 @@ class Changes:
     def make_after(self, calls: Sequence[tuple[Callable[[Any], Any], Any, Any]]) -> None: ...
 
 @final
-class Memory:
+class OwnedMemory:
     def __new__(cls, array: np.ndarray) -> Self: ...
     @property
     def __array_interface__(self) -> dict[str, Any]: ...

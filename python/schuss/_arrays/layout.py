@@ -70,7 +70,7 @@ def zeros(
 
 def owned(array: np.ndarray) -> np.ndarray:
     """An array with the memory of a new one, which its user can neither resize nor release, through its base either."""
-    return np.asarray(_schuss.Memory(array))
+    return np.asarray(_schuss.OwnedMemory(array))
 
 
 def following(arrays: Sequence[np.ndarray]) -> list[bool]:

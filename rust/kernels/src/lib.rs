@@ -32,6 +32,9 @@ pub use cpu::level;
 pub use cpu::prefetch;
 #[doc(hidden)]
 pub use exec::in_parallel;
+#[cfg(unix)]
+#[doc(hidden)]
+pub use exec::pthread_atfork;
 pub use exec::{
     Array, Backup, Combine, Follower, LocalSum, Matrix, Peers, RowGradients, RowStep, Shards, Step, WorkList, cut_size,
     num_threads, padded_length, set_num_threads,

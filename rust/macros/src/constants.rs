@@ -6,7 +6,7 @@ use syn::Ident;
 
 use crate::analyze::recalled_tile;
 use crate::streams::{Domain, operands, recalled, stored};
-use crate::terms::{Factors, Memory, fused, in_memory, term};
+use crate::terms::{Factors, Held, fused, in_memory, term};
 use crate::tree::*;
 
 pub fn rule(family: &Family, rule: &Rule, programs: &[TokenStream], host: &Ident) -> TokenStream {
@@ -174,9 +174,9 @@ pub fn stage(rule: &Rule, stage: &Stage, kind: &TokenStream, text: &TokenStream)
         let term = term(reduction);
         let factor = |factor: &Expr| {
             let (memory, unscaled) = match in_memory(stage, factor) {
-                Some(Memory::Always("p")) => (quote!(Some(crate::rule::Stream::Param)), false),
-                Some(Memory::Always(_)) => (quote!(Some(crate::rule::Stream::Grad)), false),
-                Some(Memory::Unscaled(_)) => (quote!(Some(crate::rule::Stream::Grad)), true),
+                Some(Held::Always("p")) => (quote!(Some(crate::rule::Stream::Param)), false),
+                Some(Held::Always(_)) => (quote!(Some(crate::rule::Stream::Grad)), false),
+                Some(Held::Unscaled(_)) => (quote!(Some(crate::rule::Stream::Grad)), true),
                 None => (quote!(None), false),
             };
             let tile = factors.tile(factor).unwrap_or(usize::MAX);

@@ -54,8 +54,7 @@ impl<'a> Factors<'a> {
         for reduction in stage.reductions.iter().filter(stored) {
             let term = term(reduction);
             for factor in [Some(term.left), term.right].into_iter().flatten() {
-                if in_memory(stage, factor) != Some(Memory::Always("p")) && !tiles.iter().any(|tile| tile.same(factor))
-                {
+                if in_memory(stage, factor) != Some(Held::Always("p")) && !tiles.iter().any(|tile| tile.same(factor)) {
                     tiles.push(factor);
                 }
             }
@@ -68,24 +67,24 @@ impl<'a> Factors<'a> {
     }
 }
 
-/// Whether a factor is a value that is already in memory.
+/// When a factor is a value that is already in memory.
 #[derive(PartialEq)]
-pub enum Memory {
+pub enum Held {
     /// In every step.
     Always(&'static str),
     /// Only in steps that neither scale gradients nor add weight decay to them.
     Unscaled(&'static str),
 }
 
-pub fn in_memory(stage: &Stage, factor: &Expr) -> Option<Memory> {
+pub fn in_memory(stage: &Stage, factor: &Expr) -> Option<Held> {
     let Kind::Pass(arguments) = &stage.kind else { return None };
     match factor {
         Expr::Name(name) if name == "p" && !stage.assigns("p") && arguments.restore.is_none() => {
-            Some(Memory::Always("p"))
+            Some(Held::Always("p"))
         }
         Expr::Name(name) if name == "g" && !stage.assigns("g") => Some(match arguments.raw {
-            true => Memory::Always("g"),
-            false => Memory::Unscaled("g"),
+            true => Held::Always("g"),
+            false => Held::Unscaled("g"),
         }),
         _ => None,
     }

@@ -17,12 +17,12 @@ mod threads {
 use loom::cell::UnsafeCell;
 use loom::sync::Arc;
 use loom::thread;
-use region::{Board, Patience};
+use region::{Board, WaitPolicy};
 
 /// Waits a number of times, whatever the regions say.
 struct Waits(u32);
 
-impl Patience for Waits {
+impl WaitPolicy for Waits {
     fn region_ended(&mut self, _keep_spinning: bool) {}
 
     fn wait(&mut self, posted: impl Fn() -> bool) -> bool {

@@ -20,7 +20,7 @@
 //! thread can be started.
 //!
 //! # Forks
-//! A fork waits until no region is running, and regions wait until it is over. The child has no helpers, so it leaves the team of
+//! A fork waits until no region is running, and regions wait until it is over. The child has no helpers, so it leaves the pool of
 //! its parent alone and makes a new one.
 
 use std::ffi::{c_int, c_void};
@@ -65,10 +65,10 @@ struct Library {
 
 static LIBRARY: OnceLock<Library> = OnceLock::new();
 static SHARING: AtomicBool = AtomicBool::new(false);
-/// The team of this process; null until the first region, and in a forked process.
-static TEAM: AtomicPtr<Team> = AtomicPtr::new(null_mut());
+/// The pool of this process; null until the first region, and in a forked process.
+static POOL: AtomicPtr<Pool> = AtomicPtr::new(null_mut());
 
-struct Team {
+struct Pool {
     state: Mutex<State>,
     changed: Condvar,
     /// Scratch memory of each place, or null.
@@ -88,12 +88,12 @@ struct State {
 #[derive(Clone)]
 struct Helper {
     /// The next job, or null.
-    order: Arc<AtomicPtr<Order>>,
+    task: Arc<AtomicPtr<Task>>,
     thread: Thread,
 }
 
 /// A job for a thread; it lives on the stack of the region's caller.
-struct Order {
+struct Task {
     do_job: DoJob,
     job: *mut Job,
     extra: c_int,
@@ -102,18 +102,18 @@ struct Order {
     left: *const AtomicUsize,
 }
 
-impl Order {
+impl Task {
     /// # Safety
     /// The job is alive, and nobody else uses it or its place.
-    unsafe fn run(&self, library: &Library, team: &Team) {
+    unsafe fn run(&self, library: &Library, pool: &Pool) {
         // SAFETY: as above. OpenBLAS may use a job again, so its pointers to scratch memory do not stay.
         unsafe {
             let own = (*self.job).scratch;
             if own[0].is_null() {
-                let mut scratch = team.scratch[self.place].load(Ordering::Relaxed);
+                let mut scratch = pool.scratch[self.place].load(Ordering::Relaxed);
                 if scratch.is_null() {
                     scratch = (library.allocate)(2);
-                    team.scratch[self.place].store(scratch, Ordering::Relaxed);
+                    pool.scratch[self.place].store(scratch, Ordering::Relaxed);
                 }
                 (*self.job).scratch[0] = scratch;
             }
@@ -124,33 +124,33 @@ impl Order {
 }
 
 impl Helper {
-    fn start(place: usize, library: &'static Library, team: &'static Team) -> Option<Helper> {
-        let order = Arc::new(AtomicPtr::new(null_mut()));
-        let orders = Arc::clone(&order);
+    fn start(place: usize, library: &'static Library, pool: &'static Pool) -> Option<Helper> {
+        let task = Arc::new(AtomicPtr::new(null_mut()));
+        let tasks = Arc::clone(&task);
         let serve = move || {
             loop {
-                let order: *mut Order = next(&orders);
+                let task: *mut Task = next(&tasks);
                 // SAFETY: the region waits until `left` is 0, which is the last that is touched.
                 unsafe {
-                    (*order).run(library, team);
-                    (*(*order).left).fetch_sub(1, Ordering::Release);
+                    (*task).run(library, pool);
+                    (*(*task).left).fetch_sub(1, Ordering::Release);
                 }
             }
         };
         let thread = std::thread::Builder::new().name(format!("schuss-blas-{place}")).spawn(serve).ok()?;
-        Some(Helper { order, thread: thread.thread().clone() })
+        Some(Helper { task, thread: thread.thread().clone() })
     }
 }
 
-/// Waits for the next order: spins, then sleeps.
-fn next(orders: &AtomicPtr<Order>) -> *mut Order {
+/// Waits for the next task: spins, then sleeps.
+fn next(tasks: &AtomicPtr<Task>) -> *mut Task {
     let since = Instant::now();
     loop {
         for _ in 0..100 {
-            let order = orders.load(Ordering::Acquire);
-            if !order.is_null() {
-                orders.store(null_mut(), Ordering::Relaxed);
-                return order;
+            let task = tasks.load(Ordering::Acquire);
+            if !task.is_null() {
+                tasks.store(null_mut(), Ordering::Relaxed);
+                return task;
             }
             std::hint::spin_loop();
         }
@@ -161,13 +161,13 @@ fn next(orders: &AtomicPtr<Order>) -> *mut Order {
 }
 
 /// What a region has for itself: a place for its caller, and helpers with theirs, or none: then OpenBLAS's own threads do the rest.
-struct Crew {
+struct Team {
     caller: usize,
     helpers: Vec<(usize, Helper)>,
 }
 
-impl Team {
-    fn new(places: usize) -> Team {
+impl Pool {
+    fn new(places: usize) -> Pool {
         let state = State {
             places: (0..places).map(|_| (false, None)).collect(),
             regions: 0,
@@ -175,22 +175,22 @@ impl Team {
             forks: 0,
             waiting: 0,
         };
-        Team {
+        Pool {
             state: Mutex::new(state),
             changed: Condvar::new(),
             scratch: (0..places).map(|_| AtomicPtr::new(null_mut())).collect(),
         }
     }
 
-    /// This process's team.
-    fn get(library: &Library) -> &'static Team {
-        let current = TEAM.load(Ordering::Acquire);
-        // SAFETY: a team that was published is never freed.
-        if let Some(team) = unsafe { current.as_ref() } {
-            return team;
+    /// This process's pool.
+    fn get(library: &Library) -> &'static Pool {
+        let current = POOL.load(Ordering::Acquire);
+        // SAFETY: a pool that was published is never freed.
+        if let Some(pool) = unsafe { current.as_ref() } {
+            return pool;
         }
-        let new = Box::into_raw(Box::new(Team::new(library.places)));
-        match TEAM.compare_exchange(null_mut(), new, Ordering::AcqRel, Ordering::Acquire) {
+        let new = Box::into_raw(Box::new(Pool::new(library.places)));
+        match POOL.compare_exchange(null_mut(), new, Ordering::AcqRel, Ordering::Acquire) {
             // SAFETY: just made, and never freed.
             Ok(_) => unsafe { &*new },
             Err(other) => {
@@ -228,25 +228,25 @@ impl Team {
         }
     }
 
-    fn enter(&'static self, wanted: usize, library: &'static Library) -> Crew {
-        self.until(|state| if state.forks == 0 { state.crew(wanted, library, self) } else { None })
+    fn enter(&'static self, wanted: usize, library: &'static Library) -> Team {
+        self.until(|state| if state.forks == 0 { state.team(wanted, library, self) } else { None })
     }
 
-    fn leave(&self, crew: Crew) {
+    fn leave(&self, team: Team) {
         self.change(|state| {
-            state.places[crew.caller].0 = false;
-            for (place, _) in &crew.helpers {
+            state.places[team.caller].0 = false;
+            for (place, _) in &team.helpers {
                 state.places[*place].0 = false;
             }
             state.regions -= 1;
-            state.helping -= crew.helpers.len();
+            state.helping -= team.helpers.len();
         });
     }
 }
 
 impl State {
     /// A place and helpers, if the region need not wait for others.
-    fn crew(&mut self, wanted: usize, library: &'static Library, team: &'static Team) -> Option<Crew> {
+    fn team(&mut self, wanted: usize, library: &'static Library, pool: &'static Pool) -> Option<Team> {
         let own = (library.threads.load(Ordering::Relaxed) - 1).max(0) as usize;
         let sharing = SHARING.load(Ordering::Relaxed);
         // As many helpers at a time as OpenBLAS has threads: more would only wait for CPUs.
@@ -261,7 +261,7 @@ impl State {
             for place in hired {
                 let helper = &mut self.places[place].1;
                 if helper.is_none() {
-                    *helper = Helper::start(place, library, team);
+                    *helper = Helper::start(place, library, pool);
                 }
                 helpers.extend(helper.clone().map(|helper| (place, helper)));
             }
@@ -274,32 +274,32 @@ impl State {
         }
         self.regions += 1;
         self.helping += helpers.len();
-        Some(Crew { caller, helpers })
+        Some(Team { caller, helpers })
     }
 }
 
 /// The callback.
 unsafe extern "C" fn region(_sync: c_int, do_job: DoJob, count: c_int, size: usize, jobs: *mut Job, extra: c_int) {
     let Some(library) = LIBRARY.get() else { unreachable!("the callback is set after the library") };
-    let team = Team::get(library);
+    let pool = Pool::get(library);
     let wanted = count as usize - 1;
-    let crew = team.enter(wanted, library);
-    let left = AtomicUsize::new(crew.helpers.len());
-    let order =
-        |number: usize, place| Order { do_job, job: jobs.wrapping_byte_add(number * size), extra, place, left: &left };
-    let mut orders: Vec<Order> = crew.helpers.iter().enumerate().map(|(i, (place, _))| order(i + 1, *place)).collect();
-    for ((_, helper), order) in crew.helpers.iter().zip(&mut orders) {
-        helper.order.store(order, Ordering::Release);
+    let team = pool.enter(wanted, library);
+    let left = AtomicUsize::new(team.helpers.len());
+    let task =
+        |number: usize, place| Task { do_job, job: jobs.wrapping_byte_add(number * size), extra, place, left: &left };
+    let mut tasks: Vec<Task> = team.helpers.iter().enumerate().map(|(i, (place, _))| task(i + 1, *place)).collect();
+    for ((_, helper), task) in team.helpers.iter().zip(&mut tasks) {
+        helper.task.store(task, Ordering::Release);
         helper.thread.unpark();
     }
     // SAFETY: OpenBLAS's jobs stay until the callback returns, and each has its own place.
     unsafe {
-        let alone = crew.helpers.len() < wanted;
+        let alone = team.helpers.len() < wanted;
         let rest = jobs.wrapping_byte_add(size);
         if alone {
             (library.start)(1, rest);
         }
-        order(0, crew.caller).run(library, team);
+        task(0, team.caller).run(library, pool);
         if alone {
             (library.wait)(wanted as isize, rest);
         }
@@ -310,37 +310,29 @@ unsafe extern "C" fn region(_sync: c_int, do_job: DoJob, count: c_int, size: usi
         // Jobs of a region end at about the same time; a helper that takes longer was preempted, so yield this CPU to it.
         if rounds < 10_000 { std::hint::spin_loop() } else { std::thread::yield_now() }
     }
-    team.leave(crew);
+    pool.leave(team);
 }
 
 #[cfg(unix)]
 mod forks {
     use super::*;
 
-    unsafe extern "C" {
-        pub fn pthread_atfork(
-            prepare: Option<extern "C" fn()>,
-            parent: Option<extern "C" fn()>,
-            child: Option<extern "C" fn()>,
-        ) -> c_int;
-    }
-
     pub extern "C" fn prepare() {
         if let Some(library) = LIBRARY.get() {
-            let team = Team::get(library);
-            team.change(|state| state.forks += 1);
-            team.until(|state| (state.regions == 0).then_some(()));
+            let pool = Pool::get(library);
+            pool.change(|state| state.forks += 1);
+            pool.until(|state| (state.regions == 0).then_some(()));
         }
     }
 
     pub extern "C" fn parent() {
         if let Some(library) = LIBRARY.get() {
-            Team::get(library).change(|state| state.forks -= 1);
+            Pool::get(library).change(|state| state.forks -= 1);
         }
     }
 
     pub extern "C" fn child() {
-        TEAM.store(null_mut(), Ordering::Release);
+        POOL.store(null_mut(), Ordering::Release);
     }
 }
 
@@ -366,7 +358,7 @@ pub fn share_threads_with_blas(share: bool, library: Option<([usize; 5], usize)>
         };
         if LIBRARY.set(library).is_ok() {
             #[cfg(unix)]
-            forks::pthread_atfork(Some(forks::prepare), Some(forks::parent), Some(forks::child));
+            schuss::pthread_atfork(Some(forks::prepare), Some(forks::parent), Some(forks::child));
             std::mem::transmute::<*const c_void, unsafe extern "C" fn(Callback)>(set)(region);
         }
     }

@@ -21,7 +21,7 @@ use crate::options::{plain_flag, plain_scale};
 use crate::pinned::Pinned;
 use crate::rows::Given;
 use crate::step::scheduled_values;
-use crate::step::{self, Ended, Taken, Then, add_gradients, fill_scalars, restore_gradients, run};
+use crate::step::{self, StepArguments, StepResult, Then, add_gradients, fill_scalars, restore_gradients, run};
 use crate::tree;
 
 /// The message where a step cannot start.
@@ -266,8 +266,9 @@ impl Core {
         if inner.backend.is_some() {
             return Err(PyRuntimeError::new_err("steps over rows are for arrays in host memory"));
         }
-        let taken = Taken { grads: Some(grads), rows: &rows.0, grad_scale, partial, ..Taken::default() };
-        Ok(step::take(slf.as_any(), core, &mut inner, taken)?.taken)
+        let arguments =
+            StepArguments { grads: Some(grads), rows: &rows.0, grad_scale, partial, ..StepArguments::default() };
+        Ok(step::take(slf.as_any(), core, &mut inner, arguments)?.taken)
     }
 
     /// Raises an exception if the optimizer is in use.
@@ -374,10 +375,10 @@ impl Core {
         };
         let (grad_scale, zero_grads, partial) = options;
         let (grads, own) = (own.as_ref().or(grads), own.is_some());
-        let taken = Taken { grads, own, grad_scale, zero_grads, partial, waiting: &waiting, rows: &[] };
+        let arguments = StepArguments { grads, own, grad_scale, zero_grads, partial, waiting: &waiting, rows: &[] };
         let mut old = Vec::new();
         old.try_reserve_exact(waiting.len()).map_err(no_memory)?;
-        let Ended { taken, left } = step::take(optimizer, core, inner, taken)?;
+        let StepResult { taken, left } = step::take(optimizer, core, inner, arguments)?;
         let Some((read, products)) = left else { return Ok(taken) };
         let _changing = core.changing(&guard);
         drop(guard);

@@ -43,7 +43,7 @@ impl Fingerprint {
         text.bytes().fold(Fingerprint(0xcbf2_9ce4_8422_2325), |hash, byte| hash.with(u64::from(byte)))
     }
 
-    /// The same with a number (FNV-1a, over words).
+    /// The hash of what was hashed before and this number (FNV-1a, over words).
     fn with(self, word: u64) -> Fingerprint {
         let mixed = (self.0 ^ word).wrapping_mul(0x0000_0100_0000_01b3);
         Fingerprint(mixed ^ mixed >> 32)

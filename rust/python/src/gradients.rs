@@ -90,7 +90,7 @@ pub fn read(
     };
     let (py, known) = (optimizer.py(), Known::new(optimizer.py()));
     let remembered = own && !inner.own.is_empty();
-    inner.turn = inner.turn.wrapping_add(IN_TURN);
+    inner.next_range = inner.next_range.wrapping_add(IN_TURN);
     // SAFETY: nothing below runs code in Python, which could change these lists, before the references are taken.
     if let (Some(gradients), Some(given)) = unsafe { (inner.tree.items(grads), inner.given.items(py)) }
         && own == remembered
@@ -211,7 +211,7 @@ fn as_before(
         let mut arrays = range * RANGE..params.len().min((range + 1) * RANGE);
         let same_objects = given.is_none_or(|(items, had)| lists::same(&items[arrays.clone()], &had[arrays.clone()]))
             && (!own || lists::same(&gradients[arrays.clone()], &inner.own[arrays.clone()]));
-        let in_turn = (range + ranges - inner.turn % ranges) % ranges < looked;
+        let in_turn = (range + ranges - inner.next_range % ranges) % ranges < looked;
         let same = |i: usize| {
             if own {
                 prefetch_next(params, &[], i, known);

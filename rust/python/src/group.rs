@@ -163,7 +163,7 @@ pub fn find_rule(name: &str, values: usize) -> PyResult<&'static CompiledRule> {
 /// number of interleaved matrices.
 pub type MatrixShape = (usize, usize, usize, bool, usize);
 
-/// It as the driver has it.
+/// A matrix as the driver describes it.
 pub fn matrix((batch, rows, cols, transposed, interleaved): MatrixShape) -> Matrix {
     Matrix { batch, rows, cols, transposed, interleaved }
 }

@@ -14,7 +14,7 @@ use crate::callbacks::{Problem, explain};
 use crate::changes::Waiting;
 use crate::group::{Entry, MOST_STEPS, ScalarSets, zeros};
 use crate::memory::{List, no_memory};
-use crate::own_memory::Memory;
+use crate::own_memory::OwnedMemory;
 use crate::pinned::Pinned;
 use crate::sharded::Shards;
 use crate::tree::{Given, Tree};
@@ -76,8 +76,8 @@ pub struct Inner {
     /// Keeps a step's gradients alive; empty between steps.
     pub gradients: Vec<Py<PyAny>>,
     /// What owns the memory of parameters that are packed, and the first range of them that the next step looks at.
-    pub block: Option<Py<Memory>>,
-    pub turn: usize,
+    pub block: Option<Py<OwnedMemory>>,
+    pub next_range: usize,
     /// The optimizer's own gradients, and what owns their memory, while they are those in the work list.
     pub own: Vec<Py<PyAny>>,
     pub own_memory: Vec<Py<PyAny>>,
@@ -136,7 +136,7 @@ impl Inner {
             agreed: (Vec::new(), false),
             gradients: Vec::new(),
             block: None,
-            turn: 0,
+            next_range: 0,
             own: Vec::new(),
             own_memory: Vec::new(),
             max_grad_norm: None,
@@ -159,7 +159,7 @@ impl Inner {
         Ok(Sharing { missed, sets, of_arrays, scalars })
     }
 
-    /// The same after a step for which some arrays have no gradient, nor one of some of their rows.
+    /// Prepares the numbers of missed steps after one for which some arrays have no gradient, nor one of some of their rows.
     pub fn missing_one(&self, has_rows: impl Fn(usize) -> bool) -> PyResult<Sharing> {
         let absent = |i: usize| u64::from(self.work.is_absent(i) && !has_rows(i));
         self.sharing(self.missed.iter().enumerate().map(|(i, &missed)| MOST_STEPS.min(missed + absent(i))))

@@ -74,7 +74,7 @@ fn _schuss(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<look_ahead::AtLookAhead>()?;
     module.add_class::<look_ahead::OtherValues>()?;
     module.add_class::<changes::Changes>()?;
-    module.add_class::<own_memory::Memory>()?;
+    module.add_class::<own_memory::OwnedMemory>()?;
     module.add_class::<lock::AfterStep>()?;
     module.add_class::<arrangement::Arrangement>()?;
     module.add_class::<functional::Job>()?;

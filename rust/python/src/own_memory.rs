@@ -5,14 +5,14 @@ use pyo3::prelude::*;
 
 /// Owns the memory of the arrays that `numpy.asarray` makes of it: an array that had it could be resized, a memoryview released.
 #[pyclass(frozen, module = "schuss._schuss")]
-pub struct Memory(Py<PyUntypedArray>);
+pub struct OwnedMemory(Py<PyUntypedArray>);
 
 #[pymethods]
-impl Memory {
+impl OwnedMemory {
     /// Takes the memory of an array that nobody else has.
     #[new]
-    fn new(array: Py<PyUntypedArray>) -> Memory {
-        Memory(array)
+    fn new(array: Py<PyUntypedArray>) -> OwnedMemory {
+        OwnedMemory(array)
     }
 
     #[getter]

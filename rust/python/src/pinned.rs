@@ -14,7 +14,7 @@ use schuss::Dtype;
 
 use crate::arrays::{Known, fields, prefetch, shape};
 use crate::memory::no_memory;
-use crate::own_memory::Memory;
+use crate::own_memory::OwnedMemory;
 
 /// A pinned array. Small, because each step reads thousands.
 pub struct Pinned {
@@ -33,7 +33,7 @@ unsafe impl Send for Pinned {}
 unsafe impl Sync for Pinned {}
 
 /// What owns the memory of all arrays, if they are packed.
-pub fn block(py: Python<'_>, arrays: &[Pinned]) -> Option<Py<Memory>> {
+pub fn block(py: Python<'_>, arrays: &[Pinned]) -> Option<Py<OwnedMemory>> {
     let first = arrays.first()?.block(py)?;
     arrays.iter().all(|array| array.block(py).is_some_and(|own| own.is(&first))).then(|| first.unbind())
 }
@@ -96,7 +96,7 @@ impl Pinned {
     }
 
     /// What owns the memory of the array that this is a view of, as of those that `schuss.pack` makes.
-    fn block<'py>(&self, py: Python<'py>) -> Option<Bound<'py, Memory>> {
+    fn block<'py>(&self, py: Python<'py>) -> Option<Bound<'py, OwnedMemory>> {
         let known = Known::new(py);
         // SAFETY: a reference that the array holds.
         let base = unsafe { Bound::from_borrowed_ptr_or_opt(py, self.fields(&known).base) }?;
@@ -145,7 +145,7 @@ impl Pinned {
         self.as_before(NPY_ARRAY_WRITEABLE, known)
     }
 
-    /// The same for an array that is only read, and may be read-only.
+    /// Whether an array that is only read, and may be read-only, is unchanged otherwise.
     pub fn unmoved(&self, known: &Known<'_>) -> bool {
         self.as_before(0, known)
     }

@@ -31,17 +31,17 @@ const DISAGREED: u8 = 2;
 const BROKEN: u8 = 3;
 
 /// Memory that Python allocated for messages, or an array of sums.
-struct Memory(Py<PyArray1<u8>>, *mut u8);
+struct Buffer(Py<PyArray1<u8>>, *mut u8);
 
 // SAFETY: the pointer is dereferenced only during a step, under the optimizer's lock.
-unsafe impl Send for Memory {}
+unsafe impl Send for Buffer {}
 // SAFETY: as above.
-unsafe impl Sync for Memory {}
+unsafe impl Sync for Buffer {}
 
-impl Memory {
-    fn new(array: Bound<'_, PyArray1<u8>>) -> Memory {
+impl Buffer {
+    fn new(array: Bound<'_, PyArray1<u8>>) -> Buffer {
         let data = array.data();
-        Memory(array.unbind(), data)
+        Buffer(array.unbind(), data)
     }
 }
 
@@ -54,7 +54,7 @@ struct Connection {
     /// For each bucket what starts the exchange of its gradients, and of its parameters; it returns a request.
     starts: [Vec<Py<PyAny>>; 2],
     /// Two messages each: gradients to send, and received; parameters to send, and received.
-    messages: [[Memory; 2]; 4],
+    messages: [[Buffer; 2]; 4],
 }
 
 /// Where the parameters are.
@@ -174,7 +174,7 @@ impl Shards {
         starts: [List<Py<PyAny>>; 2],
         messages: [[Bound<'_, PyArray1<u8>>; 2]; 4],
     ) -> PyResult<()> {
-        let messages = messages.map(|pair| pair.map(Memory::new));
+        let messages = messages.map(|pair| pair.map(Buffer::new));
         let starts = starts.map(|List(functions)| functions);
         let made = self.connection.set(Connection { combine, numbers, starts, messages });
         made.map_err(|_| PyRuntimeError::new_err("these shards are connected already"))
@@ -191,7 +191,7 @@ impl Shards {
         if earlier.0.iter().any(|memory| memory.len() != self.whole) {
             return Err(PyRuntimeError::new_err("the sums do not fit the parameters"));
         }
-        let earlier = try_collect(earlier.0.into_iter().map(Memory::new)).map_err(no_memory)?;
+        let earlier = try_collect(earlier.0.into_iter().map(Buffer::new)).map_err(no_memory)?;
         let before = std::mem::replace(&mut self.locked().earlier, earlier);
         self.phase.store(PENDING, Ordering::Relaxed);
         drop(before);
@@ -248,7 +248,7 @@ impl Shards {
         if same { Ok(()) } else { Err(disagreement()) }
     }
 
-    /// The same for something that a step follows in the same call.
+    /// Begins anew: a step follows in the same call, on which the processes also agree.
     pub fn after_agreement(&self) {
         self.phase.store(PENDING, Ordering::Relaxed);
     }

@@ -26,9 +26,9 @@ use crate::memory::{List, collect, no_memory, push};
 use crate::rows::{self, Given};
 use crate::sharded::Shards;
 
-/// What a step takes.
+/// The arguments of a step.
 #[derive(Default)]
-pub struct Taken<'a, 'py> {
+pub struct StepArguments<'a, 'py> {
     /// The gradients, and whether they are the optimizer's own.
     pub grads: Option<&'a Bound<'py, PyAny>>,
     pub own: bool,
@@ -41,21 +41,28 @@ pub struct Taken<'a, 'py> {
     pub waiting: &'a [Py<Changes>],
 }
 
-/// A step that has ended.
-pub struct Ended<'py> {
+/// The result of a step.
+pub struct StepResult<'py> {
     pub taken: bool,
     /// What the caller ends after the changes that wait for the step: dropping it may run any code.
     pub left: Option<(Gradients, Old<'py>)>,
 }
 
-impl<'py> Ended<'py> {
-    fn new(inner: &mut Inner, py: Python<'py>, waits: bool, taken: bool, read: Gradients, old: Old<'py>) -> Ended<'py> {
+impl<'py> StepResult<'py> {
+    fn new(
+        inner: &mut Inner,
+        py: Python<'py>,
+        waits: bool,
+        taken: bool,
+        read: Gradients,
+        old: Old<'py>,
+    ) -> StepResult<'py> {
         if waits {
-            return Ended { taken, left: Some((read, old)) };
+            return StepResult { taken, left: Some((read, old)) };
         }
         drop(old);
         inner.gradients = read.release(py);
-        Ended { taken, left: None }
+        StepResult { taken, left: None }
     }
 }
 
@@ -64,9 +71,9 @@ pub fn take<'py>(
     optimizer: &Bound<'py, PyAny>,
     core: &Locked,
     inner: &mut Inner,
-    taken: Taken<'_, 'py>,
-) -> PyResult<Ended<'py>> {
-    let Taken { grads, own, rows, grad_scale, zero_grads, partial, waiting } = taken;
+    arguments: StepArguments<'_, 'py>,
+) -> PyResult<StepResult<'py>> {
+    let StepArguments { grads, own, rows, grad_scale, zero_grads, partial, waiting } = arguments;
     let py = optimizer.py();
     let moved = inner.look_ahead.as_ref().is_some_and(|look_ahead| look_ahead.moved);
     if !moved && inner.looks_ahead {
@@ -116,7 +123,7 @@ pub fn take<'py>(
             // SAFETY: as for the step below, which does not run.
             unsafe { inner.work.zero_grads() };
         }
-        return Ok(Ended::new(inner, py, !waiting.is_empty(), false, read, Vec::new()));
+        return Ok(StepResult::new(inner, py, !waiting.is_empty(), false, read, Vec::new()));
     }
     let (jobs, locked);
     let mut followers = Vec::new();
@@ -160,7 +167,7 @@ pub fn take<'py>(
         Some(changes) => changes.get().make_checked(py)?,
         None => Vec::new(),
     };
-    Ok(Ended::new(inner, py, !waiting.is_empty(), true, read, old))
+    Ok(StepResult::new(inner, py, !waiting.is_empty(), true, read, old))
 }
 
 /// Checks that groups agree on what the states that they share are computed from.

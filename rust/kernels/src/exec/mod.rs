@@ -35,6 +35,8 @@ pub use followers::Follower;
 pub(crate) use matrix::Cells;
 pub use matrix::Matrix;
 pub use peers::{Combine, Peers, cut_size};
+#[cfg(unix)]
+pub use pool::pthread_atfork;
 pub use pool::{in_parallel, num_threads, set_num_threads};
 #[cfg(feature = "cuda")]
 pub(crate) use reductions::{by_cells, form};

@@ -11,7 +11,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use region::{Board, Patience};
+use region::{Board, WaitPolicy};
 
 /// What `region.rs` needs of threads; `rust/pool_model` has a simulated one.
 mod threads {
@@ -54,7 +54,7 @@ struct Spinning {
     since: Option<Instant>,
 }
 
-impl Patience for Spinning {
+impl WaitPolicy for Spinning {
     fn region_ended(&mut self, keep_spinning: bool) {
         self.since = keep_spinning.then(Instant::now);
     }
@@ -149,6 +149,16 @@ pub fn in_parallel(count: usize, elements: usize, threads: usize, task: &(dyn Fn
     run(count, false, elements, threads, task);
 }
 
+#[cfg(unix)]
+unsafe extern "C" {
+    /// Has functions called before each fork, and after it in the parent and in the child; POSIX has it.
+    pub fn pthread_atfork(
+        prepare: Option<extern "C" fn()>,
+        parent: Option<extern "C" fn()>,
+        child: Option<extern "C" fn()>,
+    ) -> std::ffi::c_int;
+}
+
 /// Identifies this process among its forks: one in another process-number space, as in a container, may have the same number.
 fn process() -> (u32, u32) {
     static FORKS: AtomicU32 = AtomicU32::new(0);
@@ -156,13 +166,6 @@ fn process() -> (u32, u32) {
     {
         extern "C" fn forked() {
             FORKS.fetch_add(1, Ordering::Relaxed);
-        }
-        unsafe extern "C" {
-            fn pthread_atfork(
-                prepare: Option<extern "C" fn()>,
-                parent: Option<extern "C" fn()>,
-                child: Option<extern "C" fn()>,
-            ) -> std::ffi::c_int;
         }
         static ONCE: std::sync::Once = std::sync::Once::new();
         // SAFETY: the function is never unloaded, and only counts.

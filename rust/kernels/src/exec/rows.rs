@@ -48,7 +48,7 @@ unsafe impl Send for RowGradients {}
 pub(super) struct Rows {
     array: usize,
     copied: CopiedRows,
-    sums: Memory,
+    sums: Uninitialized,
     compute: Dtype,
     /// Whether a step over the whole array prefetches.
     prefetches: bool,
@@ -56,16 +56,16 @@ pub(super) struct Rows {
 
 /// Memory that is written before it is read.
 #[derive(Debug)]
-struct Memory(Vec<UnsafeCell<u64>>);
+struct Uninitialized(Vec<UnsafeCell<u64>>);
 
 // SAFETY: writers guarantee that nobody else uses the same bytes at the same time.
-unsafe impl Sync for Memory {}
+unsafe impl Sync for Uninitialized {}
 
-impl Memory {
-    fn new(bytes: usize) -> Result<Memory, TryReserveError> {
+impl Uninitialized {
+    fn new(bytes: usize) -> Result<Uninitialized, TryReserveError> {
         let mut memory = Vec::new();
         memory.try_reserve_exact(bytes.div_ceil(8))?;
-        Ok(Memory(memory))
+        Ok(Uninitialized(memory))
     }
 
     fn at(&self, byte: usize) -> *mut u8 {
@@ -81,7 +81,7 @@ struct Copied {
     table: *mut u8,
     /// Bytes of a row.
     bytes: usize,
-    copy: Memory,
+    copy: Uninitialized,
 }
 
 // SAFETY: the pointer is only dereferenced in functions whose callers guarantee its validity.
@@ -119,7 +119,7 @@ impl Rows {
         }
         starts.push(keys.len());
         let (size, width) = (compute.size(), given.width);
-        let sums = Memory::new(rows.len() * width * size)?;
+        let sums = Uninitialized::new(rows.len() * width * size)?;
         let (from, into) = (given, &sums);
         pool::in_parallel(rows.len().div_ceil(RANGE), keys.len() * width, threads, &|range| {
             fpenv::standard(|| {
@@ -242,7 +242,7 @@ impl WorkList {
         }
         let mut copy = |table: *mut u8, bytes: usize| -> Result<*mut u8, TryReserveError> {
             copied.try_reserve(1)?;
-            let copy = Memory::new(rows.copied.rows.len() * bytes)?;
+            let copy = Uninitialized::new(rows.copied.rows.len() * bytes)?;
             let at = copy.at(0);
             copied.push(Copied { place, table, bytes, copy });
             Ok(at)

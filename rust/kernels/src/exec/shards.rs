@@ -62,14 +62,14 @@ pub struct Shards {
     additions: Vec<(usize, usize)>,
 }
 
-/// Memory that tasks write disjoint parts of.
+/// Memory of a message, of which tasks access disjoint parts.
 #[derive(Clone, Copy)]
-struct Memory(*mut u8);
+struct Message(*mut u8);
 
 // SAFETY: each byte is accessed by one task only.
-unsafe impl Sync for Memory {}
+unsafe impl Sync for Message {}
 
-impl Memory {
+impl Message {
     fn at(&self, bytes: usize) -> *mut u8 {
         self.0.wrapping_add(bytes)
     }
@@ -78,7 +78,7 @@ impl Memory {
 /// Where arrays are; tasks access disjoint parts of them.
 struct Arrays<'a>(&'a [*mut u8]);
 
-// SAFETY: as for `Memory`.
+// SAFETY: as for `Message`.
 unsafe impl Sync for Arrays<'_> {}
 
 impl Shards {
@@ -138,7 +138,7 @@ impl Shards {
         sum: LocalSum<'_>,
         message: *mut u8,
     ) {
-        let (message, sums) = (Memory(message), self.own_sums());
+        let (message, sums) = (Message(message), self.own_sums());
         self.each(threads, bucket, 0, Whose::All, &|before, one: &Segment| {
             let param_type = self.types[one.array];
             let (gradient, from) = sum.array(one.array, param_type);
@@ -158,7 +158,7 @@ impl Shards {
     /// `received` has this process's part of every process's sums, `gradients` point to this process's parts, and nobody else
     /// accesses them during the call.
     pub unsafe fn add(&self, threads: usize, bucket: usize, received: *mut u8, gradients: &[*mut u8]) {
-        let (received, arrays, bytes) = (Memory(received), Arrays(gradients), self.bytes(bucket)[self.rank][0]);
+        let (received, arrays, bytes) = (Message(received), Arrays(gradients), self.bytes(bucket)[self.rank][0]);
         self.each(threads, bucket, 0, Whose::Own, &|_, one: &Segment| {
             let (arrays, compute) = (&arrays, self.types[one.array].compute());
             let sum = |number: usize| received.at(number * bytes + one.at[0]);
@@ -220,7 +220,7 @@ impl Shards {
     /// # Safety
     /// As for [`Shards::pack_params`] and [`Shards::unpack_params`].
     unsafe fn copy(&self, threads: usize, bucket: usize, params: &[*mut u8], message: *mut u8, pack: bool) {
-        let (arrays, message) = (Arrays(params), Memory(message));
+        let (arrays, message) = (Arrays(params), Message(message));
         let whose = if pack { Whose::Own } else { Whose::Others };
         self.each(threads, bucket, 1, whose, &|before, one: &Segment| {
             let (arrays, size) = (&arrays, self.types[one.array].size());

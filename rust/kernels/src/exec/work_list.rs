@@ -28,9 +28,10 @@ pub struct WorkList {
     pub(super) partials: Scratch,
     /// Terms that a later pass recalls, of all arrays; empty where they are many.
     pub(super) terms: Scratch,
+    /// Each array's cells, or blocks where it is no matrix, and the tasks of stages that run cell by cell.
     pub(super) extents: Vec<Extent>,
     pub(super) chunks: Vec<Chunk>,
-    /// The same for stages that run block by block over all arrays, matrices included.
+    /// Each array's blocks, and the tasks of stages that run block by block over all arrays, matrices included.
     pub(super) blocks: Vec<Extent>,
     pub(super) block_chunks: Vec<Chunk>,
     /// The elements of each block, and the gradients as norms take them.
@@ -103,7 +104,7 @@ impl WorkList {
         self.streams[item.streams + 1] = grad;
     }
 
-    /// The same for a gradient that has only the elements that this process updates, in the compute type.
+    /// Sets an array's gradient to one that has only the elements that this process updates, in the compute type.
     pub fn set_gradient_part(&mut self, i: usize, part: *mut u8) {
         let (start, compute) = (self.items[i].part.start, self.items[i].param_type.compute());
         self.set_gradient(i, part.wrapping_sub(start * compute.size()), compute);

@@ -49,7 +49,7 @@ pub trait Storage: Sealed + Copy + Send + Sync + 'static {
     fn load(self) -> Self::Compute;
     /// Converts from the compute type to memory: rounds to nearest even, with one canonical NaN.
     fn store(x: Self::Compute) -> Self;
-    /// The same, for a loop that canonicalizes NaN in a second pass: until then a NaN may stay as it is.
+    /// Stores for a loop that canonicalizes NaN in a second pass: until then a NaN may stay as it is.
     #[inline(always)]
     fn put(x: Self::Compute) -> Self {
         Self::store(x)

@@ -107,7 +107,7 @@ fn root32(a: f32) -> f32 {
     f32::from_bits(0x54a2_1d2a_u32.wrapping_sub(a.to_bits() / 3))
 }
 
-/// The same from the upper half of the bits; as numbers, because few CPUs divide or convert vectors of 64-bit integers.
+/// What `root32` computes, from the upper half of the bits; as numbers, because few CPUs divide or convert vectors of 64-bit integers.
 #[inline(always)]
 fn root64(a: f64) -> f64 {
     let upper = f64::from_bits(a.to_bits() >> 32 | INTEGER.to_bits()) - INTEGER;
@@ -131,7 +131,7 @@ fn split(x: f64) -> (f64, f64) {
     (exponent, f64::from_bits((shifted & FRACTION) + ROOT_HALF))
 }
 
-/// A positive number to a power, in float64: the base 2 logarithm times the exponent, and the power of two of that.
+/// A positive number to a power, for float32 numbers and in float64: the base 2 logarithm times the exponent, and the power of two of that.
 #[inline(always)]
 fn power32(x: f32, y: f32) -> f32 {
     let (exponent, m) = split(f64::from(x));
@@ -164,7 +164,7 @@ fn power32(x: f32, y: f32) -> f32 {
     (polynomial!(rest, EXP) * scale) as f32
 }
 
-/// The same for float64: logarithm, product and the first terms of the power of two are sums of two numbers.
+/// A positive number to a power, for float64 numbers: logarithm, product and the first terms of the power of two are sums of two numbers.
 #[inline(always)]
 fn power64(x: f64, y: f64) -> f64 {
     const E: f64 = std::f64::consts::LOG2_E;

@@ -124,7 +124,7 @@ pub fn max<C: Real>(a: C, b: C) -> C {
 
 /// The smaller of the two, or NaN when either is NaN.
 #[inline(always)]
-#[allow(clippy::eq_op)] // as above
+#[allow(clippy::eq_op)] // a != a is the NaN test of a type that has no is_nan here
 pub fn min<C: Real>(a: C, b: C) -> C {
     select(a < b || a != a, a, b)
 }

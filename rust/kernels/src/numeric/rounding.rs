@@ -37,7 +37,7 @@ impl Rounding {
         Rounding::Stochastic { key: mix(key), bits, places, first: 0 }
     }
 
-    /// The same for the arrays from this one on.
+    /// This rounding for arrays that are numbered from this one on.
     pub fn from_array(mut self, array: usize) -> Rounding {
         if let Rounding::Stochastic { first, .. } = &mut self {
             *first = array;
@@ -75,7 +75,7 @@ pub(crate) struct CopiedRows {
 }
 
 impl<'a> RandomBits<'a> {
-    /// The same for a copy of some rows of the array.
+    /// The random bits of a copy of some rows of the array.
     pub fn of_rows(self, rows: &'a CopiedRows) -> RandomBits<'a> {
         RandomBits { rows: Some(rows), ..self }
     }

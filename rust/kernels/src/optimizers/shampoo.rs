@@ -44,7 +44,7 @@ rules! {
         }
     }
 
-    /// The same with momentum. NumPy computes the statistics of `x` and multiplies `u`. Its forms are
+    /// Shampoo with momentum. NumPy computes the statistics of `x` and multiplies `u`. Its forms are
     ///
     /// - heavy ball: `x = u = g; b = mu*b + u; p -= lr*b`;
     /// - EMA: `x = g; b = mu*b + (1-mu)*g; u = b/(1-mu^t); p -= lr*u`;
@@ -63,7 +63,7 @@ rules! {
         }
     }
 
-    /// The same with grafting (arXiv:2309.06497): NumPy gives `u` the length of `w`, the step that Adagrad, RMSprop or Adam would
+    /// Shampoo with momentum and grafting (arXiv:2309.06497): NumPy gives `u` the length of `w`, the step that Adagrad, RMSprop or Adam would
     /// take: `u/(sqrt(v) + eps)` with `v = beta2*v + (1-beta2)*x^2`, or the sum of squares.
     shampoo_grafted {
         element b, nonnegative v, scratch x, scratch u, scratch w;

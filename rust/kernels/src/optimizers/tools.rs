@@ -163,7 +163,7 @@ rules! {
         }
     }
 
-    /// The same, and `found` becomes 1 if the gradient has a NaN, and 0 otherwise.
+    /// Copies the gradient into the parameter like `copy`; `found` becomes 1 if the gradient has a NaN, and 0 otherwise.
     copy_finding_nan {
         array found;
         pass(p, g) {
@@ -199,7 +199,7 @@ rules! {
         }
     }
 
-    /// The same, and the sum's square and its largest absolute value.
+    /// What `combine_along` computes, and the sum's square and its largest absolute value.
     combine {
         element w;
         array product, square, largest;

@@ -29,7 +29,7 @@ pub struct Rule {
     pub cols: &'static [&'static str],
     /// The statements that run once a step, in float64.
     pub each_step: &'static [Statement],
-    /// The same statements as a function that fills scalars.
+    /// The statements of `each_step` as a function that fills scalars.
     pub(crate) host: fn(&Common, &[f64], f64, &mut [f64]),
     /// Its programs; the first is `step`.
     pub programs: &'static [Program],

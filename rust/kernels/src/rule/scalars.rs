@@ -63,7 +63,7 @@ impl Rule {
         self.fill_scalars(common, hypers, t, gradient_factor, into);
     }
 
-    /// The same, into a slice of zeros with the length of [`Rule::scalars`](field@Rule::scalars).
+    /// Writes the scalars into a slice of zeros with the length of [`Rule::scalars`](field@Rule::scalars).
     pub(crate) fn fill_scalars(&self, common: &Common, hypers: &[f64], t: u64, gradient_factor: f64, into: &mut [f64]) {
         assert_eq!(hypers.len(), self.hypers.len(), "hyperparameters of {}", self.name);
         fpenv::standard(|| {

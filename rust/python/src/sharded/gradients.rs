@@ -5,7 +5,7 @@ use pyo3::prelude::*;
 use schuss::level::Level;
 use schuss::{Dtype, LocalSum, WorkList, try_collect};
 
-use super::{Memory, Shards};
+use super::{Buffer, Shards};
 use crate::memory::no_memory;
 
 /// The gradients of a step.
@@ -16,7 +16,7 @@ pub(super) struct Gradients {
     /// The gradients that the caller passed; null where there is none. Empty between steps, with room for all arrays.
     local: Vec<(*mut u8, Dtype)>,
     /// Sums of earlier gradients of this process, all arrays one after the other.
-    pub(super) earlier: Vec<Memory>,
+    pub(super) earlier: Vec<Buffer>,
 }
 
 // SAFETY: the pointers are dereferenced only during a step, under the optimizer's lock.

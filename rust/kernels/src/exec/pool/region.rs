@@ -18,7 +18,7 @@
 //! # States of a helper
 //! ```text
 //! asleep --run() counts too few awake--> working --no task left--> waiting --a region has an open slot--> working
-//!                                                                     `--patience ends--> asleep
+//!                                                                     `--wait() is false--> asleep
 //! ```
 //! A waiting helper reads one word, which has the region's number and its open slots. So a helper that is not wanted leaves the
 //! lock alone; with many of them the next region would wait for it. A helper that took a slot may find that another region has
@@ -122,7 +122,7 @@ fn open_slots(posted: u64) -> u32 {
 }
 
 /// How long a helper waits for the next region.
-pub trait Patience {
+pub trait WaitPolicy {
     /// The helper has left a region, after which helpers keep spinning or not.
     fn region_ended(&mut self, keep_spinning: bool);
 
@@ -137,7 +137,7 @@ impl Board {
     }
 
     /// The loop of a woken helper: it joins the latest region, and those that follow soon.
-    pub fn help(&self, patience: &mut impl Patience) {
+    pub fn help(&self, policy: &mut impl WaitPolicy) {
         let mut joined = None;
         let wanted = |posted: u64, joined| open_slots(posted) > 0 && Some(number(posted)) != joined;
         loop {
@@ -149,10 +149,10 @@ impl Board {
                     let job = Arc::clone(&self.latest.lock().unwrap_or_else(PoisonError::into_inner));
                     if Some(job.number) == joined {
                         job.work(true);
-                        patience.region_ended(job.keep_spinning);
+                        policy.region_ended(job.keep_spinning);
                     }
                 }
-            } else if !patience.wait(|| wanted(self.posted.load(Ordering::Relaxed), joined)) {
+            } else if !policy.wait(|| wanted(self.posted.load(Ordering::Relaxed), joined)) {
                 self.awake.fetch_sub(1, Ordering::SeqCst);
                 // A region posted since then may have counted on this helper.
                 if number(self.posted.load(Ordering::SeqCst)) == number(posted) {

@@ -75,7 +75,7 @@ pub(crate) trait StateStorage: Copy {
     /// Converts to memory; the discarded bits and random bits choose between two neighbours. Compute types keep a NaN as it is
     /// until [`StateStorage::canonical`].
     fn quantize(x: Self::Compute, random: u32) -> Self;
-    /// The same, with the canonical NaN.
+    /// The number with the canonical NaN in the place of every other.
     #[inline(always)]
     fn canonical(self) -> Self {
         self
