@@ -215,6 +215,7 @@ int cuGetErrorString(int error, const char** words) {
     *words = error == OUT_OF_MEMORY ? "out of memory" : "emulated";
     return SUCCESS;
 }
+int cuDeviceGetCount(int* count) { *count = 2; return SUCCESS; }
 int cuDeviceGet(int* device, int ordinal) { *device = ordinal; return ordinal >= 0 && ordinal < 2 ? SUCCESS : 101; }
 int cuDeviceGetAttribute(int* value, int attribute, int) { *value = attribute == 75 ? atoi(getenv("EMULATOR_MAJOR") ? getenv("EMULATOR_MAJOR") : "9") : 0; return SUCCESS; }
 int cuDevicePrimaryCtxRetain(void** out, int device) { CALL("open", join(device)); *out = (void*)(size_t)(device + 1); return SUCCESS; }
