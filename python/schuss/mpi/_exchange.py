@@ -133,25 +133,30 @@ def uninterrupted(function: Callable[[threading.Event], None]) -> None:
     """
     if mpi().Query_thread() < mpi().THREAD_SERIALIZED or threading.current_thread() is not threading.main_thread():
         return function(threading.Event())
-    begun, stopped, ended = (threading.Event() for _ in range(3))
+    begun, stopped = threading.Event(), threading.Event()
     errors: list[BaseException] = []
+    # Not an event: if a signal's handler raises in the middle of `Event.wait`, the lock in it may stay taken for ever.
+    running, done = threading.Lock(), False
+    running.acquire()
 
     def run() -> None:
+        nonlocal done
         begun.set()
         try:
             if not stopped.is_set():
                 function(stopped)
         except BaseException as error:
             errors.append(error)
-        ended.set()
+        done = True
+        running.release()
 
     try:
         threading.Thread(target=run, daemon=True).start()
-        ended.wait()
+        running.acquire()
     except BaseException:
         stopped.set()
-        if begun.is_set():  # else it will not send anything
-            ended.wait()
+        if begun.is_set() and not done:  # if it has not begun, it will not send anything
+            running.acquire()
         raise
     if errors:
         raise errors[0]
