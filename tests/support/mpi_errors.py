@@ -451,8 +451,8 @@ def interrupted_files(folder):
     own.save(path)
     signal.signal(signal.SIGALRM, stop)
     for name, victim in itertools.product(("save", "load"), range(RANKS)):
-        begun, work = [], getattr(_files, f"_{name}")
-        setattr(_files, f"_{name}", lambda *given, begun=begun, work=work: begun.append(1) or work(*given))
+        begun, work = [], getattr(_files, name)
+        setattr(_files, name, lambda *given, begun=begun, work=work: begun.append(1) or work(*given))
         while len(begun) < 30:
             try:
                 if victim == RANK:
@@ -465,7 +465,7 @@ def interrupted_files(folder):
                 assert "the save was interrupted" in str(error), error
         with contextlib.suppress(Stop):
             signal.setitimer(signal.ITIMER_REAL, 0)
-        setattr(_files, f"_{name}", work)
+        setattr(_files, name, work)
         COMM.Barrier()
         assert os.listdir(folder) == ["state"]
     own.load(path)

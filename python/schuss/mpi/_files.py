@@ -19,7 +19,7 @@ from schuss._core.loading import Unfit
 from schuss._core.optimizer import Optimizer
 from schuss.mpi._backend import ShardedHost
 from schuss.mpi._communicators import abandon, mpi
-from schuss.mpi._exchange import CHUNK, change_together, together, uninterrupted
+from schuss.mpi._exchange import CHUNK, change_together, together
 
 
 def save(
@@ -29,20 +29,10 @@ def save(
     path: str | os.PathLike[str],
     include_params: bool,
     refuse: Callable[[str], None],
-) -> None:
-    """See :meth:`schuss.mpi.Sharded.save`; `refuse` raises if it cannot be called now."""
-    uninterrupted(lambda stopped: _save(comm, optimizer, backend, path, include_params, refuse, stopped))
-
-
-def _save(
-    comm: Any,
-    optimizer: Optimizer,
-    backend: ShardedHost,
-    path: str | os.PathLike[str],
-    include_params: bool,
-    refuse: Callable[[str], None],
     stopped: threading.Event,
 ) -> None:
+    """See :meth:`schuss.mpi.Sharded.save`; `refuse` raises if it cannot be called now."""
+
     def parts() -> list[Stored]:
         refuse("save")
         tensors = checkpoint.stored_tensors(optimizer, validate.flag("include_params", include_params))
@@ -123,17 +113,6 @@ def load(
     loaded: Callable[[], None],
 ) -> None:
     """See :meth:`schuss.mpi.Sharded.load`; `loaded` is called after it."""
-    uninterrupted(lambda _: _load(comm, optimizer, backend, path, include_params, loaded))
-
-
-def _load(
-    comm: Any,
-    optimizer: Optimizer,
-    backend: ShardedHost,
-    path: str | os.PathLike[str],
-    include_params: bool,
-    loaded: Callable[[], None],
-) -> None:
     with contextlib.ExitStack() as stack:
         prepared = together(
             comm,

@@ -348,7 +348,10 @@ class Sharded(Attributes):
             As for :func:`schuss.save`, or there are accumulated gradients, which no file has; the same error in all
             processes.
         """
-        _files.save(self._comm, self._optimizer, self._backend, path, include_params, self._refuse_accumulated)
+        own = self._comm, self._optimizer, self._backend
+        _exchange.uninterrupted(
+            lambda stopped: _files.save(*own, path, include_params, self._refuse_accumulated, stopped)
+        )
 
     def load(self, path: str | os.PathLike[str], *, include_params: bool = True) -> None:
         """Restores parameters and state from a file of :meth:`save` or :func:`schuss.save`; every process calls it.
@@ -368,7 +371,8 @@ class Sharded(Attributes):
         OSError, TypeError, ValueError, RuntimeError
             As for :func:`schuss.load`, if it fails in any process; the same error in all, and nothing has changed.
         """
-        _files.load(self._comm, self._optimizer, self._backend, path, include_params, self.zero_grad)
+        own = self._comm, self._optimizer, self._backend
+        _exchange.uninterrupted(lambda _: _files.load(*own, path, include_params, self.zero_grad))
 
     # What the optimizer has.
 
