@@ -126,7 +126,7 @@ def _progress(optimizer: Optimizer) -> Any:
 
 
 def _check_result(params: dict[Any, np.ndarray], model: dict[Any, np.ndarray], optimizer: Optimizer) -> None:
-    """Raises if a model is not what the last step has made, and the optimizer would go on from a copy of that."""
+    """Raises if a model is not the last step's result, and the optimizer keeps a copy of that result in its state."""
     if all(model[name].tobytes() == param.tobytes() for name, param in params.items()):
         return
     copies = {state.name for own in optimizer._rule_states for state in own if state.initial == "p"}

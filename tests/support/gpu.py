@@ -92,7 +92,7 @@ class Array:
 
 
 def cupy(streams):
-    """What is asked of CuPy: its current stream of each device, from a list."""
+    """A stand-in for CuPy that has only a current stream for each device, from a list."""
     now = [0]
 
     class Device:

@@ -31,7 +31,7 @@ class Cuda:
         cuda_arrays.prepare()
         self.device = 0
         self.work: Any = None
-        #: The library in whose current stream steps run, and the parameters that are of others.
+        #: The library in whose current stream steps run, and the parameters of other libraries.
         self._framework = ""
         self._foreign: list[Any] = []
         #: PyTorch's parameters, which it counts the changes of.
@@ -221,7 +221,7 @@ class Cuda:
         return cuda_arrays.current_stream(self._framework, self.device)
 
     def _follow(self) -> None:
-        """Makes the current stream wait for all that was started before; a step waits by itself."""
+        """Makes the current stream wait for all work that was started before. A step does this by itself."""
         stream = self._stream()
         self.work.hold(stream)
         for other in self._foreign_streams(stream):

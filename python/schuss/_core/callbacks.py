@@ -61,7 +61,7 @@ class Callbacks(Owner):
 
     @staticmethod
     def _refuse_loss(place: str, grads: Any) -> None:
-        """Raises if it is a loss and gradients; only where it does not fit, since a number may be a gradient."""
+        """Raises if this is a pair of a loss and gradients. Call it once the structure has been found not to fit."""
         if isinstance(grads, tuple) and len(grads) == 2 and isinstance(grads[0], numbers.Real):
             advice = "pass, or return from the closure, the gradients alone"
             raise TypeError(f"{place} is a number and more; {advice}") from None
@@ -136,7 +136,7 @@ class Callbacks(Owner):
         try:
             for template, (own, place, like) in zip(self._templates, pairs, strict=True):
                 for i, _, leaf in trees.leaves(template, own, place, like, partial=partial):
-                    # In a list, a loss and gradients would be those of two arrays.
+                    # In a list of two arrays, a loss and gradients look like the gradients of both.
                     wrong = wrong or (isinstance(leaf, numbers.Real) and self._params[i].ndim > 0)
         except (TypeError, ValueError):
             self._refuse_loss(name, grads)

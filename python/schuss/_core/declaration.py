@@ -154,14 +154,14 @@ def _declared(cls: type[Declaration], kw_only: bool, whole: bool) -> list[Field]
     return result
 
 
-#: What Keras, Optax and others call options, without underscores, and what does so here.
+#: Names of options in Keras, Optax and other packages, without underscores, and our names for them.
 _OTHER_NAMES = {
     "learningrate": "lr",
     **dict.fromkeys(("beta1", "beta2", "b1", "b2"), "betas"),
     "epsilon": "eps",
     **dict.fromkeys(("clipnorm", "globalclipnorm", "clipgradnorm", "gradclip"), "max_grad_norm"),
 }
-#: What to do without options of PyTorch that have no other name here.
+#: Advice for options of PyTorch that have no counterpart here.
 _WITHOUT = {
     **dict.fromkeys(("foreach", "fused", "capturable", "differentiable"), "leave it out"),
     "decoupled_weight_decay": "use a class that decouples it, such as AdamW",

@@ -56,7 +56,7 @@ class ParamGroup(MutableMapping[str, Any]):
         self.shown = tuple(params) if shown is None else shown
         self._where = where
         self._hypers = self.checked(hypers)
-        #: The hyperparameters with values in the place of schedules other than lr's: what does not depend on the step.
+        #: The hyperparameters at step 0: each schedule, other than lr's, is replaced by its value there.
         self.initial_hypers = scheduled_hypers.at_step_0(kind, self._hypers, where)
         #: The rule of each array.
         self.rules = [self.rule_for(array) for array in params]

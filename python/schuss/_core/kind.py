@@ -140,7 +140,7 @@ class Kind(Options):
 
     @classmethod
     def _with_obstacles(cls, hypers: Mapping[str, Any], can: Callable[[Mapping[str, Any]], bool]) -> str:
-        """The class's name, and those of the values because of which it cannot do what it can with its defaults."""
+        """The class's name, with the hyperparameters because of which `can` is false if there are any."""
         name = cls._label or cls.__name__
         usual = {key: field.default for key in hypers if (field := cls._parameters[key]).default is not REQUIRED}
         if not can({**hypers, **usual}):

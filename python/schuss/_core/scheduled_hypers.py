@@ -30,7 +30,7 @@ def at_step_0(kind: type[Kind], hypers: Mapping[str, Any], where: str) -> dict[s
 
 
 def without_zero(hypers: Mapping[str, Any], values: dict[str, Any]) -> dict[str, Any]:
-    """The values with another momentum than 0 where it has a schedule, since 0 would need no buffer."""
+    """The values; a momentum of 0 that has a schedule becomes 0.5, since the rule without momentum has no buffer."""
     zero = callable(hypers.get("momentum")) and values["momentum"] == 0
     return {**values, "momentum": 0.5} if zero else values
 

@@ -66,7 +66,7 @@ class Settings(Callbacks):
         return self._backend.norms(self)
 
     def _norms_now(self) -> tuple[float | None, float | None]:
-        """The norm and its bound, of the last step here or of one that another optimizer took before."""
+        """The norm and bound of the last step, which another optimizer may have taken before this one replaced it."""
         counts, norms = self._earlier_norms
         return norms if (self.step_count, self.skipped_steps) == counts else self._norms_of_step()
 

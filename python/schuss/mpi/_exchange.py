@@ -179,7 +179,7 @@ def step(shards: _schuss.Shards, comm: Any, function: Callable[[], T], describe:
 
 
 def compare(shards: _schuss.Shards, comm: Any, describe: Callable[[], Mapping[str, Any]]) -> None:
-    """Raises unless all descriptions are the same, in the place of a step: the others learn that theirs is wanted."""
+    """Raises unless all processes have the same description. Those that have begun a step send theirs too."""
     shards.begin([])
     shards.refuse()
     raise_together(comm, None, describe, always=False)

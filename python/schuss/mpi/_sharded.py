@@ -100,7 +100,7 @@ class Sharded(Attributes):
         )
         count, bucket_size = int(count), int(bucket_size)  # NumPy's integers overflow
         self._optimizer = _construction.made(self._comm, kind, params, options, count, bucket_size)
-        #: The wrapper's settings, such as Ranger's, when processes last compared them: messages of steps lack these.
+        #: The wrapper's settings, such as Ranger's `k`, when the processes last compared them; steps do not send them.
         self._compared = self._wrapper_settings()
         self._several = microbatches is not None
         self._numbers = range(count * rank // ranks, count * (rank + 1) // ranks)

@@ -57,7 +57,7 @@ impl Inner {
         if grads.len() != self.work.arrays().len() || types.len() != grads.len() {
             return Err(PyValueError::new_err("there must be as many gradients as there are arrays"));
         }
-        // It may wait for the device, whose work may wait for other threads of Python.
+        // Without the GIL: this may wait for the device, and its work may wait for other Python threads.
         let set = |(i, (grad, dtype)): (usize, (u64, Option<Dtype>))| match dtype {
             Some(dtype) => self.work.set_gradient(i, grad as *mut u8, dtype),
             None => self.work.set_absent(i),
@@ -222,12 +222,12 @@ impl CudaWork {
         })?
     }
 
-    /// Lets later work on these arrays, in any stream, wait for all that this stream has been given so far.
+    /// Records the end of the work in this stream so far. Later work on these arrays waits for it, in any stream.
     fn mark(&self, stream: u64) -> PyResult<()> {
         self.locked(|inner| inner.work.mark(stream))?.map_err(raised)
     }
 
-    /// Makes a stream wait for what was marked last; a step is marked.
+    /// Makes a stream wait for the end that was recorded last; a step records its own.
     fn hold(&self, stream: u64) -> PyResult<()> {
         self.locked(|inner| inner.work.hold(stream))?.map_err(raised)
     }

@@ -32,7 +32,7 @@ pub fn driver() -> Result<i32> {
     Ok(version)
 }
 
-/// The stream that exists on every device, and waits for those that are not non-blocking.
+/// CUDA's legacy default stream. It waits for all blocking streams.
 pub(super) const LEGACY: u64 = 1;
 
 /// The least architecture that the kernels compile for, such as 90 for sm_90.

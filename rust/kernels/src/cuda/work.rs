@@ -310,7 +310,7 @@ impl Work {
         Ok(self.last.as_ref().expect("was just made"))
     }
 
-    /// Lets later work on these arrays, in any stream, wait for all that this stream has been given so far.
+    /// Records the end of the work in this stream so far. Later work on these arrays waits for it, in any stream.
     ///
     /// # Errors
     /// The driver's.
@@ -318,7 +318,7 @@ impl Work {
         self.end()?.record(stream)
     }
 
-    /// Makes a stream wait for what was marked last.
+    /// Makes a stream wait for the end that was recorded last.
     ///
     /// # Errors
     /// The driver's.
