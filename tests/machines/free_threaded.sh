@@ -11,12 +11,23 @@ version=${VERSION:-3.14} # PyO3 supports 3.14 and later
 python=${FREE_THREADED:-$folder/python/bin/python${version}t}
 mkdir -p "$folder"
 
+older() { # VERSION
+    local pool
+    pool=$(apt-get indextargets --format '$(REPO_URI)' | head -n 1)pool/main/p/python$version
+    for ((patch = ${1##*.}; patch >= 0; patch--)); do
+        local name=python${version}_$version.$patch.orig.tar.xz
+        /usr/lib/apt/apt-helper download-file "$pool/$name" "$folder/$name" && return
+    done
+    echo "the mirror has no source of Python $version; name one in SOURCE" >&2
+    return 1
+}
+
 download() {
     folder_of_apt "$folder/apt"
-    # The index may name sources that the mirror no longer has, or not yet.
+    # The index may name sources that the mirror no longer has, or not yet; then the newest older one that it has is taken.
     for release in $(apt-cache showsrc "python$version" | awk '/^Version:/ {print $2}' | sort --reverse --version-sort); do
         (cd "$folder" && apt-get -q source --download-only --tar-only --only-source "python$version=$release") && break
-    done
+    done || older "${release%-*}"
     SOURCE=$(ls "$folder/python${version}"_*.orig.tar.* | tail -n 1)
     unset APT_CONFIG
 }
