@@ -1,7 +1,6 @@
 """An exception between any two instructions of Python leaves arrays on a GPU as before or as after a call."""
 
 import copy
-import itertools
 import signal
 
 import gpu
@@ -12,7 +11,6 @@ from helpers import leaves
 from interrupts import Shot, check_all_or_nothing
 
 import schuss
-from schuss import _schuss
 from schuss.wrappers import offload
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs a timer that sends signals")
@@ -112,8 +110,6 @@ CALLS = {
 @pytest.mark.parametrize("name", CALLS)
 def test_all_or_nothing_on_a_gpu(name, monkeypatch):
     monkeypatch.setattr(offload, "_PIECE", 5)
-    streams = itertools.cycle([_schuss.cuda_stream(0) for _ in range(2)])  # they are never released
-    monkeypatch.setattr(_schuss, "cuda_stream", lambda device: next(streams))
     check_all_or_nothing(*CALLS[name], step, image, name)
 
 

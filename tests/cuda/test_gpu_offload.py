@@ -1,5 +1,7 @@
 """Offload: its results are those of master weights on the host, and copies overlap with computation."""
 
+import ctypes
+
 import gpu
 import ml_dtypes
 import numpy as np
@@ -160,3 +162,35 @@ def test_an_upload_is_complete_when_it_returns():
     for master in masters:
         master[...] = 3.0
     assert all((param.host == 2.0).all() for param in params)
+
+
+@emulated
+def test_an_upload_comes_after_the_copies_of_a_step_in_another_stream(monkeypatch):
+    opt = schuss.Offload(schuss.SGD, gpu.Array(normal(3000)), lr=0.1)
+    opt.step(gpu.Array(normal(3000)))
+    monkeypatch.setattr("schuss._backends.cuda_arrays.current_stream", lambda framework, device: 0x61)
+    gpu.log()
+    opt.upload()
+    outward = hex(opt._streams[1])
+    lines = gpu.log()
+    copied = next(line for line in lines if line.startswith("copy"))
+    assert copied.endswith(outward) and lines.index(f"order 0x61 before {outward}") < lines.index(copied)
+
+
+@emulated
+def test_its_streams_are_given_back():
+    opt = schuss.Offload(schuss.SGD, gpu.Array(normal(3)))
+    stream = opt._streams[1]
+    assert gpu.EMULATOR.cuStreamSynchronize(ctypes.c_void_p(stream)) == 0
+    del opt
+    assert gpu.EMULATOR.cuStreamSynchronize(ctypes.c_void_p(stream)) != 0
+
+
+def test_pytorch_counts_its_steps_and_uploads(monkeypatch):
+    opt = schuss.Offload(schuss.SGD, gpu.Array(normal(3)), nonfinite="skip")
+    counted = []
+    monkeypatch.setattr(opt._gpu, "count_changes", lambda: counted.append(opt.optimizer.step_count))
+    opt.step(gpu.Array(normal(3)))
+    opt.step(gpu.Array(np.full(3, np.inf, np.float32)))
+    opt.upload()
+    assert counted == [1, 1]

@@ -196,6 +196,8 @@ def test_huge_steps_and_overflow():
     for schedule in (sch.inverse_time(0.1, 0.5), sch.inverse_time(0.1, 0.5, 3, staircase=True)):
         assert 0.0 <= schedule(10**400) < 1e-300
     assert 0.0 <= sch.cosine_restarts(0.1, 0.0, 2, T_mult=1.5)(10**400) <= 0.1
+    with pytest.raises(ValueError, match=r"^total_steps must be a whole number >= 1 and < 2\*\*63, got 1000"):
+        sch.one_cycle(0.1, 10**400)
     opt = schuss.SGD(np.ones(2), lr=sch.exponential(0.1, 1e300))
     opt.step(np.ones(2))
     opt.step(np.ones(2))

@@ -183,7 +183,7 @@ class Cuda:
 
     def counters(self, owner: Owner) -> Counters:
         steps, skipped, *_ = owner._counters
-        self._follow()
+        self.follow()
         self._read_shared(owner)
         return Counters(steps, skipped, list(self._group_steps), list(self._missed))
 
@@ -204,7 +204,7 @@ class Cuda:
 
     def check_idle(self, owner: Owner) -> None:
         _schuss.Core._check_idle(owner)
-        self._follow()
+        self.follow()
 
     def exclusive(self, owner: Owner, *others: _schuss.Core) -> contextlib.AbstractContextManager[None]:
         return self._exclusive(owner, *others)
@@ -212,17 +212,17 @@ class Cuda:
     @contextlib.contextmanager
     def _exclusive(self, owner: Owner, *others: _schuss.Core, read_only: bool = False) -> Iterator[None]:
         with _schuss.ExclusiveLock(owner, *others, read_only=read_only):
-            self._follow()
+            self.follow()
             self._read_shared(owner)
             yield
 
-    def _stream(self) -> int:
+    def stream(self) -> int:
         """The current stream, in which this optimizer works."""
         return cuda_arrays.current_stream(self._framework, self.device)
 
-    def _follow(self) -> None:
+    def follow(self) -> None:
         """Makes the current stream wait for all work that was started before. A step does this by itself."""
-        stream = self._stream()
+        stream = self.stream()
         self.work.hold(stream)
         for other in self._foreign_streams(stream):
             _schuss.cuda_order(self.device, other, stream)
@@ -231,7 +231,7 @@ class Cuda:
         """The streams in which other libraries use parameters of this optimizer, without the one that it works in."""
         return {cuda_interop.describe("params", param).stream for param in self._foreign} - {0, stream}
 
-    def _count_changes(self) -> None:
+    def count_changes(self) -> None:
         """Tells PyTorch that its parameters have changed, so that a graph which needs them as they were is refused."""
         if self._tensors:
             sys.modules["torch"].autograd.graph.increment_version(self._tensors)
@@ -258,7 +258,7 @@ class Cuda:
         self.norms(owner)  # other tables do not have the last step's
         if arrays is None:  # such a program reads no gradients, but all have a place in the work list
             given = [p.pointer for p in owner._params], [p.dtype.name for p in owner._params]
-            stream = self._stream()
+            stream = self.stream()
             foreign = self._foreign_streams(stream)
         else:
             gradients, stream, foreign = self.read(owner, arrays, False)
@@ -267,7 +267,7 @@ class Cuda:
         with self._ordered(foreign, stream):
             counts = self._counts(), self._missed
             self.work.step(program, values, *counts, *given, 1.0, None, False, False, False, stream, made)
-        self._count_changes()
+        self.count_changes()
 
     def _counts(self) -> list[int]:
         """The number of the next step for each rule of each group."""
@@ -347,7 +347,7 @@ class Cuda:
             counted: Change = (owner, "_counters", (steps, skipped + 1, [], []))
             _schuss.Changes([counted, (self, "_norm", norm if measures else None), (self, "_bound", None)]).make()
             return False
-        self._count_changes()
+        self.count_changes()
         return True
 
     def read(
@@ -355,7 +355,7 @@ class Cuda:
     ) -> tuple[list[Description | None], int, set[int]]:
         """The checked gradients, the stream to work in, and the other streams that make gradients or use parameters."""
         gradients = self._gradients.read(owner, self.device, grads, zero_grads, partial)
-        stream = self._stream()
+        stream = self.stream()
         present = [one for one in gradients if one is not None]
         frameworks = {one.framework for one in present if one.framework}
         streams = {cuda_arrays.current_stream(name, self.device) for name in frameworks}

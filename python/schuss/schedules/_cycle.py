@@ -140,7 +140,7 @@ class one_cycle(_Cycle):
         # Written out because a field cannot have the name of the method `momentum`.
         self._set_checked(
             max_lr=number("max_lr", max_lr),
-            total_steps=whole("total_steps", total_steps, 1),
+            total_steps=whole("total_steps", total_steps, 1, 2**63),
             three_phase=validate.flag("three_phase", three_phase),
             pct_start=fraction("pct_start", pct_start, 0.5 if three_phase else 1.0),
             div_factor=number("div_factor", div_factor, open_low=True),

@@ -97,7 +97,8 @@ class Offload:
         self._rules = [rule for group in self._optimizer.param_groups for rule in group.rules]
         if any(RULES[rule].shared for rule in self._rules):
             raise TypeError(f"Offload takes a class whose step is a rule on each array, not {kind.__name__}")
-        self._streams = [_schuss.cuda_stream(self._device) for _ in range(2)]  # from the device, and to it
+        self._own_streams = [_schuss.CudaStream(self._device) for _ in range(2)]
+        self._streams = [stream.handle for stream in self._own_streams]  # from the device, and to it
         self._arrived, self._returned = ([_schuss.CudaEvent(self._device) for _ in range(2)] for _ in range(2))
         self._buffers: list[_Pinned] = []
         self._norm: float | None = None
@@ -175,6 +176,8 @@ class Offload:
                 for stream in self._streams:
                     _schuss.cuda_synchronize(self._device, stream)
             raise
+        if taken:
+            self._gpu.count_changes()
         return taken
 
     def upload(self) -> None:
@@ -184,11 +187,16 @@ class Offload:
             np.asarray(master, param.dtype, order=param.order)
             for param, master in zip(gpu_params, self._optimizer._params, strict=True)
         ]
-        copies = [
-            (_schuss.cuda_copy, (self._device, param.pointer, own.ctypes.data, param.nbytes, param.stream(), True))
+        # In the stream of a step's own copies, since these may not have ended.
+        outward = self._streams[1]
+        self._gpu.follow()
+        _schuss.cuda_order(self._device, self._gpu.stream(), outward)
+        calls = [
+            (_schuss.cuda_copy, (self._device, param.pointer, own.ctypes.data, param.nbytes, outward, True))
             for param, own in zip(gpu_params, values, strict=True)
         ]
-        _schuss.Changes(calls=copies, kept=values).make()
+        _schuss.Changes(calls=calls, kept=values).make()
+        self._gpu.count_changes()
 
     def _pieces(self) -> Iterator[tuple[int, int, int]]:
         """Array number, start and length of each chunk; arrays whose rule is not elementwise are one chunk."""

@@ -14,6 +14,7 @@ use super::cache;
 use super::error::{Result, describe};
 use super::nvrtc::{self, OPTIONS};
 use super::source::Unit;
+use super::streams::Event;
 
 /// Loads the driver; returns its version, such as 12080 for 12.8.
 ///
@@ -250,12 +251,6 @@ impl Device {
         self.with("filling memory", || unsafe { result::memset_d8_async(to, byte, bytes, stream as sys::CUstream) })
     }
 
-    /// A new non-blocking stream; never released.
-    pub fn stream(&self) -> Result<u64> {
-        let kind = result::stream::StreamKind::NonBlocking;
-        self.with("making a stream", || result::stream::create(kind)).map(|stream| stream as u64)
-    }
-
     /// Waits until a stream has run all its work.
     pub fn synchronize(&self, stream: u64) -> Result<()> {
         // SAFETY: a stream of the caller; an invalid one is a driver error.
@@ -337,59 +332,5 @@ impl Drop for Block {
             result::ctx::synchronize()?;
             if self.host { result::free_host(self.pointer as *mut c_void) } else { result::free_sync(self.pointer) }
         });
-    }
-}
-
-/// A CUDA event: a point in the work of a stream.
-#[derive(Debug)]
-pub struct Event {
-    device: &'static Device,
-    raw: sys::CUevent,
-}
-
-// SAFETY: events may be used from any thread.
-unsafe impl Send for Event {}
-// SAFETY: as above.
-unsafe impl Sync for Event {}
-
-impl Event {
-    /// An event that has not been recorded, which counts as reached.
-    pub fn new(device: &'static Device) -> Result<Event> {
-        let flags = sys::CUevent_flags::CU_EVENT_DISABLE_TIMING;
-        Ok(Event { device, raw: device.with("making an event", || result::event::create(flags))? })
-    }
-
-    /// Records it after all work submitted to a stream so far.
-    pub fn record(&self, stream: u64) -> Result<()> {
-        // SAFETY: the event is ours; an invalid stream is a driver error.
-        self.device.with("recording an event", || unsafe { result::event::record(self.raw, stream as sys::CUstream) })
-    }
-
-    /// Makes a stream wait for it; the host does not wait.
-    pub fn hold(&self, stream: u64) -> Result<()> {
-        let flags = sys::CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT;
-        // SAFETY: as above.
-        self.device.with("ordering streams", || unsafe {
-            result::stream::wait_event(stream as sys::CUstream, self.raw, flags)
-        })
-    }
-
-    /// Whether it has been reached; does not wait.
-    pub fn reached(&self) -> bool {
-        // SAFETY: the event is ours.
-        self.device.with("asking for an event", || unsafe { result::event::query(self.raw) }).is_ok()
-    }
-
-    /// Waits for it.
-    pub fn wait(&self) -> Result<()> {
-        // SAFETY: the event is ours.
-        self.device.with("waiting for an event", || unsafe { result::event::synchronize(self.raw) })
-    }
-}
-
-impl Drop for Event {
-    fn drop(&mut self) {
-        // SAFETY: ours, and destroyed once.
-        let _ = self.device.with("giving back an event", || unsafe { result::event::destroy(self.raw) });
     }
 }

@@ -1,7 +1,8 @@
 //! The table of the gradients' pointers on the device, which changes when a step's gradients are elsewhere than the last one's.
 
-use super::device::{Block, Device, Event};
+use super::device::{Block, Device};
 use super::error::Result;
+use super::streams::Event;
 use crate::Array;
 
 /// The table of the gradients' pointers, and the memory that it is filled from.

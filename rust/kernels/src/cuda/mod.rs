@@ -12,6 +12,7 @@ pub mod nvrtc;
 pub mod plan;
 pub mod source;
 pub mod stages;
+mod streams;
 mod structures;
 mod tables;
 #[cfg(all(test, target_os = "linux"))]
@@ -19,6 +20,7 @@ mod tests;
 mod translate;
 mod work;
 
-pub use device::{Block, Device, Event, device_of, driver, least_arch};
+pub use device::{Block, Device, device_of, driver, least_arch};
 pub use error::{Error, Result};
+pub use streams::{Event, Stream};
 pub use work::{DeviceStep, Measured, Outcome, Work};

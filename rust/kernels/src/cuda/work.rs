@@ -3,11 +3,12 @@
 //! Nothing here waits for the device, except when the step depends on whether gradients are finite. The clipping factor, and
 //! everything that scalar stages compute, stays on the device.
 
-use super::device::{Block, Device, Event, LEGACY};
+use super::device::{Block, Device, LEGACY};
 use super::error::Result;
 use super::gradients::Gradients;
 use super::norm::Norm;
 use super::stages::check;
+use super::streams::Event;
 use super::tables::{Tables, Values};
 use crate::numeric::reduce::BLOCK;
 use crate::rule::Scope;

@@ -6,7 +6,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use schuss::Dtype;
 use schuss::cuda::source::{Unit, all_units};
-use schuss::cuda::{Block, Device, Event, nvrtc};
+use schuss::cuda::{Block, Device, Event, Stream, nvrtc};
 
 use super::{DTYPES, dtype, raised};
 
@@ -119,10 +119,22 @@ pub fn cuda_zero(device: i32, to: u64, bytes: usize, stream: u64) -> PyResult<()
     Device::get(device).and_then(|device| unsafe { device.fill(to, 0, bytes, stream) }).map_err(raised)
 }
 
-/// A new non-blocking stream; never released.
-#[pyfunction]
-pub fn cuda_stream(device: i32) -> PyResult<u64> {
-    Device::get(device).and_then(Device::stream).map_err(raised)
+/// A CUDA stream of its own, released with the object; it still runs the work that it has.
+#[pyclass(frozen, module = "schuss._schuss")]
+pub struct CudaStream(Stream);
+
+#[pymethods]
+impl CudaStream {
+    #[new]
+    fn new(device: i32) -> PyResult<CudaStream> {
+        Device::get(device).and_then(Stream::new).map(CudaStream).map_err(raised)
+    }
+
+    /// The driver's handle.
+    #[getter]
+    fn handle(&self) -> u64 {
+        self.0.handle()
+    }
 }
 
 /// A CUDA event: a point in the work of a stream.
@@ -168,6 +180,7 @@ pub fn cuda_order(device: i32, first: u64, then: u64) -> PyResult<()> {
 pub fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<CudaBlock>()?;
     module.add_class::<CudaEvent>()?;
+    module.add_class::<CudaStream>()?;
     module.add_function(wrap_pyfunction!(cuda_driver, module)?)?;
     module.add_function(wrap_pyfunction!(cuda_least_arch, module)?)?;
     module.add_function(wrap_pyfunction!(cuda_device_of, module)?)?;
@@ -177,7 +190,6 @@ pub fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(cuda_source, module)?)?;
     module.add_function(wrap_pyfunction!(cuda_copy, module)?)?;
     module.add_function(wrap_pyfunction!(cuda_zero, module)?)?;
-    module.add_function(wrap_pyfunction!(cuda_stream, module)?)?;
     module.add_function(wrap_pyfunction!(cuda_synchronize, module)?)?;
     module.add_function(wrap_pyfunction!(cuda_order, module)?)
 }
