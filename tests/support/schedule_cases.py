@@ -203,7 +203,7 @@ _REFUSED = [
     (lambda s: s.warmup(s.constant(0.1), 5, 1.5), ValueError, "start must be a number >= 0 and <= 1, got 1.5"),
     (lambda s: s.warmup(s.constant(0.1), 5, 0.0, 1), TypeError, "skip_first must be True or False, got 1"),
     (lambda s: s.warmup_cosine(0.1, 5, 5), ValueError, "total_steps must be a whole number >= 6, got 5"),
-    (lambda s: s.one_cycle(0.1, 0), ValueError, "total_steps must be a whole number >= 1, got 0"),
+    (lambda s: s.one_cycle(0.1, 0), ValueError, "total_steps must be a whole number >= 1 and < 2**63, got 0"),
     (lambda s: s.one_cycle(0.1, 9, 1.1), ValueError, "pct_start must be a number >= 0 and <= 1, got 1.1"),
     (
         lambda s: s.one_cycle(0.1, 9, 0.6, three_phase=True), ValueError,

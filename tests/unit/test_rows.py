@@ -91,7 +91,7 @@ def test_rows_have_the_bits_of_a_dense_step(kind, options, dtype):
     st.sampled_from(list(DTYPES.values())),
     st.integers(1, 3),
 )
-@settings(deadline=None, max_examples=150, derandomize=True)
+@settings(max_examples=150, derandomize=True)
 def test_any_rows(kind, width, draws, dtype, values_dtype, threads):
     kind, options = kind
     schuss.set_num_threads(threads)
@@ -179,7 +179,7 @@ def test_same_bits_on_any_cpu_level():
 
 
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=8), st.data())
-@settings(deadline=None, max_examples=60, derandomize=True)
+@settings(max_examples=60, derandomize=True)
 def test_repeated_rows_are_added(indices, data):
     """Whole numbers have exact sums: it does not matter how a row's gradient is divided, or where its parts are."""
     values = np.array([[data.draw(st.integers(-9, 9)) for _ in range(3)] for _ in indices], F32)
