@@ -24,7 +24,7 @@ SECONDS = 1800  # a mutant that takes longer has made an endless loop
 FIRST = 60
 TESTS = [
     "unit/test_{wrong_calls,declarations,stepping,resume,scheduled_hyperparameters}.py",
-    "unit/test_{seeing,missing_gradients,checkpoint,steps,arrays,rows,small_state,garbage,moving_arrays,averages,nag}.py",
+    "unit/test_{seeing,missing_gradients,checkpoint,steps,nonfinite,arrays,rows,small_state,garbage,moving_arrays,averages,nag}.py",
     "unit conformance/test_conformance.py system/test_{threads,memory_limits}.py",
 ]
 

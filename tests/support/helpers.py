@@ -240,6 +240,11 @@ def build(case, params, **more):
     return class_of(case)(params, **(case.kwargs | more))
 
 
+def twins(case, shapes, dtype=F64, **more):
+    """Two optimizers over equal parameters."""
+    return build(case, params_of(shapes, dtype), **more), build(case, params_of(shapes, dtype), **more)
+
+
 def optimizer_options(case):
     """The case's options that only the constructor takes."""
     names = OPTIMIZER_OPTIONS | STATE_OPTIONS | (LOOKAHEAD_OPTIONS if has_slow_weights(case) else set())

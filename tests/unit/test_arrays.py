@@ -315,6 +315,12 @@ def test_groups_take_the_constructors_values(case):
     assert_same(parameters(opt), x)
 
 
+def test_groups_compare_and_hash_by_identity():
+    groups = schuss.SGD([{"params": [np.ones(2)]}, {"params": [np.ones(2)]}]).param_groups
+    assert [groups.index(group) for group in groups] == [0, 1] and len({*groups}) == 2 and groups[1] in groups
+    assert groups[0] != groups[1] and groups[0] != dict(groups[0])
+
+
 def test_mixed_dtypes():
     """One optimizer takes arrays of all dtypes, and computes each in its own compute dtype."""
     case = TYPICAL["AdamW"]
