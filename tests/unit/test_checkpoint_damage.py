@@ -45,11 +45,6 @@ def original(tmp_path_factory):
     return path
 
 
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "file"
-
-
 def contents(path):
     with safetensors.safe_open(path, "numpy") as file:
         return safetensors.numpy.load_file(path), json.loads(file.metadata()["schuss"])
