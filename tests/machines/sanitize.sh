@@ -96,7 +96,7 @@ EOF
     export TSAN_OPTIONS="$TSAN_OPTIONS suppressions=$folder/known.txt"
     # Without random addresses, which the runtime cannot have everywhere.
     setarch "$(uname -m)" --addr-no-randomize env "LD_PRELOAD=$(cc -print-file-name=libtsan.so) $folder/names.so" \
-        $pytest tests/unit/test_{garbage,seeing,stepping}.py tests/system/test_threads.py
+        $pytest tests/unit/test_{garbage,seeing,stepping}.py tests/system/test_{threads,flush_to_zero}.py
 }
 
 for part in ${PARTS:-crate extension races threads}; do ("$part"); done

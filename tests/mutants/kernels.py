@@ -32,7 +32,8 @@ PACKAGES = ["--locked", "-p", "schuss", "-p", "schuss-python", "--message-format
 LONG = re.compile("every_rule_gives|every_level_gives|every_number_of|so_do_quantized|gradients_that_are_zeroed")
 PYTHON = [
     "conformance/test_same_bits.py -k 'best_level or same_sums'",
-    "unit/test_{missing_gradients,small_state,rows,stepping}.py system/test_{threads,memory_limits,mpi}.py",
+    "unit/test_{missing_gradients,small_state,rows,stepping}.py",
+    "system/test_{threads,flush_to_zero,memory_limits,mpi}.py",
 ]
 
 CHOICE = """

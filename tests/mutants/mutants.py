@@ -23,9 +23,10 @@ SECONDS = 1800  # a mutant that takes longer has made an endless loop
 # Of tests with more cases, all runs but the last take some.
 FIRST = 60
 TESTS = [
-    "unit/test_{wrong_calls,declarations,stepping,resume,scheduled_hyperparameters}.py",
-    "unit/test_{seeing,missing_gradients,checkpoint,steps,nonfinite,arrays,rows,small_state,garbage,moving_arrays,averages,nag}.py",
-    "unit conformance/test_conformance.py system/test_{threads,memory_limits}.py",
+    "unit/test_{wrong_calls,declarations,stepping,resume,copies,scheduled_hyperparameters}.py",
+    "unit/test_{seeing,missing_gradients,checkpoint,checkpoint_files,steps,nonfinite,arrays,rows}.py",
+    "unit/test_{small_state,garbage,moving_arrays,averages,nag}.py",
+    "unit conformance/test_conformance.py system/test_{threads,flush_to_zero,memory_limits}.py",
 ]
 
 COMPARISONS = {

@@ -1,4 +1,4 @@
-"""An allocator that counts, and that fails when asked to."""
+"""For several files here: an allocator that counts, and that fails when asked to; a number of threads."""
 
 import platform
 import shutil
@@ -6,6 +6,8 @@ import subprocess
 
 import pytest
 from helpers import ROOT
+
+import schuss
 
 
 @pytest.fixture(scope="session")
@@ -18,3 +20,8 @@ def counting(tmp_path_factory):
     command = ["rustc", "--edition=2024", "--crate-type=cdylib", "-O", "-o", library, source]
     subprocess.run(command, check=True)
     return library
+
+
+@pytest.fixture
+def two_threads(threads):
+    schuss.set_num_threads(2)

@@ -2,11 +2,8 @@
 
 import contextlib
 import copy
-import ctypes
 import functools
-import mmap
 import pickle
-import platform
 import random
 import re
 import sys
@@ -15,17 +12,14 @@ import time
 
 import numpy as np
 import pytest
+from at_once import LIMIT, at_once
 from helpers import F32, F64, arrays, assert_same, build, each_optimizer, snapshot
 
 import schuss
 
+pytestmark = pytest.mark.usefixtures("two_threads")
+
 LONG = 200_000  # elements: enough for several threads, and for a step that lets other Python threads run
-LIMIT = 600  # seconds: only a hang takes that long, also on a busy machine under a sanitizer
-
-
-@pytest.fixture(autouse=True)
-def two_threads(threads):
-    schuss.set_num_threads(2)
 
 
 @pytest.mark.parametrize("dtype", [F32, F64], ids=str)
@@ -41,27 +35,6 @@ def test_another_number_of_threads_at_each_step(case, dtype):
             opt.step(grad)
         results.append(snapshot(opt)[0])
     assert_same(results[1], results[0])
-
-
-def at_once(*calls):
-    """Runs each call in a thread; all start together. Raises the first error of any of them."""
-    barrier, errors = threading.Barrier(len(calls)), []
-
-    def start(call):
-        barrier.wait(LIMIT)
-        try:
-            call()
-        except BaseException as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=start, args=(call,), daemon=True) for call in calls]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(LIMIT)
-        assert not thread.is_alive(), "a thread hangs"
-    if errors:
-        raise errors[0]
 
 
 @each_optimizer
@@ -294,52 +267,6 @@ def test_a_long_step_lets_other_threads_run():
         thread.join(LIMIT)
 
 
-@pytest.mark.parametrize("where", ["schedule", "gradient"])
-def test_an_interrupt_inside_a_step(where):
-    """A signal may arrive in Python code that a step calls; then the step is not taken."""
-
-    class Interrupting:
-        def __array__(self, dtype=None, copy=None):
-            raise KeyboardInterrupt
-
-    def schedule(step):
-        if step == 1:
-            raise KeyboardInterrupt
-        return 0.1
-
-    opt = schuss.Adam(np.ones(3), lr=schedule if where == "schedule" else 0.1)
-    opt.step(np.ones(3))
-    before = snapshot(opt)
-    with pytest.raises(KeyboardInterrupt):
-        opt.step(np.ones(3) if where == "schedule" else Interrupting())
-    assert_same(snapshot(opt)[0], before[0])
-    assert snapshot(opt)[1] == before[1]
-
-
-@pytest.mark.parametrize("name", ["Lookahead", "NAG", "Newton", "save"])
-def test_an_interrupt_while_an_optimizer_is_locked(name, monkeypatch, tmp_path):
-    """A signal that arrives just after the lock was taken must not leave the optimizer locked."""
-    w, g, lock = np.ones(2), np.ones(2), schuss._schuss.ExclusiveLock
-    make, call = {
-        "Lookahead": (lambda: schuss.Lookahead(schuss.SGD(w)), lambda: opt.step(g)),
-        "NAG": (lambda: schuss.NAG(w), lambda: opt.step(lambda: g)),
-        "Newton": (lambda: schuss.Newton(w), lambda: opt.step(g, np.eye(2))),
-        "save": (lambda: schuss.Adam(w), lambda: schuss.save(tmp_path / "file", opt)),
-    }[name]
-    opt = make()
-
-    def interrupted(*args, **kwargs):
-        lock(*args, **kwargs)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(schuss._schuss, "ExclusiveLock", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        call()
-    monkeypatch.undo()
-    call()
-    opt._check_idle()
-
-
 def test_steps_are_refused_while_a_group_is_added():
     opt, messages = schuss.AdamW(np.ones(3), decay_form="independent"), []
 
@@ -356,78 +283,3 @@ def test_steps_are_refused_while_a_group_is_added():
     opt.add_param_group({"params": np.ones(2), "lr": lr})
     assert messages and all("in the middle of a step" in message for message in messages)
     assert opt.step([np.ones(3), np.ones(2)]) and opt.step_count == 1
-
-
-# The floating-point mode of the calling thread.
-
-STORE, LOAD = b"\x0f\xae\x1f\xc3", b"\x0f\xae\x17\xc3"  # stmxcsr [rdi]; ret, and ldmxcsr [rdi]; ret
-
-
-@pytest.fixture
-def flush_to_zero():
-    """A function that makes this thread flush subnormals to zero, as libraries built with fast-math do."""
-    if not sys.platform.startswith("linux") or platform.machine() != "x86_64":
-        pytest.skip("needs machine code for x86-64 Linux")
-    try:
-        memory = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
-    except PermissionError:
-        pytest.skip("executable memory is not allowed")
-    memory.write(STORE + LOAD)
-    start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
-    store, load = (ctypes.CFUNCTYPE(None, ctypes.c_void_p)(start + at) for at in (0, len(STORE)))
-    mode = ctypes.c_uint32()
-    store(ctypes.byref(mode))
-    usual = mode.value
-
-    def switch(on):
-        load(ctypes.byref(ctypes.c_uint32(usual | 0x8040 if on else usual)))
-
-    def is_on():
-        store(ctypes.byref(mode))
-        return mode.value & 0x8040 == 0x8040
-
-    switch.is_on = is_on
-    yield switch
-    switch(False)
-
-
-@pytest.mark.parametrize("size", [1000, LONG])
-@pytest.mark.parametrize(
-    ("dtype", "small", "smaller"), [(F32, 1e-38, 1e-42), (F64, 1e-307, 1e-160)], ids=["f32", "f64"]
-)
-@each_optimizer
-def test_flush_to_zero(case, dtype, small, smaller, size, flush_to_zero):
-    """The caller's mode does not affect results, and is restored afterwards."""
-    results = []
-    for on in (False, True):
-        p, grad = np.full(size, small, dtype), np.full(size, smaller, dtype)
-        p[::2] = np.finfo(dtype).smallest_subnormal
-        opt = build(case, p, lr=0.5, max_grad_norm=smaller * 100)
-        flush_to_zero(on)
-        try:
-            assert bool(p[0] * dtype.type(1) == 0) is on
-            for _ in range(3):
-                opt.step(grad)
-            assert flush_to_zero.is_on() is on
-        finally:
-            flush_to_zero(False)
-        results.append([*snapshot(opt)[0], np.array(opt.grad_norm)])
-    assert_same(results[1], results[0])
-    assert results[0][-1] > 0
-
-
-@pytest.mark.parametrize("max_grad_norm", [None, 1.0])
-def test_flush_to_zero_does_not_affect_the_gradient_factor(max_grad_norm, flush_to_zero):
-    """The factor here is subnormal."""
-    results = []
-    for on in (False, True):
-        p = np.zeros(2)
-        opt = schuss.SGD(p, lr=1.0, max_grad_norm=max_grad_norm)
-        flush_to_zero(on)
-        try:
-            opt.step(np.full(2, 1e150 if max_grad_norm else 1e308), grad_scale=1.5e308)
-        finally:
-            flush_to_zero(False)
-        results.append(p)
-    assert_same([results[1]], [results[0]])
-    assert np.all(results[0] < 0)

@@ -2,10 +2,11 @@
 
 import copy
 import fractions
-import threading
+import functools
 
 import numpy as np
 import pytest
+from at_once import at_once
 from helpers import (
     JOINT,
     assert_same,
@@ -323,11 +324,7 @@ def test_threads_update_different_arrays():
     for t in range(5):
         grads = [np.full(100_000, 0.1 * (i + t)) for i in range(8)]
         with opt.stepping() as update:
-            threads = [threading.Thread(target=update, args=(arrays[i], grads[i])) for i in range(8)]
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
+            at_once(*(functools.partial(update, array, grad) for array, grad in zip(arrays, grads, strict=True)))
         other.step(grads)
     assert_same(snapshot(opt)[0], snapshot(other)[0])
     assert opt._counters == other._counters
