@@ -12,6 +12,7 @@ import tracemalloc
 
 import mpi_bits
 import mpi_errors
+import mpi_interrupts
 import numpy as np
 from mpi4py import MPI
 from mpi_job import COMM, RANK, RANKS
@@ -148,7 +149,7 @@ def doctests():
 
 
 if __name__ == "__main__":
-    cases = {**vars(mpi_bits), **vars(mpi_errors), **globals()}
+    cases = {**vars(mpi_bits), **vars(mpi_errors), **vars(mpi_interrupts), **globals()}
     cases[sys.argv[1]](*sys.argv[2:])
     COMM.Barrier()
     if RANK == 0:
