@@ -5,15 +5,11 @@ import re
 
 import pytest
 import torch
+from torch_helpers import NAMES, ones
 
 import schuss
 import schuss.torch
-
-NAMES = [*schuss.OPTIMIZERS, "LBFGS"]
-
-
-def ones(*shape, **options):
-    return torch.nn.Parameter(torch.ones(*shape, **options))
+from schuss._backends import cuda_gradients, cuda_interop
 
 
 def with_gradient():
@@ -196,3 +192,20 @@ def test_sparse_gradients_are_refused():
     table(torch.tensor([1])).sum().backward()
     with pytest.raises(RuntimeError, match=r"the gradient of param_groups.* is sparse; make it dense: sparse=False"):
         optimizer.step()
+
+
+def test_names_in_errors_of_a_step():
+    a, b = ones(3), ones(2)
+    groups = [{"params": [("body.weight", a)]}, {"params": [("head.bias", b)]}]
+    optimizer = schuss.torch.SGD(groups, lr=0.1, nonfinite="error")
+    a.grad, b.grad = torch.ones(3), torch.full((2,), float("nan"))
+    with pytest.raises(FloatingPointError, match=r"^the gradient of parameter 'head\.bias' has a NaN or infinity"):
+        optimizer.step()
+
+
+def test_a_sparse_gradient_on_a_gpu_is_refused_with_a_message():
+    """It has no pointer by which a step could know it again; `describe` sees it before anything about a GPU."""
+    sparse = torch.eye(2).to_sparse()
+    assert cuda_gradients._key(sparse) is None and cuda_gradients._key(torch.eye(2)) is not None
+    with pytest.raises(TypeError, match=r"^grads is a sparse tensor; pass a dense one"):
+        cuda_interop.describe("grads", sparse)

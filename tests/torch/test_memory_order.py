@@ -3,14 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from cases import MOVING
 from families.newton import hessian
+from torch_helpers import KINDS, made
 
 import schuss
 import schuss.torch
-from schuss._core.declaration import REQUIRED
 
-KINDS = {**schuss.OPTIMIZERS, "LBFGS": schuss.LBFGS}
 ORDERS = {"channels-last": (0, 3, 1, 2), "inputs first": (3, 2, 0, 1), "reversed in part": (0, 2, 1, 3)}
 #: Those that work on matrices; Muon only where another axis than that of outputs would be the first.
 REFUSE_ORDERS = {"Adafactor", "AdafactorHF", "AdamMini", "AdamP", "CAME", "Muon", "Newton", "Ranger", "SGDP", "SM3"}
@@ -24,12 +22,7 @@ def trained_in_order(name, order, **options):
     values = torch.randn(shape)
     param = torch.nn.Parameter(values.clone().permute(np.argsort(own).tolist()).contiguous().permute(own))
     assert param.is_contiguous() == (order is None) and torch.equal(param, values)
-    options = {
-        **(dict(lr=0.1) if KINDS[name]._parameters["lr"].default is REQUIRED else {}),
-        **MOVING.get(name, {}),
-        **options,
-    }
-    optimizer, gradient = getattr(schuss.torch, name)([param], **options), torch.Generator().manual_seed(1)
+    optimizer, gradient = made(name, [param], **options), torch.Generator().manual_seed(1)
 
     def closure():
         param.grad = torch.randn(shape, generator=gradient)

@@ -6,14 +6,11 @@ import pickle
 
 import pytest
 import torch
+from torch_helpers import ones
 
 import schuss.torch
 from schuss import schedules
 from schuss.torch import AdamW
-
-
-def ones(*shape, **options):
-    return torch.nn.Parameter(torch.ones(*shape, **options))
 
 
 def alternate(optimizer, steps, first=0):

@@ -6,12 +6,9 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from torch_helpers import ones
 
 import schuss.torch
-
-
-def ones(*shape, **options):
-    return torch.nn.Parameter(torch.ones(*shape, **options))
 
 
 def step(optimizer, seed):
@@ -148,3 +145,66 @@ def test_a_step_count_may_be_any_number(value):
     optimizer.state[w]["step"] = value
     step(optimizer, 2)
     assert optimizer.step_count == optimizer.state[w]["step"] == 8
+
+
+def format_of(state_dtype):
+    return dict(state_dtype=state_dtype)
+
+
+PLAIN, MASTER = dict(), dict(master_weights=True)
+OTHER_FORMATS = [
+    (torch.bfloat16, MASTER, PLAIN, "was saved with master_weights=True; make the optimizer with it to load this"),
+    (torch.bfloat16, MASTER, format_of("bfloat16"), "was saved with master_weights=True; make the optimizer with it"),
+    (torch.float32, format_of("bfloat16"), PLAIN, "was saved as torch.bfloat16, but here it is torch.float32; load"),
+    (torch.float32, PLAIN, format_of("bfloat16"), "was saved as torch.float32, but here it is torch.bfloat16; load"),
+    (torch.bfloat16, PLAIN, format_of("bfloat16"), "was saved as torch.float32, but here it is torch.bfloat16; load"),
+    (torch.bfloat16, format_of("int8"), PLAIN, "was saved as torch.int8, but here it is torch.float32; load"),
+    (torch.bfloat16, PLAIN, format_of("int8"), "lacks 'm_scale'"),
+]
+
+
+def loaded(dtype, saved, here):
+    """An optimizer with the options `here`, and the state of another one with those `saved`."""
+    param = ones(300, dtype=dtype)
+    optimizer, other = (schuss.torch.AdamW([param], **options) for options in (saved, here))
+    param.grad = torch.ones_like(param)
+    optimizer.step()
+    other.load_state_dict(optimizer.state_dict())
+    return other.state[param]
+
+
+@pytest.mark.parametrize(("dtype", "saved", "here", "message"), OTHER_FORMATS)
+def test_a_state_of_another_format_is_refused(dtype, saved, here, message):
+    with pytest.raises(ValueError) as raised:
+        loaded(dtype, saved, here)
+    assert message in str(raised.value)
+
+
+def test_what_torchs_classes_save_is_of_every_plain_format():
+    """States have the parameter's dtype there, and there are no master copies."""
+    assert loaded(torch.bfloat16, format_of("bfloat16"), PLAIN)["exp_avg"].dtype == torch.float32
+    assert torch.equal(loaded(torch.bfloat16, PLAIN, MASTER)["master"], torch.full((300,), 0.9990).bfloat16().float())
+
+
+def test_a_failed_load_changes_nothing():
+    param, other = torch.nn.Parameter(torch.ones(3)), torch.nn.Parameter(torch.ones(4))
+    optimizer, wider = schuss.torch.Adam([param], lr=0.1), schuss.torch.Adam([other], lr=0.2)
+    for own, of in ((optimizer, param), (wider, other)):
+        of.grad = torch.ones_like(of)
+        own.step()
+    saved = copy.deepcopy(optimizer.state_dict())
+    cases = [
+        (wider.state_dict(), "'exp_avg' of param_groups[0]['params'][0] has shape (4,), but here it has (3,)"),
+        (
+            {**saved, "state": {0: {"step": torch.tensor(1.0), "sum": torch.ones(3)}}},
+            "the state of param_groups[0]['params'][0] lacks 'exp_avg': it has step, sum; it must come from the same "
+            "optimizer, with the same options",
+        ),
+        ({**saved, "param_groups": [{**saved["param_groups"][0], "lr": -1.0}]}, "lr must be a number >= 0, got -1.0"),
+    ]
+    for state, message in cases:
+        with pytest.raises(ValueError) as raised:
+            optimizer.load_state_dict(state)
+        assert str(raised.value) == message
+        assert optimizer.param_groups[0]["lr"] == 0.1
+        assert torch.equal(optimizer.state[param]["exp_avg"], saved["state"][0]["exp_avg"])

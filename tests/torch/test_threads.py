@@ -5,33 +5,11 @@ import threading
 
 import pytest
 import torch
+from at_once import at_once
+from torch_helpers import ones
 
 import schuss.torch
 from schuss.torch import _lock
-
-
-def ones(*shape, **options):
-    return torch.nn.Parameter(torch.ones(*shape, **options))
-
-
-def run(*works):
-    """Runs functions at the same time in a thread each, and raises what one of them has raised."""
-    errors, barrier = [], threading.Barrier(len(works))
-
-    def begin(work):
-        barrier.wait()
-        try:
-            work()
-        except BaseException as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=begin, args=(work,)) for work in works]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if errors:
-        raise errors[0]
 
 
 @pytest.mark.parametrize("first", [0, 1])
@@ -42,7 +20,7 @@ def test_steps_in_several_threads(first):
         w.grad = torch.ones_like(w)
         for _ in range(first):
             optimizer.step()
-        run(*[lambda optimizer=optimizer: [optimizer.step() for _ in range(10)]] * 3)
+        at_once(*[lambda optimizer=optimizer: [optimizer.step() for _ in range(10)]] * 3)
         assert optimizer.step_count == optimizer.state[w]["step"] == 30 + first
         assert torch.allclose(w, torch.tensor(1.0 - 0.125 * (30 + first)), atol=1e-4)
 
@@ -76,7 +54,7 @@ def test_reading_beside_steps(read):
             while not stop.is_set():
                 READS[read](optimizer)
 
-        run(work, log)
+        at_once(work, log)
         assert optimizer.step_count == optimizer.state[w]["step"] == 12
         assert torch.allclose(w, torch.tensor(1.0 - 0.125 * 12), atol=1e-4)
 
@@ -104,14 +82,14 @@ def test_a_thread_that_the_step_waits_for(use, monkeypatch):
     def closure():
         counts.append(optimizer.step_count)
         with pytest.raises(RuntimeError, match=r"^this optimizer is in the middle of a step, .* one place at a time$"):
-            run(lambda: USES[use](optimizer))
+            at_once(lambda: USES[use](optimizer))
         w.grad = torch.ones(3)
         return 1.0
 
     for _ in range(2):
         assert optimizer.step(closure) == 1.0
     assert counts == [0, 1] and optimizer.step_count == 2 and len(optimizer.param_groups) == 1
-    run(lambda: optimizer.step(lambda: 0.0))
+    at_once(lambda: optimizer.step(lambda: 0.0))
     assert optimizer.step_count == 3
 
 
