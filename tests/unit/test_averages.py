@@ -4,12 +4,12 @@ import copy
 import gc
 import json
 import math
-import pickle
 import re
 
 import numpy as np
 import pytest
 from helpers import DATA, DTYPES, assert_same, assert_unchanged, compute_dtype, refused, snapshot
+from ways_to_resume import each_way_to_resume, resumed
 
 import schuss
 
@@ -59,10 +59,14 @@ def gradients(t):
     return {"w": rng.standard_normal((4, 5)), "b": rng.standard_normal(7)}
 
 
-def made(form, dtype=np.float64, kind=schuss.AdamW, **options):
+def around(optimizer, form):
     cls, own, _ = FORMS[form]
+    return cls(optimizer, **own)
+
+
+def made(form, dtype=np.float64, kind=schuss.AdamW, **options):
     params = {"w": np.linspace(-1, 1, 20).reshape(4, 5).astype(dtype, order="F"), "b": np.ones(7, dtype)}
-    return cls(kind(params, lr=0.1, **options), **own), params
+    return around(kind(params, lr=0.1, **options), form), params
 
 
 @each_form
@@ -114,22 +118,12 @@ def test_torch(name):
 
 
 @each_form
-@pytest.mark.parametrize("how", ["state_dict", "file", "pickle", "deepcopy"])
+@each_way_to_resume
 def test_resume(form, how, tmp_path):
     opt, params = made(form, np.float32)
     for t in range(5):
         opt.step(gradients(t))
-    if how in ("pickle", "deepcopy"):
-        other = copy.deepcopy(opt) if how == "deepcopy" else pickle.loads(pickle.dumps(opt))
-    else:
-        other, theirs = made(form, np.float32)
-        for key in params:
-            theirs[key][...] = params[key]
-        if how == "file":
-            schuss.save(tmp_path / "file", opt)
-            schuss.load(tmp_path / "file", other)
-        else:
-            other.load_state_dict(opt.state_dict())
+    other = resumed(opt, how, lambda: around(schuss.AdamW(copy.deepcopy(params), lr=0.1), form), tmp_path / "file")
     assert other.updates == opt.updates and list(other.state_dict()["state"][0])[-1] == "average"
     for one in (opt, other):
         for t in range(5, STEPS):

@@ -4,13 +4,13 @@ import copy
 import json
 import math
 import os
-import pickle
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 from helpers import DATA, DTYPES, Interrupted, assert_same, assert_unchanged, refused, snapshot
+from ways_to_resume import each_way_to_resume, resumed
 
 import schuss
 
@@ -117,7 +117,7 @@ def test_a_line_search_ends_with_max_eval():
 
 
 @pytest.mark.parametrize("search", [None, "strong_wolfe"])
-@pytest.mark.parametrize("how", ["state_dict", "file", "pickle", "deepcopy"])
+@each_way_to_resume
 def test_resume(how, search, tmp_path):
     def make(params):
         return schuss.LBFGS(params, lr=0.5, max_iter=3, history_size=4, line_search_fn=search)
@@ -126,15 +126,7 @@ def test_resume(how, search, tmp_path):
     opt = make(params)
     for _ in range(3):
         opt.step(lambda: quartic(params))
-    if how in ("pickle", "deepcopy"):
-        other = copy.deepcopy(opt) if how == "deepcopy" else pickle.loads(pickle.dumps(opt))
-    else:
-        other = make(copy.deepcopy(params))
-        if how == "file":
-            schuss.save(tmp_path / "file", opt)
-            schuss.load(tmp_path / "file", other)
-        else:
-            other.load_state_dict(opt.state_dict())
+    other = resumed(opt, how, lambda: make(copy.deepcopy(params)), tmp_path / "file")
     theirs = other._params
     for _ in range(2):
         assert opt.step(lambda: quartic(params)) == other.step(lambda: quartic(theirs))

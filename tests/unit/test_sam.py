@@ -8,6 +8,7 @@ import pickle
 import numpy as np
 import pytest
 from helpers import DATA, DTYPES, assert_same, assert_unchanged, refused, snapshot
+from ways_to_resume import each_way_to_resume, resumed
 
 import schuss
 
@@ -206,7 +207,7 @@ def test_between_the_steps():
     assert_same(params, before[0][: len(params)], "dropped in the middle")
 
 
-@pytest.mark.parametrize("how", ["state_dict", "file", "pickle", "deepcopy"])
+@each_way_to_resume
 def test_resume(how, tmp_path):
     def make(params):
         return schuss.SAM(schuss.AdamW(params, lr=0.1), rho=0.3, adaptive=True, eta=0.01)
@@ -215,15 +216,7 @@ def test_resume(how, tmp_path):
     opt = make(params)
     for _ in range(3):
         opt.step(lambda: gradients(params))
-    if how in ("pickle", "deepcopy"):
-        other = copy.deepcopy(opt) if how == "deepcopy" else pickle.loads(pickle.dumps(opt))
-    else:
-        other = schuss.SAM(schuss.AdamW(copy.deepcopy(params), lr=0.1))
-        if how == "file":
-            schuss.save(tmp_path / "file", opt)
-            schuss.load(tmp_path / "file", other)
-        else:
-            other.load_state_dict(opt.state_dict())
+    other = resumed(opt, how, lambda: schuss.SAM(schuss.AdamW(copy.deepcopy(params), lr=0.1)), tmp_path / "file")
     assert (other.rho, opt.rho) == (0.3, 0.3)
     theirs = other._params
     opt.step(lambda: gradients(params))

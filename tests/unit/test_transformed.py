@@ -1,12 +1,12 @@
 """The wrapper Transformed around any optimizer: state, groups, missing gradients, failures, wrong calls."""
 
 import copy
-import pickle
 
 import numpy as np
 import pytest
 from helpers import assert_same, assert_unchanged, refused, snapshot
 from transform_cases import EACH, each_transform, starts, waves
+from ways_to_resume import each_way_to_resume, resumed
 
 import schuss
 from schuss import transforms as tf
@@ -16,7 +16,7 @@ CHANGED = (
 )
 
 
-@pytest.mark.parametrize("how", ["state_dict", "file", "pickle", "deepcopy"])
+@each_way_to_resume
 @each_transform
 def test_resume(transform, how, tmp_path):
     def make(params):
@@ -26,15 +26,7 @@ def test_resume(transform, how, tmp_path):
     opt = make(params)
     for t in range(1, 5):
         opt.step(waves(t, "NaN" if isinstance(transform, tf.apply_if_finite) else ""))
-    if how in ("pickle", "deepcopy"):
-        other = copy.deepcopy(opt) if how == "deepcopy" else pickle.loads(pickle.dumps(opt))
-    else:
-        other = make(copy.deepcopy(params))
-        if how == "file":
-            schuss.save(tmp_path / "file", opt)
-            schuss.load(tmp_path / "file", other)
-        else:
-            other.load_state_dict(opt.state_dict())
+    other = resumed(opt, how, lambda: make(copy.deepcopy(params)), tmp_path / "file")
     for t in range(5, 9):
         assert opt.step(waves(t)) == other.step(waves(t))
     assert_unchanged(other, snapshot(opt))
