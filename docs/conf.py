@@ -27,10 +27,11 @@ extensions = [
     "myst_parser",
     "sphinx_design",
     "sphinx_copybutton",
+    "sphinx_gallery.gen_gallery",
     "docstrings",
     "optimizer_pages",
 ]
-exclude_patterns = ["_ext", "_templates", "**/*.inc", "gallery/**/*.py", "gallery/**/*.ipynb"]
+exclude_patterns = ["_ext", "_templates", "**/*.inc"]
 templates_path = ["_templates"]
 default_role = "autolink"
 nitpicky = True
@@ -52,29 +53,26 @@ copybutton_prompt_is_regexp = True
 
 # The gallery: every examples/gallery/plot_*.py, run in the order of the names.
 GALLERY = HERE.parent / "examples" / "gallery"
-if list(GALLERY.glob("plot_*.py")) and list(GALLERY.glob("GALLERY_HEADER.*")):
-    extensions += ["sphinx_gallery.gen_gallery", "gallery"]
-    sys.path.insert(0, str(GALLERY))  # for the modules that the scripts share
-    sphinx_gallery_conf = {
-        "examples_dirs": str(GALLERY),
-        "gallery_dirs": "gallery",
-        "filename_pattern": r"/plot_",
-        "ignore_pattern": r"(^|/)(?!plot_)[^/]*\.py$",
-        "within_subsection_order": "FileNameSortKey",
-        "doc_module": ("schuss",),
-        "backreferences_dir": "gallery/backreferences",
-        "download_all_examples": False,
-        "capture_repr": (),
-        "show_memory": False,
-        "write_computation_times": False,
-        "show_signature": False,
-        "thumbnail_size": (640, 448),
-        "min_reported_time": 5,
-        "remove_config_comments": True,
-        "copyfile_regex": r"(?!)",
-        "image_scrapers": ("gallery.scraper",),
-        "reset_modules": ("matplotlib", "gallery.collect_figures"),
-    }
+sys.path += [str(GALLERY), str(GALLERY.parent)]  # for the modules that the scripts share
+sphinx_gallery_conf = {
+    "examples_dirs": str(GALLERY),
+    "gallery_dirs": "gallery",
+    "filename_pattern": r"/plot_",
+    "ignore_pattern": r"(^|/)(?!plot_)[^/]*\.py$",
+    "within_subsection_order": "FileNameSortKey",
+    "image_scrapers": ("gallery.save_animations", "matplotlib"),
+    "reset_modules": ("matplotlib",),
+    "doc_module": ("schuss",),
+    "backreferences_dir": "gallery/backreferences",
+    "notebook_extensions": set(),
+    "download_all_examples": False,
+    "capture_repr": (),
+    "write_computation_times": False,
+    "show_signature": False,
+    "thumbnail_size": (800, 600),
+    "min_reported_time": 5,
+    "remove_config_comments": True,
+}
 
 html_theme = "pydata_sphinx_theme"
 html_title = "schuss"

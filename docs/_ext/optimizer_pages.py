@@ -91,7 +91,7 @@ def _kernels(name: str, kind: type[Optimizer]) -> list[str]:
     return lines
 
 
-def page(name: str, kind: type[Optimizer], gallery: bool) -> str:
+def page(name: str, kind: type[Optimizer]) -> str:
     """The page of one class, with the gallery's figures that use it."""
     lines = [*heading(name, "="), ".. currentmodule:: schuss", ""]
     lines += [*docstrings.example(kind), ""]
@@ -106,8 +106,7 @@ def page(name: str, kind: type[Optimizer], gallery: bool) -> str:
     if issubclass(kind, schuss.Lookahead):
         lines += [*heading("Synchronization", "-"), "Every k-th step; each element has a slow weight as its state.", ""]
         lines += displayed(equations(_schuss.rule_tree("lookahead"), "sync", {"factor": symbol("alpha")}, []))
-    if gallery:
-        lines += [f".. minigallery:: schuss.{name}", "   :add-heading: In the gallery", "   :heading-level: -", ""]
+    lines += [f".. minigallery:: schuss.{name}", "   :add-heading: In the gallery", "   :heading-level: -", ""]
     return "\n".join(lines)
 
 
@@ -120,13 +119,13 @@ def pages() -> dict[str, type[Optimizer]]:
 
 def write_pages(app: Any, config: Any) -> None:
     """Writes all files that have changed, so that Sphinx builds only those again."""
-    source, gallery = Path(app.srcdir), "sphinx_gallery.gen_gallery" in app.extensions
+    source = Path(app.srcdir)
     sys.path.insert(0, str(source.parent / "benches"))
     import page as speed
 
     clipping = equations(_schuss.rule_tree("clip_norm"), "step", {"unit": 1.0}, ["grad_scale"], ["factor"])
     kinds = pages()
-    files = {f"optimizers/generated/{name}.rst": page(name, kind, gallery) for name, kind in kinds.items()}
+    files = {f"optimizers/generated/{name}.rst": page(name, kind) for name, kind in kinds.items()}
     files |= {
         "optimizers/generated/prologue.inc": "\n".join(displayed([Stage("pass", prologue(), (True, True, True))])),
         "optimizers/generated/clipping.inc": "\n".join(displayed(clipping)),
@@ -134,8 +133,6 @@ def write_pages(app: Any, config: Any) -> None:
         "generated/headline.inc": speed.headline(speed.load()),
         "generated/facts.inc": speed.facts(speed.load()),
     }
-    if not gallery:
-        files["gallery/index.rst"] = "Gallery\n=======\n\nThe gallery's scripts were not there when this was built.\n"
     for old in {*source.glob("optimizers/generated/*.rst")} - {source / name for name in files}:
         old.unlink()  # of a class that was removed
     for name, text in files.items():

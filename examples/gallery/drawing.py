@@ -45,11 +45,8 @@ def new_figure(title, rows=1, columns=1, size=(10, 4), mosaic=None, **options):
     return fig, axes
 
 
-def show(fig, name, animation=None, thumbnail=None):
-    """Opens a window, or without a screen saves `build/gallery/<name>.png`, for an animation `<name>.gif`.
-
-    `thumbnail` is the axes that the documentation's overview shows; by default the largest.
-    """
+def show(fig, name, animation=None):
+    """Opens a window, or without a screen saves `build/gallery/<name>.png`, for an animation `<name>.gif`."""
     collected = "sphinx_gallery" in sys.modules  # the documentation's build collects the figures
     if collected or fig.canvas.required_interactive_framework:
         plt.show()

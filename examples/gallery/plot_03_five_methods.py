@@ -76,4 +76,4 @@ for ax, (name, settings, make_optimizer, place) in zip(axes.flat, METHODS, stric
 heights.set(title="Height above the minimum", xlabel="step", ylabel="f(x) + 5", xlim=(0, STEPS))
 heights.set(yscale="log", ylim=(1e-4, 60))
 draw_grid(heights)
-show(fig, "03_five_methods", thumbnail=axes[1, 0])
+show(fig, "03_five_methods")

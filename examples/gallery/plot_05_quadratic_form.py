@@ -76,6 +76,7 @@ def sgd(steps=STEPS, **settings):
     return descend(partial(schuss.SGD, **settings), gradient, START, steps)
 
 
+# sphinx_gallery_defer_figures
 fig, axes = new_figure(r"Minimizing $\frac{1}{2}\,\theta^\top P\,\theta + q^\top \theta$", 2, 3, size=(13, 7.6))
 for ax in axes.flat[:5]:
     draw_contours(ax, f, (-4.2, 4.2), (-3.2, 3.2), labels=(r"$\theta_1$", r"$\theta_2$"))

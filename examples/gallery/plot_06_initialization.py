@@ -64,6 +64,7 @@ def train(make_optimizer, factor, seed):
 # %%
 # Norms before training. Lines are geometric means over ten networks; bands go from the lowest to the highest value.
 
+# sphinx_gallery_defer_figures
 fig, axes = new_figure(
     "Fifty layers with ReLU, and three ways to draw their weights", size=(12, 7.4), mosaic="AABBCC;DDDEEE"
 )
@@ -114,4 +115,4 @@ for ax, (name, settings, make_optimizer) in zip(lower, OPTIMIZERS, strict=True):
     ax.yaxis.set_major_formatter(lambda loss, _: f"{loss:g}")
 for ax in (*upper, *lower):
     draw_grid(ax)
-show(fig, "06_initialization", thumbnail=upper[0])
+show(fig, "06_initialization")

@@ -106,6 +106,7 @@ CYCLES = [
     ("three phases", schedules.one_cycle(1.0, STEPS, anneal="linear", three_phase=True)),
 ]
 
+# sphinx_gallery_defer_figures
 fig, axes = new_figure("Learning-rate schedules", 7, 3, size=(10, 15.5), sharex=True)
 for ax, (title, lines) in zip(axes.flat, [*PLOTS, ("one_cycle", CYCLES)], strict=False):
     for (label, schedule), look in zip(lines, LINES, strict=False):
@@ -151,4 +152,4 @@ for ax in axes[:, 0]:
     ax.set_ylabel("learning rate")
 for ax in axes[-1]:
     ax.set_xlabel("step")
-show(fig, "07_schedules", thumbnail=axes[3, 1])
+show(fig, "07_schedules")

@@ -73,6 +73,7 @@ METHODS = [
     ("RAdam", radam, style("RAdam")),
 ]
 
+# sphinx_gallery_defer_figures
 fig, axes = new_figure("Adam's first steps, warm-up, and RAdam", 2, 2, size=(12, 8))
 ax_start, ax_loss, ax_rates, ax_factor = axes.flat
 for label, make, look in METHODS:

@@ -46,6 +46,7 @@ for step in range(1, STEPS + 1):
         runs.append([])
     runs[-1].append(x.copy())
 
+# sphinx_gallery_defer_figures
 fig, axes = new_figure("Lookahead and Ranger", 2, 2, size=(12, 8))
 ax_ground, ax_rates, ax_adam, ax_radam = axes.flat
 draw_contours(ax_ground, f, (-4, 7), (-3.4, 3.4))
