@@ -127,7 +127,7 @@ def write_pages(app: Any, config: Any) -> None:
     kinds = pages()
     files = {f"optimizers/generated/{name}.rst": page(name, kind) for name, kind in kinds.items()}
     files |= {
-        "optimizers/generated/prologue.inc": "\n".join(displayed([Stage("pass", prologue(), (True, True, True))])),
+        "optimizers/generated/prologue.inc": "\n".join(displayed([Stage("pass", prologue())])),
         "optimizers/generated/clipping.inc": "\n".join(displayed(clipping)),
         "generated/speed.inc": speed.rst(speed.load()),
         "generated/headline.inc": speed.headline(speed.load()),

@@ -1,13 +1,7 @@
-r"""Equations of rules in LaTeX.
-
->>> from rule_tree import Line, symbol
->>> latex(Line("p", symbol("p") - symbol("lr") * symbol("g"), assigns=True))
-'p \\leftarrow p - \\eta g'
-"""
+"""Equations of rules in LaTeX."""
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -18,13 +12,11 @@ from sympy.printing.latex import LatexPrinter
 
 from schuss import _schuss
 
-GREEK = {"alpha", "beta", "gamma", "lambda", "mu", "rho", "sigma"}
-LETTERS = r"""lr \eta  eps \epsilon  momentum \mu  weight_decay \lambda  l2 \lambda  gradient_factor \gamma
-    decay \delta  ratio r  vmax v_{\max}  d_max d_{\max}  old_d d_{\mathrm{old}}  trust_coefficient \tau
-    initial_lr \eta_0  rho_inf \rho_\infty  beta2_decay \kappa
-    nu \nu  lambd \lambda  momentum_decay \psi  mu_product \pi  smax s_{\max}  final_lr \eta_F  eta \tilde{\eta}
-    eta1 \eta^-  eta2 \eta^+  step_size1 \Delta_{\min}  step_size2 \Delta_{\max}  size \Delta  prev g_{\mathrm{prev}}
-    nu1 \nu_1  nu2 \nu_2"""
+LETTERS = r"""lr \eta  eps \epsilon  eps1 \epsilon_1  eps2 \epsilon_2  momentum \mu  weight_decay \lambda  l2 \lambda
+    gradient_factor \gamma  decay \delta  ratio r  vmax v_{\max}  d_max d_{\max}  old_d d_{\mathrm{old}}
+    trust_coefficient \tau  initial_lr \eta_0  rho_inf \rho_\infty  beta2_decay \kappa  lambd \lambda
+    momentum_decay \psi  mu_product \pi  smax s_{\max}  final_lr \eta_F  eta \tilde{\eta}  eta1 \eta^-  eta2 \eta^+
+    step_size1 \Delta_{\min}  step_size2 \Delta_{\max}  size \Delta  prev g_{\mathrm{prev}}"""
 SYMBOLS = dict(zip(LETTERS.split()[::2], LETTERS.split()[1::2], strict=True))
 MEAN = r"\operatorname{mean}"
 REDUCTIONS = {"sum": r"\sum", "norm": r"\sum", "max": r"\max", "mean": MEAN, "rms": MEAN}
@@ -34,15 +26,14 @@ SCALARS = {"t", "lr"} | {name for rule in _schuss.rules().values() for name in r
 
 def tex(name: str) -> str:
     """A name in LaTeX: a letter, a letter with an index, a norm, or an upright word."""
-    if name in SYMBOLS or name in GREEK:
-        return SYMBOLS.get(name, "\\" + name)
+    if name in SYMBOLS:
+        return SYMBOLS[name]
     if name.startswith(NORMS):
         kind, _, of = name.partition("_")
         return rf"\lVert {tex(of)} \rVert" if kind == "norm" else rf"\operatorname{{rms}}({tex(of)})"
-    numbered = re.fullmatch(r"([a-z]|eps|beta|lambda)(\d)", name)
-    if numbered:
-        return f"{tex(numbered[1])}_{numbered[2]}"
-    return name if len(name) == 1 else r"\mathrm{" + name.replace("_", r"\_") + "}"
+    if re.fullmatch(r"([a-z]|alpha|beta|gamma|lambda|mu|nu|rho|sigma)\d?", name):
+        return sp.latex(sp.Symbol(name))
+    return r"\mathrm{" + name.replace("_", r"\_") + "}"
 
 
 class _Printer(LatexPrinter):  # type: ignore[misc]
@@ -85,10 +76,7 @@ class _Printer(LatexPrinter):  # type: ignore[misc]
 
         factors = sorted(sp.Mul.make_args(value), key=key)
         parts = [rf"\left({self._print(f)}\right)" if f.is_Add else self._print(f) for f in factors]
-        text = parts[0]
-        for before, part in itertools.pairwise(parts):  # words need a space between them
-            text += (r" \, " if r"\mathrm" in (before[:7], part[:7]) else " ") + part
-        return text
+        return (r" \, " if any(part.startswith(r"\mathrm") for part in parts) else " ").join(parts)
 
     def _print_Select(self, value: Any, exp: Any = None) -> str:
         rows = []

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import sympy as sp
 
-#: Sizes up to which a scalar is inlined: if it is used at most twice, and always.
+#: Sizes up to which a value is inlined: if it is used at most twice, and always.
 ONCE, OFTEN = 16, 5
 #: Prefixes of the names of scalars that are never negative.
 NORMS = ("norm_", "rms_")
@@ -28,8 +28,8 @@ class Select(sp.Function):  # type: ignore[misc]
         """Simplifies it if the condition is known, or if it equals another function."""
         if test in (sp.true, sp.false) or yes == no:
             return no if test == sp.false else yes
-        if isinstance(test, sp.Ne):
-            return Select(sp.Eq(*test.args), no, yes)
+        if isinstance(test, (sp.Ne, sp.Not)):
+            return Select(sp.Not(test), no, yes)
         if isinstance(test, (sp.Lt, sp.Le, sp.Gt, sp.Ge)) and {yes, no} == set(test.args):
             return (Min if isinstance(test, (sp.Lt, sp.Le)) == (yes == test.lhs) else Max)(yes, no)
         return None
@@ -51,6 +51,7 @@ class Line(NamedTuple):
     value: Any
     assigns: bool = False  # whether the line assigns a new value, as to a state, or defines the name
     reduction: tuple[str, str] | None = None  # operation and scope
+    stage: int = 0  # the position of its stage in the program
 
 
 class Stage(NamedTuple):
@@ -58,7 +59,6 @@ class Stage(NamedTuple):
 
     kind: str  # "each_step", "pass", "row", "col", "array" or "all"
     lines: tuple[Line, ...]
-    access: tuple[bool, ...]  # whether a pass reads the gradient, reads the parameter, and writes it
 
 
 def symbol(name: str) -> sp.Symbol:
@@ -94,7 +94,8 @@ class _Reader:
         """The condition under which a value is not zero."""
         if isinstance(value, Select):
             test, yes, no = value.args
-            return sp.Or(sp.And(test, self.is_nonzero(yes)), sp.And(sp.Not(test), self.is_nonzero(no)))
+            yes, no = sp.And(test, self.is_nonzero(yes)), sp.And(sp.Not(test), self.is_nonzero(no))
+            return sp.simplify_logic(sp.Or(yes, no))
         if isinstance(value, (sp.Mul, sp.Pow)):
             return sp.And(*map(self.is_nonzero, value.args if isinstance(value, sp.Mul) else value.args[:1]))
         if value.is_Symbol:
@@ -114,7 +115,8 @@ class _Reader:
         test = next((part.args[0] for part in sp.preorder_traversal(value) if isinstance(part, Select)), None)
         if test is None:
             return value
-        yes, no = ({test: sp.S(holds), sp.Not(test): sp.S(not holds)} for holds in (True, False))
+        yes = {sp.Not(test): sp.false, **dict.fromkeys([test, *sp.And.make_args(test)], sp.true)}
+        no = {sp.Not(test): sp.true, test: sp.false}
         return Select(test, *(self.split(self.settled(value.xreplace(facts))) for facts in (yes, no)))
 
 
@@ -129,25 +131,25 @@ def equations(
     reader = _Reader(fixed, nonzero)
     stages = [{"kind": "each_step", "statements": tree["each_step"], "reductions": []}, *tree["programs"][program]]
     kept = {"p", "g", *outputs, *(state["name"] for state in tree["states"])}
-    lines: list[tuple[int, Line]] = []
+    lines: list[Line] = []
     for number, stage in enumerate(stages):
-        for name, _, value in stage["statements"]:
-            lines.append((number, Line(name, reader.expression(value), name in kept)))
-        for operation, scope, name, value in stage["reductions"]:
-            lines += [(number, line) for line in _reduced(operation, scope, name, reader.expression(value))]
-    # If the prologue applies weight decay, the parameter changes from one pass to the next.
-    _write_out(lines, kept, set() if "weight_decay" in tree["hypers"] else {"p"}, reader)
-    needed = set(kept)
-    for at in reversed(range(len(lines))):
-        number, line = lines[at]
-        lines[at] = number, line._replace(value=reader.split(line.value))
-        if line.name in needed and line.value != symbol(line.name):
-            needed |= names(lines[at][1].value)
-        else:
-            del lines[at]
-    own = [tuple(line for n, line in lines if n == number) for number in range(len(stages))]
-    access = [tuple(stage.get(key, False) for key in ("reads_grad", "reads_param", "writes_param")) for stage in stages]
-    return tuple(Stage(stage["kind"], *rest) for stage, *rest in zip(stages, own, access, strict=True) if rest[0])
+        for name, _, node in stage["statements"]:
+            value = reader.expression(node)
+            lines.append(Line(name, value, name in kept, stage=number))
+            if number == 0:
+                reader.nonzero[name] = reader.is_nonzero(value)
+        for operation, scope, name, node in stage["reductions"]:
+            reduced = _reduced(operation, scope, name, reader.expression(node))
+            lines += [line._replace(stage=number) for line in reduced]
+    _write_out(lines, kept, reader)
+    needed, found = set(kept), list[Line]()
+    for line in reversed(lines):
+        value = reader.split(line.value)
+        if line.name in needed and value != symbol(line.name):
+            needed |= names(value)
+            found.insert(0, line._replace(value=value))
+    numbers = sorted({line.stage for line in found})
+    return tuple(Stage(stages[i]["kind"], tuple(line for line in found if line.stage == i)) for i in numbers)
 
 
 def _reduced(operation: str, scope: str, name: str, value: Any) -> list[Line]:
@@ -159,45 +161,30 @@ def _reduced(operation: str, scope: str, name: str, value: Any) -> list[Line]:
     return [Line(norm, value, reduction=(norm.partition("_")[0], scope)), Line(name, symbol(norm) ** 2)]
 
 
-def _write_out(lines: list[tuple[int, Line]], kept: set[str], unstable: set[str], reader: _Reader) -> None:
-    """Inlines values that are short and do not change before they are used.
-
-    Locals that an earlier pass has computed are dropped.
-    """
+def _write_out(lines: list[Line], kept: set[str], reader: _Reader) -> None:
+    """Inlines values that are short and do not change before they are used."""
     at = 0
     while at < len(lines):
-        number, line = lines[at]
-        used, later = names(line.value), [other.name for _, other in lines[at + 1 :]]
-        before = next((i for i in reversed(range(at)) if lines[i][1].name == line.name), at)
-        changed = unstable.union(other.name for _, other in lines[before + 1 : at])
-        if before < at and line.name not in kept and lines[before][1] == line and not changed & used:
-            del lines[at]
-            continue
-        end = at + later.index(line.name) + 2 if line.name in later else len(lines)
-        uses = [i for i in range(at + 1, end) if line.name in names(lines[i][1].value)]
-        count = sum(lines[i][1].value.count(symbol(line.name)) for i in uses)
-        scope = "each_step" if number == 0 else "far" if any(lines[i][0] != number for i in uses) else "near"
-        changed = {other.name for _, other in lines[at + 1 : max(uses, default=at)]}
-        if line.name not in kept and not changed & used and _is_short(scope, line, count):
-            del lines[at]
-            for i in (use - 1 for use in uses):
-                value = lines[i][1].value.xreplace({symbol(line.name): line.value})
-                lines[i] = lines[i][0], lines[i][1]._replace(value=value)
-        else:
+        line, later = lines[at], range(at + 1, len(lines))
+        # The last line that may read the value is the next one that assigns the name.
+        end = next((i for i in later if lines[i].name == line.name), len(lines) - 1)
+        uses = [i for i in later if i <= end and line.name in names(lines[i].value)]
+        changed = {other.name for other in lines[at + 1 : max(uses, default=at)]}
+        if line.name in kept or changed & names(line.value) or not _is_short(line, [lines[i] for i in uses]):
             at += 1
-            if number == 0:
-                reader.nonzero[line.name] = reader.is_nonzero(line.value)
-        lines[at:] = [(n, other._replace(value=reader.settled(other.value))) for n, other in lines[at:]]
+            continue
+        for i in uses:
+            value = lines[i].value.xreplace({symbol(line.name): line.value})
+            lines[i] = lines[i]._replace(value=reader.settled(value))
+        del lines[at]
 
 
-def _is_short(scope: str, line: Line, count: int) -> bool:
-    """Whether to inline a value that is used `count` times."""
-    if line.reduction:
-        return False
+def _is_short(line: Line, uses: list[Line]) -> bool:
+    """Whether to inline a value where it is used."""
     size = sum(1 for _ in sp.preorder_traversal(line.value))
-    if isinstance(line.value, Select) and all(value.is_Atom for value in line.value.args[1:]):
-        return True
-    if scope != "each_step" and len(line.name) == 1 and size > 3:
+    letter = len(line.name) == 1 and size > 3
+    condition = line.value.has(Select) and any(use.stage != line.stage for use in uses)
+    if line.reduction or (line.stage > 0 and (letter or condition)):
         return False
-    once = count <= {"near": 2, "each_step": 2, "far": 0 if line.value.has(Select) else 1}[scope]
-    return size <= (ONCE if once else OFTEN) or (scope == "near" and count == 1)
+    count = sum(use.value.count(symbol(line.name)) for use in uses)
+    return size <= (ONCE if count <= 2 else OFTEN)
