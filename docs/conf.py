@@ -28,7 +28,6 @@ extensions = [
     "sphinx_design",
     "sphinx_copybutton",
     "sphinx_gallery.gen_gallery",
-    "docstrings",
     "optimizer_pages",
 ]
 exclude_patterns = ["_ext", "_templates", "**/*.inc"]
@@ -69,7 +68,7 @@ sphinx_gallery_conf = {
     "capture_repr": (),
     "write_computation_times": False,
     "show_signature": False,
-    "thumbnail_size": (800, 600),
+    "thumbnail_size": (800, 480),
     "min_reported_time": 5,
     "remove_config_comments": True,
 }

@@ -6,16 +6,14 @@ called ``generated``, before Sphinx looks for sources.
 
 from __future__ import annotations
 
-import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import docstrings
 import sympy as sp
 from rule_latex import display, tex
-from rule_tree import FUNCTIONS, Line, Stage, equations, symbol
+from rule_tree import FUNCTIONS, Line, Stage, equations, names, symbol
 from variants import Kernels, Variant, variants
 
 import schuss
@@ -32,11 +30,12 @@ NOTES = {
     "Newton": "The kernel takes the last step; its :math:`g` is the solution of the damped system.",
 }
 DECAYS = {"l2": "L2", "own": "as the equations have it"}
-HEADINGS = {"each_step": "once a step", "pass": "for each element", **docstrings.SCOPES}
+SCOPES = {"row": "for each row", "col": "for each column", "array": "for each array", "all": "for all arrays"}
+HEADINGS = {"each_step": "once a step", "pass": "for each element", **SCOPES}
 DIMENSIONS = {(1,): ", for arrays of one dimension", (2,): ", for arrays of more than one dimension"}
-#: The methods and attributes of all optimizers, from their page.
-API = Path(__file__).parents[1] / "api" / "optimizer.rst"
-COMMON = re.findall(r"^\.\. auto\w+:: Optimizer\.(\w+)$", API.read_text(encoding="utf-8"), re.MULTILINE)
+#: The methods and attributes of all optimizers.
+COMMON = [name for name in dir(Optimizer) if not name.startswith("_")]
+WORDS = {"p": "a parameter", "g": "its gradient", "t": "the number of the step, from 1"}
 
 
 def heading(text: str, mark: str) -> list[str]:
@@ -52,22 +51,32 @@ def prologue() -> tuple[Line, ...]:
     return tuple(Line(name, sp.sympify(value, locals=known), assigns=True) for name, value in pairs)
 
 
-def displayed(stages: Iterable[Stage]) -> list[str]:
+def symbols(kind: type[Optimizer]) -> str:
+    """What the symbols in the equations of a class stand for; the name of an option stands for itself."""
+    stages = [stage for variant in variants(kind) for program in variant.programs.values() for stage in program]
+    used = {name for stage in stages for line in stage.lines for name in (line.name, *names(line.value))}
+    known = WORDS | Kernels(kind).options_of_names()
+    clear = {name for name in known if tex(name).startswith(r"\mathrm") and known[name] == f"``{name}``"}
+    entries = [f":math:`{tex(name)}` is {words}" for name, words in known.items() if name in used - clear]
+    return f"Here {', '.join(entries)}."
+
+
+def displayed(stages: Sequence[Stage]) -> list[str]:
     """The equations of a program, with headings if it has several stages."""
-    stages, lines = list(stages), []
+    lines: list[str] = []
     for stage in stages:
-        lines += [f"{HEADINGS[stage.kind].capitalize()}:", ""] if stages[1:] else []
+        lines += [f"{HEADINGS[stage.kind].capitalize()}:", ""] if len(stages) > 1 else []
         lines += [".. math::", "", *(f"   {line}" for line in display(stage.lines).splitlines()), ""]
     return lines
 
 
-def _variant(kind: type[Optimizer], variant: Variant, several: bool) -> list[str]:
+def _variant(kind: type[Optimizer], variant: Variant) -> list[str]:
     parts = ["params"]
     for name, value in variant.options.items():
         # The number itself is arbitrary; only whether it is zero matters.
         words = {str: f'="{value}"', float: " > 0" if value else " = 0"}
         parts.append(name + words.get(type(value), f"={value}"))
-    shown = f"``{kind.__name__}({', '.join(parts)})``{DIMENSIONS.get(variant.ndims, '') if several else ''}"
+    shown = f"``{kind.__name__}({', '.join(parts)})``{DIMENSIONS.get(variant.ndims, '')}"
     lines = [f".. rubric:: {shown}", "   :class: setting", ""]
     for name, stages in variant.programs.items():
         lines += [f"The program ``{name}``:", ""] if len(variant.programs) > 1 else []
@@ -75,33 +84,39 @@ def _variant(kind: type[Optimizer], variant: Variant, several: bool) -> list[str
     return lines
 
 
+def _states(rule: str) -> str:
+    """The states of a rule and their first values, in a sentence."""
+    starts = []
+    for state in _schuss.rules()[rule]["states"]:
+        if state["scope"] != "backup":
+            first = state["initial"] if isinstance(state["initial"], str) else f"{state['initial']:g}"
+            starts.append(f":math:`{tex(state['name'])}` at ``{first}`` {SCOPES.get(state['scope'], '')}".rstrip())
+    return f"The state starts with {', '.join(starts)}." if starts else "There is no state."
+
+
 def _kernels(name: str, kind: type[Optimizer]) -> list[str]:
     kernels = Kernels(kind)
-    lines = [*heading("What the kernel computes", "-"), ":ref:`How to read it <equations>`.", NOTES.get(name, ""), ""]
+    lines = [*heading("What the kernel computes", "-"), ":ref:`How to read it <equations>`.", symbols(kind), ""]
+    lines += [NOTES[name], ""] if name in NOTES else []
     if "weight_decay" in kernels.defaults:
         decays = [kernels.kind._decay({**kernels.defaults, **options}) for options in kernels.valid_options()]
         forms = " or ".join(DECAYS.get(decay, decay) for decay in dict.fromkeys(decays))
         lines += [f"Gradient and parameter have been :ref:`prepared <prologue>`; weight decay is {forms}.", ""]
     for rule in dict.fromkeys(variant.rule for variant in variants(kind)):
-        found = [state for state in _schuss.rules()[rule]["states"] if state["scope"] != "backup"]
-        words = [f":math:`{tex(s['name'])}` {docstrings.SCOPES.get(s['scope'], '')}".rstrip() for s in found]
-        lines += [*heading(f"The rule ``{rule}``", "^"), f"State: {', '.join(words) or 'none'}.", ""]
+        lines += [*heading(f"The rule ``{rule}``", "^"), _states(rule), ""]
         for variant in variants(kind):
-            lines += _variant(kind, variant, len(kernels.rules(variant.options)) > 1) if variant.rule == rule else []
+            lines += _variant(kind, variant) if variant.rule == rule else []
     return lines
 
 
 def page(name: str, kind: type[Optimizer]) -> str:
     """The page of one class, with the gallery's figures that use it."""
     lines = [*heading(name, "="), ".. currentmodule:: schuss", ""]
-    lines += [*docstrings.example(kind), ""]
     # Also the methods of a base that some optimizers share, but not those of all optimizers.
     lines += [f".. autoclass:: {name}", "   :members:", "   :inherited-members: Optimizer"]
-    delegates = issubclass(kind, Wrapper)
-    common = [m for m in COMMON if delegates or getattr(kind, m) is getattr(Optimizer, m)]
+    common = [each for each in COMMON if getattr(kind, each) in (getattr(Optimizer, each), getattr(Wrapper, each))]
     lines += [f"   :exclude-members: {', '.join(common)}", ""]
-    shared = ", ".join(f":obj:`{member} <schuss.Optimizer.{member}>`" for member in COMMON)
-    lines += [f"Every optimizer also has {shared}.", ""]
+    lines += ["It also has :doc:`the methods and attributes of all optimizers </api/optimizer>`.", ""]
     lines += _kernels(name, kind) if name in schuss.OPTIMIZERS else []
     if issubclass(kind, schuss.Lookahead):
         lines += [*heading("Synchronization", "-"), "Every k-th step; each element has a slow weight as its state.", ""]
@@ -124,8 +139,7 @@ def write_pages(app: Any, config: Any) -> None:
     import page as speed
 
     clipping = equations(_schuss.rule_tree("clip_norm"), "step", {"unit": 1.0}, ["grad_scale"], ["factor"])
-    kinds = pages()
-    files = {f"optimizers/generated/{name}.rst": page(name, kind) for name, kind in kinds.items()}
+    files = {f"optimizers/generated/{name}.rst": page(name, kind) for name, kind in pages().items()}
     files |= {
         "optimizers/generated/prologue.inc": "\n".join(displayed([Stage("pass", prologue())])),
         "optimizers/generated/clipping.inc": "\n".join(displayed(clipping)),

@@ -59,6 +59,21 @@ class Kernels:
         hypers = {**self.defaults, **options}
         return {**self.kind._typed_rule_values(hypers, np.dtype(float)), "initial_lr": hypers["lr"]}
 
+    def options_of_names(self) -> dict[str, str]:
+        """What each name in the rule is, in words: an option, or an entry of one; each is tried with its own number."""
+        numbers = (i / 128 for i in itertools.count(1))
+        given: dict[str, Any] = {}
+        words: dict[Any, str] = {}
+        for option, default in self.defaults.items():
+            if isinstance(default, tuple):
+                given[option] = tuple(itertools.islice(numbers, len(default)))
+                words |= {number: f"``{option}[{i}]``" for i, number in enumerate(given[option])}
+            elif not isinstance(default, (bool, str)):
+                given[option] = next(numbers)
+                words[given[option]] = f"``{option}``"
+        found = {name: words[value] for name, value in self.values(given).items() if value in words}
+        return {**{option: f"``{option}``" for option in self.defaults}, **found, "initial_lr": "the first ``lr``"}
+
     def valid_options(self) -> list[dict[str, Any]]:
         """All combinations of non-default values that can change equations, those with the fewest changes first."""
         choices: dict[str, list[Any]] = {}
@@ -78,12 +93,8 @@ class Kernels:
     def equations(self, rule: str, options: Mapping[str, Any]) -> dict[str, tuple[Stage, ...]]:
         """The equations of all programs, with the values of flags, and of options that must be zero here."""
         hypers, values = {**self.defaults, **options}, self.values(options)
-        others = (0.5, 1)  # some are whole numbers
-        zeros = {
-            name
-            for name, value in hypers.items()
-            if value == 0.0 and not any(self.allows({**options, name: other}) for other in others)
-        }
+        others = {name: [{**options, name: value} for value in (0.5, 1)] for name in hypers if hypers[name] == 0.0}
+        zeros = [name for name, changed in others.items() if not any(map(self.allows, changed))]
         tree = _schuss.rule_tree(rule)
         fixed = {name for name in tree["hypers"] if isinstance(values[name], bool) or name in zeros}
         free = {name for name in tree["hypers"] if values[name] > 0 or name == "weight_decay"} - fixed
@@ -97,14 +108,11 @@ def variants(kind: type[Optimizer]) -> tuple[Variant, ...]:
 
     For each rule these are the options that select it, with each choice among forms, and with each flag changed.
     """
-    kernels, needed = Kernels(kind), dict[str, int]()
-    result: list[Variant] = []
+    kernels, needed, found = Kernels(kind), dict[str, int](), dict[Any, Variant]()
     for options in kernels.valid_options():
         switches = sum(isinstance(value, bool) for value in options.values())
         for rule, ndims in kernels.rules(options).items():
-            if switches > needed.setdefault(rule, switches) + 1:
-                continue
-            variant = Variant(options, rule, ndims, kernels.equations(rule, options))
-            if not any((other.rule, other.programs) == (rule, variant.programs) for other in result):
-                result.append(variant)
-    return tuple(sorted(result, key=lambda variant: list(needed).index(variant.rule)))
+            if switches <= needed.setdefault(rule, switches) + 1:
+                programs = kernels.equations(rule, options)
+                found.setdefault((rule, *programs.items()), Variant(options, rule, ndims, programs))
+    return tuple(found.values())

@@ -26,8 +26,7 @@ DOCS = ROOT / "docs"
 sys.path.insert(0, str(DOCS / "_ext"))
 
 import rule_latex  # noqa: E402 - the path comes first
-from docstrings import example, symbols  # noqa: E402
-from optimizer_pages import pages, prologue  # noqa: E402
+from optimizer_pages import page, pages, prologue  # noqa: E402
 from rule_tree import Line, equations, names, symbol  # noqa: E402
 from variants import Kernels, variants  # noqa: E402
 
@@ -136,14 +135,14 @@ def test_the_table_of_small_states_names_the_optimizers_with_int8():
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 def test_a_page_explains_the_symbols_of_its_equations(kind):
     """Each letter is explained, or defined by an equation; a name in words is the option's own."""
-    text = symbols(kind)[0]
+    text = page(kind.__name__, kind)
     lines = [line for v in variants(kind) for stages in v.programs.values() for stage in stages for line in stage.lines]
     defined = {line.name for line in lines if not line.assigns}
     defined |= {"t"} if kind.__name__ == "ASGD" else set()
     for name in {name for line in lines for name in names(line.value)} - defined:
         written = rule_latex.tex(name)
         assert f":math:`{written}`" in text or written.startswith("\\mathrm"), (name, text)
-    assert example(kind)[0].startswith(">>> ")
+    assert "\n    Examples\n" in kind.__doc__
 
 
 @pytest.mark.parametrize("name", [*_schuss.rules(), *TOOLS])
