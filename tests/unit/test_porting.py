@@ -39,6 +39,37 @@ def test_a_replaced_array_is_noticed(wrap):
         opt.step(grads)
 
 
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_a_replaced_list_or_dict_of_arrays_is_noticed(number):
+    """As of code that makes a whole layer anew; one with the same arrays is fine."""
+    params = {"in": {"w": np.ones(2)}, "out": [np.ones(3), (np.ones(1), None)]}
+    opt = schuss.SGD(params, lr=0.1)
+
+    def stepped_by_arrays():
+        with opt.stepping() as update:
+            update(opt._params[0], np.ones(opt._params[0].shape))
+
+    grads = {"in": {"w": np.ones(2)}, "out": [np.ones(3), (np.ones(1), None)]}
+    calls = [lambda: opt.step(grads), lambda: opt.step_rows(grads), stepped_by_arrays]
+    for call in calls:
+        call()
+    container, key, new, place = [
+        (params, "in", {"w": params["in"]["w"] * 1.0}, "params['in']['w']"),
+        (params, "out", [np.ones(3), params["out"][1]], "params['out'][0]"),
+        (params["out"], 1, (np.ones(1), None), "params['out'][1][0]"),
+    ][number]
+    before = snapshot(opt)
+    kept, container[key] = container[key], new
+    for call in calls:
+        with refused(ValueError, place + REPLACED.format(place)):
+            call()
+    assert_unchanged(opt, before)
+    container[key] = copy.copy(kept)
+    for call in calls:
+        call()
+    assert opt.step_count == 6
+
+
 def test_replaced_arrays_of_groups():
     one, other = [np.ones(2)], {"b": np.ones(3)}
     opt = schuss.SGD([{"params": one}])

@@ -174,7 +174,7 @@ def leaves(
 
 
 def containers(template: Any, structure: Any) -> Iterator[tuple[Any, list[Any]]]:
-    """The lists and dicts of a structure, and what each has: a leaf of the template, or None for all else."""
+    """The lists and dicts of a structure, and what each has where the template has something; None for all else."""
     if isinstance(template, dict) and isinstance(structure, dict):
         # The stored items: a subclass may return others, or in another order.
         items = [(template.get(key), value) for key, value in dict.items(structure)]
@@ -184,7 +184,7 @@ def containers(template: Any, structure: Any) -> Iterator[tuple[Any, list[Any]]]
     else:
         return
     if isinstance(structure, (dict, list)):
-        yield structure, [value if isinstance(own, int) else None for own, value in items]
+        yield structure, [None if own is None else value for own, value in items]
     for own, value in items:
         yield from containers(own, value)
 

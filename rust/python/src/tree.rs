@@ -157,7 +157,7 @@ impl Tree {
     }
 }
 
-/// A list or a dict, and what it has: None for what is no array.
+/// A list or a dict, and what it has: arrays and other containers, and None for all else.
 pub type Container = (Py<PyAny>, List<Option<Py<PyAny>>>);
 
 /// The items that a list has now, and those that it had.
@@ -182,7 +182,7 @@ impl Given {
         unsafe { lists::items(container.bind(py).cast::<PyList>().ok()?) }.map(|items| (items, &had[..]))
     }
 
-    /// Whether each container still has the same arrays.
+    /// Whether each container still has the same arrays and containers.
     pub fn unchanged(&self, py: Python<'_>) -> bool {
         self.0.iter().all(|(container, List(values))| {
             let same = |value: *mut ffi::PyObject, known: &Option<Py<PyAny>>| {
