@@ -118,6 +118,27 @@ def test_dtypes_groups_and_lookahead(dtype):
     assert_same(snapshot(opt)[0], snapshot(twin)[0])
 
 
+def test_arrays_without_axes_are_numbers_as_those_of_the_rate_are():
+    """JAX's schedules return them."""
+
+    def one_of(value):
+        return lambda step: np.array(value, np.float32)
+
+    class Cycle:
+        def __call__(self, step):
+            return np.array(0.5)
+
+        momentum = __call__
+
+    given = dict(lr=one_of(0.5), weight_decay=one_of(0.25), betas=lambda step: (np.array(0.5), np.float32(0.75)))
+    opt, twin = make("AdamW", **given), make("AdamW", lr=0.5, weight_decay=0.25, betas=(0.5, 0.75))
+    assert_same(snapshot(run(opt, range(2)))[0], snapshot(run(twin, range(2)))[0])
+    opt, twin = make("SGD", lr=Cycle(), momentum=0.9), make("SGD", lr=0.5, momentum=0.5)
+    assert_same(snapshot(run(opt, range(2)))[0], snapshot(run(twin, range(2)))[0])
+    with refused(TypeError, "weight_decay at step 0 must be a number >= 0, got array([0.25], dtype=float32)"):
+        make("AdamW", weight_decay=one_of([0.25]))
+
+
 def test_a_schedule_with_state_is_saved():
     decay = schedules.reduce_on_plateau(0.25, factor=0.5, patience=0)
     opt = schuss.AdamW(np.ones(3), weight_decay=decay)

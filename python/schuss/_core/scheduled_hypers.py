@@ -20,7 +20,7 @@ def at(kind: type[Kind], hypers: Mapping[str, Any], step: int, where: str) -> di
             check = kind._parameters[name].check
             if isinstance(check, validate.Schedulable):
                 value = validate.called(f"{where}{name}", schedule, step)
-                values[name] = check.check(f"{where}{name} at step {step}", value)
+                values[name] = check.check(f"{where}{name} at step {step}", validate.without_arrays(value))
     return values
 
 

@@ -38,7 +38,7 @@ def sets_momentum(schedule: Any) -> bool:
 
 def momentum(place: str, schedule: Any, step: int) -> float | None:
     """The momentum that the schedule sets for a step, checked; None if it sets none."""
-    value = schedule.momentum(step) if sets_momentum(schedule) else None
+    value = validate.without_arrays(schedule.momentum(step)) if sets_momentum(schedule) else None
     return None if value is None else validate.number(f"{place}.momentum({step})", value, high=1.0)
 
 

@@ -175,6 +175,14 @@ def plain(value: Any) -> float | None:
         return None
 
 
+def without_arrays(value: Any) -> Any:
+    """The value with numbers in the place of arrays without axes, which are what schedules of JAX return."""
+    if isinstance(value, (tuple, list)):
+        return tuple(map(without_arrays, value))
+    number = plain(value) if getattr(value, "shape", None) == () else None
+    return value if number is None else number
+
+
 def grad_scale(value: Any) -> float:
     """The divisor of gradients; they are multiplied by its inverse, which must be finite in float32."""
     scale = plain(value) if isinstance(value, numbers.Real) else None
