@@ -26,7 +26,12 @@ SGD = (
 WRONG = {
     "device": (
         lambda: schuss.torch.SGD([ones(3, device="meta")]),
-        "param_groups[0]['params'][0] is on meta; schuss.torch updates parameters in host memory: use .cpu()",
+        "param_groups[0]['params'][0] is on meta, where tensors have no numbers: give the model memory and its first "
+        'values before the optimizer is made, as with model.to_empty(device="cpu")',
+    ),
+    "negated": (
+        lambda: schuss.torch.SGD([torch._neg_view(torch.ones(3)).requires_grad_()]),
+        "param_groups[0]['params'][0] is a view of negated numbers; use its .resolve_neg() in the model too",
     ),
     "complex": (
         lambda: schuss.torch.SGD([("w", ones(3, dtype=torch.complex64))]),

@@ -52,6 +52,12 @@ def check(place: str, tensor: Any) -> None:
             ".cpu(), or give the tensors themselves to the class in schuss, which works on NVIDIA GPUs"
             f"{frozen}"
         )
+    if tensor.is_meta:
+        raise ValueError(
+            f"{place} is on meta, where tensors have no numbers: give the model memory and its first values before the "
+            'optimizer is made, as with model.to_empty(device="cpu")'
+            f"{frozen}"
+        )
     if tensor.device.type != "cpu":
         raise ValueError(
             f"{place} is on {tensor.device}; schuss.torch updates parameters in host memory: use .cpu(){frozen}"
@@ -61,6 +67,8 @@ def check(place: str, tensor: Any) -> None:
         raise TypeError(
             f"{place} has dtype {tensor.dtype}; it must be float32, float64, float16 or bfloat16{advice}{frozen}"
         )
+    if tensor.is_neg():  # its memory has the opposite numbers
+        raise ValueError(f"{place} is a view of negated numbers; use its .resolve_neg() in the model too{frozen}")
     if axes(tensor) is None:
         raise ValueError(
             f"{place} has gaps in memory (shape {tuple(tensor.shape)}, strides {tensor.stride()}); make it dense once "
