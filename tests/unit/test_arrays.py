@@ -299,6 +299,21 @@ def test_group_added_later(case):
     assert steps == [37, 7] or case.kwargs.get("pullback") == "reset"
 
 
+def test_messages_number_the_first_group_once_there_is_another():
+    opt, late = schuss.EMA(schuss.SGD(np.ones(3), lr=0.1)), np.ones(2)
+
+    def refuses_a_wrong_value(place):
+        with pytest.raises(ValueError) as raised:
+            opt.param_groups[0]["weight_decay"] = -1
+        assert str(raised.value) == f"{place}weight_decay must be a number >= 0, got -1"
+
+    with pytest.raises(ValueError, match=r"^param_groups\[1\]: lr must be a number"):
+        opt.add_param_group({"params": late, "lr": -1})
+    refuses_a_wrong_value("")
+    opt.add_param_group({"params": late})
+    refuses_a_wrong_value("param_groups[0]: ")
+
+
 @each_optimizer_but(is_newton, spans_arrays)
 def test_groups_take_the_constructors_values(case):
     """A group without its own value takes the constructor's keyword."""

@@ -131,6 +131,7 @@ class Construction(StateArrays):
         described = self._group_arrays(groups, states, scratch, rule_states)
         root = templates if grouped else templates[0]
         return [
+            *((group, "_where", "param_groups[0]: ") for group in self._groups if not self._grouped),
             (self, "_grouped", grouped),
             (self, "_suffixes", suffixes),
             (self, "_params", params),
