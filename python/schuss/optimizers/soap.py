@@ -123,8 +123,9 @@ class SOAP(Optimizer):
     def _hypers_of(self, i: int) -> Mapping[str, Any]:
         """What the products of an array need of the hyperparameters in this step: only betas may have a schedule."""
         group = self._groups[self._suffixes[i][0]]
-        betas = group["betas"]
-        return {**group.initial_hypers, "betas": betas(self.step_count)} if callable(betas) else group.initial_hypers
+        if not callable(group["betas"]):
+            return group.initial_hypers
+        return {**group.initial_hypers, "betas": group.current("betas")}
 
 
 def _rotated(hypers: Mapping[str, Any], array: np.ndarray) -> list[tuple[int, int]]:
