@@ -82,6 +82,26 @@ def test_steps_that_every_parameter_has_missed_some_of_count(what, way):
     assert [float(entry["step"]) for entry in other.state.values()][:2] == [9, 8]
 
 
+@pytest.mark.parametrize("make", [schuss.torch.AdaBound, lambda p, lr: AdamW(p, lr, decay_form="independent")])
+def test_a_rate_that_is_0_in_the_checkpoint(make):
+    """As at the end of a cosine: what divides by the first rate has it from the checkpoint."""
+    optimizer = make([ones(3)], lr=0.5)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 2)
+    optimizer.param_groups[0]["params"][0].grad = torch.ones(3)
+    for _ in range(2):
+        optimizer.step()
+        scheduler.step()
+    assert optimizer.lr == 0
+    other = loaded(optimizer, lambda params: make(params, lr=0.25))
+    for own in (optimizer, other):
+        own.param_groups[0]["lr"] = 0.125
+        own.param_groups[0]["params"][0].grad = torch.ones(3)
+        own.step()
+    one, two = (own.param_groups[0]["params"][0] for own in (optimizer, other))
+    assert torch.equal(one, two)
+    assert other.param_groups[0]["first_lr"] == 0.5
+
+
 def test_missed_steps_in_checkpoints():
     """They are beside the states, where torch's class keeps them; without them the count is that of the states."""
     params = [ones(3), ones(3)]

@@ -159,7 +159,9 @@ class Optimizer(Attributes):
         where = f"param_groups[{g}]: " if g else ""
         names = [name for name in (*self.defaults, *self._beside) if is_hyperparameter(self._kind, name)]
         hypers = {name: hyperparameter(where + name, group, name) for name in names}
-        checked = ParamGroup(self._kind, [], hypers, where)
+        # Earlier versions saved the first rate as ``initial_lr``, which torch's schedulers set too.
+        first = group.get(FIRST_RATE, group.get("initial_lr"))
+        checked = ParamGroup(self._kind, [], hypers, where, None if first is None else plain(FIRST_RATE, first))
         # An option of torch's Adam, with which it is AdamW.
         if group.get("decoupled_weight_decay") and hypers.get("weight_decay") and self._kind._decay(hypers) == "l2":
             raise ValueError(
@@ -167,8 +169,7 @@ class Optimizer(Attributes):
                 "use a class that decouples it, such as AdamW"
             )
         if self._kind._by_first_rate(hypers) is not None:
-            # Earlier versions saved it as ``initial_lr``, which torch's schedulers set too.
-            group.setdefault(FIRST_RATE, group.get("initial_lr", checked.initial_lr))
+            group.setdefault(FIRST_RATE, checked.initial_lr)
 
     def _planned(self) -> Plan:
         """The optimizer of the package with everything that a step needs, made anew if it no longer fits.
