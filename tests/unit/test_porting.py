@@ -301,6 +301,24 @@ def test_arrays_in_attributes():
         schuss.SGD(Net(w=np.ones(2)))
 
 
+class csr_matrix:
+    """SciPy's: NumPy cannot read it."""
+
+    def toarray(self):
+        return np.ones((2, 2))
+
+
+@pytest.mark.parametrize("method", ["step", "step_rows"])
+def test_sparse_gradients(method):
+    opt = schuss.SGD({"w": np.ones((2, 2))}, lr=0.1)
+    with refused(
+        TypeError,
+        "grads['w'] is a csr_matrix, not an array like params['w']; pass grads['w'].toarray(), or to step_rows the "
+        "indices and values of rows",
+    ):
+        getattr(opt, method)({"w": csr_matrix()})
+
+
 def test_containers_that_convert_what_is_read():
     """Arrays that only reading gives are not taken for replaced ones."""
 

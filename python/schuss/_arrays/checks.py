@@ -194,6 +194,8 @@ def _numbers(place: str, gradient: Any, param_place: str, param: np.ndarray) -> 
             advice = "" if isinstance(gradient, Mapping) else f"; pass np.array(..., dtype=np.{own})"
             advice = "; pass the array itself" if isinstance(gradient, (Iterator, ValuesView)) else advice
             advice = "; call it, and pass what it returns" if callable(gradient) else advice
+            if hasattr(gradient, "toarray"):  # a sparse matrix of SciPy, of which NumPy makes an array of objects
+                advice = f"; pass {place}.toarray(), or to step_rows the indices and values of rows"
             raise TypeError(f"{place} is {_a(gradient)}, not an array like {param_place}{advice}")
         try:
             gradient = np.asarray(gradient)
