@@ -24,6 +24,7 @@ class agc(Transform):
        m = c \, \max(\lVert p \rVert, \epsilon)
 
     with the norms over all axes but that of the outputs; over the whole array if it has only one axis longer than 1.
+    Gradients whose norm is infinite, in float32 from about 1e19 on, become 0: bound them by `clip` before.
 
     Parameters
     ----------
