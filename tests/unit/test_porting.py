@@ -319,6 +319,19 @@ def test_sparse_gradients(method):
         getattr(opt, method)({"w": csr_matrix()})
 
 
+def test_a_loss_as_an_array_beside_the_gradients():
+    """As ``value_and_grad`` of JAX returns it. Two whole gradients in the place of one are no rows."""
+    alone = "grads is a number and more; pass, or return from the closure, the gradients alone"
+    for params in (np.ones(2), [np.ones(2)], {"w": np.ones(2)}):
+        opt = schuss.SGD(params, lr=0.1)
+        with refused(TypeError, alone):
+            opt.step((np.array(3.0), copy.deepcopy(params)))
+    with refused(TypeError, "grads is a list, not an array like params; pass np.array(..., dtype=np.float64)"):
+        schuss.SGD(np.ones(2), lr=0.1).step([np.ones(2), np.ones(3)])
+    one, other = np.array(1.0), np.ones(2)
+    assert schuss.SGD((one, other), lr=1.0).step((np.array(1.0), np.ones(2))) and one == 0.0  # not a loss
+
+
 def test_containers_that_convert_what_is_read():
     """Arrays that only reading gives are not taken for replaced ones."""
 

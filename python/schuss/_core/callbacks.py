@@ -44,8 +44,8 @@ class Callbacks(Owner):
         shared = shared and not (isinstance(gradient, np.ndarray) and not self._is_written(gradient))
         place, param_place = self._place(self._arguments, *self._suffixes[i]), self._place("params", *self._suffixes[i])
         self._refuse_loss(place, gradient)
-        pair: Any = gradient
-        if isinstance(pair, (tuple, list)) and len(pair) == 2 and hasattr(pair[1], "shape"):
+        pair = isinstance(gradient, (tuple, list)) and len(gradient) == 2
+        if pair and hasattr(gradient[1], "shape") and _may_be_indices(gradient[0]):
             raise TypeError(f"{place} is a pair; pass indices and values of rows to step_rows, and whole arrays here")
         usable = checks.as_gradient(place, gradient, param_place, self._params[i], copy=shared)
         # The extension module checks for shared memory only where the gradient can be used unconverted.
@@ -62,7 +62,7 @@ class Callbacks(Owner):
     @staticmethod
     def _refuse_loss(place: str, grads: Any) -> None:
         """Raises if this is a pair of a loss and gradients. Call it once the structure has been found not to fit."""
-        if isinstance(grads, tuple) and len(grads) == 2 and isinstance(grads[0], numbers.Real):
+        if isinstance(grads, tuple) and len(grads) == 2 and _is_number(grads[0]):
             advice = "pass, or return from the closure, the gradients alone"
             raise TypeError(f"{place} is a number and more; {advice}") from None
 
@@ -137,7 +137,7 @@ class Callbacks(Owner):
             for template, (own, place, like) in zip(self._templates, pairs, strict=True):
                 for i, _, leaf in trees.leaves(template, own, place, like, partial=partial):
                     # In a list of two arrays, a loss and gradients look like the gradients of both.
-                    wrong = wrong or (isinstance(leaf, numbers.Real) and self._params[i].ndim > 0)
+                    wrong = wrong or (_is_number(leaf) and self._params[i].ndim > 0)
         except (TypeError, ValueError):
             self._refuse_loss(name, grads)
             raise
@@ -196,3 +196,12 @@ class Callbacks(Owner):
             f"{name} is {one:g} in one group and {other:g} in another, but there is one estimate for all groups: it "
             f"must be the same in all{unless}; nothing was updated"
         )
+
+
+def _is_number(thing: Any) -> bool:
+    """Whether it is a number, or an array of one, as which JAX and PyTorch return a loss."""
+    return isinstance(thing, numbers.Real) or getattr(thing, "shape", None) == ()
+
+
+def _may_be_indices(thing: Any) -> bool:
+    return getattr(getattr(thing, "dtype", None), "kind", "i") in "iu"
