@@ -216,7 +216,7 @@ def split_groups(params: Any, **one_dimensional: Any) -> list[dict[str, Any]]:
     >>> opt.step([group["params"] for group in schuss.split_groups(grads)])
     True
     """
-    _, leaves = trees.flatten(params, "params")
+    _, leaves = trees.flatten(trees.listed(params), "params")
     trees.check_paths("params", leaves)
     many = {place: array for place, array in leaves if np.ndim(array) > 1}
     one = {place: array for place, array in leaves if np.ndim(array) <= 1}

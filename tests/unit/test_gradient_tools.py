@@ -302,6 +302,14 @@ def test_wrong_calls(call, error, message):
     assert_same([g], [np.array([[3.0, 4.0]])])
 
 
+@pytest.mark.parametrize("make", [schuss.split_groups, lambda p: schuss.transforms.layer_lrs(p, {"[1]": 0.5}, lr=1.0)])
+def test_groups_of_the_values_of_a_dict(make):
+    """As constructors, these functions make lists of what can be read once."""
+    params = {"w": np.ones((2, 2)), "b": np.ones(2)}
+    for given in (params.values(), iter(params.values())):
+        assert [list(group["params"]) for group in make(given)] == [["[0]"], ["[1]"]]
+
+
 def test_split_groups():
     w, b = np.ones((2, 2)), np.ones(2)
     assert schuss.split_groups([w]) == [{"params": {"[0]": w}}]

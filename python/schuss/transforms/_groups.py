@@ -70,7 +70,7 @@ def layer_lrs(params: Any, factors: Mapping[str, float], lr: Any) -> list[dict[s
         if not isinstance(pattern, str):
             raise TypeError(f"the patterns of factors must be strings, got {pattern!r}")
     checked = [(pattern, validate.number(f"factors[{pattern!r}]", value)) for pattern, value in factors.items()]
-    _, leaves = trees.flatten(params, "params")
+    _, leaves = trees.flatten(trees.listed(params), "params")
     trees.check_paths("params", leaves)
     found_as_it_is = {pattern for pattern in factors if any(pattern in place for place, _ in leaves)}
 
