@@ -243,6 +243,18 @@ def test_groups_settings_and_skipped_steps():
     )
 
 
+@pytest.mark.parametrize(("wrap", "shown"), [(schuss.EMA, "swap"), (schuss.Lookahead, "evaluate")])
+def test_a_context_that_was_made_before_a_group_was_added(wrap, shown):
+    """It would leave the new group's parameters as they are."""
+    opt = wrap(schuss.SGD(np.ones(3), lr=0.5))
+    context = getattr(opt, shown)()
+    opt.add_param_group({"params": np.ones(2)})
+    with refused(ValueError, "a group was added after this context was made; make a new one"):
+        context.__enter__()
+    with getattr(opt, shown)():
+        pass
+
+
 def test_a_failed_step_averages_nothing():
     opt, _ = made("EMA")
     opt.step(gradients(0))

@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
 
+use pyo3::exceptions::PyValueError;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyTuple};
@@ -121,6 +122,8 @@ pub struct OtherValues {
     wrappers: Vec<Py<Core>>,
     /// Copies the values into the parameters.
     job: Py<Job>,
+    /// How many parameters there were when the job was made.
+    arrays: usize,
     saved: Mutex<Option<Saved>>,
 }
 
@@ -135,8 +138,9 @@ struct Saved {
 #[pymethods]
 impl OtherValues {
     #[new]
-    fn new(core: Py<Core>, wrappers: Vec<Py<Core>>, job: Py<Job>) -> OtherValues {
-        OtherValues { core, wrappers, job, saved: Mutex::new(None) }
+    fn new(core: Py<Core>, wrappers: Vec<Py<Core>>, job: Py<Job>) -> PyResult<OtherValues> {
+        let arrays = core.get().0.lock_to_read()?.params.len();
+        Ok(OtherValues { core, wrappers, job, arrays, saved: Mutex::new(None) })
     }
 
     fn __enter__(&self, py: Python<'_>) -> PyResult<()> {
@@ -145,6 +149,9 @@ impl OtherValues {
         let core = self.core.bind(py);
         let mut inner = core.get().0.lock_as_holder()?;
         refuse_replaced(core.as_any(), &mut inner)?;
+        if inner.params.len() != self.arrays {
+            return Err(PyValueError::new_err("a group was added after this context was made; make a new one"));
+        }
         if let Some(i) = inner.changed_param(py) {
             drop(inner);
             return Err(explain(core.as_any(), Problem::Changed(i)));
