@@ -16,6 +16,8 @@ BASE ?= main
 HOST = $(shell rustc --print host-tuple)
 TARGETS ?= $(HOST)
 INTERPRETERS ?= $(PYTHON)
+# The Python of `make test-oldest`.
+OLDEST ?= python3.10
 # How many interrupts `make interrupts` makes inside of each call.
 INTERRUPTS ?= 10000
 # How long `make fuzz` and `make fuzz-files` run, and the first seed of the former.
@@ -32,7 +34,7 @@ HISTORY_COMMITS ?= 10
 REPOSITORY ?= $(filter https://%,$(shell git config --get remote.origin.url | sed -E 's|^git@([^:]+):|https://\1/|; s|\.git$$||'))
 export REPOSITORY
 
-.PHONY: demo test test-rust test-python test-torch lint test-slow interrupts fuzz fuzz-files test-free-threaded test-arm test-avx512 sanitize mutants mutants-rust format examples loops docs speed bench bench-compare bench-cuda code-size build-cost wheels dashboard test-cuda clean toolchain
+.PHONY: demo test test-rust test-python test-torch lint test-slow interrupts fuzz fuzz-files test-free-threaded test-oldest test-arm test-avx512 sanitize mutants mutants-rust format examples loops docs speed bench bench-compare bench-cuda code-size build-cost wheels dashboard test-cuda clean toolchain
 
 demo: $(VENV)/.demo $(VENV)/.built  ## Build, and train a network on handwritten digits with the usual optimizers.
 	$(BIN)/python examples/digits.py
@@ -77,6 +79,12 @@ fuzz-files: $(VENV)/.test $(VENV)/.fuzz $(VENV)/.built  ## Load damaged checkpoi
 
 test-free-threaded: $(VENV)/.made  ## Build a CPython without the GIL into build/free-threaded, and run the tests on it.
 	PYTHON=$(BIN)/python tests/machines/free_threaded.sh
+
+test-oldest: $(VENV)/.built  ## Run the tests on OLDEST, a Python 3.10 or 3.11, with the oldest NumPy that the package takes.
+	$(OLDEST) -m venv build/oldest
+	build/oldest/bin/python -m pip install --quiet --upgrade "pip>=25.1"
+	build/oldest/bin/python -m pip install --quiet --group test "numpy==1.24.*"
+	PYTHONPATH=python build/oldest/bin/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 test-arm:  ## Build for aarch64, and run the lines of tests/support/bits.py and the crate's tests under qemu-user; hours.
 	PYTHON=$(PYTHON) tests/machines/arm.sh

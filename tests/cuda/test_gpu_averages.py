@@ -22,3 +22,13 @@ def test_averages(cls):
     with here.swap(), there.swap():
         assert_same(here, there)
     assert_same(here, there)
+
+
+def test_a_context_that_was_made_before_a_group_was_added():
+    opt = schuss.EMA(schuss.SGD(gpu.Array(normal(3)), lr=0.5))
+    context = opt.swap()
+    opt.add_param_group({"params": gpu.Array(normal(2))})
+    with pytest.raises(ValueError, match="^a group was added after this context was made; make a new one$"):
+        context.__enter__()
+    with opt.swap():
+        pass

@@ -132,9 +132,16 @@ class Cuda:
     def refuse_replaced(self, owner: Owner) -> None:
         """Nothing to check: arrays of other libraries may be new objects at each access."""
 
+    def other_values(
+        self, owner: Owner, wrappers: Sequence[_schuss.Core], job: Any
+    ) -> contextlib.AbstractContextManager[None]:
+        return self._other_values(owner, wrappers, job, len(owner._params))
+
     @contextlib.contextmanager
-    def other_values(self, owner: Owner, wrappers: Sequence[_schuss.Core], job: Any) -> Iterator[None]:
+    def _other_values(self, owner: Owner, wrappers: Sequence[_schuss.Core], job: Any, arrays: int) -> Iterator[None]:
         with self._exclusive(owner, *wrappers, read_only=True):
+            if len(owner._params) != arrays:
+                raise ValueError("a group was added after this context was made; make a new one")
             saved = [(param, param.copy()) for param in owner._params]
             back = self.changes(copies=saved)  # now: an interrupt may come before the one below is made
             try:

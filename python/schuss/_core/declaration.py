@@ -165,6 +165,7 @@ _OTHER_NAMES = {
 _WITHOUT = {
     **dict.fromkeys(("foreach", "fused", "capturable", "differentiable"), "leave it out"),
     "decoupled_weight_decay": "use a class that decouples it, such as AdamW",
+    "lr_decay": "give a schedule, such as lr=schedules.inverse_time(lr, lr_decay)",
 }
 
 

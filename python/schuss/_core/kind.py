@@ -24,8 +24,8 @@ LEAST_ADDED = 2.0**-103
 
 def smallest_square(dtype: np.dtype[Any]) -> float:
     """The smallest number > 0 of the dtype that updates of such parameters are computed in."""
-    zero = checks.compute_dtype(dtype).type(0)
-    return float(np.nextafter(zero, zero + 1))
+    kind = checks.compute_dtype(dtype).type
+    return float(np.nextafter(kind(0), kind(1)))  # both of that type: NumPy 1 makes a float64 of a float32 and an int
 
 
 class Kind(Options):
