@@ -28,7 +28,7 @@ def test_a_context_that_was_made_before_a_group_was_added():
     opt = schuss.EMA(schuss.SGD(gpu.Array(normal(3)), lr=0.5))
     context = opt.swap()
     opt.add_param_group({"params": gpu.Array(normal(2))})
-    with pytest.raises(ValueError, match="^a group was added after this context was made; make a new one$"):
+    with pytest.raises(ValueError, match=r"^a group was added after this context was made; make a new one$"):
         context.__enter__()
     with opt.swap():
         pass

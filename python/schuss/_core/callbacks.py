@@ -44,8 +44,7 @@ class Callbacks(Owner):
         shared = shared and not (isinstance(gradient, np.ndarray) and not self._is_written(gradient))
         place, param_place = self._place(self._arguments, *self._suffixes[i]), self._place("params", *self._suffixes[i])
         self._refuse_loss(place, gradient)
-        pair = isinstance(gradient, (tuple, list)) and len(gradient) == 2
-        if pair and hasattr(gradient[1], "shape") and _may_be_indices(gradient[0]):
+        if _may_be_rows(gradient):
             raise TypeError(f"{place} is a pair; pass indices and values of rows to step_rows, and whole arrays here")
         usable = checks.as_gradient(place, gradient, param_place, self._params[i], copy=shared)
         # The extension module checks for shared memory only where the gradient can be used unconverted.
@@ -203,5 +202,8 @@ def _is_number(thing: Any) -> bool:
     return isinstance(thing, numbers.Real) or getattr(thing, "shape", None) == ()
 
 
-def _may_be_indices(thing: Any) -> bool:
-    return getattr(getattr(thing, "dtype", None), "kind", "i") in "iu"
+def _may_be_rows(gradient: Any) -> bool:
+    """Whether it looks like the indices and values that `step_rows` takes."""
+    if not isinstance(gradient, (tuple, list)) or len(gradient) != 2 or not hasattr(gradient[1], "shape"):
+        return False
+    return getattr(getattr(gradient[0], "dtype", None), "kind", "i") in "iu"
