@@ -10,6 +10,7 @@ import functools
 import itertools
 import sys
 from collections.abc import ItemsView, Iterable, Iterator, Mapping, Sequence, ValuesView
+from types import BuiltinMethodType, FunctionType, MethodType
 from typing import Any, Literal
 
 import numpy as np
@@ -272,6 +273,10 @@ def _advice(place: str, thing: Any, update: str) -> str:
         return f"pass list({place})"
     if isinstance(thing, (ItemsView, Mapping)):
         return f"pass dict({place})"
+    if isinstance(thing, str):
+        return "names are the keys of a dict of arrays"
+    if isinstance(thing, (FunctionType, MethodType, BuiltinMethodType)):
+        return f"call it, {place}()"
     if isinstance(thing, Iterable) and not isinstance(thing, (str, bytes, list, tuple)):
         return "structures of arrays are lists, tuples and dicts"
     if any(isinstance(value, np.ndarray) for value in getattr(thing, "__dict__", {}).values()):

@@ -154,18 +154,25 @@ def _declared(cls: type[Declaration], kw_only: bool, whole: bool) -> list[Field]
     return result
 
 
-#: Names of options in Keras, Optax and other packages, without underscores, and our names for them.
+#: Names of options and classes in Keras, Optax and other packages, without underscores, and our names for them.
 _OTHER_NAMES = {
-    "learningrate": "lr",
+    **dict.fromkeys(("learningrate", "stepsize", "eta"), "lr"),
+    **dict.fromkeys(("mass", "mu"), "momentum"),
+    **dict.fromkeys(("rho", "decayrate"), "alpha"),
+    "wd": "weight_decay",
     **dict.fromkeys(("beta1", "beta2", "b1", "b2"), "betas"),
     "epsilon": "eps",
-    **dict.fromkeys(("clipnorm", "globalclipnorm", "clipgradnorm", "gradclip"), "max_grad_norm"),
+    **dict.fromkeys(("globalclipnorm", "clipgradnorm", "gradclip"), "max_grad_norm"),
+    "SparseAdam": "Adam",
+    **dict.fromkeys(("Momentum", "GradientDescent"), "SGD"),
 }
-#: Advice for options of PyTorch that have no counterpart here.
+#: Advice for options of PyTorch and Keras that have no counterpart here.
 _WITHOUT = {
     **dict.fromkeys(("foreach", "fused", "capturable", "differentiable"), "leave it out"),
     "decoupled_weight_decay": "use a class that decouples it, such as AdamW",
     "lr_decay": "give a schedule, such as lr=schedules.inverse_time(lr, lr_decay)",
+    "clipnorm": "call clip_grad_norm_ of each gradient, or use max_grad_norm for the norm over all",
+    "clipvalue": "call clip_grad_value_ of the gradients",
 }
 
 
