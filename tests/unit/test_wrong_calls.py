@@ -294,7 +294,14 @@ def module_of(name, **methods):
 @pytest.mark.parametrize(
     ("param", "advice"),
     [
-        (module_of("torch.nn.parameter", detach=None), "pass a NumPy view of its memory, params[0].detach().numpy()"),
+        (
+            module_of("torch.nn.parameter", detach=None),
+            "for a model of PyTorch use schuss.torch, or pass a NumPy view of its memory, params[0].detach().numpy()",
+        ),
+        (
+            type("Linear", (), {"named_parameters": None})(),
+            "for a model of PyTorch use schuss.torch, with params[0].parameters()",
+        ),
         (
             module_of("jaxlib._jax"),
             "make an array once, np.array(params[0]), and update the model from that array",
@@ -302,7 +309,7 @@ def module_of(name, **methods):
         (np.float32(3), "make an array once, np.array(params[0]), and update the model from that array"),
         (module_of("other"), "pass a writable NumPy view of its memory, for example params[0].numpy()"),
     ],
-    ids=["torch", "jax", "scalar", "other"],
+    ids=["torch", "model", "jax", "scalar", "other"],
 )
 def test_advice_about_arrays_of_others(param, advice):
     with pytest.raises(TypeError) as caught:

@@ -265,8 +265,10 @@ def _conversion(place: str, dtype: np.dtype[Any], wanted: str) -> str:
 def _advice(place: str, thing: Any, update: str) -> str:
     if isinstance(thing, np.generic) or type(thing).__module__.startswith("jax"):  # neither can be written
         return f"make an array once, np.array({place}), {update}"
+    if hasattr(thing, "named_parameters"):
+        return f"for a model of PyTorch use schuss.torch, with {place}.parameters()"
     if hasattr(thing, "detach"):
-        return f"pass a NumPy view of its memory, {place}.detach().numpy()"
+        return f"for a model of PyTorch use schuss.torch, or pass a NumPy view of its memory, {place}.detach().numpy()"
     if hasattr(thing, "__dlpack__") or hasattr(thing, "__array__"):
         return f"pass a writable NumPy view of its memory, for example {place}.numpy()"
     if isinstance(thing, (Iterator, ValuesView)):
