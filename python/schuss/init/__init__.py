@@ -23,6 +23,8 @@ memory order of ``out``.
 ((784, 128), 'float32')
 """
 
+from typing import TYPE_CHECKING
+
 from schuss.init._gain import gain as gain
 from schuss.init._orthogonal import orthogonal as orthogonal
 from schuss.init._truncated import truncated_normal as truncated_normal
@@ -44,3 +46,11 @@ __all__ = [
     "xavier_normal",
     "xavier_uniform",
 ]
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name):
+        raise AttributeError(f"module 'schuss.init' has no initializer {name!r}; it has {', '.join(__all__)}")
+
+    def __dir__():
+        return __all__

@@ -13,6 +13,8 @@ decay, momentum and betas. The classes have lower-case names because they are us
 >>> opt = schuss.AdamW(np.ones(3), lr=rate)
 """
 
+from typing import TYPE_CHECKING
+
 from schuss.schedules._annealing import cosine as cosine
 from schuss.schedules._annealing import cosine_restarts as cosine_restarts
 from schuss.schedules._averaging import swalr as swalr
@@ -58,3 +60,11 @@ __all__ = [
     "warmup",
     "warmup_cosine",
 ]
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name):
+        raise AttributeError(f"module 'schuss.schedules' has no schedule {name!r}; it has {', '.join(__all__)}")
+
+    def __dir__():
+        return __all__
