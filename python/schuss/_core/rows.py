@@ -49,11 +49,19 @@ def _read(optimizer: Optimizer, i: int, place: str, pair: Any) -> Rows:
     initial = optimizer._groups[group].initial_hypers
     if not optimizer._takes_rows(initial, param):
         name = optimizer._with_obstacles(initial, lambda hypers: optimizer._takes_rows(hypers, param))
+        if optimizer._takes_rows(initial, np.empty((1, 1))):
+            raise TypeError(
+                f"{name} cannot step over rows of {param_place}, which has shape {param.shape}: it has a state for "
+                "each row of arrays with two or more axes only; pass a gradient for it"
+            )
         raise TypeError(f"{name} cannot step over rows of {param_place}; {_others()}")
     if optimizer._state_format.dtype == "int8":
         raise TypeError('an int8 state has no rows: its blocks of 256 elements cross them; use state_dtype="bfloat16"')
     if len(pair) != 2:
         raise ValueError(f"{place} must be a pair of indices and values, or a gradient; it has {len(pair)} entries")
+    for part, what in zip(pair, ("indices", "values"), strict=True):
+        if part is None:
+            raise TypeError(f"{place} has None for {what}; None in the place of the pair leaves {param_place} alone")
     if param.ndim == 0:
         raise ValueError(f"{param_place} has no axes, and so no rows; pass a gradient for it")
     if checks.order(param) != "C":
@@ -70,7 +78,8 @@ def _read(optimizer: Optimizer, i: int, place: str, pair: Any) -> Rows:
 def _indices(place: str, given: Any) -> np.ndarray:
     if checks.is_on_gpu(given):
         raise TypeError(f"{place} is on a GPU; copy the indices to the host")
-    checks.refuse_masked(place, given)
+    if isinstance(given, np.ma.MaskedArray):  # its filled(0) would be gradients of row 0
+        raise TypeError(f"{place} is a masked array; pass {place}.compressed(), and the values of these indices alone")
     indices = np.asarray(given)
     if not indices.size and isinstance(given, (list, tuple)):  # which has no dtype
         indices = indices.astype(np.int64)
