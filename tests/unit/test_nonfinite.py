@@ -153,3 +153,18 @@ def test_skip_with_clipping(case):
     opt.step(grads_of(1, SHAPES))
     twin.step(grads_of(1, SHAPES))
     assert_same(arrays(opt), arrays(twin))
+
+
+@pytest.mark.parametrize("dtype, huge", [(F32, 1e25), (F64, 1e200)])
+@pytest.mark.parametrize("name", sorted(set(schuss.OPTIMIZERS) - {"NAG", "Newton"}))
+def test_gradients_whose_squares_are_infinite(name, dtype, huge):
+    """Which optimizers' parameters become NaN without clipping, as docs/guide/custom_loops.rst says."""
+    nan = {"FTRL": 1, "Adai": 1, "Adafactor": 12, "AdafactorHF": 12, "CAME": 12, "Shampoo": 12}
+    for bound, expected in ((None, nan.get(name, 0)), (1.0, 0)):
+        w = np.ones((4, 3), dtype)
+        opt = schuss.OPTIMIZERS[name](w, lr=0.01, max_grad_norm=bound)
+        for first in (huge, 0.5):
+            grads = np.random.default_rng(1).standard_normal((4, 3)).astype(dtype)
+            grads[0, 0] = first
+            opt.step(grads)
+        assert np.isnan(w).sum() == expected and not np.isinf(w).any()
