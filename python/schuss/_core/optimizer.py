@@ -93,10 +93,11 @@ class Optimizer(Construction):
         A backward pass can then update each layer while its gradient is in the cache, and needs memory for one gradient
         instead of all. In ``with opt.stepping() as update``, ``update(param, gradient, grad_scale=1.0)`` updates one
         array in place, at most once; it checks the gradient as :meth:`step` does, and on an error leaves this array as
-        it was. The block is one step of the optimizer: schedules and bias corrections count it once, and arrays that
-        were not updated are left alone, like those without a gradient. Results have the bits of :meth:`step`, unless a
-        gradient is itself a parameter that was updated before. Within the block other calls of the optimizer are
-        refused; hyperparameters can be set, for the arrays that follow. The first block makes what later ones use.
+        it was. A block with an update is one step of the optimizer: schedules and bias corrections count it once, and
+        arrays that were not updated are left alone, like those without a gradient. Results have the bits of
+        :meth:`step`, unless a gradient is itself a parameter that was updated before. Within the block other calls of
+        the optimizer are refused; hyperparameters can be set, for the arrays that follow. The first block makes what
+        later ones use.
 
         Returns
         -------
