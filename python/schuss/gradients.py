@@ -183,8 +183,8 @@ def centralize_(grads: Any, *, conv_only: bool = False, layout: Layout = "in_out
 def split_groups(params: Any, **one_dimensional: Any) -> list[dict[str, Any]]:
     """Two groups: matrices and convolutions; and the rest, such as biases, without weight decay.
 
-    For `schuss.LARS` and `schuss.LAMB` the rest is not adapted either: it has ``adapt=False``, which all other classes
-    take too, since they adapt nothing.
+    For `schuss.LARS` and `schuss.LAMB` the rest is not adapted either: it has ``adapt=False``. Classes that adapt or
+    decay nothing take the groups too.
 
     Parameters
     ----------

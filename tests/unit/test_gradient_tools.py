@@ -327,6 +327,14 @@ def test_split_groups():
         schuss.AdamW(schuss.split_groups([b, w], adapt=True))
 
 
+@pytest.mark.parametrize("kind", [schuss.Fromage, schuss.FTRL, schuss.Newton, schuss.Rprop, schuss.SM3])
+def test_split_groups_of_a_class_without_weight_decay(kind):
+    opt = kind(schuss.split_groups([np.ones(2), np.ones((2, 2))]), lr=0.1)
+    assert [set(group) for group in opt.param_groups] == [set(opt.param_groups[0])] * 2
+    with pytest.raises(TypeError, match="has unknown 'weight_decay'"):
+        kind(schuss.split_groups([np.ones(2)], weight_decay=0.1), lr=0.1)
+
+
 def test_a_number_is_the_gradient_of_a_scalar():
     assert schuss.global_norm({"a": 3.0, "b": 4, "c": np.zeros(2)}) == 5.0
 

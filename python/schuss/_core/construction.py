@@ -89,8 +89,7 @@ class Construction(StateArrays):
             index = len(groups)
             where = f"param_groups[{index}]['params']" if grouped else "params"
             refuse_whole(index, given, self._parameters)
-            if given.get("adapt") is False and "adapt" not in self._defaults:  # of `split_groups`: nothing adapts here
-                given = {name: value for name, value in given.items() if name != "adapt"}
+            given = {name: value for name, value in given.items() if name in self._defaults or not _is_off(name, value)}
             unknown = [name for name in given if name not in self._defaults]
             if unknown:
                 known = ", ".join(self._defaults)
@@ -156,3 +155,8 @@ class Construction(StateArrays):
 
         self._backend = Cuda()
         self._set_backend(self._backend)
+
+
+def _is_off(name: str, value: Any) -> bool:
+    """Whether it turns off what `split_groups` does; a class that never adapts or decays takes it too."""
+    return value is False if name == "adapt" else name == "weight_decay" and type(value) in (int, float) and value == 0
