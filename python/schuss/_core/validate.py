@@ -168,9 +168,11 @@ def scheduled_rate(place: str, schedule: Callable[[int], Any], step: int) -> flo
 
 
 def plain(value: Any) -> float | None:
-    """The value as a float, or None if it is not a number; `float` itself would take strings and booleans."""
+    """The value as a float, or None if it is not a number; `float` takes more, with NumPy 1 also arrays with axes."""
+    if isinstance(value, (str, bytes, bool, np.bool_)) or (isinstance(value, np.ndarray) and value.ndim):
+        return None
     try:
-        return None if isinstance(value, (str, bytes, bool, np.bool_)) else as_float(value)
+        return as_float(value)
     except (TypeError, ValueError):
         return None
 
